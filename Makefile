@@ -1,0 +1,26 @@
+# The front door. `make demo` and `make test` set up what they need.
+.PHONY: help setup demo test lint format bench clean
+
+help:            ## this list
+	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+setup:           ## make .venv with everything in it (quick when nothing changed)
+	@tools/setup
+
+demo: setup      ## camera, memory and three questions through ROS 2
+	@.venv/bin/delayed-vlm demo
+
+test: setup      ## all tests
+	@.venv/bin/python -m pytest
+
+lint: setup      ## style, types and the direction of imports
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
+
+format: setup    ## put the code into shape
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+bench: setup     ## timings of this machine; see benchmarks/README.md
+	@.venv/bin/python benchmarks/run.py
+
+clean:           ## remove everything that setup and builds made
+	rm -rf .venv build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

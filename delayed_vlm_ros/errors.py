@@ -1,0 +1,92 @@
+"""Every error this package raises on purpose, as one tree.
+
+    DelayedVlmError
+    ├── ConfigurationError          a setting that cannot work
+    ├── PictureError                one picture or image message that cannot be used
+    │   └── StampOrderError         its time stamp is not newer than the newest kept one
+    ├── VideoSourceError            a video file or camera device that cannot be read
+    ├── ModelError
+    │   ├── ModelNotFoundError      no such checkpoint on this machine
+    │   ├── UnsupportedModelError   a checkpoint this package has no adapter for
+    │   └── ModelNotReadyError      still loading, or failed to load
+    └── AskError
+        ├── BadRequestError         the question or its limits make no sense
+        │   └── UnknownCameraError
+        ├── NoFramesError           nothing to look at
+        ├── BusyError               the queue of asks is full
+        ├── AskTimeoutError         the deadline passed first
+        ├── AskCancelledError       cancelled, or the node is going down
+        └── DeviceMemoryError       the device ran out of memory
+
+A message names the thing, the reason and the remedy, because it is what a robot's operator gets to read.
+"""
+
+from __future__ import annotations
+
+
+class DelayedVlmError(Exception):
+    """Base of all errors raised by this package."""
+
+
+class ConfigurationError(DelayedVlmError):
+    """A setting has a value that cannot work."""
+
+
+class PictureError(DelayedVlmError):
+    """A picture or an image message cannot be used; nothing kept before it is lost."""
+
+
+class StampOrderError(PictureError):
+    """A picture's time stamp is not newer than the newest kept one."""
+
+
+class VideoSourceError(DelayedVlmError):
+    """A video file or a camera device cannot be opened or read."""
+
+
+class ModelError(DelayedVlmError):
+    """Something is wrong with the model."""
+
+
+class ModelNotFoundError(ModelError):
+    """The checkpoint is not on this machine."""
+
+
+class UnsupportedModelError(ModelError):
+    """The checkpoint is of a kind that this package has no adapter for."""
+
+
+class ModelNotReadyError(ModelError):
+    """The model is still loading, or could not be loaded."""
+
+
+class AskError(DelayedVlmError):
+    """A question could not be answered."""
+
+
+class BadRequestError(AskError):
+    """The question, or a limit given with it, makes no sense."""
+
+
+class UnknownCameraError(BadRequestError):
+    """The question names a camera that this memory does not have."""
+
+
+class NoFramesError(AskError):
+    """There are no frames to answer from."""
+
+
+class BusyError(AskError):
+    """Too many asks are waiting already."""
+
+
+class AskTimeoutError(AskError):
+    """The ask's deadline passed before its answer was complete."""
+
+
+class AskCancelledError(AskError):
+    """The ask was cancelled, by its caller or because the worker is stopping."""
+
+
+class DeviceMemoryError(AskError):
+    """The model's device ran out of memory."""

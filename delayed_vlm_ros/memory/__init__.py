@@ -1,0 +1,37 @@
+"""Which frames of a camera to keep. Knows nothing of models or of ROS.
+
+`SmartFrameManager` is the memory of one camera. Before it stand `FrameSampler` (which pictures to take in) and
+`fit_grid`, `letterbox` and `as_rgb_array` (bringing them to one size); what comes out is a `Snapshot`.
+"""
+
+from delayed_vlm_ros.memory.descriptor import Descriptor, describe, distance
+from delayed_vlm_ros.memory.frame import Frame, FramePair, KeptPair, RgbArray, Snapshot
+from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
+from delayed_vlm_ros.memory.importance import Importance, ImportanceScorer
+from delayed_vlm_ros.memory.manager import AddedFrame, MemoryStatistics, SmartFrameManager
+from delayed_vlm_ros.memory.sampling import FrameSampler
+from delayed_vlm_ros.memory.star import StarMemory
+from delayed_vlm_ros.memory.stream import StreamMemory
+
+__all__ = [
+    "AddedFrame",
+    "Descriptor",
+    "Frame",
+    "FramePair",
+    "FrameSampler",
+    "Grid",
+    "Importance",
+    "ImportanceScorer",
+    "KeptPair",
+    "MemoryStatistics",
+    "RgbArray",
+    "SmartFrameManager",
+    "Snapshot",
+    "StarMemory",
+    "StreamMemory",
+    "as_rgb_array",
+    "describe",
+    "distance",
+    "fit_grid",
+    "letterbox",
+]

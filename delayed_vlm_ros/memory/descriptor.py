@@ -1,0 +1,118 @@
+"""A small description of what a picture shows, and how different two of them are.
+
+A picture is averaged to a coarse grid of cells and kept as the logarithms of its luma and of its two colour ratios,
+where a change of exposure or white balance adds one constant to all cells. Comparing takes that constant out by its
+median over the cells. Differences count only beyond what half a cell of camera shake explains: each cell is compared
+with the range of the other picture's values interpolated half a cell around it, the sampling-insensitive
+dissimilarity of Birchfield and Tomasi (IEEE PAMI 20(4), 1998). The distance is the mean over the few cells that differ
+most, so that a thing covering 2–3 % of the picture is not averaged away by the rest that stayed as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.memory.frame import RgbArray
+
+CELLS = 24
+"""Rows and columns of cells in a descriptor."""
+
+_COMPARED_CELLS = round(0.02 * CELLS * CELLS)
+# Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
+_DARK_LEVEL = 16.0
+# Cells averaging above this hold clipped pixels.
+_CLIPPING_LEVEL = 235.0
+# Log difference that becomes a distance of 1 - 1/e.
+_LOG_SCALE = 0.38
+_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Descriptor:
+    """What a picture shows, cell by cell.
+
+    All arrays are float32 of shape (CELLS * CELLS, 3): log luma, log red over green, log blue over green.
+
+    Attributes:
+        values: The cells' own values.
+        lower: The smallest value within half a cell around.
+        upper: The largest value within half a cell around. Where the picture is clipped it says only "at least this
+            bright" and nothing of colour: the bounds that are not known are infinite.
+    """
+
+    values: NDArray[np.float32]
+    lower: NDArray[np.float32]
+    upper: NDArray[np.float32]
+
+
+def describe(image: RgbArray) -> Descriptor:
+    """Describe a picture.
+
+    Args:
+        image: RGB picture, shape (H, W, 3), uint8.
+
+    Returns:
+        Its descriptor.
+    """
+    cells = cv2.resize(image, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32)
+    logs = np.log(cells + _DARK_LEVEL)
+    log_luma = np.log(cells @ _LUMA_WEIGHTS + _DARK_LEVEL)
+    values = np.stack([log_luma, logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1]], axis=-1)
+    # The extremes of the half-way points to the neighbours are half-way to the neighbours' extremes.
+    lower = (values + cv2.erode(values, _NEIGHBOURS)) / 2
+    upper = (values + cv2.dilate(values, _NEIGHBOURS)) / 2
+    clipped = cells.max(axis=-1) > _CLIPPING_LEVEL
+    lower[clipped, 1:] = -np.inf
+    upper[clipped] = np.inf
+    return Descriptor(values.reshape(-1, 3), lower.reshape(-1, 3), upper.reshape(-1, 3))
+
+
+def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float64]:
+    """Compare one picture with several.
+
+    Args:
+        one: A picture's descriptor.
+        others: Those of N others.
+
+    Returns:
+        N distances in 0..1, see `distance`.
+    """
+    if not others:
+        return np.empty(0)
+    values = np.stack([other.values for other in others])
+    lower = np.stack([other.lower for other in others])
+    upper = np.stack([other.upper for other in others])
+    gain = np.median(one.values - values, axis=1, keepdims=True)
+    unexplained = np.minimum(
+        _outside(one.values - gain, lower, upper),
+        _outside(values + gain, one.lower, one.upper),
+    )
+    differences = np.sqrt(np.square(unexplained).sum(axis=-1))
+    strongest = np.partition(differences, -_COMPARED_CELLS, axis=1)[:, -_COMPARED_CELLS:].mean(axis=1, dtype=np.float64)
+    return -np.expm1(-strongest / _LOG_SCALE)
+
+
+def _outside(
+    values: NDArray[np.float32], lower: NDArray[np.float32], upper: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    return np.maximum(np.maximum(values - upper, lower - values), np.float32(0))
+
+
+def distance(a: Descriptor, b: Descriptor) -> float:
+    """Compare two pictures.
+
+    Args:
+        a: One picture's descriptor.
+        b: The other's.
+
+    Returns:
+        0 for the same view up to exposure, noise and small shake; about 0.6 when a thing of clear contrast covers 2–3 %
+        more of the picture; towards 1 for another scene. Symmetric.
+    """
+    return float(distances(a, [b])[0])

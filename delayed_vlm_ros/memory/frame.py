@@ -1,0 +1,197 @@
+"""Frames, pairs of frames, and the snapshot of them that a question works on.
+
+A pair of neighbouring sampled frames is one temporal patch of the vision encoder, and so the unit in which frames are
+kept, evicted, encoded and cached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+RgbArray: TypeAlias = NDArray[np.uint8]
+
+_KEY_BYTES = 16
+
+
+def freeze(image: RgbArray) -> RgbArray:
+    """Make an array that nobody can change behind the memory's back.
+
+    Args:
+        image: Any numeric array.
+
+    Returns:
+        The same object if it already owns its storage, is C-contiguous and read-only (whoever hands over such an
+        array promises to hold no older writable view of it), otherwise a read-only copy.
+    """
+    flags = image.flags
+    if flags.owndata and flags.c_contiguous and not flags.writeable:
+        return image
+    copy = np.array(image, order="C", copy=True, subok=False)
+    copy.setflags(write=False)
+    return copy
+
+
+def _digest(parts: Sequence[bytes | RgbArray]) -> bytes:
+    hasher = hashlib.blake2b(digest_size=_KEY_BYTES)
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One camera image in the memory.
+
+    Attributes:
+        image: RGB pixels, shape (H, W, 3), uint8, C-contiguous and read-only (a writable one is copied).
+        stamp: When the camera took it, in seconds.
+        number: Count of frames added up to and with this one, from 1.
+        importance: How much it deserves to be remembered, 0..1.
+        reason: Why, in a word or two for people; empty when the frame is not notable.
+        content_key: 16-byte hash of the pixels and their shape.
+    """
+
+    image: RgbArray
+    stamp: float
+    number: int
+    importance: float
+    reason: str
+    content_key: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        image = freeze(self.image)
+        object.__setattr__(self, "image", image)
+        object.__setattr__(self, "content_key", _digest([repr(image.shape).encode(), image]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FramePair:
+    """Two neighbouring frames of one camera: one temporal patch.
+
+    Attributes:
+        id: Names the pair for life; never used again by the same manager, not even after a reset.
+        first: The earlier frame.
+        second: The later frame, or None as long as it has not come (the pair is provisional).
+        content_key: 16-byte hash of the pixels and shapes of both frames. A provisional pair has another key than the
+            completed one, even when both pictures are equal.
+    """
+
+    id: int
+    first: Frame
+    second: Frame | None
+    content_key: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # Hashing the frames' fixed-length keys reads each picture once, not again when the pair is completed.
+        object.__setattr__(self, "content_key", _digest([frame.content_key for frame in self.present_frames]))
+
+    @property
+    def present_frames(self) -> tuple[Frame, ...]:
+        """The frames that have come, one or two."""
+        return (self.first,) if self.second is None else (self.first, self.second)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the second frame has come."""
+        return self.second is not None
+
+    @property
+    def frame_count(self) -> int:
+        """How many frames it holds: 1 while provisional, else 2."""
+        return len(self.present_frames)
+
+    @property
+    def frames(self) -> tuple[RgbArray, RgbArray]:
+        """Both pictures, each (H, W, 3) uint8 RGB; the first one twice while provisional."""
+        return self.first.image, (self.second or self.first).image
+
+    @property
+    def stamps(self) -> tuple[float, float]:
+        """Both stamps in seconds; the first one twice while provisional."""
+        return self.first.stamp, (self.second or self.first).stamp
+
+    @property
+    def importance(self) -> float:
+        """The larger importance of its frames, 0..1."""
+        return max(frame.importance for frame in self.present_frames)
+
+    @property
+    def reason(self) -> str:
+        """The reason of its more important notable frame; empty when neither is notable."""
+        notable = [frame for frame in self.present_frames if frame.reason]
+        return max(notable, key=lambda frame: frame.importance).reason if notable else ""
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of pixel storage; a provisionally repeated frame counts once."""
+        return sum(frame.image.nbytes for frame in self.present_frames)
+
+    def completed_with(self, frame: Frame) -> FramePair:
+        """Give the complete pair, under the same id.
+
+        Args:
+            frame: The partner that a provisional pair has waited for.
+
+        Returns:
+            A new pair; this one stays as it is.
+
+        Raises:
+            ValueError: The pair is complete already.
+        """
+        if self.second is not None:
+            raise ValueError(f"pair {self.id} is complete already: start a new pair with frame #{frame.number}")
+        return FramePair(self.id, self.first, frame)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPair:
+    """A pair as a snapshot shows it: with the memories that held it at that moment."""
+
+    pair: FramePair
+    in_star: bool
+    in_stream: bool
+
+    @property
+    def id(self) -> int:
+        """See `FramePair.id`."""
+        return self.pair.id
+
+    @property
+    def frames(self) -> tuple[RgbArray, RgbArray]:
+        """See `FramePair.frames`."""
+        return self.pair.frames
+
+    @property
+    def stamps(self) -> tuple[float, float]:
+        """See `FramePair.stamps`."""
+        return self.pair.stamps
+
+    @property
+    def importance(self) -> float:
+        """See `FramePair.importance`."""
+        return self.pair.importance
+
+    @property
+    def reason(self) -> str:
+        """See `FramePair.reason`."""
+        return self.pair.reason
+
+    @property
+    def frame_count(self) -> int:
+        """See `FramePair.frame_count`."""
+        return self.pair.frame_count
+
+    @property
+    def content_key(self) -> bytes:
+        """See `FramePair.content_key`."""
+        return self.pair.content_key
+
+
+Snapshot: TypeAlias = tuple[KeptPair, ...]
+"""The kept pairs of one moment, in time order, each id once."""

@@ -1,0 +1,73 @@
+"""From any picture to a kept frame: choose the grid once, bring every picture onto it, hand it to the memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
+from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
+
+
+@dataclass(frozen=True, slots=True)
+class FrameGeometry:
+    """What picture sizes a checkpoint can take.
+
+    Attributes:
+        factor: Both sides must be multiples of it (patch size × merge size), in pixels.
+        min_pixels: Smallest height × width.
+        max_pixels: Largest height × width.
+    """
+
+    factor: int = 28
+    min_pixels: int = 4 * 28 * 28
+    max_pixels: int = 4 * 224 * 224
+
+
+class FrameIntake:
+    """Feeds one camera's pictures to one memory.
+
+    The grid is chosen from the first picture and holds until ``reset``, so that every kept frame has one shape and
+    the model sees one video; a picture of another shape is letterboxed onto it.
+    """
+
+    def __init__(self, geometry: FrameGeometry, frame_manager: SmartFrameManager) -> None:
+        self._geometry = geometry
+        self._frame_manager = frame_manager
+        self._grid: Grid | None = None
+
+    @property
+    def grid(self) -> Grid | None:
+        """Size of the kept frames; None before the first picture."""
+        return self._grid
+
+    def add(self, picture: Any, stamp: float) -> AddedFrame:
+        """Bring a picture onto the grid and remember it.
+
+        Args:
+            picture: RGB uint8 array of shape (H, W, 3), or a PIL image; of any size.
+            stamp: Time it was taken, in seconds; newer than the newest kept one.
+
+        Returns:
+            What became of it.
+
+        Raises:
+            PictureError: The picture cannot be used; nothing has changed.
+            StampOrderError: The stamp is not newer than the newest kept one; nothing has changed.
+        """
+        image = as_rgb_array(picture)
+        grid = self._grid or fit_grid(
+            image.shape[0],
+            image.shape[1],
+            factor=self._geometry.factor,
+            min_pixels=self._geometry.min_pixels,
+            max_pixels=self._geometry.max_pixels,
+        )
+        added = self._frame_manager.add(letterbox(image, grid), stamp)
+        self._grid = grid
+        return added
+
+    def reset(self) -> None:
+        """Forget every frame and the grid."""
+        self._frame_manager.clear()
+        self._grid = None

@@ -1,0 +1,72 @@
+"""Picking frames at a steady rate out of a faster camera stream."""
+
+from __future__ import annotations
+
+import math
+
+from delayed_vlm_ros.errors import ConfigurationError, PictureError
+
+# A picture this share of a period before its slot is taken: with jitter, the next one may come much too late.
+_EARLY_SHARE = 0.1
+# A late picture must not be followed at once by the one that is due at its own slot.
+_SHORTEST_GAP_SHARE = 0.5
+
+
+class FrameSampler:
+    """Says of each picture of a camera, by its stamp, whether it belongs to the sample.
+
+    Slots lie one period apart, and the first picture at (or a little before) each slot is taken. As slots do not move with
+    the pictures that filled them, jitter does not add up: the long-run rate is exact. Two pictures taken are never
+    further apart than a period plus the interval between two input pictures, nor closer than half a period. A camera
+    slower than the rate is taken whole. After a pause the slots start again from the first picture.
+
+    Args:
+        sample_fps: Rate of the sample, frames per second.
+
+    Raises:
+        ConfigurationError: `sample_fps` is not a positive finite number.
+    """
+
+    def __init__(self, sample_fps: float) -> None:
+        if not (math.isfinite(sample_fps) and sample_fps > 0):
+            raise ConfigurationError(f"sample_fps must be a positive number of frames per second, got {sample_fps}")
+        self._period = 1.0 / sample_fps
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all stamps: the next picture is taken."""
+        self._last = -math.inf
+        self._due = -math.inf
+        self._last_backward = math.inf
+
+    def accept(self, stamp: float) -> bool:
+        """Decide about one picture, and count it if it is taken.
+
+        A stamp earlier than the last one taken (a clock set back, a bag played again) is not for the sampler to
+        judge. It passes, so that the memory refuses it and counts that, but no more often than one per period of
+        such stamps, so that refused pictures are not all decoded first.
+
+        Args:
+            stamp: When the picture was taken, seconds.
+
+        Returns:
+            Whether to take it.
+
+        Raises:
+            PictureError: The stamp is not a finite number.
+        """
+        if not math.isfinite(stamp):
+            raise PictureError(f"the picture's stamp is {stamp}, not a time in seconds: check the camera's clock")
+        if stamp < self._last:
+            if abs(stamp - self._last_backward) < self._period:
+                return False
+            self._last_backward = stamp
+            return True
+        earliest = max(self._due - _EARLY_SHARE * self._period, self._last + _SHORTEST_GAP_SHARE * self._period)
+        if stamp < earliest:
+            return False
+        missed_a_slot = stamp >= self._due + self._period
+        self._due = (stamp if missed_a_slot else self._due) + self._period
+        self._last = stamp
+        self._last_backward = math.inf
+        return True

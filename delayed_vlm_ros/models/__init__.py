@@ -1,0 +1,1 @@
+"""Model checkpoints that come with the package, and what makes them."""

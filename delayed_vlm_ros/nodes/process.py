@@ -1,0 +1,93 @@
+"""The life of a node's process: start, spin, and an orderly end on SIGINT or SIGTERM.
+
+Under ``ros2 launch`` one Ctrl-C reaches a node twice, once from the terminal and once from launch. A clean-up that
+lives in ``except KeyboardInterrupt`` or ``finally`` is then interrupted by the second one and the process is reported
+as dead. So the signals only set an event here; the spin loop sees it, and nothing interrupts the clean-up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from delayed_vlm_ros.errors import DelayedVlmError
+
+_SPIN_PERIOD_SEC = 0.1  # how long a signal may wait to be noticed
+_JOIN_TIMEOUT_SEC = 1.0  # how long the end may wait for a thread that is inside the model
+
+
+class _Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+def run_node(make_node: Callable[[], Node], *, threads: int = 1, arguments: list[str] | None = None) -> int:
+    """Run one node until SIGINT, SIGTERM or the shutdown of its context, then end it in order.
+
+    A node with a ``stop()`` method has it called before it is destroyed: it must release every callback that waits
+    for something, and return quickly.
+
+    Args:
+        make_node: Builds the node; called once rclpy is initialised.
+        threads: Threads of the executor; 1 gives a single-threaded one.
+        arguments: Command line with ROS arguments; None takes ``sys.argv``.
+
+    Returns:
+        The process's exit code: 0 after an orderly end, 1 when the node could not be built.
+    """
+    stopping = threading.Event()
+
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGINT, request_stop)
+    signal.signal(signal.SIGTERM, request_stop)
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = make_node()
+    except DelayedVlmError as error:
+        sys.stderr.write(f"cannot start: {error}\n")
+        rclpy.try_shutdown()
+        return 1
+    executor = MultiThreadedExecutor(num_threads=threads) if threads > 1 else SingleThreadedExecutor()
+    executor.add_node(node)
+    _spin(executor, node, stopping)
+    _end(executor, node)
+    return 0
+
+
+def _spin(executor: Executor, node: Node, stopping: threading.Event) -> None:
+    while not stopping.is_set() and rclpy.ok():
+        try:
+            executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
+        except ExternalShutdownException:
+            return
+        except Exception as error:  # noqa: BLE001  a defect in one callback must not end the node
+            node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
+
+
+def _end(executor: Executor, node: Node) -> None:
+    if hasattr(node, "stop"):
+        stoppable: _Stoppable = node
+        stoppable.stop()
+    executor.shutdown(timeout_sec=_JOIN_TIMEOUT_SEC)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(_JOIN_TIMEOUT_SEC)
+    if any(thread.is_alive() for thread in threading.enumerate() if thread is not threading.main_thread()):
+        # Some thread is deep inside the model and cannot be interrupted. Everything of ours is closed; leave before
+        # the interpreter's own finalisation runs into that thread.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

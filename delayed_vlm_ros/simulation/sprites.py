@@ -1,0 +1,122 @@
+"""Shaded pictures of single objects, cut out of their background.
+
+A sprite is drawn on a square of -1..1 in both directions, v downwards, lit from the upper left. It is a pure function
+of shape, colour and size, and kept once made.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+SHAPES = ("box", "ball", "cylinder", "cone")
+COLOURS = {  # RGB, 0..255
+    "red": (205, 28, 32),
+    "green": (30, 145, 55),
+    "blue": (32, 75, 205),
+    "yellow": (238, 208, 36),
+    "orange": (240, 122, 20),
+    "purple": (128, 50, 168),
+    "white": (236, 236, 232),
+    "black": (34, 34, 38),
+}
+
+_LIGHT = np.array((-0.45, -0.72, 0.53), dtype=np.float32)  # from where the light comes: left, above, before
+_AMBIENT = 0.42
+_SUPERSAMPLING = 2
+
+_Plane = NDArray[np.float32]
+
+
+@lru_cache(maxsize=256)
+def sprite(shape: str, colour: str, size: int) -> _Plane:
+    """An object's picture.
+
+    Args:
+        shape: One of ``SHAPES``.
+        colour: One of the keys of ``COLOURS``.
+        size: Height and width of the sprite in pixels.
+
+    Returns:
+        ``(size, size, 4)`` float32: red, green, blue (0..255) multiplied by coverage, and coverage (0..1). Shared
+        and read-only.
+    """
+    fine = size * _SUPERSAMPLING
+    axis = (np.arange(fine, dtype=np.float32) + 0.5) / fine * 2.0 - 1.0
+    u, v = np.meshgrid(axis, axis)
+    inside, light, gloss = _SHADERS[shape](u, v)
+    rgb = light[..., None] * np.array(COLOURS[colour], dtype=np.float32) + gloss[..., None] * 255.0
+    rgba = np.dstack([np.clip(rgb, 0.0, 255.0), np.ones_like(u)]) * inside[..., None]
+    picture = cv2.resize(rgba.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    picture.setflags(write=False)
+    return picture
+
+
+@lru_cache(maxsize=8)
+def shadow(size: int) -> _Plane:
+    """A soft round shadow, ``(size, size)`` float32: how much light it takes (0..1). Shared and read-only."""
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0
+    u, v = np.meshgrid(axis, axis)
+    soft = np.clip(1.0 - np.hypot(u, v), 0.0, 1.0)
+    dark = (0.75 * soft * soft * (3.0 - 2.0 * soft)).astype(np.float32)
+    dark.setflags(write=False)
+    return dark
+
+
+def _lit(nx: _Plane, ny: _Plane, nz: _Plane) -> tuple[_Plane, _Plane]:
+    """Brightness and gloss of surfaces with these normals (Lambert, and a Blinn-Phong highlight)."""
+    facing = np.clip(nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2], 0.0, 1.0)
+    half = _LIGHT + np.array((0.0, 0.0, 1.0), dtype=np.float32)
+    half /= np.linalg.norm(half)
+    shine = np.clip(nx * half[0] + ny * half[1] + nz * half[2], 0.0, 1.0) ** 40
+    return _AMBIENT + 0.72 * facing, 0.45 * shine
+
+
+def _ball(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
+    radius = 0.97
+    x, y = u / radius, v / radius
+    distance = x * x + y * y
+    light, gloss = _lit(x, y, np.sqrt(np.clip(1.0 - distance, 0.0, 1.0)))
+    return (distance <= 1.0).astype(np.float32), light, gloss
+
+
+def _cylinder(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
+    radius, flat, top, bottom = 0.66, 0.20, -0.77, 0.77
+    x = np.clip(u / radius, -1.0, 1.0)
+    bulge = flat * np.sqrt(1.0 - x * x)
+    wide = np.abs(u) <= radius
+    side = wide & (v >= top) & (v <= bottom + bulge)
+    lid = wide & (np.abs(v - top) <= bulge)
+    light, gloss = _lit(x, np.zeros_like(x), np.sqrt(1.0 - x * x))
+    light = np.where(lid, 1.12, light)
+    return (side | lid).astype(np.float32), light, np.where(lid, 0.06, gloss)
+
+
+def _cone(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
+    radius, flat, apex, base = 0.82, 0.20, -0.97, 0.76
+    reach = np.clip(radius * (v - apex) / (base - apex), 1e-3, radius)
+    x = np.clip(u / reach, -1.0, 1.0)
+    rim = flat * np.sqrt(np.clip(1.0 - (u / radius) ** 2, 0.0, 1.0))
+    inside = (np.abs(u) <= reach) & (v >= apex) & (v <= base + rim)
+    slope = 0.42  # a cone's side also looks upwards
+    level = np.sqrt(1.0 - slope * slope)
+    light, gloss = _lit(x * level, np.full_like(x, -slope), np.sqrt(1.0 - x * x) * level)
+    return inside.astype(np.float32), light, gloss
+
+
+def _box(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
+    front = (u >= -0.92) & (u <= 0.44) & (v >= -0.46) & (v <= 0.95)
+    back = 0.46  # how far the receding edges run, to the right and upwards
+    along = np.clip((-0.46 - v) / back, 0.0, 1.0)
+    top = (v < -0.46) & (v >= -0.46 - back) & (u >= -0.92 + back * along) & (u <= 0.44 + back * along)
+    across = np.clip((u - 0.44) / back, 0.0, 1.0)
+    right = (u > 0.44) & (u <= 0.44 + back) & (v >= -0.46 - back * across) & (v <= 0.95 - back * across)
+    light = np.where(front, 0.90 - 0.10 * v, np.where(top, 1.16, 0.56))
+    inside = (front | top | right).astype(np.float32)
+    return inside, light.astype(np.float32), np.where(top, 0.05, 0.0).astype(np.float32)
+
+
+_SHADERS = {"ball": _ball, "box": _box, "cone": _cone, "cylinder": _cylinder}

@@ -1,0 +1,28 @@
+"""pip packaging: the core and the ``delayed-vlm`` command, without ROS. ROS builds use CMakeLists.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VISION_LANGUAGE = ["torch", "torchvision", "transformers>=5.20", "accelerate", "qwen-vl-utils>=0.0.14"]
+
+setup(
+    name="delayed_vlm_ros",
+    version="0.1.0",
+    description="Scene memory for camera robots: bounded Stream and Star memory, answered by a Qwen VL model on demand",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["delayed_vlm_ros", "delayed_vlm_ros.*"]),
+    data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.yaml")))],
+    install_requires=["numpy", "opencv-python-headless", "pillow", "pyyaml", "typer>=0.12", "rich"],
+    extras_require={
+        "vlm": VISION_LANGUAGE,
+        "ros": ["rosbags-image"],
+        "test": ["pytest", "pytest-timeout", "hypothesis"],
+        "lint": ["ruff", "mypy", "import-linter"],
+    },
+    entry_points={"console_scripts": ["delayed-vlm = delayed_vlm_ros.cli:main"]},
+)

@@ -10,25 +10,34 @@ most, so that a thing covering 2–3 % of the picture is not averaged away by th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from delayed_vlm_ros.memory.frame import RgbArray
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from delayed_vlm_ros.memory.frame import RgbArray
 
 CELLS = 24
 """Rows and columns of cells in a descriptor."""
 
-_COMPARED_CELLS = round(0.02 * CELLS * CELLS)
+_COMPARED_SHARE = 0.02
+_COMPARED_CELLS = round(_COMPARED_SHARE * CELLS * CELLS)
+# Still enough pixels in each cell that cells of broken width come out right.
+_HALVED_DOWN_TO = 6 * CELLS
 # Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
 _DARK_LEVEL = 16.0
 # Cells averaging above this hold clipped pixels.
 _CLIPPING_LEVEL = 235.0
 # Log difference that becomes a distance of 1 - 1/e.
-_LOG_SCALE = 0.38
+_LOG_SCALE = 0.45
+# Log difference from which a cell counts as changed: a sixth brighter or darker.
+_CHANGED_FROM = 0.15
 _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
@@ -60,17 +69,26 @@ def describe(image: RgbArray) -> Descriptor:
     Returns:
         Its descriptor.
     """
-    cells = cv2.resize(image, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32)
+    cells = _average_to_cells(image)
     logs = np.log(cells + _DARK_LEVEL)
     log_luma = np.log(cells @ _LUMA_WEIGHTS + _DARK_LEVEL)
     values = np.stack([log_luma, logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1]], axis=-1)
     # The extremes of the half-way points to the neighbours are half-way to the neighbours' extremes.
-    lower = (values + cv2.erode(values, _NEIGHBOURS)) / 2
-    upper = (values + cv2.dilate(values, _NEIGHBOURS)) / 2
+    lower = np.asarray((values + cv2.erode(values, _NEIGHBOURS)) / 2, np.float32)
+    upper = np.asarray((values + cv2.dilate(values, _NEIGHBOURS)) / 2, np.float32)
     clipped = cells.max(axis=-1) > _CLIPPING_LEVEL
     lower[clipped, 1:] = -np.inf
     upper[clipped] = np.inf
     return Descriptor(values.reshape(-1, 3), lower.reshape(-1, 3), upper.reshape(-1, 3))
+
+
+def _average_to_cells(image: RgbArray) -> NDArray[np.float32]:
+    picture: NDArray[Any] = image
+    # Averaging down by exact halves first is several times faster than in one step.
+    while min(picture.shape[:2]) > _HALVED_DOWN_TO:
+        height, width = picture.shape[0] // 2, picture.shape[1] // 2
+        picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float64]:
@@ -85,6 +103,13 @@ def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float
     """
     if not others:
         return np.empty(0)
+    differences = _cell_differences(one, others)
+    strongest = np.partition(differences, -_COMPARED_CELLS, axis=1)[:, -_COMPARED_CELLS:].mean(axis=1, dtype=np.float64)
+    return np.asarray(-np.expm1(-strongest / _LOG_SCALE))
+
+
+def _cell_differences(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float32]:
+    """Log differences that neither gain nor half a cell of shake explains, shape (N, CELLS * CELLS)."""
     values = np.stack([other.values for other in others])
     lower = np.stack([other.lower for other in others])
     upper = np.stack([other.upper for other in others])
@@ -93,15 +118,13 @@ def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float
         _outside(one.values - gain, lower, upper),
         _outside(values + gain, one.lower, one.upper),
     )
-    differences = np.sqrt(np.square(unexplained).sum(axis=-1))
-    strongest = np.partition(differences, -_COMPARED_CELLS, axis=1)[:, -_COMPARED_CELLS:].mean(axis=1, dtype=np.float64)
-    return -np.expm1(-strongest / _LOG_SCALE)
+    return np.asarray(np.sqrt(np.square(unexplained).sum(axis=-1)), np.float32)
 
 
 def _outside(
     values: NDArray[np.float32], lower: NDArray[np.float32], upper: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    return np.maximum(np.maximum(values - upper, lower - values), np.float32(0))
+    return np.asarray(np.maximum(np.maximum(values - upper, lower - values), 0), np.float32)
 
 
 def distance(a: Descriptor, b: Descriptor) -> float:
@@ -116,3 +139,16 @@ def distance(a: Descriptor, b: Descriptor) -> float:
         more of the picture; towards 1 for another scene. Symmetric.
     """
     return float(distances(a, [b])[0])
+
+
+def changed_share(a: Descriptor, b: Descriptor) -> float:
+    """Tell how much of the picture is not the same: a moved thing and a cut differ in this, but hardly in distance.
+
+    Args:
+        a: One picture's descriptor.
+        b: The other's.
+
+    Returns:
+        Share of the cells that changed by more than shade and noise do, 0..1.
+    """
+    return float((_cell_differences(a, [b]) > _CHANGED_FROM).mean())

@@ -7,12 +7,14 @@ kept, evicted, encoded and cached.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RgbArray: TypeAlias = NDArray[np.uint8]
 
@@ -37,7 +39,7 @@ def freeze(image: RgbArray) -> RgbArray:
     return copy
 
 
-def _digest(parts: Sequence[bytes | RgbArray]) -> bytes:
+def _digest(parts: Sequence[bytes | memoryview]) -> bytes:
     hasher = hashlib.blake2b(digest_size=_KEY_BYTES)
     for part in parts:
         hasher.update(part)
@@ -67,7 +69,7 @@ class Frame:
     def __post_init__(self) -> None:
         image = freeze(self.image)
         object.__setattr__(self, "image", image)
-        object.__setattr__(self, "content_key", _digest([repr(image.shape).encode(), image]))
+        object.__setattr__(self, "content_key", _digest([repr(image.shape).encode(), image.data]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
-from delayed_vlm_ros.memory.frame import RgbArray
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.memory.frame import RgbArray
 
 MAX_ASPECT_RATIO = 200
 """Longest side over shortest; the limit of the Qwen processors."""
@@ -82,7 +84,8 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
         columns = max(1, math.isqrt(max_pixels * width // (height * factor**2)))
         # A thin picture's short side was just lifted to one cell: its long side pays for that.
         cells = max_pixels // factor**2
-        rows, columns = min(rows, cells // columns), min(columns, cells // rows)
+        rows = min(rows, cells)
+        columns = min(columns, cells // rows)
     return Grid(rows * factor, columns * factor)
 
 
@@ -110,7 +113,7 @@ def letterbox(image: RgbArray, grid: Grid) -> RgbArray:
     image = as_rgb_array(image)
     height, width = image.shape[:2]
     if (height, width) == (grid.height, grid.width):
-        return image.copy(order="C")
+        return np.array(image, order="C")
     fitted_height = min(grid.height, max(1, round(height * grid.width / width)))
     fitted_width = min(grid.width, max(1, round(width * grid.height / height)))
     if _is_rounding_only(height, width, grid):
@@ -173,10 +176,10 @@ def _problem_of(picture: np.ndarray[Any, Any]) -> str:
     shape, channels_last = picture.shape, 3
     if picture.size == 0:
         return "it has no pixels; check that the camera delivers pictures"
-    if len(shape) == channels_last - 1:
-        return "it is a grey picture; repeat it into three channels with np.stack([picture] * 3, axis=-1)"
     if len(shape) != channels_last:
-        return "give one picture at a time, as height × width × 3"
+        return {
+            2: "it is a grey picture; repeat it into three channels with np.stack([picture] * 3, axis=-1)",
+        }.get(len(shape), "give one picture at a time, as height × width × 3")
     if shape[-1] != channels_last:
         return {
             1: "it is a grey picture; repeat it into three channels with np.repeat(picture, 3, axis=-1)",

@@ -77,7 +77,7 @@ class SmartFrameManager:
     between; an odd last frame is a provisional pair until its partner comes. Every pair passes through Stream; it also
     enters Star when one of its frames scores `importance_threshold` or more.
 
-    Safe to use from several threads: adding and looking exclude each other for about a millisecond.
+    Safe to use from several threads: adding and looking exclude each other for a few milliseconds.
 
     Args:
         star_memory_size: Most frames in Star memory; 0 switches it off, else at least 2.
@@ -159,14 +159,14 @@ class SmartFrameManager:
             return
         if image.shape != newest.image.shape:
             raise PictureError(
-                f"expected a picture of shape {newest.image.shape} like the frames kept, got {image.shape}: letterbox it "
-                "to their size, or reset the memory"
+                f"expected a picture of shape {newest.image.shape} like the frames kept, got {image.shape}: "
+                "letterbox it to their size, or reset the memory"
             )
         if stamp <= newest.stamp:
             raise StampOrderError(
                 f"the picture's stamp {stamp:.6f} s is not newer than the newest frame's, {newest.stamp:.6f} s (by "
-                f"{newest.stamp - stamp:.6f} s): drop it if pictures arrive out of order; reset the memory if the clock "
-                "was set back or a recording starts again"
+                f"{newest.stamp - stamp:.6f} s): drop it if pictures arrive out of order; reset the memory if the "
+                "clock was set back or a recording starts again"
             )
 
     def _newest_frame(self) -> Frame | None:
@@ -240,6 +240,6 @@ class SmartFrameManager:
         return self.statistics().as_dict()
 
     def clear(self) -> None:
-        """Forget all frames and start counting them anew; pair ids go on, so that no old id comes to mean a new pair."""
+        """Forget all frames and count anew; pair ids go on, so that no old id comes to mean a new pair."""
         with self._lock:
             self._forget()

@@ -15,10 +15,10 @@ _SHORTEST_GAP_SHARE = 0.5
 class FrameSampler:
     """Says of each picture of a camera, by its stamp, whether it belongs to the sample.
 
-    Slots lie one period apart, and the first picture at (or a little before) each slot is taken. As slots do not move with
-    the pictures that filled them, jitter does not add up: the long-run rate is exact. Two pictures taken are never
-    further apart than a period plus the interval between two input pictures, nor closer than half a period. A camera
-    slower than the rate is taken whole. After a pause the slots start again from the first picture.
+    Slots lie one period apart, and the first picture at (or a little before) each slot is taken. As slots do not move
+    with the pictures that filled them, jitter does not add up: the long-run rate is exact. Two pictures taken are
+    never further apart than a period plus the interval between two input pictures, nor closer than half a period. A
+    camera slower than the rate is taken whole. After a pause the slots start again from the first picture.
 
     Args:
         sample_fps: Rate of the sample, frames per second.
@@ -42,8 +42,8 @@ class FrameSampler:
     def accept(self, stamp: float) -> bool:
         """Decide about one picture, and count it if it is taken.
 
-        A stamp earlier than the last one taken (a clock set back, a bag played again) is not for the sampler to
-        judge. It passes, so that the memory refuses it and counts that, but no more often than one per period of
+        A stamp more than a period before the last one taken (a clock set back, a bag played again) is not for the
+        sampler to judge. It passes, so that the memory refuses it and counts that, but no more often than one per period of
         such stamps, so that refused pictures are not all decoded first.
 
         Args:
@@ -57,7 +57,7 @@ class FrameSampler:
         """
         if not math.isfinite(stamp):
             raise PictureError(f"the picture's stamp is {stamp}, not a time in seconds: check the camera's clock")
-        if stamp < self._last:
+        if stamp < self._last - self._period:
             if abs(stamp - self._last_backward) < self._period:
                 return False
             self._last_backward = stamp

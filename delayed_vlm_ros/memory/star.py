@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory.descriptor import Descriptor, distance, distances
-from delayed_vlm_ros.memory.frame import FramePair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from delayed_vlm_ros.memory.frame import FramePair
 
 _FRAMES_PER_PAIR = 2
 # How much an even spread over time is worth beside appearance: looks decide, time decides among what looks alike.
@@ -20,10 +24,35 @@ _TIME_WEIGHT = 0.3
 _TORN_FROM = 0.6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Entry:
-    pair: FramePair
-    descriptors: tuple[Descriptor, ...]  # of the frames it can stand for
+class _Views:
+    """The looks of the kept frames and how far they are from each other, each distance measured once."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[Descriptor] = []
+        self._owners: NDArray[np.int64] = np.empty(0, np.int64)  # the pair of each
+        self._between: NDArray[np.float64] = np.empty((0, 0))
+
+    def nearest(self, descriptor: Descriptor) -> float:
+        known = distances(descriptor, self._descriptors)
+        return float(known.min(initial=math.inf))
+
+    def add(self, pair_id: int, descriptor: Descriptor) -> None:
+        row = distances(descriptor, self._descriptors)
+        self._between = np.block([[self._between, row[:, None]], [row[None, :], np.zeros((1, 1))]])
+        self._descriptors.append(descriptor)
+        self._owners = np.append(self._owners, pair_id)
+
+    def drop(self, pair_id: int) -> None:
+        stay = np.flatnonzero(self._owners != pair_id)
+        self._between = self._between[np.ix_(stay, stay)]
+        self._descriptors = [self._descriptors[index] for index in stay]
+        self._owners = self._owners[stay]
+
+    def losses(self, pair_ids: Sequence[int]) -> NDArray[np.float64]:
+        """How unlike all other pairs each pair's least replaceable frame is, 0..1."""
+        is_other = self._owners[:, None] != self._owners[None, :]
+        to_others = np.where(is_other, self._between, 1.0).min(axis=1)
+        return np.array([to_others[self._owners == pair_id].max() for pair_id in pair_ids])
 
 
 class StarMemory:
@@ -47,21 +76,22 @@ class StarMemory:
                 "off, else 2 or more"
             )
         self._max_pairs = memory_size // _FRAMES_PER_PAIR
-        self._entries: list[_Entry] = []
+        self._pairs: list[FramePair] = []
+        self._views = _Views()
 
     @property
     def pairs(self) -> tuple[FramePair, ...]:
         """The pairs it holds, in time order."""
-        return tuple(entry.pair for entry in self._entries)
+        return tuple(self._pairs)
 
     @property
     def frame_count(self) -> int:
         """How many frames it holds; a provisional pair counts one."""
-        return sum(entry.pair.frame_count for entry in self._entries)
+        return sum(pair.frame_count for pair in self._pairs)
 
     def contains(self, pair_id: int) -> bool:
         """Whether it holds that pair."""
-        return any(entry.pair.id == pair_id for entry in self._entries)
+        return any(pair.id == pair_id for pair in self._pairs)
 
     def novelty(self, descriptor: Descriptor) -> float:
         """Tell how far a picture is from all that is kept.
@@ -72,8 +102,7 @@ class StarMemory:
         Returns:
             Distance to the nearest kept frame, 0..1; infinite when none is kept.
         """
-        known = [known for entry in self._entries for known in entry.descriptors]
-        return float(distances(descriptor, known).min()) if known else math.inf
+        return self._views.nearest(descriptor)
 
     def add(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
         """Take in a pair newer than all it holds; the least missed one leaves if need be.
@@ -82,9 +111,13 @@ class StarMemory:
             pair: The pair.
             descriptors: Those of its frames, one or two.
         """
-        self._entries.append(_Entry(pair, _standing_for(descriptors)))
-        if len(self._entries) > self._max_pairs:
-            del self._entries[int(np.argmin(self._losses()))]
+        if self._max_pairs == 0:
+            return
+        self._pairs.append(pair)
+        self._learn(pair, descriptors)
+        if len(self._pairs) > self._max_pairs:
+            least_missed = self._pairs.pop(int(np.argmin(self._losses())))
+            self._views.drop(least_missed.id)
 
     def update(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
         """Put a completed pair in the place of the provisional one with the same id.
@@ -96,34 +129,34 @@ class StarMemory:
         Raises:
             ValueError: No such pair is kept.
         """
-        for index, entry in enumerate(self._entries):
-            if entry.pair.id == pair.id:
-                self._entries[index] = _Entry(pair, _standing_for(descriptors))
-                return
-        raise ValueError(f"pair {pair.id} is not in Star memory")
+        if not self.contains(pair.id):
+            raise ValueError(f"pair {pair.id} is not in Star memory")
+        self._pairs = [pair if kept.id == pair.id else kept for kept in self._pairs]
+        self._views.drop(pair.id)
+        self._learn(pair, descriptors)
+
+    def _learn(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
+        for descriptor in _standing_for(descriptors):
+            self._views.add(pair.id, descriptor)
 
     def _losses(self) -> NDArray[np.float64]:
-        """What the loss of each entry would cost, by entry."""
-        weights = np.array([0.5 + 0.5 * entry.pair.importance for entry in self._entries])
-        return weights * (self._appearance_losses() + _TIME_WEIGHT * self._time_losses())
+        """What the loss of each pair would cost."""
+        weights = np.array([0.5 + 0.5 * pair.importance for pair in self._pairs])
+        appearance = self._views.losses([pair.id for pair in self._pairs])
+        return np.asarray(weights * (appearance + _TIME_WEIGHT * _time_losses(self._pairs)))
 
-    def _appearance_losses(self) -> NDArray[np.float64]:
-        """How unlike all the others each entry's least replaceable frame is, 0..1."""
-        losses = np.ones(len(self._entries))
-        for index, entry in enumerate(self._entries):
-            others = [known for other in self._entries if other is not entry for known in other.descriptors]
-            if others:
-                losses[index] = max(distances(descriptor, others).min() for descriptor in entry.descriptors)
-        return losses
 
-    def _time_losses(self) -> NDArray[np.float64]:
-        """How far each entry's nearest neighbour in time is, in units of an even spread, at most 1."""
-        stamps = np.array([entry.pair.first.stamp for entry in self._entries])
-        if len(stamps) == 1:
-            return np.ones(1)
-        gaps = np.diff(stamps)
-        nearest = np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf))
-        return np.minimum(1.0, nearest / gaps.mean())
+def _time_losses(pairs: Sequence[FramePair]) -> NDArray[np.float64]:
+    """How large a blank in time the loss of each pair would leave, 0..1; 0.5 where pairs are spread evenly.
+
+    The geometric mean of the gaps before and after it is large only when both are: a close neighbour on either side
+    covers for it. Before the oldest lies a past that nothing else can cover; after the newest comes Stream memory.
+    """
+    gaps = np.diff([pair.first.stamp for pair in pairs])
+    if not gaps.size:
+        return np.ones(1)
+    blanks = np.sqrt(np.append(np.inf, gaps) * np.append(gaps, gaps[-1])) / gaps.mean()
+    return np.asarray(1.0 - 1.0 / (1.0 + blanks))
 
 
 def _standing_for(descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:

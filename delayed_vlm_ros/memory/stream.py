@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory.frame import FramePair
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.memory.frame import FramePair
 
 _FRAMES_PER_PAIR = 2
 

@@ -11,14 +11,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import Parameter
 
 from delayed_vlm_ros.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
 
 _Parameters = TypeVar("_Parameters")
 
@@ -43,10 +47,13 @@ class ParameterSpec:
     maximum: float | None
     choices: tuple[str, ...]
     read_only: bool
+    at_configure: bool
 
     def descriptor(self) -> ParameterDescriptor:
         """The ROS descriptor: type, description with unit and choices, range, read-only flag."""
         described = f"{self.description} [{self.unit}]" if self.unit else self.description
+        if self.at_configure:
+            described += "; taken at configure, may change only while the node is unconfigured"
         descriptor = ParameterDescriptor(
             name=self.name,
             type=_PARAMETER_TYPES[self.kind].value,
@@ -71,12 +78,17 @@ class ParameterSpec:
             ConfigurationError: It has another type, lies out of range, or is none of the choices.
         """
         converted = self._typed(value)
-        if self.minimum is not None and converted < self.minimum or self.maximum is not None and converted > self.maximum:
-            raise ConfigurationError(
-                f"parameter {self.name} is {converted}; it must be from {self.minimum} to {self.maximum} {self.unit}".rstrip()
-            )
+        if isinstance(converted, float) and not math.isfinite(converted):
+            raise ConfigurationError(f"parameter {self.name} is {converted}; it must be a finite number")
+        too_small = self.minimum is not None and converted < self.minimum
+        too_large = self.maximum is not None and converted > self.maximum
+        if too_small or too_large:
+            bounds = f"from {self.minimum} to {self.maximum} {self.unit}".rstrip()
+            raise ConfigurationError(f"parameter {self.name} is {converted}; it must be {bounds}")
         if self.choices and converted not in self.choices:
-            raise ConfigurationError(f"parameter {self.name} is '{converted}'; it must be one of {', '.join(self.choices)}")
+            raise ConfigurationError(
+                f"parameter {self.name} is '{converted}'; it must be one of {', '.join(self.choices)}"
+            )
         return converted
 
     def _typed(self, value: Any) -> Any:
@@ -86,7 +98,8 @@ class ParameterSpec:
             return str(value)  # a checkpoint called 123, a frame_id called 7
         if type(value) is not self.kind:
             raise ConfigurationError(
-                f"parameter {self.name} is {value!r}; it must be of type {self.kind.__name__}: change it in the parameter file"
+                f"parameter {self.name} is {value!r}; it must be of type {self.kind.__name__}: "
+                "change it in the parameter file"
             )
         return value
 
@@ -101,6 +114,7 @@ def parameter(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     read_only: bool = True,
+    at_configure: bool = False,
 ) -> Any:
     """A dataclass field that is a ROS parameter.
 
@@ -113,10 +127,17 @@ def parameter(
         maximum: Upper bound, inclusive.
         choices: Allowed words, for a string.
         read_only: True when it only takes effect at the node's start.
+        at_configure: True when it takes effect as a managed node is configured; for a parameter that is not read-only.
     """
     metadata = {
-        "name": name, "description": description, "unit": unit, "minimum": minimum, "maximum": maximum,
-        "choices": choices, "read_only": read_only,
+        "name": name,
+        "description": description,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "read_only": read_only,
+        "at_configure": at_configure,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -132,9 +153,21 @@ def specifications(parameters: type) -> dict[str, ParameterSpec]:
 
 
 def declare(node: Node, parameters: type) -> None:
-    """Declare every parameter of the dataclass on the node, with its descriptor."""
+    """Declare every parameter of the dataclass on the node, with its descriptor.
+
+    A value given from outside that lies out of range is kept for ``read`` to complain about, in the same words as for
+    any other wrong value: a managed node lives on then, until somebody sets a better one.
+    """
     for spec in specifications(parameters).values():
+        _declare_one(node, spec)
+
+
+def _declare_one(node: Node, spec: ParameterSpec) -> None:
+    try:
         node.declare_parameter(spec.name, spec.default, spec.descriptor())
+    except InvalidParameterValueException:
+        without_range = dataclasses.replace(spec, minimum=None, maximum=None)
+        node.declare_parameter(spec.name, spec.default, without_range.descriptor())
 
 
 def read(node: Node, parameters: type[_Parameters]) -> _Parameters:
@@ -143,5 +176,7 @@ def read(node: Node, parameters: type[_Parameters]) -> _Parameters:
     Raises:
         ConfigurationError: One of them has a value that cannot work.
     """
-    values = {field: spec.convert(node.get_parameter(spec.name).value) for field, spec in specifications(parameters).items()}
+    values = {
+        field: spec.convert(node.get_parameter(spec.name).value) for field, spec in specifications(parameters).items()
+    }
     return parameters(**values)

@@ -1,0 +1,109 @@
+"""The reference: the library's own one-shot video inference, with none of this package's caches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.video_utils import VideoMetadata
+
+from delayed_vlm_ros.errors import NoFramesError
+from delayed_vlm_ros.memory import Snapshot
+from delayed_vlm_ros.vlm.engine import DEFAULT_MAX_NEW_TOKENS
+from delayed_vlm_ros.vlm.prompt import build_prompt
+from delayed_vlm_ros.vlm.request import AskRequest, check_request
+from delayed_vlm_ros.vlm.video_input import lay_out
+
+
+def native_inputs(processor: Any, snapshot: Snapshot, question: str) -> dict[str, torch.Tensor]:
+    """What the library's own processor makes of the kept frames as one video, and a question.
+
+    Args:
+        processor: The library's processor.
+        snapshot: At least one kept pair.
+        question: Plain text.
+
+    Returns:
+        The model's inputs on the CPU, without ``position_ids``.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    frames = np.stack([frame for kept in snapshot for frame in kept.frames])
+    metadata = VideoMetadata(total_num_frames=len(frames), fps=2.0, frames_indices=list(range(len(frames))))
+    inputs = processor(
+        text=[text],
+        videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)],
+        video_metadata=[metadata],
+        do_sample_frames=False,
+        do_resize=False,
+        return_tensors="pt",
+    )
+    return dict(inputs)
+
+
+@torch.inference_mode()
+def native_generate(
+    model: Any,
+    processor: Any,
+    snapshot: Snapshot,
+    question: str,
+    *,
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    stock_positions: bool = False,
+    **options: Any,
+) -> Any:
+    """The library's unmodified ``generate`` on the kept frames as one video.
+
+    Args:
+        model: The library's model.
+        processor: Its processor.
+        snapshot: At least one kept pair.
+        question: Plain text.
+        max_new_tokens: Length limit of the answer.
+        stock_positions: True leaves the rotary positions to the library, which takes the frames for 2 a second; False
+            gives it those of true time that the engine uses.
+        **options: Further arguments of ``generate``.
+
+    Returns:
+        What ``generate`` returns.
+    """
+    inputs = native_inputs(processor, snapshot, question)
+    if not stock_positions:
+        inputs["position_ids"] = lay_out(model.config, snapshot).positions(build_prompt(processor, question))
+    placed = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+    return model.generate(**placed, max_new_tokens=max_new_tokens, **options)
+
+
+def native_answer(
+    model: Any, processor: Any, snapshot: Snapshot, request: AskRequest, *, stock_positions: bool = False
+) -> tuple[str, float]:
+    """Native inference's answer, and its seconds from pictures to text.
+
+    Raises:
+        NoFramesError: The snapshot is empty.
+        BadRequestError: The question makes no sense.
+    """
+    check_request(request)
+    if not snapshot:
+        raise NoFramesError("no frames: there is nothing to compare on")
+    started = time.monotonic()
+    limit = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+    output = native_generate(
+        model, processor, snapshot, request.question, max_new_tokens=limit, stock_positions=stock_positions
+    )
+    prompt_length = native_prompt_length(processor, model, snapshot, request.question)
+    text: str = processor.tokenizer.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
+    return text, time.monotonic() - started
+
+
+def native_prompt_length(processor: Any, model: Any, snapshot: Snapshot, question: str) -> int:
+    """Tokens of the prompt that ``native_generate`` gives to the model."""
+    return len(build_prompt(processor, question).token_ids(lay_out(model.config, snapshot).visual_tokens))
+
+
+__all__: Sequence[str] = ("native_answer", "native_generate", "native_inputs", "native_prompt_length")

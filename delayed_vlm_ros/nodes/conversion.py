@@ -1,0 +1,161 @@
+"""Image messages to RGB pictures: with ``cv_bridge`` where it is installed and works, else with ``rosbags-image``."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image
+
+RgbPicture = NDArray[np.uint8]
+
+
+class Backend(Protocol):
+    """Converts one checked raw image; gives RGB uint8 of shape (height, width, 3)."""
+
+    def __call__(self, message: Image) -> RgbPicture: ...
+
+
+class PictureConverter:
+    """Turns image messages into RGB pictures.
+
+    Attributes:
+        name: The library behind it.
+        notice: Why it is not the first choice; empty when it is.
+    """
+
+    def __init__(self, name: str, backend: Backend, notice: str = "") -> None:
+        self.name = name
+        self.notice = notice
+        self._backend = backend
+
+    def convert(self, message: Image | CompressedImage) -> RgbPicture:
+        """Convert one message.
+
+        Returns:
+            RGB uint8 of shape (height, width, 3) with its own storage; grey pictures have three equal channels.
+
+        Raises:
+            PictureError: The message is no usable picture; the text says why, and what to do.
+        """
+        if isinstance(message, CompressedImage):
+            return decode_compressed(message)
+        encoding = check_image(message)
+        try:
+            picture = self._backend(_with_encoding(message, encoding))
+        except Exception as error:  # noqa: BLE001  two libraries with many ways to say no
+            raise PictureError(
+                f"{self.name} cannot convert a {message.width} × {message.height} {message.encoding} image "
+                f"({type(error).__name__}: {error}): have the driver publish rgb8 or bgr8"
+            ) from error
+        return _owned(picture, message.data)
+
+
+def make_converter() -> PictureConverter:
+    """Choose the library: ``cv_bridge`` if it works here, else ``rosbags-image``.
+
+    A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first picture: so it gets to convert one.
+
+    Raises:
+        ConfigurationError: Neither is there.
+    """
+    try:
+        return PictureConverter("cv_bridge", _tried(_cv_bridge_backend()))
+    except ImportError:
+        reason = "cv_bridge is not installed"
+    except Exception as error:  # noqa: BLE001  a broken binary raises whatever it likes
+        reason = f"the installed cv_bridge does not work ({type(error).__name__}: {error})"
+    try:
+        backend = _tried(_rosbags_backend())
+    except ImportError as error:
+        raise ConfigurationError(
+            f"no library to convert images: {reason}, and rosbags-image cannot be imported ({error}): install one of "
+            "them, for example with 'pip install rosbags-image'"
+        ) from error
+    return PictureConverter("rosbags-image", backend, f"pictures are converted by rosbags-image: {reason}")
+
+
+def decode_compressed(message: CompressedImage) -> RgbPicture:
+    """Decode a JPEG or PNG.
+
+    Returns:
+        RGB uint8 of shape (height, width, 3).
+
+    Raises:
+        PictureError: It is neither, or damaged.
+    """
+    check_compressed(message)
+    # Cameras do not turn their pictures by metadata; a stray EXIF tag must not change the shape.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
+    except cv2.error as error:
+        raise PictureError(f"the compressed image ('{message.format}') cannot be decoded: {error.err}") from error
+    if picture is None:
+        raise PictureError(
+            f"the compressed image ('{message.format}', {len(message.data)} bytes) cannot be decoded, it is damaged: check "
+            "the camera driver and the network"
+        )
+    return np.ascontiguousarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+
+def _cv_bridge_backend() -> Backend:
+    from cv_bridge import CvBridge  # noqa: PLC0415  often not there, and slow to import
+
+    bridge = CvBridge()
+    return lambda message: bridge.imgmsg_to_cv2(message, desired_encoding="rgb8")
+
+
+def _rosbags_backend() -> Backend:
+    from rosbags.image import message_to_cvimage  # noqa: PLC0415  only where cv_bridge is missing
+
+    return lambda message: message_to_cvimage(_without_padding(message), "rgb8")
+
+
+def _tried(backend: Backend) -> Backend:
+    expected = np.array([[[3, 2, 1], [6, 5, 4]]], np.uint8)
+    message = Image(height=1, width=2, step=6, encoding="bgr8", data=[1, 2, 3, 4, 5, 6])
+    picture = backend(message)
+    if not np.array_equal(picture, expected):
+        raise RuntimeError(f"it converts {expected.tolist()} to {np.asarray(picture).tolist()}")
+    return backend
+
+
+def _with_encoding(message: Image, encoding: str) -> Image:
+    if encoding == message.encoding:
+        return message
+    return Image(
+        header=message.header,
+        height=message.height,
+        width=message.width,
+        encoding=encoding,
+        is_bigendian=message.is_bigendian,
+        step=message.step,
+        data=message.data,
+    )
+
+
+def _without_padding(message: Image) -> Image:
+    """The same image with rows that follow each other directly, which is what ``rosbags-image`` takes for granted."""
+    row_bytes = message.width * PIXEL_BYTES[message.encoding]
+    if message.step == row_bytes:
+        return message
+    data = np.frombuffer(message.data, np.uint8)
+    # The last row may end without its padding, so the rows are a strided view and not a reshaped array.
+    rows = np.lib.stride_tricks.as_strided(data, (message.height, row_bytes), (message.step, 1), writeable=False)
+    dense = Image(height=message.height, width=message.width, encoding=message.encoding, step=row_bytes)
+    dense.is_bigendian = message.is_bigendian
+    dense.data = rows.tobytes()
+    return dense
+
+
+def _owned(picture: RgbPicture, data: object) -> RgbPicture:
+    """A picture that does not change when the message's buffer is used again."""
+    contiguous = np.ascontiguousarray(picture)
+    aliases = np.may_share_memory(contiguous, np.frombuffer(data, np.uint8))  # type: ignore[call-overload]
+    return contiguous.copy() if aliases else contiguous

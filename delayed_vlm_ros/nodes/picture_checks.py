@@ -1,0 +1,151 @@
+"""What can be wrong with an image message, found out before anything is converted."""
+
+from __future__ import annotations
+
+import struct
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.errors import PictureError
+
+MAX_PICTURE_PIXELS = 100_000_000
+"""Largest height × width that is taken for a picture and not for a broken or hostile message."""
+
+PIXEL_BYTES = {
+    "rgb8": 3,
+    "bgr8": 3,
+    "rgba8": 4,
+    "bgra8": 4,
+    "mono8": 1,
+    "rgb16": 6,
+    "bgr16": 6,
+    "rgba16": 8,
+    "bgra16": 8,
+    "mono16": 2,
+    "bayer_rggb8": 1,
+    "bayer_bggr8": 1,
+    "bayer_gbrg8": 1,
+    "bayer_grbg8": 1,
+    "bayer_rggb16": 2,
+    "bayer_bggr16": 2,
+    "bayer_gbrg16": 2,
+    "bayer_grbg16": 2,
+    "yuv422": 2,
+    "yuv422_yuy2": 2,
+}
+"""Encodings that are understood, with the bytes of one pixel."""
+
+OTHER_NAMES = {"8UC1": "mono8", "uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
+"""Further names of encodings in ``PIXEL_BYTES``."""
+
+_DEPTH_ENCODINGS = ("16UC1", "32FC1", "64FC1")
+_PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2")  # two neighbouring pixels share their colour
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8"
+# Markers of a JPEG's "start of frame" segments, which hold its size; C4, C8 and CC mean other things.
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def check_image(message: Image) -> str:
+    """Refuse a raw image that cannot be a picture.
+
+    Returns:
+        Its encoding, by the name in ``PIXEL_BYTES``.
+
+    Raises:
+        PictureError: What is wrong with it, and what to do.
+    """
+    _check_size(message.height, message.width)
+    encoding = OTHER_NAMES.get(message.encoding, message.encoding)
+    pixel_bytes = PIXEL_BYTES.get(encoding)
+    if pixel_bytes is None:
+        raise PictureError(_about_encoding(message.encoding))
+    if encoding in _PAIRWISE_ENCODINGS and message.width % 2:
+        raise PictureError(f"a {message.encoding} image must have an even width, and this one's is {message.width}")
+    row_bytes = message.width * pixel_bytes
+    if message.step < row_bytes:
+        raise PictureError(
+            f"step is {message.step}, but a row of {message.width} {message.encoding} pixels has {row_bytes} bytes: "
+            "correct step, width or encoding in the camera driver"
+        )
+    # Cropped images may end with their last pixel, without the padding behind it.
+    needed = (message.height - 1) * message.step + row_bytes
+    if len(message.data) < needed:
+        raise PictureError(
+            f"data has {len(message.data)} bytes, but {message.height} rows with a step of {message.step} need {needed}: "
+            "the picture is cut short; check the camera driver"
+        )
+    return encoding
+
+
+def check_compressed(message: CompressedImage) -> None:
+    """Refuse a compressed image that is no JPEG or PNG of a sensible size, before it is decoded.
+
+    Raises:
+        PictureError: What is wrong with it, and what to do.
+    """
+    if "compresseddepth" in message.format.lower() or message.format.startswith(_DEPTH_ENCODINGS):
+        raise PictureError(f"'{message.format}' is a depth image, and only colour or grey pictures can be described: "
+                           "remap image to the camera's colour topic")
+    data = bytes(memoryview(message.data)[:]) if len(message.data) else b""
+    if not data:
+        raise PictureError("the compressed image has no data: check the camera driver")
+    size = _encoded_size(data)
+    if size is None:
+        raise PictureError(
+            f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: have the driver "
+            "publish one of these, or use image_transport raw"
+        )
+    _check_size(*size)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height == 0 or width == 0:
+        raise PictureError(f"the image is {width} × {height} pixels, so it shows nothing: check the camera driver")
+    if height * width > MAX_PICTURE_PIXELS:
+        raise PictureError(
+            f"the image claims to be {width} × {height} pixels; more than {MAX_PICTURE_PIXELS} are not believed: check the "
+            "camera driver"
+        )
+
+
+def _about_encoding(encoding: str) -> str:
+    if encoding in _DEPTH_ENCODINGS:
+        return (
+            f"{encoding} is a depth image: its values are distances, and only colour or grey pictures can be described. "
+            "Remap image to the camera's colour topic"
+        )
+    known = ", ".join(PIXEL_BYTES)
+    if "FC" in encoding or "UC" in encoding or "SC" in encoding:
+        return (
+            f"the encoding '{encoding}' says how wide the numbers are, but not which colours they mean: have the driver "
+            f"publish one of {known}"
+        )
+    return f"the encoding '{encoding}' is unknown: have the driver publish one of {known}"
+
+
+def _encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width as a PNG's or JPEG's own header says; None when it is neither, or ends before."""
+    if data.startswith(_PNG_SIGNATURE):
+        return _png_size(data)
+    return _jpeg_size(data) if data.startswith(_JPEG_SIGNATURE) else None
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    if data[12:16] != b"IHDR" or len(data) < 24:  # noqa: PLR2004  where the PNG specification puts it
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    position = len(_JPEG_SIGNATURE)
+    while position + 9 <= len(data) and data[position] == 0xFF:  # noqa: PLR2004  each segment begins with FF
+        marker = data[position + 1]
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return height, width
+        is_fill = marker == 0xFF  # noqa: PLR2004
+        position += 1 if is_fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None

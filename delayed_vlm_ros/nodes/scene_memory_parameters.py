@@ -1,0 +1,173 @@
+"""What can be set on the scene-memory node. ``config/scene_memory.yaml`` shows the same with comments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.nodes.parameters import parameter, specifications
+
+MAX_NEW_TOKENS_LIMIT = 4096
+"""Most tokens an answer may be allowed to have, by parameter or by request."""
+
+MAX_TIMEOUT_SEC = 3600.0
+"""Longest deadline of an ask, by parameter or by request, in seconds."""
+
+MAX_QUEUE_SIZE = 64
+"""Most asks that may wait. Each waits in a thread of the executor, so the executor has room for as many."""
+
+RAW = "raw"
+COMPRESSED = "compressed"
+
+# A camera's name becomes part of topic names and of diagnostics.
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+def _at_configure(default: Any, description: str, **details: Any) -> Any:
+    return parameter(default, description, read_only=False, at_configure=True, **details)
+
+
+def _at_any_time(default: Any, description: str, **details: Any) -> Any:
+    return parameter(default, description + "; may change at any time", read_only=False, **details)
+
+
+@dataclass(frozen=True)
+class SceneMemoryParameters:
+    """The node's parameters. Sizes count frames; a remembered pair is two."""
+
+    autostart: bool = parameter(default=True, description="configure and activate by itself at start")
+    camera: str = _at_configure("camera", "name of the camera, in questions and reports")
+    image_transport: str = _at_configure("raw", "which topic to take pictures from", choices=(RAW, COMPRESSED))
+
+    star_size: int = _at_configure(
+        20, "key frames of the whole past; 0: none", name="memory.star.size", unit="frames", minimum=0, maximum=2000
+    )
+    stream_size: int = _at_configure(
+        20, "newest frames", name="memory.stream.size", unit="frames", minimum=2, maximum=2000
+    )
+    importance_threshold: float = _at_configure(
+        0.6,
+        "importance from which a frame is a key frame",
+        name="memory.importance_threshold",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    sample_fps: float = _at_configure(
+        2.0, "frames remembered per second", name="memory.sample_fps", unit="1/s", minimum=0.01, maximum=60.0
+    )
+    max_pixels: int = _at_configure(
+        200_704,
+        "largest height times width of a remembered frame",
+        name="memory.max_pixels",
+        unit="pixels",
+        minimum=784,
+        maximum=16_777_216,
+    )
+
+    model: str = _at_configure(
+        "auto", "checkpoint: a folder, a name on the model hub, 'demo' or 'auto'", name="model.name"
+    )
+    device: str = _at_configure("auto", "where the model runs: auto, cpu, cuda, cuda:1, …", name="model.device")
+    dtype: str = _at_configure(
+        "auto",
+        "number format of the model",
+        name="model.dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+    )
+    attention: str = _at_configure(
+        "auto",
+        "attention implementation of the model",
+        name="model.attention",
+        choices=("auto", "sdpa", "flash_attention_2", "eager"),
+    )
+    allow_download: bool = _at_configure(
+        default=False,
+        description="fetch the model from the hub when it is not on this machine",
+        name="model.allow_download",
+    )
+
+    queue_size: int = _at_configure(
+        8, "asks that may wait besides the running one", name="ask.queue_size", minimum=1, maximum=MAX_QUEUE_SIZE
+    )
+    timeout_sec: float = _at_any_time(
+        60.0,
+        "deadline of an ask that names none",
+        name="ask.timeout_sec",
+        unit="s",
+        minimum=0.1,
+        maximum=MAX_TIMEOUT_SEC,
+    )
+    max_new_tokens: int = _at_any_time(
+        128,
+        "length limit of an answer when the ask names none",
+        name="ask.max_new_tokens",
+        unit="tokens",
+        minimum=1,
+        maximum=MAX_NEW_TOKENS_LIMIT,
+    )
+    max_question_characters: int = _at_any_time(
+        2000, "longest question", name="ask.max_question_characters", unit="characters", minimum=1, maximum=100_000
+    )
+
+    stale_after_sec: float = _at_any_time(
+        5.0,
+        "a camera silent for longer is reported as stale",
+        name="diagnostics.stale_after_sec",
+        unit="s",
+        minimum=0.1,
+        maximum=3600.0,
+    )
+
+
+def check_together(parameters: SceneMemoryParameters) -> None:
+    """Check what ranges alone cannot say.
+
+    Raises:
+        ConfigurationError: A value, or a combination of values, cannot work.
+    """
+    if not _CAMERA_NAME.fullmatch(parameters.camera):
+        raise ConfigurationError(
+            f"parameter camera is '{parameters.camera}'; it must be a letter followed by at most 63 letters, digits "
+            "and underscores"
+        )
+    if not parameters.model.strip():
+        raise ConfigurationError(
+            "parameter model.name is empty; give a checkpoint's folder, a name on the hub, demo or auto"
+        )
+    # The memory's own rules, checked by the memory itself.
+    SmartFrameManager(parameters.star_size, parameters.stream_size, parameters.importance_threshold)
+    FrameSampler(parameters.sample_fps)
+
+
+def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, configured: bool) -> None:
+    """Check a change of parameters before it is made.
+
+    While another parameter still has a wrong value, only the changed ones are checked: so that several wrong ones can
+    be put right one after the other.
+
+    Args:
+        present: All present values by ROS name.
+        changes: New values by ROS name; names that are not of this node's dataclass are passed over.
+        configured: Whether the node is beyond unconfigured.
+
+    Raises:
+        ConfigurationError: A new value cannot work, not with the others, or not now.
+    """
+    specs = specifications(SceneMemoryParameters)
+    changed = {field: spec for field, spec in specs.items() if spec.name in changes}
+    new_values = {field: spec.convert(changes[spec.name]) for field, spec in changed.items()}
+    for field, spec in changed.items():
+        if configured and spec.at_configure and new_values[field] != present[spec.name]:
+            raise ConfigurationError(
+                f"parameter {spec.name} is taken when the node is configured: bring the node to unconfigured first "
+                "(lifecycle transitions deactivate and cleanup), then set it and configure again"
+            )
+    try:
+        values = {field: spec.convert(present[spec.name]) for field, spec in specs.items() if field not in changed}
+    except ConfigurationError:
+        return
+    check_together(SceneMemoryParameters(**values, **new_values))

@@ -1,0 +1,188 @@
+"""Find a checkpoint on this machine and read what must be known of it before its weights are loaded.
+
+Nothing here imports torch: a node's configure step must be quick, and must find out what is wrong at once.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.memory.intake import FrameGeometry
+
+ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
+DEMO_MODEL = "demo"
+SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
+
+# What the library's video processor assumes where a checkpoint says nothing.
+_DEFAULT_MIN_PIXELS = 128 * 28 * 28
+_DEFAULT_MAX_PIXELS = 768 * 28 * 28
+
+_CUDA_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint on this machine.
+
+    Attributes:
+        name: As it was asked for, with ``auto`` resolved.
+        path: Folder with its files.
+        model_type: Architecture as its ``config.json`` names it.
+        factor: Picture sides must be multiples of it, in pixels.
+        min_pixels: Smallest height × width it takes.
+        max_pixels: Largest height × width it takes.
+        weights_missing: True when they are still to be downloaded (and that was allowed).
+        degraded: Standing ways in which its answers are less than they should be.
+    """
+
+    name: str
+    path: Path
+    model_type: str
+    factor: int
+    min_pixels: int
+    max_pixels: int
+    weights_missing: bool = False
+    degraded: tuple[str, ...] = ()
+
+    def geometry(self, max_pixels: int) -> FrameGeometry:
+        """Picture sizes for a memory whose frames may have at most ``max_pixels`` pixels (height × width).
+
+        Raises:
+            ConfigurationError: The checkpoint needs larger pictures than that.
+        """
+        smallest = max(self.min_pixels, self.factor**2)
+        if max_pixels < smallest:
+            raise ConfigurationError(
+                f"max_pixels is {max_pixels}, but {self.name} takes pictures of {smallest} pixels or more: raise it"
+            )
+        return FrameGeometry(self.factor, self.min_pixels, min(max_pixels, self.max_pixels))
+
+
+def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str = "auto") -> Checkpoint:
+    """Find a checkpoint.
+
+    Args:
+        model: A folder, the name of a model on the hub, ``demo`` (the model that comes with this package), or
+            ``auto``: the robot's default if it is on this machine and CUDA is there, else ``demo``.
+        allow_download: Whether a hub model that is not on this machine may be fetched. Its small files are fetched
+            here, its weights when it is loaded.
+        device: Where it shall run; only ``auto`` and ``cuda…`` let ``auto`` choose the robot's default.
+
+    Raises:
+        ModelNotFoundError: It is not on this machine.
+        UnsupportedModelError: It is not of a supported architecture, or its files do not say enough.
+    """
+    name = model.strip()
+    if name == "auto":
+        name = _automatic_choice(device)
+    if name == DEMO_MODEL:
+        return _demo_checkpoint()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _read(name, folder, degraded=())
+    if not name or name.startswith(("/", ".", "~")) or name.count("/") != 1:
+        raise ModelNotFoundError(
+            f"there is no model folder '{name}': give the folder of a checkpoint, a name on the model hub such as "
+            f"{ROBOT_MODEL}, 'demo' or 'auto'"
+        )
+    cached = _find_in_cache(name)
+    if cached is not None:
+        return _read(name, cached, degraded=())
+    if allow_download:
+        return _fetch_description(name)
+    raise ModelNotFoundError(
+        f"the model {name} is not on this machine, and downloading is off (allow_download): fetch it once with "
+        f"'hf download {name}', or set the model to 'demo'"
+    )
+
+
+def _automatic_choice(device: str) -> str:
+    has_cuda = any(Path(file).exists() for file in _CUDA_DEVICE_FILES)
+    if has_cuda and (device == "auto" or device.startswith("cuda")) and _find_in_cache(ROBOT_MODEL) is not None:
+        return ROBOT_MODEL
+    return DEMO_MODEL
+
+
+def _demo_checkpoint() -> Checkpoint:
+    from delayed_vlm_ros.models.untrained import NOTICE, untrained_checkpoint  # noqa: PLC0415  only where it is wanted
+
+    return _read(DEMO_MODEL, untrained_checkpoint(), degraded=(NOTICE,))
+
+
+def _find_in_cache(name: str) -> Path | None:
+    """Folder of a hub model in the local cache, None unless its description and weights are there."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  not needed for a local folder
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"'{name}' is neither a folder nor a name on the model hub: {error}") from None
+    return folder if any(folder.glob("*.safetensors")) and (folder / "config.json").is_file() else None
+
+
+def _fetch_description(name: str) -> Checkpoint:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelNotFoundError(f"the model {name} could not be fetched ({error}): check the name and network") from error
+    return _read(name, folder, degraded=(), weights_missing=True)
+
+
+def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing: bool = False) -> Checkpoint:
+    config = _read_json(name, folder / "config.json")
+    model_type = str(config.get("model_type", "none"))
+    if model_type not in SUPPORTED_MODEL_TYPES:
+        raise UnsupportedModelError(
+            f"the model {name} is of type {model_type}; supported are {', '.join(SUPPORTED_MODEL_TYPES)}"
+        )
+    if not weights_missing and not any(folder.glob("*.safetensors")):
+        raise ModelNotFoundError(f"the folder of {name} holds no *.safetensors weights: fetch or convert it again")
+    processor = _video_processor_settings(name, folder)
+    size = dict(processor.get("size") or {})
+    return Checkpoint(
+        name=name,
+        path=folder,
+        model_type=model_type,
+        factor=int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2)),
+        min_pixels=int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS),
+        max_pixels=int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS),
+        weights_missing=weights_missing,
+        degraded=degraded,
+    )
+
+
+def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:
+    """The video processor's settings, from whichever of the files that hold them over the library's versions."""
+    if (folder / "processor_config.json").is_file():
+        nested = _read_json(name, folder / "processor_config.json").get("video_processor")
+        if nested:
+            return dict(nested)
+    for file in ("video_preprocessor_config.json", "preprocessor_config.json"):
+        if (folder / file).is_file():
+            return _read_json(name, folder / file)
+    raise UnsupportedModelError(
+        f"the folder of {name} has none of processor_config.json, video_preprocessor_config.json and "
+        "preprocessor_config.json, so the size of its pictures is unknown: fetch it again, complete"
+    )
+
+
+def _read_json(name: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"the folder of {name} has no {file.name}: it is not a checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise UnsupportedModelError(f"{file.name} of {name} cannot be read ({error}): fetch it again") from None
+    if not isinstance(content, dict):
+        raise UnsupportedModelError(f"{file.name} of {name} is not a JSON object: fetch it again")
+    return content

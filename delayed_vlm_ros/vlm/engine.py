@@ -1,0 +1,217 @@
+"""The engine: remember frames as they come, run the model only when somebody asks."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from delayed_vlm_ros.errors import DeviceMemoryError
+from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
+from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.generation import generate_answer
+from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.prefix import EncodedPrefix, encode_prefix, prefix_key
+from delayed_vlm_ros.vlm.prompt import Prompt, build_prompt
+from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request, select_frames
+from delayed_vlm_ros.vlm.video_input import VideoLayout, lay_out
+
+DEFAULT_MAX_PIXELS = 4 * 224 * 224
+DEFAULT_MAX_NEW_TOKENS = 128
+# qwen-vl-utils takes a list of frames for 2 frames a second; so does add_frame where no stamp is given.
+_DEFAULT_FRAME_PERIOD_SEC = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBytes:
+    """Bytes kept between asks, by storage."""
+
+    features: int
+    kv: int
+
+
+class DelayedBatchInferenceEngine:
+    """Scene memory of one camera with the model that answers about it.
+
+    Adding frames runs no model code. An ask encodes the kept frames as one video; a further ask about the same frames
+    re-uses that. One thread at a time may ask; frames may be added from another meanwhile.
+
+    Args:
+        model: A Qwen2-VL or Qwen2.5-VL model of the library.
+        processor: Its processor.
+        device: Where to run; None: where the model is.
+        max_pixels: Upper bound of a kept frame's height × width; the checkpoint's own limit holds too.
+        star_memory_size: Key frames over the whole past, in frames.
+        stream_window_size: Newest frames, in frames.
+        frame_manager: A memory to use in place of a new one; the two sizes are then its own.
+        degraded: Standing notices for every answer, such as that the model is untrained.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        device: str | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        star_memory_size: int = 20,
+        stream_window_size: int = 20,
+        frame_manager: SmartFrameManager | None = None,
+        *,
+        degraded: tuple[str, ...] = (),
+    ) -> None:
+        self.model = model if device is None else model.to(device)
+        self.processor = processor
+        self.frame_manager = frame_manager or SmartFrameManager(star_memory_size, stream_window_size)
+        self._intake = FrameIntake(_geometry(processor, max_pixels), self.frame_manager)
+        self._degraded = degraded
+        self._prefix: EncodedPrefix | None = None
+
+    def add_frame(self, picture: Any, timestamp: float | None = None) -> str:
+        """Remember a picture.
+
+        Args:
+            picture: RGB uint8 array of shape (H, W, 3), or a PIL image.
+            timestamp: When it was taken, in seconds, newer than the last one; None: half a second after the last one.
+
+        Returns:
+            What became of it, such as ``Frame #10 added to Stream Memory + Star Memory (scene change) | Star: 3,
+            Stream: 10``.
+
+        Raises:
+            PictureError: The picture cannot be used; nothing has changed.
+            StampOrderError: The timestamp is not newer than the last one; nothing has changed.
+        """
+        if timestamp is None:
+            newest = self.frame_manager.newest_stamp
+            timestamp = 0.0 if newest is None else newest + _DEFAULT_FRAME_PERIOD_SEC
+        return str(self._intake.add(picture, timestamp))
+
+    def snapshot(self) -> Snapshot:
+        """The kept pairs in time order."""
+        return self.frame_manager.snapshot()
+
+    def ask(self, question: str, **limits: Any) -> tuple[str, AskMetrics]:
+        """Answer a question about the kept frames.
+
+        Args:
+            question: Plain text.
+            **limits: Further fields of ``AskRequest``: since, until, last_sec, max_new_tokens.
+
+        Returns:
+            The answer, and what it cost.
+
+        Raises:
+            NoFramesError: No frame is kept, or none within the limits.
+            BadRequestError: The question or a limit makes no sense.
+            DeviceMemoryError: The device ran out of memory.
+        """
+        result = self.answer(AskRequest(question, **limits))
+        return result.answer, result.metrics
+
+    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+        """Answer a request; like ``ask``, with deadline and cancellation, and with the frames used.
+
+        Raises:
+            AskCancelledError: The ask was cancelled.
+            AskTimeoutError: Its deadline has passed.
+            NoFramesError: No frame is kept, or none within the limits.
+            BadRequestError: The question or a limit makes no sense.
+            DeviceMemoryError: The device ran out of memory.
+        """
+        check_request(request)
+        snapshot = select_frames(self.snapshot(), request)
+        try:
+            return self._answer(request, snapshot, control or AskControl())
+        except torch.OutOfMemoryError as error:
+            self.forget_encoded()
+            raise DeviceMemoryError(
+                f"the device ran out of memory for {len(snapshot)} pairs ({error}): lower max_pixels or the memory "
+                "sizes, limit the ask in time, or use a smaller model. Kept frames are not lost"
+            ) from error
+
+    def cached_bytes(self) -> CachedBytes:
+        """Bytes of encoded state kept between asks."""
+        prefix = self._prefix
+        return CachedBytes(features=0, kv=0 if prefix is None else prefix.storage_bytes)
+
+    def forget_encoded(self) -> None:
+        """Drop what is kept of earlier asks; frames stay."""
+        self._prefix = None
+
+    def reset(self) -> None:
+        """Forget every frame, and what was kept of earlier asks."""
+        self._intake.reset()
+        self.forget_encoded()
+
+    def release(self) -> None:
+        """Give the model and the device's memory back; the engine cannot be asked again."""
+        self.forget_encoded()
+        self.model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _answer(self, request: AskRequest, snapshot: Snapshot, control: AskControl) -> AskResult:
+        started = time.monotonic()
+        prompt = build_prompt(self.processor, request.question)
+        layout = lay_out(self.model.config, snapshot)
+        prefix, reused = self._encoded(prompt, layout, snapshot, request, control)
+        encoded = time.monotonic()
+        generated = generate_answer(
+            self.model,
+            prompt.token_ids(layout.visual_tokens),
+            layout.positions(prompt),
+            prefix.fork(),
+            max_new_tokens=request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+            control=control,
+        )
+        text = self.processor.tokenizer.decode(generated.token_ids, skip_special_tokens=True).strip()
+        ended = time.monotonic()
+        frames = sum(kept.frame_count for kept in snapshot)
+        metrics = AskMetrics(
+            total_latency=ended - started,
+            encoding_latency=None if reused else encoded - started,
+            generation_latency=ended - encoded,
+            time_to_first_token=generated.first_token_time - started,
+            frames_encoded=0 if reused else frames,
+            frames_reused=frames if reused else 0,
+            visual_tokens=layout.visual_tokens,
+            kv_cache_length=generated.cache_length,
+            kv_tokens_reused=prefix.length if reused else 0,
+            answer_tokens=len(generated.token_ids),
+            video_grid_thw=layout.grid_thw,
+            exact=True,
+            degraded=(*self._degraded, *_degraded_by_time(layout)),
+        )
+        return AskResult(text, metrics, snapshot)
+
+    def _encoded(
+        self, prompt: Prompt, layout: VideoLayout, snapshot: Snapshot, request: AskRequest, control: AskControl
+    ) -> tuple[EncodedPrefix, bool]:
+        """The encoded prefix, and whether it is the kept one."""
+        kept = self._prefix
+        if kept is not None and kept.key == prefix_key(prompt, layout, snapshot):
+            return kept, True
+        if request.is_limited_in_time:
+            # A look at a part of the past must not cost the prefix that the next ordinary question needs.
+            return encode_prefix(self.model, self.processor, prompt, layout, snapshot, control), False
+        self._prefix = kept = None  # freed before the new one grows
+        self._prefix = encode_prefix(self.model, self.processor, prompt, layout, snapshot, control)
+        return self._prefix, False
+
+
+def _degraded_by_time(layout: VideoLayout) -> tuple[str, ...]:
+    if not layout.time_compressed:
+        return ()
+    return ("compressed time: the kept frames span more time than the model was trained on",)
+
+
+def _geometry(processor: Any, max_pixels: int) -> FrameGeometry:
+    video_processor = processor.video_processor
+    return FrameGeometry(
+        factor=int(video_processor.patch_size) * int(video_processor.merge_size),
+        min_pixels=int(video_processor.size["shortest_edge"]),
+        max_pixels=min(max_pixels, int(video_processor.size["longest_edge"])),
+    )

@@ -1,0 +1,118 @@
+"""Load a checkpoint's model and processor. Slow, and the only place that reads weights."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.vlm.checkpoint import Checkpoint
+
+DTYPES = ("auto", "bfloat16", "float16", "float32")
+ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with its processor.
+
+    Attributes:
+        model: The library's model, in evaluation mode.
+        processor: The library's processor: tokenizer, chat template and video processor.
+        device: Where it is, ``cuda:0`` or ``cpu``.
+    """
+
+    model: Any
+    processor: Any
+    device: str
+
+
+def load_model(
+    checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
+) -> LoadedModel:
+    """Load a checkpoint. Takes seconds to minutes.
+
+    Args:
+        checkpoint: What ``resolve_checkpoint`` found.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        dtype: One of ``DTYPES``; ``auto`` is bfloat16 on CUDA (float16 on devices without it), float32 on the CPU.
+        attention: One of ``ATTENTIONS``; ``auto`` is flash attention where it is installed and fits, else SDPA.
+
+    Raises:
+        ConfigurationError: The device, dtype or attention cannot be had here.
+        ModelNotFoundError: The weights could not be fetched.
+        UnsupportedModelError: The library cannot load it.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415  takes seconds
+    from transformers.utils import logging  # noqa: PLC0415
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # a bar is noise in a robot's log
+    place = _choose_device(device)
+    path = _complete(checkpoint) if checkpoint.weights_missing else checkpoint.path
+    try:
+        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+        model = AutoModelForImageTextToText.from_pretrained(
+            path,
+            dtype=_choose_dtype(dtype, place),
+            attn_implementation=_choose_attention(attention, dtype, place),
+            device_map={"": place},
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UnsupportedModelError(f"the model {checkpoint.name} in {path} cannot be loaded: {error}") from error
+    return LoadedModel(model.eval(), processor, str(model.device))
+
+
+def _complete(checkpoint: Checkpoint) -> Any:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    try:
+        return snapshot_download(checkpoint.name)
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelNotFoundError(f"the weights of {checkpoint.name} could not be fetched: {error}") from error
+
+
+def _choose_device(device: str) -> str:
+    import torch  # noqa: PLC0415
+
+    if device == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise ConfigurationError(f"the device '{device}' is unknown: use auto, cpu, cuda or cuda:1") from None
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count()
+        if (wanted.index or 0) >= count:
+            raise ConfigurationError(
+                f"the device '{device}' is not there: this torch sees {count} CUDA devices. Use auto or cpu, or install "
+                "a torch that fits the driver"
+            )
+        return f"cuda:{wanted.index or 0}"
+    return str(wanted)
+
+
+def _choose_dtype(dtype: str, device: str) -> Any:
+    import torch  # noqa: PLC0415
+
+    if dtype not in DTYPES:
+        raise ConfigurationError(f"the dtype '{dtype}' is unknown: use one of {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _choose_attention(attention: str, dtype: str, device: str) -> str:
+    from transformers.utils import is_flash_attn_2_available  # noqa: PLC0415
+
+    if attention not in ATTENTIONS:
+        raise ConfigurationError(f"the attention '{attention}' is unknown: use one of {', '.join(ATTENTIONS)}")
+    if attention != "auto":
+        return attention
+    return "flash_attention_2" if device != "cpu" and dtype != "float32" and is_flash_attn_2_available() else "sdpa"

@@ -1,0 +1,59 @@
+"""What one ask cost, and how its answer was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class AskMetrics(Mapping[str, Any]):
+    """Cost and provenance of one answer, readable as attributes or as a mapping.
+
+    As a mapping, ``encoding_latency`` is absent when nothing had to be encoded.
+
+    Attributes:
+        total_latency: Seconds from the ask's start to the complete answer.
+        encoding_latency: Seconds of vision encoding and prefill of the video; None when the kept KV cache served.
+        generation_latency: Seconds of prefilling the question and decoding the answer.
+        time_to_first_token: Seconds from the ask's start to the first token of the answer.
+        frames_encoded: Frames that went through the vision encoder for this ask.
+        frames_reused: Frames whose encoding was kept from an earlier ask.
+        visual_tokens: Merged visual tokens in the prompt.
+        kv_cache_length: Tokens of prompt and answer in the KV cache at the end.
+        kv_tokens_reused: Tokens of the prompt whose KV was kept from an earlier ask.
+        answer_tokens: Tokens generated, the end token included.
+        video_grid_thw: Temporal, height and width patches of the encoded video.
+        exact: True when no approximate method was used: equal to native video inference up to rounding.
+        degraded: One sentence for each way in which the answer is less than it should be.
+    """
+
+    total_latency: float
+    encoding_latency: float | None
+    generation_latency: float
+    time_to_first_token: float
+    frames_encoded: int
+    frames_reused: int
+    visual_tokens: int
+    kv_cache_length: int
+    kv_tokens_reused: int
+    answer_tokens: int
+    video_grid_thw: tuple[int, int, int]
+    exact: bool
+    degraded: tuple[str, ...]
+
+    def __getitem__(self, key: str) -> Any:
+        value = getattr(self, key) if key in _NAMES else None
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in _NAMES if getattr(self, name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+_NAMES = tuple(field.name for field in fields(AskMetrics))

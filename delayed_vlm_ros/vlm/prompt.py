@@ -1,0 +1,55 @@
+"""The prompt of an ask: the checkpoint's own chat template around one video and one question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from delayed_vlm_ros.errors import BadRequestError, UnsupportedModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids of one prompt, cut where the video is.
+
+    Attributes:
+        before: Ids up to and with the start-of-vision token.
+        after: Ids from the end-of-vision token on: the question and the opening of the answer.
+        video_token_id: The id that stands for every merged visual token.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    video_token_id: int
+
+    def token_ids(self, visual_tokens: int) -> list[int]:
+        """All ids, with the video filled in."""
+        return [*self.before, *[self.video_token_id] * visual_tokens, *self.after]
+
+
+def build_prompt(processor: Any, question: str) -> Prompt:
+    """Put a question behind a video, in the chat template's words.
+
+    Args:
+        processor: The library's processor of the checkpoint.
+        question: Plain text.
+
+    Raises:
+        BadRequestError: The question contains one of the model's control tokens.
+        UnsupportedModelError: The chat template does not hold exactly one video.
+    """
+    tokenizer = processor.tokenizer
+    for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}:
+        if token in question:
+            raise BadRequestError(f"the question contains '{token}', a control token of the model: leave it out")
+    content = [{"type": "video"}, {"type": "text", "text": question}]
+    messages = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    parts = text.split(processor.video_token)
+    if len(parts) != 2:  # noqa: PLR2004  before and after
+        raise UnsupportedModelError(
+            f"the checkpoint's chat template puts {len(parts) - 1} videos into a prompt with one: its files do not match"
+        )
+    # The cut is at a control token, which no other token spans: both sides tokenise as they would in one piece.
+    before, after = (tuple(tokenizer(part, add_special_tokens=False).input_ids) for part in parts)
+    return Prompt(before, after, processor.video_token_id)

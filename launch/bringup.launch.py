@@ -1,0 +1,171 @@
+"""Start scene_memory and, if asked for, a camera to go with it.
+
+    ros2 launch delayed_vlm_ros bringup.launch.py demo_camera:=true
+    ros2 launch delayed_vlm_ros bringup.launch.py namespace:=robot1 image_topic:=/robot1/front/image_raw
+    ros2 launch delayed_vlm_ros bringup.launch.py --show-args
+
+An argument given here overrides the parameter file; one not given leaves the file's value alone. To include this file
+in another one, put the inclusion into a GroupAction, so that its arguments do not reach the files included after it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+from typing import Any
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+PACKAGE = "delayed_vlm_ros"
+# Names that launch itself understands on the command line of any launch file.
+LAUNCH_OWN_NAMES = ("launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout")
+RESPAWN_DELAY_SEC = 2.0
+
+
+def generate_launch_description() -> LaunchDescription:
+    """What to launch: the checks, the arguments, the nodes."""
+    default_params_file = str(Path(get_package_share_directory(PACKAGE)) / "config" / "scene_memory.yaml")
+    arguments = [
+        DeclareLaunchArgument(
+            "namespace", default_value="", description="Namespace for all nodes, topics and services"
+        ),
+        DeclareLaunchArgument(
+            "use_sim_time",
+            default_value="false",
+            description="Take the time from /clock (not given: what params_file says, else false)",
+        ),
+        DeclareLaunchArgument(
+            "params_file", default_value=default_params_file, description="Parameter file of scene_memory"
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            description="scene_memory configures and activates itself (not given: what params_file says, else true)",
+        ),
+        DeclareLaunchArgument(
+            "log_level", default_value="info", description="Log level of the nodes: debug, info, warn, error or fatal"
+        ),
+        DeclareLaunchArgument("use_respawn", default_value="false", description="Start a node again when it ends"),
+        DeclareLaunchArgument(
+            "model",
+            default_value="",
+            description="Checkpoint: auto, demo, a folder or a name on Hugging Face (empty: what params_file says)",
+        ),
+        DeclareLaunchArgument("image_topic", default_value="image", description="Topic with the camera's pictures"),
+        DeclareLaunchArgument(
+            "demo_camera", default_value="false", description="Start a camera in a synthetic room as well"
+        ),
+        DeclareLaunchArgument(
+            "video",
+            default_value="",
+            description="Start a camera that plays this video file or camera device, such as /dev/video0, as well",
+        ),
+    ]
+    names = [argument.name for argument in arguments]
+    given: set[str] = set()
+    return LaunchDescription(
+        [
+            OpaqueFunction(function=_refuse_unknown_names, args=[names]),
+            # Before the declarations: they give every argument a value, and what the user said can no longer be told.
+            OpaqueFunction(function=_note_given, args=[names, given]),
+            *arguments,
+            OpaqueFunction(function=_make_nodes, args=[given]),
+        ]
+    )
+
+
+def _refuse_unknown_names(context: LaunchContext, names: list[str]) -> None:
+    """Stop at a mistyped argument, which launch would ignore.
+
+    Only when the command line launches this very file: one that includes it has arguments of its own.
+    """
+    if not _launched_by_command_line(sys.argv[1:]):
+        return
+    for word in context.argv:
+        name = word.partition(":=")[0]
+        if name not in names and name not in LAUNCH_OWN_NAMES:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(names)}"
+            raise RuntimeError(f"{Path(__file__).name} has no argument '{name}': {hint}")
+
+
+def _launched_by_command_line(words: list[str]) -> bool:
+    """Whether it is ``launch delayed_vlm_ros bringup.launch.py`` or ``launch path/to/bringup.launch.py``."""
+    this = Path(__file__)
+    for before, word in zip(words, words[1:], strict=False):
+        if before == PACKAGE and word == this.name:
+            return True
+        if (before == "launch" or before.startswith("-")) and Path(word).is_file() and this.samefile(word):
+            return True
+    return False
+
+
+def _note_given(context: LaunchContext, names: list[str], given: set[str]) -> None:
+    given.clear()
+    given.update(name for name in names if name in context.launch_configurations)
+
+
+def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
+    settings = {name: str(value).strip() for name, value in context.launch_configurations.items()}
+    demo_camera = _truth(settings, "demo_camera")
+    if demo_camera and settings["video"]:
+        raise RuntimeError("both demo_camera and video are given, and both would publish the image topic: choose one")
+    use_sim_time = {"use_sim_time": _truth(settings, "use_sim_time")} if "use_sim_time" in given else {}
+    memory: dict[str, Any] = dict(use_sim_time)
+    if "autostart" in given:
+        memory["autostart"] = _truth(settings, "autostart")
+    if settings["model"]:
+        memory["model"] = _text(settings["model"])
+    nodes = [_node("scene_memory", settings, settings["params_file"], memory)]
+    if demo_camera:
+        nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time))
+    if settings["video"]:
+        camera = {**use_sim_time, "video": _text(settings["video"])}
+        nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera))
+    return nodes
+
+
+def _node(name: str, settings: dict[str, str], params_file: str, overrides: dict[str, Any]) -> Node:
+    """A node with its parameter file and, after it, what was given as arguments.
+
+    The node's name is given although it is its own: launch then addresses the overrides to this node alone, and they
+    also win over a parameter file that names the node.
+    """
+    path = Path(params_file).expanduser()
+    if not path.is_file():
+        raise RuntimeError(f"there is no parameter file {path} for {name}: check the argument params_file")
+    respawn = _truth(settings, "use_respawn")
+    return Node(
+        package=PACKAGE,
+        executable=name,
+        name=name,
+        namespace=settings["namespace"],
+        parameters=[str(path), *([overrides] if overrides else [])],
+        remappings=[("image", settings["image_topic"])],
+        ros_arguments=["--log-level", settings["log_level"]],
+        respawn=respawn,
+        respawn_delay=RESPAWN_DELAY_SEC,
+        output="screen",
+        emulate_tty=True,
+    )
+
+
+def _own_file(name: str) -> str:
+    return str(Path(get_package_share_directory(PACKAGE)) / "config" / f"{name}.yaml")
+
+
+def _text(value: str) -> ParameterValue:
+    """A string parameter; launch would make a number of ``123``."""
+    return ParameterValue(value, value_type=str)
+
+
+def _truth(settings: dict[str, str], name: str) -> bool:
+    word = settings[name].lower()
+    if word not in ("true", "false", "1", "0"):
+        raise RuntimeError(f"argument {name} is '{settings[name]}'; it must be true or false")
+    return word in ("true", "1")

@@ -1,0 +1,137 @@
+"""Frames, pairs and what a snapshot shows of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from delayed_vlm_ros.memory import Frame, FramePair, KeptPair
+from delayed_vlm_ros.memory.frame import freeze
+
+
+def picture(value: int, shape: tuple[int, int, int] = (4, 6, 3)) -> np.ndarray:
+    return np.full(shape, value, np.uint8)
+
+
+def frame(value: int, *, number: int = 1, importance: float = 0.0, reason: str = "") -> Frame:
+    return Frame(image=picture(value), stamp=number / 2, number=number, importance=importance, reason=reason)
+
+
+def test_frame_cannot_be_changed_through_the_array_it_was_made_from():
+    # given
+    source = picture(7)
+    kept = Frame(source, 0.0, 1, 0.0, "")
+
+    # when
+    source[...] = 99
+
+    # then
+    assert (kept.image == 7).all()
+    assert not kept.image.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        kept.image[0, 0, 0] = 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        kept.stamp = 1.0
+
+
+def test_freeze_keeps_an_owned_read_only_array_and_copies_everything_else():
+    # given
+    owned = picture(1)
+    owned.setflags(write=False)
+    view = picture(2)[:, ::-1]
+    read_only_view = picture(3).view()
+    read_only_view.setflags(write=False)
+
+    # then
+    assert freeze(owned) is owned
+    for other in (view, read_only_view, picture(4)):
+        frozen = freeze(other)
+        assert not np.shares_memory(frozen, other)
+        assert frozen.flags.owndata
+        assert frozen.flags.c_contiguous
+        np.testing.assert_array_equal(frozen, other)
+
+
+def test_provisional_pair_repeats_its_first_frame_but_counts_it_once():
+    # when
+    pair = FramePair(5, frame(1), None)
+
+    # then
+    assert not pair.is_complete
+    assert pair.frame_count == 1
+    assert pair.frames[0] is pair.frames[1]
+    assert pair.stamps == (0.5, 0.5)
+    assert pair.pixel_bytes == 4 * 6 * 3
+
+
+def test_completing_a_pair_keeps_its_id_and_leaves_the_provisional_one_as_it_was():
+    # given
+    provisional = FramePair(5, frame(1, number=1), None)
+
+    # when
+    complete = provisional.completed_with(frame(2, number=2))
+
+    # then
+    assert complete.id == 5
+    assert complete.is_complete
+    assert complete.frame_count == 2
+    assert complete.stamps == (0.5, 1.0)
+    assert [int(image[0, 0, 0]) for image in complete.frames] == [1, 2]
+    assert complete.pixel_bytes == 2 * 4 * 6 * 3
+    assert not provisional.is_complete
+    with pytest.raises(ValueError, match="pair 5 is complete already"):
+        complete.completed_with(frame(3, number=3))
+
+
+def test_content_key_depends_on_pixels_order_shape_and_completeness_only():
+    # given
+    one, other = frame(1), frame(2)
+    wide = Frame(picture(1, (2, 12, 3)), 0.5, 1, 0.0, "")
+    keys = {
+        "provisional": FramePair(1, one, None).content_key,
+        "repeated": FramePair(1, one, frame(1)).content_key,
+        "two pictures": FramePair(1, one, other).content_key,
+        "swapped": FramePair(1, other, one).content_key,
+        "other shape": FramePair(1, wide, None).content_key,
+    }
+
+    # then
+    assert len(set(keys.values())) == len(keys)
+    assert {len(key) for key in keys.values()} == {16}
+    later = FramePair(9, frame(1, number=8, importance=0.9, reason="scene change"), frame(2, number=9))
+    assert later.content_key == keys["two pictures"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "importance", "reason"),
+    [
+        ((0.9, "scene change"), (0.7, "novel view"), 0.9, "scene change"),
+        ((0.7, "novel view"), (0.9, "scene change"), 0.9, "scene change"),
+        ((0.1, ""), (0.7, "novel view"), 0.7, "novel view"),
+        ((0.1, ""), (0.2, ""), 0.2, ""),
+        ((0.8, "novel view"), None, 0.8, "novel view"),
+    ],
+)
+def test_pair_speaks_for_its_more_important_frame(first, second, importance, reason):
+    # when
+    partner = second and frame(2, number=2, importance=second[0], reason=second[1])
+    pair = FramePair(1, frame(1, importance=first[0], reason=first[1]), partner)
+
+    # then
+    assert pair.importance == importance
+    assert pair.reason == reason
+
+
+def test_kept_pair_forwards_to_its_pair():
+    # given
+    pair = FramePair(3, frame(1, importance=0.8, reason="novel view"), frame(2, number=2))
+
+    # when
+    kept = KeptPair(pair, in_star=True, in_stream=False)
+
+    # then
+    for name in ("id", "stamps", "importance", "reason", "frame_count", "content_key"):
+        assert getattr(kept, name) == getattr(pair, name)
+    assert all(ours is theirs for ours, theirs in zip(kept.frames, pair.frames, strict=True))

@@ -1,0 +1,455 @@
+"""The memory of one camera as its users see it, against a simple model of it."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import delayed_vlm_ros.memory
+from delayed_vlm_ros.errors import ConfigurationError, PictureError, StampOrderError
+from delayed_vlm_ros.memory import AddedFrame, SmartFrameManager
+
+SIZE = (24, 24)
+
+
+def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Few different pictures, so that the same views come again."""
+    blocks = np.random.default_rng(seed).integers(20, 220, (3, 3, 3), np.uint8)
+    return blocks.repeat(size[0] // 3, axis=0).repeat(size[1] // 3, axis=1)
+
+
+def look(memory: SmartFrameManager) -> list:
+    """All that can be seen of a memory."""
+    kept = [(pair.pair, pair.in_star, pair.in_stream) for pair in memory.snapshot()]
+    return [kept, memory.statistics(), memory.newest_stamp, memory.oldest_stamp]
+
+
+def test_added_frame_reads_as_documented():
+    # given
+    in_both = AddedFrame(10, 5, True, 0.8, "scene change", 3, 10)
+    in_stream = AddedFrame(11, 6, False, 0.1, "", 3, 11)
+
+    # then
+    assert str(in_both) == "Frame #10 added to Stream Memory + Star Memory (scene change) | Star: 3, Stream: 10"
+    assert str(in_stream) == "Frame #11 added to Stream Memory | Star: 3, Stream: 11"
+
+
+def test_quiet_scene_with_one_cut():
+    # given
+    memory = SmartFrameManager(star_memory_size=20, stream_window_size=4)
+
+    # when
+    lines = [str(memory.add(picture(0 if index < 6 else 1), index / 2)) for index in range(8)]
+
+    # then
+    assert lines == [
+        "Frame #1 added to Stream Memory + Star Memory (first frame) | Star: 1, Stream: 1",
+        "Frame #2 added to Stream Memory + Star Memory | Star: 2, Stream: 2",
+        "Frame #3 added to Stream Memory | Star: 2, Stream: 3",
+        "Frame #4 added to Stream Memory | Star: 2, Stream: 4",
+        "Frame #5 added to Stream Memory | Star: 2, Stream: 3",
+        "Frame #6 added to Stream Memory | Star: 2, Stream: 4",
+        "Frame #7 added to Stream Memory + Star Memory (scene change) | Star: 3, Stream: 3",
+        "Frame #8 added to Stream Memory + Star Memory | Star: 4, Stream: 4",
+    ]
+    assert [(kept.stamps, kept.in_star, kept.in_stream, kept.reason) for kept in memory.snapshot()] == [
+        ((0.0, 0.5), True, False, "first frame"),
+        ((2.0, 2.5), False, True, ""),
+        ((3.0, 3.5), True, True, "scene change"),
+    ]
+    assert memory.get_statistics() == {
+        "total_frames_added": 8,
+        "star_memory_size": 4,
+        "stream_memory_size": 4,
+        "unique_frames": 6,
+        "overlap": 2,
+        "compression_ratio": 8 / 6,
+        "pixel_bytes": 6 * 24 * 24 * 3,
+    }
+    assert (memory.newest_stamp, memory.oldest_stamp) == (3.5, 0.0)
+
+
+def test_pair_enters_star_with_its_second_frame_and_the_new_scene_follows_whole():
+    # given
+    memory = SmartFrameManager()
+    for index in range(5):
+        memory.add(picture(0), float(index))
+
+    # when
+    second_of_a_pair, first_of_the_next = memory.add(picture(1), 5.0), memory.add(picture(1), 6.0)
+
+    # then
+    assert second_of_a_pair.in_star
+    assert second_of_a_pair.reason == "scene change"
+    assert first_of_the_next.in_star
+    assert first_of_the_next.pair_id == second_of_a_pair.pair_id + 1
+
+
+def test_empty_memory():
+    # given
+    memory = SmartFrameManager()
+
+    # then
+    assert memory.snapshot() == ()
+    assert memory.newest_stamp is None
+    assert memory.oldest_stamp is None
+    assert set(memory.get_statistics().values()) == {0}
+
+
+def test_star_switched_off():
+    # given
+    memory = SmartFrameManager(star_memory_size=0, stream_window_size=2)
+
+    # when
+    added = [memory.add(picture(seed), float(seed)) for seed in range(6)]
+
+    # then
+    assert not any(frame.in_star for frame in added)
+    assert memory.get_statistics()["star_memory_size"] == 0
+    assert len(memory.snapshot()) == 1
+
+
+def test_threshold_zero_lets_everything_in_and_names_why():
+    # given
+    memory = SmartFrameManager(importance_threshold=0.0)
+
+    # when
+    added = [memory.add(picture(0), float(index)) for index in range(4)]
+
+    # then
+    assert all(frame.in_star for frame in added)
+    assert [frame.reason for frame in added] == ["first frame", *["quiet scene"] * 3]
+
+
+def test_the_callers_array_stays_the_callers():
+    # given
+    memory = SmartFrameManager()
+    image = picture(0)
+    handed_over = picture(1)
+    handed_over.setflags(write=False)
+    handed_over = handed_over.copy()
+    handed_over.setflags(write=False)
+
+    # when
+    memory.add(image, 0.0)
+    memory.add(handed_over, 1.0)
+    image[...] = 0
+
+    # then
+    first, second = memory.snapshot()[0].frames
+    np.testing.assert_array_equal(first, picture(0))
+    assert image.flags.writeable
+    assert second is handed_over
+
+
+def test_frames_are_paired_across_a_long_pause():
+    # given
+    memory = SmartFrameManager()
+
+    # when
+    added = [memory.add(picture(0), stamp) for stamp in (0.0, 3600.0, 3600.5)]
+
+    # then
+    assert [frame.pair_id for frame in added] == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("image", "stamp", "error", "message"),
+    [
+        (picture(0, (24, 27)), 9.0, PictureError, r"\(24, 24, 3\).*\(24, 27, 3\): letterbox"),
+        (picture(0).astype(float), 9.0, PictureError, "float64"),
+        (picture(0), math.nan, PictureError, "nan"),
+        (picture(0), math.inf, PictureError, "inf"),
+        (picture(0), 2.0, StampOrderError, r"2\.000000 s.*2\.000000 s.*0\.000000 s.*reset"),
+        (picture(0), 1.5, StampOrderError, r"1\.500000 s.*2\.000000 s.*0\.500000 s.*reset"),
+    ],
+)
+@pytest.mark.parametrize("frames", [3, 4])
+def test_errors_name_the_remedy_and_change_nothing(frames, image, stamp, error, message):
+    # given
+    memory, undisturbed = SmartFrameManager(), SmartFrameManager()
+    for each in (memory, undisturbed):
+        for index in range(frames):
+            each.add(picture(index), index * 2.0 / (frames - 1))
+    before = look(memory)
+
+    # when
+    with pytest.raises(error, match=message):
+        memory.add(image, stamp)
+
+    # then what is seen and what comes next are as without the error
+    assert look(memory) == before
+    assert memory.add(picture(9), 10.0) == undisturbed.add(picture(9), 10.0)
+
+
+def test_an_error_on_the_first_frame_leaves_the_memory_empty():
+    # given
+    memory = SmartFrameManager()
+
+    # when
+    with pytest.raises(PictureError):
+        memory.add(picture(0), math.nan)
+
+    # then any size may still come first
+    assert memory.add(picture(0, (27, 27)), -5.0).reason == "first frame"
+
+
+def test_clear_forgets_all_but_the_ids():
+    # given
+    memory = SmartFrameManager()
+    for index in range(5):
+        memory.add(picture(index), 100.0 + index)
+
+    # when
+    memory.clear()
+
+    # then
+    assert memory.snapshot() == ()
+    added = memory.add(picture(0, (27, 30)), 1.0)
+    assert (added.number, added.pair_id, added.reason) == (1, 4, "first frame")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"star_memory_size": 1},
+        {"star_memory_size": -2},
+        {"stream_window_size": 1},
+        {"importance_threshold": -0.1},
+        {"importance_threshold": 1.1},
+        {"importance_threshold": math.nan},
+    ],
+)
+def test_impossible_settings_are_refused(arguments):
+    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
+        SmartFrameManager(**arguments)
+
+
+def test_distinct_old_scene_survives_a_thousand_frames_of_monotony():
+    # given a small Star, and a threshold that lets each frame in
+    memory = SmartFrameManager(star_memory_size=6, stream_window_size=4, importance_threshold=0.0)
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        memory.add(picture(7), float(index))
+
+    # when
+    for index in range(2, 1002):
+        noisy = np.clip(picture(3) + rng.normal(0, 2, (*SIZE, 3)), 0, 255).astype(np.uint8)
+        memory.add(noisy, float(index))
+
+    # then
+    assert memory.snapshot()[0].stamps == (0.0, 1.0)
+
+
+def test_adding_and_looking_from_many_threads():
+    # given
+    memory = SmartFrameManager(star_memory_size=6, stream_window_size=6, importance_threshold=0.3)
+    problems: list[str] = []
+    added: list[AddedFrame] = []
+    done = threading.Event()
+
+    def add(offset: int) -> None:
+        for index in range(100):
+            try:
+                added.append(memory.add(picture(index % 5), index + offset / 10))
+            except StampOrderError:
+                continue
+
+    def watch() -> None:
+        while not done.is_set():
+            snapshot = memory.snapshot()
+            stamps = [stamp for kept in snapshot for stamp in kept.stamps[: kept.frame_count]]
+            if stamps != sorted(set(stamps)):
+                problems.append(f"not in time order: {stamps}")
+            if sum(kept.frame_count for kept in snapshot if kept.in_stream) > 6:
+                problems.append("Stream over its size")
+            statistics = memory.statistics()
+            if statistics.unique_frames != (
+                statistics.star_memory_size + statistics.stream_memory_size - statistics.overlap
+            ):
+                problems.append(f"inconsistent: {statistics}")
+
+    # when
+    watchers = [threading.Thread(target=watch) for _ in range(2)]
+    adders = [threading.Thread(target=add, args=(offset,)) for offset in range(4)]
+    for thread in (*watchers, *adders):
+        thread.start()
+    for thread in adders:
+        thread.join()
+    done.set()
+    for thread in watchers:
+        thread.join()
+
+    # then
+    assert not problems
+    assert sorted(frame.number for frame in added) == list(range(1, len(added) + 1))
+    assert memory.get_statistics()["total_frames_added"] == len(added)
+
+
+def test_memory_imports_no_model_ros_or_picture_library():
+    # given
+    code = (
+        "import sys, delayed_vlm_ros.memory\n"
+        "heavy = {'torch', 'transformers', 'rclpy', 'PIL', 'delayed_vlm_ros.vlm', 'delayed_vlm_ros.nodes'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+
+    # when
+    root = str(delayed_vlm_ros.memory.__path__[0]).rsplit("/", 2)[0]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+
+    # then
+    assert (result.stdout.strip(), result.returncode) == ("[]", 0), result.stderr
+
+
+def test_public_names_exist():
+    for name in delayed_vlm_ros.memory.__all__:
+        assert hasattr(delayed_vlm_ros.memory, name)
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """Any history of adding, errors and clearing, beside a list of what was added."""
+
+    @initialize(
+        star_size=st.sampled_from([0, 2, 3, 4, 7, 10]),
+        window=st.integers(2, 9),
+        threshold=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+    )
+    def start(self, star_size, window, threshold):
+        self.star_size, self.window, self.threshold = star_size, window, threshold
+        self.memory = SmartFrameManager(star_size, window, threshold)
+        self.frames: list[tuple[AddedFrame, np.ndarray, float]] = []
+        self.highest_id = 0
+        self.star_before: set[int] = set()
+        self.old_snapshots: list[tuple] = []
+
+    @rule(seed=st.integers(0, 5), gap=st.floats(0.01, 100.0), count=st.integers(1, 6))
+    def add(self, seed, gap, count):
+        for _ in range(count):
+            stamp = self.frames[-1][2] + gap if self.frames else gap
+            image = picture(seed)
+            added = self.memory.add(image, stamp)
+            self.frames.append((added, image, stamp))
+            assert added.number == len(self.frames)
+            self.check_pairing(added)
+            self.check_star(added)
+
+    def check_pairing(self, added):
+        if added.number % 2:
+            assert added.pair_id > self.highest_id
+        else:
+            assert added.pair_id == self.frames[-2][0].pair_id
+        self.highest_id = max(self.highest_id, added.pair_id)
+
+    def check_star(self, added):
+        assert bool(added.reason) == (added.importance >= self.threshold)
+        star = {kept.id for kept in self.memory.snapshot() if kept.in_star}
+        assert added.in_star == (added.pair_id in star)
+        # Only a notable frame brings a pair in, one pair leaves at most, and only for another.
+        came, left = star - self.star_before, self.star_before - star
+        assert came <= ({added.pair_id} if added.reason else set())
+        assert len(left) <= len(came)
+        room = len(self.star_before) < self.star_size // 2
+        if added.reason and room:
+            assert added.in_star
+        assert not (left and room)
+        self.star_before = star
+
+    @rule(kind=st.sampled_from(["stamp", "nan", "shape", "type"]))
+    def fail(self, kind):
+        newest = self.frames[-1][2] if self.frames else None
+        before = look(self.memory)
+        image, stamp = {
+            "stamp": (picture(0), newest),
+            "nan": (picture(0), math.nan),
+            "shape": (picture(0, (27, 24)), (newest or 0.0) + 1.0),
+            "type": (np.zeros(SIZE, np.uint8), (newest or 0.0) + 1.0),
+        }[kind]
+        if newest is None and kind in {"stamp", "shape"}:
+            return
+        with pytest.raises(PictureError):
+            self.memory.add(image, stamp)
+        assert look(self.memory) == before
+
+    @rule()
+    def clear(self):
+        self.memory.clear()
+        self.frames.clear()
+        self.star_before = set()
+
+    @rule()
+    def keep_snapshot(self):
+        snapshot = self.memory.snapshot()
+        self.old_snapshots.append((snapshot, [(kept.pair, kept.content_key, kept.stamps) for kept in snapshot]))
+
+    @invariant()
+    def bounds_hold(self):
+        snapshot = self.memory.snapshot()
+        assert sum(kept.frame_count for kept in snapshot if kept.in_stream) <= self.window
+        assert sum(kept.frame_count for kept in snapshot if kept.in_star) <= self.star_size
+        assert all(kept.in_star or kept.in_stream for kept in snapshot)
+
+    @invariant()
+    def snapshot_is_ordered_unique_and_true(self):
+        snapshot = self.memory.snapshot()
+        assert isinstance(snapshot, tuple)
+        assert len({kept.id for kept in snapshot}) == len(snapshot)
+        assert [kept.stamps for kept in snapshot] == sorted(kept.stamps for kept in snapshot)
+        by_id: dict[int, list] = {}
+        for added, image, stamp in self.frames:
+            by_id.setdefault(added.pair_id, []).append((added, image, stamp))
+        for kept in snapshot:
+            members = by_id[kept.id]
+            assert kept.frame_count == len(members)
+            assert kept.importance == max(added.importance for added, _, _ in members)
+            padded = members if len(members) == 2 else members * 2
+            for image, stamp, (_, expected_image, expected_stamp) in zip(kept.frames, kept.stamps, padded, strict=True):
+                assert stamp == expected_stamp
+                assert not image.flags.writeable
+                np.testing.assert_array_equal(image, expected_image)
+
+    @invariant()
+    def stream_holds_the_newest(self):
+        in_stream = [
+            frame.number for kept in self.memory.snapshot() if kept.in_stream for frame in kept.pair.present_frames
+        ]
+        added = len(self.frames)
+        assert in_stream == list(range(added - len(in_stream) + 1, added + 1))
+        assert len(in_stream) >= min(added, self.window - 1)
+
+    @invariant()
+    def statistics_match_the_snapshot(self):
+        snapshot = self.memory.snapshot()
+        unique = sum(kept.frame_count for kept in snapshot)
+        assert self.memory.get_statistics() == {
+            "total_frames_added": len(self.frames),
+            "star_memory_size": sum(kept.frame_count for kept in snapshot if kept.in_star),
+            "stream_memory_size": sum(kept.frame_count for kept in snapshot if kept.in_stream),
+            "unique_frames": unique,
+            "overlap": sum(kept.frame_count for kept in snapshot if kept.in_star and kept.in_stream),
+            "compression_ratio": len(self.frames) / unique if unique else 0.0,
+            "pixel_bytes": unique * SIZE[0] * SIZE[1] * 3,
+        }
+        if self.frames:
+            added = self.frames[-1][0]
+            assert added.star_frames == self.memory.get_statistics()["star_memory_size"]
+            assert added.stream_frames == self.memory.get_statistics()["stream_memory_size"]
+            assert self.memory.newest_stamp == self.frames[-1][2]
+            assert self.memory.oldest_stamp == snapshot[0].stamps[0]
+
+    @invariant()
+    def old_snapshots_stay_as_they_were(self):
+        for snapshot, content in self.old_snapshots:
+            assert [(kept.pair, kept.content_key, kept.stamps) for kept in snapshot] == content
+
+
+MemoryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestMemoryMachine = MemoryMachine.TestCase

@@ -1,0 +1,127 @@
+"""The sampler against jitter, slow cameras, pauses and clocks set back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.memory import FrameSampler
+
+
+def sample(stamps, sample_fps=2.0):
+    sampler = FrameSampler(sample_fps)
+    return np.array([stamp for stamp in stamps if sampler.accept(float(stamp))])
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("start", [0.0, 1.7e9])
+def test_jittered_camera_is_sampled_at_the_rate_without_holes(seed, start):
+    # given 10 minutes of 30 Hz with 20 ms of jitter
+    jitter = np.random.default_rng(seed).uniform(-0.02, 0.02, 18_000)
+    stamps = start + np.arange(18_000) / 30 + jitter  # some come out of order
+
+    # when
+    taken = sample(stamps)
+
+    # then
+    gaps = np.diff(taken)
+    assert (len(taken) - 1) / (taken[-1] - taken[0]) == pytest.approx(2.0, abs=0.005)
+    assert gaps.max() <= 0.5 + np.diff(stamps).max()
+    assert np.mean(gaps > 0.5 + 1 / 30) < 0.05
+    assert gaps.min() >= 0.25
+
+
+def test_long_run_rate_does_not_drift():
+    # given a day at 7 Hz, whose pictures never fall on the slots
+    stamps = np.arange(7 * 86_400) / 7
+
+    # then
+    assert abs(len(sample(stamps)) - 2 * 86_400) <= 1
+
+
+@given(fps=st.floats(2.0, 60.0), sample_fps=st.floats(0.5, 2.0), phase=st.floats(0.0, 1000.0))
+def test_any_faster_camera_is_sampled_at_the_rate(fps, sample_fps, phase):
+    # given
+    stamps = phase + np.arange(int(fps * 100)) / fps
+
+    # when
+    taken = sample(stamps, sample_fps)
+
+    # then
+    assert len(taken) <= sample_fps * 100 + 2
+    assert len(taken) >= min(fps, sample_fps) * 100 - 3
+    assert np.diff(taken).max() <= 1 / sample_fps + 1 / fps + 1e-9
+
+
+@pytest.mark.parametrize("fps", [1.9, 1.0, 0.2])
+def test_slower_camera_is_taken_whole(fps):
+    # given
+    stamps = np.arange(2000) / fps + np.random.default_rng(0).uniform(-0.01, 0.01, 2000)
+
+    # then
+    assert len(sample(stamps)) == 2000
+
+
+@pytest.mark.parametrize("pause", [0.3, 0.49, 0.7, 0.99, 1.3, 60.0])
+def test_no_burst_after_a_pause(pause):
+    # given
+    before = np.arange(300) / 30
+    stamps = np.concatenate([before, before[-1] + pause + before])
+
+    # when
+    taken = sample(stamps)
+
+    # then
+    assert np.diff(taken).min() >= 0.25
+    assert len(taken) <= 2 * (20 + pause) + 2
+
+
+def test_doubled_stamps_are_not_taken_twice():
+    # given
+    stamps = np.arange(300) / 30
+
+    # then
+    np.testing.assert_array_equal(sample(np.repeat(stamps, 2)), sample(stamps))
+
+
+def test_stamps_set_back_pass_at_the_sample_rate_until_reset():
+    # given
+    sampler = FrameSampler(2.0)
+    assert sampler.accept(1000.0)
+
+    # when the clock starts again at 0, at 30 Hz, for ten seconds
+    passed = sum(sampler.accept(index / 30) for index in range(300))
+
+    # then
+    assert 18 <= passed <= 21
+    sampler.reset()
+    assert sampler.accept(10.0)
+    assert not sampler.accept(10.1)
+
+
+def test_picture_out_of_order_does_not_disturb_the_slots():
+    # given
+    sampler = FrameSampler(2.0)
+
+    # when
+    decisions = [sampler.accept(stamp) for stamp in (0.0, 0.5, 0.47, 0.6, 1.0)]
+
+    # then
+    assert decisions == [True, True, False, False, True]
+
+
+@pytest.mark.parametrize("sample_fps", [0.0, -1.0, math.inf, math.nan])
+def test_impossible_rates_are_refused(sample_fps):
+    with pytest.raises(ConfigurationError, match="sample_fps"):
+        FrameSampler(sample_fps)
+
+
+@pytest.mark.parametrize("stamp", [math.nan, math.inf, -math.inf])
+def test_stamps_that_are_no_times_are_refused(stamp):
+    with pytest.raises(PictureError, match="stamp"):
+        FrameSampler(2.0).accept(stamp)

@@ -1,0 +1,180 @@
+"""Which key frames stay when Star memory is full."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.memory import Descriptor, Frame, FramePair, StarMemory, describe
+
+
+def scene(seed: int, noise: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.uniform(40, 180, (4, 4, 3)), (56, 56), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image + np.random.default_rng(noise).normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+
+
+def make(pair_id: int, image: np.ndarray, stamp: float | None = None, importance: float = 0.8):
+    """A complete pair showing one picture twice, with its descriptors."""
+    stamp = float(pair_id) if stamp is None else stamp
+    first, second = (Frame(image, stamp + late, 1, importance, "novel view") for late in (0.0, 0.1))
+    return FramePair(pair_id, first, second), [describe(image)] * 2
+
+
+def ids(star: StarMemory) -> list[int]:
+    return [pair.id for pair in star.pairs]
+
+
+def test_distinct_old_scenes_survive_a_thousand_pairs_of_monotony():
+    # given
+    star = StarMemory(8)
+    star.add(*make(0, scene(100)))
+    star.add(*make(1, scene(200)))
+
+    # when
+    for pair_id in range(2, 1002):
+        star.add(*make(pair_id, scene(300, noise=pair_id)))
+
+    # then
+    assert ids(star)[:2] == [0, 1]
+    assert star.frame_count == 8
+
+
+def test_newcomer_that_adds_nothing_is_the_one_to_go():
+    # given
+    star = StarMemory(8)
+    for pair_id in range(4):
+        star.add(*make(pair_id, scene(pair_id), stamp=100.0 * pair_id))
+
+    # when
+    star.add(*make(4, scene(3), stamp=301.0, importance=0.6))
+
+    # then
+    assert ids(star) == [0, 1, 2, 3]
+
+
+def test_no_stretch_of_a_uniform_past_goes_blank():
+    # given
+    star = StarMemory(20)
+
+    # when 3000 pairs look alike
+    for pair_id in range(3000):
+        star.add(*make(pair_id, scene(0)))
+
+    # then
+    stamps = [0.0, *(pair.first.stamp for pair in star.pairs), 3000.0]
+    assert max(np.diff(stamps)) <= 3 * 3000 / 10
+
+
+def test_of_two_alike_the_more_important_stays():
+    # given
+    star = StarMemory(4)
+    star.add(*make(0, scene(0), stamp=0.0))
+    star.add(*make(1, scene(1), stamp=10.0, importance=0.6))
+
+    # when
+    star.add(*make(2, scene(1), stamp=20.0, importance=1.0))
+
+    # then
+    assert ids(star) == [0, 2]
+
+
+def test_novelty_is_the_distance_to_the_nearest_kept_frame():
+    # given
+    star = StarMemory(4)
+    assert star.novelty(describe(scene(0))) == math.inf
+
+    # when
+    star.add(*make(0, scene(0)))
+    star.add(*make(1, scene(1)))
+
+    # then
+    assert star.novelty(describe(scene(0))) == star.novelty(describe(scene(1))) == 0.0
+    assert star.novelty(describe(scene(2))) > 0.6
+
+
+def test_dropped_pairs_are_novel_again():
+    # given
+    star = StarMemory(2)
+    star.add(*make(0, scene(0), importance=0.0))
+
+    # when
+    star.add(*make(1, scene(1), importance=1.0))
+
+    # then
+    assert ids(star) == [1]
+    assert star.novelty(describe(scene(0))) > 0.6
+
+
+def test_completing_a_pair_drops_nothing_and_is_counted():
+    # given
+    star = StarMemory(4)
+    star.add(*make(0, scene(0)))
+    complete, descriptors = make(1, scene(1))
+    star.add(FramePair(1, complete.first, None), descriptors[:1])
+    assert star.frame_count == 3
+
+    # when
+    star.update(complete, descriptors)
+
+    # then
+    assert star.pairs[1] is complete
+    assert star.frame_count == 4
+    assert star.contains(1)
+    assert not star.contains(2)
+
+
+def test_updating_a_pair_that_is_not_kept_is_refused():
+    with pytest.raises(ValueError, match="not in Star"):
+        StarMemory(4).update(*make(0, scene(0)))
+
+
+def test_pair_torn_by_a_cut_does_not_stand_for_the_second_scene():
+    # given
+    torn, whole = StarMemory(4), StarMemory(4)
+    alike: list[Descriptor] = [describe(scene(0)), describe(scene(0, noise=1))]
+    cut: list[Descriptor] = [describe(scene(0)), describe(scene(1))]
+
+    # when
+    torn.add(make(0, scene(0))[0], cut)
+    whole.add(make(0, scene(0))[0], alike)
+
+    # then
+    assert torn.novelty(cut[1]) > 0.6
+    assert whole.novelty(alike[1]) == 0.0
+
+
+@pytest.mark.parametrize(("memory_size", "pairs"), [(2, 1), (3, 1), (5, 2), (20, 10)])
+def test_size_is_used_down_to_whole_pairs(memory_size, pairs):
+    # given
+    star = StarMemory(memory_size)
+
+    # when
+    for pair_id in range(30):
+        star.add(*make(pair_id, scene(pair_id)))
+
+    # then
+    assert len(star.pairs) == pairs
+    assert ids(star) == sorted(ids(star))
+
+
+def test_size_zero_switches_it_off():
+    # given
+    star = StarMemory(0)
+
+    # when
+    star.add(*make(0, scene(0)))
+
+    # then
+    assert star.pairs == ()
+    assert star.novelty(describe(scene(0))) == math.inf
+
+
+@pytest.mark.parametrize("memory_size", [1, -1, -20])
+def test_size_without_room_for_a_pair_is_refused(memory_size):
+    with pytest.raises(ConfigurationError, match="star_memory_size"):
+        StarMemory(memory_size)

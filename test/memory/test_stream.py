@@ -1,0 +1,68 @@
+"""The sliding window of the newest pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.memory import Frame, FramePair, StreamMemory
+
+
+def frame(number: int) -> Frame:
+    return Frame(np.zeros((2, 2, 3), np.uint8), float(number), number, 0.0, "")
+
+
+def complete(pair_id: int) -> FramePair:
+    return FramePair(pair_id, frame(2 * pair_id), frame(2 * pair_id + 1))
+
+
+def ids(stream: StreamMemory) -> list[int]:
+    return [pair.id for pair in stream.pairs]
+
+
+@pytest.mark.parametrize(("window_size", "kept"), [(2, 1), (3, 1), (4, 2), (7, 3)])
+def test_oldest_pairs_leave_whole(window_size, kept):
+    # given
+    stream = StreamMemory(window_size)
+
+    # when
+    for pair_id in range(10):
+        stream.add(complete(pair_id))
+
+    # then
+    assert ids(stream) == list(range(10))[-kept:]
+    assert stream.frame_count == 2 * kept
+
+
+def test_completing_the_newest_pair_may_push_out_the_oldest():
+    # given
+    stream = StreamMemory(3)
+    stream.add(complete(1))
+    stream.add(FramePair(2, frame(4), None))
+    assert (ids(stream), stream.frame_count) == ([1, 2], 3)
+
+    # when
+    stream.replace_newest(complete(2))
+
+    # then
+    assert (ids(stream), stream.frame_count) == ([2], 2)
+
+
+def test_only_the_newest_pair_can_be_replaced():
+    # given
+    stream = StreamMemory(4)
+
+    # then
+    with pytest.raises(ValueError, match="not the newest"):
+        stream.replace_newest(complete(1))
+    stream.add(complete(1))
+    stream.add(complete(2))
+    with pytest.raises(ValueError, match="not the newest"):
+        stream.replace_newest(complete(1))
+
+
+@pytest.mark.parametrize("window_size", [1, 0, -4])
+def test_window_without_room_for_a_pair_is_refused(window_size):
+    with pytest.raises(ConfigurationError, match="stream_window_size"):
+        StreamMemory(window_size)

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from delayed_vlm_ros.memory.descriptor import Descriptor, distance
+from delayed_vlm_ros.memory.descriptor import Descriptor, distance, is_cut
 
 # Over this many frames a change becomes usual: a kind of change that fills half of them is.
 _HABIT_FRAMES = 16
@@ -14,6 +14,8 @@ _HABIT_FRAMES = 16
 _NOVELTY_WEIGHT = 0.75
 # From here on a component is named as the reason.
 _NAMED_FROM = 0.4
+# A change in a moving scene is named only if it is larger than the usual one by this.
+_STANDS_OUT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +24,8 @@ class Importance:
 
     Attributes:
         score: 0 for nothing new, 1 for all new. From about 0.6 it is worth a place in Star memory.
-        reason: What stands out most, in a few words: "first frame", "scene change", "novel view", "moving scene" or
-            "quiet scene".
+        reason: What stands out most, in a few words: "first frame", "scene change" (a cut), "local change" (in a part
+            of the picture), "novel view" (it came slowly), "moving scene" or "quiet scene".
         scene_change: Distance to the frame before, 0..1.
         novelty: Distance to the nearest frame of Star memory, 0..1.
     """
@@ -69,10 +71,10 @@ class ImportanceScorer:
         tolerance = math.sqrt(1.0 - usual)
         unusual_change = max(0.0, 1.0 - (1.0 - scene_change) / tolerance) if tolerance else 0.0
         unusual_view = max(0.0, 1.0 - (1.0 - novelty) / tolerance) if tolerance else 0.0
-        if unusual_change >= _NAMED_FROM:
-            reason = "scene change"
-        elif usual >= _NAMED_FROM:
+        if usual >= _NAMED_FROM and scene_change < usual + _STANDS_OUT:
             reason = "moving scene"
+        elif unusual_change >= _NAMED_FROM:
+            reason = "scene change" if is_cut(self._previous, descriptor) else "local change"
         else:
             reason = "novel view" if unusual_view >= _NAMED_FROM else "quiet scene"
         score = _NOVELTY_WEIGHT * unusual_view + (1.0 - _NOVELTY_WEIGHT) * unusual_change

@@ -43,8 +43,8 @@ class FrameSampler:
         """Decide about one picture, and count it if it is taken.
 
         A stamp more than a period before the last one taken (a clock set back, a bag played again) is not for the
-        sampler to judge. It passes, so that the memory refuses it and counts that, but no more often than one per period of
-        such stamps, so that refused pictures are not all decoded first.
+        sampler to judge. It passes, so that the memory refuses it and counts that, but no more often than one per
+        period of such stamps, so that refused pictures are not all decoded first.
 
         Args:
             stamp: When the picture was taken, seconds.

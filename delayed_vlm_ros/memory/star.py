@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory.descriptor import Descriptor, distance, distances
+from delayed_vlm_ros.memory.descriptor import Descriptor, distances, is_cut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _FRAMES_PER_PAIR = 2
 # How much an even spread over time is worth beside appearance: looks decide, time decides among what looks alike.
 _TIME_WEIGHT = 0.3
-# Frames of a pair further apart than this show two scenes.
-_TORN_FROM = 0.6
 
 
 class _Views:
@@ -166,4 +164,4 @@ def _standing_for(descriptors: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
     as a view of the second scene: the next pair, which shows that scene alone, shall still be found novel.
     """
     first, *rest = descriptors
-    return (first, *(second for second in rest if distance(first, second) < _TORN_FROM))
+    return (first, *(second for second in rest if not is_cut(first, second)))

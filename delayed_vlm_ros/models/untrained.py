@@ -172,7 +172,14 @@ def _config(model_type: str, tokenizer: Any) -> Any:
             "initializer_range": 0.2,
         }
     else:
-        vision = {"depth": 2, "embed_dim": 64, "hidden_size": 64, "mlp_ratio": 2, "num_heads": 4, "initializer_range": 0.2}
+        vision = {
+            "depth": 2,
+            "embed_dim": 64,
+            "hidden_size": 64,
+            "mlp_ratio": 2,
+            "num_heads": 4,
+            "initializer_range": 0.2,
+        }
     return AutoConfig.for_model(model_type, text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
 
 

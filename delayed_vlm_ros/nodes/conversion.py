@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from typing import Protocol
 
 import cv2
@@ -18,7 +19,8 @@ RgbPicture = NDArray[np.uint8]
 class Backend(Protocol):
     """Converts one checked raw image; gives RGB uint8 of shape (height, width, 3)."""
 
-    def __call__(self, message: Image) -> RgbPicture: ...
+    def __call__(self, message: Image) -> RgbPicture:
+        """Convert it."""
 
 
 class PictureConverter:
@@ -48,7 +50,7 @@ class PictureConverter:
         encoding = check_image(message)
         try:
             picture = self._backend(_with_encoding(message, encoding))
-        except Exception as error:  # noqa: BLE001  two libraries with many ways to say no
+        except Exception as error:
             raise PictureError(
                 f"{self.name} cannot convert a {message.width} × {message.height} {message.encoding} image "
                 f"({type(error).__name__}: {error}): have the driver publish rgb8 or bgr8"
@@ -59,7 +61,7 @@ class PictureConverter:
 def make_converter() -> PictureConverter:
     """Choose the library: ``cv_bridge`` if it works here, else ``rosbags-image``.
 
-    A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first picture: so it gets to convert one.
+    A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first picture: so it has to convert one.
 
     Raises:
         ConfigurationError: Neither is there.
@@ -98,14 +100,14 @@ def decode_compressed(message: CompressedImage) -> RgbPicture:
         raise PictureError(f"the compressed image ('{message.format}') cannot be decoded: {error.err}") from error
     if picture is None:
         raise PictureError(
-            f"the compressed image ('{message.format}', {len(message.data)} bytes) cannot be decoded, it is damaged: check "
-            "the camera driver and the network"
+            f"the compressed image ('{message.format}', {len(message.data)} bytes) is damaged and cannot be decoded: "
+            "check the camera driver and the network"
         )
     return np.ascontiguousarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
 
 def _cv_bridge_backend() -> Backend:
-    from cv_bridge import CvBridge  # noqa: PLC0415  often not there, and slow to import
+    from cv_bridge import CvBridge  # noqa: PLC0415  often not there
 
     bridge = CvBridge()
     return lambda message: bridge.imgmsg_to_cv2(message, desired_encoding="rgb8")
@@ -150,7 +152,7 @@ def _without_padding(message: Image) -> Image:
     rows = np.lib.stride_tricks.as_strided(data, (message.height, row_bytes), (message.step, 1), writeable=False)
     dense = Image(height=message.height, width=message.width, encoding=message.encoding, step=row_bytes)
     dense.is_bigendian = message.is_bigendian
-    dense.data = rows.tobytes()
+    dense.data = array.array("B", rows.tobytes())  # quick to assign, bytes are not
     return dense
 
 

@@ -13,16 +13,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterValueException
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from delayed_vlm_ros.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from rclpy.node import Node
 
 _Parameters = TypeVar("_Parameters")
 

@@ -42,9 +42,13 @@ _DEPTH_ENCODINGS = ("16UC1", "32FC1", "64FC1")
 _PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2")  # two neighbouring pixels share their colour
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SIZE = struct.Struct(">II")
+_PNG_SIZE_OFFSET = 16
 _JPEG_SIGNATURE = b"\xff\xd8"
 # Markers of a JPEG's "start of frame" segments, which hold its size; C4, C8 and CC mean other things.
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_FRAMES = frozenset(bytes([marker]) for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
+_JPEG_MARKER = b"\xff"
+_JPEG_FRAME_BYTES = 9  # marker, length, precision, height, width
 
 
 def check_image(message: Image) -> str:
@@ -73,8 +77,8 @@ def check_image(message: Image) -> str:
     needed = (message.height - 1) * message.step + row_bytes
     if len(message.data) < needed:
         raise PictureError(
-            f"data has {len(message.data)} bytes, but {message.height} rows with a step of {message.step} need {needed}: "
-            "the picture is cut short; check the camera driver"
+            f"data has {len(message.data)} bytes, but {message.height} rows with a step of {message.step} need "
+            f"{needed}: the picture is cut short; check the camera driver"
         )
     return encoding
 
@@ -86,16 +90,18 @@ def check_compressed(message: CompressedImage) -> None:
         PictureError: What is wrong with it, and what to do.
     """
     if "compresseddepth" in message.format.lower() or message.format.startswith(_DEPTH_ENCODINGS):
-        raise PictureError(f"'{message.format}' is a depth image, and only colour or grey pictures can be described: "
-                           "remap image to the camera's colour topic")
-    data = bytes(memoryview(message.data)[:]) if len(message.data) else b""
+        raise PictureError(
+            f"'{message.format}' is a depth image, and only colour or grey pictures can be described: "
+            "remap image to the camera's colour topic"
+        )
+    data = bytes(message.data)
     if not data:
         raise PictureError("the compressed image has no data: check the camera driver")
     size = _encoded_size(data)
     if size is None:
         raise PictureError(
-            f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: have the driver "
-            "publish one of these, or use image_transport raw"
+            f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: have the "
+            "driver publish one of these, or use image_transport raw"
         )
     _check_size(*size)
 
@@ -105,22 +111,22 @@ def _check_size(height: int, width: int) -> None:
         raise PictureError(f"the image is {width} × {height} pixels, so it shows nothing: check the camera driver")
     if height * width > MAX_PICTURE_PIXELS:
         raise PictureError(
-            f"the image claims to be {width} × {height} pixels; more than {MAX_PICTURE_PIXELS} are not believed: check the "
-            "camera driver"
+            f"the image claims to be {width} × {height} pixels; more than {MAX_PICTURE_PIXELS} are not believed: "
+            "check the camera driver"
         )
 
 
 def _about_encoding(encoding: str) -> str:
     if encoding in _DEPTH_ENCODINGS:
         return (
-            f"{encoding} is a depth image: its values are distances, and only colour or grey pictures can be described. "
-            "Remap image to the camera's colour topic"
+            f"{encoding} is a depth image: its values are distances, and only colour or grey pictures can be "
+            "described. Remap image to the camera's colour topic"
         )
     known = ", ".join(PIXEL_BYTES)
     if "FC" in encoding or "UC" in encoding or "SC" in encoding:
         return (
-            f"the encoding '{encoding}' says how wide the numbers are, but not which colours they mean: have the driver "
-            f"publish one of {known}"
+            f"the encoding '{encoding}' says how wide the numbers are, but not which colours they mean: have the "
+            f"driver publish one of {known}"
         )
     return f"the encoding '{encoding}' is unknown: have the driver publish one of {known}"
 
@@ -133,19 +139,21 @@ def _encoded_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    if data[12:16] != b"IHDR" or len(data) < 24:  # noqa: PLR2004  where the PNG specification puts it
+    try:
+        width, height = _PNG_SIZE.unpack_from(data, _PNG_SIZE_OFFSET)
+    except struct.error:
         return None
-    width, height = struct.unpack_from(">II", data, 16)
     return height, width
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     position = len(_JPEG_SIGNATURE)
-    while position + 9 <= len(data) and data[position] == 0xFF:  # noqa: PLR2004  each segment begins with FF
-        marker = data[position + 1]
+    while data[position : position + 1] == _JPEG_MARKER and position + _JPEG_FRAME_BYTES <= len(data):
+        marker = data[position + 1 : position + 2]
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
             return height, width
-        is_fill = marker == 0xFF  # noqa: PLR2004
+        # A marker may be led in by further FF bytes; else it is followed by its segment's length.
+        is_fill = marker == _JPEG_MARKER
         position += 1 if is_fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return None

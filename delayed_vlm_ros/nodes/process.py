@@ -76,6 +76,10 @@ def _spin(executor: Executor, node: Node, stopping: threading.Event) -> None:
 
 
 def _end(executor: Executor, node: Node) -> None:
+    # The interpreter, on its way out, puts handlers back to the default action, and a late second SIGINT would then
+    # kill the process (exit code -2). Signals that are ignored it leaves ignored.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(node, "stop"):
         stoppable: _Stoppable = node
         stoppable.stop()

@@ -34,7 +34,9 @@ def read_stamp(serialised: bytes) -> int:
     encoding = int.from_bytes(serialised[:2], "big")
     byte_order = _PLAIN_CDR.get(encoding)
     if byte_order is None:
-        raise PictureError(f"an image message has the unknown encoding {encoding:#06x}: use a middleware that speaks CDR")
+        raise PictureError(
+            f"an image message has the unknown encoding {encoding:#06x}: use a middleware that speaks CDR"
+        )
     seconds, nanoseconds = struct.unpack_from(f"{byte_order}iI", serialised, _CDR_HEADER_BYTES)
     return int(seconds) * NANOSECONDS_PER_SECOND + int(nanoseconds)
 

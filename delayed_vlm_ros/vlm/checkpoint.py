@@ -134,7 +134,9 @@ def _fetch_description(name: str) -> Checkpoint:
     try:
         folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
     except (HfHubHTTPError, OSError) as error:
-        raise ModelNotFoundError(f"the model {name} could not be fetched ({error}): check the name and network") from error
+        raise ModelNotFoundError(
+            f"the model {name} could not be fetched ({error}): check the name and network"
+        ) from error
     return _read(name, folder, degraded=(), weights_missing=True)
 
 

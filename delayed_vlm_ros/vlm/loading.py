@@ -109,7 +109,7 @@ def _choose_dtype(dtype: str, device: str) -> Any:
 
 
 def _choose_attention(attention: str, dtype: str, device: str) -> str:
-    from transformers.utils import is_flash_attn_2_available  # noqa: PLC0415
+    from transformers.utils.import_utils import is_flash_attn_2_available  # noqa: PLC0415
 
     if attention not in ATTENTIONS:
         raise ConfigurationError(f"the attention '{attention}' is unknown: use one of {', '.join(ATTENTIONS)}")

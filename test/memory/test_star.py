@@ -61,13 +61,13 @@ def test_no_stretch_of_a_uniform_past_goes_blank():
     # given
     star = StarMemory(20)
 
-    # when 3000 pairs look alike
-    for pair_id in range(3000):
+    # when 1000 pairs look alike
+    for pair_id in range(1000):
         star.add(*make(pair_id, scene(0)))
 
     # then
-    stamps = [0.0, *(pair.first.stamp for pair in star.pairs), 3000.0]
-    assert max(np.diff(stamps)) <= 3 * 3000 / 10
+    stamps = [0.0, *(pair.first.stamp for pair in star.pairs), 1000.0]
+    assert max(np.diff(stamps)) <= 3 * 1000 / 10
 
 
 def test_of_two_alike_the_more_important_stays():

@@ -1,0 +1,203 @@
+"""The ``delayed-vlm`` command. Thin: each command gathers its parts, runs them, and shows what they say.
+
+The parts are imported inside the commands, so that ``--help`` does not wait for torch, and what needs no ROS works
+without.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from delayed_vlm_ros.errors import DelayedVlmError
+
+QUESTIONS = ("What is happening?", "What objects can be seen?", "What has changed most recently?")
+
+app = typer.Typer(
+    name="delayed-vlm",
+    help="Scene memory for camera robots: keep a little of everything seen, ask about it when you want to know.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+_Model = Annotated[
+    str, typer.Option(help="A checkpoint's folder, a name on the model hub, 'demo', or 'auto' (the best that is here).")
+]
+_Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+_Question = Annotated[list[str] | None, typer.Option("--question", "-q", help="A question; may be given repeatedly.")]
+_SampleFps = Annotated[
+    float | None,
+    typer.Option(help="Frames a second taken from the video.  [default: 2, more for a short video]", min=0.01),
+]
+_Star = Annotated[int, typer.Option(help="Key frames over the whole past, in frames.", min=0)]
+_Stream = Annotated[int, typer.Option(help="Newest frames, in frames.", min=2)]
+_Tokens = Annotated[int, typer.Option(help="Length limit of an answer, in tokens.", min=1)]
+_Video = Annotated[str, typer.Option(help="A video file.")]
+
+
+@app.command()
+def demo(
+    video: Annotated[str, typer.Option(help="A video file or camera device in place of the synthetic camera.")] = "",
+    model: _Model = "auto",
+    question: _Question = None,
+    frames: Annotated[int, typer.Option(help="Frames in memory before the first question.", min=1, max=20)] = 16,
+    as_json: _Json = False,
+) -> None:
+    """Camera → memory → questions, the whole way through ROS 2, in processes of their own."""
+    try:
+        from delayed_vlm_ros.nodes.demo import DemoListener, DemoOptions, run_demo  # noqa: PLC0415
+    except ImportError as error:
+        raise DelayedVlmError(
+            f"the demo needs ROS 2 and this package's interfaces, and they are not here ({error}): run 'make setup' "
+            "in the repository, or source your ROS workspace"
+        ) from error
+    from delayed_vlm_ros import cli_report  # noqa: PLC0415
+
+    console = Console(stderr=as_json)
+    options = DemoOptions(questions=tuple(question or QUESTIONS), video=video, model=model, frames=frames)
+    with _progress(console) as progress:
+        filling = progress.add_task("memory", total=frames, visible=False)
+
+        def show_filling(statistics: Any) -> None:
+            kept = min(frames, statistics.unique_frames)
+            progress.update(filling, visible=True, completed=kept, description=cli_report.filling(statistics))
+
+        listener = DemoListener(
+            step=lambda text: progress.console.print(f"[bold]{text}[/]"),
+            filling=show_filling,
+            answered=lambda asked, response: cli_report.show_response(progress.console, asked, response),
+        )
+        run = run_demo(options, listener)
+    if as_json:
+        _print_json(cli_report.demo_json(run))
+    else:
+        cli_report.show_diagnostics(console, run.diagnostics)
+        console.print("nodes ended: " + ", ".join(f"{node} {code}" for node, code in sorted(run.exit_codes.items())))
+    if any(run.exit_codes.values()):
+        raise DelayedVlmError(f"a node did not end in order: exit codes {run.exit_codes}")
+
+
+@app.command()
+def basic(
+    video: _Video,
+    model: _Model = "auto",
+    device: _Device = "auto",
+    question: _Question = None,
+    sample_fps: _SampleFps = None,
+    star: _Star = 20,
+    stream: _Stream = 20,
+    max_new_tokens: _Tokens = 128,
+    as_json: _Json = False,
+) -> None:
+    """Four stages on a video: stream in, ask, ask again from cache, add ten frames and ask."""
+    from delayed_vlm_ros import cli_report  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.video import sampling_rate  # noqa: PLC0415
+    from delayed_vlm_ros.video_source import open_video  # noqa: PLC0415
+
+    console = Console(stderr=as_json)
+    questions = [*(question or []), *QUESTIONS[len(question or []) :]]
+    with open_video(video) as source:
+        from delayed_vlm_ros.evaluation.basic import LATER_FRAMES, basic_course  # noqa: PLC0415  after the video's check
+
+        rate = sample_fps or sampling_rate(source, 2 * LATER_FRAMES)
+        engine = _engine(console, model, device, star, stream)
+        stages = []
+        with _progress(console) as progress:
+            total = source.duration_sec and int(source.duration_sec * rate)
+            frames = progress.track(source.frames(rate=rate), total=total, description="streaming in")
+            for number, stage in enumerate(basic_course(engine, frames, questions, max_new_tokens), start=1):
+                stages.append(stage)
+                cli_report.show_stage(progress.console, number, stage)
+    statistics = engine.frame_manager.get_statistics()
+    if as_json:
+        asks = [stage.ask.as_json() for stage in stages if stage.ask is not None]
+        _print_json({"stages": [stage.as_json() for stage in stages], "asks": asks, "statistics": statistics})
+    else:
+        cli_report.show_statistics(console, statistics)
+
+
+@app.command()
+def compare(
+    video: _Video,
+    model: _Model = "auto",
+    device: _Device = "auto",
+    question: _Question = None,
+    sample_fps: _SampleFps = None,
+    star: _Star = 20,
+    stream: _Stream = 20,
+    max_new_tokens: _Tokens = 128,
+    as_json: _Json = False,
+) -> None:
+    """Native video inference on all frames beside the delayed memory: answers, times, length ratio, similarity."""
+    from delayed_vlm_ros import cli_report  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.video import sampling_rate  # noqa: PLC0415
+    from delayed_vlm_ros.video_source import open_video  # noqa: PLC0415
+
+    console = Console(stderr=as_json)
+    with open_video(video) as source:
+        from delayed_vlm_ros.evaluation.compare import compare_answers, keep_everything, stream_in  # noqa: PLC0415
+        from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+
+        rate = sample_fps or sampling_rate(source, 2)
+        engine = _engine(console, model, device, star, stream)
+        everything = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
+        with _progress(console) as progress:
+            total = source.duration_sec and int(source.duration_sec * rate)
+            frames = progress.track(source.frames(rate=rate), total=total, description="streaming in")
+            stream_in(engine, everything, frames)
+    statistics = engine.frame_manager.get_statistics()
+    comparisons = []
+    for comparison in compare_answers(engine, everything, question or QUESTIONS, max_new_tokens):
+        comparisons.append(comparison)
+        cli_report.show_comparison(console, comparison)
+    if as_json:
+        _print_json({"comparisons": [one.as_json() for one in comparisons], "statistics": statistics})
+    else:
+        cli_report.show_statistics(console, statistics)
+
+
+def _engine(console: Console, model: str, device: str, star: int, stream: int) -> Any:
+    from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
+
+    checkpoint = resolve_checkpoint(model, device=device)
+    with console.status(f"loading the model {checkpoint.name}"):
+        loaded = load_model(checkpoint, device=device)
+    console.print(f"model {checkpoint.name} on {loaded.device}", highlight=False)
+    return DelayedBatchInferenceEngine(
+        loaded.model,
+        loaded.processor,
+        star_memory_size=star,
+        stream_window_size=stream,
+        degraded=checkpoint.degraded,
+    )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one sentence and exit code 1."""
+    try:
+        app()
+    except DelayedVlmError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)

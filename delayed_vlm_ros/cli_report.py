@@ -1,0 +1,141 @@
+"""How the command line shows things to people, and the JSON it gives to scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.evaluation.basic import AskRecord, Stage
+    from delayed_vlm_ros.evaluation.compare import Comparison
+
+_LEVELS = {0: "[green]OK[/]", 1: "[yellow]WARN[/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
+
+
+def filling(statistics: Any) -> str:
+    """One line on a memory that fills, from its ``MemoryStats``."""
+    rate = f"{statistics.input_rate_hz:.0f} Hz in"
+    return f"memory: Stream {statistics.stream_memory_size}, Star {statistics.star_memory_size}, {rate}; model {statistics.model_state}"
+
+
+def show_response(console: Console, question: str, response: Any) -> None:
+    """A question and its ``AskScene`` response: Q and A on a line each, the metrics below."""
+    metrics = message_fields(response.metrics)
+    _show_ask(console, question, response.answer if response.success else response.error_msg, metrics)
+
+
+def show_stage(console: Console, number: int, stage: Stage) -> None:
+    """One stage of ``delayed-vlm basic``."""
+    added = f", {stage.frames_added} frames added" if stage.frames_added else ""
+    console.print(f"[bold]stage {number}: {stage.name}[/] ({stage.seconds:.2f} s{added})", highlight=False)
+    if stage.ask is not None:
+        _show_record(console, stage.ask)
+
+
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """One question of ``delayed-vlm compare``."""
+    _print_line(console, "Q", comparison.question)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "answer", "seconds"):
+        table.add_column(heading, overflow="fold")
+    table.add_row("native, all frames", escape(one_line(comparison.native)), f"{comparison.native_seconds:.3f}")
+    table.add_row("delayed, kept frames", escape(one_line(comparison.delayed)), f"{comparison.delayed_seconds:.3f}")
+    table.add_row("native, library's positions", escape(one_line(comparison.native_stock)), "")
+    console.print(table)
+    same = ", identical" if comparison.native == comparison.delayed else ""
+    console.print(
+        f"   length ratio {comparison.length_ratio:.2f}, similarity {comparison.similarity:.2f}{same}", highlight=False
+    )
+    for note in comparison.metrics.degraded:
+        console.print(f"   [yellow]degraded:[/] {escape(note)}", highlight=False)
+
+
+def show_statistics(console: Console, statistics: Mapping[str, Any]) -> None:
+    """The memory's statistics on one line."""
+    words = [f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}" for name, value in statistics.items()]
+    console.print("memory: " + ", ".join(words), highlight=False, soft_wrap=True)
+
+
+def show_diagnostics(console: Console, diagnostics: Sequence[Any]) -> None:
+    """The statuses of ``/diagnostics``, once."""
+    table = Table(title="/diagnostics", title_justify="left", show_lines=True)
+    for heading in ("name", "level", "message", "values"):
+        table.add_column(heading, overflow="fold")
+    for status in diagnostics:
+        values = "\n".join(f"{pair.key}: {pair.value}" for pair in status.values)
+        table.add_row(escape(status.name), _LEVELS[_level(status)], escape(status.message), escape(values))
+    console.print(table)
+
+
+def demo_json(run: Any) -> dict[str, Any]:
+    """A ``DemoRun`` for scripts."""
+    return {
+        "asks": [
+            {"question": asked, "answer": response.answer, "metrics": message_fields(response.metrics)}
+            for asked, response in run.responses
+        ],
+        "statistics": message_fields(run.statistics) if run.statistics is not None else {},
+        "diagnostics": [
+            {
+                "name": status.name,
+                "level": _level(status),
+                "message": status.message,
+                "values": {pair.key: pair.value for pair in status.values},
+            }
+            for status in run.diagnostics
+        ],
+        "exit_codes": run.exit_codes,
+    }
+
+
+def message_fields(message: Any) -> dict[str, Any]:
+    """The plain fields of a ROS message; nested messages are left out."""
+    fields = {name: getattr(message, name) for name in message.get_fields_and_field_types()}
+    return {name: _plain(value) for name, value in fields.items() if not hasattr(value, "get_fields_and_field_types")}
+
+
+def one_line(text: str) -> str:
+    """Text on one line, for a terminal."""
+    return " ".join(text.split())
+
+
+def _show_record(console: Console, record: AskRecord) -> None:
+    _show_ask(console, record.question, record.answer, dict(record.metrics))
+
+
+def _show_ask(console: Console, question: str, answer: str, metrics: Mapping[str, Any]) -> None:
+    _print_line(console, "Q", question)
+    _print_line(console, "A", answer)
+    encoding = metrics.get("encoding_latency", 0.0)
+    encoded = f" in {encoding:.3f} s" if encoding else ""
+    lines = (
+        f"first token {metrics['time_to_first_token']:.3f} s, whole answer {metrics['total_latency']:.3f} s, "
+        f"{metrics['answer_tokens']} tokens",
+        f"{metrics['frames_encoded']} frames encoded{encoded}, {metrics['frames_reused']} re-used; "
+        f"{metrics['visual_tokens']} visual tokens, KV cache {metrics['kv_cache_length']} "
+        f"({metrics['kv_tokens_reused']} re-used); exact: {str(metrics['exact']).lower()}",
+    )
+    for line in lines:
+        console.print(f"   {line}", highlight=False, soft_wrap=True)
+    for note in metrics["degraded"]:
+        console.print(f"   [yellow]degraded:[/] {escape(note)}", highlight=False, soft_wrap=True)
+
+
+def _print_line(console: Console, letter: str, text: str) -> None:
+    console.print(f"[bold]{letter}:[/] {escape(one_line(text))}", highlight=False, soft_wrap=True)
+
+
+def _level(status: Any) -> int:
+    """rclpy gives a ``byte`` field as ``bytes``."""
+    level = status.level
+    return level[0] if isinstance(level, bytes) else int(level)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | bool | int | float):
+        return value
+    return [_plain(item) for item in value]

@@ -1,0 +1,113 @@
+"""A client of a running ``scene_memory`` node: its service, its statistics, its diagnostics.
+
+For programs that do nothing else meanwhile: every call spins the client's own node until it has what it wants.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from delayed_vlm_ros.errors import AskTimeoutError
+from delayed_vlm_ros.msg import MemoryStats
+from delayed_vlm_ros.srv import AskScene
+
+_SPIN_PERIOD_SEC = 0.05
+_GRACE_SEC = 5.0  # beyond the ask's own deadline, for the way there and back
+
+
+class SceneMemoryClient:
+    """Talks to one ``scene_memory`` node; made by ``scene_memory_client``."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
+        self._executor = executor
+        self._asking = node.create_client(AskScene, "ask_scene")
+        self._subscriptions = [
+            node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
+            node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
+        ]
+        self.statistics: MemoryStats | None = None
+        self.diagnostics: dict[str, DiagnosticStatus] = {}
+
+    def wait_until(self, condition: Callable[[], bool], timeout_sec: float) -> bool:
+        """Receive messages until a condition holds.
+
+        Args:
+            condition: Looked at after every message, and every 50 ms.
+            timeout_sec: How long at most.
+
+        Returns:
+            Whether it holds.
+        """
+        deadline = time.monotonic() + timeout_sec
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            self._executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
+        return True
+
+    def service_is_ready(self) -> bool:
+        """Whether the node's service is there."""
+        return bool(self._asking.service_is_ready())
+
+    def ask(self, question: str, *, timeout_sec: float, max_new_tokens: int = 0) -> Any:
+        """Ask through the service.
+
+        Args:
+            question: Plain text.
+            timeout_sec: Deadline of the ask.
+            max_new_tokens: Length limit of the answer; 0: the node's default.
+
+        Returns:
+            The ``AskScene`` response, an error's included.
+
+        Raises:
+            AskTimeoutError: No response came at all.
+        """
+        request = AskScene.Request(question=question, timeout_sec=timeout_sec, max_new_tokens=max_new_tokens)
+        pending = self._asking.call_async(request)
+        if not self.wait_until(pending.done, timeout_sec + _GRACE_SEC):
+            raise AskTimeoutError(
+                f"the service ask_scene gave no response within {timeout_sec + _GRACE_SEC:g} s: is the node alive?"
+            )
+        return pending.result()
+
+    def _on_statistics(self, message: MemoryStats) -> None:
+        self.statistics = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.diagnostics.update({status.name: status for status in message.status})
+
+
+@contextmanager
+def scene_memory_client(environment: dict[str, str]) -> Iterator[SceneMemoryClient]:
+    """A client in a ROS context of its own.
+
+    Args:
+        environment: Its ``ROS_DOMAIN_ID`` counts; the rest of ROS's variables must stand in ``os.environ`` already,
+            as the middleware reads them there.
+    """
+    context = Context()
+    rclpy.init(
+        context=context,
+        domain_id=int(environment.get("ROS_DOMAIN_ID", "0")),
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
+    node = Node("delayed_vlm_client", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield SceneMemoryClient(node, executor)
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)

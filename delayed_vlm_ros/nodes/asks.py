@@ -1,0 +1,190 @@
+"""Questions on their way to the worker: checks, deadline, counters. Service and action share it."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from builtin_interfaces.msg import Time
+
+from delayed_vlm_ros.errors import BadRequestError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+from delayed_vlm_ros.nodes.engines import Engines
+from delayed_vlm_ros.nodes.reports import AskReport
+from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    MAX_NEW_TOKENS_LIMIT,
+    MAX_TIMEOUT_SEC,
+    SceneMemoryParameters,
+)
+from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request
+from delayed_vlm_ros.vlm.worker import ModelWorker
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with what the node knows about it.
+
+    Attributes:
+        camera: The camera asked about.
+        result: What the engine said.
+        queue_latency: Seconds from the request's arrival until the worker took it.
+        newest_frame_age_sec: Age of the newest frame used when the worker took the ask, in seconds.
+    """
+
+    camera: CameraMemory
+    result: AskResult
+    queue_latency: float
+    newest_frame_age_sec: float
+
+
+def ask_request(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
+    """Read an ``AskScene`` request or goal; its zeros become the node's defaults.
+
+    Raises:
+        BadRequestError: One of its fields makes no sense.
+    """
+    if len(message.question) > parameters.max_question_characters:
+        raise BadRequestError(
+            f"the question has {len(message.question)} characters, more than {parameters.max_question_characters}: "
+            "shorten it, or raise the parameter ask.max_question_characters"
+        )
+    if message.max_new_tokens > MAX_NEW_TOKENS_LIMIT:
+        raise BadRequestError(f"max_new_tokens is {message.max_new_tokens}: give at most {MAX_NEW_TOKENS_LIMIT}")
+    request = AskRequest(
+        question=message.question,
+        since=_limit("since", message.since),
+        until=_limit("until", message.until),
+        last_sec=message.last_sec or None,
+        max_new_tokens=message.max_new_tokens or parameters.max_new_tokens,
+    )
+    check_request(request)
+    return request
+
+
+def ask_timeout(message: Any, parameters: SceneMemoryParameters) -> float:
+    """Deadline of an ``AskScene`` request or goal in seconds from now.
+
+    Raises:
+        BadRequestError: It is negative, not a number, or too long.
+    """
+    timeout = float(message.timeout_sec)
+    if not (math.isfinite(timeout) and 0 <= timeout <= MAX_TIMEOUT_SEC):
+        raise BadRequestError(
+            f"timeout_sec is {timeout}: give seconds from 0 (the node's default) to {MAX_TIMEOUT_SEC:g}"
+        )
+    return timeout or parameters.timeout_sec
+
+
+def _limit(name: str, stamp: Time) -> float | None:
+    nanoseconds = nanoseconds_of(stamp)
+    if nanoseconds < 0 or stamp.nanosec >= NANOSECONDS_PER_SECOND:
+        raise BadRequestError(
+            f"{name} is {stamp.sec} s and {stamp.nanosec} ns: give a time after 1970 with fewer than 10⁹ ns, or zero "
+            "for no limit"
+        )
+    return seconds_of(nanoseconds) if nanoseconds else None
+
+
+class AskDesk:
+    """Takes requests to the worker, waits for the answers, and counts. Safe to use from several threads.
+
+    Args:
+        worker: Owns the model.
+        cameras: By name; the first one is asked about when a request names none.
+        queue_size: Asks that may wait.
+        now_ns: The node's clock, in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        worker: ModelWorker[Engines],
+        cameras: Mapping[str, CameraMemory],
+        queue_size: int,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._worker = worker
+        self._cameras = cameras
+        self._queue_size = queue_size
+        self._now_ns = now_ns
+        self._counting = threading.Lock()
+        self._served = self._failed = 0
+        self._last_error = ""
+        self._last_total_latency = self._last_time_to_first_token = 0.0
+
+    def ask(self, message: Any, parameters: SceneMemoryParameters) -> Answer:
+        """Answer an ``AskScene`` request or goal; blocks until the answer is there or the deadline has passed.
+
+        Raises:
+            DelayedVlmError: Why there is no answer.
+        """
+        try:
+            answer = self._ask(message, parameters)
+        except Exception as error:
+            with self._counting:
+                self._failed += 1
+                self._last_error = f"{type(error).__name__}: {error}"
+            raise
+        with self._counting:
+            self._served += 1
+            self._last_total_latency = answer.result.metrics.total_latency
+            self._last_time_to_first_token = answer.result.metrics.time_to_first_token
+        return answer
+
+    def _ask(self, message: Any, parameters: SceneMemoryParameters) -> Answer:
+        arrived = time.monotonic()
+        camera = self._camera(message.camera)
+        request = ask_request(message, parameters)
+        timeout_sec = ask_timeout(message, parameters)
+        if camera.frame_manager.newest_stamp is None:
+            raise NoFramesError(_nothing_seen(camera))
+
+        def answer(engines: Engines, control: AskControl) -> Answer:
+            queue_latency = time.monotonic() - arrived
+            started_ns = self._now_ns()
+            result = engines.by_camera[camera.name].answer(request, control)
+            newest = camera.header_of(result.frames_used[-1].stamps[1])
+            return Answer(camera, result, queue_latency, age_sec(newest.stamp_ns, started_ns))
+
+        return self._worker.run(answer, timeout_sec)
+
+    def _camera(self, name: str) -> CameraMemory:
+        if not name:
+            return next(iter(self._cameras.values()))
+        if name not in self._cameras:
+            raise UnknownCameraError(
+                f"there is no camera '{name}': the cameras are {', '.join(self._cameras)}; leave it empty for the first"
+            )
+        return self._cameras[name]
+
+    def report(self) -> AskReport:
+        """How the asks go."""
+        with self._counting:
+            return AskReport(
+                served=self._served,
+                failed=self._failed,
+                running=self._worker.running,
+                waiting=self._worker.waiting,
+                queue_size=self._queue_size,
+                last_error=self._last_error,
+                last_total_latency=self._last_total_latency,
+                last_time_to_first_token=self._last_time_to_first_token,
+            )
+
+
+def age_sec(stamp_ns: int, now_ns: int) -> float:
+    """Seconds from a stamp to now; 0.0 for a stamp ahead of the clock."""
+    return max(0.0, (now_ns - stamp_ns) / NANOSECONDS_PER_SECOND)
+
+
+def _nothing_seen(camera: CameraMemory) -> str:
+    dropped = f" The last picture was dropped: {camera.last_drop_reason}." if camera.last_drop_reason else ""
+    return (
+        f"no frames: camera {camera.name} has nothing in its memory.{dropped} Check that pictures arrive on "
+        f"{camera.topic}, then ask again"
+    )

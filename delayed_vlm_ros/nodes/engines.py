@@ -1,0 +1,76 @@
+"""The model with one engine per camera, as it lives in the worker's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
+from delayed_vlm_ros.vlm.checkpoint import Checkpoint
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.request import AskRequest, AskResult
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.vlm.engine import CachedBytes
+
+
+class Engine(Protocol):
+    """What the node needs of an engine."""
+
+    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+        """Answer about the camera's kept frames."""
+
+    def cached_bytes(self) -> CachedBytes:
+        """Bytes kept between asks."""
+
+    def forget_encoded(self) -> None:
+        """Drop what is kept of earlier asks."""
+
+    def release(self) -> None:
+        """Give the device's memory back."""
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The loaded model.
+
+    Attributes:
+        device: Where it runs.
+        by_camera: The engine of each camera; they share the model.
+    """
+
+    device: str
+    by_camera: Mapping[str, Engine]
+
+    def release(self) -> None:
+        """Give the device's memory back."""
+        for engine in self.by_camera.values():
+            engine.release()
+
+
+def load_engines(
+    checkpoint: Checkpoint, parameters: SceneMemoryParameters, memories: Mapping[str, SmartFrameManager]
+) -> Engines:
+    """Load the model and make an engine for each camera's memory. Takes seconds to minutes.
+
+    Raises:
+        DelayedVlmError: It cannot be loaded; the text says why.
+    """
+    # Importing torch and transformers takes seconds: it belongs to loading.
+    from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
+
+    loaded = load_model(checkpoint, device=parameters.device, dtype=parameters.dtype, attention=parameters.attention)
+    engines = {
+        camera: DelayedBatchInferenceEngine(
+            loaded.model,
+            loaded.processor,
+            max_pixels=parameters.max_pixels,
+            frame_manager=memory,
+            degraded=checkpoint.degraded,
+        )
+        for camera, memory in memories.items()
+    }
+    return Engines(loaded.device, engines)

@@ -1,0 +1,175 @@
+"""From this package's objects to its ROS messages, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from builtin_interfaces.msg import Time
+
+from delayed_vlm_ros import errors, msg
+from delayed_vlm_ros.memory import KeptPair
+from delayed_vlm_ros.nodes.asks import Answer
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
+from delayed_vlm_ros.nodes.stamps import time_message
+from delayed_vlm_ros.srv import AskScene
+from delayed_vlm_ros.vlm.metrics import AskMetrics
+
+_CODES = AskScene.Response
+
+ERROR_CODES: dict[type[Exception], int] = {
+    errors.DelayedVlmError: _CODES.INTERNAL,
+    errors.ConfigurationError: _CODES.INTERNAL,
+    errors.PictureError: _CODES.INTERNAL,
+    errors.StampOrderError: _CODES.INTERNAL,
+    errors.VideoSourceError: _CODES.INTERNAL,
+    errors.ModelError: _CODES.MODEL_NOT_READY,
+    errors.ModelNotFoundError: _CODES.MODEL_NOT_READY,
+    errors.UnsupportedModelError: _CODES.MODEL_NOT_READY,
+    errors.ModelNotReadyError: _CODES.MODEL_NOT_READY,
+    errors.AskError: _CODES.INTERNAL,
+    errors.BadRequestError: _CODES.BAD_REQUEST,
+    errors.UnknownCameraError: _CODES.UNKNOWN_CAMERA,
+    errors.NoFramesError: _CODES.NO_FRAMES,
+    errors.BusyError: _CODES.BUSY,
+    errors.AskTimeoutError: _CODES.TIMEOUT,
+    errors.AskCancelledError: _CODES.CANCELLED,
+    errors.DeviceMemoryError: _CODES.OUT_OF_MEMORY,
+}
+"""The code of each error that this package raises; a test fails when one is missing."""
+
+
+def error_code(error: Exception) -> int:
+    """The service's code for an error; INTERNAL for any that this package does not raise on purpose."""
+    return ERROR_CODES.get(type(error), _CODES.INTERNAL)
+
+
+def error_text(error: Exception) -> str:
+    """What the asker gets to read."""
+    if isinstance(error, errors.DelayedVlmError):
+        return str(error)
+    return f"internal error, {type(error).__name__}: {error}. The node's log has the traceback; ask again, or report it"
+
+
+def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
+    """One kept pair."""
+    first, last = (camera.header_of(stamp) for stamp in kept.stamps)
+    frame = msg.KeyFrame(
+        end_stamp=time_message(last.stamp_ns),
+        id=kept.id,
+        camera=camera.name,
+        importance=float(kept.importance),
+        reason=kept.reason,
+        in_star=kept.in_star,
+        in_stream=kept.in_stream,
+    )
+    frame.header.stamp = time_message(first.stamp_ns)
+    frame.header.frame_id = first.frame_id
+    return frame
+
+
+def ask_metrics(metrics: AskMetrics, queue_latency: float, degraded: Sequence[str]) -> msg.AskMetrics:
+    """What an ask cost.
+
+    Args:
+        metrics: As the engine measured it.
+        queue_latency: Seconds from the request's arrival until the worker took it.
+        degraded: What the node knows besides the engine.
+    """
+    return msg.AskMetrics(
+        total_latency=float(metrics.total_latency),
+        queue_latency=float(queue_latency),
+        encoding_latency=float(metrics.encoding_latency or 0.0),
+        generation_latency=float(metrics.generation_latency),
+        time_to_first_token=float(metrics.time_to_first_token),
+        frames_encoded=metrics.frames_encoded,
+        frames_reused=metrics.frames_reused,
+        visual_tokens=metrics.visual_tokens,
+        kv_cache_length=metrics.kv_cache_length,
+        kv_tokens_reused=metrics.kv_tokens_reused,
+        answer_tokens=metrics.answer_tokens,
+        video_grid_thw=[int(size) for size in metrics.video_grid_thw],
+        exact=bool(metrics.exact),
+        degraded=[*metrics.degraded, *degraded],
+    )
+
+
+def fill_answer(response: Any, answer: Answer) -> None:
+    """Fill an ``AskScene`` response, or an action result (it has the same fields), with an answer."""
+    response.success = True
+    response.error_code = _CODES.NONE
+    response.answer = answer.result.answer
+    response.frames_used = [key_frame(kept, answer.camera) for kept in answer.result.frames_used]
+    response.snapshot_stamp = response.frames_used[-1].end_stamp
+    response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
+    response.metrics = ask_metrics(answer.result.metrics, answer.queue_latency, answer.camera.degraded)
+
+
+def fill_error(response: Any, error: Exception) -> None:
+    """Fill an ``AskScene`` response, or an action result, with what went wrong."""
+    response.success = False
+    response.error_code = error_code(error)
+    response.error_msg = error_text(error)
+
+
+def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
+    """A question with its response, for ``~/answers``."""
+    published = msg.SceneAnswer(
+        camera=response.frames_used[0].camera if response.frames_used else request.camera,
+        question=request.question,
+        success=response.success,
+        error_code=response.error_code,
+        error_msg=response.error_msg,
+        answer=response.answer,
+        frame_ids=[frame.id for frame in response.frames_used],
+        metrics=response.metrics,
+    )
+    published.header.stamp = response.snapshot_stamp
+    if response.frames_used:
+        published.header.frame_id = response.frames_used[-1].header.frame_id
+    return published
+
+
+def memory_stats(
+    camera: CameraReport, memory: MemoryReport, model: ModelReport, asks: AskReport, stamp: Time
+) -> msg.MemoryStats:
+    """The statistics message of one camera, published at ``stamp``."""
+    kept = memory.statistics
+    stats = msg.MemoryStats(
+        camera=camera.name,
+        total_frames_added=kept.total_frames_added,
+        star_memory_size=kept.star_memory_size,
+        stream_memory_size=kept.stream_memory_size,
+        unique_frames=kept.unique_frames,
+        overlap=kept.overlap,
+        compression_ratio=float(kept.compression_ratio),
+        pixel_bytes=kept.pixel_bytes,
+        feature_bytes=memory.feature_bytes,
+        kv_bytes=memory.kv_bytes,
+        oldest_frame_age_sec=_age(memory.oldest_age_sec),
+        newest_frame_age_sec=_age(memory.newest_age_sec),
+        input_rate_hz=float(camera.input_rate_hz),
+        sampled_rate_hz=float(camera.sampled_rate_hz),
+        images_received=camera.images_received,
+        images_sampled=camera.images_sampled,
+        images_dropped=camera.images_dropped,
+        last_drop_reason=camera.last_drop_reason,
+        asks_served=asks.served,
+        asks_failed=asks.failed,
+        asks_running=int(asks.running),
+        asks_waiting=asks.waiting,
+        last_total_latency=float(asks.last_total_latency),
+        last_time_to_first_token=float(asks.last_time_to_first_token),
+        model=model.name,
+        model_state=model.state,
+        device=model.device,
+        degraded=[*model.degraded, *camera.degraded],
+    )
+    stats.header.stamp = stamp
+    stats.header.frame_id = camera.frame_id
+    return stats
+
+
+def _age(seconds: float | None) -> float:
+    return -1.0 if seconds is None else float(seconds)

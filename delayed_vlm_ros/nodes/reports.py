@@ -1,0 +1,154 @@
+"""What is known of the node's parts at one moment; diagnostics and statistics are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from delayed_vlm_ros.memory import MemoryStatistics
+
+
+@dataclass(frozen=True)
+class LifecycleReport:
+    """Where the node stands.
+
+    Attributes:
+        state: Name of its lifecycle state.
+        fault: Why the last transition failed; empty when it did not.
+    """
+
+    state: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class CameraReport:
+    """What arrives from one camera. Counts are since configure.
+
+    Attributes:
+        name: The camera's name.
+        topic: Where its pictures come from, resolved.
+        frame_id: Its frame, as its newest sampled picture says.
+        receiving: Whether pictures are taken now (the node is active).
+        images_received: Pictures that arrived.
+        images_sampled: Of these, remembered.
+        images_dropped: Of these, due to be remembered but unusable.
+        last_drop_reason: Why the last one was dropped.
+        input_rate_hz: Pictures arriving, per second.
+        sampled_rate_hz: Pictures remembered, per second.
+        silent_sec: Seconds since the last picture arrived; None before the first.
+        converter: Library that converts its pictures.
+        degraded: Standing ways in which it is less than it should be.
+    """
+
+    name: str
+    topic: str
+    frame_id: str
+    receiving: bool
+    images_received: int
+    images_sampled: int
+    images_dropped: int
+    last_drop_reason: str
+    input_rate_hz: float
+    sampled_rate_hz: float
+    silent_sec: float | None
+    converter: str
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What is kept of one camera.
+
+    Attributes:
+        camera: The camera's name.
+        statistics: Counts of kept frames.
+        feature_bytes: Vision features kept between asks.
+        kv_bytes: KV cache kept between asks.
+        oldest_age_sec: Age of the oldest kept frame by its stamp, in seconds; None when nothing is kept.
+        newest_age_sec: Age of the newest one.
+    """
+
+    camera: str
+    statistics: MemoryStatistics
+    feature_bytes: int
+    kv_bytes: int
+    oldest_age_sec: float | None
+    newest_age_sec: float | None
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """Where the model stands.
+
+    Attributes:
+        name: Its checkpoint.
+        state: unloaded, loading, ready or failed.
+        device: Where it runs; empty until it is loaded.
+        error: Why it failed; empty when it did not.
+        degraded: Standing ways in which its answers are less than they should be.
+    """
+
+    name: str
+    state: str
+    device: str
+    error: str
+    degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AskReport:
+    """How the asks go. Counts are since configure.
+
+    Attributes:
+        served: Asks answered.
+        failed: Asks that ended with an error.
+        running: Whether one is being answered.
+        waiting: Asks in the queue.
+        queue_size: Asks that may wait.
+        last_error: Error of the last failed ask.
+        last_total_latency: Seconds the last answered ask took; 0.0 before the first.
+        last_time_to_first_token: Its seconds to the first token.
+    """
+
+    served: int
+    failed: int
+    running: bool
+    waiting: int
+    queue_size: int
+    last_error: str
+    last_total_latency: float
+    last_time_to_first_token: float
+
+
+NO_ASKS = AskReport(
+    served=0,
+    failed=0,
+    running=False,
+    waiting=0,
+    queue_size=0,
+    last_error="",
+    last_total_latency=0.0,
+    last_time_to_first_token=0.0,
+)
+"""Of a node that is not configured."""
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """All of it. Unless the node is configured there are no cameras and memories.
+
+    Attributes:
+        lifecycle: Where the node stands.
+        cameras: One report per camera.
+        memories: One per camera, in the same order.
+        model: Where the model stands.
+        asks: How the asks go.
+        stale_after_sec: A camera silent for longer is stale.
+    """
+
+    lifecycle: LifecycleReport
+    cameras: tuple[CameraReport, ...]
+    memories: tuple[MemoryReport, ...]
+    model: ModelReport
+    asks: AskReport
+    stale_after_sec: float

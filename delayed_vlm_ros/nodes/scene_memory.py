@@ -1,0 +1,259 @@
+"""scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
+
+Callback groups: pictures have their own, asks have their own (each waits in a thread for the worker), reports have
+their own, and the default one keeps the lifecycle and parameter services. None waits for another.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from std_srvs.srv import Trigger
+
+from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
+from delayed_vlm_ros.msg import SceneAnswer
+from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
+from delayed_vlm_ros.nodes.parameters import declare, read, specifications
+from delayed_vlm_ros.nodes.process import run_node
+from delayed_vlm_ros.nodes.reporter import Reporter
+from delayed_vlm_ros.nodes.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
+from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    MAX_QUEUE_SIZE,
+    SceneMemoryParameters,
+    check_change,
+    check_together,
+)
+from delayed_vlm_ros.nodes.session import Session, Surroundings, open_session
+from delayed_vlm_ros.srv import AskScene
+
+# Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
+# pictures, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
+THREADS = MAX_QUEUE_SIZE + 1 + 7
+
+_AUTOSTART_DELAY_SEC = 0.05
+_CLEANUP_TIMEOUT_SEC = 2.0
+_STOP_TIMEOUT_SEC = 0.5
+
+_SUCCESS = TransitionCallbackReturn.SUCCESS
+_FAILURE = TransitionCallbackReturn.FAILURE
+_ERROR = TransitionCallbackReturn.ERROR
+
+
+class SceneMemory(LifecycleNode):
+    """The node. What it does lives in its ``Session``, which it has from configure to cleanup."""
+
+    def __init__(self) -> None:
+        super().__init__("scene_memory")
+        declare(self, SceneMemoryParameters)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._state = "unconfigured"
+        self._fault: Exception | None = None
+        self._session: Session | None = None
+        self._opening = threading.Lock()  # between configure and the end of the process
+        self._ended = False
+        self._subscriptions_of_cameras: list[Subscription] = []
+        self._image_group = MutuallyExclusiveCallbackGroup()
+        self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
+        self._ask_service = self.create_service(
+            AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
+        )
+        self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
+        self._reporter = Reporter(self, self._report)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        if self.get_parameter("autostart").value:
+            self._autostart_timer = self.create_timer(_AUTOSTART_DELAY_SEC, self._autostart, clock=self._steady)
+
+    # Lifecycle ------------------------------------------------------------------------------------------------------
+
+    def _autostart(self) -> None:
+        # In the default callback group like the lifecycle services: transitions never overlap.
+        self._autostart_timer.cancel()
+        if self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
+            self.trigger_activate()
+
+    def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters, make the memory, start loading the model."""
+        return self._transition("configure", self._configure, "inactive")
+
+    def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Take pictures and answer questions."""
+        return self._transition("activate", self._subscribe, "active")
+
+    def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Take no more pictures; what is kept stays, and so does the model."""
+        return self._transition("deactivate", self._unsubscribe, "inactive")
+
+    def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget everything and free the device."""
+        return self._transition("clean up", self._release, "unconfigured")
+
+    def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget everything and free the device, for good."""
+        return self._transition("shut down", self._release, "finalized")
+
+    def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
+        """After a defect in a transition: back to unconfigured, keeping the reason for the diagnostics."""
+        fault = self._fault
+        result = self._transition("recover", self._release, "unconfigured")
+        self._fault = fault
+        return result
+
+    def _transition(self, name: str, step: Callable[[], None], state: str) -> TransitionCallbackReturn:
+        """Take a step of the lifecycle; never raises. A wrong setting is a failure, a defect an error."""
+        try:
+            step()
+        except DelayedVlmError as error:
+            self._fault = error
+            self.get_logger().error(f"cannot {name}: {error}")
+            return _FAILURE
+        except Exception as error:  # noqa: BLE001  rclpy would swallow it without a word
+            self._fault = error
+            self.get_logger().error(f"cannot {name}: {traceback.format_exc()}")
+            return _ERROR
+        self._fault = None
+        self._state = state
+        self.get_logger().info(f"{name}: done, the node is {state}")
+        return _SUCCESS
+
+    def _configure(self) -> None:
+        parameters = read(self, SceneMemoryParameters)
+        check_together(parameters)
+        clock = self.get_clock()
+        surroundings = Surroundings(
+            image_topic=self.resolve_topic_name("image"),
+            now_ns=lambda: clock.now().nanoseconds,
+            logger=self.get_logger(),
+        )
+        with self._opening:
+            if not self._ended:
+                self._session = open_session(parameters, surroundings)
+
+    def _subscribe(self) -> None:
+        cameras = self._session.cameras.values() if self._session else ()
+        try:
+            for camera in cameras:
+                self._subscriptions_of_cameras.append(
+                    self.create_subscription(
+                        camera.message_type,
+                        camera.topic,
+                        camera.receive,
+                        QoSProfile(reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST, depth=5),
+                        callback_group=self._image_group,
+                        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                        raw=True,
+                    )
+                )
+        except Exception as error:
+            self._unsubscribe()
+            raise ConfigurationError(
+                f"cannot subscribe to the pictures ({error}): check the qos_overrides parameters"
+            ) from error
+        for camera in cameras:
+            self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
+
+    def _unsubscribe(self) -> None:
+        while self._subscriptions_of_cameras:
+            self.destroy_subscription(self._subscriptions_of_cameras.pop())
+
+    def _release(self) -> None:
+        self._unsubscribe()
+        session, self._session = self._session, None
+        if session is not None and not session.close(_CLEANUP_TIMEOUT_SEC):
+            self.get_logger().warning("the model is still busy: its memory is freed as soon as it returns")
+
+    def stop(self) -> None:
+        """Release all that wait; called once, before the process ends."""
+        with self._opening:
+            self._ended = True
+            session = self._session
+        if session is not None:
+            session.close(_STOP_TIMEOUT_SEC)
+
+    # Services -------------------------------------------------------------------------------------------------------
+
+    def _on_ask(self, request: AskScene.Request, response: AskScene.Response) -> AskScene.Response:
+        try:
+            fill_answer(response, self._active_session().desk.ask(request, read(self, SceneMemoryParameters)))
+        except DelayedVlmError as error:
+            fill_error(response, error)
+            self.get_logger().info(f"ask failed: {error}")
+        except Exception as error:  # noqa: BLE001  a defect must not take the node down; the asker hears of it
+            response = AskScene.Response()
+            fill_error(response, error)
+            self.get_logger().error(f"ask failed: {traceback.format_exc()}")
+        if not self._ended:
+            self._answers.publish(scene_answer(request, response))
+        return response
+
+    def _active_session(self) -> Session:
+        session = self._session
+        if session is not None and self._state == "active":
+            return session
+        reason = f" because of a fault ({self._fault})" if self._fault else ""
+        transitions = {"unconfigured": "configure and activate", "inactive": "activate"}.get(self._state)
+        remedy = f"bring it up with the lifecycle transitions {transitions}" if transitions else "start it again"
+        raise ModelNotReadyError(f"the node is not active but {self._state}{reason}: {remedy}, then ask again")
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        session = self._session
+        if session is None:
+            response.message = f"nothing to forget: the node is {self._state}"
+            return response
+        session.reset()
+        response.success = True
+        response.message = f"the memory of {', '.join(session.cameras)} is empty"
+        self.get_logger().info(response.message)
+        return response
+
+    # Parameters and reports -----------------------------------------------------------------------------------------
+
+    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        names = [spec.name for spec in specifications(SceneMemoryParameters).values()]
+        present = {name: self.get_parameter(name).value for name in names}
+        try:
+            check_change(
+                present, {change.name: change.value for change in changes}, configured=self._state != "unconfigured"
+            )
+        except ConfigurationError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _report(self) -> NodeReport:
+        session = self._session
+        fault = str(self._fault) if self._fault else ""
+        lifecycle = LifecycleReport(self._state, fault)
+        stale_after_sec = float(self.get_parameter("diagnostics.stale_after_sec").value)
+        if session is None:
+            name = str(self.get_parameter("model.name").value)
+            failed = isinstance(self._fault, ModelError)
+            model = ModelReport(name, "failed" if failed else "unloaded", "", fault if failed else "", ())
+            return NodeReport(lifecycle, (), (), model, NO_ASKS, stale_after_sec)
+        receiving = self._state == "active"
+        return NodeReport(
+            lifecycle=lifecycle,
+            cameras=tuple(camera.report(receiving=receiving) for camera in session.cameras.values()),
+            memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
+            model=session.model_report(),
+            asks=session.desk.report(),
+            stale_after_sec=stale_after_sec,
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until it is stopped; gives the process's exit code."""
+    return run_node(SceneMemory, threads=THREADS, arguments=arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

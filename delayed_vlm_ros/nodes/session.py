@@ -1,0 +1,149 @@
+"""What a configured node has: cameras with their memories, the worker with the model, and the desk for asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.nodes import engines
+from delayed_vlm_ros.nodes.asks import AskDesk, age_sec
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
+from delayed_vlm_ros.nodes.scene_memory_parameters import COMPRESSED, SceneMemoryParameters
+from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
+from delayed_vlm_ros.vlm.worker import ModelWorker
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a session needs of the node it lives in.
+
+    Attributes:
+        image_topic: The resolved name of ``image``.
+        now_ns: The node's clock, in nanoseconds.
+        logger: The node's logger.
+    """
+
+    image_topic: str
+    now_ns: Callable[[], int]
+    logger: RcutilsLogger
+
+
+@dataclass(frozen=True)
+class Session:
+    """The parts of a configured node.
+
+    Attributes:
+        checkpoint: The model's checkpoint.
+        cameras: By name, in the order of the parameters.
+        worker: Owns the model.
+        desk: Takes asks.
+        now_ns: The node's clock, in nanoseconds.
+    """
+
+    checkpoint: Checkpoint
+    cameras: Mapping[str, CameraMemory]
+    worker: ModelWorker[engines.Engines]
+    desk: AskDesk
+    now_ns: Callable[[], int]
+
+    def close(self, timeout_sec: float) -> bool:
+        """Cancel the asks and end the worker, which frees the device.
+
+        Returns:
+            Whether it has ended; deep inside the model it cannot, and then ends and frees the device later.
+        """
+        return self.worker.stop(timeout_sec)
+
+    def reset(self) -> None:
+        """Forget every frame, and what is kept of earlier asks."""
+        for camera in self.cameras.values():
+            camera.reset()
+        loaded = self.worker.resource
+        if loaded is not None:
+            for engine in loaded.by_camera.values():
+                engine.forget_encoded()
+
+    def memory_report(self, camera: CameraMemory) -> MemoryReport:
+        """What is kept of a camera, now."""
+        loaded = self.worker.resource
+        cached = loaded.by_camera[camera.name].cached_bytes() if loaded else None
+        oldest, newest = camera.frame_manager.oldest_stamp, camera.frame_manager.newest_stamp
+        now_ns = self.now_ns()
+        return MemoryReport(
+            camera=camera.name,
+            statistics=camera.frame_manager.statistics(),
+            feature_bytes=cached.features if cached else 0,
+            kv_bytes=cached.kv if cached else 0,
+            oldest_age_sec=None if oldest is None else age_sec(camera.header_of(oldest).stamp_ns, now_ns),
+            newest_age_sec=None if newest is None else age_sec(camera.header_of(newest).stamp_ns, now_ns),
+        )
+
+    def model_report(self) -> ModelReport:
+        """Where the model stands, now."""
+        loaded = self.worker.resource
+        return ModelReport(
+            name=self.checkpoint.name,
+            state=self.worker.state.value,
+            device=loaded.device if loaded else "",
+            error=self.worker.error,
+            degraded=self.checkpoint.degraded,
+        )
+
+
+def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) -> Session:
+    """Check all that can be checked quickly, make the memories, and start loading the model in the worker.
+
+    Raises:
+        ConfigurationError: A parameter cannot work.
+        ModelNotFoundError: The checkpoint is not on this machine.
+        UnsupportedModelError: There is no adapter for it.
+    """
+    checkpoint = resolve_checkpoint(
+        parameters.model, allow_download=parameters.allow_download, device=parameters.device
+    )
+    geometry = checkpoint.geometry(parameters.max_pixels)
+    converter = make_converter()
+    if converter.notice:
+        surroundings.logger.info(converter.notice)
+    for notice in checkpoint.degraded:
+        surroundings.logger.warning(notice)
+    cameras = {parameters.camera: _camera(parameters.camera, parameters, geometry, converter, surroundings)}
+    memories = {name: camera.frame_manager for name, camera in cameras.items()}
+    worker: ModelWorker[engines.Engines] = ModelWorker(
+        lambda: engines.load_engines(checkpoint, parameters, memories),
+        parameters.queue_size,
+        unload=lambda loaded: loaded.release(),
+    )
+    desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
+    worker.start()
+    return Session(checkpoint, cameras, worker, desk, surroundings.now_ns)
+
+
+def _camera(
+    name: str,
+    parameters: SceneMemoryParameters,
+    geometry: FrameGeometry,
+    converter: PictureConverter,
+    surroundings: Surroundings,
+) -> CameraMemory:
+    manager = SmartFrameManager(parameters.star_size, parameters.stream_size, parameters.importance_threshold)
+    compressed = parameters.image_transport == COMPRESSED
+    return CameraMemory(
+        name,
+        # image_transport's rule, so that one remapping of image serves both.
+        f"{surroundings.image_topic}/compressed" if compressed else surroundings.image_topic,
+        CompressedImage if compressed else Image,
+        intake=FrameIntake(geometry, manager),
+        frame_manager=manager,
+        sampler=FrameSampler(parameters.sample_fps),
+        converter=converter,
+        now_ns=surroundings.now_ns,
+        logger=surroundings.logger,
+    )

@@ -20,7 +20,7 @@ format: setup    ## put the code into shape
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 bench: setup     ## timings of this machine; see benchmarks/README.md
-	@.venv/bin/python benchmarks/run.py
+	@.venv/bin/python benchmarks/ask.py
 
 clean:           ## remove everything that setup and builds made
 	rm -rf .venv build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

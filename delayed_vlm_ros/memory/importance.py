@@ -14,7 +14,7 @@ _HABIT_FRAMES = 16
 _NOVELTY_WEIGHT = 0.75
 # From here on a component is named as the reason.
 _NAMED_FROM = 0.4
-# A change in a moving scene is named only if it is larger than the usual one by this.
+# A change within a moving scene is named only if it is larger than the usual one by this.
 _STANDS_OUT = 0.1
 
 
@@ -71,10 +71,13 @@ class ImportanceScorer:
         tolerance = math.sqrt(1.0 - usual)
         unusual_change = max(0.0, 1.0 - (1.0 - scene_change) / tolerance) if tolerance else 0.0
         unusual_view = max(0.0, 1.0 - (1.0 - novelty) / tolerance) if tolerance else 0.0
-        if usual >= _NAMED_FROM and scene_change < usual + _STANDS_OUT:
+        is_sudden = unusual_change >= _NAMED_FROM
+        if is_sudden and is_cut(self._previous, descriptor):
+            reason = "scene change"
+        elif usual >= _NAMED_FROM and scene_change < usual + _STANDS_OUT:
             reason = "moving scene"
-        elif unusual_change >= _NAMED_FROM:
-            reason = "scene change" if is_cut(self._previous, descriptor) else "local change"
+        elif is_sudden:
+            reason = "local change"
         else:
             reason = "novel view" if unusual_view >= _NAMED_FROM else "quiet scene"
         score = _NOVELTY_WEIGHT * unusual_view + (1.0 - _NOVELTY_WEIGHT) * unusual_change

@@ -149,16 +149,18 @@ class CameraMemory:
         return self._headers.get(stamp) or FrameHeader(round(stamp * 1e9), self._frame_id)
 
     @property
+    def faults(self) -> tuple[str, ...]:
+        """Standing faults that the camera's operator should mend."""
+        if not self._stamps_missing:
+            return ()
+        return (
+            f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver",
+        )
+
+    @property
     def degraded(self) -> tuple[str, ...]:
-        """Standing ways in which this camera's frames are less than they should be."""
-        notes = []
-        if self._stamps_missing:
-            notes.append(
-                f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
-            )
-        if self._converter.notice:
-            notes.append(self._converter.notice)
-        return tuple(notes)
+        """Standing ways in which answers about this camera's frames are less than they should be."""
+        return (*self.faults, self._converter.notice) if self._converter.notice else self.faults
 
     @property
     def last_drop_reason(self) -> str:
@@ -188,5 +190,6 @@ class CameraMemory:
             sampled_rate_hz=self._sampled_rate.rate(now),
             silent_sec=None if self._last_arrival is None else now - self._last_arrival,
             converter=self._converter.name,
+            faults=self.faults,
             degraded=self.degraded,
         )

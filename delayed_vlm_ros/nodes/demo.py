@@ -128,7 +128,9 @@ def _fill(client: SceneMemoryClient, session: NodeSession, options: DemoOptions,
 
 def _trouble(client: SceneMemoryClient, what: str) -> str:
     words = [
-        f"{status.name}: {status.message}" for status in client.diagnostics.values() if status.level != DiagnosticStatus.OK
+        f"{status.name}: {status.message}"
+        for status in client.diagnostics.values()
+        if status.level != DiagnosticStatus.OK
     ]
     return "; ".join([what, *words])
 

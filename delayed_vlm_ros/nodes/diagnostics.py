@@ -114,8 +114,8 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         level, message = Level.STALE, f"no picture for {report.silent_sec:.1f} s on {report.topic}: check the camera"
     elif dropped > 0:
         level, message = Level.WARN, f"{dropped} pictures dropped: {report.last_drop_reason}"
-    elif report.degraded:
-        level, message = Level.WARN, "; ".join(report.degraded)
+    elif report.faults:
+        level, message = Level.WARN, "; ".join(report.faults)
     else:
         level, message = Level.OK, f"{report.input_rate_hz:.1f} pictures per second"
     values = (

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -23,14 +24,16 @@ from rclpy.signals import SignalHandlerOptions
 from delayed_vlm_ros.errors import DelayedVlmError
 
 _SPIN_PERIOD_SEC = 0.1  # how long a signal may wait to be noticed
-_JOIN_TIMEOUT_SEC = 1.0  # how long the end may wait for a thread that is inside the model
+_JOIN_TIMEOUT_SEC = 0.5  # how long the end may wait for a thread that is inside the model
 
 
 class _Stoppable(Protocol):
     def stop(self) -> None: ...
 
 
-def run_node(make_node: Callable[[], Node], *, threads: int = 1, arguments: list[str] | None = None) -> int:
+def run_node(
+    make_node: Callable[[], Node], *, threads: int = 1, arguments: list[str] | None = None, leave_at_once: bool = False
+) -> int:
     """Run one node until SIGINT, SIGTERM or the shutdown of its context, then end it in order.
 
     A node with a ``stop()`` method has it called before it is destroyed: it must release every callback that waits
@@ -40,6 +43,8 @@ def run_node(make_node: Callable[[], Node], *, threads: int = 1, arguments: list
         make_node: Builds the node; called once rclpy is initialised.
         threads: Threads of the executor; 1 gives a single-threaded one.
         arguments: Command line with ROS arguments; None takes ``sys.argv``.
+        leave_at_once: End the process here after an orderly end. With torch loaded, the interpreter's own finalisation
+            takes seconds, more than a launch file's patience.
 
     Returns:
         The process's exit code: 0 after an orderly end, 1 when the node could not be built.
@@ -62,6 +67,10 @@ def run_node(make_node: Callable[[], Node], *, threads: int = 1, arguments: list
     executor.add_node(node)
     _spin(executor, node, stopping)
     _end(executor, node)
+    if leave_at_once or _threads_left():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
@@ -83,15 +92,22 @@ def _end(executor: Executor, node: Node) -> None:
     if hasattr(node, "stop"):
         stoppable: _Stoppable = node
         stoppable.stop()
-    executor.shutdown(timeout_sec=_JOIN_TIMEOUT_SEC)
+    # Some executors wait for their threads without a limit, so the waiting is done by a thread that can be left behind.
+    closing = threading.Thread(target=executor.shutdown, name="executor-shutdown", daemon=True)
+    closing.start()
+    closing.join(_JOIN_TIMEOUT_SEC)
     node.destroy_node()
     rclpy.try_shutdown()
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join(_JOIN_TIMEOUT_SEC)
-    if any(thread.is_alive() for thread in threading.enumerate() if thread is not threading.main_thread()):
-        # Some thread is deep inside the model and cannot be interrupted. Everything of ours is closed; leave before
-        # the interpreter's own finalisation runs into that thread.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+
+
+def _threads_left() -> bool:
+    """Whether some thread is deep inside the model and cannot be interrupted.
+
+    Everything of ours is closed then, and the interpreter's own finalisation must not run into that thread.
+    """
+    deadline = time.monotonic() + _JOIN_TIMEOUT_SEC
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    for thread in others:
+        if not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    return any(thread.is_alive() for thread in others)

@@ -37,7 +37,8 @@ class CameraReport:
         sampled_rate_hz: Pictures remembered, per second.
         silent_sec: Seconds since the last picture arrived; None before the first.
         converter: Library that converts its pictures.
-        degraded: Standing ways in which it is less than it should be.
+        faults: Standing faults that its operator should mend.
+        degraded: Standing ways in which answers about it are less than they should be, faults included.
     """
 
     name: str
@@ -52,6 +53,7 @@ class CameraReport:
     sampled_rate_hz: float
     silent_sec: float | None
     converter: str
+    faults: tuple[str, ...]
     degraded: tuple[str, ...]
 
 

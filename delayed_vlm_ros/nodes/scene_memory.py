@@ -16,13 +16,11 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.subscription import Subscription
 from std_srvs.srv import Trigger
 
 from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
 from delayed_vlm_ros.msg import SceneAnswer
+from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
 from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.nodes.parameters import declare, read, specifications
 from delayed_vlm_ros.nodes.process import run_node
@@ -62,7 +60,7 @@ class SceneMemory(LifecycleNode):
         self._session: Session | None = None
         self._opening = threading.Lock()  # between configure and the end of the process
         self._ended = False
-        self._subscriptions_of_cameras: list[Subscription] = []
+        self._image_subscriptions: list[ImageSubscription] = []
         self._image_group = MutuallyExclusiveCallbackGroup()
         self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
         self._ask_service = self.create_service(
@@ -140,31 +138,17 @@ class SceneMemory(LifecycleNode):
                 self._session = open_session(parameters, surroundings)
 
     def _subscribe(self) -> None:
-        cameras = self._session.cameras.values() if self._session else ()
         try:
-            for camera in cameras:
-                self._subscriptions_of_cameras.append(
-                    self.create_subscription(
-                        camera.message_type,
-                        camera.topic,
-                        camera.receive,
-                        QoSProfile(reliability=ReliabilityPolicy.BEST_EFFORT, history=HistoryPolicy.KEEP_LAST, depth=5),
-                        callback_group=self._image_group,
-                        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                        raw=True,
-                    )
-                )
-        except Exception as error:
+            for camera in self._session.cameras.values() if self._session else ():
+                self._image_subscriptions.append(ImageSubscription(self, camera, self._image_group))
+                self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
+        except DelayedVlmError:
             self._unsubscribe()
-            raise ConfigurationError(
-                f"cannot subscribe to the pictures ({error}): check the qos_overrides parameters"
-            ) from error
-        for camera in cameras:
-            self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
+            raise
 
     def _unsubscribe(self) -> None:
-        while self._subscriptions_of_cameras:
-            self.destroy_subscription(self._subscriptions_of_cameras.pop())
+        while self._image_subscriptions:
+            self._image_subscriptions.pop().destroy()
 
     def _release(self) -> None:
         self._unsubscribe()
@@ -252,7 +236,7 @@ class SceneMemory(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is stopped; gives the process's exit code."""
-    return run_node(SceneMemory, threads=THREADS, arguments=arguments)
+    return run_node(SceneMemory, threads=THREADS, arguments=arguments, leave_at_once=True)
 
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str 
         name = _automatic_choice(device)
     if name == DEMO_MODEL:
         return _demo_checkpoint()
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _expanded(name)
+    if name and folder.is_dir():  # the empty path is the working folder
         return _read(name, folder, degraded=())
     if not name or name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise ModelNotFoundError(
@@ -98,6 +98,13 @@ def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str 
         f"the model {name} is not on this machine, and downloading is off (allow_download): fetch it once with "
         f"'hf download {name}', or set the model to 'demo'"
     )
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # no such user
+        return Path(name)
 
 
 def _automatic_choice(device: str) -> str:

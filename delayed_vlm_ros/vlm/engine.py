@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from delayed_vlm_ros.errors import DeviceMemoryError
+from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.vlm.control import AskControl
@@ -48,6 +49,9 @@ class DelayedBatchInferenceEngine:
         stream_window_size: Newest frames, in frames.
         frame_manager: A memory to use in place of a new one; the two sizes are then its own.
         degraded: Standing notices for every answer, such as that the model is untrained.
+
+    Raises:
+        ConfigurationError: ``max_pixels`` is below what the model takes, or a memory size cannot work.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class DelayedBatchInferenceEngine:
             return self._answer(request, snapshot, control or AskControl())
         except torch.OutOfMemoryError as error:
             self.forget_encoded()
+            traceback.clear_frames(error.__traceback__)  # their tensors would live as long as the caller holds the error
             raise DeviceMemoryError(
                 f"the device ran out of memory for {len(snapshot)} pairs ({error}): lower max_pixels or the memory "
                 "sizes, limit the ask in time, or use a smaller model. Kept frames are not lost"
@@ -210,8 +215,11 @@ def _degraded_by_time(layout: VideoLayout) -> tuple[str, ...]:
 
 def _geometry(processor: Any, max_pixels: int) -> FrameGeometry:
     video_processor = processor.video_processor
-    return FrameGeometry(
-        factor=int(video_processor.patch_size) * int(video_processor.merge_size),
-        min_pixels=int(video_processor.size["shortest_edge"]),
-        max_pixels=min(max_pixels, int(video_processor.size["longest_edge"])),
-    )
+    factor = int(video_processor.patch_size) * int(video_processor.merge_size)
+    min_pixels = int(video_processor.size["shortest_edge"])
+    smallest = max(min_pixels, factor**2)
+    if max_pixels < smallest:
+        raise ConfigurationError(
+            f"max_pixels is {max_pixels}, but this model takes pictures of {smallest} pixels or more: raise it"
+        )
+    return FrameGeometry(factor, min_pixels, min(max_pixels, int(video_processor.size["longest_edge"])))

@@ -44,25 +44,33 @@ def load_model(
         ModelNotFoundError: The weights could not be fetched.
         UnsupportedModelError: The library cannot load it.
     """
+    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415  takes seconds
     from transformers.utils import logging  # noqa: PLC0415
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a bar is noise in a robot's log
     place = _choose_device(device)
+    kernels = _choose_attention(attention, dtype, place)
     path = _complete(checkpoint) if checkpoint.weights_missing else checkpoint.path
     try:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model, report = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=_choose_dtype(dtype, place),
-            attn_implementation=_choose_attention(attention, dtype, place),
+            attn_implementation=kernels,
             device_map={"": place},
             local_files_only=True,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise UnsupportedModelError(f"the model {checkpoint.name} in {path} cannot be loaded: {error}") from error
+    if report["missing_keys"]:  # the library fills them with random numbers and goes on
+        raise UnsupportedModelError(
+            f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} of its weights, such as "
+            f"{min(report['missing_keys'])}: fetch it again, complete"
+        )
     return LoadedModel(model.eval(), processor, str(model.device))
 
 
@@ -103,7 +111,7 @@ def _choose_dtype(dtype: str, device: str) -> Any:
         raise ConfigurationError(f"the dtype '{dtype}' is unknown: use one of {', '.join(DTYPES)}")
     if dtype != "auto":
         return getattr(torch, dtype)
-    if device == "cpu":
+    if device.startswith("cpu"):
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
@@ -113,6 +121,8 @@ def _choose_attention(attention: str, dtype: str, device: str) -> str:
 
     if attention not in ATTENTIONS:
         raise ConfigurationError(f"the attention '{attention}' is unknown: use one of {', '.join(ATTENTIONS)}")
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ConfigurationError("flash_attention_2 is not installed for this torch and device: use auto or sdpa")
     if attention != "auto":
         return attention
-    return "flash_attention_2" if device != "cpu" and dtype != "float32" and is_flash_attn_2_available() else "sdpa"
+    return "flash_attention_2" if device.startswith("cuda") and dtype != "float32" and is_flash_attn_2_available() else "sdpa"

@@ -49,6 +49,8 @@ def check_request(request: AskRequest) -> None:
     Raises:
         BadRequestError: It is empty, or a limit is negative, not a number, or contradicts another.
     """
+    if not isinstance(request.question, str):
+        raise BadRequestError(f"the question is of type {type(request.question).__name__}: give text")
     if not request.question.strip():
         raise BadRequestError("the question is empty: say what you want to know about the scene")
     for name, value in (("since", request.since), ("until", request.until), ("last_sec", request.last_sec)):
@@ -58,8 +60,9 @@ def check_request(request: AskRequest) -> None:
         raise BadRequestError(
             f"since ({request.since:.3f} s) is after until ({request.until:.3f} s): no frame can lie between; swap them"
         )
-    if request.max_new_tokens is not None and request.max_new_tokens < 1:
-        raise BadRequestError(f"max_new_tokens is {request.max_new_tokens}: give 1 or more, or leave it out")
+    limit = request.max_new_tokens
+    if limit is not None and not (isinstance(limit, int) and limit >= 1):
+        raise BadRequestError(f"max_new_tokens is {limit}: give a whole number of 1 or more, or leave it out")
 
 
 def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:

@@ -6,8 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -116,11 +115,13 @@ class ModelWorker(Generic[Model]):
         job = _Job(work, control)
         self._enqueue(job)
         try:
-            result: Result = job.future.result(timeout=timeout_sec)
-        except FutureTimeoutError:
-            self._withdraw(job)
-            raise self._too_late(timeout_sec) from None
-        return result
+            if not wait([job.future], timeout=timeout_sec).done:
+                self._withdraw(job)
+                raise self._too_late(timeout_sec)
+            result: Result = job.future.result()
+            return result
+        finally:
+            del job  # an error's traceback holds this frame: through the job, it would hold itself alive
 
     def _enqueue(self, job: _Job) -> None:
         with self._changed:
@@ -164,6 +165,7 @@ class ModelWorker(Generic[Model]):
             finally:
                 with self._changed:
                     self._running = None
+                del job  # its result and its error's traceback hold frames and tensors: not while waiting for the next
         if self._unload is not None:
             self._unload(self.resource)
         self.resource = None

@@ -1,0 +1,111 @@
+"""A subscription to a camera's pictures whose reliability follows the cameras there are.
+
+A best-effort subscription hears every publisher, but DDS may lose most pictures that are larger than its shared-memory
+segment (half a megabyte in Fast DDS, rmw_fastrtps #739). A reliable one loses none, but hears nothing from a
+best-effort publisher. So this one is reliable while all publishers of its topic are, else best effort: what ROS calls
+"best available", but looked at again and again, as cameras may start late or be replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.callback_groups import CallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+
+_DEPTH = 5
+_LOOK_EVERY_SEC = 0.5
+_FOLLOWING = "best_available"
+_FIXED = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
+
+
+class ImageSubscription:
+    """Hands a camera's serialised messages to its memory, from construction until ``destroy``.
+
+    The parameters ``qos_overrides.<topic>.subscription.{reliability, history, depth}`` change its quality of service.
+
+    Args:
+        node: The node to subscribe from.
+        camera: Where the messages go.
+        group: Callback group of the messages.
+
+    Raises:
+        ConfigurationError: The parameters do not make sense.
+    """
+
+    def __init__(self, node: Node, camera: CameraMemory, group: CallbackGroup) -> None:
+        self._node = node
+        self._camera = camera
+        self._group = group
+        self._wanted = _reliability_parameter(node, camera.topic)
+        self._reliability = self._best_reliability(ReliabilityPolicy.BEST_EFFORT)
+        self._subscription = self._subscribe()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        # In the pictures' group, so that it never takes the subscription away from under a picture.
+        self._timer = node.create_timer(_LOOK_EVERY_SEC, self._look, callback_group=group, clock=self._steady)
+
+    def destroy(self) -> None:
+        """Take no more messages."""
+        self._node.destroy_timer(self._timer)
+        self._node.destroy_subscription(self._subscription)
+
+    def _look(self) -> None:
+        reliability = self._best_reliability(self._reliability)
+        if reliability == self._reliability:
+            return
+        self._reliability = reliability
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe()
+
+    def _best_reliability(self, present: ReliabilityPolicy) -> ReliabilityPolicy:
+        if self._wanted != _FOLLOWING:
+            return _FIXED[self._wanted]
+        publishers = self._node.get_publishers_info_by_topic(self._camera.topic)
+        return best_reliability((publisher.qos_profile.reliability for publisher in publishers), present)
+
+    def _subscribe(self) -> Subscription:
+        try:
+            return self._node.create_subscription(
+                self._camera.message_type,
+                self._camera.topic,
+                self._camera.receive,
+                QoSProfile(reliability=self._reliability, history=HistoryPolicy.KEEP_LAST, depth=_DEPTH),
+                callback_group=self._group,
+                qos_overriding_options=QoSOverridingOptions([QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]),
+                raw=True,
+            )
+        except Exception as error:  # rclpy has no common class for what overrides can cause
+            raise ConfigurationError(
+                f"cannot subscribe to {self._camera.topic} ({error}): check the qos_overrides parameters"
+            ) from error
+
+
+def best_reliability(offers: Iterable[ReliabilityPolicy], present: ReliabilityPolicy) -> ReliabilityPolicy:
+    """The most reliable policy that hears all publishers; the ``present`` one while there are none."""
+    offered = set(offers)
+    if not offered:
+        return present
+    return ReliabilityPolicy.RELIABLE if offered == {ReliabilityPolicy.RELIABLE} else ReliabilityPolicy.BEST_EFFORT
+
+
+def _reliability_parameter(node: Node, topic: str) -> str:
+    name = f"qos_overrides.{topic}.subscription.reliability"
+    if not node.has_parameter(name):
+        description = f"reliability of the subscription to {topic}; {_FOLLOWING}: as its publishers"
+        choices = (_FOLLOWING, *_FIXED)
+        descriptor = ParameterDescriptor(
+            description=description, additional_constraints=f"one of: {', '.join(choices)}", read_only=True
+        )
+        node.declare_parameter(name, _FOLLOWING, descriptor)
+    wanted = str(node.get_parameter(name).value)
+    if wanted != _FOLLOWING and wanted not in _FIXED:
+        raise ConfigurationError(f"parameter {name} is '{wanted}'; it must be one of {_FOLLOWING}, {', '.join(_FIXED)}")
+    return wanted

@@ -1,0 +1,64 @@
+"""A ROS domain of this session's own; nodes in processes of their own; clients to them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+
+sys.path.append(str(Path(__file__).parent))
+
+from harness import FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess, free_domain  # noqa: E402
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def ros() -> Iterator[None]:
+    """rclpy in a free domain that is not heard outside this machine."""
+    domain, mark = free_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+    mark.close()
+
+
+@pytest.fixture
+def start(ros: None) -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
+    """Starts scene-memory nodes, each in a namespace of its own unless one is given, each with a client."""
+    yield from _starter()
+
+
+@pytest.fixture(scope="module")
+def start_for_module(ros: None) -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
+    """The same, for nodes that all tests of a module share."""
+    yield from _starter()
+
+
+def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
+    opened: list[Any] = []
+
+    def start_one(
+        *, fake: bool = True, namespace: str = "", remap: dict[str, str] | None = None, **parameters: Any
+    ) -> tuple[NodeProcess, Client]:
+        namespace = namespace or f"/test_{next(_numbers)}"
+        named = {name.replace("__", "."): value for name, value in parameters.items()}
+        command = FAKE_SCENE_MEMORY if fake else SCENE_MEMORY
+        client = Client(namespace)
+        opened.append(client)
+        process = NodeProcess(namespace, command, {"model.name": "demo", **named}, remap or {})
+        opened.append(process)
+        return process, client
+
+    yield start_one
+    for thing in reversed(opened):
+        thing.close()

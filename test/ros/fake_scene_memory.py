@@ -1,0 +1,81 @@
+"""The scene-memory node with an engine that does what the question says, so that tests can time it.
+
+``work 2``: answer after 2 s, stopping where the ask is cancelled. ``stubborn 2``: the same, but like a single long step
+of a model that cannot be stopped. ``defect``: an unexpected error. ``out of memory``: the device's. Anything else: an
+answer at once. The environment's FAKE_LOAD_SEC is how long loading takes; FAKE_LOAD_FAILS makes it fail.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from delayed_vlm_ros.errors import DeviceMemoryError, ModelNotFoundError
+from delayed_vlm_ros.nodes import engines, scene_memory
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.request import AskRequest, AskResult, select_frames
+
+
+class _Bytes:
+    features = 1000
+    kv = 2000
+
+
+class FakeEngine:
+    def __init__(self, memory) -> None:
+        self._memory = memory
+
+    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+        snapshot = select_frames(self._memory.snapshot(), request)
+        started = time.monotonic()
+        word, _, number = request.question.partition(" ")
+        if word == "work":
+            while time.monotonic() < started + float(number):
+                control.check()
+                time.sleep(0.01)
+        elif word == "stubborn":
+            time.sleep(float(number))
+        elif word == "defect":
+            raise ZeroDivisionError("planted by the test")
+        elif request.question == "out of memory":
+            raise DeviceMemoryError("the device ran out of memory, planted by the test")
+        frames = sum(kept.frame_count for kept in snapshot)
+        metrics = AskMetrics(
+            total_latency=time.monotonic() - started,
+            encoding_latency=None,
+            generation_latency=0.25,
+            time_to_first_token=0.125,
+            frames_encoded=frames,
+            frames_reused=0,
+            visual_tokens=10,
+            kv_cache_length=20,
+            kv_tokens_reused=0,
+            answer_tokens=request.max_new_tokens,
+            video_grid_thw=(len(snapshot), 2, 2),
+            exact=True,
+            degraded=("fake engine",),
+        )
+        return AskResult(f"about {request.question}", metrics, snapshot)
+
+    def cached_bytes(self) -> _Bytes:
+        return _Bytes()
+
+    def forget_encoded(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+def load(_checkpoint, _parameters, memories) -> engines.Engines:
+    time.sleep(float(os.environ.get("FAKE_LOAD_SEC", "0")))
+    if "FAKE_LOAD_FAILS" in os.environ:
+        raise ModelNotFoundError("the weights are gone, planted by the test")
+    return engines.Engines("cpu", {name: FakeEngine(memory) for name, memory in memories.items()})
+
+
+if __name__ == "__main__":
+    engines.load_engines = load
+    sys.exit(scene_memory.main())

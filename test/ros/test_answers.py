@@ -1,0 +1,136 @@
+"""The service, the statistics and the diagnostics, with the model that comes with the package, over DDS."""
+
+import time
+
+import pytest
+from harness import values_of, wait_until
+
+from delayed_vlm_ros.srv import AskScene
+
+RESPONSE = AskScene.Response
+
+
+@pytest.fixture(scope="module")
+def running(start_for_module):
+    process, client = start_for_module(fake=False, memory__sample_fps=20.0, memory__stream__size=6)
+    client.wait_until_active()
+    return process, client
+
+
+def test_no_model_code_runs_before_somebody_asks(running):
+    _, client = running
+    client.show_pictures(4)
+    client.wait_for_status("model", lambda status: values_of(status)["state"] == "ready", 60.0)
+    stats = client.wait_for_stats(lambda stats: stats.model_state == "ready" and stats.unique_frames >= 4)
+    assert (stats.asks_served, stats.asks_failed) == (0, 0)
+    assert (stats.kv_bytes, stats.feature_bytes) == (0, 0)
+    assert stats.last_total_latency == 0
+
+
+def test_an_answer_names_its_frames_and_its_cost(running):
+    _, client = running
+    client.show_pictures(4)
+    # when
+    response = client.ask(max_new_tokens=4)
+    # then
+    assert response.success, response.error_msg
+    assert response.error_code == RESPONSE.NONE
+    assert response.error_msg == ""
+    assert response.answer
+    stamps = [(frame.header.stamp.sec, frame.header.stamp.nanosec) for frame in response.frames_used]
+    assert stamps == sorted(stamps)
+    assert len({frame.id for frame in response.frames_used}) == len(stamps)
+    assert all(frame.camera == "camera" and frame.header.frame_id == "lens" for frame in response.frames_used)
+    assert response.snapshot_stamp == response.frames_used[-1].end_stamp
+    assert 0 < response.newest_frame_age_sec < 10
+    metrics = response.metrics
+    assert metrics.frames_encoded > 0
+    assert metrics.encoding_latency > 0
+    assert 0 < metrics.time_to_first_token <= metrics.total_latency
+    assert metrics.queue_latency >= 0
+    assert metrics.answer_tokens <= 4
+    assert list(metrics.video_grid_thw)[0] == len(response.frames_used)
+    assert any("untrained" in note for note in metrics.degraded)
+
+
+def test_a_second_question_about_the_same_frames_encodes_nothing(running):
+    _, client = running
+    client.show_pictures(2)
+    time.sleep(0.3)
+    first = client.ask("What is there?", max_new_tokens=2)
+    second = client.ask("And what else?", max_new_tokens=2)
+    assert first.success
+    assert second.success, second.error_msg
+    assert second.metrics.frames_encoded == 0
+    assert second.metrics.encoding_latency == 0
+    assert second.metrics.frames_reused > 0
+    assert [frame.id for frame in first.frames_used] == [frame.id for frame in second.frames_used]
+
+
+def test_statistics_and_diagnostics_tell_the_same(running):
+    _, client = running
+    client.show_pictures(2)
+    client.ask("Statistics?", max_new_tokens=2)
+    served = client.wait_for_stats(lambda stats: stats.asks_served > 0 and stats.kv_bytes > 0)
+    assert served.total_frames_added == served.images_sampled
+    assert served.unique_frames == served.star_memory_size + served.stream_memory_size - served.overlap
+    assert served.stream_memory_size <= 6
+    assert served.pixel_bytes > 0
+    assert served.last_total_latency > 0
+    assert served.oldest_frame_age_sec >= served.newest_frame_age_sec >= 0
+    assert (served.model, served.model_state, served.device) == ("demo", "ready", "cpu")
+    assert any("untrained" in note for note in served.degraded)
+    model = client.wait_for_status("model", lambda status: "untrained" in status.message)
+    assert model.level == b"\x01"
+    memory = values_of(client.diagnostics["memory camera"])
+    assert memory["star_memory_size"].endswith("frames")
+    asks = client.wait_for_status("asks", lambda status: int(values_of(status)["served"]) > 0)
+    assert asks.level == b"\x00"
+
+
+def test_reports_come_once_a_second(running):
+    _, client = running
+    before = len(client.diagnostic_times)
+    wait_until(lambda: len(client.diagnostic_times) >= before + 4, 8.0, "four reports")
+    first, *_, last = client.diagnostic_times[before : before + 4]
+    assert (last - first) / 3 == pytest.approx(1.0, abs=0.3)
+
+
+def test_each_answer_is_published(running):
+    _, client = running
+    client.show_pictures(2)
+    response = client.ask("For the log?", max_new_tokens=2)
+    published = wait_until(
+        lambda: next((answer for answer in client.answers if answer.question == "For the log?"), None), 5.0, "the answer"
+    )
+    assert published.success
+    assert published.camera == "camera"
+    assert published.answer == response.answer
+    assert list(published.frame_ids) == [frame.id for frame in response.frames_used]
+    assert published.header.stamp == response.snapshot_stamp
+
+
+def test_limits_in_time_choose_the_frames(running):
+    _, client = running
+    client.show_pictures(6)
+    everything = client.ask("All?", max_new_tokens=1).frames_used
+    last = everything[-1]
+    # when / then
+    only_last = client.ask("Since?", since=last.header.stamp, max_new_tokens=1)
+    assert [frame.id for frame in only_last.frames_used] == [last.id]
+    before = client.ask("Until?", until=everything[0].end_stamp, max_new_tokens=1)
+    assert [frame.id for frame in before.frames_used] == [everything[0].id]
+
+
+def test_reset_forgets_the_frames_and_not_the_counters(running):
+    _, client = running
+    client.show_pictures(2)
+    time.sleep(0.2)
+    response = client.reset()
+    assert response.success
+    assert client.ask().error_code == RESPONSE.NO_FRAMES
+    stats = client.wait_for_stats(lambda stats: stats.unique_frames == 0)
+    assert stats.images_received > 0
+    assert stats.oldest_frame_age_sec == -1
+    client.show_pictures(2)
+    assert client.ask(max_new_tokens=1).success

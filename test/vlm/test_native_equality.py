@@ -1,0 +1,203 @@
+"""Invariant I2: on the frames it kept, the engine equals the library's own one-shot video inference."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from delayed_vlm_ros.vlm.request import AskRequest
+
+EVEN_STAMPS = [0.5 * number for number in range(8)]
+UNEVEN_STAMPS = [3.0, 3.4, 4.9, 5.0, 9.3, 9.9, 17.02, 17.5]
+JITTERED_STAMPS = [100.001, 100.499, 101.002, 101.497, 101.998, 102.503, 103.001, 103.5]
+
+LANDSCAPE, PORTRAIT, WIDE = (84, 112), (140, 56), (56, 196)
+
+CASES = {
+    "even stamps, landscape": (0, EVEN_STAMPS, LANDSCAPE),
+    "uneven stamps, portrait": (1, UNEVEN_STAMPS, PORTRAIT),
+    "jittered stamps, wide": (2, JITTERED_STAMPS, WIDE),
+}
+FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_native_over_a_history(load_tiny, make_engine, picture, compare, tolerances, family, dtype, case):
+    # given
+    seed, stamps, size = CASES[case]
+    engine = make_engine(load_tiny(family, seed=seed, dtype=dtype), stamps=stamps[:6], size=size)
+    errors = {}
+
+    def ask(stage, question, *, encodes, **limits):
+        outcome = compare(engine, question, **limits)
+        errors[stage] = outcome.comparison
+        assert outcome.metrics.frames_encoded == encodes, stage
+        return outcome
+
+    # when
+    ask("cold", "What is on the table?", encodes=6)
+    ask("second question, kept prefix", "Is the door open?\nSay yes or no.", encodes=0)
+    engine.add_frame(picture(6, size), stamps[6])
+    ask("one frame more: an odd number", "What is on the table?", encodes=7)
+    ask("the odd number again", "Who?", encodes=0)
+    engine.add_frame(picture(7, size), stamps[7])
+    ask("its partner has come", "Who?", encodes=8)
+    late = engine.snapshot()[2:]
+    ask("limited in time", "Who?", encodes=4, since=stamps[4], expect_frames=late)
+    ask("unlimited again", "Where is the cup?", encodes=0)
+    engine.reset()
+    for number in range(3):
+        engine.add_frame(picture(50 + number, size), stamps[number])
+    ask("after reset", "What is on the table?", encodes=3)
+
+    # then
+    different = {stage: error for stage, error in errors.items() if error.verdict(tolerances[dtype]) != "equal"}
+    assert not different
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_native_in_a_deeper_model_with_several_vision_windows(load_tiny, make_engine, compare, family):
+    # given
+    tiny = load_tiny(family, dtype=torch.float64, deep=True)
+    engine = make_engine(tiny, stamps=[*UNEVEN_STAMPS, 30.0], size=(196, 140))
+
+    # when
+    outcomes = [compare(engine, question) for question in ("What is on the table?", "Who?")]
+
+    # then
+    assert outcomes[0].metrics.video_grid_thw == (5, 14, 10)
+    assert [outcome.comparison.verdict(1e-9) for outcome in outcomes] == ["equal", "equal"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sliding_window_and_key_frames_equal_native(load_tiny, make_engine, picture, compare, family):
+    # given a memory that has evicted: Star's old pairs stand before Stream's new ones, with a gap in time
+    engine = make_engine(load_tiny(family, dtype=torch.float64), star_memory_size=4, stream_window_size=4)
+    comparisons = []
+
+    # when
+    for number in range(13):
+        engine.add_frame(picture(number), 0.5 * number)
+        if number % 4 == 0:
+            comparisons.append(compare(engine, "What changed?").comparison)
+
+    # then
+    assert engine.frame_manager.get_statistics()["compression_ratio"] > 1
+    assert [comparison.verdict(1e-9) for comparison in comparisons] == ["equal"] * 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_free_answer_is_natives_text(load_tiny, make_engine, native, family):
+    # given
+    engine = make_engine(load_tiny(family, seed=3), stamps=[*EVEN_STAMPS, 9.0])
+    questions = ["What is on the table?", "Who?", "¿Dónde está 杯子?"]
+
+    # when
+    texts = [engine.ask(question, max_new_tokens=24)[0] for question in questions]
+
+    # then
+    expected = [native.trace(engine.model, engine.processor, engine.snapshot(), question, 24) for question in questions]
+    assert texts == [trace.text for trace in expected]
+    assert len(set(texts)) == len(texts)
+
+
+# What the real checkpoints carry: sampling with so low a temperature that the best token wins.
+REAL_GENERATION = {
+    "qwen2_vl": {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "repetition_penalty": 1.0},
+    "qwen2_5_vl": {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05},
+}
+
+
+@pytest.mark.parametrize("penalty", [None, 1.8])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_generation_config_of_the_checkpoint_holds(load_tiny, make_engine, native, monkeypatch, family, penalty):
+    # given
+    tiny = load_tiny(family)
+    for name, value in {**REAL_GENERATION[family], **({"repetition_penalty": penalty} if penalty else {})}.items():
+        monkeypatch.setattr(tiny.model.generation_config, name, value)
+    engine = make_engine(tiny, stamps=EVEN_STAMPS)
+    question = "aaaa qqqq HHHH?"  # a penalty that counts the question's tokens too avoids these
+
+    # when
+    texts = [engine.ask(question, max_new_tokens=24)[0] for _ in range(2)]
+
+    # then
+    expected = native.trace(tiny.model, tiny.processor, engine.snapshot(), question, 24).text
+    assert texts == [expected, expected]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_positions_left_behind_by_other_calls_do_not_matter(load_tiny, make_engine, compare, monkeypatch, family):
+    # given
+    tiny = load_tiny(family, dtype=torch.float64)
+    engine = make_engine(tiny, stamps=UNEVEN_STAMPS)
+    engine.ask("Who?", max_new_tokens=1)
+    monkeypatch.setattr(tiny.model.model, "rope_deltas", torch.tensor([[1234]]))
+
+    # when
+    outcome = compare(engine, "Where?")
+
+    # then
+    assert outcome.comparison.verdict(1e-9) == "equal"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_time_compressed_to_the_trained_range_equals_native_at_those_ids(
+    load_tiny, make_engine, native, monkeypatch, family
+):
+    # given a model trained on few positions, and frames that span many more
+    tiny = load_tiny(family, dtype=torch.float64)
+    monkeypatch.setattr(tiny.model.config.text_config, "max_position_embeddings", 40)
+    engine = make_engine(tiny, stamps=[100.0 * number for number in range(8)])
+
+    # when
+    expected = native.trace(tiny.model, tiny.processor, engine.snapshot(), "Who?")
+    result, trace = native.led(engine, "Who?", expected.tokens)
+
+    # then Qwen2.5-VL must compress and say so; Qwen2-VL counts pairs and need not
+    compressed = family == "qwen2_5_vl"
+    assert any("compressed time" in notice for notice in result.metrics.degraded) == compressed
+    assert (float((trace.logits - expected.logits).abs().max()) > 1e-3) == compressed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_error_is_no_larger_than_natives_own(load_tiny, make_engine, native, family):
+    # given one set of weights, in bfloat16 and exactly the same in float32
+    squares = {"engine": [], "native": []}
+    for seed in range(3):
+        small = load_tiny(family, seed=seed, dtype=torch.bfloat16)
+        exact = load_tiny(family, seed=seed, dtype=torch.bfloat16, upcast=True)
+        engine = make_engine(small, stamps=UNEVEN_STAMPS[: 5 + seed])
+
+        for question in ("What is on the table?", "Who is there, and where?", "Is it dark?"):
+            # when
+            reference = native.trace(exact.model, exact.processor, engine.snapshot(), question)
+            _, led = native.led(engine, question, reference.tokens)
+            own, _ = native.one_shot(small.model, small.processor, engine.snapshot(), question, reference.tokens)
+            scale = reference.logits.std()
+            squares["engine"].append((((led.logits.float() - reference.logits) / scale) ** 2).mean())
+            squares["native"].append((((own.float() - reference.logits) / scale) ** 2).mean())
+
+    # then, in the root mean square over all logits of all asks
+    engine_error, native_error = (math.sqrt(torch.stack(squares[who]).mean()) for who in ("engine", "native"))
+    assert 0 < native_error < 0.2
+    assert engine_error <= 1.1 * native_error
+
+
+def test_cold_and_kept_runs_agree_to_the_bit_where_the_kernels_do(make_engine):
+    # given
+    engine = make_engine(stamps=UNEVEN_STAMPS)
+    request = AskRequest("Who?", max_new_tokens=16)
+
+    # when
+    cold = engine.answer(request)
+    kept = engine.answer(request)
+    engine.forget_encoded()
+    again = engine.answer(request)
+
+    # then
+    assert cold.answer == kept.answer == again.answer

@@ -63,7 +63,9 @@ def turn(model: Any, processor: Any, random: np.random.Generator) -> dict[str, f
             engine.add_frame(random.integers(0, 256, (240, 320, 3), dtype=np.uint8))
 
     def native() -> float:
-        return seconds(lambda: native_generate(model, processor, engine.snapshot(), QUESTION, max_new_tokens=NEW_TOKENS))
+        return seconds(
+            lambda: native_generate(model, processor, engine.snapshot(), QUESTION, max_new_tokens=NEW_TOKENS)
+        )
 
     def ask() -> float:
         return seconds(lambda: engine.ask(QUESTION, max_new_tokens=NEW_TOKENS))

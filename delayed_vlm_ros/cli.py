@@ -55,7 +55,7 @@ def demo(
     """Camera → memory → questions, the whole way through ROS 2, in processes of their own."""
     try:
         from delayed_vlm_ros.nodes.demo import DemoListener, DemoOptions, run_demo  # noqa: PLC0415
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise DelayedVlmError(
             f"the demo needs ROS 2 and this package's interfaces, and they are not here ({error}): run 'make setup' "
             "in the repository, or source your ROS workspace"
@@ -185,7 +185,13 @@ def _engine(console: Console, model: str, device: str, star: int, stream: int) -
 
 @contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         yield progress
 

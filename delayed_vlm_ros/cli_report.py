@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.evaluation.basic import AskRecord, Stage
     from delayed_vlm_ros.evaluation.compare import Comparison
 
-_LEVELS = {0: "[green]OK[/]", 1: "[yellow]WARN[/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
+_LEVELS = {0: "[green]OK   [/]", 1: "[yellow]WARN [/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
 
 
 def filling(statistics: Any) -> str:
@@ -56,19 +57,19 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
 
 def show_statistics(console: Console, statistics: Mapping[str, Any]) -> None:
     """The memory's statistics on one line."""
-    words = [f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}" for name, value in statistics.items()]
+    words = [
+        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}" for name, value in statistics.items()
+    ]
     console.print("memory: " + ", ".join(words), highlight=False, soft_wrap=True)
 
 
 def show_diagnostics(console: Console, diagnostics: Sequence[Any]) -> None:
-    """The statuses of ``/diagnostics``, once."""
-    table = Table(title="/diagnostics", title_justify="left", show_lines=True)
-    for heading in ("name", "level", "message", "values"):
-        table.add_column(heading, overflow="fold")
+    """The statuses of ``/diagnostics``, once: level, name and message on a line, the values below."""
+    console.print("[bold]/diagnostics[/]")
     for status in diagnostics:
-        values = "\n".join(f"{pair.key}: {pair.value}" for pair in status.values)
-        table.add_row(escape(status.name), _LEVELS[_level(status)], escape(status.message), escape(values))
-    console.print(table)
+        console.print(f"{_LEVELS[_level(status)]} {escape(status.name)}: {escape(status.message)}", highlight=False)
+        values = [f"{pair.key} {pair.value}" for pair in status.values if pair.value]
+        console.print(Padding(f"[dim]{escape('; '.join(values))}[/]", (0, 0, 0, 3)), highlight=False)
 
 
 def demo_json(run: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     ├── PictureError                one picture or image message that cannot be used
     │   └── StampOrderError         its time stamp is not newer than the newest kept one
     ├── VideoSourceError            a video file or camera device that cannot be read
+    ├── NodeDiedError               a node that this program started has ended by itself
     ├── ModelError
     │   ├── ModelNotFoundError      no such checkpoint on this machine
     │   ├── UnsupportedModelError   a checkpoint this package has no adapter for
@@ -42,6 +43,10 @@ class StampOrderError(PictureError):
 
 class VideoSourceError(DelayedVlmError):
     """A video file or a camera device cannot be opened or read."""
+
+
+class NodeDiedError(DelayedVlmError):
+    """A node that this program started has ended by itself."""
 
 
 class ModelError(DelayedVlmError):

@@ -30,7 +30,7 @@ from delayed_vlm_ros.errors import VideoSourceError
 
 _ASSUMED_RATE = 25.0  # pictures per second where a file tells neither times nor a rate
 _BELIEVABLE_RATES = (0.01, 1000.0)  # some files give the ticks of their clock as the rate
-_JITTER = 0.1  # part of a period by which a picture may be early and still be taken
+_JITTER = 0.05  # part of a period by which a picture may come early and still be the next one
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class VideoSource:
         Raises:
             VideoSourceError: The device stopped delivering.
         """
-        due = 0.0
-        period = 1.0 / rate if rate else 0.0
+        newest_slot = -1
         while (picture := self._next()) is not None:
             stamp, pixels = picture
-            if period:
-                if stamp < due - _JITTER * period:
+            if rate:
+                slot = math.floor(stamp * rate + _JITTER)
+                if slot <= newest_slot:
                     continue
-                due = (math.floor(stamp / period + _JITTER) + 1) * period
+                newest_slot = slot
             if pixels is None:
                 decoded, pixels = self._capture.retrieve()
                 if not decoded:

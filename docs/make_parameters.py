@@ -39,11 +39,24 @@ def page() -> str:
 
 def _section(node: str, parameters: type) -> str:
     rows = [_row(spec) for spec in specifications(parameters).values()]
-    return "\n".join([f"## {node}", "", "| parameter | default | range | when | meaning |", "| --- | --- | --- | --- | --- |", *rows, ""])
+    return "\n".join(
+        [
+            f"## {node}",
+            "",
+            "| parameter | default | range | when | meaning |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _row(spec: ParameterSpec) -> str:
-    default = f"`{str(spec.default).lower() if isinstance(spec.default, bool) else spec.default}`" if spec.default != "" else ""
+    default = (
+        f"`{str(spec.default).lower() if isinstance(spec.default, bool) else spec.default}`"
+        if spec.default != ""
+        else ""
+    )
     bounds = f"{spec.minimum:g} … {spec.maximum:g}" if spec.minimum is not None and spec.maximum is not None else ""
     span = ", ".join(spec.choices) or " ".join(word for word in (bounds, spec.unit) if word)
     when = "configure" if spec.at_configure else "start" if spec.read_only else "any time"

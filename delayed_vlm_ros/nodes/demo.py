@@ -14,7 +14,7 @@ from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.nodes.ask_client import SceneMemoryClient, scene_memory_client
 from delayed_vlm_ros.nodes.domain import isolated_environment
-from delayed_vlm_ros.nodes.session import NodeSession
+from delayed_vlm_ros.nodes.node_group import NodeGroup
 from delayed_vlm_ros.share import config_file
 
 _START_TIMEOUT_SEC = 120.0  # importing torch on a cold disk takes long
@@ -81,35 +81,35 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
     os.environ.update(environment)  # the middleware of our own client reads it there
     run = DemoRun()
     camera = "video_camera" if options.video else "demo_camera"
-    with NodeSession(environment) as session:
+    with NodeGroup(environment) as group:
         listener.step(f"starting {camera} and scene_memory in ROS domain {environment['ROS_DOMAIN_ID']}")
-        session.start(
+        group.start(
             "scene_memory",
             params_file=config_file("scene_memory.yaml"),
             parameters={"model.name": options.model},
         )
-        session.start(
+        group.start(
             camera,
             params_file=config_file(f"{camera}.yaml"),
             parameters={"video": os.path.abspath(options.video), "loop": "true"} if options.video else {},  # noqa: PTH100
         )
         with scene_memory_client(environment) as client:
-            _fill(client, session, options, listener)
-            _ask(client, session, options, listener, run)
+            _fill(client, group, options, listener)
+            _ask(client, group, options, listener, run)
             client.wait_until(lambda: bool(client.diagnostics), 3.0)
             run.statistics = client.statistics
             run.diagnostics = [client.diagnostics[name] for name in sorted(client.diagnostics)]
         listener.step("shutting down")
-        run.exit_codes = session.stop()
+        run.exit_codes = group.stop()
     return run
 
 
-def _fill(client: SceneMemoryClient, session: NodeSession, options: DemoOptions, listener: DemoListener) -> None:
+def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener) -> None:
     shown: MemoryStats | None = None
 
     def is_ready() -> bool:
         nonlocal shown
-        session.check()
+        group.check()
         statistics = client.statistics
         if statistics is None:
             return False
@@ -136,11 +136,11 @@ def _trouble(client: SceneMemoryClient, what: str) -> str:
 
 
 def _ask(
-    client: SceneMemoryClient, session: NodeSession, options: DemoOptions, listener: DemoListener, run: DemoRun
+    client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener, run: DemoRun
 ) -> None:
     listener.step("asking through the ROS service ask_scene")
     for question in options.questions:
-        session.check()
+        group.check()
         response = client.ask(question, timeout_sec=_ASK_TIMEOUT_SEC)
         run.responses.append((question, response))
         listener.answered(question, response)

@@ -48,14 +48,19 @@ def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
     opened: list[Any] = []
 
     def start_one(
-        *, fake: bool = True, namespace: str = "", remap: dict[str, str] | None = None, **parameters: Any
+        *,
+        fake: bool = True,
+        namespace: str = "",
+        remap: dict[str, str] | None = None,
+        environment: dict[str, str] | None = None,
+        **parameters: Any,
     ) -> tuple[NodeProcess, Client]:
         namespace = namespace or f"/test_{next(_numbers)}"
         named = {name.replace("__", "."): value for name, value in parameters.items()}
         command = FAKE_SCENE_MEMORY if fake else SCENE_MEMORY
         client = Client(namespace)
         opened.append(client)
-        process = NodeProcess(namespace, command, {"model.name": "demo", **named}, remap or {})
+        process = NodeProcess(namespace, command, {"model.name": "demo", **named}, remap or {}, environment or {})
         opened.append(process)
         return process, client
 

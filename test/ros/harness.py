@@ -74,7 +74,14 @@ def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str) -> A
 class NodeProcess:
     """A node in a process of its own, with its output in ``log``."""
 
-    def __init__(self, namespace: str, command: list[str], parameters: dict[str, Any], remap: dict[str, str]) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        command: list[str],
+        parameters: dict[str, Any],
+        remap: dict[str, str],
+        environment: dict[str, str],
+    ) -> None:
         self._output = tempfile.TemporaryFile("w+")
         settings = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         remappings = [item for old, new in remap.items() for item in ("-r", f"{old}:={new}")]
@@ -83,7 +90,7 @@ class NodeProcess:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
         )
 
     @property
@@ -183,7 +190,9 @@ class Client:
         return self.call(ChangeState, "scene_memory/change_state", request).success
 
     def set_parameters(self, values: dict[str, Any]) -> tuple[bool, str]:
-        messages: list[ParameterMessage] = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        messages: list[ParameterMessage] = [
+            Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
+        ]
         request = SetParametersAtomically.Request(parameters=messages)
         result = self.call(SetParametersAtomically, "scene_memory/set_parameters_atomically", request).result
         return result.successful, result.reason

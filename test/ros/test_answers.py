@@ -101,7 +101,9 @@ def test_each_answer_is_published(running):
     client.show_pictures(2)
     response = client.ask("For the log?", max_new_tokens=2)
     published = wait_until(
-        lambda: next((answer for answer in client.answers if answer.question == "For the log?"), None), 5.0, "the answer"
+        lambda: next((answer for answer in client.answers if answer.question == "For the log?"), None),
+        5.0,
+        "the answer",
     )
     assert published.success
     assert published.camera == "camera"

@@ -62,7 +62,8 @@ def load_tiny(checkpoint_folder):
         key = (family, seed, dtype, deep, upcast)
         if key not in loaded:
             folder = checkpoint_folder(family, seed)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+            stored = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=stored)
             processor = AutoProcessor.from_pretrained(folder)
             if deep:
                 generation_config = model.generation_config

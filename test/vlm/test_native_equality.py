@@ -7,8 +7,6 @@ import math
 import pytest
 import torch
 
-from delayed_vlm_ros.vlm.request import AskRequest
-
 EVEN_STAMPS = [0.5 * number for number in range(8)]
 UNEVEN_STAMPS = [3.0, 3.4, 4.9, 5.0, 9.3, 9.9, 17.02, 17.5]
 JITTERED_STAMPS = [100.001, 100.499, 101.002, 101.497, 101.998, 102.503, 103.001, 103.5]
@@ -188,16 +186,18 @@ def test_bfloat16_error_is_no_larger_than_natives_own(load_tiny, make_engine, na
     assert engine_error <= 1.1 * native_error
 
 
-def test_cold_and_kept_runs_agree_to_the_bit_where_the_kernels_do(make_engine):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cold_and_kept_prefix_agree_to_the_bit(load_tiny, make_engine, native, family, dtype):
     # given
-    engine = make_engine(stamps=UNEVEN_STAMPS)
-    request = AskRequest("Who?", max_new_tokens=16)
+    engine = make_engine(load_tiny(family, dtype=dtype), stamps=UNEVEN_STAMPS)
+    tokens = native.trace(engine.model, engine.processor, engine.snapshot(), "Who?").tokens
 
     # when
-    cold = engine.answer(request)
-    kept = engine.answer(request)
-    engine.forget_encoded()
-    again = engine.answer(request)
+    _, cold = native.led(engine, "Who?", tokens)
+    result, kept = native.led(engine, "Who?", tokens)
 
     # then
-    assert cold.answer == kept.answer == again.answer
+    assert result.metrics.frames_encoded == 0
+    assert torch.equal(cold.logits, kept.logits)
+    assert all(torch.equal(*both) for both in zip(cold.kv, kept.kv, strict=True))

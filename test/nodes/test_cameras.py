@@ -1,0 +1,288 @@
+"""The camera nodes: as processes, on real topics and under real signals; and their reading thread with stand-ins."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+import rclpy
+import yaml
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from delayed_vlm_ros.errors import VideoSourceError
+from delayed_vlm_ros.nodes import video_camera
+from delayed_vlm_ros.nodes.demo_camera import DemoCameraParameters
+from delayed_vlm_ros.nodes.parameters import specifications
+from delayed_vlm_ros.nodes.video_camera import VideoCamera, VideoCameraParameters
+from delayed_vlm_ros.video_source import VideoFrame
+
+ROOT = Path(__file__).resolve().parents[2]
+DOMAIN = 64
+NAMESPACE = f"/cameras_{os.getpid()}"  # so that two runs of these tests on one machine do not hear each other
+
+
+def start(node, *parameters):
+    """Start a node as a process of its own; its output can be read line by line."""
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    command = [sys.executable, "-m", f"delayed_vlm_ros.nodes.{node}", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    for value in parameters:
+        command += ["-p", value]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(process, words):
+    for line in process.stdout:
+        if words in line:
+            return line
+    pytest.fail(f"the node ended without saying '{words}'")
+
+
+@pytest.fixture
+def running():
+    """``start`` for nodes that are stopped at the test's end."""
+    processes = []
+
+    def start_and_keep(*arguments):
+        processes.append(start(*arguments))
+        return processes[-1]
+
+    yield start_and_keep
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A video of 2 s at 20 Hz; the brightness of its pictures counts 0, 6, 12, …"""
+    path = tmp_path / "count.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
+    for index in range(40):
+        writer.write(np.full((48, 64, 3), 6 * index, dtype=np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def received(monkeypatch):
+    """The messages on the image topic, collected in a thread."""
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    node = rclpy.create_node("listener", namespace=NAMESPACE, context=context)
+    messages = []
+    node.create_subscription(Image, "image", messages.append, QoSProfile(depth=50))
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    stopping = threading.Event()
+
+    def spin():
+        while not stopping.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    yield messages
+    stopping.set()
+    thread.join()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def stamps_of(messages):
+    return [message.header.stamp.sec + message.header.stamp.nanosec * 1e-9 for message in messages]
+
+
+def wait_until(condition, timeout_sec=10.0):
+    end = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("demo_camera", DemoCameraParameters), ("video_camera", VideoCameraParameters)]
+)
+def test_the_parameter_file_lists_every_parameter_with_its_default(name, parameters):
+    text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)["/**"]["ros__parameters"]
+    assert values == {spec.name: spec.default for spec in specifications(parameters).values()}
+    assert {key: type(value) for key, value in values.items()} == {
+        spec.name: spec.kind for spec in specifications(parameters).values()
+    }
+
+
+def test_the_demo_camera_publishes_its_room(running, received):
+    running("demo_camera", "rate:=20", "width:=320", "height:=240", "frame_id:=eye", "seed:=3")
+    wait_until(lambda: len(received) >= 20)
+    stamps = stamps_of(received)
+    assert (np.diff(stamps) > 0).all()
+    assert np.median(np.diff(stamps)) == pytest.approx(0.05, abs=0.02)
+    message = received[-1]
+    assert (message.width, message.height, message.step) == (320, 240, 960)
+    assert (message.encoding, message.header.frame_id, message.is_bigendian) == ("rgb8", "eye", 0)
+    picture = np.asarray(message.data, dtype=np.uint8).reshape(240, 320, 3)
+    assert picture.std() > 20
+    assert abs(time.time() - stamps[-1]) < 2.0
+
+
+def test_a_video_plays_at_its_true_speed_with_fewer_pictures(running, received, video):
+    node = running("video_camera", f"video:={video}", "rate:=5", "loop:=true")
+    wait_until(lambda: len(received) >= 16)
+    node.send_signal(signal.SIGINT)
+    shown = [round(message.data[-1] / 6) for message in received]
+    begin = shown.index(0, 1)  # the first round may have been missed in part
+    assert shown[begin : begin + 5] == [0, 4, 8, 12, 16]
+    stamps = stamps_of(received)
+    assert (np.diff(stamps) > 0).all()
+    assert np.median(np.diff(stamps)) == pytest.approx(0.2, abs=0.05)
+
+
+def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
+    node = running("video_camera", f"video:={video}")
+    wait_for(node, "publishing the video file")
+    began = time.monotonic()
+    wait_for(node, "has ended")
+    assert time.monotonic() - began == pytest.approx(2.0, abs=0.7)
+    count = len(received)
+    time.sleep(0.5)
+    assert node.poll() is None
+    assert len(received) == count
+    node.send_signal(signal.SIGTERM)
+    assert node.wait(timeout=2.0) == 0
+    assert "has ended" not in node.stdout.read()
+
+
+@pytest.mark.parametrize("times", [1, 2, 8])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["demo_camera", "video_camera"])
+def test_signals_end_the_node_in_order(running, video, name, number, times):
+    node = running(name, *([f"video:={video}", "loop:=true"] if name == "video_camera" else []))
+    wait_for(node, "publishing the")
+    began = time.monotonic()
+    for _ in range(times):
+        node.send_signal(number)
+        time.sleep(0.05)  # a late second signal meets the interpreter on its way out
+    assert node.wait(timeout=5.0) == 0
+    assert time.monotonic() - began < 2.0
+    assert "Traceback" not in node.stdout.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("video_camera", [], "parameter video is empty"),
+        ("video_camera", ["video:=/no/such/file.mp4"], "there is no file /no/such/file.mp4"),
+        ("video_camera", ["video:=setup.py"], "setup.py is not a video"),
+        ("video_camera", ["video:=987"], "there is no camera device /dev/video987"),
+        ("demo_camera", ["rate:=1000.0"], "it must be from 0.1 to 120.0 Hz"),
+        ("demo_camera", ["width:=broad"], "parameter width is 'broad'"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(running, name, parameters, words):
+    node = running(name, *parameters)
+    assert node.wait(timeout=20.0) == 1
+    said = node.stdout.read()
+    assert words in said
+    assert "Traceback" not in said
+
+
+class FakeDevice:
+    """An open camera: gives ``count`` pictures, then does ``after``."""
+
+    is_device = True
+    name = "/dev/video9"
+    frames_per_second = None
+    duration_sec = None
+
+    def __init__(self, count, after):
+        self.count, self.after = count, after
+        self.closed = False
+
+    def frames(self, rate=None):
+        for index in range(self.count):
+            yield VideoFrame(np.full((2, 2, 3), index, dtype=np.uint8), float(index))
+        self.after()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+
+@pytest.fixture
+def make_camera(monkeypatch):
+    """Builds a VideoCamera in this process over stand-in devices; gives it and the list of what it publishes."""
+    published = []
+
+    class Recorder:
+        def __init__(self, node, frame_id):
+            pass
+
+        def publish(self, image):
+            published.append(int(image[0, 0, 0]))
+
+    nodes = []
+
+    def build(openings):
+        steps = iter(openings)
+
+        def opening(_video):
+            step = next(steps)
+            if isinstance(step, Exception):
+                raise step
+            return step
+
+        monkeypatch.setattr(video_camera, "open_video", opening)
+        monkeypatch.setattr(video_camera, "ImagePublisher", Recorder)
+        monkeypatch.setattr(video_camera, "_RETRY_SEC", 0.05)
+        rclpy.init(args=["--ros-args", "-p", "video:='9'"], domain_id=DOMAIN)
+        nodes.append(VideoCamera())
+        return nodes[-1], published
+
+    yield build
+    for node in nodes:
+        node.stop()
+        node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def gone():
+    raise VideoSourceError("camera device /dev/video9 stopped delivering pictures")
+
+
+def test_a_camera_that_went_away_is_opened_again(make_camera):
+    forever = threading.Event()
+    missing = VideoSourceError("there is no camera device /dev/video9")
+    first, second = FakeDevice(3, gone), FakeDevice(2, forever.wait)
+    _, published = make_camera([first, missing, missing, second])
+    wait_until(lambda: len(published) == 5)
+    forever.set()
+    assert published == [0, 1, 2, 0, 1]
+    assert first.closed
+
+
+def test_a_driver_that_does_not_return_does_not_hold_up_the_end(make_camera):
+    forever = threading.Event()
+    node, published = make_camera([FakeDevice(1, forever.wait)])
+    wait_until(lambda: len(published) == 1)
+    began = time.monotonic()
+    node.stop()
+    assert time.monotonic() - began < 1.0
+    forever.set()

@@ -1,0 +1,165 @@
+"""Lifecycle in order and in failure, parameters, and what asks get meanwhile."""
+
+from harness import values_of, wait_until
+
+from delayed_vlm_ros.srv import AskScene
+
+RESPONSE = AskScene.Response
+
+
+def test_up_and_down_and_up_again(start):
+    _, client = start(autostart="false", memory__sample_fps=50.0)
+    # unconfigured: diagnostics are there, asks are told what to do
+    assert client.state() == "unconfigured"
+    status = client.wait_for_status("lifecycle", lambda status: "unconfigured" in status.message)
+    assert status.level == b"\x01"
+    refused = client.ask()
+    assert refused.error_code == RESPONSE.MODEL_NOT_READY
+    assert "not active but unconfigured" in refused.error_msg
+    assert not client.reset().success
+    # inactive: no pictures are taken
+    assert client.transition("configure")
+    client.publish(client.image())
+    assert "activate" in client.ask().error_msg
+    # active
+    assert client.transition("activate")
+    client.wait_until_active()
+    client.show_pictures(4)
+    kept = [frame.id for frame in client.ask().frames_used]
+    # deactivated: what is kept stays
+    assert client.transition("deactivate")
+    client.wait_for_status("camera camera", lambda status: "not active" in status.message)
+    assert client.wait_for_stats(lambda stats: stats.unique_frames >= 4)
+    received = client.stats.images_received
+    for _ in range(5):
+        client.publish(client.image())
+    assert client.ask().error_code == RESPONSE.MODEL_NOT_READY
+    assert client.transition("activate")
+    assert [frame.id for frame in client.ask().frames_used] == kept
+    assert client.stats.images_received == received
+    # cleaned up: all is forgotten
+    assert client.transition("deactivate")
+    assert client.transition("cleanup")
+    client.wait_for_status("model", lambda status: values_of(status)["state"] == "unloaded")
+    assert client.transition("configure")
+    assert client.transition("activate")
+    assert client.ask().error_code == RESPONSE.NO_FRAMES
+    assert not client.transition("configure")
+    assert client.state() == "active"
+
+
+def test_a_model_that_is_not_there_fails_configure_and_another_one_mends_it(start):
+    process, client = start(model__name="/no/such/model")
+    status = client.wait_for_status("lifecycle", lambda status: status.level == b"\x02")
+    assert "/no/such/model" in status.message
+    assert client.wait_for_status("model", lambda status: status.level == b"\x02").message == status.message
+    assert "/no/such/model" in process.log
+    assert "Traceback" not in process.log
+    assert client.state() == "unconfigured"
+    assert "/no/such/model" in client.ask().error_msg
+    # when
+    assert client.set_parameters({"model.name": "demo"})[0]
+    assert client.transition("configure")
+    assert client.transition("activate")
+    # then
+    client.wait_until_active()
+    client.show_pictures(2)
+    assert client.ask().success
+
+
+def test_wrong_parameters_leave_the_node_waiting_for_better_ones(start):
+    process, client = start(
+        autostart="true", camera="7up!", memory__star__size=-3, memory__sample_fps="'often'", ask__queue_size=2
+    )
+    status = client.wait_for_status("lifecycle", lambda status: status.level == b"\x02")
+    assert "memory.star.size is -3" in status.message
+    assert client.set_parameters({"memory.star.size": 4})[0]
+    assert not client.transition("configure")
+    client.wait_for_status("lifecycle", lambda status: "memory.sample_fps" in status.message)
+    assert client.set_parameters({"memory.sample_fps": 5})[0]
+    assert not client.transition("configure")
+    client.wait_for_status("lifecycle", lambda status: "camera is '7up!'" in status.message)
+    assert client.set_parameters({"camera": "front"})[0]
+    assert client.transition("configure")
+    assert client.transition("activate")
+    client.wait_for_status("camera front", lambda status: True)
+    assert process.alive
+
+
+def test_parameters_change_when_they_can(start):
+    _, client = start(memory__sample_fps=50.0)
+    client.wait_until_active()
+    done, reason = client.set_parameters({"memory.star.size": 8})
+    assert not done
+    assert "deactivate and cleanup" in reason
+    done, reason = client.set_parameters({"ask.timeout_sec": -1.0})
+    assert not done
+    done, reason = client.set_parameters({"ask.max_question_characters": "many"})
+    assert not done
+    assert "type int" in reason
+    done, reason = client.set_parameters({"ask.timeout_sec": 0.2})
+    assert done, reason
+    client.show_pictures(2)
+    assert client.ask("work 3").error_code == RESPONSE.TIMEOUT
+
+
+def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start):
+    _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_SEC": "3"})
+    client.wait_until_active()
+    client.show_pictures(2)
+    loading = client.wait_for_stats(lambda stats: stats.unique_frames > 0)
+    assert loading.model_state == "loading"
+    assert client.diagnostics["model"].level == b"\x01"
+    too_early = client.ask(timeout_sec=0.2)
+    assert too_early.error_code == RESPONSE.MODEL_NOT_READY
+    assert "still loading" in too_early.error_msg
+    assert client.ask(timeout_sec=10.0).success
+
+
+def test_a_model_that_cannot_be_loaded_is_told(start):
+    _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_FAILS": "1"})
+    client.wait_until_active()
+    client.show_pictures(2)
+    response = client.ask()
+    assert response.error_code == RESPONSE.MODEL_NOT_READY
+    assert "planted by the test" in response.error_msg
+    status = client.wait_for_status("model", lambda status: status.level == b"\x02")
+    assert "planted by the test" in status.message
+    assert client.transition("deactivate")
+    assert client.transition("cleanup")
+
+
+def test_the_queue_is_bounded_and_everything_else_goes_on(start):
+    _, client = start(memory__sample_fps=50.0, ask__queue_size=2)
+    client.wait_until_active()
+    client.show_pictures(2)
+    # when: one runs, two wait, the others are too many
+    futures = [client.start_ask("work 1.5") for _ in range(6)]
+    wait_until(lambda: sum(future.done() for future in futures) >= 3, 1.4, "refusals at once")
+    refused = [future.result() for future in futures if future.done()]
+    assert all(response.error_code == RESPONSE.BUSY for response in refused)
+    # then: lifecycle, pictures and reports do not wait for them
+    assert client.state() == "active"
+    client.show_pictures(3)
+    client.wait_for_status("asks", lambda status: "busy" in status.message or "failed" in status.message, 3.0)
+    # and cleaning up ends them
+    assert client.transition("deactivate")
+    assert client.transition("cleanup")
+    wait_until(lambda: all(future.done() for future in futures), 3.0, "all asks to end")
+    codes = {future.result().error_code for future in futures}
+    assert codes <= {RESPONSE.BUSY, RESPONSE.CANCELLED, RESPONSE.NONE}
+    assert RESPONSE.CANCELLED in codes
+
+
+def test_two_nodes_in_two_namespaces_do_not_meet(start):
+    _, one = start(memory__sample_fps=50.0)
+    _, other = start(memory__sample_fps=50.0)
+    one.wait_until_active()
+    other.wait_until_active()
+    one.reset()
+    other.reset()
+    one.show_pictures(3)
+    assert one.ask().success
+    assert other.ask().error_code == RESPONSE.NO_FRAMES
+    one.wait_for_stats(lambda stats: stats.asks_served == 1)
+    assert other.wait_for_stats(lambda stats: stats.asks_failed == 1).asks_served == 0

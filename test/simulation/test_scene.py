@@ -1,0 +1,76 @@
+"""The synthetic room's truth: what is where, at any time."""
+
+import math
+
+import pytest
+
+from delayed_vlm_ros.simulation import Scene, visible_objects
+from delayed_vlm_ros.simulation.sprites import COLOURS, SHAPES
+
+
+def test_the_same_seed_gives_the_same_room_and_another_one_another():
+    assert Scene.from_seed(3) == Scene.from_seed(3)
+    assert Scene.from_seed(3) != Scene.from_seed(4)
+
+
+def test_any_moment_can_be_asked_for_in_any_order():
+    scene = Scene.from_seed(5)
+    times = [0.0, 12.5, 86_400.0, 3.0, 1e6]
+    forwards = [visible_objects(scene, time) for time in times]
+    backwards = [visible_objects(scene, time) for time in reversed(times)]
+    assert forwards == backwards[::-1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_objects_are_told_apart_by_their_colours_and_lie_in_the_picture(seed):
+    scene = Scene.from_seed(seed)
+    for time in range(0, 600, 7):
+        things = visible_objects(scene, float(time))
+        assert len({thing.colour for thing in things}) == len(things)
+        for thing in things:
+            assert thing.colour in COLOURS
+            assert thing.shape in SHAPES
+            assert thing.name == f"{thing.colour} {thing.shape}"
+            assert 0.0 <= thing.x <= 1.0
+            assert 0.0 <= thing.y <= 1.0
+            assert 0.1 < thing.size < 0.5
+
+
+def test_objects_appear_and_leave_and_the_room_does_not_repeat():
+    scene = Scene.from_seed(0)
+    seen = [frozenset(thing.name for thing in visible_objects(scene, float(time))) for time in range(0, 1200, 2)]
+    changes = sum(before != after for before, after in zip(seen, seen[1:], strict=False))
+    assert changes > 40
+    assert len(frozenset.union(*seen)) > 12
+    assert {len(names) for names in seen} >= {1, 2, 3}
+
+
+def test_a_moving_object_moves_steadily_and_a_resting_one_stays():
+    scene = Scene.from_seed(1)
+    moved = rested = 0
+    for tenth in range(3000):
+        time = tenth / 10.0
+        later = {thing.name: thing for thing in visible_objects(scene, time + 0.1)}
+        for thing in visible_objects(scene, time):
+            if thing.name not in later or not (thing.moving == later[thing.name].moving):
+                continue
+            step = abs(later[thing.name].x - thing.x)
+            assert step < 0.06
+            if thing.moving:
+                moved += step > 0.0
+            else:
+                rested += 1
+                assert step == 0.0
+    assert moved > 500
+    assert rested > 500
+
+
+@pytest.mark.parametrize("time", [-0.1, math.nan, math.inf])
+def test_a_time_that_is_none_is_refused(time):
+    with pytest.raises(ValueError, match="seconds since the scene began"):
+        visible_objects(Scene.from_seed(0), time)
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="whole number from 0"):
+        Scene.from_seed(-1)

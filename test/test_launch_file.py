@@ -1,0 +1,183 @@
+"""The launch file: what can be told without ROS's launch system, and, where that is installed, a real launch.
+
+The real launch runs the real launch system on stand-ins for the nodes, which write down how they were called.
+"""
+
+import ast
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCH_FILE = ROOT / "launch" / "bringup.launch.py"
+ARGUMENTS = {  # name: default; None where it is computed
+    "namespace": "",
+    "use_sim_time": "false",
+    "params_file": None,
+    "autostart": "true",
+    "log_level": "info",
+    "use_respawn": "false",
+    "model": "",
+    "image_topic": "image",
+    "demo_camera": "false",
+    "video": "",
+}
+LAUNCH_MISSING = importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None
+needs_launch = pytest.mark.skipif(LAUNCH_MISSING, reason="ROS 2's launch and launch_ros are not installed")
+
+# As `ros2 launch <path> <name>:=<value> …` does it.
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import AnyLaunchDescriptionSource
+path, *words = sys.argv[2:]
+service = LaunchService(argv=words, noninteractive=True)
+given = [tuple(word.split(":=", 1)) for word in words]
+inclusion = IncludeLaunchDescription(AnyLaunchDescriptionSource(path), launch_arguments=given)
+service.include_launch_description(LaunchDescription([inclusion]))
+sys.exit(service.run())
+"""
+STAND_IN = """#!/bin/sh
+{ echo "$@"; for word in "$@"; do if [ -f "$word" ]; then cat "$word"; fi; done; } > "$CALLS/$(basename "$0")"
+"""
+INCLUDING = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+def generate_launch_description():
+    ours = PythonLaunchDescriptionSource({path!r})
+    return LaunchDescription([
+        DeclareLaunchArgument("robot"),
+        IncludeLaunchDescription(ours, launch_arguments={{"namespace": "inner"}}.items()),
+    ])
+"""
+
+
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def test_it_declares_the_documented_arguments():
+    declared = {}
+    for node in ast.walk(tree(LAUNCH_FILE)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "DeclareLaunchArgument":
+            words = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert ast.literal_eval(words["description"])
+            default = words["default_value"]
+            declared[ast.literal_eval(node.args[0])] = default.value if isinstance(default, ast.Constant) else None
+    assert declared == ARGUMENTS
+
+
+def test_it_starts_only_what_is_installed():
+    executables = {path.name for path in (ROOT / "scripts").iterdir()}
+    started = {
+        ast.literal_eval(node.args[0])
+        for node in ast.walk(tree(LAUNCH_FILE))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_node"
+    }
+    assert started == {"scene_memory", "demo_camera", "video_camera"}
+    assert started <= executables
+    assert all((ROOT / "config" / f"{name}.yaml").is_file() for name in started)
+
+
+def test_nothing_else_needs_the_launch_system():
+    for path in [*(ROOT / "delayed_vlm_ros").rglob("*.py"), *(ROOT / "scripts").iterdir()]:
+        for node in ast.walk(tree(path)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            assert not {name.split(".")[0] for name in names} & {"launch", "launch_ros"}, path
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Launches a file with arguments; gives the exit code, what launch said, and how each node was called."""
+    prefix, calls = tmp_path / "prefix", tmp_path / "calls"
+    share, executables = prefix / "share" / "delayed_vlm_ros", prefix / "lib" / "delayed_vlm_ros"
+    index = prefix / "share" / "ament_index" / "resource_index" / "packages"
+    for folder in (share / "config", executables, index, calls):
+        folder.mkdir(parents=True)
+    (index / "delayed_vlm_ros").touch()
+    for name in ("scene_memory", "demo_camera", "video_camera"):
+        (share / "config" / f"{name}.yaml").write_text(f"# the file of {name}\n")
+        (executables / name).write_text(STAND_IN)
+        (executables / name).chmod(0o755)
+    paths = os.pathsep.join(filter(None, [str(prefix), os.environ.get("AMENT_PREFIX_PATH")]))
+    environment = {**os.environ, "AMENT_PREFIX_PATH": paths, "CALLS": str(calls), "ROS_LOG_DIR": str(tmp_path / "log")}
+
+    def run(*words, path=LAUNCH_FILE):
+        command = [sys.executable, "-c", LAUNCH, "launch", str(path), *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout + done.stderr, {call.name: call.read_text() for call in calls.iterdir()}
+
+    return run
+
+
+@needs_launch
+def test_without_arguments_the_parameter_file_alone_speaks(launch):
+    code, said, calls = launch()
+    assert code == 0, said
+    assert set(calls) == {"scene_memory"}
+    assert "# the file of scene_memory" in calls["scene_memory"]
+    assert "--log-level info" in calls["scene_memory"]
+    assert calls["scene_memory"].count("--params-file") == 1
+    assert "__ns:=/ " in calls["scene_memory"]
+
+
+@needs_launch
+def test_what_is_given_overrides_the_parameter_file(launch):
+    _, said, calls = launch("model:=123", "autostart:=false", "use_sim_time:=true", "namespace:=robot1")
+    call = calls["scene_memory"]
+    assert call.count("--params-file") == 2, said
+    own, override = call.split("# the file of scene_memory")
+    assert "__ns:=/robot1" in own
+    assert "/robot1/scene_memory:" in override  # addressed to this node, so that it wins over the file
+    assert "model: '123'" in override
+    assert "autostart: false" in override
+    assert "use_sim_time: true" in override
+
+
+@needs_launch
+@pytest.mark.parametrize(("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera")])
+def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
+    _, said, calls = launch(word, "namespace:=robot1", "image_topic:=front/image")
+    assert set(calls) == {"scene_memory", camera}, said
+    for name, call in calls.items():
+        assert "__ns:=/robot1" in call
+        assert "image:=front/image" in call
+        assert f"# the file of {name}" in call
+    assert ("video: '0'" in calls[camera]) == (camera == "video_camera")
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["params_file:=/no/such/file.yaml"], "there is no parameter file /no/such/file.yaml"),
+        (["modle:=x"], "no argument 'modle': did you mean 'model'?"),
+        (["zzz:=x"], "no argument 'zzz': it has namespace, use_sim_time"),
+        (["demo_camera:=yes"], "demo_camera is 'yes'; it must be true or false"),
+        (["demo_camera:=true", "video:=0"], "choose one"),
+    ],
+)
+def test_what_cannot_work_stops_the_launch(launch, words, complaint):
+    code, said, calls = launch(*words)
+    assert code == 1
+    assert complaint in said
+    assert calls == {}
+
+
+@needs_launch
+@pytest.mark.parametrize("name", ["robot.launch.py", "bringup.launch.py"])
+def test_a_file_that_includes_it_may_have_arguments_of_its_own(launch, tmp_path, name):
+    including = tmp_path / name
+    including.write_text(INCLUDING.format(path=str(LAUNCH_FILE)))
+    code, said, calls = launch("robot:=r2", "anything:=else", path=including)
+    assert code == 0, said
+    assert "__ns:=/inner" in calls["scene_memory"]

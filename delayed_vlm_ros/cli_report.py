@@ -20,7 +20,8 @@ _LEVELS = {0: "[green]OK   [/]", 1: "[yellow]WARN [/]", 2: "[red]ERROR[/]", 3: "
 def filling(statistics: Any) -> str:
     """One line on a memory that fills, from its ``MemoryStats``."""
     rate = f"{statistics.input_rate_hz:.0f} Hz in"
-    return f"memory: Stream {statistics.stream_memory_size}, Star {statistics.star_memory_size}, {rate}; model {statistics.model_state}"
+    kept = f"Stream {statistics.stream_memory_size}, Star {statistics.star_memory_size}"
+    return f"memory: {kept}, {rate}; model {statistics.model_state}"
 
 
 def show_response(console: Console, question: str, response: Any) -> None:
@@ -113,14 +114,16 @@ def _show_ask(console: Console, question: str, answer: str, metrics: Mapping[str
     _print_line(console, "A", answer)
     encoding = metrics.get("encoding_latency", 0.0)
     encoded = f" in {encoding:.3f} s" if encoding else ""
-    lines = (
+    times = (
         f"first token {metrics['time_to_first_token']:.3f} s, whole answer {metrics['total_latency']:.3f} s, "
-        f"{metrics['answer_tokens']} tokens",
+        f"{metrics['answer_tokens']} tokens"
+    )
+    work = (
         f"{metrics['frames_encoded']} frames encoded{encoded}, {metrics['frames_reused']} re-used; "
         f"{metrics['visual_tokens']} visual tokens, KV cache {metrics['kv_cache_length']} "
-        f"({metrics['kv_tokens_reused']} re-used); exact: {str(metrics['exact']).lower()}",
+        f"({metrics['kv_tokens_reused']} re-used); exact: {str(metrics['exact']).lower()}"
     )
-    for line in lines:
+    for line in (times, work):
         console.print(f"   {line}", highlight=False, soft_wrap=True)
     for note in metrics["degraded"]:
         console.print(f"   [yellow]degraded:[/] {escape(note)}", highlight=False, soft_wrap=True)
@@ -131,7 +134,7 @@ def _print_line(console: Console, letter: str, text: str) -> None:
 
 
 def _level(status: Any) -> int:
-    """rclpy gives a ``byte`` field as ``bytes``."""
+    """The status's level; rclpy gives a ``byte`` field as ``bytes``."""
     level = status.level
     return level[0] if isinstance(level, bytes) else int(level)
 

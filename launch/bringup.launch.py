@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "model",
             default_value="",
-            description="Checkpoint: auto, demo, a folder or a name on Hugging Face (empty: what params_file says)",
+            description="Parameter model.name: auto, demo, a folder, a name on the hub (empty: what params_file says)",
         ),
         DeclareLaunchArgument("image_topic", default_value="image", description="Topic with the camera's pictures"),
         DeclareLaunchArgument(
@@ -97,7 +98,7 @@ def _refuse_unknown_names(context: LaunchContext, names: list[str]) -> None:
 def _launched_by_command_line(words: list[str]) -> bool:
     """Whether it is ``launch delayed_vlm_ros bringup.launch.py`` or ``launch path/to/bringup.launch.py``."""
     this = Path(__file__)
-    for before, word in zip(words, words[1:], strict=False):
+    for before, word in pairwise(words):
         if before == PACKAGE and word == this.name:
             return True
         if (before == "launch" or before.startswith("-")) and Path(word).is_file() and this.samefile(word):
@@ -120,7 +121,7 @@ def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
     if "autostart" in given:
         memory["autostart"] = _truth(settings, "autostart")
     if settings["model"]:
-        memory["model"] = _text(settings["model"])
+        memory["model.name"] = _text(settings["model"])
     nodes = [_node("scene_memory", settings, settings["params_file"], memory)]
     if demo_camera:
         nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time))

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = ROOT / "launch" / "bringup.launch.py"
@@ -86,6 +87,23 @@ def test_it_starts_only_what_is_installed():
     assert all((ROOT / "config" / f"{name}.yaml").is_file() for name in started)
 
 
+def test_it_overrides_only_parameters_that_there_are():
+    """A parameter nobody declares is ignored in silence."""
+
+    def names(values, group=""):
+        for key, value in values.items():
+            yield from names(value, f"{group}{key}.") if isinstance(value, dict) else [f"{group}{key}"]
+
+    text = (ROOT / "config" / "scene_memory.yaml").read_text(encoding="utf-8")
+    overridden = {
+        ast.literal_eval(node.slice)
+        for node in ast.walk(tree(LAUNCH_FILE))
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+    }
+    assert overridden == {"autostart", "model.name"}
+    assert overridden <= set(names(yaml.safe_load(text)["/**"]["ros__parameters"]))
+
+
 def test_nothing_else_needs_the_launch_system():
     for path in [*(ROOT / "delayed_vlm_ros").rglob("*.py"), *(ROOT / "scripts").iterdir()]:
         for node in ast.walk(tree(path)):
@@ -138,7 +156,7 @@ def test_what_is_given_overrides_the_parameter_file(launch):
     own, override = call.split("# the file of scene_memory")
     assert "__ns:=/robot1" in own
     assert "/robot1/scene_memory:" in override  # addressed to this node, so that it wins over the file
-    assert "model: '123'" in override
+    assert "model.name: '123'" in override
     assert "autostart: false" in override
     assert "use_sim_time: true" in override
 

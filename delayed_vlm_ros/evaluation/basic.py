@@ -86,7 +86,7 @@ def basic_course(
     first = stage(STAGES[0], all_but_last(frames, LATER_FRAMES, held), None)
     if first.frames_added == 0:
         raise NoFramesError(
-            f"no frames: the video gives only {len(held)}, and {LATER_FRAMES} of them are for the last stage. Take a "
+            f"too few frames: the video gives {len(held)}, and {LATER_FRAMES} of them are for the last stage. Take a "
             "longer video, or raise --sample-fps"
         )
     yield first

@@ -33,7 +33,7 @@ class FrameIntake:
 
     def __init__(self, geometry: FrameGeometry, frame_manager: SmartFrameManager) -> None:
         self._geometry = geometry
-        self._frame_manager = frame_manager
+        self.frame_manager = frame_manager
         self._grid: Grid | None = None
 
     @property
@@ -63,11 +63,11 @@ class FrameIntake:
             min_pixels=self._geometry.min_pixels,
             max_pixels=self._geometry.max_pixels,
         )
-        added = self._frame_manager.add(letterbox(image, grid), stamp)
+        added = self.frame_manager.add(letterbox(image, grid), stamp)
         self._grid = grid
         return added
 
     def reset(self) -> None:
         """Forget every frame and the grid."""
-        self._frame_manager.clear()
+        self.frame_manager.clear()
         self._grid = None

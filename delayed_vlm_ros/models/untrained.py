@@ -29,7 +29,7 @@ _CONTROL_TOKENS = (
 )
 
 # The form of Qwen's chat: system, user with pictures and text, assistant.
-_CHAT_TEMPLATE = "".join(
+_CHAT_TEMPLATE = "".join(  # noqa: FLY002  a line each
     (
         "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}",
         "{% for message in messages %}<|im_start|>{{ message.role }}\n",
@@ -121,8 +121,8 @@ def _processor(model_type: str) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",  # noqa: S106  no secret
+        pad_token="<|endoftext|>",  # noqa: S106  no secret
         extra_special_tokens=list(_CONTROL_TOKENS),
     )
     size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
@@ -184,7 +184,7 @@ def _config(model_type: str, tokenizer: Any) -> Any:
 
 
 def _unreadable(tokenizer: Any) -> list[int]:
-    """Ids that an answer must not contain, so that noise stays printable: all but ASCII letters, digits, signs, spaces."""
+    """Ids that an answer must not contain, so that noise stays readable: all but printable ASCII."""
     endings = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")}
     unreadable = []
     for index in range(len(tokenizer)):

@@ -62,7 +62,8 @@ class NodeGroup:
         for node, process in self._processes.items():
             if process.poll() is not None:
                 raise NodeDiedError(
-                    f"the node {node} ended with exit code {process.returncode}; the end of its output:\n{self.log(node)}"
+                    f"the node {node} ended with exit code {process.returncode}. The end of its output:\n"
+                    f"{self.log(node)}"
                 )
 
     def log(self, node: str) -> str:

@@ -146,8 +146,8 @@ def check_together(parameters: SceneMemoryParameters) -> None:
 def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, configured: bool) -> None:
     """Check a change of parameters before it is made.
 
-    While another parameter still has a wrong value, only the changed ones are checked: so that several wrong ones can
-    be put right one after the other.
+    As long as the present values cannot work, a change is checked by itself: several wrong ones can then be put right
+    one after the other.
 
     Args:
         present: All present values by ROS name.
@@ -167,7 +167,8 @@ def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, conf
                 "(lifecycle transitions deactivate and cleanup), then set it and configure again"
             )
     try:
-        values = {field: spec.convert(present[spec.name]) for field, spec in specs.items() if field not in changed}
+        values = {field: spec.convert(present[spec.name]) for field, spec in specs.items()}
+        check_together(SceneMemoryParameters(**values))
     except ConfigurationError:
         return
-    check_together(SceneMemoryParameters(**values, **new_values))
+    check_together(SceneMemoryParameters(**{**values, **new_values}))

@@ -108,12 +108,13 @@ def _cone(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
 
 
 def _box(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
-    front = (u >= -0.92) & (u <= 0.44) & (v >= -0.46) & (v <= 0.95)
+    left, edge, top_edge, bottom = -0.92, 0.44, -0.46, 0.95  # the front face
     back = 0.46  # how far the receding edges run, to the right and upwards
-    along = np.clip((-0.46 - v) / back, 0.0, 1.0)
-    top = (v < -0.46) & (v >= -0.46 - back) & (u >= -0.92 + back * along) & (u <= 0.44 + back * along)
-    across = np.clip((u - 0.44) / back, 0.0, 1.0)
-    right = (u > 0.44) & (u <= 0.44 + back) & (v >= -0.46 - back * across) & (v <= 0.95 - back * across)
+    front = (u >= left) & (u <= edge) & (v >= top_edge) & (v <= bottom)
+    up = np.clip((top_edge - v) / back, 0.0, 1.0)
+    top = (v < top_edge) & (v >= top_edge - back) & (u >= left + back * up) & (u <= edge + back * up)
+    across = np.clip((u - edge) / back, 0.0, 1.0)
+    right = (u > edge) & (u <= edge + back) & (v >= top_edge - back * across) & (v <= bottom - back * across)
     light = np.where(front, 0.90 - 0.10 * v, np.where(top, 1.16, 0.56))
     inside = (front | top | right).astype(np.float32)
     return inside, light.astype(np.float32), np.where(top, 0.05, 0.0).astype(np.float32)

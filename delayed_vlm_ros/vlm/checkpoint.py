@@ -156,18 +156,23 @@ def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing
         )
     if not weights_missing and not any(folder.glob("*.safetensors")):
         raise ModelNotFoundError(f"the folder of {name} holds no *.safetensors weights: fetch or convert it again")
-    processor = _video_processor_settings(name, folder)
-    size = dict(processor.get("size") or {})
-    return Checkpoint(
-        name=name,
-        path=folder,
-        model_type=model_type,
-        factor=int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2)),
-        min_pixels=int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS),
-        max_pixels=int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS),
-        weights_missing=weights_missing,
-        degraded=degraded,
-    )
+    try:
+        processor = _video_processor_settings(name, folder)
+        size = dict(processor.get("size") or {})
+        return Checkpoint(
+            name=name,
+            path=folder,
+            model_type=model_type,
+            factor=int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2)),
+            min_pixels=int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS),
+            max_pixels=int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS),
+            weights_missing=weights_missing,
+            degraded=degraded,
+        )
+    except (TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"the video processor's settings of {name} make no sense ({error}): fetch it again"
+        ) from None
 
 
 def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:

@@ -131,7 +131,8 @@ class DelayedBatchInferenceEngine:
             return self._answer(request, snapshot, control or AskControl())
         except torch.OutOfMemoryError as error:
             self.forget_encoded()
-            traceback.clear_frames(error.__traceback__)  # their tensors would live as long as the caller holds the error
+            # Their tensors would live as long as the caller holds the error.
+            traceback.clear_frames(error.__traceback__)
             raise DeviceMemoryError(
                 f"the device ran out of memory for {len(snapshot)} pairs ({error}): lower max_pixels or the memory "
                 "sizes, limit the ask in time, or use a smaller model. Kept frames are not lost"

@@ -34,7 +34,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]
         self._control = control
         self.first_token_time: float | None = None
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
         if self.first_token_time is None:
             self.first_token_time = time.monotonic()
         self._control.check()

@@ -64,12 +64,16 @@ def load_model(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise UnsupportedModelError(f"the model {checkpoint.name} in {path} cannot be loaded: {error}") from error
     if report["missing_keys"]:  # the library fills them with random numbers and goes on
         raise UnsupportedModelError(
             f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} of its weights, such as "
             f"{min(report['missing_keys'])}: fetch it again, complete"
+        )
+    if processor.video_token_id != model.config.video_token_id:  # without its files, the library makes an empty one
+        raise UnsupportedModelError(
+            f"the tokenizer of {checkpoint.name} in {path} does not fit its model: fetch it again, complete"
         )
     return LoadedModel(model.eval(), processor, str(model.device))
 
@@ -97,8 +101,8 @@ def _choose_device(device: str) -> str:
         count = torch.cuda.device_count()
         if (wanted.index or 0) >= count:
             raise ConfigurationError(
-                f"the device '{device}' is not there: this torch sees {count} CUDA devices. Use auto or cpu, or install "
-                "a torch that fits the driver"
+                f"the device '{device}' is not there: this torch sees {count} CUDA devices. Use auto or cpu, or "
+                "install a torch that fits the driver"
             )
         return f"cuda:{wanted.index or 0}"
     return str(wanted)
@@ -125,4 +129,5 @@ def _choose_attention(attention: str, dtype: str, device: str) -> str:
         raise ConfigurationError("flash_attention_2 is not installed for this torch and device: use auto or sdpa")
     if attention != "auto":
         return attention
-    return "flash_attention_2" if device.startswith("cuda") and dtype != "float32" and is_flash_attn_2_available() else "sdpa"
+    fits = device.startswith("cuda") and dtype != "float32" and is_flash_attn_2_available()
+    return "flash_attention_2" if fits else "sdpa"

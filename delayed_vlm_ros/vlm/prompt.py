@@ -48,7 +48,7 @@ def build_prompt(processor: Any, question: str) -> Prompt:
     parts = text.split(processor.video_token)
     if len(parts) != 2:  # noqa: PLR2004  before and after
         raise UnsupportedModelError(
-            f"the checkpoint's chat template puts {len(parts) - 1} videos into a prompt with one: its files do not match"
+            f"the checkpoint's chat template puts {len(parts) - 1} videos into a prompt with one: fetch its files again"
         )
     # The cut is at a control token, which no other token spans: both sides tokenise as they would in one piece.
     before, after = (tuple(tokenizer(part, add_special_tokens=False).input_ids) for part in parts)

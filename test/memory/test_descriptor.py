@@ -52,6 +52,19 @@ def test_exposure_jumps_are_overlooked(seed, gain):
 
 
 @pytest.mark.parametrize("seed", range(4))
+def test_highlights_that_clip_are_overlooked(seed):
+    # given
+    image = np.clip(scene(seed) * 1.3, 0, 255).astype(np.uint8)
+    image[:80] = (190, 205, 230)  # a sky
+
+    # when
+    brighter = np.clip(image * 1.35, 0, 255).astype(np.uint8)
+
+    # then
+    assert difference(image, brighter) < 0.1
+
+
+@pytest.mark.parametrize("seed", range(4))
 def test_white_balance_is_overlooked(seed):
     # given
     image = scene(seed)
@@ -69,6 +82,16 @@ def test_noise_and_small_shake_are_overlooked(seed):
     # then
     assert difference(image, np.clip(image + noise, 0, 255).astype(np.uint8)) < 0.1
     assert difference(image, np.roll(image, (2, 2), axis=(0, 1))) < 0.3
+
+
+def test_shifting_a_soft_picture_by_half_a_cell_is_overlooked():
+    # given cells of 14 × 19 pixels and a ramp that goes up and down over the picture
+    ramp = 60 + 120 * np.abs(np.linspace(-1, 1, WIDTH))[None, :, None] * np.ones((HEIGHT, 1, 3))
+
+    # then either way
+    image, shifted = ramp.astype(np.uint8), np.roll(ramp, 9, axis=1).astype(np.uint8)
+    assert difference(image, shifted) < 0.02
+    assert difference(image, shifted[:, ::-1]) < 0.02
 
 
 @pytest.mark.parametrize("colour", [(200, 30, 30), (15, 15, 15), (240, 240, 240), (40, 90, 220)])

@@ -67,6 +67,7 @@ def test_cut_to_a_new_scene_is_a_scene_change(seed):
     # then
     assert importance.score > NOTABLE
     assert importance.reason == "scene change"
+    assert judge(scorer, new, 0.0).scene_change == 0.0
 
 
 def test_cut_back_to_a_known_scene_is_not_notable():

@@ -66,6 +66,14 @@ def test_slower_camera_is_taken_whole(fps):
     assert len(sample(stamps)) == 2000
 
 
+def test_camera_at_the_very_rate_is_taken_whole_despite_jitter():
+    # given
+    stamps = np.arange(2000) / 2 + np.random.default_rng(0).uniform(-0.02, 0.02, 2000)
+
+    # then
+    assert len(sample(stamps)) == 2000
+
+
 @pytest.mark.parametrize("pause", [0.3, 0.49, 0.7, 0.99, 1.3, 60.0])
 def test_no_burst_after_a_pause(pause):
     # given

@@ -14,7 +14,7 @@ import rclpy
 
 sys.path.append(str(Path(__file__).parent))
 
-from harness import FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess, free_domain  # noqa: E402
+from harness import FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess, free_domain
 
 _numbers = itertools.count(1)
 

@@ -2,7 +2,7 @@
 
 ``work 2``: answer after 2 s, stopping where the ask is cancelled. ``stubborn 2``: the same, but like a single long step
 of a model that cannot be stopped. ``defect``: an unexpected error. ``out of memory``: the device's. Anything else: an
-answer at once. The environment's FAKE_LOAD_SEC is how long loading takes; FAKE_LOAD_FAILS makes it fail.
+answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS in the environment.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
 from delayed_vlm_ros.errors import DeviceMemoryError, ModelNotFoundError
-from delayed_vlm_ros.nodes import engines, scene_memory
+from delayed_vlm_ros.nodes import engines, reporter, scene_memory
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, select_frames
@@ -70,7 +71,8 @@ class FakeEngine:
 
 
 def load(_checkpoint, _parameters, memories) -> engines.Engines:
-    time.sleep(float(os.environ.get("FAKE_LOAD_SEC", "0")))
+    while "FAKE_LOAD_UNTIL" in os.environ and not Path(os.environ["FAKE_LOAD_UNTIL"]).exists():
+        time.sleep(0.02)
     if "FAKE_LOAD_FAILS" in os.environ:
         raise ModelNotFoundError("the weights are gone, planted by the test")
     return engines.Engines("cpu", {name: FakeEngine(memory) for name, memory in memories.items()})
@@ -78,4 +80,5 @@ def load(_checkpoint, _parameters, memories) -> engines.Engines:
 
 if __name__ == "__main__":
     engines.load_engines = load
+    reporter._PERIOD_SEC = 0.1  # tests do not have the time that people have
     sys.exit(scene_memory.main())

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from delayed_vlm_ros.msg import MemoryStats, SceneAnswer
+from delayed_vlm_ros.srv import AskScene
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -27,9 +29,6 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-
-from delayed_vlm_ros.msg import MemoryStats, SceneAnswer
-from delayed_vlm_ros.srv import AskScene
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE_MEMORY = ["-m", "delayed_vlm_ros.nodes.scene_memory"]
@@ -57,8 +56,13 @@ def free_domain() -> tuple[int, socket.socket]:
     raise RuntimeError("all ROS domains are in use on this machine")
 
 
-def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str) -> Any:
+def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str | Callable[[], str]) -> Any:
     """The condition's first true value.
+
+    Args:
+        condition: Looked at many times a second.
+        timeout_sec: How long to wait for it.
+        what: What is waited for; may be a function, to tell how things stand in the end.
 
     Raises:
         AssertionError: It did not become true in time.
@@ -68,7 +72,7 @@ def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str) -> A
         if value := condition():
             return value
         time.sleep(0.02)
-    raise AssertionError(f"not within {timeout_sec} s: {what}")
+    raise AssertionError(f"not within {timeout_sec} s: {what() if callable(what) else what}")
 
 
 class NodeProcess:
@@ -82,7 +86,7 @@ class NodeProcess:
         remap: dict[str, str],
         environment: dict[str, str],
     ) -> None:
-        self._output = tempfile.TemporaryFile("w+")
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         settings = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         remappings = [item for old, new in remap.items() for item in ("-r", f"{old}:={new}")]
         self.process = subprocess.Popen(
@@ -240,11 +244,14 @@ class Client:
             status = self.diagnostics.get(name)
             return status if status is not None and condition(status) else None
 
-        return wait_until(found, timeout_sec, f"status {name}; the last ones were {self.diagnostics}")
+        return wait_until(found, timeout_sec, lambda: f"status {name}; the last ones are {self.diagnostics}")
 
     def wait_for_stats(self, condition: Callable[[MemoryStats], bool], timeout_sec: float = 15.0) -> MemoryStats:
-        wait_until(lambda: self.stats is not None and condition(self.stats), timeout_sec, f"statistics {self.stats}")
-        return self.stats
+        def found() -> MemoryStats | None:
+            stats = self.stats
+            return stats if stats is not None and condition(stats) else None
+
+        return wait_until(found, timeout_sec, lambda: f"statistics; the last ones are {self.stats}")
 
     def wait_until_active(self, timeout_sec: float = 20.0) -> None:
         self.wait_for_status("lifecycle", lambda status: status.message == "active", timeout_sec)

@@ -3,9 +3,8 @@
 import time
 
 import pytest
-from harness import values_of, wait_until
-
 from delayed_vlm_ros.srv import AskScene
+from harness import values_of, wait_until
 
 RESPONSE = AskScene.Response
 

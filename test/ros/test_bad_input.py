@@ -3,12 +3,13 @@
 import array
 import math
 
+import cv2
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from delayed_vlm_ros.srv import AskScene
 from harness import values_of
 from sensor_msgs.msg import CompressedImage
-
-from delayed_vlm_ros.srv import AskScene
 
 RESPONSE = AskScene.Response
 
@@ -129,9 +130,6 @@ def test_a_camera_without_stamps_gets_those_of_arrival_and_is_told(start):
 
 
 def test_compressed_pictures_come_on_the_compressed_topic_of_the_same_name(start):
-    import cv2
-    import numpy as np
-
     _, client = start(image_transport="compressed", memory__sample_fps=50.0, remap={"image": "front/picture"})
     client.wait_for_status("lifecycle", lambda status: status.message == "active")
     client.wait_for_stats(lambda stats: True)
@@ -148,6 +146,10 @@ def test_compressed_pictures_come_on_the_compressed_topic_of_the_same_name(start
         return stats.images_sampled >= 2
 
     client.wait_for_stats(remembered)
-    publish(b"\xff\xd8 this is no picture")
-    client.wait_for_stats(lambda stats: "neither a JPEG nor a PNG" in stats.last_drop_reason)
+
+    def refused(stats):
+        publish(b"\xff\xd8 this is no picture")
+        return "neither a JPEG nor a PNG" in stats.last_drop_reason
+
+    client.wait_for_stats(refused)
     assert client.ask().success

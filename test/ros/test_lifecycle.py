@@ -1,8 +1,7 @@
 """Lifecycle in order and in failure, parameters, and what asks get meanwhile."""
 
-from harness import values_of, wait_until
-
 from delayed_vlm_ros.srv import AskScene
+from harness import values_of, wait_until
 
 RESPONSE = AskScene.Response
 
@@ -103,8 +102,9 @@ def test_parameters_change_when_they_can(start):
     assert client.ask("work 3").error_code == RESPONSE.TIMEOUT
 
 
-def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start):
-    _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_SEC": "3"})
+def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start, tmp_path):
+    loaded = tmp_path / "loaded"
+    _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_UNTIL": str(loaded)})
     client.wait_until_active()
     client.show_pictures(2)
     loading = client.wait_for_stats(lambda stats: stats.unique_frames > 0)
@@ -113,7 +113,13 @@ def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start):
     too_early = client.ask(timeout_sec=0.2)
     assert too_early.error_code == RESPONSE.MODEL_NOT_READY
     assert "still loading" in too_early.error_msg
-    assert client.ask(timeout_sec=10.0).success
+    future = client.start_ask(timeout_sec=10.0)
+    assert client.transition("deactivate")
+    assert client.transition("activate")
+    assert not future.done()
+    loaded.touch()
+    wait_until(future.done, 5.0, "the answer")
+    assert future.result().success
 
 
 def test_a_model_that_cannot_be_loaded_is_told(start):

@@ -5,13 +5,12 @@ import threading
 import time
 
 import numpy as np
-import pytest
 from harness import wait_until
 from sensor_msgs.msg import Image
 
 RATE_HZ = 30.0
-SECONDS = 8.0
-SAMPLE_FPS = 2.0
+SECONDS = 6.0
+SAMPLE_FPS = 4.0
 
 
 class Camera(threading.Thread):
@@ -25,10 +24,8 @@ class Camera(threading.Thread):
         self.ending = threading.Event()
 
     def run(self) -> None:
-        pictures = [
-            array.array("B", np.random.default_rng(seed).integers(0, 255, 640 * 480 * 3, np.uint8).tobytes())
-            for seed in range(3)
-        ]
+        noise = np.random.default_rng(3).integers(0, 255, (3, 640 * 480 * 3), np.uint8)
+        pictures = [array.array("B", picture.tobytes()) for picture in noise]
         message = Image(height=480, width=640, encoding="rgb8", step=640 * 3)
         due = last = time.monotonic()
         while not self.ending.is_set():
@@ -43,9 +40,8 @@ class Camera(threading.Thread):
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-@pytest.mark.parametrize("fake", [True, False])
-def test_thirty_pictures_a_second_while_asks_run_back_to_back(start, fake):
-    _, client = start(fake=fake, memory__sample_fps=SAMPLE_FPS, memory__stream__size=40)
+def test_thirty_pictures_a_second_while_asks_run_back_to_back(start):
+    _, client = start(fake=False, memory__sample_fps=SAMPLE_FPS, memory__stream__size=40)
     client.wait_until_active()
     client.show_pictures(2)
     client.wait_for_stats(lambda stats: stats.model_state == "ready", 60.0)
@@ -57,7 +53,7 @@ def test_thirty_pictures_a_second_while_asks_run_back_to_back(start, fake):
     asked = []
     started = time.monotonic()
     while time.monotonic() - started < SECONDS:
-        response = client.ask("work 1", max_new_tokens=200)
+        response = client.ask("What is there?", max_new_tokens=1000)
         assert response.success, response.error_msg
         asked.append(response)
     camera.ending.set()
@@ -68,23 +64,22 @@ def test_thirty_pictures_a_second_while_asks_run_back_to_back(start, fake):
     assert camera.published >= SECONDS * RATE_HZ * 0.8
     assert stats.images_dropped == 0
     # and those due were remembered on time, though the model was at work
-    stamps = [stamp_sec(frame.header.stamp) for frame in client.ask(max_new_tokens=1, last_sec=SECONDS).frames_used]
-    pairs = np.diff(stamps)
-    assert len(stamps) >= SECONDS * SAMPLE_FPS / 2 - 2
-    assert pairs.max() <= 2 / SAMPLE_FPS + 2 / RATE_HZ + camera.largest_gap_sec
+    used = client.ask(max_new_tokens=1, last_sec=SECONDS - 0.5).frames_used
+    gaps = np.diff([stamp_sec(frame.header.stamp) for frame in used])
+    assert len(used) >= (SECONDS - 1) * SAMPLE_FPS / 2
+    assert gaps.max() <= 2 / SAMPLE_FPS + 2 / RATE_HZ + camera.largest_gap_sec
     # and each ask saw what had just been published
-    assert max(response.newest_frame_age_sec for response in asked[1:]) < 1 / SAMPLE_FPS + 0.3
-    busy = sum(response.metrics.total_latency for response in asked)
-    assert busy > 0.5 * SECONDS
+    assert max(response.newest_frame_age_sec for response in asked[2:]) < 1 / SAMPLE_FPS + 0.3
+    assert sum(response.metrics.total_latency for response in asked) > 0.5 * SECONDS
 
 
 def test_pictures_are_taken_on_time_while_the_model_cannot_be_interrupted(start):
     _, client = start(memory__sample_fps=50.0)
     client.wait_until_active()
     client.show_pictures(2)
-    future = client.start_ask("stubborn 3")
+    future = client.start_ask("stubborn 2")
     client.wait_for_stats(lambda stats: stats.asks_running == 1)
-    client.show_pictures(10, timeout_sec=2.0)
+    client.show_pictures(10, timeout_sec=1.5)
     assert client.state() == "active"
     assert client.reset().success
     assert not future.done()

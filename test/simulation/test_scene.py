@@ -1,6 +1,7 @@
 """The synthetic room's truth: what is where, at any time."""
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_objects_are_told_apart_by_their_colours_and_lie_in_the_picture(seed):
 def test_objects_appear_and_leave_and_the_room_does_not_repeat():
     scene = Scene.from_seed(0)
     seen = [frozenset(thing.name for thing in visible_objects(scene, float(time))) for time in range(0, 1200, 2)]
-    changes = sum(before != after for before, after in zip(seen, seen[1:], strict=False))
+    changes = sum(before != after for before, after in pairwise(seen))
     assert changes > 40
     assert len(frozenset.union(*seen)) > 12
     assert {len(names) for names in seen} >= {1, 2, 3}
@@ -52,7 +53,7 @@ def test_a_moving_object_moves_steadily_and_a_resting_one_stays():
         time = tenth / 10.0
         later = {thing.name: thing for thing in visible_objects(scene, time + 0.1)}
         for thing in visible_objects(scene, time):
-            if thing.name not in later or not (thing.moving == later[thing.name].moving):
+            if thing.name not in later or thing.moving != later[thing.name].moving:
                 continue
             step = abs(later[thing.name].x - thing.x)
             assert step < 0.06

@@ -12,7 +12,7 @@ from delayed_vlm_ros.vlm import video_input
 from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 
 TOLERANCE = 1e-5  # float32; the one for float64 is finer still
-CLEARLY = 100
+CLEARLY = 1000
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
 
@@ -169,7 +169,18 @@ STAMPS = [0.0, 0.5, 0.97, 1.5, 2.0, 2.5, 2.99, 3.5, *(4.0 + 0.7 * number for num
 
 
 def second_ask(
-    make_engine, load_tiny, picture, compare, family, *, first, further=0, sizes=(20, 20), pause=0.0, still=False, replaced=0
+    make_engine,
+    load_tiny,
+    picture,
+    compare,
+    family,
+    *,
+    first,
+    further=0,
+    sizes=(20, 20),
+    pause=0.0,
+    still=False,
+    replaced=0,
 ):
     star, stream = sizes
     engine = make_engine(load_tiny(family), star_memory_size=star, stream_window_size=stream)

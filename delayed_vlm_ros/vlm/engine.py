@@ -204,8 +204,9 @@ class DelayedBatchInferenceEngine:
             # A look at a part of the past must not cost the prefix that the next ordinary question needs.
             return encode_prefix(self.model, self.processor, prompt, layout, snapshot, control), False
         self._prefix = kept = None  # freed before the new one grows
-        self._prefix = encode_prefix(self.model, self.processor, prompt, layout, snapshot, control)
-        return self._prefix, False
+        encoded = encode_prefix(self.model, self.processor, prompt, layout, snapshot, control)
+        self._prefix = encoded  # another thread may forget it at any time
+        return encoded, False
 
 
 def _degraded_by_time(layout: VideoLayout) -> tuple[str, ...]:

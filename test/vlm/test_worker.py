@@ -1,0 +1,453 @@
+"""The thread that owns the model: queue, deadlines, failures, and its end."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    AskTimeoutError,
+    BusyError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+)
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker
+
+PATIENCE = 10.0  # seconds; only ever waited when something is wrong
+
+
+class Gate:
+    """A job, or a load, that tells when it runs and ends when it is let."""
+
+    def __init__(self, result="model"):
+        self.entered, self.opened = threading.Event(), threading.Event()
+        self.result = result
+
+    def __call__(self, *_):
+        self.entered.set()
+        assert self.opened.wait(PATIENCE)
+        return self.result
+
+
+def until_cancelled(_, control):
+    while True:
+        control.check()
+        time.sleep(0.002)
+
+
+def eventually(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def make_worker():
+    """Gives started workers, and stops them in the end."""
+    workers = []
+
+    def make(load=lambda: "model", queue_size=2, *, start=True, **arguments):
+        worker = ModelWorker(load, queue_size, **arguments)
+        workers.append(worker)
+        if start:
+            worker.start()
+        return worker
+
+    yield make
+    for worker in workers:
+        assert worker.stop(PATIENCE)
+
+
+@pytest.fixture
+def askers():
+    """Threads that ask; a test ends only when all of them have their answer."""
+    with ThreadPoolExecutor(32) as pool:
+        yield pool
+
+
+# --- the ordinary way -----------------------------------------------------------------------------------------------
+
+
+def test_job_gets_model_and_control_in_the_workers_thread(make_worker):
+    # given
+    worker = make_worker(lambda: threading.current_thread())
+
+    # when
+    model, control, thread = worker.run(lambda model, control: (model, control, threading.current_thread()), PATIENCE)
+
+    # then
+    assert model is thread is not threading.current_thread()
+    assert 0 < control.remaining() <= PATIENCE
+    eventually(lambda: not worker.running)
+    assert (worker.state, worker.waiting) == (ModelState.READY, 0)
+
+
+def test_jobs_run_one_at_a_time_in_order(make_worker, askers):
+    # given
+    worker, gate, order = make_worker(queue_size=5), Gate(), []
+    first = askers.submit(worker.run, gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+
+    # when
+    for number in range(5):
+        askers.submit(worker.run, lambda *_, number=number: order.append(number), PATIENCE)
+        eventually(lambda number=number: worker.waiting == number + 1)
+    assert worker.running
+    gate.opened.set()
+
+    # then
+    first.result(PATIENCE)
+    eventually(lambda: order == [0, 1, 2, 3, 4])
+
+
+def test_jobs_wait_for_the_model(make_worker, askers):
+    # given
+    load = Gate("late model")
+    worker = make_worker(load)
+
+    # when
+    answer = askers.submit(worker.run, lambda model, _: model, PATIENCE)
+    eventually(lambda: worker.waiting == 1)
+    assert worker.state is ModelState.LOADING
+    load.opened.set()
+
+    # then
+    assert answer.result(PATIENCE) == "late model"
+
+
+def test_before_start_nothing_is_loaded(make_worker):
+    # given
+    load = Gate()
+
+    # when
+    worker = make_worker(load, start=False)
+
+    # then
+    assert worker.state is ModelState.UNLOADED
+    assert not load.entered.is_set()
+
+
+# --- a full queue ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue_size", [0, 1, 3])
+def test_full_queue_refuses_at_once(make_worker, askers, queue_size):
+    # given
+    worker, gate = make_worker(queue_size=queue_size), Gate()
+    answers = [askers.submit(worker.run, gate, PATIENCE)]
+    assert gate.entered.wait(PATIENCE)
+    for _ in range(queue_size):
+        answers.append(askers.submit(worker.run, gate, PATIENCE))
+    eventually(lambda: worker.waiting == queue_size)
+
+    # when
+    started = time.monotonic()
+    with pytest.raises(BusyError, match=f"{queue_size} asks are waiting already: ask again"):
+        worker.run(gate, PATIENCE)
+
+    # then
+    assert time.monotonic() - started < 0.5
+    gate.opened.set()
+    assert [answer.result(PATIENCE) for answer in answers] == ["model"] * (queue_size + 1)
+    assert worker.run(lambda *_: "free again", PATIENCE) == "free again"
+
+
+def test_full_queue_while_loading(make_worker, askers):
+    # given room for a running and a waiting job
+    load = Gate()
+    worker = make_worker(load, queue_size=1)
+    answers = [askers.submit(worker.run, lambda model, _: model, PATIENCE) for _ in range(2)]
+    eventually(lambda: worker.waiting == 2)
+
+    # then
+    with pytest.raises(BusyError):
+        worker.run(lambda model, _: model, PATIENCE)
+    load.opened.set()
+    assert [answer.result(PATIENCE) for answer in answers] == ["model"] * 2
+
+
+# --- deadlines ------------------------------------------------------------------------------------------------------
+
+
+def test_deadline_while_loading(make_worker):
+    # given
+    load, ran = Gate(), []
+    worker = make_worker(load)
+
+    # when
+    with pytest.raises(ModelNotReadyError, match=r"still loading after 0\.05 s: ask again later"):
+        worker.run(lambda *_: ran.append(1), 0.05)
+
+    # then it has left the queue
+    assert worker.waiting == 0
+    load.opened.set()
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert not ran
+
+
+def test_deadline_while_running_stops_the_job(make_worker):
+    # given
+    worker = make_worker()
+    ended = threading.Event()
+
+    def job(model, control):
+        try:
+            until_cancelled(model, control)
+        finally:
+            ended.set()
+
+    # then
+    with pytest.raises(AskTimeoutError, match=r"no answer within 0\.05 s: allow more time"):
+        worker.run(job, 0.05)
+    assert ended.wait(PATIENCE)
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+
+
+def test_deadline_while_waiting(make_worker, askers):
+    # given
+    worker, gate, ran = make_worker(), Gate(), []
+    first = askers.submit(worker.run, gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+
+    # when
+    with pytest.raises(AskTimeoutError):
+        worker.run(lambda *_: ran.append(1), 0.05)
+
+    # then it never runs
+    assert worker.waiting == 0
+    gate.opened.set()
+    assert first.result(PATIENCE) == "model"
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert not ran
+
+
+def test_job_that_ignores_its_deadline_does_not_keep_the_asker(make_worker):
+    # given
+    worker, gate = make_worker(), Gate()
+
+    # when
+    started = time.monotonic()
+    with pytest.raises(AskTimeoutError):
+        worker.run(gate, 0.05)
+
+    # then
+    assert time.monotonic() - started < 1
+    gate.opened.set()
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [ValueError("of the job"), TimeoutError("of the job's network"), AskCancelledError("x")])
+def test_jobs_error_goes_to_its_asker_and_the_worker_lives(make_worker, error):
+    # given
+    worker = make_worker()
+
+    def fail(*_):
+        raise error
+
+    # then even one that looks like the deadline
+    with pytest.raises(type(error)) as caught:
+        worker.run(fail, PATIENCE)
+    assert caught.value is error
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.state is ModelState.READY
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ModelNotFoundError("no such model"), "no such model"), (KeyError("x"), "KeyError: 'x'")],
+)
+def test_failed_load_tells_those_who_wait_and_those_who_come(make_worker, askers, error, reason):
+    # given
+    gate = Gate()
+
+    def load():
+        gate()
+        raise error
+
+    worker = make_worker(load)
+    waiting = [askers.submit(worker.run, lambda model, _: model, PATIENCE) for _ in range(2)]
+    eventually(lambda: worker.waiting == 2)
+
+    # when
+    gate.opened.set()
+
+    # then
+    for answer in waiting:
+        with pytest.raises(ModelNotReadyError, match=f"^the model could not be loaded: {reason}$"):
+            answer.result(PATIENCE)
+    with pytest.raises(ModelNotReadyError, match=reason):
+        worker.run(lambda model, _: model, PATIENCE)
+    assert (worker.state, worker.error) == (ModelState.FAILED, reason)
+
+
+class Payload:
+    """Stands for frames and tensors."""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_of_a_job_is_held_after_it(make_worker, fails):
+    # given a job that leaves a result, or an error with a traceback through its local variables
+    worker, held = make_worker(), []
+
+    def job(*_):
+        payload = Payload()
+        held.append(weakref.ref(payload))
+        if fails:
+            raise ValueError("with a traceback")
+        return payload
+
+    gc.collect()
+    gc.disable()  # an error must not hold itself alive until the collector comes by
+    try:
+        # when
+        if fails:
+            with pytest.raises(ValueError, match="traceback") as caught:
+                worker.run(job, PATIENCE)
+            del caught
+        else:
+            worker.run(job, PATIENCE)
+
+        # then
+        eventually(lambda: held[0]() is None)
+    finally:
+        gc.enable()
+
+
+# --- cancelling and stopping ----------------------------------------------------------------------------------------
+
+
+def test_cancel_by_control(make_worker, askers):
+    # given
+    worker, control = make_worker(), AskControl()
+    answer = askers.submit(worker.run, until_cancelled, PATIENCE, control=control)
+    eventually(lambda: worker.running)
+
+    # when
+    control.cancel()
+
+    # then
+    with pytest.raises(AskCancelledError):
+        answer.result(PATIENCE)
+
+
+def test_stop_during_a_job_answers_its_asker_and_those_who_wait(make_worker, askers):
+    # given
+    unloaded = []
+    worker = make_worker(unload=lambda model: unloaded.append((model, threading.current_thread().name)))
+    answers = [askers.submit(worker.run, until_cancelled, PATIENCE) for _ in range(3)]
+    eventually(lambda: worker.running and worker.waiting == 2)
+
+    # when
+    ended = worker.stop(PATIENCE)
+
+    # then
+    assert ended
+    for answer in answers:
+        with pytest.raises(AskCancelledError):
+            answer.result(PATIENCE)
+    assert unloaded == [("model", "model-worker")]
+    assert (worker.state, worker.resource, worker.waiting) == (ModelState.UNLOADED, None, 0)
+
+
+def test_stop_while_loading(make_worker, askers):
+    # given
+    load, unloaded = Gate(), []
+    worker = make_worker(load, unload=unloaded.append)
+    answer = askers.submit(worker.run, lambda model, _: model, PATIENCE)
+    eventually(lambda: worker.waiting == 1)
+
+    # when it cannot end at once
+    assert not worker.stop(0.05)
+
+    # then the asker hears at once, and the model is given back when it is there
+    with pytest.raises(AskCancelledError, match="going down"):
+        answer.result(PATIENCE)
+    load.opened.set()
+    assert worker.stop(PATIENCE)
+    assert unloaded == ["model"]
+    assert (worker.state, worker.resource) == (ModelState.UNLOADED, None)
+
+
+def test_stop_deep_inside_a_job_says_so(make_worker, askers):
+    # given
+    worker, gate = make_worker(), Gate()
+    answer = askers.submit(worker.run, gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+
+    # then
+    assert not worker.stop(0.05)
+    with pytest.raises(AskCancelledError):
+        answer.result(PATIENCE)
+    gate.opened.set()
+    assert worker.stop(PATIENCE)
+
+
+def test_ask_after_stop_is_refused_at_once(make_worker):
+    # given
+    worker = make_worker()
+
+    # when
+    assert worker.stop(PATIENCE)
+
+    # then
+    with pytest.raises(AskCancelledError, match="the ask was refused: the node is going down"):
+        worker.run(lambda model, _: model, PATIENCE)
+    assert worker.stop(PATIENCE)
+
+
+def test_stop_before_start(make_worker):
+    assert make_worker(start=False).stop(0)
+
+
+def test_many_askers_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
+    # given askers that hurry, cancel, fail and meet full queues
+    worker = make_worker(queue_size=4)
+    outcomes, expected = [], (AskCancelledError, AskTimeoutError, BusyError, ValueError)
+
+    def job(number):
+        def work(_, control):
+            for _ in range(number % 4):
+                control.check()
+                time.sleep(0.0005)
+            if number % 7 == 0:
+                raise ValueError(number)
+            return number
+
+        return work
+
+    def ask(asker):
+        for number in range(asker, asker + 40):
+            control = AskControl()
+            if number % 5 == 0:
+                control.cancel()
+            try:
+                outcomes.append(worker.run(job(number), 0.001 * (number % 6) + 0.0005, control=control) == number)
+            except expected:
+                outcomes.append(True)
+        return True
+
+    # when
+    with ThreadPoolExecutor(16) as pool:
+        askers = [pool.submit(ask, asker) for asker in range(16)]
+        time.sleep(0.1)
+        assert worker.run(lambda model, _: model, PATIENCE) == "model" if worker.waiting < 4 else True
+        while not all(asker.done() for asker in askers[:8]):
+            time.sleep(0.01)
+        assert worker.stop(PATIENCE)
+
+        # then
+        assert all(asker.result(PATIENCE) for asker in askers)
+    assert len(outcomes) == 16 * 40
+    assert all(outcomes)
+    assert worker.waiting == 0

@@ -14,9 +14,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from delayed_vlm_ros.errors import DelayedVlmError
+
+_INSTALL_MODEL_PARTS = "pip install 'delayed_vlm_ros[vlm]', or run 'make setup' in the repository"
+_INSTALL_ROS = "run 'make setup' in the repository, or source your ROS workspace"
+_REMEDIES = {
+    **dict.fromkeys(("torch", "torchvision", "transformers", "accelerate"), _INSTALL_MODEL_PARTS),
+    **dict.fromkeys(("rclpy", "diagnostic_msgs", "sensor_msgs", "delayed_vlm_ros"), _INSTALL_ROS),
+}
 
 QUESTIONS = ("What is happening?", "What objects can be seen?", "What has changed most recently?")
 
@@ -53,14 +61,8 @@ def demo(
     as_json: _Json = False,
 ) -> None:
     """Camera → memory → questions, the whole way through ROS 2, in processes of their own."""
-    try:
-        from delayed_vlm_ros.nodes.demo import DemoListener, DemoOptions, run_demo  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise DelayedVlmError(
-            f"the demo needs ROS 2 and this package's interfaces, and they are not here ({error}): run 'make setup' "
-            "in the repository, or source your ROS workspace"
-        ) from error
     from delayed_vlm_ros import cli_report  # noqa: PLC0415
+    from delayed_vlm_ros.nodes.demo import DemoListener, DemoOptions, run_demo  # noqa: PLC0415
 
     console = Console(stderr=as_json)
     options = DemoOptions(questions=tuple(question or QUESTIONS), video=video, model=model, frames=frames)
@@ -205,8 +207,17 @@ def main() -> None:
     try:
         app()
     except DelayedVlmError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        remedy = _REMEDIES.get((error.name or "").split(".")[0])
+        if remedy is None:
+            raise
+        _fail(f"this command needs {error.name}, which is not here: {remedy}")
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

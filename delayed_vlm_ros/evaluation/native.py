@@ -91,12 +91,12 @@ def native_answer(
     check_request(request)
     if not snapshot:
         raise NoFramesError("no frames: there is nothing to compare on")
+    prompt_length = native_prompt_length(processor, model, snapshot, request.question)
     started = time.monotonic()
     limit = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     output = native_generate(
         model, processor, snapshot, request.question, max_new_tokens=limit, stock_positions=stock_positions
     )
-    prompt_length = native_prompt_length(processor, model, snapshot, request.question)
     text: str = processor.tokenizer.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
     return text, time.monotonic() - started
 

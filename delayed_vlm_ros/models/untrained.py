@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,13 @@ def untrained_checkpoint() -> Path:
 def _publish(folder: Path) -> None:
     """Write the checkpoint beside its place and move it there in one step, so that nobody sees half of it."""
     draft = Path(tempfile.mkdtemp(prefix="untrained-", dir=folder.parent))
-    draft.chmod(0o755)
-    save_untrained(draft)
     try:
-        draft.rename(folder)
-    except OSError:  # another process was first
-        shutil.rmtree(draft)
+        draft.chmod(0o755)
+        save_untrained(draft)
+        with suppress(OSError):  # another process was first
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def save_untrained(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:

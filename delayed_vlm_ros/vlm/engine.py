@@ -72,6 +72,7 @@ class DelayedBatchInferenceEngine:
         self._intake = FrameIntake(_geometry(processor, max_pixels), self.frame_manager)
         self._degraded = degraded
         self._prefix: EncodedPrefix | None = None
+        self._times_forgotten = 0
 
     def add_frame(self, picture: Any, timestamp: float | None = None) -> str:
         """Remember a picture.
@@ -144,7 +145,8 @@ class DelayedBatchInferenceEngine:
         return CachedBytes(features=0, kv=0 if prefix is None else prefix.storage_bytes)
 
     def forget_encoded(self) -> None:
-        """Drop what is kept of earlier asks; frames stay."""
+        """Drop what is kept of earlier asks, and of one that runs in another thread; frames stay."""
+        self._times_forgotten += 1
         self._prefix = None
 
     def reset(self) -> None:
@@ -204,8 +206,10 @@ class DelayedBatchInferenceEngine:
             # A look at a part of the past must not cost the prefix that the next ordinary question needs.
             return encode_prefix(self.model, self.processor, prompt, layout, snapshot, control), False
         self._prefix = kept = None  # freed before the new one grows
+        times_forgotten = self._times_forgotten
         encoded = encode_prefix(self.model, self.processor, prompt, layout, snapshot, control)
-        self._prefix = encoded  # another thread may forget it at any time
+        if self._times_forgotten == times_forgotten:  # else another thread has forgotten the frames meanwhile
+            self._prefix = encoded
         return encoded, False
 
 

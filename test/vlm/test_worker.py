@@ -247,7 +247,9 @@ def test_job_that_ignores_its_deadline_does_not_keep_the_asker(make_worker):
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError("of the job"), TimeoutError("of the job's network"), AskCancelledError("x")])
+@pytest.mark.parametrize(
+    "error", [ValueError("of the job"), TimeoutError("of the job's network"), AskCancelledError("x")]
+)
 def test_jobs_error_goes_to_its_asker_and_the_worker_lives(make_worker, error):
     # given
     worker = make_worker()
@@ -441,7 +443,6 @@ def test_many_askers_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
     with ThreadPoolExecutor(16) as pool:
         askers = [pool.submit(ask, asker) for asker in range(16)]
         time.sleep(0.1)
-        assert worker.run(lambda model, _: model, PATIENCE) == "model" if worker.waiting < 4 else True
         while not all(asker.done() for asker in askers[:8]):
             time.sleep(0.01)
         assert worker.stop(PATIENCE)

@@ -1,0 +1,214 @@
+"""Asks that end early, memory that runs out, and bytes kept between asks."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DeviceMemoryError
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.engine import CachedBytes
+from delayed_vlm_ros.vlm.request import AskRequest
+
+HALF_SECONDS = [0.5 * number for number in range(6)]
+
+
+class EndsAtCheck(AskControl):
+    """Is cancelled, or late, when it is looked at for the nth time."""
+
+    def __init__(self, number, *, late):
+        super().__init__()
+        self._left, self._late = number, late
+
+    def check(self):
+        self._left -= 1
+        if self._left == 0:
+            if self._late:
+                self.deadline = 0.0
+            else:
+                self.cancel()
+        super().check()
+
+
+@pytest.fixture
+def exact_engine(make_engine, load_tiny):
+    return make_engine(load_tiny(dtype=torch.float64), stamps=HALF_SECONDS)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("check", [1, 2, 6])
+def test_ask_that_ends_early_leaves_the_kept_prefix_intact(exact_engine, compare, check, late):
+    # given
+    exact_engine.ask("Who?", max_new_tokens=8)
+    kept = exact_engine.cached_bytes()
+
+    # when a second one ends after some of its tokens
+    with pytest.raises(AskTimeoutError if late else AskCancelledError):
+        exact_engine.answer(AskRequest("Where?", max_new_tokens=10), EndsAtCheck(check, late=late))
+
+    # then
+    assert exact_engine.cached_bytes() == kept
+    outcome = compare(exact_engine, "Where?")
+    assert outcome.metrics.frames_encoded == 0
+    assert outcome.comparison.verdict(1e-9) == "equal"
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("check", "encodes"), [(1, 6), (2, 6), (3, 0), (7, 0)])
+def test_first_ask_that_ends_early_does_not_spoil_the_next(exact_engine, compare, check, encodes, late):
+    # given one that ends before or after vision encoding, or while it generates
+    with pytest.raises(AskTimeoutError if late else AskCancelledError):
+        exact_engine.answer(AskRequest("Where?", max_new_tokens=10), EndsAtCheck(check, late=late))
+
+    # when
+    outcome = compare(exact_engine, "Where?")
+
+    # then what was complete is used
+    assert outcome.metrics.frames_encoded == encodes
+    assert outcome.comparison.verdict(1e-9) == "equal"
+
+
+def test_limited_ask_that_ends_early_leaves_the_kept_prefix(exact_engine):
+    # given
+    exact_engine.ask("Who?", max_new_tokens=8)
+
+    # when
+    with pytest.raises(AskCancelledError):
+        exact_engine.answer(AskRequest("Where?", last_sec=0.5), EndsAtCheck(2, late=False))
+
+    # then
+    assert exact_engine.ask("Who?", max_new_tokens=8)[1].frames_encoded == 0
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+@pytest.mark.parametrize("place", ["get_video_features", "forward", "generate"])
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_device_out_of_memory(exact_engine, compare, picture, place, asked_before):
+    # given
+    if asked_before:
+        exact_engine.ask("Who?", max_new_tokens=8)
+        exact_engine.add_frame(picture(9), 9.0)
+    frames = [kept.content_key for kept in exact_engine.snapshot()]
+
+    # when
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact_engine.model, place, out_of_memory)
+        with pytest.raises(DeviceMemoryError) as caught:
+            exact_engine.ask("Who?", max_new_tokens=8)
+
+    # then it says what to do, keeps the frames, gives its own memory back, and goes on
+    assert f"out of memory for {len(frames)} pairs (CUDA out of memory. Tried to allocate 20.00 GiB)" in str(
+        caught.value
+    )
+    assert all(word in str(caught.value) for word in ("lower max_pixels", "smaller model", "frames are not lost"))
+    assert [kept.content_key for kept in exact_engine.snapshot()] == frames
+    assert exact_engine.cached_bytes() == CachedBytes(0, 0)
+    assert compare(exact_engine, "Who?").comparison.verdict(1e-9) == "equal"
+
+
+def test_error_of_a_full_device_holds_no_tensors(exact_engine, monkeypatch):
+    # given an ask that has some when it fails
+    held = []
+    features = exact_engine.model.get_video_features
+
+    def note(pixels, grid):
+        held.append(weakref.ref(pixels))
+        output = features(pixels, grid)
+        held.append(weakref.ref(output.pooler_output[0]))
+        return output
+
+    monkeypatch.setattr(exact_engine.model, "get_video_features", note)
+    monkeypatch.setattr(exact_engine.model, "forward", out_of_memory)
+
+    # when the caller holds on to the error, as while it tries again with less
+    try:
+        exact_engine.ask("Who?", max_new_tokens=8)
+    except DeviceMemoryError as error:
+        # then
+        assert [reference() for reference in held] == [None, None]
+        assert "Tried to allocate" in str(error.__cause__)
+    assert len(held) == 2
+
+
+# --- bytes kept between asks ----------------------------------------------------------------------------------------
+
+
+def live_tensor_bytes():
+    gc.collect()
+    storages = {}
+    for candidate in gc.get_objects():
+        if type(candidate) is torch.Tensor:
+            storage = candidate.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def test_reported_bytes_are_all_that_an_ask_leaves_behind(make_engine):
+    # given an engine that has asked, so that nothing is new
+    engine = make_engine(stamps=HALF_SECONDS)
+    engine.ask("Who?", max_new_tokens=8)
+    engine.forget_encoded()
+    before = live_tensor_bytes()
+
+    # when
+    engine.ask("Who?", max_new_tokens=8)
+
+    # then
+    kept = engine.cached_bytes()
+    assert kept.kv > 0
+    assert live_tensor_bytes() - before == kept.kv + kept.features
+    engine.forget_encoded()
+    assert live_tensor_bytes() == before
+    assert engine.cached_bytes() == CachedBytes(0, 0)
+
+
+def test_kept_bytes_do_not_grow_with_asks(make_engine):
+    # given
+    engine = make_engine(stamps=HALF_SECONDS)
+    engine.ask("Who?", max_new_tokens=8)
+    kept, before = engine.cached_bytes(), live_tensor_bytes()
+
+    # when
+    for number in range(6):
+        engine.ask(f"Question {number}? " * (number + 1), max_new_tokens=8 + number)
+        engine.ask("Who?", max_new_tokens=8, last_sec=1.0)
+
+    # then
+    assert engine.cached_bytes() == kept
+    assert live_tensor_bytes() == before
+
+
+def test_kept_bytes_are_those_of_the_newest_prefix_only(make_engine, picture):
+    # given a memory of bounded size
+    engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=6)
+    sizes = []
+
+    # when
+    for number in range(5):
+        engine.ask("Who?", max_new_tokens=8)
+        sizes.append((engine.cached_bytes().kv, live_tensor_bytes()))
+        for frame in range(2):
+            engine.add_frame(picture(number), 10.0 + 2 * number + frame)
+
+    # then
+    assert len(set(sizes)) == 1
+
+
+def test_release_gives_the_model_back(make_engine):
+    # given
+    engine = make_engine(stamps=HALF_SECONDS)
+    engine.ask("Who?", max_new_tokens=8)
+
+    # when
+    engine.release()
+
+    # then
+    assert engine.model is None
+    assert engine.cached_bytes() == CachedBytes(0, 0)
+    assert len(engine.snapshot()) == 3

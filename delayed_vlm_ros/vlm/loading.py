@@ -55,7 +55,7 @@ def load_model(
     path = _complete(checkpoint) if checkpoint.weights_missing else checkpoint.path
     try:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=_choose_dtype(dtype, place),
             attn_implementation=kernels,
@@ -66,6 +66,7 @@ def load_model(
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise UnsupportedModelError(f"the model {checkpoint.name} in {path} cannot be loaded: {error}") from error
+    model, report = loaded
     if report["missing_keys"]:  # the library fills them with random numbers and goes on
         raise UnsupportedModelError(
             f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} of its weights, such as "

@@ -149,7 +149,7 @@ def test_no_frames_and_no_question(make_engine):
     engine = make_engine("qwen2_5_vl", 2)
 
     # then
-    with pytest.raises(NoFramesError, match="^no frames"):
+    with pytest.raises(NoFramesError, match=r"^no frames"):
         native_answer(engine.model, engine.processor, (), AskRequest("Who?"))
     for question in ("", "<|video_pad|>"):
         with pytest.raises(BadRequestError):

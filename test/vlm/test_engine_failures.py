@@ -126,14 +126,13 @@ def test_error_of_a_full_device_holds_no_tensors(exact_engine, monkeypatch):
     monkeypatch.setattr(exact_engine.model, "get_video_features", note)
     monkeypatch.setattr(exact_engine.model, "forward", out_of_memory)
 
-    # when the caller holds on to the error, as while it tries again with less
-    try:
+    # when
+    with pytest.raises(DeviceMemoryError) as caught:
         exact_engine.ask("Who?", max_new_tokens=8)
-    except DeviceMemoryError as error:
-        # then
-        assert [reference() for reference in held] == [None, None]
-        assert "Tried to allocate" in str(error.__cause__)
-    assert len(held) == 2
+
+    # then even while the caller holds on to the error, and tries again with less
+    assert [reference() for reference in held] == [None, None]
+    assert "Tried to allocate" in str(caught.value.__cause__)
 
 
 # --- bytes kept between asks ----------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_flash_attention_that_is_not_installed(checkpoint_folder, monkeypatch):
     monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: False)
 
     # then
-    with pytest.raises(ConfigurationError, match="flash_attention_2 is not installed .*: use auto or sdpa"):
+    with pytest.raises(ConfigurationError, match=r"flash_attention_2 is not installed .*: use auto or sdpa"):
         load_model(resolve(checkpoint_folder()), device="cpu", dtype="bfloat16", attention="flash_attention_2")
 
 
@@ -148,7 +148,7 @@ def test_missing_weights_are_not_made_up(folder):
     save_file(complete, folder / "model.safetensors", metadata={"format": "pt"})
 
     # then
-    with pytest.raises(UnsupportedModelError, match="lacks 3 of its weights, such as .*fetch it again"):
+    with pytest.raises(UnsupportedModelError, match=r"lacks 3 of its weights, such as .*fetch it again"):
         load_model(resolve(folder), device="cpu")
 
 

@@ -78,7 +78,7 @@ def askers():
 
 def test_job_gets_model_and_control_in_the_workers_thread(make_worker):
     # given
-    worker = make_worker(lambda: threading.current_thread())
+    worker = make_worker(threading.current_thread)
 
     # when
     model, control, thread = worker.run(lambda model, control: (model, control, threading.current_thread()), PATIENCE)
@@ -144,8 +144,7 @@ def test_full_queue_refuses_at_once(make_worker, askers, queue_size):
     worker, gate = make_worker(queue_size=queue_size), Gate()
     answers = [askers.submit(worker.run, gate, PATIENCE)]
     assert gate.entered.wait(PATIENCE)
-    for _ in range(queue_size):
-        answers.append(askers.submit(worker.run, gate, PATIENCE))
+    answers += [askers.submit(worker.run, gate, PATIENCE) for _ in range(queue_size)]
     eventually(lambda: worker.waiting == queue_size)
 
     # when

@@ -41,6 +41,7 @@ def native_inputs(processor: Any, snapshot: Snapshot, question: str) -> dict[str
         video_metadata=[metadata],
         do_sample_frames=False,
         do_resize=False,
+        cap_pixels_per_frame=False,
         return_tensors="pt",
     )
     return dict(inputs)
@@ -83,6 +84,8 @@ def native_answer(
     model: Any, processor: Any, snapshot: Snapshot, request: AskRequest, *, stock_positions: bool = False
 ) -> tuple[str, float]:
     """Native inference's answer, and its seconds from pictures to text.
+
+    The snapshot says which frames are used: the request's limits in time do not count here.
 
     Raises:
         NoFramesError: The snapshot is empty.

@@ -183,7 +183,7 @@ def test_bfloat16_error_is_no_larger_than_natives_own(load_tiny, make_engine, na
     # then, in the root mean square over all logits of all asks
     engine_error, native_error = (math.sqrt(torch.stack(squares[who]).mean()) for who in ("engine", "native"))
     assert 0 < native_error < 0.2
-    assert engine_error <= 1.1 * native_error
+    assert engine_error <= 1.05 * native_error
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

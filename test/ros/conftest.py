@@ -14,7 +14,7 @@ import rclpy
 
 sys.path.append(str(Path(__file__).parent))
 
-from harness import FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess, free_domain
+from harness import CONTEXT, FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess, free_domain
 
 _numbers = itertools.count(1)
 
@@ -26,9 +26,9 @@ def ros() -> Iterator[None]:
     os.environ["ROS_DOMAIN_ID"] = str(domain)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
-    rclpy.init()
+    rclpy.init(context=CONTEXT)
     yield
-    rclpy.try_shutdown()
+    rclpy.try_shutdown(context=CONTEXT)
     mark.close()
 
 

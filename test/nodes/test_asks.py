@@ -1,0 +1,278 @@
+"""Requests on their way to the worker: limits, defaults, counters; with a stand-in for the worker."""
+
+import math
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+from delayed_vlm_ros.srv import AskScene
+
+from delayed_vlm_ros.errors import (
+    AskTimeoutError,
+    BadRequestError,
+    BusyError,
+    NoFramesError,
+    UnknownCameraError,
+)
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.nodes.asks import AskDesk, age_sec, ask_request, ask_timeout
+from delayed_vlm_ros.nodes.camera_memory import FrameHeader
+from delayed_vlm_ros.nodes.engines import Engines
+from delayed_vlm_ros.nodes.reports import AskReport
+from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.request import AskRequest, AskResult
+
+PARAMETERS = SceneMemoryParameters(timeout_sec=7.0, max_new_tokens=33, max_question_characters=20)
+NOW_NS = 1_800_000_000_000_000_000
+
+
+def asking(**fields):
+    return AskScene.Request(**{"question": "What?", **fields})
+
+
+# Reading requests
+
+
+def test_zeros_become_the_nodes_defaults():
+    assert ask_request(asking(), PARAMETERS) == AskRequest("What?", None, None, None, 33)
+    assert ask_timeout(asking(), PARAMETERS) == 7.0
+
+
+def test_what_is_given_counts():
+    # given
+    message = asking(
+        since=Time(sec=10, nanosec=500_000_000),
+        until=Time(sec=20),
+        last_sec=2.5,
+        max_new_tokens=4096,
+        timeout_sec=0.25,
+    )
+
+    # then
+    assert ask_request(message, PARAMETERS) == AskRequest("What?", 10.5, 20.0, 2.5, 4096)
+    assert ask_timeout(message, PARAMETERS) == 0.25
+
+
+def test_a_limit_is_the_same_float_as_a_frame_of_that_stamp():
+    message = asking(since=Time(sec=1_800_000_000, nanosec=123_456_789))
+    assert ask_request(message, PARAMETERS).since == 1_800_000_000_123_456_789 / 10**9
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"question": ""}, "the question is empty"),
+        ({"question": " \n\t"}, "the question is empty"),
+        ({"question": "ä" * 21}, "the question has 21 characters, more than 20: shorten it, or raise the parameter"),
+        ({"max_new_tokens": 4097}, "max_new_tokens is 4097: give at most 4096"),
+        ({"max_new_tokens": 2**32 - 1}, "max_new_tokens is 4294967295"),
+        ({"last_sec": -0.5}, "last_sec is -0.5: give seconds of 0 or more"),
+        ({"last_sec": math.nan}, "last_sec is nan"),
+        ({"last_sec": math.inf}, "last_sec is inf"),
+        ({"since": Time(sec=-1)}, "since is -1 s and 0 ns: give a time after 1970"),
+        ({"until": Time(sec=-(2**31), nanosec=5)}, "until is -2147483648 s and 5 ns"),
+        ({"since": Time(nanosec=10**9)}, "since is 0 s and 1000000000 ns"),
+        ({"until": Time(sec=3, nanosec=2**32 - 1)}, "until is 3 s and 4294967295 ns"),
+        ({"since": Time(sec=20), "until": Time(sec=10)}, "since (20.000 s) is after until (10.000 s)"),
+        ({"since": Time(sec=20, nanosec=1000), "until": Time(sec=20)}, "swap them"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_in_a_sentence(fields, words):
+    with pytest.raises(BadRequestError) as caught:
+        ask_request(asking(**fields), PARAMETERS)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"question": "ä" * 20},
+        {"max_new_tokens": 1},
+        {"since": Time(sec=20), "until": Time(sec=20)},
+        {"since": Time(nanosec=1)},
+        {"last_sec": -0.0},
+    ],
+)
+def test_what_just_makes_sense_passes(fields):
+    ask_request(asking(**fields), PARAMETERS)
+
+
+@pytest.mark.parametrize("timeout_sec", [-0.001, math.nan, math.inf, -math.inf, 3601.0])
+def test_a_deadline_that_makes_no_sense_is_refused(timeout_sec):
+    with pytest.raises(BadRequestError, match=r"timeout_sec is .*: give seconds from 0 .* to 3600"):
+        ask_timeout(asking(timeout_sec=timeout_sec), PARAMETERS)
+
+
+def test_the_longest_deadline_passes():
+    assert ask_timeout(asking(timeout_sec=3600.0), PARAMETERS) == 3600.0
+
+
+def test_age():
+    assert age_sec(10**9, 3_500_000_000) == 2.5
+    assert age_sec(3 * 10**9, 10**9) == 0.0  # a camera whose clock is ahead
+
+
+# The desk
+
+
+class FakeWorker:
+    """Runs each job at once in the caller's thread, after ``delay_sec`` in the queue; or raises ``error``."""
+
+    def __init__(self, engines):
+        self.engines = engines
+        self.delay_sec = 0.0
+        self.error = None
+        self.timeouts = []
+        self.running, self.waiting = True, 3
+
+    def run(self, work, timeout_sec):
+        self.timeouts.append(timeout_sec)
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.delay_sec)
+        return work(self.engines, AskControl())
+
+
+class FakeEngine:
+    def __init__(self, name, manager):
+        self.name = name
+        self.manager = manager
+        self.requests = []
+        self.total_latency = 0.0
+
+    def answer(self, request, control):
+        assert isinstance(control, AskControl)
+        if request.question == "defect":
+            raise ZeroDivisionError("planted")
+        self.requests.append(request)
+        self.total_latency += 1.5
+        metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, ())
+        return AskResult(f"{self.name} says", metrics, self.manager.snapshot())
+
+
+class FakeCamera:
+    def __init__(self, name):
+        self.name = name
+        self.topic = f"/{name}/image"
+        self.frame_manager = SmartFrameManager(4, 4)
+        self.last_drop_reason = ""
+
+    def see(self, stamp):
+        self.frame_manager.add(np.full((8, 8, 3), 90, np.uint8), stamp)
+
+    def header_of(self, stamp):
+        return FrameHeader(round(stamp * 10**9), "lens")
+
+
+@pytest.fixture
+def office():
+    """A desk with two cameras that have seen something, and what stands behind it."""
+    cameras = {name: FakeCamera(name) for name in ("front", "rear")}
+    engines = {name: FakeEngine(name, camera.frame_manager) for name, camera in cameras.items()}
+    for camera in cameras.values():
+        camera.see(1_799_999_990.0)
+        camera.see(1_799_999_995.0)
+    worker = FakeWorker(Engines("cpu", engines))
+    desk = AskDesk(worker, cameras, 8, lambda: NOW_NS)
+    return SimpleNamespace(desk=desk, worker=worker, cameras=cameras, engines=engines)
+
+
+def test_an_answer_comes_from_the_camera_asked_about(office):
+    assert office.desk.ask(asking(), PARAMETERS).result.answer == "front says"
+    answer = office.desk.ask(asking(camera="rear"), PARAMETERS)
+    assert answer.result.answer == "rear says"
+    assert answer.camera is office.cameras["rear"]
+    assert answer.newest_frame_age_sec == 5.0
+
+
+def test_the_engine_gets_the_request_and_the_worker_the_deadline(office):
+    office.desk.ask(asking(last_sec=2.0), PARAMETERS)
+    office.desk.ask(asking(timeout_sec=0.5), PARAMETERS)
+    assert office.engines["front"].requests[0] == AskRequest("What?", None, None, 2.0, 33)
+    assert office.worker.timeouts == [7.0, 0.5]
+
+
+def test_waiting_in_the_queue_is_measured(office):
+    assert 0.0 <= office.desk.ask(asking(), PARAMETERS).queue_latency < 0.05
+    office.worker.delay_sec = 0.06
+    assert 0.06 <= office.desk.ask(asking(), PARAMETERS).queue_latency < 1.0
+
+
+def test_an_unknown_camera_is_refused_with_the_names_there_are(office):
+    with pytest.raises(UnknownCameraError, match="no camera 'Front': the cameras are front, rear; leave it empty"):
+        office.desk.ask(asking(camera="Front"), PARAMETERS)
+
+
+def test_an_empty_memory_is_said_before_anything_is_queued(office):
+    # given
+    office.cameras["front"].frame_manager.clear()
+
+    # then
+    with pytest.raises(NoFramesError, match=r"camera front has nothing in its memory\. Check .* on /front/image"):
+        office.desk.ask(asking(), PARAMETERS)
+    office.cameras["front"].last_drop_reason = "step is 3"
+    with pytest.raises(NoFramesError, match=r"The last picture was dropped: step is 3\. Check"):
+        office.desk.ask(asking(), PARAMETERS)
+    assert office.worker.timeouts == []
+
+
+@pytest.mark.parametrize("fields", [{"question": ""}, {"timeout_sec": -1.0}, {"camera": "side"}])
+def test_a_bad_request_does_not_reach_the_worker_and_is_counted(office, fields):
+    with pytest.raises(BadRequestError):
+        office.desk.ask(asking(**fields), PARAMETERS)
+    assert office.worker.timeouts == []
+    assert (office.desk.report().served, office.desk.report().failed) == (0, 1)
+
+
+def test_a_desk_that_was_never_asked(office):
+    assert office.desk.report() == AskReport(0, 0, True, 3, 8, "", 0.0, 0.0)
+
+
+def test_the_report_tells_of_the_last_answer_and_the_last_error(office):
+    # when
+    office.desk.ask(asking(), PARAMETERS)
+    office.desk.ask(asking(), PARAMETERS)
+    with pytest.raises(ZeroDivisionError):
+        office.desk.ask(asking(question="defect"), PARAMETERS)
+    office.worker.error = BusyError("8 asks are waiting")
+    with pytest.raises(BusyError):
+        office.desk.ask(asking(), PARAMETERS)
+
+    # then: failures leave the latencies of the last answer as they are
+    expected = AskReport(2, 2, True, 3, 8, "BusyError: 8 asks are waiting", 3.0, 0.25)
+    assert office.desk.report() == expected
+
+    # and an answer leaves the last error for the record
+    office.worker.error = None
+    office.desk.ask(asking(), PARAMETERS)
+    assert office.desk.report() == replace(expected, served=3, last_total_latency=4.5)
+
+
+def test_asks_from_many_threads_are_all_counted(office):
+    # given
+    office.worker.error = AskTimeoutError("too late")
+
+    def ask_often():
+        for _ in range(100):
+            with pytest.raises(AskTimeoutError):
+                office.desk.ask(asking(), PARAMETERS)
+
+    threads = [threading.Thread(target=ask_often) for _ in range(8)]
+
+    # when
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    # then
+    assert office.desk.report().failed == 800

@@ -1,0 +1,384 @@
+"""One camera's messages on their way into its memory: counters, stamps, headers, reset, and nothing that raises."""
+
+import array
+import threading
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory, FrameHeader
+from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
+
+NOW_NS = 1_800_000_000_123_456_789
+START_NS = 1_700_000_000_000_000_000
+STEP_NS = 100_000_001  # a little less often than ten times a second, and no float of seconds holds it
+
+
+class Log:
+    """A logger that remembers."""
+
+    def __init__(self):
+        self.warnings, self.errors = [], []
+
+    def warning(self, text, **_):
+        self.warnings.append(text)
+
+    def error(self, text, **_):
+        self.errors.append(text)
+
+
+def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, stream=6):
+    """A camera with a small memory; what it was made of can be had as its ``parts``."""
+    manager = SmartFrameManager(star, stream)
+    parts = SimpleNamespace(log=Log(), now_ns=NOW_NS)
+    camera = CameraMemory(
+        "front",
+        "/image",
+        message_type,
+        intake=FrameIntake(FrameGeometry(factor=2, min_pixels=4, max_pixels=400), manager),
+        frame_manager=manager,
+        sampler=FrameSampler(sample_fps),
+        converter=converter or make_converter(),
+        now_ns=lambda: parts.now_ns,
+        logger=parts.log,
+    )
+    camera.parts = parts
+    return camera
+
+
+def message(stamp_ns, shade=100, **fields):
+    image = Image(height=8, width=8, encoding="rgb8", step=24, data=array.array("B", [shade]) * 192)
+    image.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    image.header.frame_id = "lens"
+    for name, value in fields.items():
+        setattr(image, name, value)
+    return serialize_message(image)
+
+
+def counts(camera):
+    report = camera.report(receiving=True)
+    return report.images_received, report.images_sampled, report.images_dropped
+
+
+def kept_stamps(camera):
+    return sorted({stamp for kept in camera.frame_manager.snapshot() for stamp in kept.stamps})
+
+
+def test_before_the_first_picture():
+    report = make_camera().report(receiving=False)
+    assert (report.images_received, report.images_sampled, report.images_dropped) == (0, 0, 0)
+    assert (report.receiving, report.silent_sec, report.frame_id, report.last_drop_reason) == (False, None, "", "")
+    assert (report.input_rate_hz, report.sampled_rate_hz) == (0.0, 0.0)
+    assert (report.name, report.topic, report.faults) == ("front", "/image", ())
+
+
+def test_pictures_are_received_and_some_of_them_sampled():
+    # given 30 Hz, of which 10 are wanted
+    camera = make_camera()
+
+    # when
+    for number in range(90):
+        camera.receive(message(START_NS + number * 33_333_333))
+
+    # then
+    assert counts(camera) == (90, 30, 0)
+    report = camera.report(receiving=True)
+    assert report.frame_id == "lens"
+    assert 0.0 <= report.silent_sec < 5.0
+    assert report.input_rate_hz > report.sampled_rate_hz > 0.0
+    assert camera.frame_manager.statistics().total_frames_added == 30
+
+
+def test_only_due_messages_are_deserialised_and_converted():
+    # given
+    converted = []
+    real = make_converter()
+    camera = make_camera(
+        converter=PictureConverter("counting", lambda image: converted.append(1) or real.convert(image)),
+        sample_fps=1.0,
+    )
+
+    # when: not due, so nobody looks whether it is a picture at all
+    camera.receive(message(START_NS))
+    camera.receive(message(START_NS + 1)[:12])
+
+    # then
+    assert len(converted) == 1
+    assert counts(camera) == (2, 1, 0)
+
+
+def test_the_header_of_a_kept_frame_is_exact():
+    # given
+    camera = make_camera()
+    for number in range(6):
+        camera.receive(message(START_NS + number * STEP_NS))
+
+    # then, although the memory's seconds are too coarse for it
+    assert [camera.header_of(stamp) for stamp in kept_stamps(camera)] == [
+        FrameHeader(START_NS + number * STEP_NS, "lens") for number in range(6)
+    ]
+
+
+def test_the_header_of_a_frame_that_is_gone_is_nearly_exact():
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    gone = camera.header_of((START_NS - 10**12 + 7) / 10**9)
+    assert abs(gone.stamp_ns - (START_NS - 10**12 + 7)) < 250
+    assert gone.frame_id == "lens"
+
+
+def test_headers_do_not_pile_up():
+    # given
+    camera = make_camera(sample_fps=50.0)
+    most = 0
+
+    # when thousands of frames pass through
+    for number in range(2000):
+        camera.receive(message(START_NS + number * STEP_NS, shade=number % 2 * 200))
+        most = max(most, len(camera._headers))
+
+    # then
+    assert counts(camera) == (2000, 2000, 0)
+    assert most <= 300
+    for stamp in kept_stamps(camera):
+        nanoseconds = camera.header_of(stamp).stamp_ns
+        assert (nanoseconds - START_NS) % STEP_NS == 0
+        assert nanoseconds / 10**9 == stamp
+
+
+def broken_backend(_message):
+    raise ValueError("no such colour")
+
+
+BAD_MESSAGES = [
+    (b"", "0 bytes is cut short"),
+    (b"\x00", "cut short"),
+    (b"\xca\xfe" + bytes(100), "unknown encoding 0xcafe"),
+    (message(START_NS)[:40], "cannot be read"),
+    (message(START_NS, step=3), "step is 3"),
+    (message(START_NS, height=0), "8 × 0 pixels"),
+    (message(START_NS, encoding="16UC1"), "depth image"),
+    (message(START_NS, width=500, step=1500, height=1, data=array.array("B", bytes(1500))), "more than a factor of"),
+]
+
+
+@pytest.mark.parametrize(("serialised", "words"), BAD_MESSAGES)
+def test_what_cannot_be_used_is_dropped_counted_and_told(serialised, words):
+    # given
+    camera = make_camera()
+
+    # when
+    camera.receive(serialised)
+
+    # then
+    assert counts(camera) == (1, 0, 1)
+    assert words in camera.last_drop_reason
+    assert camera.report(receiving=True).last_drop_reason == camera.last_drop_reason
+    assert camera.parts.log.warnings == [f"camera front: picture dropped: {camera.last_drop_reason}"]
+    assert camera.parts.log.errors == []
+    assert camera.frame_manager.snapshot() == ()
+    # and the next good one is taken
+    camera.receive(message(START_NS + 10**9))
+    assert counts(camera) == (2, 1, 1)
+
+
+def test_a_converter_that_fails_is_a_drop():
+    camera = make_camera(converter=PictureConverter("broken", broken_backend))
+    camera.receive(message(START_NS))
+    assert counts(camera) == (1, 0, 1)
+    assert "broken cannot convert a 8 × 8 rgb8 image (ValueError: no such colour)" in camera.last_drop_reason
+
+
+def test_a_defect_is_a_drop_with_its_traceback_in_the_log(monkeypatch):
+    # given
+    def fail(*_):
+        raise ZeroDivisionError("planted")
+
+    camera = make_camera()
+    monkeypatch.setattr(camera.frame_manager, "add", fail)
+
+    # when
+    camera.receive(message(START_NS))
+
+    # then
+    assert counts(camera) == (1, 0, 1)
+    assert camera.last_drop_reason == "ZeroDivisionError: planted"
+    assert "Traceback" in camera.parts.log.errors[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_damage_to_a_message_raises(data):
+    # given a message with bytes changed anywhere, and perhaps cut off
+    damaged = bytearray(message(START_NS))
+    for _ in range(data.draw(st.integers(0, 6))):
+        # mostly in the fields, which stand before the pixels
+        position = data.draw(st.integers(0, 70) | st.integers(0, len(damaged) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    camera = make_camera()
+
+    # when
+    camera.receive(bytes(damaged))
+
+    # then it was taken or dropped
+    received, sampled, dropped = counts(camera)
+    assert (received, sampled + dropped) == (1, 1)
+
+
+def test_a_message_without_a_stamp_gets_the_time_of_arrival_and_is_told():
+    # given
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    assert camera.faults == ()
+
+    # when
+    camera.receive(message(0))
+    camera.parts.now_ns += 10**9
+    camera.receive(message(0))
+
+    # then
+    assert counts(camera) == (3, 3, 0)
+    assert camera.header_of(camera.frame_manager.newest_stamp) == FrameHeader(NOW_NS + 10**9, "lens")
+    assert camera.header_of(kept_stamps(camera)[1]) == FrameHeader(NOW_NS, "lens")
+    (fault,) = camera.faults
+    assert "camera front without time stamps" in fault
+    assert "set header.stamp" in fault
+    assert camera.report(receiving=True).faults == camera.faults
+    assert fault in camera.degraded
+    assert fault in camera.report(receiving=True).degraded
+
+
+def test_a_replacement_library_degrades_without_being_a_fault():
+    camera = make_camera(converter=PictureConverter("other", broken_backend, "pictures are converted by other"))
+    assert camera.faults == ()
+    assert camera.degraded == ("pictures are converted by other",)
+    assert camera.report(receiving=True).converter == "other"
+
+
+def test_a_clock_set_back_is_refused_and_counted_once_a_period():
+    # given
+    camera = make_camera()
+    for number in range(10):
+        camera.receive(message(START_NS + number * STEP_NS))
+    kept = kept_stamps(camera)
+
+    # when a second of 30 Hz comes from an hour before
+    for number in range(30):
+        camera.receive(message(START_NS - 3600 * 10**9 + number * 33_400_000))
+
+    # then
+    received, sampled, dropped = counts(camera)
+    assert (received, sampled, dropped) == (40, 10, 10)
+    assert "is not newer than the newest frame's" in camera.last_drop_reason
+    assert "reset the memory" in camera.last_drop_reason
+    assert kept_stamps(camera) == kept
+    # and once the clock is right again it goes on
+    camera.receive(message(START_NS + 10 * STEP_NS))
+    assert counts(camera)[1] == 11
+
+
+def test_a_picture_sent_twice_is_taken_once():
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    camera.receive(message(START_NS))
+    assert counts(camera)[:2] == (2, 1)
+    assert len(kept_stamps(camera)) == 1
+
+
+def test_a_reset_forgets_the_frames_and_takes_any_next_picture():
+    # given a camera of one shape
+    camera = make_camera()
+    for number in range(4):
+        camera.receive(message(START_NS + number * STEP_NS))
+
+    # when
+    camera.reset()
+
+    # then
+    assert camera.frame_manager.snapshot() == ()
+    assert camera._headers == {}
+    camera.receive(
+        message(START_NS - 10**12, width=4, step=12, height=16, data=array.array("B", [50]) * 192)
+    )  # earlier, and of another shape
+    assert counts(camera) == (5, 5, 0)
+    (kept,) = camera.frame_manager.snapshot()
+    assert kept.frames[0].shape == (16, 4, 3)
+    assert camera.header_of(kept.stamps[0]) == FrameHeader(START_NS - 10**12, "lens")
+
+
+def test_after_a_reset_no_picture_has_to_wait_for_its_turn():
+    # given
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    camera.receive(message(START_NS + 1))
+    assert counts(camera) == (2, 1, 0)
+
+    # when
+    camera.reset()
+    camera.receive(message(START_NS + 2))
+
+    # then
+    assert counts(camera) == (3, 2, 0)
+
+
+def test_resets_between_pictures_from_another_thread_do_no_harm():
+    # given
+    camera = make_camera(sample_fps=50.0)
+    ended = threading.Event()
+    wrong = []
+
+    def reset_often():
+        while not ended.is_set():
+            camera.reset()
+            for kept in camera.frame_manager.snapshot():
+                header = camera.header_of(kept.stamps[0])
+                if abs(header.stamp_ns - kept.stamps[0] * 1e9) > 1000:
+                    wrong.append((kept.stamps, header))
+            camera.report(receiving=True)
+
+    thread = threading.Thread(target=reset_often)
+    thread.start()
+
+    # when
+    for number in range(300):
+        camera.receive(message(START_NS + number * STEP_NS))
+    ended.set()
+    thread.join()
+
+    # then
+    assert wrong == []
+    assert counts(camera) == (300, 300, 0)
+    assert set(kept_stamps(camera)) <= set(camera._headers)
+
+
+def test_compressed_messages_are_read_as_such():
+    camera = make_camera(message_type=CompressedImage)
+    picture = CompressedImage(format="png")
+    picture.header.stamp = Time(sec=START_NS // 10**9)
+    picture.header.frame_id = "eye"
+    red = np.full((8, 8, 3), (0, 0, 200), np.uint8)
+    picture.data = array.array("B", cv2.imencode(".png", red)[1].tobytes())
+    camera.receive(serialize_message(picture))
+    assert counts(camera) == (1, 1, 0)
+    assert (camera.frame_manager.snapshot()[0].frames[0] == (200, 0, 0)).all()
+    assert camera.report(receiving=True).frame_id == "eye"
+
+
+def test_a_raw_image_where_compressed_ones_are_expected_is_dropped():
+    camera = make_camera(message_type=CompressedImage)
+    camera.receive(message(START_NS))
+    assert counts(camera) == (1, 0, 1)

@@ -1,0 +1,92 @@
+"""The corner of DDS that demos and tests keep to themselves."""
+
+import os
+import socket
+
+import pytest
+
+from delayed_vlm_ros.nodes import domain
+
+
+def port_of(number):
+    """Port of discovery in a domain, by the DDSI-RTPS standard."""
+    return 7400 + 250 * number
+
+
+@pytest.fixture
+def bound():
+    """A domain whose discovery port this test has open, on IPv4 or IPv6."""
+    sockets = []
+
+    def bind(family, address):
+        for number in range(100, 0, -1):
+            one = socket.socket(family, socket.SOCK_DGRAM)
+            try:
+                one.bind((address, port_of(number)))
+            except OSError:
+                one.close()  # somebody else's
+            else:
+                sockets.append(one)
+                return number
+        return pytest.skip(f"no free port on {address}")
+
+    yield bind
+    for one in sockets:
+        one.close()
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_domain_whose_port_is_open_is_avoided(monkeypatch, bound, family, address):
+    # given two domains, one of them taken
+    taken = bound(family, address)
+    free = next(number for number in range(1, 101) if number != taken and port_of(number) not in domain._udp_ports())
+    monkeypatch.setattr(domain, "_DOMAINS", [taken, free])
+
+    # then
+    assert {domain.free_domain() for _ in range(50)} == {free}
+
+
+def test_a_domain_is_neither_everybodys_nor_in_the_range_of_passing_ports():
+    found = {domain.free_domain() for _ in range(100)}
+    assert found <= set(range(1, 102))
+    assert len(found) > 1  # two demos started together do not choose alike
+
+
+def test_where_all_are_taken_one_is_shared(monkeypatch):
+    monkeypatch.setattr(domain, "_udp_ports", lambda: set(range(2**16)))
+    assert domain.free_domain() in range(1, 102)
+
+
+def test_a_machine_that_does_not_show_its_ports(monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError("/proc")
+
+    monkeypatch.setattr(domain.Path, "read_text", refuse)
+    assert domain._udp_ports() == set()
+    assert domain.free_domain() in range(1, 102)
+
+
+def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
+    # given an environment that leads to the robot
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "0")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    before = dict(os.environ)
+
+    # when
+    environment = domain.isolated_environment()
+
+    # then
+    assert environment["ROS_DOMAIN_ID"] in {str(number) for number in range(1, 102)}
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert {name for name in environment if environment[name] != before.get(name)} == {
+        "ROS_DOMAIN_ID",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    }
+    assert dict(os.environ) == before
+
+
+def test_humble_has_another_word_for_this_machine_only(monkeypatch):
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "0")
+    assert domain.isolated_environment()["ROS_LOCALHOST_ONLY"] == "1"

@@ -1,0 +1,174 @@
+"""Nodes as processes: how they are started, watched and ended. The nodes are stand-ins that know nothing of ROS."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from delayed_vlm_ros.errors import NodeDiedError
+from delayed_vlm_ros.nodes import node_group
+from delayed_vlm_ros.nodes.node_group import NodeGroup
+
+NODES = {
+    "dying": """
+        import sys
+        for number in range(40):
+            print("line", number)
+        sys.stderr.write("the last word\\n")
+        sys.exit(3)
+    """,
+    "obedient": """
+        import signal, sys, time
+        signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+        print("ready", flush=True)
+        time.sleep(60)
+    """,
+    "deaf": """
+        import signal, time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print("ready", flush=True)
+        time.sleep(60)
+    """,
+    "telling": """
+        import os, sys
+        print(*sys.argv[1:], sep="\\n")
+        print(os.environ["WHERE"], os.getsid(0) == os.getpid())
+    """,
+}
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch):
+    """An open group whose processes find stand-ins where this package's nodes would be."""
+    package = tmp_path / "delayed_vlm_ros" / "nodes"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    for name, text in NODES.items():
+        lines = text.strip("\n").splitlines()
+        (package / f"{name}.py").write_text("\n".join(line[8:] for line in lines) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with NodeGroup({**os.environ, "WHERE": "here", "PYTHONSAFEPATH": ""}) as opened:
+        yield opened
+
+
+def start(group, *names, **parameters):
+    for name in names:
+        group.start(name, params_file="/etc/some.yaml", parameters=parameters)
+
+
+def wait_for(condition, timeout_sec=10.0):
+    end = time.monotonic() + timeout_sec
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_alive(process):
+    return process.poll() is None
+
+
+def test_a_node_that_dies_is_told_with_the_end_of_its_output(group):
+    # given
+    start(group, "obedient", "dying")
+
+    # when
+    with pytest.raises(NodeDiedError) as caught:
+        wait_for(lambda: group.check() is not None)
+
+    # then
+    text = str(caught.value)
+    assert text.startswith("the node dying ended with exit code 3. The end of its output:\nline 29\n")
+    assert text.endswith("the last word")
+    assert len(text.splitlines()) == 13
+
+
+def test_output_that_is_no_text_is_shown_as_far_as_it_goes(group, tmp_path):
+    (tmp_path / "delayed_vlm_ros/nodes/mumbling.py").write_text(
+        "import sys; sys.stdout.buffer.write(b'\\xff\\xfe word'); sys.exit(1)", encoding="utf-8"
+    )
+    start(group, "mumbling")
+    with pytest.raises(NodeDiedError, match="\ufffd\ufffd word"):
+        wait_for(lambda: group.check() is not None)
+
+
+def test_as_long_as_all_run_a_check_passes(group):
+    start(group, "obedient")
+    wait_for(lambda: group.log("obedient") == "ready")
+    group.check()
+
+
+def test_arguments_and_environment_reach_the_node_in_a_session_of_its_own(group):
+    # when
+    group.start("telling", params_file="/etc/some.yaml", parameters={"model.name": "demo", "rate": "5"})
+    wait_for(lambda: "here" in group.log("telling"))
+
+    # then
+    assert group.log("telling").splitlines() == [
+        "--ros-args",
+        "--params-file",
+        "/etc/some.yaml",
+        "-p",
+        "model.name:=demo",
+        "-p",
+        "rate:=5",
+        "here True",
+    ]
+
+
+def test_stopping_gives_every_exit_code(group, monkeypatch):
+    # given one that is gone already, one that listens, and one that does not
+    monkeypatch.setattr(node_group, "_END_TIMEOUT_SEC", 1.0)
+    start(group, "dying", "obedient", "deaf")
+    wait_for(lambda: group.log("obedient") == group.log("deaf") == "ready" and "last word" in group.log("dying"))
+    processes = list(group._processes.values())
+    processes[0].wait()
+
+    # when
+    began = time.monotonic()
+    exit_codes = group.stop()
+
+    # then
+    assert exit_codes == {"dying": 3, "obedient": 0, "deaf": -signal.SIGKILL}
+    assert time.monotonic() - began < 4.0
+    assert not any(is_alive(process) for process in processes)
+    assert group.stop() == {}
+    group.check()
+
+
+def test_leaving_the_group_ends_the_nodes_and_takes_the_logs_away(group):
+    # given
+    inner = NodeGroup(dict(os.environ))
+    start(inner, "obedient")
+    wait_for(lambda: inner.log("obedient") == "ready")
+    process, logs = inner._processes["obedient"], inner._logs
+    assert logs.is_dir()
+
+    # when
+    with pytest.raises(RuntimeError, match="something else"), inner:
+        raise RuntimeError("something else went wrong")
+
+    # then
+    assert process.wait(timeout=0.1) == 0
+    assert not logs.exists()
+
+
+def test_a_group_that_never_started_anything_ends_quietly():
+    with NodeGroup({}) as empty:
+        empty.check()
+        assert empty.stop() == {}
+
+
+def test_the_log_is_not_a_pipe_that_fills_up(group, tmp_path):
+    (tmp_path / "delayed_vlm_ros/nodes/chatty.py").write_text("print('x' * 1_000_000)\nprint('done')\n")
+    start(group, "chatty")
+    process = group._processes["chatty"]
+    try:
+        assert process.wait(timeout=10.0) == 0
+    except subprocess.TimeoutExpired:
+        pytest.fail("it waits for somebody to read")
+    assert group.log("chatty").endswith("done")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError
 
-_INSTALL_MODEL_PARTS = "pip install 'delayed_vlm_ros[vlm]', or run 'make setup' in the repository"
+_INSTALL_MODEL_PARTS = "run 'make setup' in the repository, or there: pip install '.[vlm]'"
 _INSTALL_ROS = "run 'make setup' in the repository, or source your ROS workspace"
 _REMEDIES = {
     **dict.fromkeys(("torch", "torchvision", "transformers", "accelerate"), _INSTALL_MODEL_PARTS),
@@ -30,7 +31,6 @@ QUESTIONS = ("What is happening?", "What objects can be seen?", "What has change
 
 app = typer.Typer(
     name="delayed-vlm",
-    help="Scene memory for camera robots: keep a little of everything seen, ask about it when you want to know.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,6 +52,21 @@ _Tokens = Annotated[int, typer.Option(help="Length limit of an answer, in tokens
 _Video = Annotated[str, typer.Option(help="A video file.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"delayed-vlm {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Scene memory for camera robots: keep a little of everything seen, ask about it when you want to know."""
+
+
 @app.command()
 def demo(
     video: Annotated[str, typer.Option(help="A video file or camera device in place of the synthetic camera.")] = "",
@@ -63,9 +78,16 @@ def demo(
     """Camera → memory → questions, the whole way through ROS 2, in processes of their own."""
     from delayed_vlm_ros import cli_report  # noqa: PLC0415
     from delayed_vlm_ros.nodes.demo import DemoListener, DemoOptions, run_demo  # noqa: PLC0415
+    from delayed_vlm_ros.video_source import open_video  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint  # noqa: PLC0415
 
     console = Console(stderr=as_json)
-    options = DemoOptions(questions=tuple(question or QUESTIONS), video=video, model=model, frames=frames)
+    questions = question or QUESTIONS
+    _check_questions(questions)
+    resolve_checkpoint(model)  # what is wrong with it is said now, not when the nodes have started
+    if video:
+        open_video(video).close()
+    options = DemoOptions(questions=tuple(questions), video=video, model=model, frames=frames)
     with _progress(console) as progress:
         filling = progress.add_task("memory", total=frames, visible=False)
 
@@ -107,6 +129,7 @@ def basic(
 
     console = Console(stderr=as_json)
     questions = [*(question or []), *QUESTIONS[len(question or []) :]]
+    _check_questions(questions)
     with open_video(video) as source:
         from delayed_vlm_ros.evaluation.basic import LATER_FRAMES, basic_course  # noqa: PLC0415  after the video's check
 
@@ -145,6 +168,7 @@ def compare(
     from delayed_vlm_ros.video_source import open_video  # noqa: PLC0415
 
     console = Console(stderr=as_json)
+    _check_questions(question or ())
     with open_video(video) as source:
         from delayed_vlm_ros.evaluation.compare import compare_answers, keep_everything, stream_in  # noqa: PLC0415
         from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
@@ -157,32 +181,44 @@ def compare(
             frames = progress.track(source.frames(rate=rate), total=total, description="streaming in")
             stream_in(engine, everything, frames)
     statistics = engine.frame_manager.get_statistics()
+    all_frames = everything.frame_manager.statistics().unique_frames
+    cli_report.show_kept(console, statistics["unique_frames"], all_frames)
     comparisons = []
     for comparison in compare_answers(engine, everything, question or QUESTIONS, max_new_tokens):
         comparisons.append(comparison)
         cli_report.show_comparison(console, comparison)
     if as_json:
-        _print_json({"comparisons": [one.as_json() for one in comparisons], "statistics": statistics})
+        _print_json(
+            {
+                "model": str(engine.model.name_or_path),
+                "device": str(engine.model.device),
+                "video": video,
+                "sample_fps": rate,
+                "frames": {"native": all_frames, "delayed": statistics["unique_frames"]},
+                "comparisons": [one.as_json() for one in comparisons],
+                "statistics": statistics,
+            }
+        )
     else:
         cli_report.show_statistics(console, statistics)
 
 
 def _engine(console: Console, model: str, device: str, star: int, stream: int) -> Any:
-    from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint  # noqa: PLC0415
     from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
-    from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
 
-    checkpoint = resolve_checkpoint(model, device=device)
-    with console.status(f"loading the model {checkpoint.name}"):
-        loaded = load_model(checkpoint, device=device)
-    console.print(f"model {checkpoint.name} on {loaded.device}", highlight=False)
-    return DelayedBatchInferenceEngine(
-        loaded.model,
-        loaded.processor,
-        star_memory_size=star,
-        stream_window_size=stream,
-        degraded=checkpoint.degraded,
-    )
+    with console.status("loading the model"):
+        engine = DelayedBatchInferenceEngine.from_pretrained(
+            model, device=device, star_memory_size=star, stream_window_size=stream
+        )
+    console.print(f"model in {engine.model.name_or_path} on {engine.model.device}", highlight=False, soft_wrap=True)
+    return engine
+
+
+def _check_questions(questions: Iterable[str]) -> None:
+    from delayed_vlm_ros.vlm.request import AskRequest, check_request  # noqa: PLC0415
+
+    for question in questions:
+        check_request(AskRequest(question))
 
 
 @contextmanager

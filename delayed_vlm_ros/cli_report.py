@@ -26,8 +26,10 @@ def filling(statistics: Any) -> str:
 
 def show_response(console: Console, question: str, response: Any) -> None:
     """A question and its ``AskScene`` response: Q and A on a line each, the metrics below."""
-    metrics = message_fields(response.metrics)
-    _show_ask(console, question, response.answer if response.success else response.error_msg, metrics)
+    if response.success:
+        _show_ask(console, question, response.answer, message_fields(response.metrics))
+    else:  # the demo ends here, and says why
+        _print_line(console, "Q", question)
 
 
 def show_stage(console: Console, number: int, stage: Stage) -> None:
@@ -44,16 +46,27 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("", "answer", "seconds"):
         table.add_column(heading, overflow="fold")
-    table.add_row("native, all frames", escape(one_line(comparison.native)), f"{comparison.native_seconds:.3f}")
-    table.add_row("delayed, kept frames", escape(one_line(comparison.delayed)), f"{comparison.delayed_seconds:.3f}")
-    table.add_row("native, library's positions", escape(one_line(comparison.native_stock)), "")
+    table.add_row(
+        "native, positions of true time", escape(one_line(comparison.native)), f"{comparison.native_seconds:.3f}"
+    )
+    table.add_row("delayed", escape(one_line(comparison.delayed)), f"{comparison.delayed_seconds:.3f}")
+    table.add_row("native, library's own positions", escape(one_line(comparison.native_stock)), "")
     console.print(table)
     same = ", identical" if comparison.native == comparison.delayed else ""
     console.print(
         f"   length ratio {comparison.length_ratio:.2f}, similarity {comparison.similarity:.2f}{same}", highlight=False
     )
-    for note in comparison.metrics.degraded:
-        console.print(f"   [yellow]degraded:[/] {escape(note)}", highlight=False)
+    _show_degraded(console, comparison.metrics.degraded)
+
+
+def show_kept(console: Console, kept: int, all_frames: int) -> None:
+    """How many frames the two sides of a comparison see."""
+    note = (
+        ""
+        if kept < all_frames
+        else ": memory dropped none, so both see the same. Lower --stream and --star to see a loss"
+    )
+    console.print(f"native sees {all_frames} frames, delayed the {kept} kept{note}", highlight=False, soft_wrap=True)
 
 
 def show_statistics(console: Console, statistics: Mapping[str, Any]) -> None:
@@ -125,7 +138,11 @@ def _show_ask(console: Console, question: str, answer: str, metrics: Mapping[str
     )
     for line in (times, work):
         console.print(f"   {line}", highlight=False, soft_wrap=True)
-    for note in metrics["degraded"]:
+    _show_degraded(console, metrics["degraded"])
+
+
+def _show_degraded(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
         console.print(f"   [yellow]degraded:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-NOTICE = "untrained demo model: random weights, its answers are noise. Set a real model to get real answers"
+NOTICE = "untrained demo model: random weights, its answers are noise"
 
 _SEED = 20
 _REVISION = "2"  # counts up whenever the files made here change

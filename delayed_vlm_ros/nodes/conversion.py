@@ -64,7 +64,7 @@ def make_converter() -> PictureConverter:
     A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first picture: so it has to convert one.
 
     Raises:
-        ConfigurationError: Neither is there.
+        ConfigurationError: Neither is there and works.
     """
     try:
         return PictureConverter("cv_bridge", _tried(_cv_bridge_backend()))
@@ -74,10 +74,10 @@ def make_converter() -> PictureConverter:
         reason = f"the installed cv_bridge does not work ({type(error).__name__}: {error})"
     try:
         backend = _tried(_rosbags_backend())
-    except ImportError as error:
+    except Exception as error:
         raise ConfigurationError(
-            f"no library to convert images: {reason}, and rosbags-image cannot be imported ({error}): install one of "
-            "them, for example with 'pip install rosbags-image'"
+            f"no library to convert images: {reason}, and rosbags-image cannot be used ({type(error).__name__}: "
+            f"{error}): install one of them, for example with 'pip install rosbags-image'"
         ) from error
     return PictureConverter("rosbags-image", backend, f"pictures are converted by rosbags-image: {reason}")
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -91,7 +92,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
         group.start(
             camera,
             params_file=config_file(f"{camera}.yaml"),
-            parameters={"video": os.path.abspath(options.video), "loop": "true"} if options.video else {},  # noqa: PTH100
+            parameters={"video": _absolute(options.video), "loop": "true"} if options.video else {},
         )
         with scene_memory_client(environment) as client:
             _fill(client, group, options, listener)
@@ -104,20 +105,26 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
     return run
 
 
+def _absolute(video: str) -> str:
+    """A file's path as the camera node, which runs elsewhere, can find it; a device's number as it is."""
+    return video if video.isdecimal() else str(Path(video).expanduser().absolute())
+
+
 def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener) -> None:
     shown: MemoryStats | None = None
 
     def is_ready() -> bool:
         nonlocal shown
         group.check()
+        for status in client.diagnostics.values():
+            if status.level == DiagnosticStatus.ERROR:
+                raise DelayedVlmError(f"{status.name}: {status.message}")
         statistics = client.statistics
         if statistics is None:
             return False
         if statistics is not shown:
             shown = statistics
             listener.filling(statistics)
-        if statistics.model_state == "failed":
-            raise DelayedVlmError(_trouble(client, "the model could not be loaded"))
         enough = statistics.unique_frames >= options.frames
         return enough and statistics.model_state == "ready" and client.service_is_ready()
 

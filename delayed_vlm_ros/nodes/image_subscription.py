@@ -21,7 +21,7 @@ from rclpy.subscription import Subscription
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 
-_DEPTH = 5
+_DEPTH = 15  # half a second at 30 Hz, for a busy machine that lets us wait
 _LOOK_EVERY_SEC = 0.5
 _FOLLOWING = "best_available"
 _FIXED = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}

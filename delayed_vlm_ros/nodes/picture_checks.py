@@ -48,6 +48,7 @@ _JPEG_SIGNATURE = b"\xff\xd8"
 # Markers of a JPEG's "start of frame" segments, which hold its size; C4, C8 and CC mean other things.
 _JPEG_FRAMES = frozenset(bytes([marker]) for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
 _JPEG_MARKER = b"\xff"
+_JPEG_MOST_MARKERS = 2000  # a large colour profile takes 255 segments; more are no header but an attack
 _JPEG_FRAME_BYTES = 9  # marker, length, precision, height, width
 
 
@@ -148,8 +149,10 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     position = len(_JPEG_SIGNATURE)
-    while data[position : position + 1] == _JPEG_MARKER and position + _JPEG_FRAME_BYTES <= len(data):
+    for _ in range(_JPEG_MOST_MARKERS):
         marker = data[position + 1 : position + 2]
+        if data[position : position + 1] != _JPEG_MARKER or position + _JPEG_FRAME_BYTES > len(data):
+            break
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
             return height, width

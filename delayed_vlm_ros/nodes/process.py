@@ -7,6 +7,7 @@ as dead. So the signals only set an event here; the spin loop sees it, and nothi
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -67,6 +68,10 @@ def run_node(
     executor.add_node(node)
     _spin(executor, node, stopping)
     _end(executor, node)
+    # A lifecycle node's state machine keeps parts of it alive beyond destroy_node. They must be gone before a quick
+    # exit: DDS would leave its shared memory behind, and the next node to start would stumble over it.
+    del executor, node
+    gc.collect()
     if leave_at_once or _threads_left():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -161,7 +161,7 @@ def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, conf
     changed = {field: spec for field, spec in specs.items() if spec.name in changes}
     new_values = {field: spec.convert(changes[spec.name]) for field, spec in changed.items()}
     for field, spec in changed.items():
-        if configured and spec.at_configure and new_values[field] != present[spec.name]:
+        if configured and spec.at_configure and new_values[field] != spec.convert(present[spec.name]):
             raise ConfigurationError(
                 f"parameter {spec.name} is taken when the node is configured: bring the node to unconfigured first "
                 "(lifecycle transitions deactivate and cleanup), then set it and configure again"

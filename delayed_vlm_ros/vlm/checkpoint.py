@@ -6,7 +6,7 @@ Nothing here imports torch: a node's configure step must be quick, and must find
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str 
     """
     name = model.strip()
     if name == "auto":
-        name = _automatic_choice(device)
+        return _automatic_choice(device)
     if name == DEMO_MODEL:
         return _demo_checkpoint()
     folder = _expanded(name)
@@ -107,11 +107,19 @@ def _expanded(name: str) -> Path:
         return Path(name)
 
 
-def _automatic_choice(device: str) -> str:
-    has_cuda = any(Path(file).exists() for file in _CUDA_DEVICE_FILES)
-    if has_cuda and (device == "auto" or device.startswith("cuda")) and _find_in_cache(ROBOT_MODEL) is not None:
-        return ROBOT_MODEL
-    return DEMO_MODEL
+def _automatic_choice(device: str) -> Checkpoint:
+    """The robot's model where it can work, else the demo's, which then says why."""
+    cached = None
+    if device != "auto" and not device.startswith("cuda"):
+        reason = f"the device is {device}"
+    elif not any(Path(file).exists() for file in _CUDA_DEVICE_FILES):
+        reason = "there is no CUDA device"
+    elif (cached := _find_in_cache(ROBOT_MODEL)) is None:
+        reason = f"{ROBOT_MODEL} is not in this user's cache (fetch it once with 'hf download {ROBOT_MODEL}')"
+    if cached is not None:
+        return _read(ROBOT_MODEL, cached, degraded=())
+    demo = _demo_checkpoint()
+    return replace(demo, degraded=(*demo.degraded, f"the demo model was chosen automatically: {reason}"))
 
 
 def _demo_checkpoint() -> Checkpoint:

@@ -12,8 +12,10 @@ import torch
 from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.generation import generate_answer
+from delayed_vlm_ros.vlm.loading import load_model
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.prefix import EncodedPrefix, encode_prefix, prefix_key
 from delayed_vlm_ros.vlm.prompt import Prompt, build_prompt
@@ -73,6 +75,36 @@ class DelayedBatchInferenceEngine:
         self._degraded = degraded
         self._prefix: EncodedPrefix | None = None
         self._times_forgotten = 0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str = "auto",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attention: str = "auto",
+        allow_download: bool = False,
+        **memory: Any,
+    ) -> DelayedBatchInferenceEngine:
+        """Find and load a checkpoint, and make an engine for it that carries the checkpoint's notices.
+
+        Args:
+            model: As for ``resolve_checkpoint``: a folder, a name on the hub, ``demo`` or ``auto``.
+            device: As for ``load_model``.
+            dtype: As for ``load_model``.
+            attention: As for ``load_model``.
+            allow_download: Whether a hub model that is not on this machine may be fetched.
+            **memory: Further arguments of the constructor.
+
+        Raises:
+            ModelNotFoundError: The checkpoint is not on this machine.
+            UnsupportedModelError: It cannot be loaded.
+            ConfigurationError: The device, dtype or attention cannot be had here, or a memory size cannot work.
+        """
+        checkpoint = resolve_checkpoint(model, allow_download=allow_download, device=device)
+        loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention)
+        return cls(loaded.model, loaded.processor, degraded=checkpoint.degraded, **memory)
 
     def add_frame(self, picture: Any, timestamp: float | None = None) -> str:
         """Remember a picture.

@@ -15,7 +15,7 @@ from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.nodes.ask_client import SceneMemoryClient, scene_memory_client
 from delayed_vlm_ros.nodes.domain import isolated_environment
-from delayed_vlm_ros.nodes.node_group import NodeGroup
+from delayed_vlm_ros.nodes.node_group import NodeGroup, leaving_on_signals
 from delayed_vlm_ros.share import config_file
 
 _START_TIMEOUT_SEC = 120.0  # importing torch on a cold disk takes long
@@ -82,7 +82,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
     os.environ.update(environment)  # the middleware of our own client reads it there
     run = DemoRun()
     camera = "video_camera" if options.video else "demo_camera"
-    with NodeGroup(environment) as group:
+    with leaving_on_signals(), NodeGroup(environment) as group:
         listener.step(f"starting {camera} and scene_memory in ROS domain {environment['ROS_DOMAIN_ID']}")
         group.start(
             "scene_memory",
@@ -92,7 +92,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
         group.start(
             camera,
             params_file=config_file(f"{camera}.yaml"),
-            parameters={"video": _absolute(options.video), "loop": "true"} if options.video else {},
+            parameters={"video": _absolute(options.video), "loop": True} if options.video else {},
         )
         with scene_memory_client(environment) as client:
             _fill(client, group, options, listener)

@@ -1,15 +1,22 @@
-"""A handful of nodes, each in its own process, started and ended together."""
+"""A handful of nodes, each in its own process, started and ended together.
+
+They also end when this process is ended (SIGTERM, SIGHUP of a closed terminal), and when it is killed.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 from delayed_vlm_ros.errors import NodeDiedError
 
@@ -29,7 +36,7 @@ class NodeGroup:
         self._logs = Path(tempfile.mkdtemp(prefix="delayed-vlm-"))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, node: str, *, params_file: Path, parameters: dict[str, str]) -> None:
+    def start(self, node: str, *, params_file: Path, parameters: Mapping[str, Any]) -> None:
         """Start a node.
 
         Args:
@@ -38,6 +45,7 @@ class NodeGroup:
             parameters: Values that go over those in the file.
         """
         command = [
+            *_ending_with_us(),
             sys.executable,
             "-m",
             f"delayed_vlm_ros.nodes.{node}",
@@ -46,7 +54,7 @@ class NodeGroup:
             str(params_file),
         ]
         for name, value in parameters.items():
-            command += ["-p", f"{name}:={value}"]
+            command += ["-p", f"{name}:={json.dumps(value)}"]  # ROS reads YAML: a bare 5 or yes would be no string
         with self._log_file(node).open("wb") as log:
             # A session of its own: a Ctrl-C in this terminal reaches the nodes once, from here.
             self._processes[node] = subprocess.Popen(  # noqa: S603  our own modules
@@ -102,3 +110,28 @@ class NodeGroup:
 
     def _log_file(self, node: str) -> Path:
         return self._logs / f"{node}.log"
+
+
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """While this is open, SIGTERM and SIGHUP leave through every ``finally``, as Ctrl-C does.
+
+    Only for the main thread, where alone Python takes signals.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ending_with_us() -> list[str]:
+    """What stands before a command so that the kernel ends it if this process is killed (where util-linux has it)."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -1,9 +1,12 @@
 """Nodes as processes: how they are started, watched and ended. The nodes are stand-ins that know nothing of ROS."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -104,7 +107,7 @@ def test_as_long_as_all_run_a_check_passes(group):
 
 def test_arguments_and_environment_reach_the_node_in_a_session_of_its_own(group):
     # when
-    group.start("telling", params_file="/etc/some.yaml", parameters={"model.name": "demo", "rate": "5"})
+    group.start("telling", params_file="/etc/some.yaml", parameters={"model.name": "5", "rate": 5})
     wait_for(lambda: "here" in group.log("telling"))
 
     # then
@@ -113,7 +116,7 @@ def test_arguments_and_environment_reach_the_node_in_a_session_of_its_own(group)
         "--params-file",
         "/etc/some.yaml",
         "-p",
-        "model.name:=demo",
+        'model.name:="5"',
         "-p",
         "rate:=5",
         "here True",
@@ -172,3 +175,50 @@ def test_the_log_is_not_a_pipe_that_fills_up(group, tmp_path):
     except subprocess.TimeoutExpired:
         pytest.fail("it waits for somebody to read")
     assert group.log("chatty").endswith("done")
+
+
+LEADER = """
+import os, sys, time
+from delayed_vlm_ros.nodes.node_group import NodeGroup, leaving_on_signals
+
+with leaving_on_signals(), NodeGroup(dict(os.environ)) as group:
+    group.start("obedient", params_file="/etc/some.yaml", parameters={})
+    print(group._processes["obedient"].pid, group._logs, flush=True)
+    while True:
+        time.sleep(1)
+"""
+
+
+def start_leader(tmp_path):
+    """A process that leads a group; gives it, its node's process id, and the folder of its logs."""
+    (tmp_path / "scripts").mkdir()  # where the stand-ins' package does not hide ours
+    (tmp_path / "scripts" / "leader.py").write_text(LEADER, encoding="utf-8")
+    leader = subprocess.Popen([sys.executable, "scripts/leader.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    node, logs = leader.stdout.readline().split(maxsplit=1)
+    wait_for(lambda: "ready" in (Path(logs.strip()) / "obedient.log").read_text(encoding="utf-8"))
+    return leader, int(node), Path(logs.strip())
+
+
+def is_running(process_id):
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_the_leader_ends_its_nodes(group, tmp_path, number):
+    leader, node, logs = start_leader(tmp_path)
+    leader.send_signal(number)
+    assert leader.wait(timeout=10.0) == 128 + number
+    assert not is_running(node)
+    assert not logs.exists()
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="util-linux's setpriv is not here")
+def test_nodes_do_not_outlive_a_leader_that_was_killed(group, tmp_path):
+    leader, node, _ = start_leader(tmp_path)
+    leader.kill()
+    leader.wait(timeout=10.0)
+    wait_for(lambda: not is_running(node))

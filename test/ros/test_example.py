@@ -24,8 +24,8 @@ def test_the_example_prints_an_answer_and_what_it_rests_on(start):
 
 def test_the_example_prints_an_error_as_one_line(start):
     _, client = start()
-    client.wait_until_active()
+    client.wait_for_status("lifecycle", lambda status: status.message == "active")  # no picture is shown
     done = ask(client.namespace, "What is on the table?")
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stdout
     assert done.stderr.startswith("error 1: no frames")
     assert "Traceback" not in done.stderr

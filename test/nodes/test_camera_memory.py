@@ -2,6 +2,7 @@
 
 import array
 import threading
+import time
 from types import SimpleNamespace
 
 import cv2
@@ -89,6 +90,7 @@ def test_pictures_are_received_and_some_of_them_sampled():
     camera = make_camera()
 
     # when
+    began = time.monotonic()
     for number in range(90):
         camera.receive(message(START_NS + number * 33_333_333))
 
@@ -96,7 +98,7 @@ def test_pictures_are_received_and_some_of_them_sampled():
     assert counts(camera) == (90, 30, 0)
     report = camera.report(receiving=True)
     assert report.frame_id == "lens"
-    assert 0.0 <= report.silent_sec < 5.0
+    assert 0.0 <= report.silent_sec <= time.monotonic() - began
     assert report.input_rate_hz > report.sampled_rate_hz > 0.0
     assert camera.frame_manager.statistics().total_frames_added == 30
 

@@ -19,6 +19,7 @@ import yaml
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
+from waiting import PATIENCE_SEC, end_process, wait_until
 
 from delayed_vlm_ros.errors import VideoSourceError
 from delayed_vlm_ros.nodes import video_camera
@@ -85,7 +86,7 @@ def received(monkeypatch):
     rclpy.init(context=context, domain_id=DOMAIN)
     node = rclpy.create_node("listener", namespace=NAMESPACE, context=context)
     messages = []
-    node.create_subscription(Image, "image", messages.append, QoSProfile(depth=50))
+    node.create_subscription(Image, "image", messages.append, QoSProfile(depth=1000))
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     stopping = threading.Event()
@@ -108,11 +109,14 @@ def stamps_of(messages):
     return [message.header.stamp.sec + message.header.stamp.nanosec * 1e-9 for message in messages]
 
 
-def wait_until(condition, timeout_sec=10.0):
-    end = time.monotonic() + timeout_sec
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
+def wait_for_period(messages, period_sec, tolerance_sec):
+    """Wait until pictures follow one another as they should: a busy machine delays some, but not for good."""
+
+    def found():
+        between = np.diff(stamps_of(messages[-10:]))
+        return len(between) == 9 and abs(np.median(between) - period_sec) < tolerance_sec
+
+    wait_until(found, lambda: f"a picture every {period_sec} s; the last ones came at {stamps_of(messages[-20:])}")
 
 
 @pytest.mark.parametrize(
@@ -128,44 +132,44 @@ def test_the_parameter_file_lists_every_parameter_with_its_default(name, paramet
 
 
 def test_the_demo_camera_publishes_its_room(running, received):
+    began = time.time()
     running("demo_camera", "rate:=20", "width:=320", "height:=240", "frame_id:=eye", "seed:=3")
-    wait_until(lambda: len(received) >= 20)
+    wait_for_period(received, 0.05, 0.02)
     stamps = stamps_of(received)
     assert (np.diff(stamps) > 0).all()
-    assert np.median(np.diff(stamps)) == pytest.approx(0.05, abs=0.02)
+    assert began <= stamps[0]
+    assert stamps[-1] <= time.time()
     message = received[-1]
     assert (message.width, message.height, message.step) == (320, 240, 960)
     assert (message.encoding, message.header.frame_id, message.is_bigendian) == ("rgb8", "eye", 0)
     picture = np.asarray(message.data, dtype=np.uint8).reshape(240, 320, 3)
     assert picture.std() > 20
-    assert abs(time.time() - stamps[-1]) < 2.0
 
 
 def test_a_video_plays_at_its_true_speed_with_fewer_pictures(running, received, video):
-    node = running("video_camera", f"video:={video}", "rate:=5", "loop:=true")
-    wait_until(lambda: len(received) >= 16)
-    node.send_signal(signal.SIGINT)
+    # given room for all pictures, should the listener get no time for a while
+    depth = f"qos_overrides.{NAMESPACE}/image.publisher.depth:=1000"
+    running("video_camera", f"video:={video}", "rate:=5", "loop:=true", depth)
+    # then
+    wait_for_period(received, 0.2, 0.05)
+    wait_until(lambda: len(received) >= 16, "16 pictures")
     shown = [round(message.data[-1] / 6) for message in received]
     begin = shown.index(0, 1)  # the first round may have been missed in part
     assert shown[begin : begin + 5] == [0, 4, 8, 12, 16]
-    stamps = stamps_of(received)
-    assert (np.diff(stamps) > 0).all()
-    assert np.median(np.diff(stamps)) == pytest.approx(0.2, abs=0.05)
+    assert (np.diff(stamps_of(received)) > 0).all()
 
 
 def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
     node = running("video_camera", f"video:={video}")
     wait_for(node, "publishing the video file")
-    began = time.monotonic()
     wait_for(node, "has ended")
-    assert time.monotonic() - began == pytest.approx(2.0, abs=0.7)
-    count = len(received)
-    time.sleep(0.5)
+    ended = time.time()
+    time.sleep(0.5)  # in which a second round would begin
     assert node.poll() is None
-    assert len(received) == count
     node.send_signal(signal.SIGTERM)
-    assert node.wait(timeout=2.0) == 0
+    assert node.wait(timeout=PATIENCE_SEC) == 0
     assert "has ended" not in node.stdout.read()
+    assert all(stamp < ended for stamp in stamps_of(received))
 
 
 @pytest.mark.parametrize("times", [1, 2, 8])
@@ -174,12 +178,10 @@ def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
 def test_signals_end_the_node_in_order(running, video, name, number, times):
     node = running(name, *([f"video:={video}", "loop:=true"] if name == "video_camera" else []))
     wait_for(node, "publishing the")
-    began = time.monotonic()
-    for _ in range(times):
-        node.send_signal(number)
-        time.sleep(0.05)  # a late second signal meets the interpreter on its way out
-    assert node.wait(timeout=5.0) == 0
-    assert time.monotonic() - began < 2.0
+    # Far enough apart for a late second signal to meet the interpreter on its way out.
+    code, seconds = end_process(node, number, times=times, pause_sec=0.05)
+    assert code == 0
+    assert seconds < 2.0
     assert "Traceback" not in node.stdout.read()
 
 
@@ -196,7 +198,7 @@ def test_signals_end_the_node_in_order(running, video, name, number, times):
 )
 def test_what_cannot_work_is_said_in_a_sentence(running, name, parameters, words):
     node = running(name, *parameters)
-    assert node.wait(timeout=20.0) == 1
+    assert node.wait(timeout=PATIENCE_SEC) == 1
     said = node.stdout.read()
     assert words in said
     assert "Traceback" not in said
@@ -272,7 +274,7 @@ def test_a_camera_that_went_away_is_opened_again(make_camera):
     missing = VideoSourceError("there is no camera device /dev/video9")
     first, second = FakeDevice(3, gone), FakeDevice(2, forever.wait)
     _, published = make_camera([first, missing, missing, second])
-    wait_until(lambda: len(published) == 5)
+    wait_until(lambda: len(published) == 5, "both devices' pictures")
     forever.set()
     assert published == [0, 1, 2, 0, 1]
     assert first.closed
@@ -281,8 +283,9 @@ def test_a_camera_that_went_away_is_opened_again(make_camera):
 def test_a_driver_that_does_not_return_does_not_hold_up_the_end(make_camera):
     forever = threading.Event()
     node, published = make_camera([FakeDevice(1, forever.wait)])
-    wait_until(lambda: len(published) == 1)
-    began = time.monotonic()
+    wait_until(lambda: len(published) == 1, "a picture")
+    # when
     node.stop()
-    assert time.monotonic() - began < 1.0
+    # then it has returned although the driver has not
+    assert node._thread.is_alive()
     forever.set()

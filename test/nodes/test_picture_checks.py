@@ -130,9 +130,9 @@ def test_a_hostile_jpeg_header_does_not_hold_the_camera_up(filling):
     message = compressed(b"\xff\xd8" + filling * (10_000_000 // len(filling)))
 
     # when
-    began = time.process_time()
+    began = time.thread_time()  # its own work, not what the machine does besides
     with pytest.raises(PictureError, match="neither"):
         check_compressed(message)
 
     # then
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 0.5

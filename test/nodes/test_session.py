@@ -14,6 +14,7 @@ from delayed_vlm_ros.srv import AskScene
 from rclpy.logging import get_logger
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
+from waiting import PATIENCE_SEC
 
 from delayed_vlm_ros.errors import NoFramesError, UnknownCameraError
 from delayed_vlm_ros.nodes import engines
@@ -41,7 +42,7 @@ class CountingEngine:
         self.calls += 1
         self.asked.set()
         snapshot = select_frames(self.memory.snapshot(), request)
-        self.may_answer.wait(10.0)
+        self.may_answer.wait(PATIENCE_SEC)
         metrics = AskMetrics(0.5, 0.2, 0.3, 0.25, 4, 0, 10, 20, 0, 5, (2, 4, 4), True, ("engine's note",))
         return AskResult(f"answer to {request.question}", metrics, snapshot)
 
@@ -70,7 +71,7 @@ def opened(monkeypatch):
         time.sleep(0.005)
     yield session, made[0]
     made[0].may_answer.set()
-    assert session.close(5.0)
+    assert session.close(PATIENCE_SEC)
 
 
 def serialised(stamp_ns, *, shade=100, **fields):
@@ -111,15 +112,12 @@ def test_pictures_do_not_wait_for_a_running_ask(opened):
     engine.may_answer.clear()
     asking = threading.Thread(target=session.desk.ask, args=(question(), PARAMETERS))
     asking.start()
-    assert engine.asked.wait(5.0)
+    assert engine.asked.wait(PATIENCE_SEC)
     # when
-    started = time.monotonic()
     show(session, 20, start_ns=NOW_NS - 50 * 10**9)
-    taken = time.monotonic() - started
-    # then
+    # then they are in while the ask, which ends only when it is let go, still runs
     assert session.desk.report().running
     assert camera.report(receiving=True).images_sampled == 24
-    assert taken < 2.0
     engine.may_answer.set()
     asking.join()
 

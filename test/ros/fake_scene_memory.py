@@ -1,8 +1,9 @@
 """The scene-memory node with an engine that does what the question says, so that tests can time it.
 
-``work 2``: answer after 2 s, stopping where the ask is cancelled. ``stubborn 2``: the same, but like a single long step
-of a model that cannot be stopped. ``defect``: an unexpected error. ``out of memory``: the device's. Anything else: an
-answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS (environment).
+``work 2``: answer after 2 s, stopping where the ask is cancelled. ``hold FILE``: answer when the file is there, and do
+not stop before, like one long step of a model. ``defect``: an unexpected error. ``out of memory``: the device's.
+Anything else: an answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS
+(environment).
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ class FakeEngine:
     def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
         snapshot = select_frames(self._memory.snapshot(), request)
         started = time.monotonic()
-        word, _, number = request.question.partition(" ")
+        word, _, rest = request.question.partition(" ")
         if word == "work":
-            while time.monotonic() < started + float(number):
+            while time.monotonic() < started + float(rest):
                 control.check()
                 time.sleep(0.01)
-        elif word == "stubborn":
-            time.sleep(float(number))
+        elif word == "hold":
+            while not Path(rest).exists():
+                time.sleep(0.01)
         elif word == "defect":
             raise ZeroDivisionError("planted by the test")
         elif request.question == "out of memory":

@@ -13,13 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from delayed_vlm_ros.msg import MemoryStats, SceneAnswer
 from delayed_vlm_ros.srv import AskScene
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
@@ -30,10 +31,12 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
+from waiting import PATIENCE_SEC, end_process, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE_MEMORY = ["-m", "delayed_vlm_ros.nodes.scene_memory"]
 FAKE_SCENE_MEMORY = [str(Path(__file__).with_name("fake_scene_memory.py"))]
+HELD_SCENE_MEMORY = [str(Path(__file__).with_name("held_scene_memory.py"))]
 
 # Of these tests alone: other tests use the default one.
 CONTEXT = Context()
@@ -42,6 +45,9 @@ CONTEXT = Context()
 _DOMAINS = range(20, 100)
 _PORTS_PER_DOMAIN = 250
 _FIRST_PORT = 7400
+
+# Further than the pictures that a memory samples in these tests, 20 a second or more.
+_PICTURES_APART_NS = 60_000_000
 
 
 def free_domain() -> tuple[int, socket.socket]:
@@ -58,25 +64,6 @@ def free_domain() -> tuple[int, socket.socket]:
             continue
         return domain, mark
     raise RuntimeError("all ROS domains are in use on this machine")
-
-
-def wait_until(condition: Callable[[], Any], timeout_sec: float, what: str | Callable[[], str]) -> Any:
-    """The condition's first true value.
-
-    Args:
-        condition: Looked at many times a second.
-        timeout_sec: How long to wait for it.
-        what: What is waited for; may be a function, to tell how things stand in the end.
-
-    Raises:
-        AssertionError: It did not become true in time.
-    """
-    deadline = time.monotonic() + timeout_sec
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {timeout_sec} s: {what() if callable(what) else what}")
 
 
 class NodeProcess:
@@ -110,14 +97,9 @@ class NodeProcess:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def end(self, number: int = signal.SIGINT, *, times: int = 1, timeout_sec: float = 5.0) -> tuple[int, float]:
-        """Send a signal; gives exit code and seconds until the end."""
-        started = time.monotonic()
-        for _ in range(times):
-            self.process.send_signal(number)
-            time.sleep(0.02)
-        code = self.process.wait(timeout_sec)
-        return code, time.monotonic() - started
+    def end(self, number: int = signal.SIGINT, *, times: int = 1) -> tuple[int, float]:
+        """Send a signal; gives exit code and seconds until the end at this machine's full speed."""
+        return end_process(self.process, number, times=times)
 
     def close(self) -> None:
         if self.alive:
@@ -126,21 +108,43 @@ class NodeProcess:
         self._output.close()
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a node told of itself at one moment.
+
+    Attributes:
+        after_ns: Its state is that of some moment after this one. The message's own stamp does not say so much: it is
+            made when the state has been gathered already. But nothing is gathered before the last report is out.
+        content: The statistics; or the statuses by name.
+    """
+
+    after_ns: int
+    content: Any
+
+
 class Client:
-    """Everything a test needs of ROS, in a namespace; spins in a thread."""
+    """Everything a test needs of ROS, in a namespace; spins in a thread.
+
+    A report that has arrived may be older than what the test has just done, and a state may pass before the test
+    looks. So every report is kept, and a test says from which moment on they count: by default, from the call on. What
+    shows in a single report, the first one behind an event, is looked for from the stamp of the last report before it.
+    """
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.node = rclpy.create_node("client", namespace=namespace, context=CONTEXT)
-        self.diagnostics: dict[str, Any] = {}
-        self.stats: MemoryStats | None = None
         self.answers: list[SceneAnswer] = []
-        self.diagnostic_times: list[float] = []
+        self.report_stamps_ns: list[int] = []
+        self._statuses: list[Report] = []
+        self._stats: list[Report] = []
         self._clients: dict[str, Any] = {}
         self._publishers: dict[tuple[str, bool], Any] = {}
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_stats, 10)
-        self.node.create_subscription(SceneAnswer, "scene_memory/answers", self.answers.append, 10)
+        self._last_stamp_ns = 0
+        self._shown = 0
+        self._connected = False
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
+        self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_stats, 100)
+        self.node.create_subscription(SceneAnswer, "scene_memory/answers", self.answers.append, 100)
         self._executor = SingleThreadedExecutor(context=CONTEXT)
         self._executor.add_node(self.node)
         self._ending = threading.Event()
@@ -155,11 +159,17 @@ class Client:
         prefix = f"{self.namespace.lstrip('/')}/scene_memory: "
         mine = {status.name[len(prefix) :]: status for status in message.status if status.name.startswith(prefix)}
         if mine:
-            self.diagnostics = mine
-            self.diagnostic_times.append(time.monotonic())
+            before = self.report_stamps_ns[-1] if self.report_stamps_ns else 0
+            self._statuses.append(Report(before, mine))
+            self.report_stamps_ns.append(nanoseconds(message.header.stamp))
 
     def _on_stats(self, message: MemoryStats) -> None:
-        self.stats = message
+        before = nanoseconds(self._stats[-1].content.header.stamp) if self._stats else 0
+        self._stats.append(Report(before, message))
+
+    def now_ns(self) -> int:
+        """The nodes' clock."""
+        return self.node.get_clock().now().nanoseconds
 
     def close(self) -> None:
         self._ending.set()
@@ -172,20 +182,25 @@ class Client:
     def start_call(self, service_type: Any, name: str, request: Any) -> Any:
         """Call a service; gives the future."""
         client = self._clients.get(name) or self._clients.setdefault(name, self.node.create_client(service_type, name))
-        assert client.wait_for_service(timeout_sec=20.0), f"no service {name}"
+        assert client.wait_for_service(timeout_sec=PATIENCE_SEC), f"no service {name}"
         return client.call_async(request)
 
-    def call(self, service_type: Any, name: str, request: Any, timeout_sec: float = 20.0) -> Any:
+    def call(self, service_type: Any, name: str, request: Any) -> Any:
         """Call a service; gives the response."""
         future = self.start_call(service_type, name, request)
-        wait_until(future.done, timeout_sec, f"an answer of {name}")
+        wait_until(future.done, f"an answer of {name}")
         return future.result()
 
     def start_ask(self, question: str = "What is there?", **fields: Any) -> Any:
-        return self.start_call(AskScene, "ask_scene", AskScene.Request(question=question, **fields))
+        """Ask; gives the future. No deadline but the tests' own patience, unless one is given."""
+        request = AskScene.Request(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
+        return self.start_call(AskScene, "ask_scene", request)
 
     def ask(self, question: str = "What is there?", **fields: Any) -> AskScene.Response:
-        return self.call(AskScene, "ask_scene", AskScene.Request(question=question, **fields))
+        """Ask; gives the response."""
+        future = self.start_ask(question, **fields)
+        wait_until(future.done, "an answer of ask_scene")
+        return future.result()
 
     def reset(self) -> Trigger.Response:
         return self.call(Trigger, "scene_memory/reset", Trigger.Request())
@@ -194,6 +209,7 @@ class Client:
         return self.call(GetState, "scene_memory/get_state", GetState.Request()).current_state.label
 
     def transition(self, label: str) -> bool:
+        self._connected = False  # the node's subscriptions come and go with its state
         request = ChangeState.Request(transition=Transition(label=label))
         return self.call(ChangeState, "scene_memory/change_state", request).success
 
@@ -207,63 +223,134 @@ class Client:
 
     # Pictures
 
-    def publish(self, message: Any, topic: str = "image", *, reliable: bool = True) -> None:
+    def publish(self, message: Any, topic: str = "image", *, reliable: bool = True, depth: int = 10) -> None:
+        """Publish on a topic; the depth counts where it is the topic's first message."""
         key = (topic, reliable)
         if key not in self._publishers:
             policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
             self._publishers[key] = self.node.create_publisher(
-                type(message), topic, QoSProfile(depth=10, reliability=policy)
+                type(message), topic, QoSProfile(depth=depth, reliability=policy)
             )
         self._publishers[key].publish(message)
 
-    def image(self, *, height: int = 48, width: int = 64, shade: int = 100, **fields: Any) -> Image:
-        """A grey rgb8 picture, stamped now; fields may be overwritten."""
+    def image(
+        self, *, height: int = 48, width: int = 64, shade: int = 100, frame_id: str = "lens", **fields: Any
+    ) -> Image:
+        """A grey rgb8 picture, stamped now; fields may be overwritten.
+
+        So long after the last one that it is due to be remembered.
+        """
+        time.sleep(max(0, self._last_stamp_ns + _PICTURES_APART_NS - self.now_ns()) * 1e-9)
         message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
         message.header.stamp = self.node.get_clock().now().to_msg()
-        message.header.frame_id = "lens"
+        message.header.frame_id = frame_id
         message.data = array.array("B", bytes([shade]) * (height * width * 3))
+        self._last_stamp_ns = nanoseconds(message.header.stamp)
         for name, value in fields.items():
             setattr(message, name, value)
         return message
 
-    def show_pictures(self, count: int, *, topic: str = "image", timeout_sec: float = 20.0) -> None:
-        """Publish pictures, every time another one, until that many more are remembered."""
-        wait_until(lambda: self.stats, timeout_sec, "statistics")
-        before = self.stats.images_sampled
-        shade = 0
+    def connect_pictures(self) -> None:
+        """Publish pictures until one arrives: from then on, all do.
 
-        def remembered() -> bool:
-            nonlocal shade
-            shade = (shade + 40) % 256
-            self.publish(self.image(shade=shade), topic)
-            time.sleep(0.03)
-            return self.stats.images_sampled >= before + count
+        DDS promises that only to a reliable subscription that has found its publisher, and the node's becomes one when
+        it has learnt that its cameras are reliable.
+        """
+        if self._connected:
+            return
+        topic = self.node.resolve_topic_name("image")
 
-        wait_until(remembered, timeout_sec, f"{count} pictures remembered")
+        def reliable() -> bool:
+            readers = self.node.get_subscriptions_info_by_topic(topic)
+            return {reader.qos_profile.reliability for reader in readers} == {ReliabilityPolicy.RELIABLE}
+
+        def arrived() -> bool:
+            self._show_picture()
+            return bool(self._find_picture(range(first, self._shown + 1)))
+
+        self._show_picture()
+        wait_until(reliable, f"a reliable subscription to {topic}")
+        first = self._shown + 1
+        wait_until(arrived, lambda: f"a picture at the node; its last reports are {self._statuses[-2:]}")
+        self._connected = True
+
+    def show_pictures(self, count: int) -> None:
+        """Publish pictures, every time another one, and wait until they are remembered.
+
+        When it returns, they all are, and none is on its way any more.
+        """
+        self.connect_pictures()
+        for _ in range(count):
+            self._show_picture()
+        self._wait_for_last_picture()
+
+    def _show_picture(self) -> None:
+        self._shown += 1
+        self.publish(self.image(shade=self._shown * 40 % 256, frame_id=_frame_id(self._shown)))
+
+    def _wait_for_last_picture(self) -> None:
+        last = range(self._shown, self._shown + 1)
+        what = f"picture {self._shown} to be remembered; the last reports are"
+        wait_until(lambda: self._find_picture(last), lambda: f"{what} {self._statuses[-2:]}")
+
+    def _find_picture(self, numbers: range) -> Any:
+        """The first report in which one of these is the newest picture remembered."""
+        names = {_frame_id(number) for number in numbers}
+        return self.find_status("camera camera", lambda status: status.hardware_id in names, 0)
 
     # What the node tells
 
-    def wait_for_status(self, name: str, condition: Callable[[Any], bool], timeout_sec: float = 15.0) -> Any:
-        def found() -> Any:
-            status = self.diagnostics.get(name)
-            return status if status is not None and condition(status) else None
+    def find_status(self, name: str, condition: Callable[[Any], bool], since_ns: int) -> Any:
+        """The first status of this name after a moment that is as wanted; None when there is none."""
+        found = (report.content.get(name) for report in self._statuses.copy() if report.after_ns >= since_ns)
+        return next((status for status in found if status is not None and condition(status)), None)
 
-        return wait_until(found, timeout_sec, lambda: f"status {name}; the last ones are {self.diagnostics}")
+    def find_stats(self, condition: Callable[[MemoryStats], bool], since_ns: int) -> MemoryStats | None:
+        """The first statistics after a moment that are as wanted; None when there are none."""
+        found = (report.content for report in self._stats.copy() if report.after_ns >= since_ns)
+        return next((stats for stats in found if condition(stats)), None)
 
-    def wait_for_stats(self, condition: Callable[[MemoryStats], bool], timeout_sec: float = 15.0) -> MemoryStats:
-        def found() -> MemoryStats | None:
-            stats = self.stats
-            return stats if stats is not None and condition(stats) else None
+    def wait_for_status(
+        self, name: str, condition: Callable[[Any], bool] = lambda _: True, *, since_ns: int | None = None
+    ) -> Any:
+        """The first status of this name that is as wanted, after a moment or from now on."""
+        since_ns = self.now_ns() if since_ns is None else since_ns
+        return wait_until(
+            lambda: self.find_status(name, condition, since_ns),
+            lambda: f"status {name}; the last reports are {self._statuses[-2:]}",
+        )
 
-        return wait_until(found, timeout_sec, lambda: f"statistics; the last ones are {self.stats}")
+    def wait_for_stats(
+        self, condition: Callable[[MemoryStats], bool] = lambda _: True, *, since_ns: int | None = None
+    ) -> MemoryStats:
+        """The first statistics that are as wanted, after a moment or from now on."""
+        since_ns = self.now_ns() if since_ns is None else since_ns
+        return wait_until(
+            lambda: self.find_stats(condition, since_ns), lambda: f"statistics; the last ones are {self._stats[-2:]}"
+        )
 
-    def wait_until_active(self, timeout_sec: float = 20.0) -> None:
-        self.wait_for_status("lifecycle", lambda status: status.message == "active", timeout_sec)
-        # The pictures' publisher must be known to the node before its pictures count.
-        self.publish(self.image())
-        wait_until(lambda: self.node.count_subscribers("image") > 0, timeout_sec, "a subscription to image")
+    def wait_until_active(self) -> None:
+        def settled(status: Any) -> bool:
+            return status.message == "active" or status.level == DiagnosticStatus.ERROR  # nothing more to wait for
+
+        status = self.wait_for_status("lifecycle", settled)
+        assert status.message == "active", status.message
+
+    def wait_until_ready(self) -> None:
+        """Until the node is active and its model loaded."""
+        self.wait_until_active()
+        self.wait_for_stats(lambda stats: stats.model_state == "ready")
 
 
 def values_of(status: Any) -> dict[str, str]:
     """A status's values by key."""
     return {value.key: value.value for value in status.values}
+
+
+def nanoseconds(stamp: Any) -> int:
+    """A message's stamp as one number."""
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def _frame_id(number: int) -> str:
+    return f"lens_{number}"

@@ -1,10 +1,10 @@
 """The service, the statistics and the diagnostics, with the model that comes with the package, over DDS."""
 
-import time
-
+import numpy as np
 import pytest
 from delayed_vlm_ros.srv import AskScene
-from harness import values_of, wait_until
+from harness import nanoseconds, values_of
+from waiting import wait_until
 
 RESPONSE = AskScene.Response
 
@@ -19,8 +19,8 @@ def running(start_for_module):
 def test_no_model_code_runs_before_somebody_asks(running):
     _, client = running
     client.show_pictures(4)
-    client.wait_for_status("model", lambda status: values_of(status)["state"] == "ready", 60.0)
-    stats = client.wait_for_stats(lambda stats: stats.model_state == "ready" and stats.unique_frames >= 4)
+    stats = client.wait_for_stats(lambda stats: stats.model_state == "ready")
+    assert stats.unique_frames >= 4
     assert (stats.asks_served, stats.asks_failed) == (0, 0)
     assert (stats.kv_bytes, stats.feature_bytes) == (0, 0)
     assert stats.last_total_latency == 0
@@ -39,9 +39,9 @@ def test_an_answer_names_its_frames_and_its_cost(running):
     stamps = [(frame.header.stamp.sec, frame.header.stamp.nanosec) for frame in response.frames_used]
     assert stamps == sorted(stamps)
     assert len({frame.id for frame in response.frames_used}) == len(stamps)
-    assert all(frame.camera == "camera" and frame.header.frame_id == "lens" for frame in response.frames_used)
+    assert all(frame.camera == "camera" and frame.header.frame_id.startswith("lens") for frame in response.frames_used)
     assert response.snapshot_stamp == response.frames_used[-1].end_stamp
-    assert 0 < response.newest_frame_age_sec < 10
+    assert 0 < response.newest_frame_age_sec <= (client.now_ns() - nanoseconds(response.snapshot_stamp)) * 1e-9
     metrics = response.metrics
     assert metrics.frames_encoded > 0
     assert metrics.encoding_latency > 0
@@ -55,7 +55,6 @@ def test_an_answer_names_its_frames_and_its_cost(running):
 def test_a_second_question_about_the_same_frames_encodes_nothing(running):
     _, client = running
     client.show_pictures(2)
-    time.sleep(0.3)
     first = client.ask("What is there?", max_new_tokens=2)
     second = client.ask("And what else?", max_new_tokens=2)
     assert first.success
@@ -70,7 +69,9 @@ def test_statistics_and_diagnostics_tell_the_same(running):
     _, client = running
     client.show_pictures(2)
     client.ask("Statistics?", max_new_tokens=2)
-    served = client.wait_for_stats(lambda stats: stats.asks_served > 0 and stats.kv_bytes > 0)
+    served = client.wait_for_stats()
+    assert served.asks_served > 0
+    assert served.kv_bytes > 0
     assert served.total_frames_added == served.images_sampled
     assert served.unique_frames == served.star_memory_size + served.stream_memory_size - served.overlap
     assert served.stream_memory_size <= 6
@@ -79,31 +80,41 @@ def test_statistics_and_diagnostics_tell_the_same(running):
     assert served.oldest_frame_age_sec >= served.newest_frame_age_sec >= 0
     assert (served.model, served.model_state, served.device) == ("demo", "ready", "cpu")
     assert any("untrained" in note for note in served.degraded)
-    model = client.wait_for_status("model", lambda status: "untrained" in status.message)
+    reported_ns = nanoseconds(served.header.stamp)
+    model = client.wait_for_status("model", since_ns=reported_ns)
+    assert "untrained" in model.message
     assert model.level == b"\x01"
-    memory = values_of(client.diagnostics["memory camera"])
-    assert memory["star_memory_size"].endswith("frames")
-    asks = client.wait_for_status("asks", lambda status: int(values_of(status)["served"]) > 0)
+    memory = values_of(client.wait_for_status("memory camera", since_ns=reported_ns))
+    assert memory["star_memory_size"] == f"{served.star_memory_size} frames"
+    asks = client.wait_for_status("asks", since_ns=reported_ns)
     assert asks.level == b"\x00"
+    assert values_of(asks)["served"] == str(served.asks_served)
 
 
 def test_reports_come_once_a_second(running):
     _, client = running
-    before = len(client.diagnostic_times)
-    wait_until(lambda: len(client.diagnostic_times) >= before + 4, 8.0, "four reports")
-    first, *_, last = client.diagnostic_times[before : before + 4]
-    assert (last - first) / 3 == pytest.approx(1.0, abs=0.3)
+
+    def in_time():
+        # A busy machine delays some; it does not do so for good.
+        between = np.diff(client.report_stamps_ns[-4:]) * 1e-9
+        return len(between) == 3 and between.mean() == pytest.approx(1.0, abs=0.2)
+
+    wait_until(in_time, lambda: f"four reports in time; the last ones came at {client.report_stamps_ns[-9:]}")
 
 
 def test_each_answer_is_published(running):
     _, client = running
     client.show_pictures(2)
+
+    def published_answer(question):
+        return next((answer for answer in client.answers if answer.question == question), None)
+
+    # given that node and client have found each other: what is published before is heard by nobody
+    wait_until(lambda: client.ask("Who hears?", max_new_tokens=1) and published_answer("Who hears?"), "any answer")
+    # when
     response = client.ask("For the log?", max_new_tokens=2)
-    published = wait_until(
-        lambda: next((answer for answer in client.answers if answer.question == "For the log?"), None),
-        5.0,
-        "the answer",
-    )
+    # then
+    published = wait_until(lambda: published_answer("For the log?"), "the answer")
     assert published.success
     assert published.camera == "camera"
     assert published.answer == response.answer
@@ -126,11 +137,11 @@ def test_limits_in_time_choose_the_frames(running):
 def test_reset_forgets_the_frames_and_not_the_counters(running):
     _, client = running
     client.show_pictures(2)
-    time.sleep(0.2)
     response = client.reset()
     assert response.success
     assert client.ask().error_code == RESPONSE.NO_FRAMES
-    stats = client.wait_for_stats(lambda stats: stats.unique_frames == 0)
+    stats = client.wait_for_stats()
+    assert stats.unique_frames == 0
     assert stats.images_received > 0
     assert stats.oldest_frame_age_sec == -1
     client.show_pictures(2)

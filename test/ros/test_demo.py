@@ -14,7 +14,7 @@ VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "delayed_vlm_ros.cli", "demo", "--model", "demo", "--frames", "4", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
 
 def small_video(folder: Path) -> Path:

@@ -9,12 +9,12 @@ from harness import ROOT
 
 def ask(namespace, *arguments):
     command = [sys.executable, "examples/ask.py", *arguments, "--ros-args", "-r", f"__ns:={namespace}"]
-    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_example_prints_an_answer_and_what_it_rests_on(start):
     _, client = start(memory__sample_fps=50.0)
-    client.wait_until_active()
+    client.wait_until_ready()
     client.show_pictures(4)
     done = ask(client.namespace, "What is on the table?", "--last-sec", "60")
     assert done.returncode == 0, done.stderr
@@ -24,7 +24,7 @@ def test_the_example_prints_an_answer_and_what_it_rests_on(start):
 
 def test_the_example_prints_an_error_as_one_line(start):
     _, client = start()
-    client.wait_for_status("lifecycle", lambda status: status.message == "active")  # no picture is shown
+    client.wait_until_active()
     done = ask(client.namespace, "What is on the table?")
     assert done.returncode == 1, done.stdout
     assert done.stderr.startswith("error 1: no frames")

@@ -21,6 +21,7 @@ from delayed_vlm_ros.share import config_file
 _START_TIMEOUT_SEC = 120.0  # importing torch on a cold disk takes long
 _ASK_TIMEOUT_SEC = 120.0
 _SETTLE_SEC = 1.2  # diagnostics come once a second
+_SETTLE_TIMEOUT_SEC = 10.0
 
 
 @dataclass(frozen=True)
@@ -157,4 +158,10 @@ def _ask(
     answered = time.monotonic()
     client.diagnostics.clear()
     client.statistics = None
-    client.wait_until(lambda: client.statistics is not None and time.monotonic() - answered > _SETTLE_SEC, 5.0)
+
+    def settled() -> bool:
+        # On a busy machine reports come late, and one from before may still be on its way.
+        counted = client.statistics is not None and client.statistics.asks_served >= len(options.questions)
+        return counted and time.monotonic() - answered > _SETTLE_SEC
+
+    client.wait_until(settled, _SETTLE_TIMEOUT_SEC)

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.simulation.room import room
-from delayed_vlm_ros.simulation.scene import Scene, VisibleObject, placed_objects
-from delayed_vlm_ros.simulation.sprites import shadow, sprite
+from delayed_vlm_ros.simulation.scene import FULL_PAN, Scene, VisibleObject, placed_objects
+from delayed_vlm_ros.simulation.sprites import PERSON, STRIDES, person, shadow, sprite
 
 _NOISE_SIGMA = 2.5  # sensor noise, in grey levels of 255
 _NOISE_MARGIN = 61  # the noise tile is this much larger than the picture, so that it can be cut out elsewhere
 _SPRITE_SIZES = (32, 64, 128, 256, 512)
 _SHADOW_SIZE = 96
+_EXPOSURE_HOLDS_SEC = 21.0
+_STEPS_ACROSS = 5  # a person's double steps across the picture
 
 _Picture = NDArray[np.uint8]
 _Plane = NDArray[np.float32]
@@ -40,24 +42,39 @@ def render(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
     if height < 1 or width < 1:
         raise ValueError(f"the picture's size is {height}x{width}; give at least one row and one column")
     objects = placed_objects(scene, time_sec)
-    picture = room(scene.seed, height, width).copy()
+    picture = _background(scene, time_sec, height, width)
     for thing in objects:
         _draw(picture, thing)
     exposed = cv2.convertScaleAbs(picture, alpha=_exposure(scene.seed, time_sec))
     return cv2.add(exposed, _noise(scene.seed, time_sec, height, width), dtype=cv2.CV_8U)
 
 
+def _background(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
+    """The empty room as the camera sees it from where it looks now (a copy)."""
+    margin_x, margin_y = math.ceil(FULL_PAN * width), math.ceil(FULL_PAN * height)
+    wide = room(scene.seed, height, width, margin_y, margin_x)
+    right, down = scene.camera.offset(scene.seed, time_sec)
+    left, top = margin_x + round(right * width), margin_y + round(down * height)
+    return wide[top : top + height, left : left + width].copy()
+
+
 def _draw(picture: _Picture, thing: VisibleObject) -> None:
     height, width = picture.shape[:2]
-    size = thing.size * height
-    left, top = thing.x * width - size / 2, thing.y * height - size / 2
+    size, wide = thing.size * height, thing.width * height
+    left, top = thing.x * width - wide / 2, thing.y * height - size / 2
     # The light comes from the upper left, so the shadow lies on the floor to the right of where the object stands.
     patch, region = _placed(
-        picture, shadow(_SHADOW_SIZE), (left + 0.10 * size, top + 0.80 * size, 1.15 * size, 0.36 * size)
+        picture,
+        shadow(_SHADOW_SIZE),
+        (left + 0.10 * wide, top + size - 0.20 * wide, 1.15 * wide, 0.36 * wide),
     )
     region[...] = region * (1.0 - patch[..., None])
     drawn = next((s for s in _SPRITE_SIZES if s >= size), _SPRITE_SIZES[-1])
-    patch, region = _placed(picture, sprite(thing.shape, thing.colour, drawn), (left, top, size, size))
+    if thing.shape == PERSON:
+        cut_out = person(thing.colour, drawn, int(thing.x * _STEPS_ACROSS * STRIDES) % STRIDES)
+    else:
+        cut_out = sprite(thing.shape, thing.colour, drawn)
+    patch, region = _placed(picture, cut_out, (left, top, wide, size))
     region[...] = region * (1.0 - patch[..., 3:]) + patch[..., :3] + 0.5
 
 
@@ -68,8 +85,8 @@ def _placed(picture: _Picture, source: _Plane, box: tuple[float, float, float, f
         What of it lies inside the picture, and the picture's own pixels under it (a view). Both may be empty.
     """
     left, top, wide, high = box
-    first_x, last_x = (int(np.clip(edge, 0, picture.shape[1])) for edge in (math.floor(left), math.ceil(left + wide)))
-    first_y, last_y = (int(np.clip(edge, 0, picture.shape[0])) for edge in (math.floor(top), math.ceil(top + high)))
+    first_x, last_x = _overlap(left, wide, picture.shape[1])
+    first_y, last_y = _overlap(top, high, picture.shape[0])
     region = picture[first_y:last_y, first_x:last_x]
     if region.size == 0:
         return np.zeros((*region.shape[:2], *source.shape[2:]), dtype=np.float32), region
@@ -85,9 +102,18 @@ def _placed(picture: _Picture, source: _Plane, box: tuple[float, float, float, f
     return patch, region
 
 
+def _overlap(begin: float, length: float, pixels: int) -> tuple[int, int]:
+    """First and past-last pixel of a stretch, as far as it lies in the picture."""
+    return min(max(math.floor(begin), 0), pixels), min(max(math.ceil(begin + length), 0), pixels)
+
+
 def _exposure(seed: int, time_sec: float) -> float:
-    """The camera's gain: it drifts a few percent up and down."""
-    return 1.0 + 0.035 * math.sin(time_sec / 7.3 + seed) + 0.015 * math.sin(time_sec / 2.1 + 2.0 * seed)
+    """The camera's gain: it drifts a few percent up and down, and in every second room it jumps now and then."""
+    drift = 0.035 * math.sin(time_sec / 7.3 + seed) + 0.015 * math.sin(time_sec / 2.1 + 2.0 * seed)
+    if seed % 2 == 0:
+        return 1.0 + drift
+    jumps = np.random.default_rng([seed, 8, int(time_sec // _EXPOSURE_HOLDS_SEC)])
+    return float(jumps.uniform(0.82, 1.16)) + drift
 
 
 def _noise(seed: int, time_sec: float, height: int, width: int) -> NDArray[np.int16]:

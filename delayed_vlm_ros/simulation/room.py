@@ -10,33 +10,42 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.simulation.scene import HORIZON
 
-_WALLS = ((178, 186, 180), (190, 180, 160), (168, 182, 196), (196, 178, 172))  # RGB, one is drawn
-_FLOOR = (142, 104, 70)
+_WALLS = (
+    (178, 186, 180),
+    (190, 180, 160),
+    (168, 182, 196),
+    (196, 178, 172),
+    (150, 160, 150),
+    (206, 204, 196),
+)  # RGB, one is drawn
+_FLOORS = ((142, 104, 70), (120, 112, 102), (164, 134, 98), (104, 84, 66))
 _PLANKS = 9.0  # planks across the nearest edge of the floor
 
 _Plane = NDArray[np.float32]
 
 
 @lru_cache(maxsize=4)
-def room(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+def room(seed: int, height: int, width: int, margin_y: int = 0, margin_x: int = 0) -> NDArray[np.uint8]:
     """The room without objects.
 
     Args:
         seed: The scene's seed.
         height: Rows of the picture.
         width: Columns of the picture.
+        margin_y: Further rows above and below, for a camera that moves.
+        margin_x: Further columns at both sides.
 
     Returns:
-        ``(height, width, 3)`` uint8, RGB. Shared and read-only.
+        ``(height + 2 margin_y, width + 2 margin_x, 3)`` uint8, RGB. Shared and read-only.
     """
     random = np.random.default_rng([seed, 0])
-    rows = (np.arange(height, dtype=np.float32) + 0.5) / height
-    columns = (np.arange(width, dtype=np.float32) + 0.5) / width
+    rows = (np.arange(-margin_y, height + margin_y, dtype=np.float32) + 0.5) / height
+    columns = (np.arange(-margin_x, width + margin_x, dtype=np.float32) + 0.5) / width
     x, y = np.meshgrid(columns, rows)
     window_left = float(random.uniform(0.06, 0.24))
     picture = np.where((y < HORIZON)[..., None], _wall(random, x, y), _floor(random, x, y))
-    _fill(picture, x, y, (0.0, HORIZON - 0.035, 1.0, HORIZON), (222, 216, 204))
-    _fill(picture, x, y, (0.0, HORIZON - 0.004, 1.0, HORIZON + 0.004), (82, 66, 52))
+    _fill(picture, x, y, (-1.0, HORIZON - 0.035, 2.0, HORIZON), (222, 216, 204))
+    _fill(picture, x, y, (-1.0, HORIZON - 0.004, 2.0, HORIZON + 0.004), (82, 66, 52))
     _window(picture, x, y, window_left)
     _painting(picture, x, y, float(random.uniform(0.60, 0.78)))
     light = 0.72 + 0.42 * np.exp(-(((x - window_left - 0.1) / 0.55) ** 2) - ((y - 0.45) / 0.60) ** 2)
@@ -61,7 +70,8 @@ def _floor(random: np.random.Generator, x: _Plane, y: _Plane) -> _Plane:
     seam_width = np.clip(0.05 + 3.0 / (x.shape[1] * nearness), 0.0, 0.3)
     seam = np.where(within < seam_width, 0.72, 1.0)
     tone = tones[plank.astype(np.int64) % tones.size] * grain * seam
-    return np.array(_FLOOR, dtype=np.float32) * tone[..., None]
+    floor = _FLOORS[random.integers(len(_FLOORS))]
+    return np.array(floor, dtype=np.float32) * tone[..., None]
 
 
 def _window(picture: _Plane, x: _Plane, y: _Plane, left: float) -> None:

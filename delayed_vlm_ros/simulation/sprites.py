@@ -1,4 +1,4 @@
-"""Shaded pictures of single objects, cut out of their background.
+"""Shaded pictures of single objects and of a person, cut out of their background.
 
 A sprite is drawn on a square of -1..1 in both directions, v downwards, lit from the upper left. It is a pure function
 of shape, colour and size, and kept once made.
@@ -6,13 +6,17 @@ of shape, colour and size, and kept once made.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPES = ("box", "ball", "cylinder", "cone")
+SHAPES = ("box", "ball", "cylinder", "cone", "ring")
+PERSON = "person"
+PERSON_WIDTH = 0.42  # of a person's height
+STRIDES = 4  # how many pictures a person's step has
 COLOURS = {  # RGB, 0..255
     "red": (205, 28, 32),
     "green": (30, 145, 55),
@@ -23,6 +27,10 @@ COLOURS = {  # RGB, 0..255
     "white": (236, 236, 232),
     "black": (34, 34, 38),
 }
+CLOTHES = {"grey": (104, 110, 120), "brown": (112, 80, 58), "teal": (58, 112, 116)}
+_SKIN = (222, 178, 148)
+_HAIR = (64, 44, 32)
+_TROUSERS = (58, 62, 80)
 
 _LIGHT = np.array((-0.45, -0.72, 0.53), dtype=np.float32)  # from where the light comes: left, above, before
 _AMBIENT = 0.42
@@ -64,6 +72,56 @@ def shadow(size: int) -> _Plane:
     dark = (0.75 * soft * soft * (3.0 - 2.0 * soft)).astype(np.float32)
     dark.setflags(write=False)
     return dark
+
+
+@lru_cache(maxsize=64)
+def person(clothes: str, height: int, stride: int) -> _Plane:
+    """A person's picture, walking.
+
+    Args:
+        clothes: One of the keys of ``CLOTHES``.
+        height: Height of the sprite in pixels; it is ``PERSON_WIDTH`` as wide.
+        stride: Which moment of the step, 0 to ``STRIDES`` - 1.
+
+    Returns:
+        ``(height, width, 4)`` float32 as ``sprite`` gives it. Shared and read-only.
+    """
+    rows = height * _SUPERSAMPLING
+    columns = max(1, round(rows * PERSON_WIDTH))
+    v, u = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    u, v = (u + 0.5) / rows - PERSON_WIDTH / 2, (v + 0.5) / rows  # both in heights: u from the middle, v from the top
+    swing = 0.075 * math.sin(2.0 * math.pi * (stride + 0.5) / STRIDES)
+    rgba = np.zeros((rows, columns, 4), dtype=np.float32)
+    for side in (-1.0, 1.0):
+        _limb(rgba, u, v, (0.035 * side, 0.52), (0.035 * side + swing * side, 0.97), 0.042, _TROUSERS)
+    _limb(rgba, u, v, (-0.085, 0.24), (-0.105 - swing, 0.50), 0.030, CLOTHES[clothes])
+    _limb(rgba, u, v, (0.0, 0.25), (0.0, 0.50), 0.088, CLOTHES[clothes])
+    _limb(rgba, u, v, (0.085, 0.24), (0.105 + swing, 0.50), 0.030, CLOTHES[clothes])
+    _limb(rgba, u, v, (0.0, 0.075), (0.0, 0.09), 0.070, _SKIN)
+    _limb(rgba, u, v, (-0.008, 0.048), (0.008, 0.045), 0.052, _HAIR)
+    picture = cv2.resize(rgba, (max(1, columns // _SUPERSAMPLING), height), interpolation=cv2.INTER_AREA)
+    picture.setflags(write=False)
+    return picture
+
+
+def _limb(
+    rgba: _Plane,
+    u: _Plane,
+    v: _Plane,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    radius: float,
+    colour: tuple[int, int, int],
+) -> None:
+    """Paint a rounded bar between two points, lit from the left as a cylinder is."""
+    along_u, along_v = end[0] - start[0], end[1] - start[1]
+    length = along_u * along_u + along_v * along_v
+    share = np.clip(((u - start[0]) * along_u + (v - start[1]) * along_v) / length, 0.0, 1.0)
+    off_u, off_v = u - (start[0] + share * along_u), v - (start[1] + share * along_v)
+    inside = off_u * off_u + off_v * off_v <= radius * radius
+    light = np.clip(0.86 - 0.38 * off_u / radius - 0.12 * off_v / radius, 0.0, 1.25)
+    shaded = np.clip(light[..., None] * np.array(colour, dtype=np.float32), 0.0, 255.0)
+    rgba[inside] = np.dstack([shaded, np.ones_like(u)])[inside]
 
 
 def _lit(nx: _Plane, ny: _Plane, nz: _Plane) -> tuple[_Plane, _Plane]:
@@ -120,4 +178,13 @@ def _box(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
     return inside, light.astype(np.float32), np.where(top, 0.05, 0.0).astype(np.float32)
 
 
-_SHADERS = {"ball": _ball, "box": _box, "cone": _cone, "cylinder": _cylinder}
+def _ring(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
+    outer, inner = 0.96, 0.46  # a standing tyre, seen from before
+    middle, tube = (outer + inner) / 2, (outer - inner) / 2
+    distance = np.maximum(np.hypot(u, v), 1e-3)
+    across = np.clip((distance - middle) / tube, -1.0, 1.0)  # -1 at the hole's edge, 1 at the outer edge
+    light, gloss = _lit(across * u / distance, across * v / distance, np.sqrt(1.0 - across * across))
+    return (np.abs(distance - middle) <= tube).astype(np.float32), light, gloss
+
+
+_SHADERS = {"ball": _ball, "box": _box, "cone": _cone, "cylinder": _cylinder, "ring": _ring}

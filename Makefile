@@ -1,5 +1,5 @@
 # The front door. `make demo` and `make test` set up what they need.
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench train clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -21,6 +21,9 @@ format: setup    ## put the code into shape
 
 bench: setup     ## timings of this machine; see benchmarks/README.md
 	@.venv/bin/python benchmarks/ask.py
+
+train: setup     ## train the embedded model anew (hours; resumable)
+	@.venv/bin/python -m delayed_vlm_ros.models.train --resume
 
 clean:           ## remove everything that setup and builds made
 	rm -rf .venv build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

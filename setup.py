@@ -16,6 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["delayed_vlm_ros", "delayed_vlm_ros.*"]),
+    package_data={"delayed_vlm_ros.models": ["tiny_scene/*"]},
     data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.yaml")))],
     install_requires=["numpy", "opencv-python-headless", "pillow", "pyyaml", "typer>=0.12", "rich"],
     extras_require={

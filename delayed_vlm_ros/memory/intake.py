@@ -17,17 +17,29 @@ class FrameGeometry:
         factor: Both sides must be multiples of it (patch size × merge size), in pixels.
         min_pixels: Smallest height × width.
         max_pixels: Largest height × width.
+        only_size: The one size of a checkpoint that was trained on one; None: any within the limits.
     """
 
     factor: int = 28
     min_pixels: int = 4 * 28 * 28
     max_pixels: int = 4 * 224 * 224
+    only_size: Grid | None = None
+
+    def grid_for(self, height: int, width: int) -> Grid:
+        """The size that kept frames have when the camera's pictures have this one.
+
+        Raises:
+            PictureError: Nothing can be made of such a picture.
+        """
+        return self.only_size or fit_grid(
+            height, width, factor=self.factor, min_pixels=self.min_pixels, max_pixels=self.max_pixels
+        )
 
 
 class FrameIntake:
     """Feeds one camera's pictures to one memory.
 
-    The grid is chosen from the first picture and holds until ``reset``, so that every kept frame has one shape and
+    The grid is chosen for the first picture and holds until ``reset``, so that every kept frame has one shape and
     the model sees one video; a picture of another shape is letterboxed onto it.
     """
 
@@ -56,13 +68,7 @@ class FrameIntake:
             StampOrderError: The stamp is not newer than the newest kept one; nothing has changed.
         """
         image = as_rgb_array(picture)
-        grid = self._grid or fit_grid(
-            image.shape[0],
-            image.shape[1],
-            factor=self._geometry.factor,
-            min_pixels=self._geometry.min_pixels,
-            max_pixels=self._geometry.max_pixels,
-        )
+        grid = self._grid or self._geometry.grid_for(*image.shape[:2])
         added = self.frame_manager.add(letterbox(image, grid), stamp)
         self._grid = grid
         return added

@@ -1,78 +1,16 @@
-"""The demo model: the Qwen2.5-VL architecture, tiny, with random weights. It shows that everything works, not what.
+"""Checkpoints of the supported architectures, tiny, with random weights: what tests and benchmarks need no meaning of.
 
-No weights can be fetched at set-up, and all that a random model says is noise, which its notice tells. It loads
-through the same code as ``Qwen/Qwen2.5-VL-3B-Instruct``.
+They load through the same code as ``Qwen/Qwen2.5-VL-3B-Instruct``; what they say is noise.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-NOTICE = "untrained demo model: random weights, its answers are noise"
+from delayed_vlm_ros.models.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
 
 _SEED = 20
-_REVISION = "2"  # counts up whenever the files made here change
-
-_CONTROL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-
-# The form of Qwen's chat: system, user with pictures and text, assistant.
-_CHAT_TEMPLATE = "".join(  # noqa: FLY002  a line each
-    (
-        "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}",
-        "{% for message in messages %}<|im_start|>{{ message.role }}\n",
-        "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}",
-        "{% if part.type == 'text' %}{{ part.text }}",
-        "{% else %}<|vision_start|><|{{ part.type }}_pad|><|vision_end|>{% endif %}{% endfor %}{% endif %}",
-        "<|im_end|>\n{% endfor %}",
-        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-    )
-)
-
-
-def untrained_checkpoint() -> Path:
-    """Folder of the demo checkpoint, made on first use (about ten seconds, most of it importing torch).
-
-    Returns:
-        A folder in the user's cache directory (``$XDG_CACHE_HOME``), or a fresh temporary one where that is read-only.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "delayed_vlm_ros"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        usable = os.access(cache, os.W_OK)
-    except OSError:
-        usable = False
-    if not usable:
-        cache = Path(tempfile.mkdtemp(prefix="delayed_vlm_ros-"))
-    folder = cache / f"untrained-{_REVISION}"
-    if not (folder / "config.json").is_file():
-        _publish(folder)
-    return folder
-
-
-def _publish(folder: Path) -> None:
-    """Write the checkpoint beside its place and move it there in one step, so that nobody sees half of it."""
-    draft = Path(tempfile.mkdtemp(prefix="untrained-", dir=folder.parent))
-    try:
-        draft.chmod(0o755)
-        save_untrained(draft)
-        with suppress(OSError):  # another process was first
-            draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def save_untrained(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:
@@ -95,8 +33,8 @@ def save_untrained(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = 
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     model.generation_config = GenerationConfig(
-        eos_token_id=[processor.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")],
-        pad_token_id=processor.tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        eos_token_id=ending_ids(processor.tokenizer),
+        pad_token_id=processor.tokenizer.pad_token_id,
         repetition_penalty=1.05,
         do_sample=False,
         min_new_tokens=8,  # an empty answer would look like a fault
@@ -109,7 +47,6 @@ def save_untrained(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = 
 def _processor(model_type: str) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
     from transformers import (  # noqa: PLC0415
-        PreTrainedTokenizerFast,
         Qwen2_5_VLProcessor,
         Qwen2VLImageProcessor,
         Qwen2VLProcessor,
@@ -121,34 +58,21 @@ def _processor(model_type: str) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",  # noqa: S106  no secret
-        pad_token="<|endoftext|>",  # noqa: S106  no secret
-        extra_special_tokens=list(_CONTROL_TOKENS),
-    )
+    fast = wrap_tokenizer(tokenizer)
     size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
     processors = {"qwen2_5_vl": Qwen2_5_VLProcessor, "qwen2_vl": Qwen2VLProcessor}
     return processors[model_type](
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=fast,
         video_processor=Qwen2VLVideoProcessor(size=size),
-        chat_template=_CHAT_TEMPLATE,
+        chat_template=CHAT_TEMPLATE,
     )
 
 
 def _config(model_type: str, tokenizer: Any) -> Any:
     from transformers import AutoConfig  # noqa: PLC0415
 
-    ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")
-        for name, token in (
-            ("vision_start", "vision_start"),
-            ("vision_end", "vision_end"),
-            ("image", "image_pad"),
-            ("video", "video_pad"),
-        )
-    }
+    ids = control_ids(tokenizer)
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 64,
@@ -187,7 +111,7 @@ def _config(model_type: str, tokenizer: Any) -> Any:
 
 def _unreadable(tokenizer: Any) -> list[int]:
     """Ids that an answer must not contain, so that noise stays readable: all but printable ASCII."""
-    endings = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")}
+    endings = set(ending_ids(tokenizer))
     unreadable = []
     for index in range(len(tokenizer)):
         text = tokenizer.decode([index])
@@ -195,7 +119,3 @@ def _unreadable(tokenizer: Any) -> list[int]:
         if not printable and index not in endings:
             unreadable.append(index)
     return unreadable
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"      {untrained_checkpoint()}\n")

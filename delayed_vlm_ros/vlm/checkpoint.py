@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.intake import FrameGeometry
 
 ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
 DEMO_MODEL = "demo"
+DEMO_NOTICE = "demo model, synthetic scenes only"
 SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
 # What the library's video processor assumes where a checkpoint says nothing.
 _DEFAULT_MIN_PIXELS = 128 * 28 * 28
 _DEFAULT_MAX_PIXELS = 768 * 28 * 28
+
+_DEMO_FOLDER = Path(__file__).parents[1] / "models" / "tiny_scene"
 
 _CUDA_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
 
@@ -35,6 +39,7 @@ class Checkpoint:
         factor: Picture sides must be multiples of it, in pixels.
         min_pixels: Smallest height × width it takes.
         max_pixels: Largest height × width it takes.
+        only_size: The one size of pictures it was trained on; None: any.
         weights_missing: True when they are still to be downloaded (and that was allowed).
         degraded: Standing ways in which its answers are less than they should be.
     """
@@ -45,6 +50,7 @@ class Checkpoint:
     factor: int
     min_pixels: int
     max_pixels: int
+    only_size: Grid | None = None
     weights_missing: bool = False
     degraded: tuple[str, ...] = ()
 
@@ -54,12 +60,30 @@ class Checkpoint:
         Raises:
             ConfigurationError: The checkpoint needs larger pictures than that.
         """
-        smallest = max(self.min_pixels, self.factor**2)
-        if max_pixels < smallest:
-            raise ConfigurationError(
-                f"max_pixels is {max_pixels}, but {self.name} takes pictures of {smallest} pixels or more: raise it"
-            )
-        return FrameGeometry(self.factor, self.min_pixels, min(max_pixels, self.max_pixels))
+        return frame_geometry(self.name, self.factor, self.min_pixels, min(max_pixels, self.max_pixels), self.only_size)
+
+
+def frame_geometry(
+    name: str, factor: int, min_pixels: int, max_pixels: int, only_size: Grid | None = None
+) -> FrameGeometry:
+    """Picture sizes for a memory.
+
+    Args:
+        name: The model, for the error.
+        factor: Picture sides must be multiples of it, in pixels.
+        min_pixels: Smallest height × width that the model takes.
+        max_pixels: Largest height × width that model and memory take.
+        only_size: The one size of pictures the model was trained on; None: any.
+
+    Raises:
+        ConfigurationError: The model needs larger pictures than the memory takes.
+    """
+    smallest = max(min_pixels, factor**2) if only_size is None else only_size.height * only_size.width
+    if max_pixels < smallest:
+        raise ConfigurationError(
+            f"max_pixels is {max_pixels}, but {name} takes pictures of {smallest} pixels or more: raise it"
+        )
+    return FrameGeometry(factor, min_pixels, max_pixels, only_size)
 
 
 def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str = "auto") -> Checkpoint:
@@ -123,9 +147,7 @@ def _automatic_choice(device: str) -> Checkpoint:
 
 
 def _demo_checkpoint() -> Checkpoint:
-    from delayed_vlm_ros.models.untrained import NOTICE, untrained_checkpoint  # noqa: PLC0415  only where it is wanted
-
-    return _read(DEMO_MODEL, untrained_checkpoint(), degraded=(NOTICE,))
+    return _read(DEMO_MODEL, _DEMO_FOLDER, degraded=(DEMO_NOTICE,))
 
 
 def _find_in_cache(name: str) -> Path | None:
@@ -174,13 +196,24 @@ def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing
             factor=int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2)),
             min_pixels=int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS),
             max_pixels=int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS),
+            only_size=only_size(config.get("frame_size")),
             weights_missing=weights_missing,
             degraded=degraded,
         )
     except (TypeError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"the video processor's settings of {name} make no sense ({error}): fetch it again"
-        ) from None
+        raise UnsupportedModelError(f"the picture sizes of {name} make no sense ({error}): fetch it again") from None
+
+
+def only_size(frame_size: Any) -> Grid | None:
+    """What a config's optional field ``frame_size``, ``[height, width]`` in pixels, says of a checkpoint.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if frame_size is None:
+        return None
+    height, width = (int(side) for side in frame_size)
+    return Grid(height, width)
 
 
 def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError
+from delayed_vlm_ros.errors import DeviceMemoryError
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.vlm.checkpoint import frame_geometry, only_size, resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.generation import generate_answer
 from delayed_vlm_ros.vlm.loading import load_model
@@ -71,7 +71,7 @@ class DelayedBatchInferenceEngine:
         self.model = model if device is None else model.to(device)
         self.processor = processor
         self.frame_manager = frame_manager or SmartFrameManager(star_memory_size, stream_window_size)
-        self._intake = FrameIntake(_geometry(processor, max_pixels), self.frame_manager)
+        self._intake = FrameIntake(_geometry(model.config, processor, max_pixels), self.frame_manager)
         self._degraded = degraded
         self._prefix: EncodedPrefix | None = None
         self._times_forgotten = 0
@@ -251,13 +251,12 @@ def _degraded_by_time(layout: VideoLayout) -> tuple[str, ...]:
     return ("compressed time: the kept frames span more time than the model was trained on",)
 
 
-def _geometry(processor: Any, max_pixels: int) -> FrameGeometry:
+def _geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeometry:
     video_processor = processor.video_processor
-    factor = int(video_processor.patch_size) * int(video_processor.merge_size)
-    min_pixels = int(video_processor.size["shortest_edge"])
-    smallest = max(min_pixels, factor**2)
-    if max_pixels < smallest:
-        raise ConfigurationError(
-            f"max_pixels is {max_pixels}, but this model takes pictures of {smallest} pixels or more: raise it"
-        )
-    return FrameGeometry(factor, min_pixels, min(max_pixels, int(video_processor.size["longest_edge"])))
+    return frame_geometry(
+        "this model",
+        int(video_processor.patch_size) * int(video_processor.merge_size),
+        int(video_processor.size["shortest_edge"]),
+        min(max_pixels, int(video_processor.size["longest_edge"])),
+        only_size(getattr(config, "frame_size", None)),
+    )

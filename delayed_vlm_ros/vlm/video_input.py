@@ -45,6 +45,11 @@ class VideoLayout:
         return prompt_positions(len(prompt.before), self.temporal_ids, self.rows, self.columns, len(prompt.after))
 
 
+def position_limit(config: Any) -> int:
+    """The largest temporal id that a video may reach, for the model that ``config`` is of."""
+    return int(config.text_config.max_position_embeddings * _VIDEO_SHARE_OF_POSITIONS)
+
+
 def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
     """Lay the kept pairs out as one video, in true time.
 
@@ -56,8 +61,7 @@ def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
     height, width, _ = snapshot[0].frames[0].shape
     merge = int(vision.spatial_merge_size)
     patch_rows, patch_columns = height // int(vision.patch_size), width // int(vision.patch_size)
-    limit = int(config.text_config.max_position_embeddings * _VIDEO_SHARE_OF_POSITIONS)
-    times = temporal_ids(config, [kept.stamps[0] for kept in snapshot], limit)
+    times = temporal_ids(config, [kept.stamps[0] for kept in snapshot], position_limit(config))
     return VideoLayout(
         grid_thw=(len(snapshot), patch_rows, patch_columns),
         rows=patch_rows // merge,

@@ -1,20 +1,13 @@
-"""The demo checkpoint: an ordinary one to the library, made once, and its noise is readable."""
+"""Untrained checkpoints: ordinary ones to the library, and their noise is readable."""
 
 from __future__ import annotations
-
-import os
-import stat
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from delayed_vlm_ros.models import untrained
-from delayed_vlm_ros.models.untrained import NOTICE, save_untrained, untrained_checkpoint
-from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.models.untrained import save_untrained
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
@@ -23,12 +16,6 @@ FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "delayed_vlm_ros"
 
 
 @pytest.fixture(scope="session")
@@ -106,80 +93,3 @@ def test_answers_are_printable_and_depend_on_what_is_seen(folders, family):
     # then
     assert all(answer and answer.isascii() and answer.isprintable() for answer in answers)
     assert len(set(answers)) > len(answers) // 2
-
-
-def test_made_once_in_the_users_cache(own_cache, monkeypatch):
-    # when
-    folder = untrained_checkpoint()
-
-    # then
-    assert folder.parent == own_cache
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
-    assert [path.name for path in own_cache.iterdir()] == [folder.name]
-    monkeypatch.setattr(untrained, "save_untrained", None)
-    assert untrained_checkpoint() == folder
-    assert resolve_checkpoint("demo").degraded == (NOTICE,)
-
-
-@pytest.mark.parametrize("blocked", ["a file", "read-only"])
-def test_unusable_cache_is_no_obstacle(monkeypatch, tmp_path, blocked):
-    # given
-    place = tmp_path / "blocked"
-    if blocked == "a file":
-        place.write_text("")
-    else:
-        monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-
-    # when
-    folder = untrained_checkpoint()
-
-    # then
-    assert (folder / "config.json").is_file()
-    assert tmp_path in folder.parents
-    assert place not in folder.parents
-
-
-def test_failed_making_leaves_nothing_behind(own_cache, monkeypatch):
-    # given
-    def fail(folder, **_):
-        (folder / "config.json").write_text("{}")
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(untrained, "save_untrained", fail)
-
-    # when
-    with pytest.raises(OSError, match="no space left"):
-        untrained_checkpoint()
-
-    # then
-    assert list(own_cache.iterdir()) == []
-
-
-def test_two_processes_at_once_publish_one_whole_checkpoint(own_cache, folders):
-    # given
-    script = f"""
-import shutil, sys
-from delayed_vlm_ros.models import untrained
-def save(folder):  # what takes long is done already
-    shutil.copytree({str(folders["qwen2_5_vl"])!r}, folder, dirs_exist_ok=True)
-    print("saved", flush=True)
-    sys.stdin.readline()  # both have drafted before either publishes
-untrained.save_untrained = save
-print(untrained.untrained_checkpoint(), flush=True)
-"""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-
-    # when
-    processes = [subprocess.Popen([sys.executable, "-c", script], **pipes) for _ in range(2)]
-    for process in processes:
-        assert process.stdout.readline() == "saved\n"
-    outputs = [process.communicate("\n", timeout=60)[0].strip() for process in processes]
-
-    # then
-    assert [process.returncode for process in processes] == [0, 0]
-    assert outputs[0] == outputs[1]
-    assert [str(path) for path in own_cache.iterdir()] == outputs[:1]
-    AutoModelForImageTextToText.from_pretrained(outputs[0])
-    AutoProcessor.from_pretrained(outputs[0])

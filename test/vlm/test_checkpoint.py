@@ -14,7 +14,6 @@ import pytest
 from transformers import AutoProcessor
 
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
-from delayed_vlm_ros.models import untrained
 from delayed_vlm_ros.vlm import checkpoint as checkpoint_module
 from delayed_vlm_ros.vlm.checkpoint import DEMO_MODEL, ROBOT_MODEL, SUPPORTED_MODEL_TYPES, resolve_checkpoint
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
@@ -142,19 +141,23 @@ def test_too_few_pixels(checkpoint_folder, max_pixels):
 # --- demo and auto --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def made_demo(monkeypatch, checkpoint_folder):
-    monkeypatch.setattr(untrained, "untrained_checkpoint", checkpoint_folder)
-
-
-def test_demo_says_that_it_is_untrained(made_demo):
+def test_demo_says_what_it_is_for_and_takes_one_size_of_pictures():
     # when
     checkpoint = resolve_checkpoint("demo")
 
     # then
     assert checkpoint.name == DEMO_MODEL
     assert checkpoint.model_type in SUPPORTED_MODEL_TYPES
-    assert [notice.split()[0] for notice in checkpoint.degraded] == ["untrained"]
+    assert checkpoint.degraded == ("demo model, synthetic scenes only",)
+    assert checkpoint.geometry(10**6).grid_for(1080, 1920) == checkpoint.only_size
+    with pytest.raises(ConfigurationError, match="takes pictures of 15680 pixels or more"):
+        checkpoint.geometry(15_000)
+
+
+def test_a_size_of_pictures_that_is_none_is_refused(folder):
+    edit(folder / "config.json", frame_size="large")
+    with pytest.raises(UnsupportedModelError, match="picture sizes"):
+        resolve_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,7 @@ def test_demo_says_that_it_is_untrained(made_demo):
         (False, True, "cuda", DEMO_MODEL),
     ],
 )
-def test_automatic_choice(made_demo, folder, empty_hub_cache, monkeypatch, tmp_path, cuda, cached, device, expected):
+def test_automatic_choice(folder, empty_hub_cache, monkeypatch, tmp_path, cuda, cached, device, expected):
     # given
     monkeypatch.setattr(checkpoint_module, "_CUDA_DEVICE_FILES", (str(tmp_path if cuda else tmp_path / "none"),))
     if cached:

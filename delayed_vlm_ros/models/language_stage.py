@@ -1,0 +1,138 @@
+"""Second stage of training: learn to answer, on the frozen and stored features of the vision encoder.
+
+Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Only the
+answers' tokens are learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from delayed_vlm_ros.models.clips import read_pictures
+from delayed_vlm_ros.models.language_data import Batch
+from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
+from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
+
+_RATE = 1.5e-3
+_FEATURE_NOISE = 0.05  # of a feature's standard deviation: pictures never seen give less clear ones
+_IGNORED = -100
+_ATTENTION = "questions_behind_a_video"
+_HIDDEN_SCORE = -1e4
+
+
+@dataclass(frozen=True)
+class _Visibility:
+    """What is added to the scores of the shared tokens ``(1, 1, shared, shared)`` and of the text behind them."""
+
+    shared: int
+    among_shared: torch.Tensor
+    of_text: torch.Tensor
+
+
+def _visibility(batch: Batch, dtype: torch.dtype) -> _Visibility:
+    causal = torch.ones(batch.shared, batch.shared, dtype=torch.bool).tril()
+
+    def bias(visible: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, _HIDDEN_SCORE)
+
+    return _Visibility(batch.shared, bias(causal)[None, None], bias(batch.visible())[:, None])
+
+
+def _attention(
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Visibility, **_: Any
+) -> tuple[torch.Tensor, None]:
+    """The library's interface of attention: the video among itself, then the text over video and text."""
+    del module
+    first, rest = slice(None, attention_mask.shared), slice(attention_mask.shared, None)
+    shared = attend(query[:, :, first], key[:, :, first], value[:, :, first], attention_mask.among_shared)
+    text = attend(query[:, :, rest], key, value, attention_mask.of_text)
+    return torch.cat([shared, text], dim=2).transpose(1, 2).contiguous(), None
+
+
+@torch.no_grad()
+def features_of(model: Any, folder: Path, shards: range) -> Iterator[torch.Tensor]:
+    """The features of all clips of some shards, shard by shard: ``(clips, pairs, tokens, hidden size)`` bfloat16."""
+    for number in shards:
+        pictures = torch.from_numpy(read_pictures(folder, number))
+        clips, pairs = pictures.shape[:2]
+        encoded = []
+        for frames in pictures.flatten(0, 1).split(130):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                encoded.append(encode_pairs(model.model.visual, patches_of(frames), ROWS, COLUMNS).bfloat16())
+        yield torch.cat(encoded).view(clips, pairs, ROWS * COLUMNS, -1)
+
+
+class LanguageStage:
+    """The language model's training, step by step.
+
+    Args:
+        model: The library's model; its language model is trained.
+        features: ``(clips, pairs, tokens, hidden size)`` of all clips.
+        steps: How many steps there will be.
+        seed: Of the noise.
+    """
+
+    def __init__(self, model: Any, features: torch.Tensor, steps: int, seed: int) -> None:
+        ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
+        self._language = model.model.language_model
+        self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the library's own way lists its names
+        self._head = model.lm_head
+        self._features = features
+        self._noise = _FEATURE_NOISE * float(features[:50].float().std())
+        self._trained = list(self._language.parameters())
+        decayed = [parameter for parameter in self._trained if parameter.ndim > 1]
+        others = [parameter for parameter in self._trained if parameter.ndim <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
+            lr=_RATE,
+            betas=(0.9, 0.98),
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, _RATE, total_steps=steps + 1, pct_start=0.05, div_factor=20, final_div_factor=100
+        )
+        self._random = torch.Generator().manual_seed(seed)
+
+    def state(self) -> dict[str, Any]:
+        """All that an interrupted training needs to go on, beside the model."""
+        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+
+    def losses(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
+        """Train; gives each step's loss and its share of right tokens in the answers."""
+        for batch in batches:
+            scores, targets = self._scores(batch)
+            loss = cross_entropy(scores, targets)
+            self._optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+            self._optimizer.step()
+            self._schedule.step()
+            yield float(loss.detach()), float((scores.argmax(-1) == targets).float().mean())
+
+    def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores and targets of the tokens that are learnt from."""
+        embed = self._language.embed_tokens
+        video = self._features[batch.clips[:, None], batch.pairs].flatten(1, 2).float()
+        video = video + self._noise * torch.randn(video.shape, generator=self._random)
+        before = embed(batch.before).expand(len(video), -1, -1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = self._language(
+                inputs_embeds=torch.cat([before, video, embed(batch.text)], dim=1),
+                attention_mask={"full_attention": _visibility(batch, torch.bfloat16)},
+                position_ids=batch.positions,
+                use_cache=False,
+            ).last_hidden_state
+        learnt = batch.targets != _IGNORED
+        scores = self._head(hidden[:, -batch.text.shape[1] :][learnt].float())
+        return scores, batch.targets[learnt]

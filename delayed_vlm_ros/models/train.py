@@ -1,0 +1,162 @@
+"""Train the embedded model from nothing: ``python -m delayed_vlm_ros.models.train`` (``make train``).
+
+Everything follows from the seed and the numbers of steps. An interrupted run goes on where it was with ``--resume``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader
+
+from delayed_vlm_ros.models.clips import read_clips, write_clips
+from delayed_vlm_ros.models.language_data import ClipQuestions
+from delayed_vlm_ros.models.language_stage import LanguageStage, features_of
+from delayed_vlm_ros.models.scene_model import make_model, make_processor, save
+from delayed_vlm_ros.models.vision_stage import VisionStage, read_seen
+
+EMBEDDED = Path(__file__).with_name("tiny_scene")
+_SAVE_EVERY = 250
+_TOLD_EVERY = 50
+_SMOOTHING = 0.02
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.command()
+def train(
+    work: Annotated[Path, typer.Option(help="Folder for clips and checkpoints, about 13 GB.")] = Path("build/train"),
+    out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = EMBEDDED,
+    shards: Annotated[int, typer.Option(help="Shards of 50 clips.", min=4)] = 110,
+    vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 2000,
+    language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 6000,
+    seed: Annotated[int, typer.Option(help="Of weights and order.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = os.cpu_count() or 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
+) -> None:
+    """Render clips, learn to see, learn to answer, and write the checkpoint."""
+    if work.exists() and not resume:
+        for file in work.glob("*.pt"):
+            file.unlink()
+    work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    processor = make_processor()
+    model = make_model(processor.tokenizer, seed)
+    with _progress() as progress:
+        for _ in progress.track(
+            _shown(write_clips(work / "clips", shards, workers), progress), shards, description="clips"
+        ):
+            pass
+        _learn_to_see(model, processor, work, shards, vision_steps, seed, progress)
+        _learn_to_answer(model, processor, work, shards, language_steps, seed, progress)
+    model.eval()
+    draft = work / "checkpoint"
+    shutil.rmtree(draft, ignore_errors=True)
+    save(model, processor, draft)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in draft.iterdir():
+        shutil.copy(file, out / file.name)
+    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+    console.print(f"{out / 'model.safetensors'}: sha256 {digest}", soft_wrap=True)
+
+
+def _learn_to_see(
+    model: Any, processor: Any, work: Path, shards: int, steps: int, seed: int, progress: Progress
+) -> None:
+    """The first stage; its result is kept in one file."""
+    kept = work / "vision.pt"
+    if kept.exists():
+        model.load_state_dict(torch.load(kept, weights_only=True))
+        return
+    held_out = max(1, shards // 50)
+    seen = read_seen(work / "clips", range(shards - held_out))
+    stage = VisionStage(model, processor.tokenizer, steps, seed)
+    _run(((loss, 0.0) for loss in islice(stage.losses(seen), steps)), 0, steps, "seeing", progress)
+    things, others = stage.accuracy(read_seen(work / "clips", range(shards - held_out, shards)))
+    console.print(f"seeing: {things:.3f} of the things right in scenes not trained on, {others:.3f} of the rest")
+    _keep(kept, model.state_dict())
+
+
+def _learn_to_answer(
+    model: Any, processor: Any, work: Path, shards: int, steps: int, seed: int, progress: Progress
+) -> None:
+    """The second stage; model and optimiser are kept every now and then."""
+    kept = work / "language.pt"
+    state = torch.load(kept, weights_only=True) if kept.exists() else None
+    if state is not None:
+        model.load_state_dict(state["model"])
+    first = state["step"] if state else 0
+    features = torch.cat(
+        list(progress.track(features_of(model, work / "clips", range(shards)), shards, description="features"))
+    )
+    clips = [clip for number in range(shards) for clip in read_clips(work / "clips", number)]
+    stage = LanguageStage(model, features, steps, seed)
+    if state is not None:
+        stage.restore(state["stage"])
+    data = ClipQuestions(clips, processor, model.config, steps, first, seed)
+    batches = DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8)
+
+    def keep(step: int) -> None:
+        _keep(kept, {"model": model.state_dict(), "stage": stage.state(), "step": step})
+
+    _run(stage.losses(batches), first, steps, "answering", progress, keep)
+    keep(steps)
+
+
+def _run(
+    losses: Iterable[tuple[float, float]],
+    first: int,
+    steps: int,
+    name: str,
+    progress: Progress,
+    keep: Any = None,
+) -> None:
+    """Go through the steps of a stage, telling and keeping how far it is."""
+    smooth = right = None
+    started = time.monotonic()
+    task = progress.add_task(name, total=steps, completed=first)
+    for step, (loss, share) in enumerate(losses, start=first + 1):
+        smooth = loss if smooth is None else smooth + _SMOOTHING * (loss - smooth)
+        right = share if right is None else right + _SMOOTHING * (share - right)
+        progress.update(task, completed=step, description=f"{name}: loss {smooth:.3f}, right {right:.3f}")
+        if step % _TOLD_EVERY == 0 and not console.is_terminal:
+            seconds = time.monotonic() - started
+            sys.stdout.write(f"{name} {step}/{steps} loss {smooth:.4f} right {right:.4f} {seconds:.0f} s\n")
+            sys.stdout.flush()
+        if keep is not None and step % _SAVE_EVERY == 0:
+            keep(step)
+
+
+def _keep(file: Path, content: Any) -> None:
+    """Write a file in one step, so that an interruption leaves the one before."""
+    draft = file.with_suffix(".draft")
+    torch.save(content, draft)
+    draft.replace(file)
+
+
+def _shown(done: Iterator[int], progress: Progress) -> Iterator[int]:
+    for count in done:
+        progress.console.print(f"{count} shards", end="\r")
+        yield count
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+
+
+if __name__ == "__main__":
+    app()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from delayed_vlm_ros import __version__
+from delayed_vlm_ros import __version__, cli_bench
 from delayed_vlm_ros.errors import DelayedVlmError
 
 _INSTALL_MODEL_PARTS = "run 'make setup' in the repository, or there: pip install '.[vlm]'"
@@ -27,7 +27,8 @@ _REMEDIES = {
     **dict.fromkeys(("rclpy", "diagnostic_msgs", "sensor_msgs", "delayed_vlm_ros"), _INSTALL_ROS),
 }
 
-QUESTIONS = ("What is happening?", "What objects can be seen?", "What has changed most recently?")
+QUESTIONS = ("What do you see?", "What happened?", "What appeared last?")
+_VIDEO_FRAMES = 16
 
 app = typer.Typer(
     name="delayed-vlm",
@@ -35,6 +36,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_bench.app, name="bench")
 
 _Model = Annotated[
     str, typer.Option(help="A checkpoint's folder, a name on the model hub, 'demo', or 'auto' (the best that is here).")
@@ -72,33 +75,43 @@ def demo(
     video: Annotated[str, typer.Option(help="A video file or camera device in place of the synthetic camera.")] = "",
     model: _Model = "auto",
     question: _Question = None,
-    frames: Annotated[int, typer.Option(help="Frames in memory before the first question.", min=1, max=20)] = 16,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames taken in before the first question.  [default: the synthetic story's 64; 16 of a video]", min=1
+        ),
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Camera → memory → questions, the whole way through ROS 2, in processes of their own."""
     from delayed_vlm_ros import cli_report  # noqa: PLC0415
-    from delayed_vlm_ros.nodes.demo import DemoListener, DemoOptions, run_demo  # noqa: PLC0415
+    from delayed_vlm_ros.nodes.demo import STORY_FRAMES, DemoListener, DemoOptions, run_demo  # noqa: PLC0415
+    from delayed_vlm_ros.simulation.story import STORY_QUESTIONS  # noqa: PLC0415
     from delayed_vlm_ros.video_source import open_video  # noqa: PLC0415
     from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint  # noqa: PLC0415
 
     console = Console(stderr=as_json)
-    questions = question or QUESTIONS
+    truths = {} if video else {asked.text: asked.answer for asked in STORY_QUESTIONS}
+    questions = question or (QUESTIONS if video else tuple(truths))
+    wanted = frames or (_VIDEO_FRAMES if video else STORY_FRAMES)
     _check_questions(questions)
     resolve_checkpoint(model)  # what is wrong with it is said now, not when the nodes have started
     if video:
         open_video(video).close()
-    options = DemoOptions(questions=tuple(questions), video=video, model=model, frames=frames)
+    options = DemoOptions(questions=tuple(questions), video=video, model=model, frames=wanted)
     with _progress(console) as progress:
-        filling = progress.add_task("memory", total=frames, visible=False)
+        filling = progress.add_task("memory", total=wanted, visible=False)
 
         def show_filling(statistics: Any) -> None:
-            kept = min(frames, statistics.unique_frames)
-            progress.update(filling, visible=True, completed=kept, description=cli_report.filling(statistics))
+            taken = min(wanted, statistics.total_frames_added)
+            progress.update(filling, visible=True, completed=taken, description=cli_report.filling(statistics))
 
         listener = DemoListener(
             step=lambda text: progress.console.print(f"[bold]{text}[/]"),
             filling=show_filling,
-            answered=lambda asked, response: cli_report.show_response(progress.console, asked, response),
+            answered=lambda asked, response: cli_report.show_response(
+                progress.console, asked, response, truths.get(asked) if wanted >= STORY_FRAMES else None
+            ),
         )
         run = run_demo(options, listener)
     if as_json:

@@ -24,10 +24,10 @@ def filling(statistics: Any) -> str:
     return f"memory: {kept}, {rate}; model {statistics.model_state}"
 
 
-def show_response(console: Console, question: str, response: Any) -> None:
-    """A question and its ``AskScene`` response: Q and A on a line each, the metrics below."""
+def show_response(console: Console, question: str, response: Any, truth: str | None = None) -> None:
+    """A question and its ``AskScene`` response: Q and A on a line each, below whether it is right, and the metrics."""
     if response.success:
-        _show_ask(console, question, response.answer, message_fields(response.metrics))
+        _show_ask(console, question, response.answer, message_fields(response.metrics), truth)
     else:  # the demo ends here, and says why
         _print_line(console, "Q", question)
 
@@ -122,9 +122,14 @@ def _show_record(console: Console, record: AskRecord) -> None:
     _show_ask(console, record.question, record.answer, dict(record.metrics))
 
 
-def _show_ask(console: Console, question: str, answer: str, metrics: Mapping[str, Any]) -> None:
+def _show_ask(
+    console: Console, question: str, answer: str, metrics: Mapping[str, Any], truth: str | None = None
+) -> None:
     _print_line(console, "Q", question)
     _print_line(console, "A", answer)
+    if truth is not None:
+        verdict = "[green]right[/]" if answer == truth else f"[red]wrong[/], it is: {escape(truth)}"
+        console.print(f"   {verdict}", highlight=False)
     encoding = metrics.get("encoding_latency", 0.0)
     encoded = f" in {encoding:.3f} s" if encoding else ""
     times = (

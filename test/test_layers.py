@@ -64,6 +64,8 @@ def test_an_arrow_the_wrong_way_is_seen(tmp_path):
         ".vlm.request",
         ".vlm.worker",
         ".models.untrained",
+        ".simulation.questions",
+        ".simulation.story",
     ],
 )
 def test_light_to_import(module):

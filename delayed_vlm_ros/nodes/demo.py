@@ -17,9 +17,12 @@ from delayed_vlm_ros.nodes.ask_client import SceneMemoryClient, scene_memory_cli
 from delayed_vlm_ros.nodes.domain import isolated_environment
 from delayed_vlm_ros.nodes.node_group import NodeGroup, leaving_on_signals
 from delayed_vlm_ros.share import config_file
+from delayed_vlm_ros.simulation.story import STORY_SEC
 
 _START_TIMEOUT_SEC = 120.0  # importing torch on a cold disk takes long
 _ASK_TIMEOUT_SEC = 120.0
+_SAMPLE_FPS = 2.0  # of config/scene_memory.yaml
+STORY_FRAMES = round(STORY_SEC * _SAMPLE_FPS)
 _SETTLE_SEC = 1.2  # diagnostics come once a second
 _SETTLE_TIMEOUT_SEC = 10.0
 
@@ -32,13 +35,13 @@ class DemoOptions:
         questions: Asked one after the other.
         video: A video file or camera device in place of the synthetic camera; empty: synthetic.
         model: As the node's parameter ``model.name``.
-        frames: How many frames memory holds before the first question.
+        frames: How many frames memory has taken in before the first question.
     """
 
     questions: Sequence[str]
     video: str = ""
     model: str = "auto"
-    frames: int = 16
+    frames: int = STORY_FRAMES
 
 
 @dataclass
@@ -93,7 +96,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
         group.start(
             camera,
             params_file=config_file(f"{camera}.yaml"),
-            parameters={"video": _absolute(options.video), "loop": True} if options.video else {},
+            parameters={"video": _absolute(options.video), "loop": True} if options.video else {"story": True},
         )
         with scene_memory_client(environment) as client:
             _fill(client, group, options, listener)
@@ -126,12 +129,12 @@ def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, lis
         if statistics is not shown:
             shown = statistics
             listener.filling(statistics)
-        enough = statistics.unique_frames >= options.frames
+        enough = statistics.total_frames_added >= options.frames
         return enough and statistics.model_state == "ready" and client.service_is_ready()
 
     listener.step("waiting for the camera; memory fills while the model loads")
-    if not client.wait_until(is_ready, _START_TIMEOUT_SEC):
-        raise DelayedVlmError(_trouble(client, f"the memory did not hold {options.frames} frames in time"))
+    if not client.wait_until(is_ready, _START_TIMEOUT_SEC + 2.0 * options.frames / _SAMPLE_FPS):
+        raise DelayedVlmError(_trouble(client, f"the memory did not take in {options.frames} frames in time"))
 
 
 def _trouble(client: SceneMemoryClient, what: str) -> str:

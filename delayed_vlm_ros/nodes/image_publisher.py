@@ -36,6 +36,11 @@ class ImagePublisher:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody has subscribed."""
+        return bool(self._publisher.get_subscription_count() > 0)
+
     def publish(self, image: NDArray[np.uint8]) -> None:
         """Publish one picture, taken now.
 

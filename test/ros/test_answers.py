@@ -49,7 +49,7 @@ def test_an_answer_names_its_frames_and_its_cost(running):
     assert metrics.queue_latency >= 0
     assert metrics.answer_tokens <= 4
     assert metrics.video_grid_thw[0] == len(response.frames_used)
-    assert any("untrained" in note for note in metrics.degraded)
+    assert any("synthetic scenes only" in note for note in metrics.degraded)
 
 
 def test_a_second_question_about_the_same_frames_encodes_nothing(running):
@@ -79,10 +79,10 @@ def test_statistics_and_diagnostics_tell_the_same(running):
     assert served.last_total_latency > 0
     assert served.oldest_frame_age_sec >= served.newest_frame_age_sec >= 0
     assert (served.model, served.model_state, served.device) == ("demo", "ready", "cpu")
-    assert any("untrained" in note for note in served.degraded)
+    assert any("synthetic scenes only" in note for note in served.degraded)
     reported_ns = nanoseconds(served.header.stamp)
     model = client.wait_for_status("model", since_ns=reported_ns)
-    assert "untrained" in model.message
+    assert "synthetic scenes only" in model.message
     assert model.level == b"\x01"
     memory = values_of(client.wait_for_status("memory camera", since_ns=reported_ns))
     assert memory["star_memory_size"] == f"{served.star_memory_size} frames"

@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
+from delayed_vlm_ros.simulation.story import STORY_QUESTIONS
+
 VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "delayed_vlm_ros.cli", "demo", "--model", "demo", "--frames", "4", *arguments]
+    command = [sys.executable, "-m", "delayed_vlm_ros.cli", "demo", "--model", "demo", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
 
@@ -28,17 +30,19 @@ def small_video(folder: Path) -> Path:
     return file
 
 
-def test_the_demo_answers_three_questions_through_ros_and_ends_in_order():
+def test_the_demo_answers_all_questions_about_its_story_right_through_ros_and_ends_in_order():
     # when
     done = demo()
     # then
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert sum(line.startswith("Q: ") for line in lines) == 3
-    assert sum(line.startswith("A: ") and len(line) > 3 for line in lines) == 3
-    assert sum("frames encoded" in line for line in lines) == 3
+    asked = [line[3:] for line in lines if line.startswith("Q: ")]
+    answered = [line[3:] for line in lines if line.startswith("A: ")]
+    assert list(zip(asked, answered, strict=True)) == [(one.text, one.answer) for one in STORY_QUESTIONS]
+    assert sum(line.strip() == "right" for line in lines) == len(STORY_QUESTIONS) >= 6
+    assert sum("frames encoded" in line for line in lines) == len(STORY_QUESTIONS)
     assert any("/diagnostics" in line for line in lines)
-    assert "untrained" in done.stdout
+    assert "synthetic scenes only" in done.stdout
     assert lines[-1] == "nodes ended: demo_camera 0, scene_memory 0"
 
 
@@ -46,7 +50,7 @@ def test_the_demo_on_a_recording_gives_scripts_one_json_object(tmp_path):
     # given a short video, which must be played in a loop to fill the memory
     video = VIDEOS / "bikes.mp4" if VIDEOS.is_dir() else small_video(tmp_path)
     # when
-    done = demo("--video", str(video), "--json", "-q", "What moves?")
+    done = demo("--video", str(video), "--frames", "4", "--json", "-q", "What moves?")
     # then
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)

@@ -51,7 +51,8 @@ def test_an_ask_before_the_first_picture_says_what_to_check(start):
         ({"timeout_sec": -1.0}, RESPONSE.BAD_REQUEST, "timeout_sec is -1"),
         ({"timeout_sec": math.inf}, RESPONSE.BAD_REQUEST, "timeout_sec is inf"),
         ({"max_new_tokens": 4_000_000_000}, RESPONSE.BAD_REQUEST, "max_new_tokens is 4000000000"),
-        ({"question": "work 600", "timeout_sec": 0.3}, RESPONSE.TIMEOUT, "0.3 s"),
+        # Worker and desk look at the deadline by themselves; the advice is the same whoever sees it first.
+        ({"question": "work 600", "timeout_sec": 0.3}, RESPONSE.TIMEOUT, "allow more time"),
         ({"question": "defect"}, RESPONSE.INTERNAL, "ZeroDivisionError: planted"),
         ({"question": "out of memory"}, RESPONSE.OUT_OF_MEMORY, "ran out of memory"),
     ],

@@ -88,14 +88,16 @@ def demo(
     from delayed_vlm_ros.nodes.demo import STORY_FRAMES, DemoListener, DemoOptions, run_demo  # noqa: PLC0415
     from delayed_vlm_ros.simulation.story import STORY_QUESTIONS  # noqa: PLC0415
     from delayed_vlm_ros.video_source import open_video  # noqa: PLC0415
-    from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.checkpoint import DEMO_MODEL, resolve_checkpoint  # noqa: PLC0415
 
     console = Console(stderr=as_json)
-    truths = {} if video else {asked.text: asked.answer for asked in STORY_QUESTIONS}
-    questions = question or (QUESTIONS if video else tuple(truths))
+    story = {} if video else {asked.text: asked.answer for asked in STORY_QUESTIONS}
+    questions = question or tuple(story) or QUESTIONS
     wanted = frames or (_VIDEO_FRAMES if video else STORY_FRAMES)
     _check_questions(questions)
-    resolve_checkpoint(model)  # what is wrong with it is said now, not when the nodes have started
+    checkpoint = resolve_checkpoint(model)  # what is wrong with it is said now, not when the nodes have started
+    # Other models may say the same in other words, and who asks early has not seen the story's end.
+    truths = story if checkpoint.name == DEMO_MODEL and wanted >= STORY_FRAMES else {}
     if video:
         open_video(video).close()
     options = DemoOptions(questions=tuple(questions), video=video, model=model, frames=wanted)
@@ -110,7 +112,7 @@ def demo(
             step=lambda text: progress.console.print(f"[bold]{text}[/]"),
             filling=show_filling,
             answered=lambda asked, response: cli_report.show_response(
-                progress.console, asked, response, truths.get(asked) if wanted >= STORY_FRAMES else None
+                progress.console, asked, response, truths.get(asked)
             ),
         )
         run = run_demo(options, listener)

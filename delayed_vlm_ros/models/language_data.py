@@ -13,16 +13,18 @@ from torch.utils.data import IterableDataset, get_worker_info
 from delayed_vlm_ros.models.clips import PAIRS, Clip
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
 from delayed_vlm_ros.simulation.questions import KINDS, SENTENCE_KINDS, draw_question
+from delayed_vlm_ros.simulation.scene import VisibleObject
 from delayed_vlm_ros.simulation.truth import story_of
 from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.video_input import position_limit
 
-_CLIPS, _QUESTIONS = 32, 10
+_CLIPS, _QUESTIONS = 32, 12
 _FEW_PAIRS = 8  # half of the batches have no more
 _HARD_KINDS = ("appeared_first", "appeared_last", "left", "which_moved", "did_move", "how_long_ago", "before")
 _KINDS = (*KINDS, *SENTENCE_KINDS, *_HARD_KINDS)
 _IGNORED = -100
+CHANGES = ("nothing", "first sight", "seen before", "gone")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Batch:
         targets: ``(clips, text)`` the id that follows each, -100 where it is no part of an answer.
         segments: ``(clips, text)`` number of the question from 1, 0 for padding.
         positions: ``(3, clips, prefix + video + text)``.
+        changes: ``(clips, video)`` what is new at each merged token, an index into ``CHANGES``, -100 where unclear.
     """
 
     clips: torch.Tensor
@@ -46,6 +49,7 @@ class Batch:
     targets: torch.Tensor
     segments: torch.Tensor
     positions: torch.Tensor
+    changes: torch.Tensor
 
     @property
     def shared(self) -> int:
@@ -118,6 +122,9 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
             targets=padded(1, _IGNORED),
             segments=padded(2, 0),
             positions=torch.stack(positions, dim=1),
+            changes=torch.tensor(
+                [changes_of(self._clips[clip], pairs) for clip, pairs in zip(clips, chosen, strict=True)]
+            ),
         )
 
     def _questions(
@@ -147,6 +154,40 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         """What ``build_prompt`` puts behind the video for this question."""
         ids = self._tokenizer(question, add_special_tokens=False).input_ids
         return [self._opening[0], *ids, *self._opening[1:]]
+
+
+def changes_of(clip: Clip, pairs: Sequence[int]) -> list[int]:
+    """What is new at each merged token of some pairs of a clip, in time order, as indices into ``CHANGES``."""
+    nothing, first_sight, seen_before, gone = range(len(CHANGES))
+    labels: list[int] = []
+    seen: set[str] = set()
+    before: dict[str, int] = {}  # the token of each thing that was plain to see in the pair before
+    for pair in pairs:
+        truth = clip.truths[pair]
+        row = [nothing] * (ROWS * COLUMNS)
+        for name, token in before.items():
+            if name not in truth.lenient.places:
+                row[token] = gone
+        here: dict[str, int] = {}
+        for thing in clip.objects[pair]:
+            if (token := _token_of(clip, thing)) is None:
+                continue
+            if thing.name in truth.strict.places:
+                here[thing.name] = token
+                row[token] = seen_before if thing.name in seen else first_sight
+            else:
+                row[token] = _IGNORED
+        seen |= set(truth.lenient.places)
+        before = here
+        labels += row
+    return labels
+
+
+def _token_of(clip: Clip, thing: VisibleObject) -> int | None:
+    """The merged token that holds a thing's middle; None outside the picture."""
+    x, y = clip.on_grid(thing.x, thing.y)
+    inside = 0.0 <= x < 1.0 and 0.0 <= y < 1.0
+    return int(y * ROWS) * COLUMNS + int(x * COLUMNS) if inside else None
 
 
 def answer_ids(tokenizer: Any, answer: str) -> list[int]:

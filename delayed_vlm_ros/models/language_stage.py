@@ -1,7 +1,9 @@
 """Second stage of training: learn to answer, on the frozen and stored features of the vision encoder.
 
-Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Only the
-answers' tokens are learnt from.
+Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Of the
+text, only the answers' tokens are learnt from. Besides, the video's tokens tell half-way up the layers what has changed
+in time: whether the thing there is seen for the first time, or was there before and is gone. What tells it is a layer
+that is thrown away afterwards; questions about events would else take many more steps to learn.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from delayed_vlm_ros.models.clips import read_pictures
-from delayed_vlm_ros.models.language_data import Batch
+from delayed_vlm_ros.models.language_data import CHANGES, Batch
 from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
 
@@ -25,6 +27,9 @@ _FEATURE_NOISE = 0.05  # of a feature's standard deviation: pictures never seen 
 _IGNORED = -100
 _ATTENTION = "questions_behind_a_video"
 _HIDDEN_SCORE = -1e4
+_CHANGES_LAYER = 3  # of five: the layers above can use what this one knows
+_CHANGES_WEIGHT = 0.5
+_CHANGES_BALANCE = (0.1, 1.0, 0.5, 1.0)  # most tokens show nothing
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ class LanguageStage:
         self._head = model.lm_head
         self._features = features
         self._noise = _FEATURE_NOISE * float(features[:50].float().std())
-        self._trained = list(self._language.parameters())
+        self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES))
+        self._trained = [*self._language.parameters(), *self._changes.parameters()]
         decayed = [parameter for parameter in self._trained if parameter.ndim > 1]
         others = [parameter for parameter in self._trained if parameter.ndim <= 1]
         self._optimizer = torch.optim.AdamW(
@@ -101,38 +107,49 @@ class LanguageStage:
 
     def state(self) -> dict[str, Any]:
         """All that an interrupted training needs to go on, beside the model."""
-        return {"optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict()}
+        return {
+            "changes": self._changes.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
+        self._changes.load_state_dict(state["changes"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
 
     def losses(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
         """Train; gives each step's loss and its share of right tokens in the answers."""
         for batch in batches:
-            scores, targets = self._scores(batch)
-            loss = cross_entropy(scores, targets)
+            scores, targets, changes = self._scores(batch)
+            of_changes = cross_entropy(
+                changes.flatten(0, 1), batch.changes.flatten(), torch.tensor(_CHANGES_BALANCE), ignore_index=_IGNORED
+            )
+            of_answers = cross_entropy(scores, targets)
+            loss = of_answers + _CHANGES_WEIGHT * of_changes
             self._optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
             self._optimizer.step()
             self._schedule.step()
-            yield float(loss.detach()), float((scores.argmax(-1) == targets).float().mean())
+            yield float(of_answers.detach()), float((scores.argmax(-1) == targets).float().mean())
 
-    def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and targets of the tokens that are learnt from."""
+    def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores and targets of the answers' tokens, and scores of what has changed at the video's."""
         embed = self._language.embed_tokens
         video = self._features[batch.clips[:, None], batch.pairs].flatten(1, 2).float()
         video = video + self._noise * torch.randn(video.shape, generator=self._random)
         before = embed(batch.before).expand(len(video), -1, -1)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = self._language(
+            output = self._language(
                 inputs_embeds=torch.cat([before, video, embed(batch.text)], dim=1),
                 attention_mask={"full_attention": _visibility(batch, torch.bfloat16)},
                 position_ids=batch.positions,
                 use_cache=False,
-            ).last_hidden_state
+                output_hidden_states=True,
+            )
         learnt = batch.targets != _IGNORED
-        scores = self._head(hidden[:, -batch.text.shape[1] :][learnt].float())
-        return scores, batch.targets[learnt]
+        scores = self._head(output.last_hidden_state[:, batch.shared :][learnt].float())
+        half_way = output.hidden_states[_CHANGES_LAYER][:, len(batch.before) : batch.shared]
+        return scores, batch.targets[learnt], self._changes(half_way.float())

@@ -1,6 +1,6 @@
 """The demo camera's story: half a minute in which things come and go, and questions about it with their right answers.
 
-A red box is carried away early on, a blue ball visits, a yellow cylinder is brought in; a white cone stays. When the
+A red box is carried away early on, a blue ball visits and rolls about, a yellow cylinder is brought in; a white cone stays. When the
 story is told, box and ball have left the Stream window long ago: what is known of them is in Star memory.
 """
 
@@ -16,7 +16,7 @@ _SEED = 1
 _EPISODES = (
     Episode(0, 0.0, math.inf, "white", "cone", home=0.5),
     Episode(2, 0.0, 9.0, "red", "box", home=0.14, departure="carried", side=-1.0, travel_sec=2.0),
-    Episode(1, 10.0, 17.0, "blue", "ball", home=0.84, arrival="rolling", departure="rolling", side=1.0, travel_sec=1.5),
+    Episode(1, 10.0, 18.0, "blue", "ball", 0.84, "shift", "rolling", "rolling", target=0.24, side=1.0, travel_sec=1.5),
     Episode(3, 19.0, math.inf, "yellow", "cylinder", home=0.86, arrival="carried", side=1.0, travel_sec=2.5),
 )
 STORY_QUESTIONS = (

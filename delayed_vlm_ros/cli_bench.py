@@ -1,0 +1,100 @@
+"""``delayed-vlm bench``: measurements of answers and of time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+app = typer.Typer(no_args_is_help=True, help="Measure: how good answers are.")
+
+
+class Worlds(str, Enum):
+    """Which scenes are asked about."""
+
+    HELD_OUT = "held-out"
+    TUNING = "tuning"
+
+
+@app.command()
+def quality(
+    model: Annotated[str, typer.Option(help="A checkpoint's folder or name, or 'demo'.")] = "demo",
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
+    pairs: Annotated[list[int] | None, typer.Option(help="Pairs in memory; may be given repeatedly.", min=1)] = None,
+    spacing: Annotated[list[str] | None, typer.Option(help="even or uneven; may be given repeatedly.")] = None,
+    per_kind: Annotated[int, typer.Option(help="Questions of each kind at each number of pairs.", min=1)] = 60,
+    stock: Annotated[int, typer.Option(help="Of them, how many the library's own inference answers too.", min=0)] = 60,
+    worlds: Annotated[Worlds, typer.Option(help="Which scenes.")] = Worlds.HELD_OUT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Questions about synthetic scenes with known truth: exact match by kind, beside the most frequent answer."""
+    from delayed_vlm_ros import simulation  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.quality import PICTURE_SIZE, cell_json, judge, summary_json  # noqa: PLC0415
+    from delayed_vlm_ros.simulation.questions import KINDS, SENTENCE_KINDS  # noqa: PLC0415
+    from delayed_vlm_ros.simulation.schedule import SPACINGS  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+
+    for one in spacing or ():
+        if one not in SPACINGS:
+            raise typer.BadParameter(f"the spacing '{one}' is unknown: use {' or '.join(SPACINGS)}")
+    console = Console(stderr=as_json)
+    seeds = simulation.HELD_OUT_SEEDS if worlds is Worlds.HELD_OUT else simulation.TUNING_SEEDS
+    engine = DelayedBatchInferenceEngine.from_pretrained(model, device=device)
+    cells = []
+    wanted = [(count, one) for count in pairs or (2, 6, 12, 20) for one in spacing or SPACINGS]
+    with Progress(console=console, transient=True) as progress:
+        total = per_kind * len((*KINDS, *SENTENCE_KINDS))
+        for count, one in wanted:
+            task = progress.add_task(f"{count} pairs, {one}", total=total)
+            cell = None
+            for cell in judge(engine.model, engine.processor, seeds, count, one, per_kind, stock):
+                progress.update(task, completed=len(cell.judged))
+            if cell is not None:
+                cells.append(cell)
+    result = {
+        "shape": {
+            "model": str(engine.model.name_or_path),
+            "device": str(engine.model.device),
+            "dtype": str(engine.model.dtype),
+            "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
+            "worlds": worlds.value,
+            "seeds": [seeds.start, seeds.stop],
+            "picture": list(PICTURE_SIZE),
+            "per_kind": per_kind,
+        },
+        "cells": [cell_json(cell) for cell in cells],
+        "all": summary_json(cells),
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    else:
+        _show(console, result)
+
+
+def _show(console: Console, result: dict[str, Any]) -> None:
+    cells = result["cells"]
+    table = Table(title="exact match, in brackets the share of the most frequent answer")
+    table.add_column("kind")
+    for cell in cells:
+        table.add_column(f"{cell['pairs']}\n{cell['spacing']}", justify="right")
+    for kind in result["all"]["kinds"]:
+        values = [cell["kinds"].get(kind) for cell in cells]
+        table.add_row(kind, *(f"{one['accuracy']:.2f} ({one['majority']:.2f})" if one else "" for one in values))
+    table.add_row("macro", *(f"{cell['macro']:.3f} ({cell['majority_macro']:.2f})" for cell in cells), style="bold")
+    console.print(table)
+    everything = result["all"]
+    console.print(f"macro over all: {everything['macro']:.3f}, lowest in any column: {everything['lowest']:.2f}")
+    for name, scores in everything["sentences"].items():
+        console.print(f"{name}: {scores['named']:.3f} named, {scores['invented']:.3f} invented")
+    stock = everything["stock"]
+    console.print(
+        f"the library's own inference on {stock['asked']} of the questions: with our positions "
+        f"{stock['same_with_our_positions']} answers are the same, with its own "
+        f"{stock['changed_with_the_librarys_positions']} change"
+    )

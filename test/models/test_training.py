@@ -1,0 +1,143 @@
+"""Training: its shortcuts compute what the library computes, and a run from nothing to a checkpoint works."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from typer.testing import CliRunner
+
+from delayed_vlm_ros.models import clips as clips_module
+from delayed_vlm_ros.models import language_data, language_stage, train, vision_stage
+from delayed_vlm_ros.models.clips import Clip
+from delayed_vlm_ros.models.pair_vision import encode_pairs, patches_of
+from delayed_vlm_ros.models.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS, make_model, make_processor
+from delayed_vlm_ros.simulation import TRAINING_SEEDS
+from delayed_vlm_ros.simulation.answers import AGES_SEC, OLDER
+from delayed_vlm_ros.simulation.phrasing import PHRASINGS, UNKNOWN_WORDS
+from delayed_vlm_ros.vlm.prompt import build_prompt
+from delayed_vlm_ros.vlm.video_input import pixel_values
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return make_processor()
+
+
+@pytest.fixture(scope="module")
+def model(processor):
+    return make_model(processor.tokenizer, seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [clips_module._make_clip(TRAINING_SEEDS[number])[0] for number in range(4)]
+
+
+def test_patches_and_features_are_the_librarys(model, processor):
+    # given
+    frames = np.random.default_rng(0).integers(0, 256, (6, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
+    # when
+    patches = patches_of(torch.from_numpy(frames).view(3, 2, FRAME_HEIGHT, FRAME_WIDTH, 3))
+    with torch.no_grad():
+        features = encode_pairs(model.model.visual, patches, ROWS, COLUMNS)
+        # then
+        pixels = pixel_values(processor, list(frames))
+        expected = model.model.visual(pixels, torch.tensor([[3, 2 * ROWS, 2 * COLUMNS]])).pooler_output
+    assert torch.allclose(patches.flatten(0, 1), pixels, atol=1e-5)
+    assert torch.allclose(features.flatten(0, 1), expected, atol=1e-5)
+
+
+def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, processor, clips):
+    # given
+    data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
+    batch = data._batch(0.0, np.random.default_rng(2))
+    language = model.model.language_model
+    features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, 128)
+    before = language.config._attn_implementation
+    language_stage.LanguageStage(model, features, steps=1, seed=0)
+    embed = language.embed_tokens
+    video = features[batch.clips[:, None], batch.pairs].flatten(1, 2)
+    # when
+    with torch.no_grad():
+        together = language(
+            inputs_embeds=torch.cat([embed(batch.before).expand(len(video), -1, -1), video, embed(batch.text)], dim=1),
+            attention_mask={"full_attention": language_stage._visibility(batch, torch.float32)},
+            position_ids=batch.positions,
+            use_cache=False,
+        ).last_hidden_state[:, batch.shared :]
+        language.config._attn_implementation = before
+        for clip, number in ((0, 1), (1, 5), (2, 10)):
+            mine = batch.segments[clip] == number
+            positions = batch.positions[:, clip]
+            alone = language(
+                inputs_embeds=torch.cat([embed(batch.before), video[clip], embed(batch.text[clip][mine])])[None],
+                position_ids=torch.cat(
+                    [positions[:, : batch.shared], positions[:, batch.shared :][:, mine]], dim=1
+                ).unsqueeze(1),
+                use_cache=False,
+            ).last_hidden_state[0, batch.shared :]
+            # then
+            assert torch.allclose(together[clip][mine], alone, atol=1e-4)
+
+
+def test_questions_are_put_as_the_engine_puts_them(model, processor, clips):
+    data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
+    for question in ("What is on the left?", "is there a dog", "Where is the violet tyre, please?"):
+        assert data._question_ids(question) == list(build_prompt(processor, question).after)
+
+
+def test_all_words_of_questions_and_answers_are_known(processor):
+    tokenizer = processor.tokenizer
+    unknown = tokenizer.convert_tokens_to_ids("[UNK]")
+    for texts in PHRASINGS.values():
+        for text in texts:
+            assert unknown not in tokenizer(text.format(thing="red box", things="boxes", other="ball")).input_ids, text
+    for answer in [OLDER, *(f"about {age} seconds ago" for age in AGES_SEC), "a red box on the left, a person came by"]:
+        ids = language_data.answer_ids(tokenizer, answer)
+        assert tokenizer.decode(ids, skip_special_tokens=True) == answer
+    for word in UNKNOWN_WORDS:
+        assert tokenizer(word).input_ids == [unknown], word
+    with pytest.raises(ValueError, match="not in the vocabulary"):
+        language_data.answer_ids(tokenizer, "a mauve box")
+
+
+def test_a_thing_is_named_by_the_token_that_holds_its_middle():
+    # given a red box in the first token, and a half hidden ball in the last
+    red, ball = vision_stage.COLOUR_WORDS.index("red"), vision_stage.SHAPE_WORDS.index("ball")
+    things = torch.full((1, 3, 5), -1.0)
+    things[0, 0] = torch.tensor([0.1, 0.1, red, 0.0, 1.0])
+    things[0, 1] = torch.tensor([0.95, 0.95, red, ball, 0.1])
+    # when
+    colours, shapes = vision_stage.labels_of(things)
+    # then
+    assert (colours[0, 0], shapes[0, 0]) == (red, 0)
+    assert (colours[0, -1], shapes[0, -1]) == (-100, -100)
+    assert (shapes[0, 1:-1] == len(vision_stage.SHAPE_WORDS) - 1).all()
+
+
+@pytest.mark.parametrize(("size", "expected"), [((240, 320), 0.0), ((150, 150), 0.1), ((120, 213), 0.0)])
+def test_places_in_letterboxed_pictures_are_those_on_the_grid(size, expected):
+    clip = Clip(truths=(), objects=(), spacing="even", size=size)
+    assert clip.on_grid(0.5, 0.5) == (0.5, 0.5)
+    assert clip.on_grid(0.0, 0.5)[0] == pytest.approx(expected)
+
+
+def test_a_run_from_nothing_to_a_checkpoint_and_again_from_what_is_there(tmp_path, monkeypatch):
+    # given a very short training
+    for module in (clips_module, vision_stage):
+        monkeypatch.setattr(module, "SHARD_CLIPS", 1)
+    monkeypatch.setattr(vision_stage, "_BATCH", 4)
+    monkeypatch.setattr(language_data, "_CLIPS", 2)
+    arguments = [
+        *("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--shards", "4", "--workers", "1"),
+        *("--vision-steps", "2", "--language-steps", "3", "--resume"),
+    ]
+    # when
+    outputs = [CliRunner().invoke(train.app, arguments, catch_exceptions=False).output for _ in range(2)]
+    # then
+    assert "sha256" in outputs[0]
+    assert outputs[0].splitlines()[-1] == outputs[1].splitlines()[-1]
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    AutoProcessor.from_pretrained(tmp_path / "out")

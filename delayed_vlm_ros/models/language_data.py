@@ -74,10 +74,19 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         steps: How many steps the training has.
         first_step: Where it begins.
         seed: Where chance comes from.
+        grown: Whether the number of pairs is as large as it gets from the beginning, and batches are small.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], processor: Any, config: Any, steps: int, first_step: int, seed: int
+        self,
+        clips: Sequence[Clip],
+        processor: Any,
+        config: Any,
+        steps: int,
+        first_step: int,
+        seed: int,
+        *,
+        grown: bool = False,
     ) -> None:
         self._clips = clips
         self._tokenizer = processor.tokenizer
@@ -87,18 +96,19 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         self._steps = steps
         self._first_step = first_step
         self._seed = seed
+        self._grown = grown
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         worker_id, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for step in range(self._first_step + worker_id, self._steps, workers):
             random = np.random.default_rng([self._seed, step])
-            yield self._batch(step / self._steps, random)
+            yield self._batch(1.0 if self._grown else step / self._steps, random)
 
     def _batch(self, progress: float, random: np.random.Generator) -> Batch:
         most = 6 if progress < 0.15 else 12 if progress < 0.35 else 24  # noqa: PLR2004
         count = int(random.integers(1, (min(most, _FEW_PAIRS) if random.random() < 0.5 else most) + 1))  # noqa: PLR2004
-        clips = random.integers(len(self._clips), size=_CLIPS)
+        clips = random.integers(len(self._clips), size=_CLIPS // 2 if self._grown else _CLIPS)
         chosen = [_choose_pairs(self._clips[clip], count, random) for clip in clips]
         rows = [self._questions(self._clips[clip], pairs, random) for clip, pairs in zip(clips, chosen, strict=True)]
         length = max(len(text) for text, *_ in rows)

@@ -8,21 +8,22 @@ that is thrown away afterwards; questions about events would else take many more
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from delayed_vlm_ros.models.clips import read_pictures
+from delayed_vlm_ros.models.clips import SHARD_CLIPS, read_pictures
 from delayed_vlm_ros.models.language_data import CHANGES, Batch
 from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
 
-_RATE = 1.5e-3
+FIRST_RATE = 1.5e-3
 _FEATURE_NOISE = 0.05  # of a feature's standard deviation: pictures never seen give less clear ones
 _IGNORED = -100
 _ATTENTION = "questions_behind_a_video"
@@ -65,7 +66,7 @@ def _attention(
 def features_of(model: Any, folder: Path, shards: range) -> Iterator[torch.Tensor]:
     """The features of all clips of some shards, shard by shard: ``(clips, pairs, tokens, hidden size)`` bfloat16."""
     for number in shards:
-        pictures = torch.from_numpy(read_pictures(folder, number))
+        pictures = torch.from_numpy(np.array(read_pictures(folder, number)))
         clips, pairs = pictures.shape[:2]
         encoded = []
         for frames in pictures.flatten(0, 1).split(130):
@@ -74,36 +75,75 @@ def features_of(model: Any, folder: Path, shards: range) -> Iterator[torch.Tenso
         yield torch.cat(encoded).view(clips, pairs, ROWS * COLUMNS, -1)
 
 
+See = Callable[[Batch], torch.Tensor]
+"""Gives the features of a batch's pairs, ``(clips, pairs × tokens, hidden size)``."""
+
+
+def stored(features: torch.Tensor, seed: int) -> See:
+    """See through features that were computed before, with some noise.
+
+    Args:
+        features: ``(clips, pairs, tokens, hidden size)`` of all clips.
+        seed: Of the noise.
+    """
+    random = torch.Generator().manual_seed(seed)
+    noise = _FEATURE_NOISE * float(features[:50].float().std())
+
+    def see(batch: Batch) -> torch.Tensor:
+        video = features[batch.clips[:, None], batch.pairs].flatten(1, 2).float()
+        return video + noise * torch.randn(video.shape, generator=random)
+
+    return see
+
+
+def live(model: Any, folder: Path, shards: range) -> See:
+    """See through the vision encoder itself, which then learns along."""
+    pictures = [read_pictures(folder, number) for number in shards]
+
+    def see(batch: Batch) -> torch.Tensor:
+        frames = [
+            torch.from_numpy(np.array(pictures[clip // SHARD_CLIPS][clip % SHARD_CLIPS][pairs]))
+            for clip, pairs in zip(batch.clips.tolist(), batch.pairs.numpy(), strict=True)
+        ]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = encode_pairs(model.model.visual, patches_of(torch.cat(frames)), ROWS, COLUMNS)
+        return features.float().view(len(frames), -1, features.shape[-1])
+
+    return see
+
+
 class LanguageStage:
     """The language model's training, step by step.
 
     Args:
         model: The library's model; its language model is trained.
-        features: ``(clips, pairs, tokens, hidden size)`` of all clips.
+        see: Where the features of the pairs come from.
         steps: How many steps there will be.
-        seed: Of the noise.
+        rate: The largest learning rate.
+        with_vision: Whether the vision encoder is trained too.
     """
 
-    def __init__(self, model: Any, features: torch.Tensor, steps: int, seed: int) -> None:
+    def __init__(
+        self, model: Any, see: See, steps: int, rate: float = FIRST_RATE, *, with_vision: bool = False
+    ) -> None:
         ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
         self._language = model.model.language_model
         self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the library's own way lists its names
         self._head = model.lm_head
-        self._features = features
-        self._noise = _FEATURE_NOISE * float(features[:50].float().std())
+        self._see = see
         self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES))
-        self._trained = [*self._language.parameters(), *self._changes.parameters()]
+        modules = [self._language, self._changes, *([model.model.visual] if with_vision else [])]
+        self._trained = [parameter for module in modules for parameter in module.parameters()]
         decayed = [parameter for parameter in self._trained if parameter.ndim > 1]
         others = [parameter for parameter in self._trained if parameter.ndim <= 1]
         self._optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-            lr=_RATE,
+            lr=rate,
             betas=(0.9, 0.98),
         )
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, _RATE, total_steps=steps + 1, pct_start=0.05, div_factor=20, final_div_factor=100
+            self._optimizer, rate, total_steps=steps + 1, pct_start=0.05, div_factor=20, final_div_factor=100
         )
-        self._random = torch.Generator().manual_seed(seed)
 
     def state(self) -> dict[str, Any]:
         """All that an interrupted training needs to go on, beside the model."""
@@ -138,8 +178,7 @@ class LanguageStage:
     def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores and targets of the answers' tokens, and scores of what has changed at the video's."""
         embed = self._language.embed_tokens
-        video = self._features[batch.clips[:, None], batch.pairs].flatten(1, 2).float()
-        video = video + self._noise * torch.randn(video.shape, generator=self._random)
+        video = self._see(batch)
         before = embed(batch.before).expand(len(video), -1, -1)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = self._language(

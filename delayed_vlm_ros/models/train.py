@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,11 +23,12 @@ from torch.utils.data import DataLoader
 
 from delayed_vlm_ros.models.clips import read_clips, write_clips
 from delayed_vlm_ros.models.language_data import ClipQuestions
-from delayed_vlm_ros.models.language_stage import LanguageStage, features_of
+from delayed_vlm_ros.models.language_stage import LanguageStage, features_of, live, stored
 from delayed_vlm_ros.models.scene_model import make_model, make_processor, save
 from delayed_vlm_ros.models.vision_stage import VisionStage, read_seen
 
 EMBEDDED = Path(__file__).with_name("tiny_scene")
+_JOINT_RATE = 4e-4
 _SAVE_EVERY = 250
 _TOLD_EVERY = 50
 _SMOOTHING = 0.02
@@ -42,12 +43,13 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = EMBEDDED,
     shards: Annotated[int, typer.Option(help="Shards of 50 clips.", min=4)] = 110,
     vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 2000,
-    language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 6000,
+    language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 3400,
+    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage.", min=0)] = 600,
     seed: Annotated[int, typer.Option(help="Of weights and order.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = os.cpu_count() or 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
 ) -> None:
-    """Render clips, learn to see, learn to answer, and write the checkpoint."""
+    """Render clips, learn to see, learn to answer, learn both together, and write the checkpoint."""
     if work.exists() and not resume:
         for file in work.glob("*.pt"):
             file.unlink()
@@ -56,12 +58,12 @@ def train(
     processor = make_processor()
     model = make_model(processor.tokenizer, seed)
     with _progress() as progress:
-        for _ in progress.track(
-            _shown(write_clips(work / "clips", shards, workers), progress), shards, description="clips"
-        ):
-            pass
+        task = progress.add_task("clips", total=shards)
+        for done in write_clips(work / "clips", shards, workers):
+            progress.update(task, completed=done)
         _learn_to_see(model, processor, work, shards, vision_steps, seed, progress)
         _learn_to_answer(model, processor, work, shards, language_steps, seed, progress)
+        _learn_both(model, processor, work, shards, joint_steps, seed, progress)
     model.eval()
     draft = work / "checkpoint"
     shutil.rmtree(draft, ignore_errors=True)
@@ -98,21 +100,53 @@ def _learn_to_answer(
     state = torch.load(kept, weights_only=True) if kept.exists() else None
     if state is not None:
         model.load_state_dict(state["model"])
-    first = state["step"] if state else 0
-    features = torch.cat(
-        list(progress.track(features_of(model, work / "clips", range(shards)), shards, description="features"))
-    )
-    clips = [clip for number in range(shards) for clip in read_clips(work / "clips", number)]
-    stage = LanguageStage(model, features, steps, seed)
+        if state["step"] == steps:
+            return
+    encoded = features_of(model, work / "clips", range(shards))
+    features = torch.cat(list(progress.track(encoded, shards, description="features")))
+    stage = LanguageStage(model, stored(features, seed), steps)
+    _train_language(model, processor, stage, work, shards, steps, seed, kept, state, progress)
+
+
+def _learn_both(model: Any, processor: Any, work: Path, shards: int, steps: int, seed: int, progress: Progress) -> None:
+    """The last stage: everything learns together, a little."""
+    kept = work / "joint.pt"
+    state = torch.load(kept, weights_only=True) if kept.exists() else None
+    if state is not None:
+        model.load_state_dict(state["model"])
+    if steps == 0 or (state is not None and state["step"] == steps):
+        return
+    see = live(model, work / "clips", range(shards))
+    stage = LanguageStage(model, see, steps, _JOINT_RATE, with_vision=True)
+    _train_language(model, processor, stage, work, shards, steps, seed + 1, kept, state, progress, grown=True)
+
+
+def _train_language(
+    model: Any,
+    processor: Any,
+    stage: LanguageStage,
+    work: Path,
+    shards: int,
+    steps: int,
+    seed: int,
+    kept: Path,
+    state: Any,
+    progress: Progress,
+    *,
+    grown: bool = False,
+) -> None:
+    """Go through the steps of a stage; model and optimiser are kept every now and then."""
     if state is not None:
         stage.restore(state["stage"])
-    data = ClipQuestions(clips, processor, model.config, steps, first, seed)
+    first = state["step"] if state else 0
+    clips = [clip for number in range(shards) for clip in read_clips(work / "clips", number)]
+    data = ClipQuestions(clips, processor, model.config, steps, first, seed, grown=grown)
     batches = DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8)
 
     def keep(step: int) -> None:
         _keep(kept, {"model": model.state_dict(), "stage": stage.state(), "step": step})
 
-    _run(stage.losses(batches), first, steps, "answering", progress, keep)
+    _run(stage.losses(batches), first, steps, kept.stem, progress, keep)
     keep(steps)
 
 
@@ -145,12 +179,6 @@ def _keep(file: Path, content: Any) -> None:
     draft = file.with_suffix(".draft")
     torch.save(content, draft)
     draft.replace(file)
-
-
-def _shown(done: Iterator[int], progress: Progress) -> Iterator[int]:
-    for count in done:
-        progress.console.print(f"{count} shards", end="\r")
-        yield count
 
 
 def _progress() -> Progress:

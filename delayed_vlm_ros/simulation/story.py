@@ -1,7 +1,8 @@
 """The demo camera's story: half a minute in which things come and go, and questions about it with their right answers.
 
-A red box is carried away early on, a blue ball visits and rolls about, a yellow cylinder is brought in; a white cone stays. When the
-story is told, box and ball have left the Stream window long ago: what is known of them is in Star memory.
+A red box is carried away early on, a blue ball visits and rolls about, a yellow cylinder is brought in; a white cone
+stays. When the story is told, box and ball have left the Stream window long ago: what is known of them is in Star
+memory.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, pr
     language = model.model.language_model
     features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, 128)
     before = language.config._attn_implementation
-    language_stage.LanguageStage(model, features, steps=1, seed=0)
+    language_stage.LanguageStage(model, language_stage.stored(features, seed=0), steps=1)
     embed = language.embed_tokens
     video = features[batch.clips[:, None], batch.pairs].flatten(1, 2)
     # when
@@ -126,13 +126,13 @@ def test_places_in_letterboxed_pictures_are_those_on_the_grid(size, expected):
 
 def test_a_run_from_nothing_to_a_checkpoint_and_again_from_what_is_there(tmp_path, monkeypatch):
     # given a very short training
-    for module in (clips_module, vision_stage):
+    for module in (clips_module, vision_stage, language_stage):
         monkeypatch.setattr(module, "SHARD_CLIPS", 1)
     monkeypatch.setattr(vision_stage, "_BATCH", 4)
     monkeypatch.setattr(language_data, "_CLIPS", 2)
     arguments = [
         *("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--shards", "4", "--workers", "1"),
-        *("--vision-steps", "2", "--language-steps", "3", "--resume"),
+        *("--vision-steps", "2", "--language-steps", "3", "--joint-steps", "2", "--resume"),
     ]
     # when
     outputs = [CliRunner().invoke(train.app, arguments, catch_exceptions=False).output for _ in range(2)]

@@ -28,7 +28,7 @@ from delayed_vlm_ros.models.scene_model import make_model, make_processor, save
 from delayed_vlm_ros.models.vision_stage import VisionStage, read_seen
 
 EMBEDDED = Path(__file__).with_name("tiny_scene")
-_JOINT_RATE = 4e-4
+_JOINT_RATE = 6e-4
 _SAVE_EVERY = 250
 _TOLD_EVERY = 50
 _SMOOTHING = 0.02
@@ -44,7 +44,7 @@ def train(
     shards: Annotated[int, typer.Option(help="Shards of 50 clips.", min=4)] = 110,
     vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 2000,
     language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 3400,
-    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage.", min=0)] = 600,
+    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage.", min=0)] = 1000,
     seed: Annotated[int, typer.Option(help="Of weights and order.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = os.cpu_count() or 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,

@@ -46,11 +46,9 @@ def objects() -> NDArray[np.uint8]:
 
 
 def story() -> NDArray[np.uint8]:
-    """The demo's story, every four seconds."""
-    scene = story_scene()
-    return sheet(
-        [[render(scene, float(time), _HEIGHT, _WIDTH) for time in row] for row in ((0, 6, 8, 12), (16, 21, 23, 31))]
-    )
+    """The demo's story at eight moments."""
+    moments = ((0.0, 6.9, 11.6, 14.0), (16.0, 21.0, 22.3, 31.0))
+    return sheet([[render(story_scene(), time, _HEIGHT, _WIDTH) for time in row] for row in moments])
 
 
 def main() -> None:

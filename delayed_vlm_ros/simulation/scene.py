@@ -391,4 +391,4 @@ def _shown(thing: VisibleObject, nearer: list[VisibleObject]) -> float:
         )
         high = min(thing.size, other.size, max(0.0, (thing.size + other.size) / 2 - abs(thing.y - other.y)))
         hidden += wide * high / (thing.width * thing.size)
-    return max(0.0, inside - hidden)
+    return min(1.0, max(0.0, inside - hidden))

@@ -7,7 +7,7 @@ help:            ## this list
 setup:           ## make .venv with everything in it (quick when nothing changed)
 	@tools/setup
 
-demo: setup      ## camera, memory and three questions through ROS 2
+demo: setup      ## camera, memory and questions about a story, through ROS 2
 	@.venv/bin/delayed-vlm demo
 
 test: setup      ## all tests
@@ -22,7 +22,7 @@ format: setup    ## put the code into shape
 bench: setup     ## timings of this machine; see benchmarks/README.md
 	@.venv/bin/python benchmarks/ask.py
 
-train: setup     ## train the embedded model anew (hours; resumable)
+train: setup     ## train the embedded model (hours; goes on where it was)
 	@.venv/bin/python -m delayed_vlm_ros.models.train --resume
 
 clean:           ## remove everything that setup and builds made

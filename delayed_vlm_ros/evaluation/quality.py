@@ -103,6 +103,9 @@ def judge(
         story = story_of([pair_truth(scene, *moments) for moments in times])
         drawn = (draw_question(kind, story, random) for kind in missing)
         questions = [question for question in drawn if question is not None]
+        cell.clips += 1
+        if not questions:
+            continue
         engine = DelayedBatchInferenceEngine(model, processor, frame_manager=keep_everything())
         for moment in times.reshape(-1):
             engine.add_frame(render(scene, float(moment), *PICTURE_SIZE), float(moment))
@@ -110,7 +113,6 @@ def judge(
             with_stock = sum(one.native is not None for one in cell.judged) < stock
             cell.judged.append(_judge_one(engine, question, with_stock=with_stock))
             asked[question.kind] += 1
-        cell.clips += 1
         yield cell
 
 

@@ -1,6 +1,7 @@
 """Train the embedded model from nothing: ``python -m delayed_vlm_ros.models.train`` (``make train``).
 
-Everything follows from the seed and the numbers of steps. An interrupted run goes on where it was with ``--resume``.
+Clips, weights and order follow from the seed. With ``--resume`` an interrupted run of the same settings goes on where
+it was; after changing settings or scenes, take another work folder.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def appeared_last(history: History) -> str | None:
 
 
 def left_last(history: History) -> str | None:
-    """Of the objects that are gone, the one that was there the longest."""
+    """Of the objects that are gone, the one that was seen last."""
     goings = _goings(history)
     if _came_back(history):
         return None

@@ -1,7 +1,8 @@
 """Questions about a sequence of frame pairs, with their right answers.
 
-Answers are balanced: a yes is asked for as often as a no, "nothing" no more often than any thing, and a thing that was
-never there resembles one that was. A question is asked only where it has one fair answer (see ``truth``).
+Answers are balanced as far as a story allows: a yes is wanted as often as a no, "nothing" is mostly passed over, and
+a thing that was never there resembles one that was. A question is asked only where it has one fair answer (see
+``truth``).
 """
 
 from __future__ import annotations

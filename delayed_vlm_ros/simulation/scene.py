@@ -201,8 +201,8 @@ class VisibleObject:
         colour: One of ``red green blue yellow orange purple white black``, unique among the objects of one moment
             (unless a script says otherwise); for a person, of the clothes.
         shape: One of ``SHAPES``, or ``person``.
-        x: Its middle, in picture widths from the left (0..1).
-        y: Its middle, in picture heights from the top (0..1).
+        x: Its middle, in picture widths from the left; 0..1 inside the picture.
+        y: Its middle, in picture heights from the top; 0..1 inside the picture.
         size: Its height, in picture heights; objects are as wide as high.
         moving: Whether it is on its way.
         shown: How much of it is inside the picture and not hidden by something nearer, by bounding boxes (0..1).

@@ -50,7 +50,7 @@ class DelayedBatchInferenceEngine:
         star_memory_size: Key frames over the whole past, in frames.
         stream_window_size: Newest frames, in frames.
         frame_manager: A memory to use in place of a new one; the two sizes are then its own.
-        degraded: Standing notices for every answer, such as that the model is untrained.
+        degraded: Standing notices for every answer, such as that the model is the demo's.
 
     Raises:
         ConfigurationError: ``max_pixels`` is below what the model takes, or a memory size cannot work.

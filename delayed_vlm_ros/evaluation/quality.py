@@ -13,7 +13,7 @@ from delayed_vlm_ros.evaluation.compare import keep_everything
 from delayed_vlm_ros.evaluation.native import native_answer
 from delayed_vlm_ros.simulation import Scene, render
 from delayed_vlm_ros.simulation.questions import KINDS, SENTENCE_KINDS, SceneQuestion, draw_question
-from delayed_vlm_ros.simulation.schedule import draw_times
+from delayed_vlm_ros.simulation.schedule import draw_moments
 from delayed_vlm_ros.simulation.truth import pair_truth, story_of
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.request import AskRequest
@@ -21,7 +21,6 @@ from delayed_vlm_ros.vlm.request import AskRequest
 PICTURE_SIZE = (240, 320)
 """Height and width of the pictures that the engine gets, in pixels."""
 
-_LATEST_START_SEC = 300.0
 _LONGEST_ANSWER = 64
 
 
@@ -99,7 +98,7 @@ def judge(
             return
         random = np.random.default_rng([seed, pairs, spacing == "even"])
         scene = Scene.from_seed(seed)
-        times = draw_times(spacing, pairs, random) + random.uniform(0.0, _LATEST_START_SEC)
+        times = draw_moments(spacing, pairs, random)
         story = story_of([pair_truth(scene, *moments) for moments in times])
         drawn = (draw_question(kind, story, random) for kind in missing)
         questions = [question for question in drawn if question is not None]

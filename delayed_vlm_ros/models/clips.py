@@ -20,12 +20,11 @@ from delayed_vlm_ros.memory.grid import Grid, letterbox
 from delayed_vlm_ros.models.scene_model import FRAME_HEIGHT, FRAME_WIDTH
 from delayed_vlm_ros.simulation import TRAINING_SEEDS, Scene, render
 from delayed_vlm_ros.simulation.scene import VisibleObject, placed_objects
-from delayed_vlm_ros.simulation.schedule import SPACINGS, draw_times
+from delayed_vlm_ros.simulation.schedule import SPACINGS, draw_moments
 from delayed_vlm_ros.simulation.truth import PairTruth, pair_truth
 
 PAIRS = 26
 SHARD_CLIPS = 50
-_LATEST_START_SEC = 300.0
 _SIZES = ((120, 160), (120, 160), (120, 160), (120, 160), (240, 320), (120, 213), (150, 150))  # height, width
 _FILLING_SIZES = ((120, 160), (240, 320))  # nearly of the grid's shape: stretched onto it
 _GRID = Grid(FRAME_HEIGHT, FRAME_WIDTH)
@@ -66,7 +65,7 @@ def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
     random = np.random.default_rng([seed, 99])
     scene = Scene.from_seed(seed)
     spacing = SPACINGS[seed % len(SPACINGS)]
-    times = draw_times(spacing, PAIRS, random) + random.uniform(0.0, _LATEST_START_SEC)
+    times = draw_moments(spacing, PAIRS, random)
     height, width = _SIZES[random.integers(len(_SIZES))]
     pictures = [[_worn(frame(scene, moment, height, width), random) for moment in pair] for pair in times]
     clip = Clip(

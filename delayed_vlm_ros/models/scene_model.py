@@ -51,7 +51,7 @@ def vocabulary() -> list[str]:
     sentences += [*(one for many in phrasing.SYNONYMS.values() for one in many), *phrasing.PLURALS.values()]
     words |= {word.strip("?,.") for text in sentences for word in text.lower().split() if "{" not in word}
     replies = [NOT_UNDERSTOOD, answers.NOT_SEEN_NOW, answers.NOT_SEEN_EVER, answers.NOTHING, answers.OLDER]
-    replies += ["about seconds ago", *answers.REGIONS.values(), "the room is empty", "nothing happened"]
+    replies += ["about seconds ago", *answers.REGIONS.values(), answers.EMPTY_ROOM, answers.NOTHING_HAPPENED]
     words |= {word for text in replies for word in text.split()}
     return [UNKNOWN, *sorted(words - {""})]
 

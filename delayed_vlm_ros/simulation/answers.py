@@ -10,6 +10,8 @@ from delayed_vlm_ros.simulation.truth import History, names_seen, sightings
 NOT_SEEN_NOW = "I don't see one"
 NOT_SEEN_EVER = "I have not seen one"
 NOTHING = "nothing"
+EMPTY_ROOM = "the room is empty"
+NOTHING_HAPPENED = "nothing happened"
 NUMBERS = ("zero", "one", "two", "three", "four")
 REGIONS = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
 AGES_SEC = (2, 5, 10, 20, 45)  # that an answer can name
@@ -203,7 +205,7 @@ def description(history: History) -> str | None:
     parts = [(with_article(name), region(x)) for name, x in places]
     if any(where is None for _, where in parts):
         return None
-    return listed([f"{what} {REGIONS[where or '']}" for what, where in parts]) if parts else "the room is empty"
+    return listed([f"{what} {REGIONS[where or '']}" for what, where in parts]) if parts else EMPTY_ROOM
 
 
 def happenings(history: History) -> str | None:
@@ -218,4 +220,4 @@ def happenings(history: History) -> str | None:
     events.sort()
     if any(a == b for (a, _), (b, _) in pairwise(events)):
         return None
-    return listed([what for _, what in events[-_MOST_EVENTS:]]) if events else "nothing happened"
+    return listed([what for _, what in events[-_MOST_EVENTS:]]) if events else NOTHING_HAPPENED

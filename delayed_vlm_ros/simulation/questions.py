@@ -223,7 +223,7 @@ _DRAFTS: dict[str, Callable[[History, str | None, np.random.Generator], _Draft]]
 }
 _YES_NO = frozenset({"is_there", "was_there", "did_move", "before"})
 _EMPTY = frozenset(
-    {answers.NOTHING, answers.NOT_SEEN_NOW, answers.NOT_SEEN_EVER, "the room is empty", "nothing happened"}
+    {answers.NOTHING, answers.NOT_SEEN_NOW, answers.NOT_SEEN_EVER, answers.EMPTY_ROOM, answers.NOTHING_HAPPENED}
 )
 SENTENCE_KINDS = ("describe", "happened")
 """Answered in whole sentences, judged by what is in them."""

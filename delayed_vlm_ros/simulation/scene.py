@@ -226,6 +226,11 @@ class VisibleObject:
         """Its width, in picture heights."""
         return self.size * (PERSON_WIDTH if self.shape == PERSON else 1.0)
 
+    @property
+    def half_width(self) -> float:
+        """Half its width, in picture widths."""
+        return self.width / ASPECT / 2
+
 
 def placed_objects(scene: Scene, time_sec: float) -> list[VisibleObject]:
     """Everything in the room, in or out of sight, the farthest from the camera first.
@@ -378,7 +383,7 @@ def _object_x(episode: Episode, outside: float, time_sec: float) -> float:
 
 def _shown(thing: VisibleObject, nearer: list[VisibleObject]) -> float:
     """How much of a thing lies in the picture and behind nothing, by bounding boxes, at least (0..1)."""
-    half = thing.width / ASPECT / 2
+    half = thing.half_width
     inside_x = min(1.0, thing.x + half) - max(0.0, thing.x - half)
     inside_y = min(1.0, thing.y + thing.size / 2) - max(0.0, thing.y - thing.size / 2)
     if inside_x <= 0.0 or inside_y <= 0.0:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 SPACINGS = ("even", "uneven")
 _FRAME_GAP_SEC = 0.5
 _STREAM_GAP_SEC = 1.0
+_LATEST_START_SEC = 300.0
 
 
 def even_times(pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
@@ -45,3 +46,8 @@ def uneven_times(pairs: int, random: np.random.Generator) -> NDArray[np.float64]
 def draw_times(spacing: str, pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
     """Times with one of ``SPACINGS``."""
     return even_times(pairs, random) if spacing == "even" else uneven_times(pairs, random)
+
+
+def draw_moments(spacing: str, pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """The same, beginning anywhere in a scene's first minutes: what training and judging look at."""
+    return draw_times(spacing, pairs, random) + random.uniform(0.0, _LATEST_START_SEC)

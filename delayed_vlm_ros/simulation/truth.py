@@ -66,8 +66,7 @@ def pair_truth(scene: Scene, first_sec: float, second_sec: float) -> PairTruth:
     moments = (first_sec, second_sec)
     for moment in moments:
         for thing in placed_objects(scene, moment):
-            half = thing.width * 3 / 8  # heights to widths of 4:3, halved
-            if -half < thing.x < 1.0 + half:
+            if -thing.half_width < thing.x < 1.0 + thing.half_width:
                 plain = thing.shown >= _PLAINLY_SHOWN and _PLAINLY_INSIDE <= thing.x <= 1.0 - _PLAINLY_INSIDE
                 seen.setdefault(thing.name, []).append((thing.x, plain))
     middle = {name: sum(x for x, _ in sights) / len(sights) for name, sights in seen.items()}

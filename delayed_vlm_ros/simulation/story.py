@@ -24,7 +24,7 @@ STORY_QUESTIONS = (
     SceneQuestion("where", "Where is the yellow cylinder?", "on the right"),
     SceneQuestion("how_many", "How many objects are there?", "two"),
     SceneQuestion("at_start", "What was on the left at the start?", "a red box"),
-    SceneQuestion("was_there", "Was there a blue ball earlier?", "yes"),
+    SceneQuestion("at_start", "How many objects were there at the start?", "two"),
     SceneQuestion("before", "Did the red box come before the blue ball?", "yes"),
     SceneQuestion("appeared_last", "What appeared last?", "a yellow cylinder"),
 )

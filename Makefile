@@ -1,8 +1,8 @@
 # The front door. `make demo` and `make test` set up what they need.
-.PHONY: help setup demo test lint format bench train clean
+.PHONY: help setup demo test test-exact lint format bench train clean
 
 help:            ## this list
-	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
 setup:           ## make .venv with everything in it (quick when nothing changed)
 	@tools/setup
@@ -13,6 +13,9 @@ demo: setup      ## camera, memory and questions about a story, through ROS 2
 test: setup      ## all tests
 	@.venv/bin/python -m pytest
 
+test-exact: setup ## that caches change nothing: a thousand random histories (half an hour)
+	@EXACT_HISTORIES=1000 .venv/bin/python -m pytest test/vlm/test_exactness.py
+
 lint: setup      ## style, types and the direction of imports
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 
@@ -20,7 +23,7 @@ format: setup    ## put the code into shape
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
 bench: setup     ## timings of this machine; see benchmarks/README.md
-	@.venv/bin/python benchmarks/ask.py
+	@.venv/bin/delayed-vlm bench ask
 
 train: setup     ## train the embedded model (hours; goes on where it was)
 	@.venv/bin/python -m delayed_vlm_ros.models.train --resume

@@ -107,6 +107,11 @@ class SmartFrameManager:
         self._frames_added = 0
         self._newest_descriptor: Descriptor | None = None
 
+    @property
+    def capacity(self) -> int:
+        """Most frames in both memories together."""
+        return self._star_memory_size + self._stream_window_size
+
     def add(self, image: RgbArray, stamp: float) -> AddedFrame:
         """Take in a frame. After an error the memory is as it was.
 

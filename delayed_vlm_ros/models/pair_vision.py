@@ -1,15 +1,12 @@
-"""The vision encoder on many pairs at once, for training.
-
-Qwen2.5-VL's encoder attends within one pair of frames only. The library runs the pairs one after the other in Python;
-here they are a batch. It gives the same features (a test compares), where all blocks attend to the whole picture.
-"""
+"""The vision encoder on many pairs at once, for training: patches and attention that are quick on a CPU."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision, get_vision_position_ids
+
+from delayed_vlm_ros.vlm.families import pair_encoder
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the library's video processor, RGB, 0..1
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -54,30 +51,12 @@ def attend(
 
 
 def encode_pairs(visual: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Features of pairs.
+    """Features of pairs, ``(pairs, rows × columns, hidden size)``, as ``pair_encoder`` gives them, for learning.
 
     Args:
-        visual: The model's vision encoder.
+        visual: The model's vision encoder, all of whose layers attend to the whole pair.
         patches: ``(pairs, patches, patch elements)``.
         rows: Merged rows of a pair.
         columns: Merged columns of a pair.
-
-    Returns:
-        ``(pairs, rows × columns, hidden size)``.
     """
-    pairs, count, _ = patches.shape
-    merge = visual.spatial_merge_size
-    grid = torch.tensor([[1, rows * merge, columns * merge]])
-    hidden = visual.patch_embed(patches.flatten(0, 1))
-    hidden = hidden.view(pairs, count, -1)
-    cosine, sine = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, merge))
-    for block in visual.blocks:
-        attention = block.attn
-        joined = attention.qkv(block.norm1(hidden)).view(pairs, count, 3, attention.num_heads, attention.head_dim)
-        query, key, value = joined.unbind(2)
-        query, key = apply_rotary_pos_emb_vision(query, key, cosine, sine)
-        mixed = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(pairs, count, -1))
-        hidden = hidden + block.mlp(block.norm2(hidden))
-    merged: torch.Tensor = visual.merger(hidden.flatten(0, 1))
-    return merged.view(pairs, rows * columns, -1)
+    return pair_encoder.encode_pairs(visual, patches, rows, columns, attend=attend)

@@ -147,6 +147,7 @@ def memory_status(report: MemoryReport) -> Status:
         ("pixel bytes", f"{kept.pixel_bytes} B"),
         ("feature bytes", f"{report.feature_bytes} B"),
         ("kv bytes", f"{report.kv_bytes} B"),
+        ("budget", f"{report.budget_bytes} B" if report.budget_bytes else "none"),
         ("oldest frame", _age(report.oldest_age_sec)),
         ("newest frame", _age(report.newest_age_sec)),
     )

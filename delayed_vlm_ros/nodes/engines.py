@@ -13,7 +13,7 @@ from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.vlm.engine import CachedBytes
+    from delayed_vlm_ros.vlm.encoded_memory import CachedBytes
 
 
 class Engine(Protocol):
@@ -69,6 +69,9 @@ def load_engines(
             loaded.processor,
             max_pixels=parameters.max_pixels,
             frame_manager=memory,
+            memory_budget_mb=parameters.budget_mb or None,
+            features_on_host=parameters.features_on_host,
+            canonical=parameters.canonical,
             degraded=checkpoint.degraded,
         )
         for camera, memory in memories.items()

@@ -148,6 +148,7 @@ def memory_stats(
         pixel_bytes=kept.pixel_bytes,
         feature_bytes=memory.feature_bytes,
         kv_bytes=memory.kv_bytes,
+        budget_bytes=memory.budget_bytes,
         oldest_frame_age_sec=_age(memory.oldest_age_sec),
         newest_frame_age_sec=_age(memory.newest_age_sec),
         input_rate_hz=float(camera.input_rate_hz),

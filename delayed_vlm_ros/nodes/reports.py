@@ -68,6 +68,7 @@ class MemoryReport:
         kv_bytes: KV cache kept between asks.
         oldest_age_sec: Age of the oldest kept frame by its stamp, in seconds; None when nothing is kept.
         newest_age_sec: Age of the newest one.
+        budget_bytes: Upper bound of pictures, features and KV together; 0: none.
     """
 
     camera: str
@@ -76,6 +77,7 @@ class MemoryReport:
     kv_bytes: int
     oldest_age_sec: float | None
     newest_age_sec: float | None
+    budget_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,15 @@ class SceneMemoryParameters:
         maximum=16_777_216,
     )
 
+    budget_mb: float = _at_configure(
+        0.0,
+        "most bytes kept between asks: pictures, vision features and KV; 0: no bound",
+        name="memory.budget_mb",
+        unit="MB",
+        minimum=0.0,
+        maximum=1e6,
+    )
+
     model: str = _at_configure(
         "auto", "checkpoint: a folder, a name on the model hub, 'demo' or 'auto'", name="model.name"
     )
@@ -88,6 +97,17 @@ class SceneMemoryParameters:
         default=False,
         description="fetch the model from the hub when it is not on this machine",
         name="model.allow_download",
+    )
+
+    canonical: bool = _at_configure(
+        default=True,
+        description="compute an ask that re-uses something in the steps of one that does not: equal answers to the bit",
+        name="model.canonical",
+    )
+    features_on_host: bool = _at_configure(
+        default=False,
+        description="keep vision features in the host's memory rather than on the device",
+        name="model.features_on_host",
     )
 
     queue_size: int = _at_configure(

@@ -16,6 +16,7 @@ from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import COMPRESSED, SceneMemoryParameters
+from delayed_vlm_ros.vlm.budget import BYTES_PER_MB
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.worker import ModelWorker
 
@@ -45,6 +46,7 @@ class Session:
         worker: Owns the model.
         desk: Takes asks.
         now_ns: The node's clock, in nanoseconds.
+        budget_bytes: Upper bound of what is kept of each camera between asks; 0: none.
     """
 
     checkpoint: Checkpoint
@@ -52,6 +54,7 @@ class Session:
     worker: ModelWorker[engines.Engines]
     desk: AskDesk
     now_ns: Callable[[], int]
+    budget_bytes: int = 0
 
     def close(self, timeout_sec: float) -> bool:
         """Cancel the asks and end the worker, which frees the device.
@@ -83,6 +86,7 @@ class Session:
             kv_bytes=cached.kv if cached else 0,
             oldest_age_sec=None if oldest is None else age_sec(camera.header_of(oldest).stamp_ns, now_ns),
             newest_age_sec=None if newest is None else age_sec(camera.header_of(newest).stamp_ns, now_ns),
+            budget_bytes=self.budget_bytes,
         )
 
     def model_report(self) -> ModelReport:
@@ -109,6 +113,10 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         parameters.model, allow_download=parameters.allow_download, device=parameters.device
     )
     geometry = checkpoint.geometry(parameters.max_pixels)
+    if parameters.budget_mb:
+        # The dtype is known for certain only when the model is loaded; then the engine looks again.
+        frames, half_precision = parameters.star_size + parameters.stream_size, 2
+        checkpoint.check_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision)
     converter = make_converter()
     if converter.notice:
         surroundings.logger.info(converter.notice)
@@ -123,7 +131,8 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
     )
     desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
     worker.start()
-    return Session(checkpoint, cameras, worker, desk, surroundings.now_ns)
+    budget_bytes = int(parameters.budget_mb * BYTES_PER_MB)
+    return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes)
 
 
 def _camera(

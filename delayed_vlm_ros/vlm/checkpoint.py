@@ -6,18 +6,20 @@ Nothing here imports torch: a node's configure step must be quick, and must find
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.intake import FrameGeometry
+from delayed_vlm_ros.vlm.budget import MemoryBudget, plan_budget, token_bytes
+from delayed_vlm_ros.vlm.families import check_model_type
 
 ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
 DEMO_MODEL = "demo"
 DEMO_NOTICE = "demo model, synthetic scenes only"
-SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 
 # What the library's video processor assumes where a checkpoint says nothing.
 _DEFAULT_MIN_PIXELS = 128 * 28 * 28
@@ -39,6 +41,7 @@ class Checkpoint:
         factor: Picture sides must be multiples of it, in pixels.
         min_pixels: Smallest height × width it takes.
         max_pixels: Largest height × width it takes.
+        text_config: The fields of its language model's config.
         only_size: The one size of pictures it was trained on; None: any.
         weights_missing: True when they are still to be downloaded (and that was allowed).
         degraded: Standing ways in which its answers are less than they should be.
@@ -50,6 +53,7 @@ class Checkpoint:
     factor: int
     min_pixels: int
     max_pixels: int
+    text_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     only_size: Grid | None = None
     weights_missing: bool = False
     degraded: tuple[str, ...] = ()
@@ -61,6 +65,22 @@ class Checkpoint:
             ConfigurationError: The checkpoint needs larger pictures than that.
         """
         return frame_geometry(self.name, self.factor, self.min_pixels, min(max_pixels, self.max_pixels), self.only_size)
+
+    def check_budget(self, memory_budget_mb: float, frames: int, max_pixels: int, element_bytes: int) -> MemoryBudget:
+        """Divide a budget for a memory of this model.
+
+        Args:
+            memory_budget_mb: All that may be kept, in MB of 10**6 bytes.
+            frames: Most frames in memory.
+            max_pixels: Largest height × width that the memory takes.
+            element_bytes: Of one number in the model's dtype.
+
+        Raises:
+            ConfigurationError: There would be no room for the encoding of a single pair beside the pictures.
+            UnsupportedModelError: The config does not say how large the model is.
+        """
+        token = token_bytes(self.text_config, element_bytes)
+        return plan_budget(memory_budget_mb, frames, self.geometry(max_pixels), token)
 
 
 def frame_geometry(
@@ -180,10 +200,7 @@ def _fetch_description(name: str) -> Checkpoint:
 def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing: bool = False) -> Checkpoint:
     config = _read_json(name, folder / "config.json")
     model_type = str(config.get("model_type", "none"))
-    if model_type not in SUPPORTED_MODEL_TYPES:
-        raise UnsupportedModelError(
-            f"the model {name} is of type {model_type}; supported are {', '.join(SUPPORTED_MODEL_TYPES)}"
-        )
+    check_model_type(name, model_type)
     if not weights_missing and not any(folder.glob("*.safetensors")):
         raise ModelNotFoundError(f"the folder of {name} holds no *.safetensors weights: fetch or convert it again")
     try:
@@ -196,6 +213,7 @@ def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing
             factor=int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2)),
             min_pixels=int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS),
             max_pixels=int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS),
+            text_config=config.get("text_config") or config,  # older files have its fields in one level with the rest
             only_size=only_size(config.get("frame_size")),
             weights_missing=weights_missing,
             degraded=degraded,

@@ -4,43 +4,40 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import Cache
 
 from delayed_vlm_ros.errors import DeviceMemoryError
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.vlm.budget import plan_budget, token_bytes
 from delayed_vlm_ros.vlm.checkpoint import frame_geometry, only_size, resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.encoded_memory import CachedBytes, EncodedMemory
 from delayed_vlm_ros.vlm.generation import generate_answer
 from delayed_vlm_ros.vlm.loading import load_model
 from delayed_vlm_ros.vlm.metrics import AskMetrics
-from delayed_vlm_ros.vlm.prefix import EncodedPrefix, encode_prefix, prefix_key
-from delayed_vlm_ros.vlm.prompt import Prompt, build_prompt
+from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request, select_frames
+from delayed_vlm_ros.vlm.shortage import CACHES_DROPPED, frames_dropped, half_of
 from delayed_vlm_ros.vlm.video_input import VideoLayout, lay_out
 
 DEFAULT_MAX_PIXELS = 4 * 224 * 224
 DEFAULT_MAX_NEW_TOKENS = 128
+_QUESTION_ROOM = 128  # tokens reserved where the question is not known yet
+_MOST_ROOM_FOR_AN_ANSWER = 512  # tokens reserved behind a prefix; a longer answer makes its own room
 # qwen-vl-utils takes a list of frames for 2 frames a second; so does add_frame where no stamp is given.
 _DEFAULT_FRAME_PERIOD_SEC = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class CachedBytes:
-    """Bytes kept between asks, by storage."""
-
-    features: int
-    kv: int
 
 
 class DelayedBatchInferenceEngine:
     """Scene memory of one camera with the model that answers about it.
 
-    Adding frames runs no model code. An ask encodes the kept frames as one video; a further ask about the same frames
-    re-uses that. One thread at a time may ask; frames may be added from another meanwhile.
+    Adding frames runs no model code. An ask encodes the kept frames as one video; a further ask encodes only pairs that
+    are new, and prefills only what stands behind the first change. One thread at a time may ask; frames may be added
+    from another meanwhile.
 
     Args:
         model: A Qwen2-VL or Qwen2.5-VL model of the library.
@@ -50,6 +47,11 @@ class DelayedBatchInferenceEngine:
         star_memory_size: Key frames over the whole past, in frames.
         stream_window_size: Newest frames, in frames.
         frame_manager: A memory to use in place of a new one; the two sizes are then its own.
+        memory_budget_mb: Upper bound of the bytes kept between asks, in MB of 10**6 bytes: pixels, vision features and
+            KV. None: no bound.
+        features_on_host: Whether vision features are kept in the host's memory rather than on the device.
+        canonical: Whether a warm ask computes in the very steps of a cold one. Its answer then equals the cold one's to
+            the bit, whatever the dtype; else up to rounding.
         degraded: Standing notices for every answer, such as that the model is the demo's.
 
     Raises:
@@ -66,15 +68,28 @@ class DelayedBatchInferenceEngine:
         stream_window_size: int = 20,
         frame_manager: SmartFrameManager | None = None,
         *,
+        memory_budget_mb: float | None = None,
+        features_on_host: bool = False,
+        canonical: bool = True,
         degraded: tuple[str, ...] = (),
     ) -> None:
         self.model = model if device is None else model.to(device)
         self.processor = processor
         self.frame_manager = frame_manager or SmartFrameManager(star_memory_size, stream_window_size)
-        self._intake = FrameIntake(_geometry(model.config, processor, max_pixels), self.frame_manager)
+        geometry = _geometry(model.config, processor, max_pixels)
+        self._intake = FrameIntake(geometry, self.frame_manager)
+        budget = None
+        if memory_budget_mb is not None:
+            token = token_bytes(model.config.text_config.to_dict(), model.dtype.itemsize)
+            budget = plan_budget(memory_budget_mb, self.frame_manager.capacity, geometry, token)
         self._degraded = degraded
-        self._prefix: EncodedPrefix | None = None
-        self._times_forgotten = 0
+        self._encoded = EncodedMemory(
+            model,
+            processor,
+            features_on_host=features_on_host,
+            canonical=canonical,
+            budget=budget,
+        )
 
     @classmethod
     def from_pretrained(
@@ -159,27 +174,70 @@ class DelayedBatchInferenceEngine:
             DeviceMemoryError: The device ran out of memory.
         """
         check_request(request)
-        snapshot = select_frames(self.snapshot(), request)
+        control = control or AskControl()
+        asked = snapshot = select_frames(self.snapshot(), request)
+        notices: tuple[str, ...] = ()
+        while True:
+            try:
+                return self._answer(request, snapshot, control, notices)
+            except torch.OutOfMemoryError as error:
+                self.forget_encoded()
+                # Their tensors would live as long as the caller, or the next attempt, holds the error.
+                traceback.clear_frames(error.__traceback__)
+                if snapshot is not asked or (notices and len(snapshot) < 2):  # noqa: PLR2004  no half of one
+                    raise _device_memory_error(len(asked), error) from error
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if notices:
+                snapshot = half_of(snapshot)
+                notices = (CACHES_DROPPED, frames_dropped(len(snapshot), len(asked)))
+            else:
+                notices = (CACHES_DROPPED,)
+
+    def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
+        """Encode what is new ahead of the next ask, so that it need not wait for that.
+
+        Args:
+            control: Looked at between chunks; what is complete when it ends stays.
+            prefill: Whether the language model reads the video too, or only the vision encoder.
+
+        Returns:
+            Whether there was anything to do.
+
+        Raises:
+            AskCancelledError: It was cancelled.
+            AskTimeoutError: Its deadline has passed.
+            DeviceMemoryError: The device ran out of memory; nothing is kept.
+        """
+        control = control or AskControl()
+        snapshot = self.snapshot()
+        if not snapshot:
+            return False
+        prompt = build_prompt(self.processor, "?")  # which question is not in the prefix
+        layout = lay_out(self.model.config, snapshot)
         try:
-            return self._answer(request, snapshot, control or AskControl())
+            with self._encoded.settling(self.snapshot):
+                if not prefill:
+                    return bool(self._encoded.features(snapshot, layout, control).new_pairs)
+                room = _QUESTION_ROOM + DEFAULT_MAX_NEW_TOKENS
+                work = self._encoded.prefix(prompt, layout, snapshot, control, room=room)
+                return not work.is_as_before
         except torch.OutOfMemoryError as error:
             self.forget_encoded()
-            # Their tensors would live as long as the caller holds the error.
             traceback.clear_frames(error.__traceback__)
-            raise DeviceMemoryError(
-                f"the device ran out of memory for {len(snapshot)} pairs ({error}): lower max_pixels or the memory "
-                "sizes, limit the ask in time, or use a smaller model. Kept frames are not lost"
-            ) from error
+            raise _device_memory_error(len(snapshot), error) from error
+
+    def kept_prefix(self) -> Cache | None:
+        """A cache for the library that begins with the KV kept of the last ask; None where none is kept."""
+        return self._encoded.fork_of_kept()
 
     def cached_bytes(self) -> CachedBytes:
         """Bytes of encoded state kept between asks."""
-        prefix = self._prefix
-        return CachedBytes(features=0, kv=0 if prefix is None else prefix.storage_bytes)
+        return self._encoded.cached_bytes()
 
     def forget_encoded(self) -> None:
         """Drop what is kept of earlier asks, and of one that runs in another thread; frames stay."""
-        self._times_forgotten += 1
-        self._prefix = None
+        self._encoded.forget()
 
     def reset(self) -> None:
         """Forget every frame, and what was kept of earlier asks."""
@@ -189,60 +247,58 @@ class DelayedBatchInferenceEngine:
     def release(self) -> None:
         """Give the model and the device's memory back; the engine cannot be asked again."""
         self.forget_encoded()
+        self._encoded.release()
         self.model = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _answer(self, request: AskRequest, snapshot: Snapshot, control: AskControl) -> AskResult:
+    def _answer(
+        self, request: AskRequest, snapshot: Snapshot, control: AskControl, notices: tuple[str, ...]
+    ) -> AskResult:
         started = time.monotonic()
         prompt = build_prompt(self.processor, request.question)
         layout = lay_out(self.model.config, snapshot)
-        prefix, reused = self._encoded(prompt, layout, snapshot, request, control)
-        encoded = time.monotonic()
-        generated = generate_answer(
-            self.model,
-            prompt.token_ids(layout.visual_tokens),
-            layout.positions(prompt),
-            prefix.fork(),
-            max_new_tokens=request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
-            control=control,
-        )
+        max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+        room = len(prompt.after) + min(max_new_tokens, _MOST_ROOM_FOR_AN_ANSWER)
+        transient = request.is_limited_in_time
+        with self._encoded.settling(self.snapshot):
+            work = self._encoded.prefix(prompt, layout, snapshot, control, room=room, transient=transient)
+            encoded = time.monotonic()
+            generated = generate_answer(
+                self.model,
+                prompt.token_ids(layout.visual_tokens),
+                layout.positions(prompt),
+                work.cache.fork(),
+                max_new_tokens=max_new_tokens,
+                control=control,
+            )
         text = self.processor.tokenizer.decode(generated.token_ids, skip_special_tokens=True).strip()
         ended = time.monotonic()
         frames = sum(kept.frame_count for kept in snapshot)
+        frames_encoded = sum(snapshot[number].frame_count for number in work.new_pairs)
         metrics = AskMetrics(
             total_latency=ended - started,
-            encoding_latency=None if reused else encoded - started,
+            encoding_latency=None if work.is_as_before else encoded - started,
             generation_latency=ended - encoded,
             time_to_first_token=generated.first_token_time - started,
-            frames_encoded=0 if reused else frames,
-            frames_reused=frames if reused else 0,
+            frames_encoded=frames_encoded,
+            frames_reused=frames - frames_encoded,
             visual_tokens=layout.visual_tokens,
             kv_cache_length=generated.cache_length,
-            kv_tokens_reused=prefix.length if reused else 0,
+            kv_tokens_reused=work.tokens_reused,
             answer_tokens=len(generated.token_ids),
             video_grid_thw=layout.grid_thw,
             exact=True,
-            degraded=(*self._degraded, *_degraded_by_time(layout)),
+            degraded=(*self._degraded, *_degraded_by_time(layout), *notices),
         )
         return AskResult(text, metrics, snapshot)
 
-    def _encoded(
-        self, prompt: Prompt, layout: VideoLayout, snapshot: Snapshot, request: AskRequest, control: AskControl
-    ) -> tuple[EncodedPrefix, bool]:
-        """The encoded prefix, and whether it is the kept one."""
-        kept = self._prefix
-        if kept is not None and kept.key == prefix_key(prompt, layout, snapshot):
-            return kept, True
-        if request.is_limited_in_time:
-            # A look at a part of the past must not cost the prefix that the next ordinary question needs.
-            return encode_prefix(self.model, self.processor, prompt, layout, snapshot, control), False
-        self._prefix = kept = None  # freed before the new one grows
-        times_forgotten = self._times_forgotten
-        encoded = encode_prefix(self.model, self.processor, prompt, layout, snapshot, control)
-        if self._times_forgotten == times_forgotten:  # else another thread has forgotten the frames meanwhile
-            self._prefix = encoded
-        return encoded, False
+
+def _device_memory_error(pairs: int, error: torch.OutOfMemoryError) -> DeviceMemoryError:
+    return DeviceMemoryError(
+        f"the device ran out of memory for {pairs} pairs ({error}), also with fewer of them: lower max_pixels or the "
+        "memory sizes, limit the ask in time, or use a smaller model. Kept frames are not lost"
+    )
 
 
 def _degraded_by_time(layout: VideoLayout) -> tuple[str, ...]:

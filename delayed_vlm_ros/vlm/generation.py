@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, StoppingCriteria, StoppingCriteriaList
+from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 
 from delayed_vlm_ros.vlm.control import AskControl
 
@@ -46,7 +46,7 @@ def generate_answer(
     model: Any,
     token_ids: list[int],
     positions: torch.Tensor,
-    cache: DynamicCache,
+    cache: Cache,
     *,
     max_new_tokens: int,
     control: AskControl,

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from delayed_vlm_ros.vlm.families import family_of
+
 # A bare floor is fragile: at 2 Hz, 2 ms of jitter in the stamps would move half of the ids by one.
 _SNAP = 0.1
 
@@ -37,16 +39,14 @@ def temporal_ids(config: Any, start_stamps: Sequence[float], limit: int) -> Temp
     """Temporal ids from the stamps of the pairs' first frames.
 
     Args:
-        config: The model's config. Qwen2.5-VL counts ``tokens_per_second`` ids a second; Qwen2-VL knows no time and
-            counts pairs.
+        config: The model's config; its family says how time is counted.
         start_stamps: Seconds, increasing, one for each pair.
         limit: Largest id allowed, from the range of positions that the model was trained on.
+
+    Raises:
+        UnsupportedModelError: The family is not supported.
     """
-    tokens_per_second = getattr(config.vision_config, "tokens_per_second", None)
-    if config.model_type == "qwen2_vl" or tokens_per_second is None:
-        times = [float(index) for index in range(len(start_stamps))]
-    else:
-        times = [float(tokens_per_second) * (stamp - start_stamps[0]) for stamp in start_stamps]
+    times = family_of(config).pair_times(config, start_stamps)
     longest = times[-1] + _SNAP
     compressed = longest >= limit + 1
     scale = limit / longest if compressed else 1.0

@@ -215,17 +215,17 @@ ASK_REPORT = AskReport(
 
 def test_statistics_are_complete():
     # when
-    memory = MemoryReport("front", STATISTICS, 1000, 2000, 100.5, 0.25)
+    memory = MemoryReport("front", STATISTICS, 1000, 2000, 100.5, 0.25, budget_bytes=9000)
     message = messages.memory_stats(CAMERA_REPORT, memory, MODEL_REPORT, ASK_REPORT, Time(sec=7))
 
     # then
-    assert left_out(message) == {"budget_bytes"}
+    assert left_out(message) == set()
     for name, value in STATISTICS.as_dict().items():
         assert getattr(message, name) == value, name
     for name in ("images_received", "images_sampled", "images_dropped", "last_drop_reason"):
         assert getattr(message, name) == getattr(CAMERA_REPORT, name), name
     assert (message.input_rate_hz, message.sampled_rate_hz) == (30.5, 2.25)
-    assert (message.feature_bytes, message.kv_bytes) == (1000, 2000)
+    assert (message.feature_bytes, message.kv_bytes, message.budget_bytes) == (1000, 2000, 9000)
     assert (message.oldest_frame_age_sec, message.newest_frame_age_sec) == (100.5, 0.25)
     assert (message.asks_served, message.asks_failed, message.asks_running, message.asks_waiting) == (11, 2, 1, 5)
     assert (message.last_total_latency, message.last_time_to_first_token) == (1.5, 0.5)

@@ -3,6 +3,7 @@
 import array
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from waiting import PATIENCE_SEC
 
-from delayed_vlm_ros.errors import NoFramesError, UnknownCameraError
+from delayed_vlm_ros.errors import ConfigurationError, NoFramesError, UnknownCameraError
 from delayed_vlm_ros.nodes import engines
 from delayed_vlm_ros.nodes.messages import fill_answer, memory_stats, scene_answer
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
@@ -104,6 +105,22 @@ def test_no_model_code_runs_until_somebody_asks(opened):
     assert engine.calls == 0
     session.desk.ask(question(), PARAMETERS)
     assert engine.calls == 1
+
+
+def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeypatch):
+    # given
+    monkeypatch.setattr(engines, "load_engines", lambda *_: pytest.fail("loaded"))
+    parameters = replace(PARAMETERS, budget_mb=0.5)
+    # then
+    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the pictures of 12 frames"):
+        open_session(parameters, Surroundings("/image", lambda: NOW_NS, get_logger("test_session")))
+
+
+def test_budget_is_reported(opened):
+    session, _ = opened
+    camera = show(session, 4)
+    assert session.memory_report(camera).budget_bytes == 0
+    assert replace(session, budget_bytes=7_000_000).memory_report(camera).budget_bytes == 7_000_000
 
 
 def test_pictures_do_not_wait_for_a_running_ask(opened):

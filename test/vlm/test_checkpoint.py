@@ -15,8 +15,9 @@ from transformers import AutoProcessor
 
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.vlm import checkpoint as checkpoint_module
-from delayed_vlm_ros.vlm.checkpoint import DEMO_MODEL, ROBOT_MODEL, SUPPORTED_MODEL_TYPES, resolve_checkpoint
+from delayed_vlm_ros.vlm.checkpoint import DEMO_MODEL, ROBOT_MODEL, resolve_checkpoint
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.vlm.families import SUPPORTED_MODEL_TYPES
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from delayed_vlm_ros.errors import (
     StampOrderError,
 )
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.vlm.engine import CachedBytes, DelayedBatchInferenceEngine
+from delayed_vlm_ros.vlm.encoded_memory import CachedBytes
+from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.request import AskRequest
 
 HALF_SECONDS = [0.5 * number for number in range(6)]
@@ -180,10 +181,13 @@ def test_lengths_of_the_cache_are_the_real_ones(make_engine, native):
     # then the last token of an answer is not fed again
     assert metrics["answer_tokens"] == len(expected.tokens)
     assert metrics["kv_cache_length"] == expected.kv[0].shape[-2]
-    assert metrics["kv_tokens_reused"] == engine._prefix.length
-    layers = engine.model.config.text_config.num_hidden_layers
+    assert metrics["kv_tokens_reused"] == engine._encoded._prefix.length
+    config = engine.model.config
     key_bytes = 2 * 16 * 4  # heads × head size × float32
-    assert engine.cached_bytes() == CachedBytes(features=0, kv=layers * 2 * engine._prefix.length * key_bytes)
+    room = 256  # tokens: what buffers grow by
+    features = metrics["visual_tokens"] * config.text_config.hidden_size * 4
+    kv = config.text_config.num_hidden_layers * 2 * room * key_bytes
+    assert engine.cached_bytes() == CachedBytes(features, kv)
 
 
 def test_answer_lists_exactly_the_encoded_pairs(make_engine, picture):
@@ -248,13 +252,14 @@ def test_limited_asks_do_not_evict_the_kept_prefix(make_engine):
     engine.ask("Who?", max_new_tokens=8)
 
     # when
-    encoded = [
-        engine.ask("Who?", max_new_tokens=8, **limits)[1].frames_encoded
+    asked = [
+        engine.ask("Who?", max_new_tokens=8, **limits)[1]
         for limits in ({"last_sec": 0.5}, {"until": 1.5}, {}, {"since": 0.0}, {"last_sec": 60})
     ]
 
-    # then one that happens to see everything uses it
-    assert encoded == [2, 4, 0, 0, 0]
+    # then one that happens to see everything uses it, and no pair is encoded twice
+    assert [metrics.frames_encoded for metrics in asked] == [0, 0, 0, 0, 0]
+    assert [metrics.kv_tokens_reused > 0 for metrics in asked] == [False, False, True, True, True]
 
 
 def test_limited_ask_leaves_no_prefix_behind(make_engine):

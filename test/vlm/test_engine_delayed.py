@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from delayed_vlm_ros.errors import NoFramesError
-from delayed_vlm_ros.vlm.engine import CachedBytes
+from delayed_vlm_ros.vlm.encoded_memory import CachedBytes
 from delayed_vlm_ros.vlm.request import AskRequest
 
 HALF_SECONDS = [0.5 * number for number in range(6)]
@@ -56,7 +56,7 @@ def test_second_ask_does_not_see_a_picture(make_engine, monkeypatch):
     engine.ask("Who?", max_new_tokens=8)
     monkeypatch.setattr(engine.processor, "video_processor", Untouchable())
     calls = []
-    watch = engine.model.model.visual.register_forward_pre_hook(lambda *_: calls.append(1))
+    watch = engine.model.model.visual.patch_embed.register_forward_pre_hook(lambda *_: calls.append(1))
 
     # when
     try:
@@ -102,7 +102,7 @@ def test_frames_are_added_while_an_ask_runs(make_engine, picture, native):
     # given an ask in the midst of the model
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=6)
     asked = engine.snapshot()
-    with Pause(engine.model.model.visual) as pause:
+    with Pause(engine.model.model.visual.patch_embed) as pause:
         thread, results = in_thread(lambda: engine.answer(AskRequest("Who?", max_new_tokens=10)))
         assert pause.entered.wait(10)
 
@@ -125,7 +125,7 @@ def test_frames_are_added_while_an_ask_runs(make_engine, picture, native):
 def test_reset_while_an_ask_runs_keeps_nothing_of_it(make_engine):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
-    with Pause(engine.model.model.visual) as pause:
+    with Pause(engine.model.model.visual.patch_embed) as pause:
         thread, results = in_thread(lambda: engine.ask("Who?", max_new_tokens=8))
         assert pause.entered.wait(10)
 
@@ -164,4 +164,6 @@ def test_answers_stay_right_while_a_camera_runs(make_engine, picture, native):
     # then
     for result in results:
         assert result.answer == native.trace(engine.model, engine.processor, result.frames_used, "Who?", 8).text
-        assert result.metrics.frames_encoded == sum(kept.frame_count for kept in result.frames_used)
+        metrics = result.metrics
+        used = sum(kept.frame_count for kept in result.frames_used)
+        assert metrics.frames_encoded + metrics.frames_reused == used

@@ -10,7 +10,7 @@ import torch
 
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DeviceMemoryError
 from delayed_vlm_ros.vlm.control import AskControl
-from delayed_vlm_ros.vlm.engine import CachedBytes
+from delayed_vlm_ros.vlm.encoded_memory import CachedBytes
 from delayed_vlm_ros.vlm.request import AskRequest
 
 HALF_SECONDS = [0.5 * number for number in range(6)]
@@ -57,7 +57,7 @@ def test_ask_that_ends_early_leaves_the_kept_prefix_intact(exact_engine, compare
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize(("check", "encodes"), [(1, 6), (2, 6), (3, 0), (7, 0)])
+@pytest.mark.parametrize(("check", "encodes"), [(1, 6), (2, 4), (4, 0), (8, 0)])
 def test_first_ask_that_ends_early_does_not_spoil_the_next(exact_engine, compare, check, encodes, late):
     # given one that ends before or after vision encoding, or while it generates
     with pytest.raises(AskTimeoutError if late else AskCancelledError):
@@ -83,13 +83,39 @@ def test_limited_ask_that_ends_early_leaves_the_kept_prefix(exact_engine):
     assert exact_engine.ask("Who?", max_new_tokens=8)[1].frames_encoded == 0
 
 
-def out_of_memory(*_, **__):
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Lets some part of the model run out of memory; for so many calls, or for good."""
+
+    def make(engine, place, calls=10**6):
+        owner, name = {
+            "vision": (engine.model.model.visual.patch_embed, "forward"),
+            "prefill": (engine.model.model, "forward"),
+            "generate": (engine.model, "generate"),
+        }[place]
+        honest = getattr(owner, name)
+        left = [calls]
+
+        def run(*arguments, **keywords):
+            if left[0] == 0:
+                return honest(*arguments, **keywords)
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+        monkeypatch.setattr(owner, name, run)
+        return left
+
+    return make
 
 
-@pytest.mark.parametrize("place", ["get_video_features", "forward", "generate"])
+PLACES = ["vision", "prefill", "generate"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("asked_before", [False, True])
-def test_device_out_of_memory(exact_engine, compare, picture, place, asked_before):
+def test_device_out_of_memory_for_good(
+    exact_engine, compare, picture, short_of_memory, monkeypatch, place, asked_before
+):
     # given
     if asked_before:
         exact_engine.ask("Who?", max_new_tokens=8)
@@ -97,10 +123,10 @@ def test_device_out_of_memory(exact_engine, compare, picture, place, asked_befor
     frames = [kept.content_key for kept in exact_engine.snapshot()]
 
     # when
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact_engine.model, place, out_of_memory)
-        with pytest.raises(DeviceMemoryError) as caught:
-            exact_engine.ask("Who?", max_new_tokens=8)
+    short_of_memory(exact_engine, place)
+    with pytest.raises(DeviceMemoryError) as caught:
+        exact_engine.ask("Who?", max_new_tokens=8)
+    monkeypatch.undo()
 
     # then it says what to do, keeps the frames, gives its own memory back, and goes on
     assert f"out of memory for {len(frames)} pairs (CUDA out of memory. Tried to allocate 20.00 GiB)" in str(
@@ -112,26 +138,71 @@ def test_device_out_of_memory(exact_engine, compare, picture, place, asked_befor
     assert compare(exact_engine, "Who?").comparison.verdict(1e-9) == "equal"
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_memory_that_suffices_without_the_caches(exact_engine, native, short_of_memory, place):
+    # given
+    expected = native.trace(exact_engine.model, exact_engine.processor, exact_engine.snapshot(), "Who?", 8).text
+    short_of_memory(exact_engine, place, calls=1)
+
+    # when
+    result = exact_engine.answer(AskRequest("Who?", max_new_tokens=8))
+
+    # then
+    assert result.answer == expected
+    assert result.metrics.degraded == ("device memory was short: what was kept of earlier asks has been dropped",)
+    assert result.metrics.exact
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short_of_memory, picture, place):
+    # given
+    exact_engine.add_frame(picture(9), 9.0)
+    exact_engine.add_frame(picture(10), 9.5)
+    asked = exact_engine.snapshot()
+    short_of_memory(exact_engine, place, calls=2)
+
+    # when
+    result = exact_engine.answer(AskRequest("Who?", max_new_tokens=8))
+
+    # then it is the answer for those, which it names
+    used = result.frames_used
+    assert len(asked) == 4
+    assert len(used) == 2
+    assert used[-1].id == asked[-1].id
+    assert used[0].importance == max(kept.importance for kept in asked[:-1])
+    assert result.metrics.degraded[-1] == (
+        "device memory was short: answered from 2 of 4 kept pairs, the newest and most important"
+    )
+    assert result.answer == native.trace(exact_engine.model, exact_engine.processor, used, "Who?", 8).text
+    # and the next one is about all of them again
+    assert exact_engine.answer(AskRequest("Who?", max_new_tokens=8)).metrics.degraded == ()
+
+
 def test_error_of_a_full_device_holds_no_tensors(exact_engine, monkeypatch):
     # given an ask that has some when it fails
     held = []
-    features = exact_engine.model.get_video_features
+    visual = exact_engine.model.model.visual
+    see = visual.patch_embed.forward
 
-    def note(pixels, grid):
+    def note(pixels):
         held.append(weakref.ref(pixels))
-        output = features(pixels, grid)
-        held.append(weakref.ref(output.pooler_output[0]))
+        output = see(pixels)
+        held.append(weakref.ref(output))
         return output
 
-    monkeypatch.setattr(exact_engine.model, "get_video_features", note)
-    monkeypatch.setattr(exact_engine.model, "forward", out_of_memory)
+    def out_of_memory(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(visual.patch_embed, "forward", note)
+    monkeypatch.setattr(exact_engine.model.model, "forward", out_of_memory)
 
     # when
     with pytest.raises(DeviceMemoryError) as caught:
         exact_engine.ask("Who?", max_new_tokens=8)
 
     # then even while the caller holds on to the error, and tries again with less
-    assert [reference() for reference in held] == [None, None]
+    assert len(held) >= 2
+    assert [reference() for reference in held] == [None] * len(held)
     assert "Tried to allocate" in str(caught.value.__cause__)
 
 

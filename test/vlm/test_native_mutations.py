@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from delayed_vlm_ros.vlm import encoded_memory, prefix_cache, video_input, vision_cache
 from delayed_vlm_ros.vlm import engine as engine_module
-from delayed_vlm_ros.vlm import prefix as prefix_module
-from delayed_vlm_ros.vlm import video_input
 from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 
 TOLERANCE = 1e-5  # float32; the one for float64 is finer still
@@ -17,42 +16,72 @@ CLEARLY = 1000
 FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
 
 
-def patch_key(patch, key):
-    patch.setattr(engine_module, "prefix_key", key)
-    patch.setattr(prefix_module, "prefix_key", key)
+def patch_keys(patch, change):
+    """Give the pairs' segments other keys: ``change`` makes them from number, kept pair and temporal id."""
+    honest = prefix_cache.segments_of
+
+    def other(prompt, layout, snapshot):
+        text, *pairs = honest(prompt, layout, snapshot)
+        told = zip(pairs, snapshot, layout.temporal_ids, strict=True)
+        return (text, *(replace(pair, key=change(n, kept, time)) for n, (pair, kept, time) in enumerate(told)))
+
+    patch.setattr(encoded_memory, "segments_of", other)
 
 
 def patch_pixels(patch, change):
     """Encode other pictures than the snapshot's."""
-    honest = prefix_module.snapshot_pixel_values
-    patch.setattr(
-        prefix_module,
-        "snapshot_pixel_values",
-        lambda processor, snapshot: honest(processor, tuple(change(list(snapshot)))),
-    )
+    honest = encoded_memory.encode_snapshot
+
+    def other(model, processor, family, cache, snapshot, *rest, **options):
+        return honest(model, processor, family, cache, tuple(change(list(snapshot))), *rest, **options)
+
+    patch.setattr(encoded_memory, "encode_snapshot", other)
 
 
 def key_blind_to_content(patch):
-    patch_key(patch, lambda prompt, layout, snapshot: (prompt.before, layout.grid_thw, layout.temporal_ids))
+    patch_keys(patch, lambda number, kept, time: (time,))
 
 
 def key_blind_to_one_pair(patch):
-    patch_key(
-        patch,
-        lambda prompt, layout, snapshot: (
-            layout.temporal_ids,
-            [kept.content_key for index, kept in enumerate(snapshot) if index != 2],
-        ),
-    )
+    patch_keys(patch, lambda number, kept, time: (time, kept.content_key if number != 2 else b""))
 
 
 def key_blind_to_completion(patch):
     """The provisional pair's repeated frame stands for the pair."""
-    patch_key(patch, lambda prompt, layout, snapshot: (layout.temporal_ids, [kept.id for kept in snapshot]))
+    patch_keys(patch, lambda number, kept, time: (time, kept.id))
 
 
 def key_blind_to_time(patch):
-    patch_key(patch, lambda prompt, layout, snapshot: [kept.content_key for kept in snapshot])
+    patch_keys(patch, lambda number, kept, time: (kept.content_key,))
+
+
+def features_blind_to_completion(patch):
+    """The same, in the cache of vision features."""
+    patch_features(patch, lambda kept: kept.id)
+
+
+def features_of_another_pair(patch):
+    """Every second pair shares its features with the one before."""
+    patch_features(patch, lambda kept: kept.id // 2)
+
+
+def patch_features(patch, key):
+    honest = encoded_memory.encode_snapshot
+
+    def other(model, processor, family, cache, snapshot, *rest, **options):
+        told = tuple(Keyed(kept, key(kept)) for kept in snapshot)
+        return honest(model, processor, family, cache, told, *rest, **options)
+
+    patch.setattr(encoded_memory, "encode_snapshot", other)
+    patch.setattr(vision_cache.VisionFeatureCache, "keep_only", lambda *_: None)
+
+
+class Keyed:
+    """A kept pair under another key."""
+
+    def __init__(self, kept, key):
+        self.content_key = key
+        self.frames = kept.frames
 
 
 def one_stale_pair(patch):
@@ -153,6 +182,8 @@ MUTATIONS = [
     (key_blind_to_one_pair, LAST_PAIR_OTHER, "both"),
     (key_blind_to_completion, COMPLETED, "both"),
     (key_blind_to_time, STILL_AFTER_A_PAUSE, "qwen2_5_vl"),  # Qwen2-VL knows no time
+    (features_blind_to_completion, COMPLETED, "both"),
+    (features_of_another_pair, SAME, "both"),
     (one_stale_pair, SAME, "both"),
     (two_pairs_swapped, SAME, "both"),
     (frames_of_a_pair_swapped, SAME, "both"),
@@ -193,11 +224,11 @@ def second_ask(
     engine.ask("Who?", max_new_tokens=8)
     add(range(first, first + further), later=pause)
     if replaced:
-        kept = engine._prefix
+        kept = engine._encoded._prefix
         engine.reset()
         add(range(first - replaced))
         add(range(first - replaced, first), other=50)
-        engine._prefix = kept
+        engine._encoded._prefix = kept
     return compare(engine, "What is on the table?").comparison
 
 

@@ -1,0 +1,156 @@
+"""What an ask costs beside native video inference on the same frames, to the first token.
+
+Native is the library's unmodified ``generate``, or the same with the vision features of a batched encoder, whichever is
+the faster: without flash attention the library's own encoder loops over windows in Python, and a slow baseline would
+flatter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from delayed_vlm_ros.evaluation.native import native_generate
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.vlm.families import family_of
+from delayed_vlm_ros.vlm.prompt import build_prompt
+from delayed_vlm_ros.vlm.video_input import lay_out
+from delayed_vlm_ros.vlm.vision_cache import VisionFeatureCache, encode_snapshot
+
+QUESTION = "What stands on the table now?"  # 30 tokens with the template's, a token a letter
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        model: The library's model.
+        processor: Its processor.
+        picture: Height and width of the frames, already on the model's grid.
+        pairs: Pairs in memory.
+        canonical: How the engine computes.
+    """
+
+    model: Any
+    processor: Any
+    picture: tuple[int, int]
+    pairs: int
+    canonical: bool
+
+
+def measure_turn(setting: Setting, random: np.random.Generator) -> dict[str, float]:
+    """Fill one memory and time each way of asking once.
+
+    Returns:
+        Seconds: ``native`` and ``native_later`` (one pair more), ``first_ask``, ``second_ask``, ``after_1_pair``,
+        ``precomputed`` and ``bare_forward`` (one forward call of the question over a ready KV cache).
+    """
+    engine = DelayedBatchInferenceEngine(
+        setting.model,
+        setting.processor,
+        max_pixels=setting.picture[0] * setting.picture[1],
+        stream_window_size=4 * setting.pairs,  # room, so that a new pair is one more
+        star_memory_size=0,
+        canonical=setting.canonical,
+    )
+
+    def add(pairs: int) -> None:
+        for _ in range(2 * pairs):
+            engine.add_frame(random.integers(0, 256, (*setting.picture, 3), dtype=np.uint8))
+
+    def ask() -> float:
+        return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=1), setting.model)
+
+    add(setting.pairs)
+    times = {"native": _native(engine), "first_ask": ask(), "second_ask": ask(), "bare_forward": _bare_forward(engine)}
+    add(1)
+    times |= {"native_later": _native(engine), "after_1_pair": ask()}
+    add(1)
+    engine.precompute(prefill=True)
+    times["precomputed"] = ask()
+    return times
+
+
+def _native(engine: DelayedBatchInferenceEngine) -> float:
+    """The faster of two native set-ups."""
+    model, processor, snapshot = engine.model, engine.processor, engine.snapshot()
+
+    def batched() -> None:
+        layout, prompt = lay_out(model.config, snapshot), build_prompt(processor, QUESTION)
+        features = encode_snapshot(
+            model, processor, family_of(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
+        ).features
+        ids = torch.tensor([prompt.token_ids(layout.visual_tokens)], device=model.device)
+        with torch.inference_mode():
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                position_ids=layout.positions(prompt).to(model.device),
+                mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=features)},
+                max_new_tokens=1,
+            )
+
+    stock = _seconds(lambda: native_generate(model, processor, snapshot, QUESTION, max_new_tokens=1), model)
+    return min(stock, _seconds(batched, model))
+
+
+@torch.inference_mode()
+def _bare_forward(engine: DelayedBatchInferenceEngine) -> float:
+    """One forward call of the question's tokens over the KV that the last ask has left."""
+    model, snapshot = engine.model, engine.snapshot()
+    layout, prompt = lay_out(model.config, snapshot), build_prompt(engine.processor, QUESTION)
+    cache = engine.kept_prefix()
+    ids = torch.tensor([prompt.after], device=model.device)
+    positions = layout.positions(prompt)[..., -len(prompt.after) :].to(model.device)
+    return _seconds(
+        lambda: model(input_ids=ids, position_ids=positions, past_key_values=cache, logits_to_keep=1), model
+    )
+
+
+def _seconds(work: Callable[[], Any], model: Any) -> float:
+    started = time.perf_counter()
+    work()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter() - started
+
+
+RATIOS: Mapping[str, tuple[str, str]] = {
+    "ttft_first_ask": ("first_ask", "native"),
+    "ttft_second_ask": ("second_ask", "native"),
+    "ttft_after_1_pair": ("after_1_pair", "native_later"),
+    "ttft_precomputed": ("precomputed", "native_later"),
+    "ttft_over_bare_forward": ("second_ask", "bare_forward"),
+}
+
+
+def measure(setting: Setting, runs: int, seed: int) -> Iterator[dict[str, float]]:
+    """Turn after turn, one more than ``runs``: the first, a warm-up, is not given."""
+    random = np.random.default_rng(seed)
+    measure_turn(setting, random)
+    for _ in range(runs):
+        yield measure_turn(setting, random)
+
+
+def ratios(turns: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Each of ``RATIOS``: its median over the turns, and the median's 95 % bootstrap interval."""
+    random = np.random.default_rng(0)
+    found = {}
+    for name, (part, whole) in RATIOS.items():
+        values = np.array([turn[part] / turn[whole] for turn in turns])
+        medians = np.median(random.choice(values, (4000, len(values))), axis=1)
+        low, high = np.quantile(medians, (0.025, 0.975))
+        found[name] = {
+            "median": round(float(np.median(values)), 4),
+            "low": round(float(low), 4),
+            "high": round(float(high), 4),
+        }
+    return found

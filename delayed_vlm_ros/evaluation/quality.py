@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from delayed_vlm_ros.evaluation.compare import keep_everything
 from delayed_vlm_ros.evaluation.native import native_answer
 from delayed_vlm_ros.simulation import Scene, render
+from delayed_vlm_ros.simulation.answers import REGIONS
 from delayed_vlm_ros.simulation.questions import KINDS, SENTENCE_KINDS, SceneQuestion, draw_question
 from delayed_vlm_ros.simulation.schedule import draw_moments
 from delayed_vlm_ros.simulation.truth import pair_truth, story_of
@@ -142,17 +143,24 @@ def facts(sentence: str) -> frozenset[str]:
     return frozenset(part.strip() for part in parts if part.strip())
 
 
-def sentence_scores(judged: Sequence[Judged], *, words: int | None = None) -> dict[str, float]:
+def things(sentence: str) -> frozenset[str]:
+    """The things that a description names, without their places."""
+
+    def without_place(fact: str) -> str:
+        for region in REGIONS.values():
+            fact = fact.removesuffix(region)
+        return fact.strip()
+
+    return frozenset(map(without_place, facts(sentence)))
+
+
+def sentence_scores(judged: Sequence[Judged], statements: Callable[[str], frozenset[str]] = facts) -> dict[str, float]:
     """Share of the true statements that were made, and share of the made ones that are not true.
 
     Args:
         judged: Questions of a sentence kind.
-        words: Compare only so many first words of each statement, such as the thing without its place.
+        statements: What a sentence says, such as ``facts`` or ``things``.
     """
-
-    def statements(sentence: str) -> frozenset[str]:
-        return frozenset(" ".join(fact.split()[:words]) for fact in facts(sentence))
-
     pairs = [(statements(one.question.answer), statements(one.answer)) for one in judged]
     true, made = sum(len(truth) for truth, _ in pairs), sum(len(said) for _, said in pairs)
     both = sum(len(truth & said) for truth, said in pairs)
@@ -193,7 +201,7 @@ def summary_json(cells: Sequence[Cell]) -> dict[str, Any]:
         "majority_macro": sum(majority(by_kind[kind]) for kind in known) / max(1, len(known)),
         "kinds": {kind: accuracy(by_kind[kind]) for kind in known},
         "sentences": {
-            "objects_in_descriptions": sentence_scores(by_kind["describe"], words=3),
+            "objects_in_descriptions": sentence_scores(by_kind["describe"], things),
             "descriptions_with_places": sentence_scores(by_kind["describe"]),
             "events_in_what_happened": sentence_scores(by_kind["happened"]),
         },

@@ -25,7 +25,7 @@ from delayed_vlm_ros.simulation.truth import PairTruth, pair_truth
 
 PAIRS = 26
 SHARD_CLIPS = 50
-_SIZES = ((120, 160), (120, 160), (120, 160), (120, 160), (240, 320), (120, 213), (150, 150))  # height, width
+_SIZES = ((120, 160), (120, 160), (120, 160), (120, 160), (240, 320), (120, 213), (135, 150))  # height, width
 _FILLING_SIZES = ((120, 160), (240, 320))  # nearly of the grid's shape: stretched onto it
 _GRID = Grid(FRAME_HEIGHT, FRAME_WIDTH)
 

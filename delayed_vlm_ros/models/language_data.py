@@ -21,7 +21,10 @@ from delayed_vlm_ros.vlm.video_input import position_limit
 
 _CLIPS, _QUESTIONS = 32, 12
 _FEW_PAIRS = 8  # half of the batches have no more
-_HARD_KINDS = ("appeared_first", "appeared_last", "left", "which_moved", "did_move", "how_long_ago", "before")
+_HARD_KINDS = (
+    *("colour", "is_there", "was_there"),
+    *("appeared_first", "appeared_last", "left", "which_moved", "did_move", "how_long_ago", "before"),
+)  # these are drawn twice as often as the others
 _KINDS = (*KINDS, *SENTENCE_KINDS, *_HARD_KINDS)
 _IGNORED = -100
 CHANGES = ("nothing", "first sight", "seen before", "gone")

@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from delayed_vlm_ros.models.clips import SHARD_CLIPS, read_pictures
 from delayed_vlm_ros.models.language_data import CHANGES, Batch
+from delayed_vlm_ros.models.optimization import Optimization, all_but, hidden_matrices
 from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
 
@@ -132,32 +133,19 @@ class LanguageStage:
         self._head = model.lm_head
         self._see = see
         self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES))
-        modules = [self._language, self._changes, *([model.model.visual] if with_vision else [])]
-        self._trained = [parameter for module in modules for parameter in module.parameters()]
-        decayed = [parameter for parameter in self._trained if parameter.ndim > 1]
-        others = [parameter for parameter in self._trained if parameter.ndim <= 1]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}],
-            lr=rate,
-            betas=(0.9, 0.98),
-        )
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, rate, total_steps=steps + 1, pct_start=0.05, div_factor=20, final_div_factor=100
-        )
+        modules = [self._language, *([model.model.visual] if with_vision else [])]
+        matrices = hidden_matrices(*modules)
+        trained = [parameter for module in (*modules, self._changes) for parameter in module.parameters()]
+        self._optimization = Optimization(matrices, all_but(trained, matrices), rate, steps)
 
     def state(self) -> dict[str, Any]:
         """All that an interrupted training needs to go on, beside the model."""
-        return {
-            "changes": self._changes.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
-        }
+        return {"changes": self._changes.state_dict(), "optimization": self._optimization.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self._changes.load_state_dict(state["changes"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
+        self._optimization.restore(state["optimization"])
 
     def losses(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
         """Train; gives each step's loss and its share of right tokens in the answers."""
@@ -168,11 +156,7 @@ class LanguageStage:
             )
             of_answers = cross_entropy(scores, targets)
             loss = of_answers + _CHANGES_WEIGHT * of_changes
-            self._optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
-            self._optimizer.step()
-            self._schedule.step()
+            self._optimization.step(loss)
             yield float(of_answers.detach()), float((scores.argmax(-1) == targets).float().mean())
 
     def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

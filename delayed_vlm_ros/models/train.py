@@ -1,12 +1,13 @@
 """Train the embedded model from nothing: ``python -m delayed_vlm_ros.models.train`` (``make train``).
 
-Clips, weights and order follow from the seed. With ``--resume`` an interrupted run of the same settings goes on where
-it was; after changing settings or scenes, take another work folder.
+Clips, weights and order follow from the seed. With ``--resume`` an interrupted run of the same settings and sources
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -43,18 +44,23 @@ def train(
     work: Annotated[Path, typer.Option(help="Folder for clips and checkpoints, about 13 GB.")] = Path("build/train"),
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = EMBEDDED,
     shards: Annotated[int, typer.Option(help="Shards of 50 clips.", min=4)] = 110,
-    vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 2000,
-    language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 3400,
-    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage.", min=0)] = 1000,
+    vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 1600,
+    language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 2400,
+    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage; 0: none.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Of weights and order.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = os.cpu_count() or 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
 ) -> None:
     """Render clips, learn to see, learn to answer, learn both together, and write the checkpoint."""
-    if work.exists() and not resume:
-        for file in work.glob("*.pt"):
-            file.unlink()
-    work.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "shards": shards,
+        "vision_steps": vision_steps,
+        "language_steps": language_steps,
+        "joint_steps": joint_steps,
+        "seed": seed,
+        "sources": _sources_digest(),
+    }
+    _begin(work, settings, resume=resume)
     torch.manual_seed(seed)
     processor = make_processor()
     model = make_model(processor.tokenizer, seed)
@@ -74,6 +80,31 @@ def train(
         shutil.copy(file, out / file.name)
     digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     console.print(f"{out / 'model.safetensors'}: sha256 {digest}", soft_wrap=True)
+
+
+def _begin(work: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Make the work folder fit the settings: go on with what is there, or empty it."""
+    note = work / "settings.json"
+    kept = json.loads(note.read_text()) if note.is_file() else {}
+    changed = [name for name in settings if kept and kept.get(name) != settings[name]]
+    if resume and changed:
+        raise typer.BadParameter(
+            f"{work} was begun with other {', '.join(changed)}: remove it, leave out --resume, or name another folder"
+        )
+    if not resume:
+        for file in work.glob("*.pt"):
+            file.unlink()
+        if "sources" in changed or not kept:
+            shutil.rmtree(work / "clips", ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(settings, indent=2))
+
+
+def _sources_digest() -> str:
+    """Of the files that say what clips look like and how is learnt from them."""
+    package = Path(__file__).parents[1]
+    files = sorted([*package.glob("simulation/*.py"), *package.glob("models/*.py")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _learn_to_see(
@@ -103,10 +134,19 @@ def _learn_to_answer(
         model.load_state_dict(state["model"])
         if state["step"] == steps:
             return
-    encoded = features_of(model, work / "clips", range(shards))
-    features = torch.cat(list(progress.track(encoded, shards, description="features")))
+    features = _features(model, work, shards, progress)
     stage = LanguageStage(model, stored(features, seed), steps)
     _train_language(model, processor, stage, work, shards, steps, seed, kept, state, progress)
+
+
+def _features(model: Any, work: Path, shards: int, progress: Progress) -> torch.Tensor:
+    """What the vision encoder says of all clips, kept in one file."""
+    kept = work / "features.pt"
+    if not kept.exists():
+        encoded = features_of(model, work / "clips", range(shards))
+        _keep(kept, torch.cat(list(progress.track(encoded, shards, description="features"))))
+    features: torch.Tensor = torch.load(kept, weights_only=True)
+    return features
 
 
 def _learn_both(model: Any, processor: Any, work: Path, shards: int, steps: int, seed: int, progress: Progress) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from delayed_vlm_ros.models.clips import PAIRS, SHARD_CLIPS, Clip, read_clips, read_pictures
+from delayed_vlm_ros.models.optimization import Optimization, all_but, hidden_matrices
 from delayed_vlm_ros.models.pair_vision import encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS
 from delayed_vlm_ros.simulation.sprites import COLOURS, PERSON, SHAPES
@@ -107,11 +108,9 @@ class VisionStage:
         self._colour_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(COLOUR_WORDS)))
         self._shape_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(SHAPE_WORDS)))
         self._place = torch.nn.Linear(self._words.shape[1], ROWS + COLUMNS)
-        self._trained = [*self._visual.parameters(), self._words, *self._place.parameters()]
-        self._optimizer = torch.optim.AdamW(self._trained, lr=_RATE, weight_decay=0.01)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, _RATE, total_steps=steps + 1, pct_start=0.08
-        )
+        matrices = hidden_matrices(self._visual)
+        trained = [*self._visual.parameters(), self._words, *self._place.parameters()]
+        self._optimization = Optimization(matrices, all_but(trained, matrices), _RATE, steps)
         self._random = torch.Generator().manual_seed(seed)
         self._scale = self._words.shape[1] ** 0.5
 
@@ -123,11 +122,7 @@ class VisionStage:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 features = encode_pairs(self._visual, patches_of(self._relit(frames)), ROWS, COLUMNS)
             loss = self._loss(features.float(), *labels_of(things))
-            self._optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
-            self._optimizer.step()
-            self._schedule.step()
+            self._optimization.step(loss)
             yield float(loss.detach())
 
     def _moved(self, frames: torch.Tensor, things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,9 +17,9 @@ REGIONS = {"left": "on the left", "middle": "in the middle", "right": "on the ri
 AGES_SEC = (2, 5, 10, 20, 45)  # that an answer can name
 OLDER = "more than a minute ago"
 
-_LEFT_UNTIL, _RIGHT_FROM, _UNCERTAIN = 0.30, 0.70, 0.04
+_LEFT_UNTIL, _RIGHT_FROM, _UNCERTAIN = 0.40, 0.60, 0.04
 _ORDERED_APART = 0.10  # of the picture's width: nearer ones have no order from left to right
-_MOVED_FROM, _RESTED_BELOW = 0.17, 0.06
+_MOVED_FROM, _RESTED_BELOW = 0.17, 0.12
 _AGE_TOLERANCE = 0.2
 _OLDER_FROM_SEC = 80.0
 _MOST_LISTED = 2

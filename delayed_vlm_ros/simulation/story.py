@@ -16,15 +16,15 @@ STORY_SEC = 32.0
 _SEED = 1
 _EPISODES = (
     Episode(0, 0.0, math.inf, "white", "cone", home=0.5),
-    Episode(2, 0.0, 9.0, "red", "box", home=0.14, departure="carried", side=-1.0, travel_sec=2.0),
-    Episode(1, 10.0, 18.0, "blue", "ball", 0.84, "shift", "rolling", "rolling", target=0.24, side=1.0, travel_sec=1.5),
-    Episode(3, 19.0, math.inf, "yellow", "cylinder", home=0.86, arrival="carried", side=1.0, travel_sec=2.5),
+    Episode(2, 0.0, 9.0, "red", "box", home=0.12, departure="carried", side=-1.0, travel_sec=2.0),
+    Episode(1, 10.0, 18.0, "blue", "ball", 0.69, "shift", "rolling", "rolling", target=0.31, side=1.0, travel_sec=1.5),
+    Episode(3, 19.0, math.inf, "yellow", "cylinder", home=0.88, arrival="carried", side=1.0, travel_sec=2.5),
 )
 STORY_QUESTIONS = (
-    SceneQuestion("where", "Where is the yellow cylinder?", "on the right"),
+    SceneQuestion("side", "What is on the right?", "a yellow cylinder"),
     SceneQuestion("how_many", "How many objects are there?", "two"),
     SceneQuestion("at_start", "What was on the left at the start?", "a red box"),
-    SceneQuestion("at_start", "How many objects were there at the start?", "two"),
+    SceneQuestion("was_there", "Was there a blue ball earlier?", "yes"),
     SceneQuestion("before", "Did the red box come before the blue ball?", "yes"),
     SceneQuestion("appeared_last", "What appeared last?", "a yellow cylinder"),
 )

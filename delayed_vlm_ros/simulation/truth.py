@@ -46,7 +46,7 @@ class PairTruth:
     """The truth about one pair of frames.
 
     Attributes:
-        strict: What is plain to see in both frames.
+        strict: What is plain to see in both frames; of several people at once, who have one name, none.
         lenient: What could be meant to be there in one of them.
     """
 
@@ -62,15 +62,19 @@ def pair_truth(scene: Scene, first_sec: float, second_sec: float) -> PairTruth:
         first_sec: Time of the pair's first frame (s).
         second_sec: Time of its second frame (s); the same for a provisional pair.
     """
-    seen: dict[str, list[tuple[float, bool]]] = {}
+    seen: dict[str, list[tuple[int, float, bool]]] = {}
     moments = (first_sec, second_sec)
-    for moment in moments:
+    for number, moment in enumerate(moments):
         for thing in placed_objects(scene, moment):
             if -thing.half_width < thing.x < 1.0 + thing.half_width:
                 plain = thing.shown >= _PLAINLY_SHOWN and _PLAINLY_INSIDE <= thing.x <= 1.0 - _PLAINLY_INSIDE
-                seen.setdefault(thing.name, []).append((thing.x, plain))
-    middle = {name: sum(x for x, _ in sights) / len(sights) for name, sights in seen.items()}
-    plain = {name for name, sights in seen.items() if len(sights) >= len(moments) and all(ok for _, ok in sights)}
+                seen.setdefault(thing.name, []).append((number, thing.x, plain))
+    middle = {name: sum(x for _, x, _ in sights) / len(sights) for name, sights in seen.items()}
+    plain = {
+        name
+        for name, sights in seen.items()
+        if [number for number, _, _ in sights] == list(range(len(moments))) and all(ok for *_, ok in sights)
+    }
     strict = {name: x for name, x in middle.items() if name in plain}
     return PairTruth(View(first_sec, strict), View(first_sec, middle))
 
@@ -91,11 +95,12 @@ class Story:
 def story_of(truths: Sequence[PairTruth]) -> Story:
     """The story of pairs in time order, at least one.
 
-    What is hidden for a while and plain to see before and after has not left: it is in the strict history all along.
+    A thing that is hidden for a while and plain to see before and after has not left: it is in the strict history all
+    along. Of people that cannot be said, since the one after may be another.
     """
     lenient = [truth.lenient for truth in truths]
     strict = [dict(truth.strict.places) for truth in truths]
-    for name in {name for places in strict for name in places}:
+    for name in {name for places in strict for name in places} - {PERSON}:
         plain = [number for number, places in enumerate(strict) if name in places]
         for before, after in pairwise(plain):
             between = range(before + 1, after)

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import delayed_vlm_ros.models
-from delayed_vlm_ros.evaluation.quality import accuracy, cell_json, facts, judge, majority, sentence_scores
+from delayed_vlm_ros.evaluation.quality import accuracy, cell_json, facts, judge, majority, sentence_scores, things
 from delayed_vlm_ros.simulation import TUNING_SEEDS, render
 from delayed_vlm_ros.simulation.story import STORY_QUESTIONS, STORY_SEC, story_scene
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
@@ -72,5 +72,5 @@ def test_scores_of_sentences_count_statements():
     # then
     assert facts(truth) == {"a red box on the left", "a blue ball in the middle", "a person on the right"}
     assert sentence_scores(judged) == {"named": 0.0, "invented": 1.0}
-    assert sentence_scores(judged, words=3) == {"named": pytest.approx(1 / 3), "invented": 0.0}
+    assert sentence_scores(judged, things) == {"named": pytest.approx(1 / 3), "invented": 0.0}
     assert accuracy([]) == majority([]) == 0.0

@@ -59,6 +59,8 @@ def test_a_moving_object_moves_steadily_and_a_resting_one_stays():
         for thing in visible_objects(scene, time):
             if thing.name not in later or thing.moving != later[thing.name].moving:
                 continue
+            if thing.shape == PERSON:  # there may be several of one name
+                continue
             step = abs(later[thing.name].x - thing.x)
             assert step < 0.06
             if thing.moving:

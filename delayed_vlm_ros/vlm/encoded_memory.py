@@ -83,8 +83,9 @@ class EncodedMemory:
         return CachedBytes(self._features.storage_bytes, 0 if prefix is None else prefix.storage_bytes)
 
     def fork_of_kept(self) -> Cache | None:
-        """A fork of the kept prefix; None where none is kept."""
-        return None if self._prefix is None else self._prefix.fork()
+        """A fork of the kept prefix, good until the next ask; None where none is kept."""
+        prefix = self._prefix
+        return None if prefix is None else prefix.fork()
 
     def forget(self) -> None:
         """Drop everything, and what a running job is about to keep."""
@@ -143,13 +144,13 @@ class EncodedMemory:
         segments = segments_of(prompt, layout, snapshot)
         cache = self._cache_for(segments, transient=transient)
         held = first_missing(cache, segments, chunk_pairs(layout), canonical=self._canonical)
+        pairs_held = max(0, held - 1)
+        encoded = Encoded((), ())
+        if held < len(segments):
+            encoded = self.features(snapshot[pairs_held:], layout, control)
         cache.roll_back(held)
         reused = cache.length
         cache.reserve(sum(segment.tokens for segment in segments) + room)
-        if held == len(segments):
-            return EncodedPrefix(cache, reused, ())
-        pairs_held = max(0, held - 1)
-        encoded = self.features(snapshot[pairs_held:], layout, control)
         prefill(self._model, prompt, layout, cache, segments, encoded.features, control)
         return EncodedPrefix(cache, reused, tuple(pairs_held + number for number in encoded.new_pairs))
 
@@ -176,10 +177,13 @@ class EncodedMemory:
             if self._times_forgotten == times_forgotten:
                 self._settle(memory())
             else:
+                self._prefix = None
                 self._features.clear()
 
     def _settle(self, snapshot: Snapshot) -> None:
         self._features.keep_only({kept.content_key for kept in snapshot})
+        if not snapshot:  # the memory was reset while the job was about to begin
+            self._prefix = None
         if self._budget is None:
             return
         kept = self.cached_bytes()

@@ -175,11 +175,12 @@ class DelayedBatchInferenceEngine:
         """
         check_request(request)
         control = control or AskControl()
+        started = time.monotonic()
         asked = snapshot = select_frames(self.snapshot(), request)
         notices: tuple[str, ...] = ()
         while True:
             try:
-                return self._answer(request, snapshot, control, notices)
+                return self._answer(request, snapshot, control, notices, started)
             except torch.OutOfMemoryError as error:
                 self.forget_encoded()
                 # Their tensors would live as long as the caller, or the next attempt, holds the error.
@@ -202,7 +203,7 @@ class DelayedBatchInferenceEngine:
             prefill: Whether the language model reads the video too, or only the vision encoder.
 
         Returns:
-            Whether there was anything to do.
+            Whether there was anything to do. Not a reason to do it again: a memory budget may have dropped it.
 
         Raises:
             AskCancelledError: It was cancelled.
@@ -228,7 +229,10 @@ class DelayedBatchInferenceEngine:
             raise _device_memory_error(len(snapshot), error) from error
 
     def kept_prefix(self) -> Cache | None:
-        """A cache for the library that begins with the KV kept of the last ask; None where none is kept."""
+        """A cache for the library that begins with the KV kept of the last ask; None where none is kept.
+
+        It shares the engine's buffers: use it in inference mode, one at a time, and not beyond the next ask.
+        """
         return self._encoded.fork_of_kept()
 
     def cached_bytes(self) -> CachedBytes:
@@ -253,9 +257,13 @@ class DelayedBatchInferenceEngine:
             torch.cuda.empty_cache()
 
     def _answer(
-        self, request: AskRequest, snapshot: Snapshot, control: AskControl, notices: tuple[str, ...]
+        self,
+        request: AskRequest,
+        snapshot: Snapshot,
+        control: AskControl,
+        notices: tuple[str, ...],
+        started: float,
     ) -> AskResult:
-        started = time.monotonic()
         prompt = build_prompt(self.processor, request.question)
         layout = lay_out(self.model.config, snapshot)
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS

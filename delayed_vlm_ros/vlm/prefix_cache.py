@@ -85,10 +85,13 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
         """Make room for so many tokens."""
         if tokens <= self._room:
             return
-        self._room = -(-tokens // _ROOM_STEP) * _ROOM_STEP
+        room = -(-tokens // _ROOM_STEP) * _ROOM_STEP
         if self._keys_room is not None and self._values_room is not None:
-            self._keys_room, self._values_room = self._moved(self._keys_room), self._moved(self._values_room)
+            # Both are there before anything changes: a failed allocation leaves the layer as it was.
+            keys, values = self._moved(self._keys_room, room), self._moved(self._values_room, room)
+            self._keys_room, self._values_room = keys, values
             self._show(self.length)
+        self._room = room
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """See the library's interface."""
@@ -135,8 +138,8 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
         self.keys, self.values = keys, values
         return keys, values
 
-    def _moved(self, room: torch.Tensor) -> torch.Tensor:
-        larger = room.new_empty((*room.shape[:2], self._room, room.shape[-1]))
+    def _moved(self, room: torch.Tensor, tokens: int) -> torch.Tensor:
+        larger = room.new_empty((*room.shape[:2], tokens, room.shape[-1]))
         larger[:, :, : self.length] = room[:, :, : self.length]
         return larger
 
@@ -181,7 +184,10 @@ class PrefixCache:
             layer.reserve(tokens)
 
     def fork(self) -> Cache:
-        """A cache for the library that begins with this prefix and writes behind it; leaves the prefix as it is."""
+        """A cache for the library that begins with this prefix and writes behind it; leaves the prefix as it is.
+
+        Good until the prefix changes; of several, only one may be written.
+        """
         return Cache(layers=[layer.fork(self.length) for layer in self._layers])
 
     def extend(self, cache: Cache, segments: Sequence[Segment]) -> None:

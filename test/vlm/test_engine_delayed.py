@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from delayed_vlm_ros.errors import NoFramesError
+from delayed_vlm_ros.vlm import encoded_memory
+from delayed_vlm_ros.vlm import engine as engine_module
 from delayed_vlm_ros.vlm.encoded_memory import CachedBytes
 from delayed_vlm_ros.vlm.request import AskRequest
 
@@ -139,6 +141,26 @@ def test_reset_while_an_ask_runs_keeps_nothing_of_it(make_engine):
     assert engine.cached_bytes() == CachedBytes(0, 0)
     with pytest.raises(NoFramesError):
         engine.ask("Who?")
+
+
+@pytest.mark.parametrize("place", ["build_prompt", "segments_of"])
+def test_reset_as_an_ask_begins_leaves_nothing_of_the_forgotten_frames(make_engine, monkeypatch, place):
+    # given a reset that comes in when the ask has its frames, but has encoded nothing
+    engine = make_engine(stamps=HALF_SECONDS)
+    module = engine_module if place == "build_prompt" else encoded_memory
+    honest = getattr(module, place)
+
+    def interrupted(*arguments):
+        engine.reset()
+        return honest(*arguments)
+
+    monkeypatch.setattr(module, place, interrupted)
+
+    # when
+    engine.ask("Who?", max_new_tokens=8)
+
+    # then
+    assert engine.cached_bytes() == CachedBytes(0, 0)
 
 
 def test_answers_stay_right_while_a_camera_runs(make_engine, picture, native):

@@ -63,7 +63,7 @@ def quality(
             "model": str(engine.model.name_or_path),
             "device": str(engine.model.device),
             "dtype": str(engine.model.dtype),
-            "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
+            "parameters": engine.model.num_parameters(),
             "worlds": worlds.value,
             "seeds": [seeds.start, seeds.stop],
             "picture": list(PICTURE_SIZE),
@@ -116,7 +116,7 @@ def ask(
     result = {
         "shape": {
             "name": shape,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": model.num_parameters(),
             "pairs": pairs,
             "tokens_per_pair": tokens_per_pair,
             "device": str(model.device),

@@ -16,7 +16,6 @@ from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import COMPRESSED, SceneMemoryParameters
-from delayed_vlm_ros.vlm.budget import BYTES_PER_MB
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.worker import ModelWorker
 
@@ -113,10 +112,6 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         parameters.model, allow_download=parameters.allow_download, device=parameters.device
     )
     geometry = checkpoint.geometry(parameters.max_pixels)
-    if parameters.budget_mb:
-        # The dtype is known for certain only when the model is loaded; then the engine looks again.
-        frames, half_precision = parameters.star_size + parameters.stream_size, 2
-        checkpoint.check_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision)
     converter = make_converter()
     if converter.notice:
         surroundings.logger.info(converter.notice)
@@ -124,6 +119,11 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         surroundings.logger.warning(notice)
     cameras = {parameters.camera: _camera(parameters.camera, parameters, geometry, converter, surroundings)}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
+    budget_bytes = 0
+    if parameters.budget_mb:
+        # The dtype is known for certain only when the model is loaded; then the engine looks again.
+        frames, half_precision = memories[parameters.camera].capacity, 2
+        budget_bytes = checkpoint.plan_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision).total
     worker: ModelWorker[engines.Engines] = ModelWorker(
         lambda: engines.load_engines(checkpoint, parameters, memories),
         parameters.queue_size,
@@ -131,7 +131,6 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
     )
     desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
     worker.start()
-    budget_bytes = int(parameters.budget_mb * BYTES_PER_MB)
     return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes)
 
 

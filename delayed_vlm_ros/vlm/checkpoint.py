@@ -66,7 +66,7 @@ class Checkpoint:
         """
         return frame_geometry(self.name, self.factor, self.min_pixels, min(max_pixels, self.max_pixels), self.only_size)
 
-    def check_budget(self, memory_budget_mb: float, frames: int, max_pixels: int, element_bytes: int) -> MemoryBudget:
+    def plan_budget(self, memory_budget_mb: float, frames: int, max_pixels: int, element_bytes: int) -> MemoryBudget:
         """Divide a budget for a memory of this model.
 
         Args:

@@ -145,12 +145,12 @@ class EncodedMemory:
         cache = self._cache_for(segments, transient=transient)
         held = first_missing(cache, segments, chunk_pairs(layout), canonical=self._canonical)
         pairs_held = max(0, held - 1)
-        encoded = Encoded((), ())
-        if held < len(segments):
-            encoded = self.features(snapshot[pairs_held:], layout, control)
+        encoded = self.features(snapshot[pairs_held:], layout, control) if held < len(segments) else None
         cache.roll_back(held)
         reused = cache.length
         cache.reserve(sum(segment.tokens for segment in segments) + room)
+        if encoded is None:
+            return EncodedPrefix(cache, reused, ())
         prefill(self._model, prompt, layout, cache, segments, encoded.features, control)
         return EncodedPrefix(cache, reused, tuple(pairs_held + number for number in encoded.new_pairs))
 

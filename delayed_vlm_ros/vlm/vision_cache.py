@@ -37,7 +37,10 @@ class VisionFeatureCache:
     def storage_bytes(self) -> int:
         """Bytes held, by storage."""
         with self._lock:
-            return sum(features.untyped_storage().nbytes() for features in self._features.values())
+            return self._held_bytes()
+
+    def _held_bytes(self) -> int:
+        return sum(features.untyped_storage().nbytes() for features in self._features.values())
 
     def get(self, key: bytes) -> torch.Tensor | None:
         """The features of a pair, ``(tokens, hidden size)``; None where there are none."""
@@ -71,7 +74,7 @@ class VisionFeatureCache:
         rank = {key: number for number, key in enumerate(worth)}
         went = False
         with self._lock:
-            held = sum(features.untyped_storage().nbytes() for features in self._features.values())
+            held = self._held_bytes()
             for key in sorted(self._features, key=lambda one: rank.get(one, len(rank)), reverse=True):
                 if held <= limit_bytes:
                     break
@@ -126,8 +129,9 @@ def encode_snapshot(
         AskCancelledError: The ask was cancelled.
         AskTimeoutError: Its deadline has passed.
     """
-    found = {kept.content_key: cache.get(kept.content_key) for kept in snapshot}
-    missing = {kept.content_key: kept for kept in snapshot if found[kept.content_key] is None}
+    pairs = {kept.content_key: kept for kept in snapshot}
+    found = {key: features for key in pairs if (features := cache.get(key)) is not None}
+    missing = {key: kept for key, kept in pairs.items() if key not in found}
     new_pairs = tuple(number for number, kept in enumerate(snapshot) if kept.content_key in missing)
     todo = list(missing.values())
     patches = layout.grid_thw[1] * layout.grid_thw[2]
@@ -138,8 +142,7 @@ def encode_snapshot(
         for kept, features in zip(some, _encode(model, processor, family, some, layout), strict=True):
             found[kept.content_key] = cache.put(kept.content_key, features)
     control.check()
-    every = (found[kept.content_key] for kept in snapshot)
-    return Encoded(tuple(features for features in every if features is not None), new_pairs)
+    return Encoded(tuple(found[kept.content_key] for kept in snapshot), new_pairs)
 
 
 def _encode(

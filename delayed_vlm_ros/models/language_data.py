@@ -19,13 +19,11 @@ from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.video_input import position_limit
 
-_CLIPS, _QUESTIONS = 32, 12
+_QUESTIONS = 12
 _FEW_PAIRS = 8  # half of the batches have no more
-_HARD_KINDS = (
-    *("colour", "is_there", "was_there"),
-    *("appeared_first", "appeared_last", "left", "which_moved", "did_move", "how_long_ago", "before"),
-)  # these are drawn twice as often as the others
-_KINDS = (*KINDS, *SENTENCE_KINDS, *_HARD_KINDS)
+_HARD_KINDS = ("colour", "where", "how_many", "was_there", "appeared_first", "appeared_last", "before")
+_HARDEST_KINDS = ("left", "which_moved", "did_move", "how_long_ago", "happened")  # two moments of one thing
+_KINDS = (*KINDS, *SENTENCE_KINDS, *_HARD_KINDS, *(3 * _HARDEST_KINDS))
 _IGNORED = -100
 CHANGES = ("nothing", "first sight", "seen before", "gone")
 
@@ -59,6 +57,12 @@ class Batch:
         """Tokens that all questions share: the text before the video, and the video."""
         return len(self.before) + self.pairs.shape[1] * ROWS * COLUMNS
 
+    def weights(self) -> torch.Tensor:
+        """How much each answer's token counts, in the order of ``targets``: less the longer its answer is."""
+        learnt = self.targets != _IGNORED
+        answers = (self.segments + (_QUESTIONS + 1) * torch.arange(len(learnt))[:, None])[learnt]
+        return torch.bincount(answers)[answers].float().rsqrt()
+
     def visible(self) -> torch.Tensor:
         """What the text behind the video may look at, ``(clips, text, shared + text)`` bool: the video and itself."""
         length = self.segments.shape[1]
@@ -77,7 +81,8 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         steps: How many steps the training has.
         first_step: Where it begins.
         seed: Where chance comes from.
-        grown: Whether the number of pairs is as large as it gets from the beginning, and batches are small.
+        clips_per_batch: How many clips a batch has.
+        grown: Whether the number of pairs is as large as it gets from the beginning.
     """
 
     def __init__(
@@ -89,9 +94,11 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         first_step: int,
         seed: int,
         *,
+        clips_per_batch: int = 32,
         grown: bool = False,
     ) -> None:
         self._clips = clips
+        self._clips_per_batch = clips_per_batch
         self._tokenizer = processor.tokenizer
         self._prompt = build_prompt(processor, "?")
         self._opening = build_prompt(processor, "").after
@@ -111,7 +118,7 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
     def _batch(self, progress: float, random: np.random.Generator) -> Batch:
         most = 6 if progress < 0.15 else 12 if progress < 0.35 else 24  # noqa: PLR2004
         count = int(random.integers(1, (min(most, _FEW_PAIRS) if random.random() < 0.5 else most) + 1))  # noqa: PLR2004
-        clips = random.integers(len(self._clips), size=_CLIPS // 2 if self._grown else _CLIPS)
+        clips = random.integers(len(self._clips), size=self._clips_per_batch)
         chosen = [_choose_pairs(self._clips[clip], count, random) for clip in clips]
         rows = [self._questions(self._clips[clip], pairs, random) for clip, pairs in zip(clips, chosen, strict=True)]
         length = max(len(text) for text, *_ in rows)

@@ -24,7 +24,6 @@ from delayed_vlm_ros.models.optimization import Optimization, all_but, hidden_ma
 from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
 
-FIRST_RATE = 1.5e-3
 _FEATURE_NOISE = 0.05  # of a feature's standard deviation: pictures never seen give less clear ones
 _IGNORED = -100
 _ATTENTION = "questions_behind_a_video"
@@ -124,9 +123,7 @@ class LanguageStage:
         with_vision: Whether the vision encoder is trained too.
     """
 
-    def __init__(
-        self, model: Any, see: See, steps: int, rate: float = FIRST_RATE, *, with_vision: bool = False
-    ) -> None:
+    def __init__(self, model: Any, see: See, steps: int, rate: float, *, with_vision: bool = False) -> None:
         ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
         self._language = model.model.language_model
         self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the library's own way lists its names
@@ -154,7 +151,8 @@ class LanguageStage:
             of_changes = cross_entropy(
                 changes.flatten(0, 1), batch.changes.flatten(), torch.tensor(_CHANGES_BALANCE), ignore_index=_IGNORED
             )
-            of_answers = cross_entropy(scores, targets)
+            weights = batch.weights()
+            of_answers = (cross_entropy(scores, targets, reduction="none") * weights).sum() / weights.sum()
             loss = of_answers + _CHANGES_WEIGHT * of_changes
             self._optimization.step(loss)
             yield float(of_answers.detach()), float((scores.argmax(-1) == targets).float().mean())

@@ -23,14 +23,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 
-from delayed_vlm_ros.models.clips import read_clips, write_clips
+from delayed_vlm_ros.models.clips import Clip, read_clips, write_clips
 from delayed_vlm_ros.models.language_data import ClipQuestions
 from delayed_vlm_ros.models.language_stage import LanguageStage, features_of, live, stored
 from delayed_vlm_ros.models.scene_model import make_model, make_processor, save
 from delayed_vlm_ros.models.vision_stage import VisionStage, read_seen
 
 EMBEDDED = Path(__file__).with_name("tiny_scene")
+_ROUND_RATES = (1.5e-3, 1e-3)  # the second stage's: from nothing, then once more from there
 _JOINT_RATE = 6e-4
+_JOINT_CLIPS = 16  # a batch: their pictures have to be encoded as well
 _SAVE_EVERY = 250
 _TOLD_EVERY = 50
 _SMOOTHING = 0.02
@@ -45,8 +47,8 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")] = EMBEDDED,
     shards: Annotated[int, typer.Option(help="Shards of 50 clips.", min=4)] = 110,
     vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 1600,
-    language_steps: Annotated[int, typer.Option(help="Steps of the second stage.", min=1)] = 2400,
-    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage; 0: none.", min=0)] = 0,
+    language_steps: Annotated[int, typer.Option(help="Steps of each round of the second stage.", min=1)] = 2400,
+    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage; 0: none.", min=0)] = 1000,
     seed: Annotated[int, typer.Option(help="Of weights and order.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = os.cpu_count() or 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,
@@ -127,16 +129,19 @@ def _learn_to_see(
 def _learn_to_answer(
     model: Any, processor: Any, work: Path, shards: int, steps: int, seed: int, progress: Progress
 ) -> None:
-    """The second stage; model and optimiser are kept every now and then."""
-    kept = work / "language.pt"
-    state = torch.load(kept, weights_only=True) if kept.exists() else None
-    if state is not None:
-        model.load_state_dict(state["model"])
-        if state["step"] == steps:
-            return
-    features = _features(model, work, shards, progress)
-    stage = LanguageStage(model, stored(features, seed), steps)
-    _train_language(model, processor, stage, work, shards, steps, seed, kept, state, progress)
+    """The second stage, in rounds; model and optimiser are kept every now and then."""
+    for number, rate in enumerate(_ROUND_RATES, start=1):
+        kept = work / f"language{number}.pt"
+        state = torch.load(kept, weights_only=True) if kept.exists() else None
+        if state is not None:
+            model.load_state_dict(state["model"])
+            if state["step"] == steps:
+                continue
+        stage = LanguageStage(model, stored(_features(model, work, shards, progress), seed), steps, rate)
+        clips = _clips(work, shards)
+        first = state["step"] if state else 0
+        data = ClipQuestions(clips, processor, model.config, steps, first, seed + number, grown=number > 1)
+        _train_language(model, stage, data, steps, kept, state, progress)
 
 
 def _features(model: Any, work: Path, shards: int, progress: Progress) -> torch.Tensor:
@@ -157,37 +162,29 @@ def _learn_both(model: Any, processor: Any, work: Path, shards: int, steps: int,
         model.load_state_dict(state["model"])
     if steps == 0 or (state is not None and state["step"] == steps):
         return
-    see = live(model, work / "clips", range(shards))
-    stage = LanguageStage(model, see, steps, _JOINT_RATE, with_vision=True)
-    _train_language(model, processor, stage, work, shards, steps, seed + 1, kept, state, progress, grown=True)
+    stage = LanguageStage(model, live(model, work / "clips", range(shards)), steps, _JOINT_RATE, with_vision=True)
+    clips = _clips(work, shards)
+    first = state["step"] if state else 0
+    data = ClipQuestions(clips, processor, model.config, steps, first, seed, clips_per_batch=_JOINT_CLIPS, grown=True)
+    _train_language(model, stage, data, steps, kept, state, progress)
+
+
+def _clips(work: Path, shards: int) -> list[Clip]:
+    return [clip for number in range(shards) for clip in read_clips(work / "clips", number)]
 
 
 def _train_language(
-    model: Any,
-    processor: Any,
-    stage: LanguageStage,
-    work: Path,
-    shards: int,
-    steps: int,
-    seed: int,
-    kept: Path,
-    state: Any,
-    progress: Progress,
-    *,
-    grown: bool = False,
+    model: Any, stage: LanguageStage, data: ClipQuestions, steps: int, kept: Path, state: Any, progress: Progress
 ) -> None:
     """Go through the steps of a stage; model and optimiser are kept every now and then."""
     if state is not None:
         stage.restore(state["stage"])
-    first = state["step"] if state else 0
-    clips = [clip for number in range(shards) for clip in read_clips(work / "clips", number)]
-    data = ClipQuestions(clips, processor, model.config, steps, first, seed, grown=grown)
     batches = DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=8)
 
     def keep(step: int) -> None:
         _keep(kept, {"model": model.state_dict(), "stage": stage.state(), "step": step})
 
-    _run(stage.losses(batches), first, steps, kept.stem, progress, keep)
+    _run(stage.losses(batches), state["step"] if state else 0, steps, kept.stem, progress, keep)
     keep(steps)
 
 

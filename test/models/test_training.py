@@ -58,7 +58,7 @@ def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, pr
     language = model.model.language_model
     features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, 128)
     before = language.config._attn_implementation
-    language_stage.LanguageStage(model, language_stage.stored(features, seed=0), steps=1)
+    language_stage.LanguageStage(model, language_stage.stored(features, seed=0), steps=1, rate=1e-3)
     embed = language.embed_tokens
     video = features[batch.clips[:, None], batch.pairs].flatten(1, 2)
     # when

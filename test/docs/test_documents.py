@@ -4,16 +4,19 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_parameter_page_is_what_the_code_says():
+@pytest.mark.parametrize("name", ["make_parameters", "make_presets"])
+def test_the_page_is_what_the_code_says(name):
     # given
-    spec = importlib.util.spec_from_file_location("make_parameters", ROOT / "docs" / "make_parameters.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     # then
-    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run .venv/bin/python docs/make_parameters.py"
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), f"run .venv/bin/python docs/{name}.py"
 
 
 def test_every_link_between_documents_leads_somewhere():

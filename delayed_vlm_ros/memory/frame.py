@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RgbArray: TypeAlias = NDArray[np.uint8]
 
+FRAMES_PER_PAIR = 2
+
 _KEY_BYTES = 16
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError, StampOrderError
 from delayed_vlm_ros.memory.descriptor import Descriptor, describe
-from delayed_vlm_ros.memory.frame import Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
 from delayed_vlm_ros.memory.grid import as_rgb_array
 from delayed_vlm_ros.memory.importance import ImportanceScorer
 from delayed_vlm_ros.memory.star import StarMemory
@@ -77,19 +77,32 @@ class SmartFrameManager:
     between; an odd last frame is a provisional pair until its partner comes. Every pair passes through Stream; it also
     enters Star when one of its frames scores `importance_threshold` or more.
 
+    An eviction spoils whatever was computed for the frames kept behind the evicted ones. With an `eviction_chunk` they
+    are rarer: when a pair has to leave either memory, each memory that is full then makes room for the rest of a chunk
+    of pairs, the newcomer's place counted, so that the next ones find room in both. A newcomer that Star turns away as
+    the least missed evicts nothing.
+
     Safe to use from several threads: adding and looking exclude each other for a few milliseconds.
 
     Args:
         star_memory_size: Most frames in Star memory; 0 switches it off, else at least 2.
         stream_window_size: Most frames in Stream memory, at least 2.
         importance_threshold: Score from which a frame enters Star memory, 0..1.
+        eviction_chunk: Frames that leave a memory at once; after that it holds its size less the chunk plus a pair. At
+            0 or 2 one pair leaves when one comes. An odd number is used down to whole pairs. Each memory that is not
+            switched off must be larger by a pair or more.
 
     Raises:
         ConfigurationError: An argument is out of its range.
     """
 
     def __init__(
-        self, star_memory_size: int = 20, stream_window_size: int = 20, importance_threshold: float = 0.6
+        self,
+        star_memory_size: int = 20,
+        stream_window_size: int = 20,
+        importance_threshold: float = 0.6,
+        *,
+        eviction_chunk: int = 0,
     ) -> None:
         if not 0.0 <= importance_threshold <= 1.0:
             raise ConfigurationError(f"importance_threshold must lie in 0..1, got {importance_threshold}")
@@ -99,6 +112,8 @@ class SmartFrameManager:
         self._lock = threading.Lock()
         self._next_pair_id = 1
         self._forget()
+        _check_eviction_chunk(eviction_chunk, star_memory_size=star_memory_size, stream_window_size=stream_window_size)
+        self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
 
     def _forget(self) -> None:
         self._star = StarMemory(self._star_memory_size)
@@ -185,16 +200,25 @@ class SmartFrameManager:
             pair = FramePair(self._next_pair_id, frame, None)
             self._next_pair_id += 1
             descriptors = [descriptor]
-            self._stream.add(pair)
+            has_evicted = self._stream.add(pair)
         else:
             pair = pairs[-1].completed_with(frame)
             descriptors = [self._newest_descriptor, descriptor]
-            self._stream.replace_newest(pair)
+            has_evicted = self._stream.replace_newest(pair)
         if self._star.contains(pair.id):
             self._star.update(pair, descriptors)
         elif is_notable:
-            self._star.add(pair, descriptors)
+            has_evicted |= self._star.add(pair, descriptors)
+        if has_evicted:
+            self._complete_eviction(pair)
         return pair
+
+    def _complete_eviction(self, newcomer: FramePair) -> None:
+        """Let the rest of a chunk leave from each memory whose next pair would evict again."""
+        if self._stream.is_full:
+            self._stream.drop_oldest(self._extra_evictions)
+        if self._star.is_full:
+            self._star.drop_least_missed(self._extra_evictions, besides=newcomer)
 
     def snapshot(self) -> Snapshot:
         """Give the kept pairs of this moment: Star and Stream together, each pair once, in time order."""
@@ -248,3 +272,20 @@ class SmartFrameManager:
         """Forget all frames and count anew; pair ids go on, so that no old id comes to mean a new pair."""
         with self._lock:
             self._forget()
+
+
+def _check_eviction_chunk(eviction_chunk: int, **sizes: int) -> None:
+    """Raise `ConfigurationError` unless the chunk (frames) leaves a pair in each memory of these sizes (frames)."""
+    if eviction_chunk < 0 or eviction_chunk == 1:
+        raise ConfigurationError(
+            f"eviction_chunk is {eviction_chunk} frames, but frames leave in pairs: give 0 to let one pair go when one "
+            "comes, else 2 or more"
+        )
+    chunk = eviction_chunk // FRAMES_PER_PAIR * FRAMES_PER_PAIR
+    for name, size in sizes.items():
+        largest = size // FRAMES_PER_PAIR * FRAMES_PER_PAIR - FRAMES_PER_PAIR
+        if size and chunk > largest:
+            raise ConfigurationError(
+                f"eviction_chunk is {eviction_chunk} frames, but {name} is {size} frames and a pair must stay: give an "
+                f"eviction_chunk of at most {largest}, or a {name} of {chunk + FRAMES_PER_PAIR} or more"
+            )

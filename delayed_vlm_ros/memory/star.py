@@ -9,6 +9,7 @@ import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory.descriptor import Descriptor, distances, is_cut
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from delayed_vlm_ros.memory.frame import FramePair
 
-_FRAMES_PER_PAIR = 2
 # How much an even spread over time is worth beside appearance: looks decide, time decides among what looks alike.
 _TIME_WEIGHT = 0.3
 
@@ -73,7 +73,7 @@ class StarMemory:
                 f"star_memory_size is {memory_size} frames, but frames are kept in pairs: give 0 to switch Star memory "
                 "off, else 2 or more"
             )
-        self._max_pairs = memory_size // _FRAMES_PER_PAIR
+        self._max_pairs = memory_size // FRAMES_PER_PAIR
         self._pairs: list[FramePair] = []
         self._views = _Views()
 
@@ -86,6 +86,11 @@ class StarMemory:
     def frame_count(self) -> int:
         """How many frames it holds; a provisional pair counts one."""
         return sum(pair.frame_count for pair in self._pairs)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another pair would have to take the place of one it holds; never so when it is switched off."""
+        return len(self._pairs) == self._max_pairs > 0
 
     def contains(self, pair_id: int) -> bool:
         """Whether it holds that pair."""
@@ -102,20 +107,34 @@ class StarMemory:
         """
         return self._views.nearest(descriptor)
 
-    def add(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
+    def add(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> bool:
         """Take in a pair newer than all it holds; the least missed one leaves if need be.
 
         Args:
             pair: The pair.
             descriptors: Those of its frames, one or two.
+
+        Returns:
+            Whether another pair left for it; not so when it found room, or was the least missed itself.
         """
         if self._max_pairs == 0:
-            return
+            return False
+        was_full = self.is_full
         self._pairs.append(pair)
         self._learn(pair, descriptors)
-        if len(self._pairs) > self._max_pairs:
-            least_missed = self._pairs.pop(int(np.argmin(self._losses())))
-            self._views.drop(least_missed.id)
+        if was_full:
+            self._drop_least_missed()
+        return was_full and self.contains(pair.id)
+
+    def drop_least_missed(self, count: int, *, besides: FramePair) -> None:
+        """Let pairs leave one after the other, each the one whose loss costs the least coverage then.
+
+        Args:
+            count: How many pairs; it holds more.
+            besides: A pair that stays if it is kept.
+        """
+        for _ in range(count):
+            self._drop_least_missed(besides)
 
     def update(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
         """Put a completed pair in the place of the provisional one with the same id.
@@ -132,6 +151,13 @@ class StarMemory:
         self._pairs = [pair if kept.id == pair.id else kept for kept in self._pairs]
         self._views.drop(pair.id)
         self._learn(pair, descriptors)
+
+    def _drop_least_missed(self, besides: FramePair | None = None) -> None:
+        losses = self._losses()
+        if besides is not None:
+            losses[[pair.id == besides.id for pair in self._pairs]] = math.inf
+        least_missed = self._pairs.pop(int(np.argmin(losses)))
+        self._views.drop(least_missed.id)
 
     def _learn(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
         for descriptor in _standing_for(descriptors):

@@ -6,11 +6,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.memory.frame import FramePair
-
-_FRAMES_PER_PAIR = 2
 
 
 class StreamMemory:
@@ -26,7 +25,7 @@ class StreamMemory:
     """
 
     def __init__(self, window_size: int) -> None:
-        if window_size < _FRAMES_PER_PAIR:
+        if window_size < FRAMES_PER_PAIR:
             raise ConfigurationError(
                 f"stream_window_size is {window_size} frames, but frames are kept in pairs: give 2 or more"
             )
@@ -43,16 +42,31 @@ class StreamMemory:
         """How many frames it holds; a provisional pair counts one."""
         return sum(pair.frame_count for pair in self._pairs)
 
-    def add(self, pair: FramePair) -> None:
-        """Take in a pair newer than all it holds; the oldest leave if need be."""
-        self._pairs.append(pair)
-        self._shrink()
+    @property
+    def is_full(self) -> bool:
+        """Whether another whole pair would not fit."""
+        return len(self._pairs) >= self._window_size // FRAMES_PER_PAIR
 
-    def replace_newest(self, pair: FramePair) -> None:
+    def add(self, pair: FramePair) -> bool:
+        """Take in a pair newer than all it holds; the oldest leave if need be.
+
+        Args:
+            pair: The pair.
+
+        Returns:
+            Whether any left.
+        """
+        self._pairs.append(pair)
+        return self._shrink()
+
+    def replace_newest(self, pair: FramePair) -> bool:
         """Put the completed pair in the place of the provisional newest one; the oldest leave if need be.
 
         Args:
             pair: The newest pair, with its second frame.
+
+        Returns:
+            Whether any left.
 
         Raises:
             ValueError: It is not the newest pair.
@@ -60,8 +74,19 @@ class StreamMemory:
         if not self._pairs or self._pairs[-1].id != pair.id:
             raise ValueError(f"pair {pair.id} is not the newest in Stream memory")
         self._pairs[-1] = pair
-        self._shrink()
+        return self._shrink()
 
-    def _shrink(self) -> None:
+    def drop_oldest(self, count: int) -> None:
+        """Let pairs leave.
+
+        Args:
+            count: How many pairs; it holds more.
+        """
+        for _ in range(count):
+            self._pairs.popleft()
+
+    def _shrink(self) -> bool:
+        is_over = self.frame_count > self._window_size
         while self.frame_count > self._window_size:
             self._pairs.popleft()
+        return is_over

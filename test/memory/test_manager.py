@@ -317,10 +317,12 @@ class MemoryMachine(RuleBasedStateMachine):
         star_size=st.sampled_from([0, 2, 3, 4, 7, 10]),
         window=st.integers(2, 9),
         threshold=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+        chunk=st.sampled_from([0, 2, 4, 5]),
     )
-    def start(self, star_size, window, threshold):
+    def start(self, star_size, window, threshold, chunk):
         self.star_size, self.window, self.threshold = star_size, window, threshold
-        self.memory = SmartFrameManager(star_size, window, threshold)
+        self.chunk = min(chunk, *(size // 2 * 2 - 2 for size in (star_size, window) if size))
+        self.memory = SmartFrameManager(star_size, window, threshold, eviction_chunk=self.chunk)
         self.frames: list[tuple[AddedFrame, np.ndarray, float]] = []
         self.highest_id = 0
         self.star_before: set[int] = set()
@@ -348,14 +350,13 @@ class MemoryMachine(RuleBasedStateMachine):
         assert bool(added.reason) == (added.importance >= self.threshold)
         star = {kept.id for kept in self.memory.snapshot() if kept.in_star}
         assert added.in_star == (added.pair_id in star)
-        # Only a notable frame brings a pair in, one pair leaves at most, and only for another.
+        # Only a notable frame brings a pair in, and one pair leaves at most, and only for another, or a chunk does.
         came, left = star - self.star_before, self.star_before - star
         assert came <= ({added.pair_id} if added.reason else set())
-        assert len(left) <= len(came)
-        room = len(self.star_before) < self.star_size // 2
-        if added.reason and room:
+        assert len(left) <= max(len(came), self.chunk // 2)
+        if added.reason and len(self.star_before) < self.star_size // 2:
             assert added.in_star
-        assert not (left and room)
+        assert not left or len(self.star_before | came) >= self.star_size // 2 + (self.chunk < 4)
         self.star_before = star
 
     @rule(kind=st.sampled_from(["stamp", "nan", "shape", "type"]))
@@ -418,7 +419,7 @@ class MemoryMachine(RuleBasedStateMachine):
         ]
         added = len(self.frames)
         assert in_stream == list(range(added - len(in_stream) + 1, added + 1))
-        assert len(in_stream) >= min(added, self.window - 1)
+        assert len(in_stream) >= min(added, self.window - 1 - self.chunk)
 
     @invariant()
     def statistics_match_the_snapshot(self):

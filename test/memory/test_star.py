@@ -148,6 +148,34 @@ def test_pair_torn_by_a_cut_does_not_stand_for_the_second_scene():
     assert whole.novelty(alike[1]) == 0.0
 
 
+def test_it_says_when_it_is_full_and_when_a_pair_left_for_the_newcomer():
+    # given
+    star = StarMemory(4)
+
+    # when each view comes twice, the last time of no importance
+    pairs = [make(0, scene(0)), make(1, scene(0)), make(2, scene(1)), make(3, scene(1), importance=0.0)]
+    seen = [(star.add(*pair), star.is_full) for pair in pairs]
+
+    # then
+    assert seen == [(False, False), (False, True), (True, True), (False, True)]
+
+
+def test_several_leave_in_the_order_of_what_they_would_be_missed_for():
+    # given three views, one of them three times
+    star = StarMemory(10)
+    pairs = [make(pair_id, scene(view), stamp=10.0 * pair_id) for pair_id, view in enumerate([0, 1, 1, 1, 2])]
+    for pair in pairs:
+        star.add(*pair)
+
+    # when
+    star.drop_least_missed(2, besides=pairs[2][0])
+
+    # then
+    assert ids(star) == [0, 2, 4]
+    assert star.novelty(describe(scene(1))) == 0.0
+    assert not star.is_full
+
+
 @pytest.mark.parametrize(("memory_size", "pairs"), [(2, 1), (3, 1), (5, 2), (20, 10)])
 def test_size_is_used_down_to_whole_pairs(memory_size, pairs):
     # given
@@ -167,9 +195,11 @@ def test_size_zero_switches_it_off():
     star = StarMemory(0)
 
     # when
-    star.add(*make(0, scene(0)))
+    has_evicted = star.add(*make(0, scene(0)))
 
     # then
+    assert not has_evicted
+    assert not star.is_full
     assert star.pairs == ()
     assert star.novelty(describe(scene(0))) == math.inf
 

@@ -62,6 +62,45 @@ def test_only_the_newest_pair_can_be_replaced():
         stream.replace_newest(complete(1))
 
 
+@pytest.mark.parametrize("window_size", [4, 5])
+def test_it_says_when_it_is_full_and_when_a_pair_left(window_size):
+    # given
+    stream = StreamMemory(window_size)
+
+    # when
+    seen = [(stream.add(complete(pair_id)), stream.is_full) for pair_id in range(4)]
+
+    # then
+    assert seen == [(False, False), (False, True), (True, True), (True, True)]
+
+
+def test_provisional_pair_fills_it_like_a_whole_one():
+    # given
+    stream = StreamMemory(4)
+    stream.add(complete(1))
+
+    # when
+    stream.add(FramePair(2, frame(4), None))
+
+    # then
+    assert stream.is_full
+    assert not stream.replace_newest(complete(2))
+
+
+def test_several_of_the_oldest_can_be_dropped_at_once():
+    # given
+    stream = StreamMemory(8)
+    for pair_id in range(4):
+        stream.add(complete(pair_id))
+
+    # when
+    stream.drop_oldest(3)
+
+    # then
+    assert ids(stream) == [3]
+    assert not stream.is_full
+
+
 @pytest.mark.parametrize("window_size", [1, 0, -4])
 def test_window_without_room_for_a_pair_is_refused(window_size):
     with pytest.raises(ConfigurationError, match="stream_window_size"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from enum import Enum
 from typing import Annotated, Any
@@ -91,7 +92,6 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Time to the first token of each kind of ask, as ratios to native inference on the same frames."""
-    import math  # noqa: PLC0415
     import tempfile  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
@@ -100,9 +100,9 @@ def ask(
     from delayed_vlm_ros.evaluation import ask_cost  # noqa: PLC0415
     from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
 
-    side = 28 * math.isqrt(tokens_per_pair)
-    if shape not in SHAPES or side**2 != tokens_per_pair * 28**2:
-        raise typer.BadParameter(f"give a shape of {', '.join(SHAPES)}, and a square number of tokens a pair")
+    side = _side_of(tokens_per_pair)
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"the shape '{shape}' is unknown: give one of {', '.join(SHAPES)}")
     console = Console(stderr=as_json)
     with tempfile.TemporaryDirectory() as folder:
         model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
@@ -139,6 +139,72 @@ def ask(
         one = result[name]
         table.add_row(name, f"{one['median']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}")
     console.print(table)
+
+
+@app.command()
+def trace(
+    tokens_per_pair: Annotated[int, typer.Option(help="Merged tokens of a pair; a square number.", min=4)] = 64,
+    device_sec: Annotated[
+        list[float] | None, typer.Option(help="Native seconds for 20 pairs on the device to imagine; repeatable.")
+    ] = None,
+    every: Annotated[list[float] | None, typer.Option(help="Seconds from ask to ask; repeatable.")] = None,
+    chunk: Annotated[
+        list[int] | None, typer.Option(help="Frames that leave the memory at once; repeatable.", min=0)
+    ] = None,
+    traced_sec: Annotated[float, typer.Option(help="Seconds to live in virtual time, about.", min=1)] = 450.0,
+    turns: Annotated[int, typer.Option(help="Turns of calibration.", min=1)] = 5,
+    real_time_sec: Annotated[float, typer.Option(help="Live in real time for so long in each mode.", min=0)] = 60.0,
+    canonical: Annotated[bool, typer.Option(help="Whether warm asks compute in the steps of cold ones.")] = True,
+    seed: Annotated[int, typer.Option(help="Of weights and pictures.", min=0)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """A camera's day in virtual time: what asks cost while frames go on arriving, by what is encoded ahead."""
+    import tempfile  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
+
+    from delayed_vlm_ros.evaluation.ask_cost import Setting  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.trace_report import TracePlan, measure_trace  # noqa: PLC0415
+    from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
+
+    side = _side_of(tokens_per_pair)
+    settings = []
+    for shape in ("small", "tiny"):
+        with tempfile.TemporaryDirectory() as folder:
+            model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, torch.float32, "cpu")
+        settings.append(Setting(model, processor, (side, side), 20, canonical))
+    plan = TracePlan(
+        devices=tuple(device_sec or (0.5, 3.0)),
+        intervals=tuple(every or (1.0, 5.0, 10.0, 30.0, 60.0, 600.0)),
+        chunks=tuple(chunk or (0, 6, 10)),
+        traced_sec=traced_sec,
+        turns=turns,
+        real_time_sec=real_time_sec,
+        seed=seed,
+    )
+    console = Console(stderr=as_json)
+    with console.status("") as status:
+        result = measure_trace(settings[0], settings[1], plan, status.update)
+    result["shape"] = {"tokens_per_pair": tokens_per_pair, "turns": turns, "canonical": canonical, "seed": seed}
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+        return
+    for device, traces in result["devices"].items():
+        table = Table(title=f"seconds to the first token ÷ native, where native takes {device} s for 20 pairs")
+        for heading in traces[0]:
+            table.add_column(heading, justify="right")
+        for one in traces:
+            table.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in one.values()))
+        console.print(table)
+
+
+def _side_of(tokens_per_pair: int) -> int:
+    """Height and width in pixels of a picture with so many merged tokens."""
+    side = 28 * math.isqrt(tokens_per_pair)
+    if side**2 != tokens_per_pair * 28**2:
+        raise typer.BadParameter(f"{tokens_per_pair} tokens a pair are no square: give a square number")
+    return side
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:

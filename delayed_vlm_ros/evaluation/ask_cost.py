@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from delayed_vlm_ros.evaluation.native import native_generate
@@ -46,6 +47,28 @@ class Setting:
     canonical: bool
 
 
+def _filled(setting: Setting, random: np.random.Generator, pairs: int) -> DelayedBatchInferenceEngine:
+    engine = DelayedBatchInferenceEngine(
+        setting.model,
+        setting.processor,
+        max_pixels=setting.picture[0] * setting.picture[1],
+        stream_window_size=4 * setting.pairs + 64,  # room, so that a new pair is one more
+        star_memory_size=0,
+        canonical=setting.canonical,
+    )
+    _add(engine, setting, random, pairs)
+    return engine
+
+
+def _add(engine: DelayedBatchInferenceEngine, setting: Setting, random: np.random.Generator, pairs: int) -> None:
+    for _ in range(2 * pairs):
+        engine.add_frame(random.integers(0, 256, (*setting.picture, 3), dtype=np.uint8))
+
+
+def _ask(engine: DelayedBatchInferenceEngine) -> float:
+    return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=1), engine.model)
+
+
 def measure_turn(setting: Setting, random: np.random.Generator) -> dict[str, float]:
     """Fill one memory and time each way of asking once.
 
@@ -53,34 +76,75 @@ def measure_turn(setting: Setting, random: np.random.Generator) -> dict[str, flo
         Seconds: ``native`` and ``native_later`` (one pair more), ``first_ask``, ``second_ask``, ``after_1_pair``,
         ``precomputed`` and ``bare_forward`` (one forward call of the question over a ready KV cache).
     """
-    engine = DelayedBatchInferenceEngine(
-        setting.model,
-        setting.processor,
-        max_pixels=setting.picture[0] * setting.picture[1],
-        stream_window_size=4 * setting.pairs,  # room, so that a new pair is one more
-        star_memory_size=0,
-        canonical=setting.canonical,
-    )
-
-    def add(pairs: int) -> None:
-        for _ in range(2 * pairs):
-            engine.add_frame(random.integers(0, 256, (*setting.picture, 3), dtype=np.uint8))
-
-    def ask() -> float:
-        return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=1), setting.model)
-
-    add(setting.pairs)
-    times = {"native": _native(engine), "first_ask": ask(), "second_ask": ask(), "bare_forward": _bare_forward(engine)}
-    add(1)
-    times |= {"native_later": _native(engine), "after_1_pair": ask()}
-    add(1)
+    engine = _filled(setting, random, setting.pairs)
+    times = {"native": native_seconds(engine), "first_ask": _ask(engine), "second_ask": _ask(engine)}
+    times["bare_forward"] = _bare_forward(engine)
+    _add(engine, setting, random, 1)
+    times |= {"native_later": native_seconds(engine), "after_1_pair": _ask(engine)}
+    _add(engine, setting, random, 1)
     engine.precompute(prefill=True)
-    times["precomputed"] = ask()
+    times["precomputed"] = _ask(engine)
     return times
 
 
-def _native(engine: DelayedBatchInferenceEngine) -> float:
-    """The faster of two native set-ups."""
+def measure_parts(setting: Setting, random: np.random.Generator) -> dict[str, float]:
+    """Fill one memory and time the parts of its first ask.
+
+    Returns:
+        Seconds: ``native``, ``vision`` (all pairs through the vision encoder), ``prefill`` (of all pairs) and
+        ``question`` (to the first token, all else being ready).
+    """
+    engine = _filled(setting, random, setting.pairs)
+    return {
+        "native": native_seconds(engine),
+        "vision": _seconds(lambda: engine.precompute(prefill=False), engine.model),
+        "prefill": _seconds(lambda: engine.precompute(prefill=True), engine.model),
+        "question": _ask(engine),
+    }
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What an ask after one new pair costs in a memory of some size.
+
+    Attributes:
+        pairs: In memory.
+        seconds: To the first token.
+        native_seconds: Of native inference on the same frames.
+        operations: Floating-point operations of the ask, counted.
+    """
+
+    pairs: int
+    seconds: float
+    native_seconds: float
+    operations: int
+
+
+def measure_growth(setting: Setting, pairs: int, chunk: int, random: np.random.Generator) -> Growth:
+    """Ask after one new pair: several times, of which the best is given, and once counted.
+
+    Args:
+        setting: What is measured; how many pairs it says does not count.
+        pairs: In memory before the new one; whole chunks, so that canonical steps read one pair only.
+        chunk: Pairs of a chunk.
+        random: Of the pictures.
+    """
+    engine = _filled(replace(setting, pairs=pairs), random, pairs)
+    _ask(engine)
+    times = []
+    for _ in range(3):
+        _add(engine, setting, random, 1)
+        times.append(_ask(engine))
+        _add(engine, setting, random, chunk - 1)
+        _ask(engine)
+    _add(engine, setting, random, 1)
+    with FlopCounterMode(display=False) as counter:
+        _ask(engine)
+    return Growth(pairs + 1, min(times), native_seconds(engine), counter.get_total_flops())
+
+
+def native_seconds(engine: DelayedBatchInferenceEngine) -> float:
+    """Seconds to the first token on the kept frames, of the faster of two native set-ups."""
     model, processor, snapshot = engine.model, engine.processor, engine.snapshot()
 
     def batched() -> None:

@@ -28,6 +28,17 @@ class Shape:
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
+        "tiny": Shape(
+            text={
+                "hidden_size": 64,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+            },
+            vision={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64},
+            mrope_section=(4, 6, 6),
+        ),
         "small": Shape(
             text={
                 "hidden_size": 768,

@@ -156,8 +156,10 @@ def memory_status(report: MemoryReport) -> Status:
 
 def model_status(report: ModelReport) -> Status:
     """Whether questions can be answered, and how well."""
-    if report.state == "failed":
+    if report.error:
         level, message = Level.ERROR, report.error
+    elif report.resting:
+        level, message = Level.OK, "unloaded since nobody asked: the next question loads it again"
     elif report.state != "ready":
         level, message = Level.WARN, f"{report.state}: {report.name}"
     elif report.degraded:

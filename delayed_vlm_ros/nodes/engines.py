@@ -22,6 +22,9 @@ class Engine(Protocol):
     def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
         """Answer about the camera's kept frames."""
 
+    def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
+        """Encode what is new ahead of the next ask."""
+
     def cached_bytes(self) -> CachedBytes:
         """Bytes kept between asks."""
 
@@ -43,6 +46,15 @@ class Engines:
 
     device: str
     by_camera: Mapping[str, Engine]
+
+    def precompute(self, control: AskControl, *, prefill: bool) -> None:
+        """Encode what is new of every camera ahead of the next ask.
+
+        Raises:
+            DelayedVlmError: It was cancelled, or the device ran out of memory.
+        """
+        for engine in self.by_camera.values():
+            engine.precompute(control, prefill=prefill)
 
     def release(self) -> None:
         """Give the device's memory back."""

@@ -88,8 +88,9 @@ class ModelReport:
         name: Its checkpoint.
         state: unloaded, loading, ready or failed.
         device: Where it runs; empty until it is loaded.
-        error: Why it failed; empty when it did not.
-        degraded: Standing ways in which its answers are less than they should be.
+        error: Why it could not be loaded; empty when it could.
+        degraded: Standing ways in which its answers are less, or come later, than they should.
+        resting: Whether it was unloaded since nobody asked, and comes back for the next ask.
     """
 
     name: str
@@ -97,6 +98,7 @@ class ModelReport:
     device: str
     error: str
     degraded: tuple[str, ...]
+    resting: bool = False
 
 
 @dataclass(frozen=True)

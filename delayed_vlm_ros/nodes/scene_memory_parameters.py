@@ -23,6 +23,10 @@ MAX_QUEUE_SIZE = 64
 RAW = "raw"
 COMPRESSED = "compressed"
 
+OFF = "off"
+VISION = "vision"
+FULL = "full"
+
 # A camera's name becomes part of topic names and of diagnostics.
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -68,6 +72,14 @@ class SceneMemoryParameters:
         maximum=16_777_216,
     )
 
+    eviction_chunk: int = _at_configure(
+        0,
+        "frames that leave a full memory at once, so that what is encoded stays valid for longer; 0: a pair",
+        name="memory.eviction_chunk",
+        unit="frames",
+        minimum=0,
+        maximum=2000,
+    )
     budget_mb: float = _at_configure(
         0.0,
         "most bytes kept between asks: pictures, vision features and KV; 0: no bound",
@@ -75,6 +87,21 @@ class SceneMemoryParameters:
         unit="MB",
         minimum=0.0,
         maximum=1e6,
+    )
+
+    precompute: str = _at_configure(
+        OFF,
+        "what to encode ahead of the next ask: nothing, what the vision encoder sees, or all but the question",
+        name="precompute.mode",
+        choices=(OFF, VISION, FULL),
+    )
+    precompute_quiet_sec: float = _at_configure(
+        0.2,
+        "seconds without an ask before anything is encoded ahead",
+        name="precompute.quiet_sec",
+        unit="s",
+        minimum=0.0,
+        maximum=3600.0,
     )
 
     model: str = _at_configure(
@@ -110,6 +137,15 @@ class SceneMemoryParameters:
         name="model.features_on_host",
     )
 
+    unload_after_idle_sec: float = _at_configure(
+        0.0,
+        "seconds without an ask after which the model is unloaded, to be loaded again for the next; 0: never",
+        name="model.unload_after_idle_sec",
+        unit="s",
+        minimum=0.0,
+        maximum=1e6,
+    )
+
     queue_size: int = _at_configure(
         8, "asks that may wait besides the running one", name="ask.queue_size", minimum=1, maximum=MAX_QUEUE_SIZE
     )
@@ -143,6 +179,20 @@ class SceneMemoryParameters:
     )
 
 
+def make_memory(parameters: SceneMemoryParameters) -> SmartFrameManager:
+    """An empty memory of one camera.
+
+    Raises:
+        ConfigurationError: Its sizes, or its chunk, cannot work.
+    """
+    return SmartFrameManager(
+        parameters.star_size,
+        parameters.stream_size,
+        parameters.importance_threshold,
+        eviction_chunk=parameters.eviction_chunk,
+    )
+
+
 def check_together(parameters: SceneMemoryParameters) -> None:
     """Check what ranges alone cannot say.
 
@@ -159,7 +209,7 @@ def check_together(parameters: SceneMemoryParameters) -> None:
             "parameter model.name is empty; give a checkpoint's folder, a name on the hub, demo or auto"
         )
     # The memory's own rules, checked by the memory itself.
-    SmartFrameManager(parameters.star_size, parameters.stream_size, parameters.importance_threshold)
+    make_memory(parameters)
     FrameSampler(parameters.sample_fps)
 
 

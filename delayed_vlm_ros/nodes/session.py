@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
+from delayed_vlm_ros.errors import AskCancelledError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes import engines
@@ -15,9 +18,10 @@ from delayed_vlm_ros.nodes.asks import AskDesk, age_sec
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
-from delayed_vlm_ros.nodes.scene_memory_parameters import COMPRESSED, SceneMemoryParameters
+from delayed_vlm_ros.nodes.scene_memory_parameters import COMPRESSED, FULL, OFF, SceneMemoryParameters, make_memory
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
-from delayed_vlm_ros.vlm.worker import ModelWorker
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker, WorkAhead
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,15 @@ class Session:
 
     def model_report(self) -> ModelReport:
         """Where the model stands, now."""
-        loaded = self.worker.resource
+        loaded, state = self.worker.resource, self.worker.state
+        ahead = self.worker.error_ahead
         return ModelReport(
             name=self.checkpoint.name,
-            state=self.worker.state.value,
+            state=state.value,
             device=loaded.device if loaded else "",
             error=self.worker.error,
-            degraded=self.checkpoint.degraded,
+            degraded=(*self.checkpoint.degraded, *((f"nothing is encoded ahead any more: {ahead}",) if ahead else ())),
+            resting=state is ModelState.UNLOADED and not self.worker.error,
         )
 
 
@@ -124,14 +130,40 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         # The dtype is known for certain only when the model is loaded; then the engine looks again.
         frames, half_precision = memories[parameters.camera].capacity, 2
         budget_bytes = checkpoint.plan_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision).total
-    worker: ModelWorker[engines.Engines] = ModelWorker(
-        lambda: engines.load_engines(checkpoint, parameters, memories),
-        parameters.queue_size,
-        unload=lambda loaded: loaded.release(),
-    )
+    worker = _worker(parameters, checkpoint, memories, surroundings.logger)
     desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
     worker.start()
     return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes)
+
+
+def _worker(
+    parameters: SceneMemoryParameters,
+    checkpoint: Checkpoint,
+    memories: Mapping[str, SmartFrameManager],
+    node_log: RcutilsLogger,
+) -> ModelWorker[engines.Engines]:
+    def load() -> engines.Engines:
+        started = time.monotonic()
+        loaded = engines.load_engines(checkpoint, parameters, memories)
+        node_log.info(f"{checkpoint.name} is loaded on {loaded.device} after {time.monotonic() - started:.1f} s")
+        return loaded
+
+    def unload(loaded: engines.Engines) -> None:
+        loaded.release()
+        node_log.info(f"{checkpoint.name} is unloaded, the device's memory is free")
+
+    def work_ahead(loaded: engines.Engines, control: AskControl) -> None:
+        try:
+            loaded.precompute(control, prefill=parameters.precompute == FULL)
+        except AskCancelledError:
+            raise
+        except Exception:
+            node_log.error(f"nothing is encoded ahead any more: {traceback.format_exc()}")
+            raise
+
+    ahead = WorkAhead(work_ahead, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
+    idle_sec = parameters.unload_after_idle_sec or None
+    return ModelWorker(load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec)
 
 
 def _camera(
@@ -141,7 +173,7 @@ def _camera(
     converter: PictureConverter,
     surroundings: Surroundings,
 ) -> CameraMemory:
-    manager = SmartFrameManager(parameters.star_size, parameters.stream_size, parameters.importance_threshold)
+    manager = make_memory(parameters)
     compressed = parameters.image_transport == COMPRESSED
     return CameraMemory(
         name,

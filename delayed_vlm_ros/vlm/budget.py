@@ -19,24 +19,6 @@ BYTES_PER_MB = 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryBudget:
-    """Bytes that may be kept between asks.
-
-    Attributes:
-        total: All of them.
-        pixels: Of these, reserved for the pictures of a full memory.
-    """
-
-    total: int
-    pixels: int
-
-    @property
-    def caches(self) -> int:
-        """What is left for vision features and KV."""
-        return self.total - self.pixels
-
-
-@dataclass(frozen=True, slots=True)
 class TokenBytes:
     """Bytes of one merged visual token.
 
@@ -47,6 +29,30 @@ class TokenBytes:
 
     features: int
     kv: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """Bytes that may be kept between asks.
+
+    Attributes:
+        total: All of them.
+        pixels: Of these, reserved for the pictures of a full memory.
+        token: What a merged visual token costs.
+    """
+
+    total: int
+    pixels: int
+    token: TokenBytes
+
+    @property
+    def caches(self) -> int:
+        """What is left for vision features and KV."""
+        return self.total - self.pixels
+
+    def holds(self, visual_tokens: int, kv_tokens: int) -> bool:
+        """Whether the features of so many visual tokens can be kept, and beside them the KV of so many tokens."""
+        return visual_tokens * self.token.features + kv_tokens * self.token.kv <= self.caches
 
 
 def token_bytes(text_config: Mapping[str, Any], element_bytes: int) -> TokenBytes:
@@ -82,7 +88,7 @@ def plan_budget(memory_budget_mb: float, frames: int, geometry: FrameGeometry, t
     """
     only = geometry.only_size
     max_pixels = geometry.max_pixels if only is None else only.height * only.width
-    budget = MemoryBudget(int(memory_budget_mb * BYTES_PER_MB), frames * max_pixels * 3)
+    budget = MemoryBudget(int(memory_budget_mb * BYTES_PER_MB), frames * max_pixels * 3, token)
     pair = max_pixels // geometry.factor**2 * (token.features + token.kv)
     if budget.caches < pair:
         needed = (budget.pixels + pair) / BYTES_PER_MB

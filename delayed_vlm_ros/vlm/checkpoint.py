@@ -16,6 +16,7 @@ from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.intake import FrameGeometry
 from delayed_vlm_ros.vlm.budget import MemoryBudget, plan_budget, token_bytes
 from delayed_vlm_ros.vlm.families import check_model_type
+from delayed_vlm_ros.vlm.families.needs import check_description
 
 ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
 DEMO_MODEL = "demo"
@@ -205,6 +206,7 @@ def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing
         raise ModelNotFoundError(f"the folder of {name} holds no *.safetensors weights: fetch or convert it again")
     try:
         processor = _video_processor_settings(name, folder)
+        check_description(name, config, processor)
         size = dict(processor.get("size") or {})
         return Checkpoint(
             name=name,

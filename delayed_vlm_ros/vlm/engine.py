@@ -19,6 +19,7 @@ from delayed_vlm_ros.vlm.encoded_memory import CachedBytes, EncodedMemory
 from delayed_vlm_ros.vlm.generation import generate_answer
 from delayed_vlm_ros.vlm.loading import load_model
 from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.prefix_cache import roomy
 from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request, select_frames
 from delayed_vlm_ros.vlm.shortage import CACHES_DROPPED, frames_dropped, half_of
@@ -46,7 +47,9 @@ class DelayedBatchInferenceEngine:
         max_pixels: Upper bound of a kept frame's height × width; the checkpoint's own limit holds too.
         star_memory_size: Key frames over the whole past, in frames.
         stream_window_size: Newest frames, in frames.
-        frame_manager: A memory to use in place of a new one; the two sizes are then its own.
+        frame_manager: A memory to use in place of a new one; its sizes and its chunk are then its own.
+        eviction_chunk: Frames that leave the memory at once when it is full; 0: a pair when one comes. More: what is
+            encoded stays valid for longer, and the memory holds a chunk less at times.
         memory_budget_mb: Upper bound of the bytes kept between asks, in MB of 10**6 bytes: pixels, vision features and
             KV. None: no bound.
         features_on_host: Whether vision features are kept in the host's memory rather than on the device.
@@ -68,6 +71,7 @@ class DelayedBatchInferenceEngine:
         stream_window_size: int = 20,
         frame_manager: SmartFrameManager | None = None,
         *,
+        eviction_chunk: int = 0,
         memory_budget_mb: float | None = None,
         features_on_host: bool = False,
         canonical: bool = True,
@@ -75,13 +79,17 @@ class DelayedBatchInferenceEngine:
     ) -> None:
         self.model = model if device is None else model.to(device)
         self.processor = processor
-        self.frame_manager = frame_manager or SmartFrameManager(star_memory_size, stream_window_size)
+        self.frame_manager = frame_manager or SmartFrameManager(
+            star_memory_size, stream_window_size, eviction_chunk=eviction_chunk
+        )
         geometry = _geometry(model.config, processor, max_pixels)
         self._intake = FrameIntake(geometry, self.frame_manager)
         budget = None
         if memory_budget_mb is not None:
             token = token_bytes(model.config.text_config.to_dict(), model.dtype.itemsize)
             budget = plan_budget(memory_budget_mb, self.frame_manager.capacity, geometry, token)
+        self._budget = budget
+        self._precomputed: tuple[Any, ...] = ()
         self._degraded = degraded
         self._encoded = EncodedMemory(
             model,
@@ -202,8 +210,10 @@ class DelayedBatchInferenceEngine:
             control: Looked at between chunks; what is complete when it ends stays.
             prefill: Whether the language model reads the video too, or only the vision encoder.
 
+        Nothing is done twice for the same frames, and nothing that the memory budget would drop again.
+
         Returns:
-            Whether there was anything to do. Not a reason to do it again: a memory budget may have dropped it.
+            Whether there was anything to do.
 
         Raises:
             AskCancelledError: It was cancelled.
@@ -212,21 +222,29 @@ class DelayedBatchInferenceEngine:
         """
         control = control or AskControl()
         snapshot = self.snapshot()
-        if not snapshot:
+        wanted = (prefill, *((kept.content_key, kept.stamps) for kept in snapshot))
+        if not snapshot or wanted == self._precomputed:
             return False
         prompt = build_prompt(self.processor, "?")  # which question is not in the prefix
         layout = lay_out(self.model.config, snapshot)
+        room = _QUESTION_ROOM + DEFAULT_MAX_NEW_TOKENS
+        if self._budget is not None:
+            tokens = layout.visual_tokens
+            prefill = prefill and self._budget.holds(tokens, roomy(len(prompt.before) + tokens + room))
+            if not self._budget.holds(tokens, 0):
+                return False
         try:
             with self._encoded.settling(self.snapshot):
-                if not prefill:
-                    return bool(self._encoded.features(snapshot, layout, control).new_pairs)
-                room = _QUESTION_ROOM + DEFAULT_MAX_NEW_TOKENS
-                work = self._encoded.prefix(prompt, layout, snapshot, control, room=room)
-                return not work.is_as_before
+                if prefill:
+                    done = not self._encoded.prefix(prompt, layout, snapshot, control, room=room).is_as_before
+                else:
+                    done = bool(self._encoded.features(snapshot, layout, control).new_pairs)
         except torch.OutOfMemoryError as error:
             self.forget_encoded()
             traceback.clear_frames(error.__traceback__)
             raise _device_memory_error(len(snapshot), error) from error
+        self._precomputed = wanted
+        return done
 
     def kept_prefix(self) -> Cache | None:
         """A cache for the library that begins with the KV kept of the last ask; None where none is kept.
@@ -241,6 +259,7 @@ class DelayedBatchInferenceEngine:
 
     def forget_encoded(self) -> None:
         """Drop what is kept of earlier asks, and of one that runs in another thread; frames stay."""
+        self._precomputed = ()
         self._encoded.forget()
 
     def reset(self) -> None:

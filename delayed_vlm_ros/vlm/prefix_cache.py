@@ -46,6 +46,11 @@ def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tupl
     return (text, *pairs)
 
 
+def roomy(tokens: int) -> int:
+    """The tokens that a cache takes room for when it needs room for so many."""
+    return -(-tokens // _ROOM_STEP) * _ROOM_STEP
+
+
 class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values in buffers with room to grow, so that appending copies nothing that is there.
 
@@ -85,7 +90,7 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
         """Make room for so many tokens."""
         if tokens <= self._room:
             return
-        room = -(-tokens // _ROOM_STEP) * _ROOM_STEP
+        room = roomy(tokens)
         if self._keys_room is not None and self._values_room is not None:
             # Both are there before anything changes: a failed allocation leaves the layer as it was.
             keys, values = self._moved(self._keys_room, room), self._moved(self._values_room, room)

@@ -17,7 +17,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from waiting import PATIENCE_SEC
 
-from delayed_vlm_ros.errors import ConfigurationError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError, NoFramesError, UnknownCameraError
 from delayed_vlm_ros.nodes import engines
 from delayed_vlm_ros.nodes.messages import fill_answer, memory_stats, scene_answer
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
@@ -35,6 +35,8 @@ class CountingEngine:
     def __init__(self, memory):
         self.memory = memory
         self.calls = 0
+        self.ahead = []
+        self.no_room_ahead = False
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.asked = threading.Event()
@@ -47,6 +49,11 @@ class CountingEngine:
         metrics = AskMetrics(0.5, 0.2, 0.3, 0.25, 4, 0, 10, 20, 0, 5, (2, 4, 4), True, ("engine's note",))
         return AskResult(f"answer to {request.question}", metrics, snapshot)
 
+    def precompute(self, control=None, *, prefill):
+        self.ahead.append(prefill)
+        if self.no_room_ahead:
+            raise DeviceMemoryError("no room ahead")
+
     def cached_bytes(self):
         return SimpleNamespace(features=11, kv=22)
 
@@ -58,21 +65,42 @@ class CountingEngine:
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """A session and its engine."""
-    made = []
+def open_with(monkeypatch):
+    """Gives sessions with their engines."""
+    made, sessions = [], []
 
     def load(_checkpoint, _parameters, memories):
-        made.extend(CountingEngine(memory) for memory in memories.values())
-        return engines.Engines("cpu", dict(zip(memories, made, strict=True)))
+        by_camera = {name: CountingEngine(memory) for name, memory in memories.items()}
+        made.extend(by_camera.values())
+        return engines.Engines("cpu", by_camera)
+
+    def open_one(**parameters):
+        surroundings = Surroundings("/image", lambda: NOW_NS, get_logger("test_session"))
+        sessions.append(open_session(replace(PARAMETERS, **parameters), surroundings))
+        eventually(lambda: made)
+        return sessions[-1], made[-1]
 
     monkeypatch.setattr(engines, "load_engines", load)
-    session = open_session(PARAMETERS, Surroundings("/image", lambda: NOW_NS, get_logger("test_session")))
-    while session.worker.resource is None:
+    yield open_one
+    for engine in made:
+        engine.may_answer.set()
+    for session in sessions:
+        assert session.close(PATIENCE_SEC)
+
+
+@pytest.fixture
+def opened(open_with):
+    """A session and its engine."""
+    session, engine = open_with()
+    eventually(lambda: session.worker.resource is not None)
+    return session, engine
+
+
+def eventually(condition):
+    end = time.monotonic() + PATIENCE_SEC
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.005)
-    yield session, made[0]
-    made[0].may_answer.set()
-    assert session.close(PATIENCE_SEC)
 
 
 def serialised(stamp_ns, *, shade=100, **fields):
@@ -114,6 +142,46 @@ def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeyp
     # then
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the pictures of 12 frames"):
         open_session(parameters, Surroundings("/image", lambda: NOW_NS, get_logger("test_session")))
+
+
+@pytest.mark.parametrize(("mode", "prefill"), [("vision", False), ("full", True)])
+def test_encodes_ahead_once_it_is_quiet(open_with, mode, prefill):
+    session, engine = open_with(precompute=mode, precompute_quiet_sec=0.0)
+    eventually(lambda: len(engine.ahead) > 2)
+    assert set(engine.ahead) == {prefill}
+    assert session.model_report().degraded == session.checkpoint.degraded
+
+
+def test_nothing_is_encoded_ahead_unless_it_is_wanted(opened):
+    _, engine = opened
+    time.sleep(0.3)
+    assert engine.ahead == []
+
+
+def test_failure_ahead_is_reported_and_costs_no_ask(open_with):
+    # given
+    session, engine = open_with(precompute="full", precompute_quiet_sec=0.5)
+    engine.no_room_ahead = True
+    show(session, 4)
+    # then
+    eventually(lambda: engine.ahead)
+    eventually(lambda: session.model_report().degraded[-1:] == ("nothing is encoded ahead any more: no room ahead",))
+    assert session.desk.ask(question(), PARAMETERS).result.answer
+    assert len(engine.ahead) == 1
+
+
+def test_model_that_nobody_asks_is_unloaded_and_comes_back(open_with):
+    # given
+    session, engine = open_with(unload_after_idle_sec=0.2)
+    show(session, 4)
+    # when
+    eventually(lambda: session.model_report().resting)
+    # then
+    assert session.model_report().state == "unloaded"
+    assert session.memory_report(session.cameras["camera"]).statistics.unique_frames == 4
+    assert session.desk.ask(question(), PARAMETERS).result.frames_used
+    assert not session.model_report().resting
+    assert engine.calls == 0  # it was another engine that has answered
 
 
 def test_budget_is_reported(opened):

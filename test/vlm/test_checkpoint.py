@@ -291,6 +291,37 @@ def test_senseless_video_settings(folder, settings):
 # --- a configure step is quick --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("of_vision", "of_processor", "message"),
+    [
+        ({"patch_size": None}, {}, r"the vision_config lacks patch_size in the files of"),
+        ({}, {"merge_size": None}, r"the video processor lacks merge_size in the files of"),
+        ({}, {"patch_size": 16}, r"has a patch_size of 14, but its video processor a patch_size of 16: fetch both"),
+        ({"spatial_merge_size": 1}, {}, r"has a spatial_merge_size of 1, but its video processor a merge_size of 2"),
+        (
+            {"temporal_patch_size": 4},
+            {"temporal_patch_size": 4},
+            r"temporal patch of .* has 4 frames; this memory keeps pairs",
+        ),
+    ],
+)
+def test_files_that_do_not_say_what_the_adapter_needs(folder, of_vision, of_processor, message):
+    # given
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", vision_config=config["vision_config"] | of_vision)
+    settings = json.loads((folder / "processor_config.json").read_text())["video_processor"]
+    edit(folder / "processor_config.json", video_processor=settings | of_processor)
+    # then
+    with pytest.raises(UnsupportedModelError, match=message):
+        resolve_checkpoint(str(folder))
+
+
+def test_config_without_a_vision_encoder(folder):
+    edit(folder / "config.json", vision_config=None)
+    with pytest.raises(UnsupportedModelError, match=r"has no vision_config: fetch it again"):
+        resolve_checkpoint(str(folder))
+
+
 def test_resolving_imports_neither_torch_nor_transformers(checkpoint_folder, tmp_path):
     # given
     script = f"""

@@ -71,6 +71,54 @@ def test_second_ask_does_not_see_a_picture(make_engine, monkeypatch):
     assert metrics.frames_encoded == 0
 
 
+# --- encoded ahead --------------------------------------------------------------------------------------------------
+
+
+def counted(engine):
+    """Counts the pairs that go through the vision encoder, and the runs of the language model."""
+    pairs, runs = [], []
+    merged = engine.model.config.vision_config.spatial_merge_size**2
+    height, width = engine.snapshot()[0].frames[0].shape[:2]
+    patches = (height // 28) * (width // 28) * merged
+    engine.model.model.visual.patch_embed.register_forward_pre_hook(
+        lambda _, inputs: pairs.append(len(inputs[0]) // patches)
+    )
+    engine.model.model.language_model.register_forward_pre_hook(lambda *_: runs.append(1))
+    return pairs, runs
+
+
+@pytest.mark.parametrize("prefill", [False, True])
+def test_same_frames_are_encoded_ahead_once(make_engine, picture, prefill):
+    # given
+    engine = make_engine(stamps=HALF_SECONDS)
+    pairs, runs = counted(engine)
+    # when
+    assert engine.precompute(prefill=prefill)
+    # then
+    assert (sum(pairs), bool(runs)) == (3, prefill)
+    assert not engine.precompute(prefill=prefill)
+    assert sum(pairs) == 3
+    engine.add_frame(picture(9), 3.0)
+    assert engine.precompute(prefill=prefill)
+    assert sum(pairs) == 4
+
+
+def test_nothing_is_encoded_ahead_that_the_budget_would_drop(make_engine):
+    # given room for the features, but not for the KV
+    budget = make_engine(memory_budget_mb=1e3)._budget
+    sufficient = make_engine(stamps=HALF_SECONDS, memory_budget_mb=1e3)
+    tight = make_engine(stamps=HALF_SECONDS, memory_budget_mb=(budget.pixels + 2e5) / 1e6)
+    # when
+    sufficient.precompute(prefill=True)
+    pairs, runs = counted(tight)
+    assert tight.precompute(prefill=True)
+    assert not tight.precompute(prefill=True)
+    # then
+    assert (sum(pairs), runs) == (3, [])
+    assert tight.cached_bytes() == CachedBytes(sufficient.cached_bytes().features, 0)
+    assert sufficient.cached_bytes().kv > 0
+
+
 # --- while an ask runs ----------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from delayed_vlm_ros.errors import (
     ModelNotReadyError,
 )
 from delayed_vlm_ros.vlm.control import AskControl
-from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker
+from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker, WorkAhead
 
 PATIENCE = 10.0  # seconds; only ever waited when something is wrong
 
@@ -430,9 +430,139 @@ def test_stop_before_start(make_worker):
     assert make_worker(start=False).stop(0)
 
 
+# --- while nobody asks ----------------------------------------------------------------------------------------------
+
+
+def test_works_ahead_while_it_is_quiet(make_worker):
+    # given
+    seen = []
+    worker = make_worker(work_ahead=WorkAhead(lambda model, _: seen.append(model), quiet_sec=0.0, period_sec=0.01))
+
+    # then again and again, beside jobs, and not as a job
+    eventually(lambda: len(seen) > 3)
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    count = len(seen)
+    eventually(lambda: len(seen) > count)
+    assert set(seen) == {"model"}
+    assert not worker.running
+
+
+def test_no_work_ahead_before_it_has_been_quiet_for_long_enough(make_worker):
+    # given
+    seen = []
+    worker = make_worker(work_ahead=WorkAhead(lambda *_: seen.append(time.monotonic()), quiet_sec=0.2, period_sec=0.01))
+
+    # when asked every now and then
+    for _ in range(10):
+        worker.run(lambda *_: None, PATIENCE)
+        last = time.monotonic()
+        time.sleep(0.03)
+
+    # then
+    eventually(lambda: seen)
+    assert seen[0] >= last + 0.19
+
+
+def test_a_job_ends_work_ahead_at_once(make_worker):
+    # given work that never ends by itself
+    entered = threading.Event()
+
+    def ahead(_, control):
+        entered.set()
+        until_cancelled(_, control)
+
+    worker = make_worker(work_ahead=WorkAhead(ahead, quiet_sec=0.0), queue_size=0)
+    assert entered.wait(PATIENCE)
+
+    # then it counts as free
+    assert not worker.running
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.error_ahead == ""
+    entered.clear()
+    assert entered.wait(PATIENCE)  # and goes on afterwards
+
+
+def test_stop_ends_work_ahead(make_worker):
+    entered = threading.Event()
+    worker = make_worker(
+        work_ahead=WorkAhead(lambda _, control: (entered.set(), until_cancelled(_, control)), quiet_sec=0.0)
+    )
+    assert entered.wait(PATIENCE)
+    assert worker.stop(PATIENCE)
+    assert worker.state is ModelState.UNLOADED
+
+
+def test_failed_work_ahead_is_told_and_not_tried_again(make_worker):
+    # given
+    calls = []
+
+    def ahead(*_):
+        calls.append(1)
+        raise ValueError("no room")
+
+    worker = make_worker(work_ahead=WorkAhead(ahead, quiet_sec=0.0, period_sec=0.0))
+
+    # then
+    eventually(lambda: worker.error_ahead == "ValueError: no room")
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    time.sleep(0.05)
+    assert len(calls) == 1
+
+
+def test_idle_model_is_unloaded_and_loaded_again_for_the_next_job(make_worker):
+    # given
+    loads, unloads = iter(["first", "second"]), []
+    worker = make_worker(lambda: next(loads), unload=unloads.append, unload_after_idle_sec=0.1)
+    assert worker.run(lambda model, _: model, PATIENCE) == "first"
+
+    # when
+    eventually(lambda: worker.state is ModelState.UNLOADED)
+
+    # then
+    assert (unloads, worker.resource) == (["first"], None)
+    assert worker.run(lambda model, _: model, PATIENCE) == "second"
+    assert worker.state is ModelState.READY
+
+
+def test_working_ahead_does_not_keep_the_model_loaded(make_worker):
+    seen = []
+    worker = make_worker(
+        work_ahead=WorkAhead(lambda *_: seen.append(1), quiet_sec=0.0, period_sec=0.01),
+        unload_after_idle_sec=0.15,
+    )
+    eventually(lambda: worker.state is ModelState.UNLOADED)
+    assert seen
+    count = len(seen)
+    time.sleep(0.05)
+    assert len(seen) == count
+
+
+def test_model_that_cannot_be_loaded_again_costs_only_the_jobs_that_wait(make_worker):
+    # given a device that is full for a while
+    outcomes = iter(["first", MemoryError("the device is full"), "third"])
+
+    def load():
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    worker = make_worker(load, unload_after_idle_sec=0.05)
+    assert worker.run(lambda model, _: model, PATIENCE) == "first"
+    eventually(lambda: worker.state is ModelState.UNLOADED)
+
+    # then
+    with pytest.raises(ModelNotReadyError, match="could not be loaded: MemoryError: the device is full"):
+        worker.run(lambda model, _: model, PATIENCE)
+    assert (worker.state, worker.running) == (ModelState.UNLOADED, False)
+    assert "full" in worker.error
+    assert worker.run(lambda model, _: model, PATIENCE) == "third"
+    assert (worker.state, worker.error) == (ModelState.READY, "")
+
+
 def test_many_askers_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
     # given askers that hurry, cancel, fail and meet full queues
-    worker = make_worker(queue_size=4)
+    worker = make_worker(queue_size=4, work_ahead=WorkAhead(until_cancelled, quiet_sec=0.0, period_sec=0.0))
     outcomes, expected = [], (AskCancelledError, AskTimeoutError, BusyError, ValueError)
 
     def job(number):

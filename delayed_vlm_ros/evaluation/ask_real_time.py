@@ -1,0 +1,74 @@
+"""The same as ``ask_trace`` in real time, for a few minutes: a camera's thread, an asker's, and a real worker."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from delayed_vlm_ros.evaluation.ask_cost import QUESTION, Setting, native_seconds
+from delayed_vlm_ros.evaluation.ask_trace import SAMPLE_FPS, Habit, stream
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.vlm.worker import ModelWorker, WorkAhead
+
+_PATIENCE_SEC = 300.0
+
+
+def live_in_real_time(setting: Setting, habit: Habit, seed: int) -> dict[str, Any]:
+    """Fill a memory at once, then let frames arrive and ask.
+
+    Returns:
+        The habit, and quantiles of seconds to the first token, waiting included, ÷ native inference's at the end.
+    """
+    side = setting.picture[0]
+    memory = SmartFrameManager(20, 20, eviction_chunk=habit.eviction_chunk)
+    engine = DelayedBatchInferenceEngine(
+        setting.model, setting.processor, max_pixels=side * side, frame_manager=memory, canonical=setting.canonical
+    )
+    frames = stream(side, np.random.default_rng(seed))
+    for _ in range(int(120 * SAMPLE_FPS)):
+        stamp, picture = next(frames)
+        engine.add_frame(picture, stamp)
+    ended = threading.Event()
+
+    def see() -> None:
+        started = time.monotonic()
+        for number, (stamp, picture) in enumerate(frames, start=1):
+            if ended.wait(max(0.0, started + number / SAMPLE_FPS - time.monotonic())):
+                return
+            engine.add_frame(picture, stamp)
+
+    ahead = WorkAhead[DelayedBatchInferenceEngine](
+        lambda one, control: one.precompute(control, prefill=habit.mode == "full"), habit.quiet_sec
+    )
+    worker = ModelWorker(lambda: engine, 1, work_ahead=None if habit.mode == "off" else ahead)
+    worker.start()
+    camera = threading.Thread(target=see)
+    camera.start()
+    times = []
+    try:
+        started = time.monotonic()
+        for number in range(1, habit.asks + 1):
+            time.sleep(max(0.0, started + number * habit.ask_every_sec - time.monotonic()))
+            asked = time.monotonic()
+            metrics = worker.run(lambda one, _: one.ask(QUESTION, max_new_tokens=2)[1], _PATIENCE_SEC)
+            behind_the_first_token = metrics.total_latency - metrics.time_to_first_token
+            times.append(time.monotonic() - asked - behind_the_first_token)
+    finally:
+        ended.set()
+        camera.join()
+        worker.stop(_PATIENCE_SEC)
+    native = native_seconds(engine)
+    ratios = np.array(times) / native
+    return {
+        "mode": habit.mode,
+        "eviction_chunk": habit.eviction_chunk,
+        "ask_every_sec": habit.ask_every_sec,
+        "asks": habit.asks,
+        "p50": round(float(np.quantile(ratios, 0.5)), 4),
+        "p95": round(float(np.quantile(ratios, 0.95)), 4),
+        "native_sec": round(native, 4),
+    }

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from delayed_vlm_ros import __version__, cli_bench
+from delayed_vlm_ros import __version__, cli_bench, cli_node
 from delayed_vlm_ros.errors import DelayedVlmError
 
 _INSTALL_MODEL_PARTS = "run 'make setup' in the repository, or there: pip install '.[vlm]'"
@@ -37,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(cli_node.ask)
+app.command()(cli_node.status)
 app.add_typer(cli_bench.app, name="bench")
 
 _Model = Annotated[

@@ -94,17 +94,38 @@ def demo_json(run: Any) -> dict[str, Any]:
             for asked, response in run.responses
         ],
         "statistics": message_fields(run.statistics) if run.statistics is not None else {},
-        "diagnostics": [
-            {
-                "name": status.name,
-                "level": _level(status),
-                "message": status.message,
-                "values": {pair.key: pair.value for pair in status.values},
-            }
-            for status in run.diagnostics
-        ],
+        "diagnostics": diagnostics_json(run.diagnostics),
         "exit_codes": run.exit_codes,
     }
+
+
+def response_json(response: Any) -> dict[str, Any]:
+    """An ``AskScene`` response for scripts."""
+    frames = [
+        {"id": frame.id, "stamp": frame.header.stamp.sec + frame.header.stamp.nanosec / 1e9, "reason": frame.reason}
+        for frame in response.frames_used
+    ]
+    return {
+        "success": response.success,
+        "error": response.error_msg,
+        "answer": response.answer,
+        "newest_frame_age_sec": response.newest_frame_age_sec,
+        "frames_used": frames,
+        "metrics": message_fields(response.metrics),
+    }
+
+
+def diagnostics_json(statuses: Sequence[Any]) -> list[dict[str, Any]]:
+    """The statuses of ``/diagnostics`` for scripts."""
+    return [
+        {
+            "name": status.name,
+            "level": _level(status),
+            "message": status.message,
+            "values": {pair.key: pair.value for pair in status.values},
+        }
+        for status in statuses
+    ]
 
 
 def message_fields(message: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@
     │   └── StampOrderError         its time stamp is not newer than the newest kept one
     ├── VideoSourceError            a video file or camera device that cannot be read
     ├── NodeDiedError               a node that this program started has ended by itself
+    ├── NodeNotFoundError           a node that somebody else should have started does not answer
     ├── ModelError
     │   ├── ModelNotFoundError      no such checkpoint on this machine
     │   ├── UnsupportedModelError   a checkpoint this package has no adapter for
@@ -47,6 +48,10 @@ class VideoSourceError(DelayedVlmError):
 
 class NodeDiedError(DelayedVlmError):
     """A node that this program started has ended by itself."""
+
+
+class NodeNotFoundError(DelayedVlmError):
+    """A node that this program talks to is not there."""
 
 
 class ModelError(DelayedVlmError):

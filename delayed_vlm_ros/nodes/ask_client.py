@@ -5,6 +5,7 @@ For programs that do nothing else meanwhile: every call spins the client's own n
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_namespace import validate_namespace
 
-from delayed_vlm_ros.errors import AskTimeoutError
+from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError
 from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.srv import AskScene
 
@@ -26,10 +29,19 @@ _GRACE_SEC = 5.0  # beyond the ask's own deadline, for the way there and back
 
 
 class SceneMemoryClient:
-    """Talks to one ``scene_memory`` node; made by ``scene_memory_client``."""
+    """Talks to one ``scene_memory`` node; made by ``scene_memory_client``.
+
+    Attributes:
+        service_name: The node's service, resolved.
+        reported_name: What its statuses' names begin with.
+        statistics: The newest that came.
+        diagnostics: The newest statuses that came, of all nodes, by name.
+    """
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
         self._executor = executor
+        self.service_name = node.resolve_service_name("ask_scene")
+        self.reported_name = node.resolve_topic_name("scene_memory").lstrip("/") + ": "  # before each status's own
         self._asking = node.create_client(AskScene, "ask_scene")
         self._subscriptions = [
             node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
@@ -59,12 +71,16 @@ class SceneMemoryClient:
         """Whether the node's service is there."""
         return bool(self._asking.service_is_ready())
 
-    def ask(self, question: str, *, timeout_sec: float, max_new_tokens: int = 0) -> Any:
+    def ask(
+        self, question: str, *, timeout_sec: float, max_new_tokens: int = 0, camera: str = "", last_sec: float = 0.0
+    ) -> Any:
         """Ask through the service.
 
         Args:
             question: Plain text.
             timeout_sec: Deadline of the ask.
+            camera: Which camera; empty: the first.
+            last_sec: Only the newest so many seconds; 0: everything.
             max_new_tokens: Length limit of the answer; 0: the node's default.
 
         Returns:
@@ -73,7 +89,13 @@ class SceneMemoryClient:
         Raises:
             AskTimeoutError: No response came at all.
         """
-        request = AskScene.Request(question=question, timeout_sec=timeout_sec, max_new_tokens=max_new_tokens)
+        request = AskScene.Request(
+            question=question,
+            timeout_sec=timeout_sec,
+            max_new_tokens=max_new_tokens,
+            camera=camera,
+            last_sec=last_sec,
+        )
         pending = self._asking.call_async(request)
         if not self.wait_until(pending.done, timeout_sec + _GRACE_SEC):
             raise AskTimeoutError(
@@ -89,20 +111,28 @@ class SceneMemoryClient:
 
 
 @contextmanager
-def scene_memory_client(environment: dict[str, str]) -> Iterator[SceneMemoryClient]:
+def scene_memory_client(environment: dict[str, str], namespace: str = "/") -> Iterator[SceneMemoryClient]:
     """A client in a ROS context of its own.
 
     Args:
         environment: Its ``ROS_DOMAIN_ID`` counts; the rest of ROS's variables must stand in ``os.environ`` already,
             as the middleware reads them there.
+        namespace: Of the node to talk to.
+
+    Raises:
+        BadRequestError: The namespace is none.
     """
+    try:
+        validate_namespace(namespace)
+    except InvalidNamespaceException as error:
+        raise BadRequestError(f"'{namespace}' is no namespace ({error}): give one such as /robot1") from None
     context = Context()
     rclpy.init(
         context=context,
         domain_id=int(environment.get("ROS_DOMAIN_ID", "0")),
         signal_handler_options=SignalHandlerOptions.NO,
     )
-    node = Node("delayed_vlm_client", context=context)
+    node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:

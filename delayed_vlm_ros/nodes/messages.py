@@ -25,6 +25,7 @@ ERROR_CODES: dict[type[Exception], int] = {
     errors.StampOrderError: _CODES.INTERNAL,
     errors.VideoSourceError: _CODES.INTERNAL,
     errors.NodeDiedError: _CODES.INTERNAL,
+    errors.NodeNotFoundError: _CODES.INTERNAL,
     errors.ModelError: _CODES.MODEL_NOT_READY,
     errors.ModelNotFoundError: _CODES.MODEL_NOT_READY,
     errors.UnsupportedModelError: _CODES.MODEL_NOT_READY,

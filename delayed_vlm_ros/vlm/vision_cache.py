@@ -135,19 +135,22 @@ def encode_snapshot(
     new_pairs = tuple(number for number, kept in enumerate(snapshot) if kept.content_key in missing)
     todo = list(missing.values())
     patches = layout.grid_thw[1] * layout.grid_thw[2]
-    batch = 1 if one_by_one else max(1, _LARGEST_BATCH // patches)
+    batch = max(1, _LARGEST_BATCH // patches)
+    at_once = 1 if one_by_one else batch
     for start in range(0, len(todo), batch):
-        control.check()
         some = tuple(todo[start : start + batch])
-        for kept, features in zip(some, _encode(model, processor, family, some, layout), strict=True):
-            found[kept.content_key] = cache.put(kept.content_key, features)
+        pixels = _pixels(model, processor, some)
+        for first in range(0, len(some), at_once):
+            control.check()
+            part = slice(first, first + at_once)
+            encoded = family.encode_pairs(model.model.visual, pixels[part], layout.rows, layout.columns)
+            for kept, features in zip(some[part], encoded, strict=True):
+                found[kept.content_key] = cache.put(kept.content_key, features)
     control.check()
     return Encoded(tuple(found[kept.content_key] for kept in snapshot), new_pairs)
 
 
-def _encode(
-    model: Any, processor: Any, family: Family, pairs: tuple[KeptPair, ...], layout: VideoLayout
-) -> torch.Tensor:
-    visual = model.model.visual
-    pixels = snapshot_pixel_values(processor, pairs).to(model.device, visual.dtype)
-    return family.encode_pairs(visual, pixels.unflatten(0, (len(pairs), -1)), layout.rows, layout.columns)
+def _pixels(model: Any, processor: Any, pairs: tuple[KeptPair, ...]) -> torch.Tensor:
+    """Patches of pairs where the vision encoder takes them, ``(pairs, patches, patch elements)``."""
+    pixels = snapshot_pixel_values(processor, pairs).to(model.device, model.model.visual.dtype)
+    return pixels.view(len(pairs), -1, pixels.shape[-1])

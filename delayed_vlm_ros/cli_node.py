@@ -1,0 +1,76 @@
+"""``delayed-vlm ask`` and ``delayed-vlm status``: talk to a ``scene_memory`` node that runs already."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from delayed_vlm_ros.errors import AskError, NodeNotFoundError
+
+_SERVICE_WAIT_SEC = 10.0
+_REPORT_WAIT_SEC = 3.0  # the node reports once a second
+
+_Namespace = Annotated[str, typer.Option(help="Namespace of the node, such as /robot1.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask, in plain words.")],
+    camera: Annotated[str, typer.Option(help="Which camera; the first one unless given.")] = "",
+    last: Annotated[float, typer.Option(help="Only the newest so many seconds; 0: everything.", min=0)] = 0.0,
+    timeout: Annotated[float, typer.Option(help="Deadline in seconds, a loading model included.", min=0.1)] = 60.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Length limit of the answer; 0: the node's.", min=0)] = 0,
+    namespace: _Namespace = "/",
+    as_json: _Json = False,
+) -> None:
+    """Ask a running scene_memory node, as ROS_DOMAIN_ID and the other ROS variables find it."""
+    from delayed_vlm_ros import cli_report  # noqa: PLC0415
+    from delayed_vlm_ros.nodes.ask_client import scene_memory_client  # noqa: PLC0415
+
+    with scene_memory_client(dict(os.environ), namespace) as client:
+        if not client.wait_until(client.service_is_ready, _SERVICE_WAIT_SEC):
+            raise NodeNotFoundError(_nobody("service", client.service_name))
+        response = client.ask(
+            question, camera=camera, last_sec=last, timeout_sec=timeout, max_new_tokens=max_new_tokens
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(cli_report.response_json(response), ensure_ascii=False, indent=2) + "\n")
+    elif response.success:
+        cli_report.show_response(Console(), question, response)
+    if not response.success:
+        raise AskError(response.error_msg)
+
+
+def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:
+    """Show what a running scene_memory node says of itself: memory, model, asks, and what is wrong."""
+    from delayed_vlm_ros import cli_report  # noqa: PLC0415
+    from delayed_vlm_ros.nodes.ask_client import scene_memory_client  # noqa: PLC0415
+
+    def found() -> dict[str, Any]:
+        return {name: one for name, one in client.diagnostics.items() if name.startswith(client.reported_name)}
+
+    with scene_memory_client(dict(os.environ), namespace) as client:
+        wait = _SERVICE_WAIT_SEC
+        if not client.wait_until(lambda: bool(found()), wait):
+            raise NodeNotFoundError(_nobody("diagnostics of", client.reported_name.rstrip(": ")))
+        client.wait_until(lambda: client.statistics is not None, _REPORT_WAIT_SEC)
+    statuses = list(found().values())
+    if as_json:
+        statistics = cli_report.message_fields(client.statistics) if client.statistics is not None else {}
+        content = {"statistics": statistics, "diagnostics": cli_report.diagnostics_json(statuses)}
+        sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    else:
+        cli_report.show_diagnostics(Console(), statuses)
+
+
+def _nobody(what: str, name: str) -> str:
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    return (
+        f"no {what} {name} within {_SERVICE_WAIT_SEC:g} s: is scene_memory running in ROS domain {domain} and in this "
+        "namespace? Set ROS_DOMAIN_ID, and ROS_AUTOMATIC_DISCOVERY_RANGE where it is limited, as for the node"
+    )

@@ -1,0 +1,40 @@
+"""Encoding ahead and unloading, in a node of its own over DDS."""
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+
+def test_with_precompute_an_ask_finds_everything_encoded(start):
+    # given
+    _, client = start(fake=False, memory__sample_fps=20.0, precompute__mode="full", precompute__quiet_sec=0.0)
+    client.wait_until_ready()
+    # when pictures have come, and nobody has asked
+    client.show_pictures(6)
+    stats = client.wait_for_stats(lambda stats: stats.kv_bytes > 0)
+    client.wait_for_stats()  # a second later, all of it is done
+    # then
+    assert stats.asks_served == 0
+    assert stats.feature_bytes > 0
+    response = client.ask(max_new_tokens=4)
+    assert response.success, response.error_msg
+    assert response.metrics.frames_encoded == 0
+    assert response.metrics.encoding_latency == 0.0
+    assert response.metrics.kv_tokens_reused > 0
+
+
+def test_an_idle_model_is_unloaded_and_loaded_again_for_the_next_ask(start):
+    # given
+    _, client = start(fake=False, memory__sample_fps=20.0, model__unload_after_idle_sec=1.0)
+    client.wait_until_ready()
+    client.show_pictures(4)
+    assert client.ask(max_new_tokens=4).success
+    # when
+    stats = client.wait_for_stats(lambda stats: stats.model_state == "unloaded")
+    # then the device is free, the frames are kept, and diagnostics say so without alarm
+    assert (stats.feature_bytes, stats.kv_bytes) == (0, 0)
+    assert stats.unique_frames >= 4
+    status = client.wait_for_status("model", lambda status: status.message.startswith("unloaded"))
+    assert status.level == DiagnosticStatus.OK
+    assert status.message == "unloaded since nobody asked: the next question loads it again"
+    response = client.ask(max_new_tokens=4)
+    assert response.success, response.error_msg
+    assert response.metrics.frames_encoded > 0

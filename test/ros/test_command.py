@@ -1,0 +1,83 @@
+"""``delayed-vlm ask`` and ``delayed-vlm status`` against a running node, as their user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from harness import ROOT
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "delayed_vlm_ros.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def running(start_for_module):
+    _, client = start_for_module(memory__sample_fps=50.0)
+    client.wait_until_ready()
+    client.show_pictures(4)
+    return client
+
+
+def test_ask_prints_the_answer(running):
+    done = command("ask", "What is [bold]there[/]?", "--namespace", running.namespace, "--last", "60")
+    assert done.returncode == 0, done.stderr
+    assert "Q: What is [bold]there[/]?" in done.stdout
+    assert "\nA: " in done.stdout
+
+
+def test_ask_for_scripts(running):
+    done = command("ask", "What is there?", "--namespace", running.namespace, "--json")
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["success"]
+    assert printed["answer"]
+    assert len(printed["frames_used"]) >= 2
+
+
+def test_refused_ask_is_one_sentence_and_an_exit_code(running):
+    done = command("ask", "What is there?", "--namespace", running.namespace, "--camera", "attic")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "attic" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_status_shows_what_the_node_says(running):
+    done = command("status", "--namespace", running.namespace)
+    assert done.returncode == 0, done.stderr
+    for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks"):
+        assert part in done.stdout
+
+
+def test_status_for_scripts(running):
+    done = command("status", "--namespace", running.namespace, "--json")
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["statistics"]["unique_frames"] >= 4
+    assert {status["name"].split(": ")[1] for status in printed["diagnostics"]} >= {"lifecycle", "model", "asks"}
+
+
+@pytest.mark.parametrize("words", [("ask", "Who?"), ("status",)])
+def test_no_node_is_one_sentence_with_what_to_look_at(ros, words):
+    done = command(*words, "--namespace", "/nowhere")
+    assert done.returncode == 1
+    assert "/nowhere" in done.stderr or "nowhere/scene_memory" in done.stderr
+    assert "is scene_memory running in ROS domain" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_senseless_namespace_is_refused(ros):
+    done = command("status", "--namespace", "/robot one")
+    assert done.returncode == 1
+    assert "'/robot one' is no namespace" in done.stderr

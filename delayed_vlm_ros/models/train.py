@@ -48,7 +48,7 @@ def train(
     shards: Annotated[int, typer.Option(help="Shards of 50 clips.", min=4)] = 110,
     vision_steps: Annotated[int, typer.Option(help="Steps of the first stage.", min=1)] = 1600,
     language_steps: Annotated[int, typer.Option(help="Steps of each round of the second stage.", min=1)] = 2400,
-    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage; 0: none.", min=0)] = 1000,
+    joint_steps: Annotated[int, typer.Option(help="Steps of the last stage; 0: none.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Of weights and order.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Processes that render.", min=1)] = os.cpu_count() or 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the work folder.")] = False,

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
-from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image
+from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image, row_count
 
 RgbPicture = NDArray[np.uint8]
 
+# Those that cv_bridge does not know.
+_OPENCV_CODES = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+
 
 class Backend(Protocol):
-    """Converts one checked raw image; gives RGB uint8 of shape (height, width, 3)."""
+    """Converts one raw image, checked and dense; gives RGB uint8 of shape (height, width, 3)."""
 
     def __call__(self, message: Image) -> RgbPicture:
         """Convert it."""
@@ -49,7 +52,10 @@ class PictureConverter:
             return decode_compressed(message)
         encoding = check_image(message)
         try:
-            picture = self._backend(_with_encoding(message, encoding))
+            if encoding in _OPENCV_CODES:
+                picture = cv2.cvtColor(_rows(message, encoding), _OPENCV_CODES[encoding])
+            else:
+                picture = self._backend(_dense(message, encoding))
         except Exception as error:
             raise PictureError(
                 f"{self.name} cannot convert a {message.width} × {message.height} {message.encoding} image "
@@ -116,7 +122,7 @@ def _cv_bridge_backend() -> Backend:
 def _rosbags_backend() -> Backend:
     from rosbags.image import message_to_cvimage  # noqa: PLC0415  only where cv_bridge is missing
 
-    return lambda message: message_to_cvimage(_without_padding(message), "rgb8")
+    return lambda message: message_to_cvimage(message, "rgb8")
 
 
 def _tried(backend: Backend) -> Backend:
@@ -128,32 +134,29 @@ def _tried(backend: Backend) -> Backend:
     return backend
 
 
-def _with_encoding(message: Image, encoding: str) -> Image:
-    if encoding == message.encoding:
-        return message
-    return Image(
-        header=message.header,
-        height=message.height,
-        width=message.width,
-        encoding=encoding,
-        is_bigendian=message.is_bigendian,
-        step=message.step,
-        data=message.data,
-    )
+def _dense(message: Image, encoding: str) -> Image:
+    """The same image under the encoding's first name, little-endian, with rows that follow each other directly.
 
-
-def _without_padding(message: Image) -> Image:
-    """The same image with rows that follow each other directly, which is what ``rosbags-image`` takes for granted."""
-    row_bytes = message.width * PIXEL_BYTES[message.encoding]
-    if message.step == row_bytes:
+    ``rosbags-image`` takes dense rows for granted. ``cv_bridge`` slants a picture whose padding is no whole number of
+    pixels, refuses one whose last row has none, and cannot swap bytes under NumPy 2.
+    """
+    row_bytes = message.width * PIXEL_BYTES[encoding]
+    if (message.encoding, message.step, message.is_bigendian) == (encoding, row_bytes, 0):
         return message
-    data = np.frombuffer(message.data, np.uint8)
-    # The last row may end without its padding, so the rows are a strided view and not a reshaped array.
-    rows = np.lib.stride_tricks.as_strided(data, (message.height, row_bytes), (message.step, 1), writeable=False)
-    dense = Image(height=message.height, width=message.width, encoding=message.encoding, step=row_bytes)
-    dense.is_bigendian = message.is_bigendian
-    dense.data = array.array("B", rows.tobytes())  # quick to assign, bytes are not
+    dense = Image(height=message.height, width=message.width, encoding=encoding, step=row_bytes)
+    dense.data = array.array("B", _rows(message, encoding).tobytes())  # quick to assign, bytes are not
     return dense
+
+
+def _rows(message: Image, encoding: str) -> NDArray[np.uint8]:
+    """The rows' bytes, little-endian and without their padding: shape (rows, bytes of a row)."""
+    data = np.frombuffer(message.data, np.uint8)
+    shape = row_count(encoding, message.height), message.width * PIXEL_BYTES[encoding]
+    # The last row may end without its padding, so the rows are a strided view and not a reshaped array.
+    rows = np.lib.stride_tricks.as_strided(data, shape, (message.step, 1), writeable=False)
+    if message.is_bigendian and encoding.endswith("16"):
+        return np.ascontiguousarray(rows).view(np.uint16).byteswap().view(np.uint8)
+    return rows
 
 
 def _owned(picture: RgbPicture, data: object) -> RgbPicture:

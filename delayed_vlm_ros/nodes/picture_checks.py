@@ -32,14 +32,17 @@ PIXEL_BYTES = {
     "bayer_grbg16": 2,
     "yuv422": 2,
     "yuv422_yuy2": 2,
+    "nv12": 1,
+    "nv21": 1,
 }
-"""Encodings that are understood, with the bytes of one pixel."""
+"""Encodings that are understood, with the bytes of one pixel in its row."""
 
 OTHER_NAMES = {"8UC1": "mono8", "uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 """Further names of encodings in ``PIXEL_BYTES``."""
 
 _DEPTH_ENCODINGS = ("16UC1", "32FC1", "64FC1")
-_PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2")  # two neighbouring pixels share their colour
+_TWO_PLANE_ENCODINGS = ("nv12", "nv21")  # behind the rows of brightness, one of colours for every two of them
+_PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2", *_TWO_PLANE_ENCODINGS)  # neighbouring pixels share their colour
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE = struct.Struct(">II")
@@ -67,7 +70,11 @@ def check_image(message: Image) -> str:
     if pixel_bytes is None:
         raise PictureError(_about_encoding(message.encoding))
     if encoding in _PAIRWISE_ENCODINGS and message.width % 2:
-        raise PictureError(f"a {message.encoding} image must have an even width, and this one's is {message.width}")
+        raise PictureError(f"an image in {message.encoding} must have an even width, and this one's is {message.width}")
+    if encoding in _TWO_PLANE_ENCODINGS and message.height % 2:
+        raise PictureError(
+            f"an image in {message.encoding} must have an even height, and this one's is {message.height}"
+        )
     row_bytes = message.width * pixel_bytes
     if message.step < row_bytes:
         raise PictureError(
@@ -75,13 +82,19 @@ def check_image(message: Image) -> str:
             "correct step, width or encoding in the camera driver"
         )
     # Cropped images may end with their last pixel, without the padding behind it.
-    needed = (message.height - 1) * message.step + row_bytes
+    rows = row_count(encoding, message.height)
+    needed = (rows - 1) * message.step + row_bytes
     if len(message.data) < needed:
         raise PictureError(
-            f"data has {len(message.data)} bytes, but {message.height} rows with a step of {message.step} need "
+            f"data has {len(message.data)} bytes, but {rows} rows with a step of {message.step} need "
             f"{needed}: the picture is cut short; check the camera driver"
         )
     return encoding
+
+
+def row_count(encoding: str, height: int) -> int:
+    """Rows of ``step`` bytes in the data of a picture of this height."""
+    return height * 3 // 2 if encoding in _TWO_PLANE_ENCODINGS else height
 
 
 def check_compressed(message: CompressedImage) -> None:

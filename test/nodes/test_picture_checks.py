@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image
+from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image, row_count
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 JPEG = cv2.imencode(".jpg", PICTURE)[1].tobytes()
@@ -22,7 +22,7 @@ PNG = cv2.imencode(".png", PICTURE)[1].tobytes()
 
 def image(encoding="rgb8", height=6, width=8, *, step=None, data=None):
     step = width * PIXEL_BYTES.get(encoding, 4) if step is None else step
-    size = height * step if data is None else data
+    size = row_count(encoding, height) * step if data is None else data
     return Image(height=height, width=width, encoding=encoding, step=step, data=array.array("B", bytes(size)))
 
 
@@ -60,8 +60,13 @@ def test_other_names_are_understood(name, known):
         (image("64FC1"), "64FC1 is a depth image"),
         (image("8UC3"), "'8UC3' says how wide the numbers are, but not which colours"),
         (image("32SC2"), "'32SC2' says how wide the numbers are"),
-        (image("yuv422", width=7), "a yuv422 image must have an even width, and this one's is 7"),
-        (image("yuyv", width=7), "a yuyv image must have an even width"),
+        (image("nv24"), "the encoding 'nv24' is unknown"),
+        (image("yuv422", width=7), "an image in yuv422 must have an even width, and this one's is 7"),
+        (image("yuyv", width=7), "an image in yuyv must have an even width"),
+        (image("nv12", width=7), "an image in nv12 must have an even width"),
+        (image("nv21", height=7), "an image in nv21 must have an even height, and this one's is 7"),
+        (image("nv12", step=7, data=72), "step is 7, but a row of 8 nv12 pixels has 8 bytes"),
+        (image("nv12", data=48), "data has 48 bytes, but 9 rows with a step of 8 need 72"),
     ],
 )
 def test_a_bad_image_is_refused_in_a_sentence(message, words):

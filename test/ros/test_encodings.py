@@ -1,0 +1,74 @@
+"""Every encoding over DDS: published, sampled, converted, brought to the grid and remembered."""
+
+import itertools
+
+import cv2
+import pytest
+from harness import Client
+from image_encodings import ENCODINGS, error, picture
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from sensor_msgs.msg import CompressedImage, Image
+from waiting import wait_until
+
+from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+from delayed_vlm_ros.nodes.conversion import make_converter
+from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
+
+RGB = picture(96, 128)
+GRID_HEIGHT, GRID_WIDTH = 48, 64
+
+stamps = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def publisher(ros):
+    client = Client("/encodings")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def cameras(ros):
+    """Cameras with their memories by the type of their messages, subscribed from a node beside the publisher's."""
+    client = Client("/encodings")
+    made = {}
+    for message_type, topic in ((Image, "image"), (CompressedImage, "image/compressed")):
+        manager = SmartFrameManager(0, 10)
+        camera = made[message_type] = CameraMemory(
+            "camera",
+            client.node.resolve_topic_name(topic),
+            message_type,
+            intake=FrameIntake(FrameGeometry(factor=4, min_pixels=16, max_pixels=GRID_HEIGHT * GRID_WIDTH), manager),
+            frame_manager=manager,
+            sampler=FrameSampler(1000.0),
+            converter=make_converter(),
+            now_ns=client.now_ns,
+            logger=client.node.get_logger(),
+        )
+        ImageSubscription(client.node, camera, MutuallyExclusiveCallbackGroup())
+    yield made
+    client.close()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+def test_what_is_published_is_remembered(publisher, cameras, encoding):
+    # given (padding is no whole number of pixels)
+    message = encoding.message(RGB, padding=7)
+    camera = cameras[type(message)]
+    first = next(stamps)
+
+    # when (until one arrives: DDS promises that only when both sides have found each other)
+    def remembered():
+        message.header.stamp.sec = next(stamps)
+        publisher.publish(message, topic="image/compressed" if encoding.compressed else "image")
+        frames = [frame for kept in camera.frame_manager.snapshot() for frame in kept.pair.present_frames]
+        return next((frame for frame in frames if frame.stamp > first), None)
+
+    frame = wait_until(remembered, lambda: f"a picture in {encoding}; the last was dropped: {camera.last_drop_reason}")
+
+    # then
+    expected = cv2.resize(encoding.seen(RGB), (GRID_WIDTH, GRID_HEIGHT), interpolation=cv2.INTER_AREA)
+    assert frame.image.shape == expected.shape
+    assert error(frame.image, expected) <= encoding.largest_error

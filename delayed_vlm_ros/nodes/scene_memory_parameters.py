@@ -73,11 +73,12 @@ class SceneMemoryParameters:
     )
 
     eviction_chunk: int = _at_configure(
-        0,
-        "frames that leave a full memory at once, so that what is encoded stays valid for longer; 0: a pair",
+        -1,
+        "frames that leave a full memory at once, so that what is encoded stays valid for longer; 0: a pair, -1: a "
+        "third of the smaller memory",
         name="memory.eviction_chunk",
         unit="frames",
-        minimum=0,
+        minimum=-1,
         maximum=2000,
     )
     budget_mb: float = _at_configure(
@@ -185,11 +186,11 @@ def make_memory(parameters: SceneMemoryParameters) -> SmartFrameManager:
     Raises:
         ConfigurationError: Its sizes, or its chunk, cannot work.
     """
+    chunk = parameters.eviction_chunk
+    if chunk < 0:
+        chunk = min(size for size in (parameters.star_size, parameters.stream_size) if size) // 3 // 2 * 2
     return SmartFrameManager(
-        parameters.star_size,
-        parameters.stream_size,
-        parameters.importance_threshold,
-        eviction_chunk=parameters.eviction_chunk,
+        parameters.star_size, parameters.stream_size, parameters.importance_threshold, eviction_chunk=chunk
     )
 
 

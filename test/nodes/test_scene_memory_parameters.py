@@ -1,6 +1,7 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -8,7 +9,12 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.nodes.parameters import specifications
-from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, check_change, check_together
+from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    SceneMemoryParameters,
+    check_change,
+    check_together,
+    make_memory,
+)
 
 CONFIG = Path(__file__).parents[2] / "config" / "scene_memory.yaml"
 SPECS = {spec.name: spec for spec in specifications(SceneMemoryParameters).values()}
@@ -117,3 +123,23 @@ def test_other_nodes_parameters_are_passed_over():
 
 def test_every_parameter_has_a_name_of_its_own():
     assert len(SPECS) == len(fields(SceneMemoryParameters))
+
+
+@pytest.mark.parametrize(
+    ("star", "stream", "chunk", "left"),
+    [(20, 20, -1, 16), (20, 20, 0, 20), (20, 20, 6, 16), (0, 12, -1, 10), (6, 6, -1, 6), (2, 2, -1, 2)],
+)
+def test_a_third_of_the_smaller_memory_leaves_at_once(star, stream, chunk, left):
+    # given a full Stream memory of plain frames
+    memory = make_memory(SceneMemoryParameters(star_size=star, stream_size=stream, eviction_chunk=chunk))
+    picture = np.zeros((56, 56, 3), np.uint8)
+    # when two more come
+    for number in range(stream + 2):
+        memory.add(picture, 0.5 * number)
+    # then
+    assert memory.statistics().stream_memory_size == left
+
+
+def test_a_chunk_larger_than_the_window_is_refused_before_anything_starts():
+    with pytest.raises(ConfigurationError, match=r"eviction_chunk is 20 frames, but stream_window_size is 12 frames"):
+        check_together(SceneMemoryParameters(stream_size=12, star_size=40, eviction_chunk=20))

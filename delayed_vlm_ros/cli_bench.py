@@ -126,6 +126,7 @@ def ask(
             "runs": runs,
             "seed": seed,
         },
+        "native": ask_cost.faster_setup(turns),
         **ask_cost.ratios(turns),
         "median_sec": {name: round(float(np.median([turn[name] for turn in turns])), 4) for name in turns[0]},
     }

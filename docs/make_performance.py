@@ -58,15 +58,28 @@ def _asks(canonical: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[st
 
 
 def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
-    heading = ("device", "chunk", "encoded ahead", "ask every", "p50", "p95", "most", "read again", "device busy")
+    heading = (
+        "device",
+        "chunk",
+        "encoded ahead",
+        "ask every",
+        "asks",
+        "p50",
+        "p95",
+        "most",
+        "read again",
+        "device busy",
+    )
     rows = (
         (
             f"{device} s",
             str(one["eviction_chunk"]),
             one["mode"],
             f"{one['ask_every_sec']:g} s",
-            *(f"{one[name]:.2f}" for name in ("p50", "p95", "max")),
-            *(f"{one[name]:.0%}" for name in ("read_again", "busy")),
+            str(one["asks"]),
+            *("" if one[name] is None else f"{one[name]:.2f}" for name in ("p50", "p95", "max")),
+            f"{one['read_again']:.0%}",
+            f"{one['busy']:.0%}" + (", too much asked" if one["saturated"] else ""),
         )
         for device, found in trace["devices"].items()
         for one in found
@@ -91,16 +104,10 @@ def _growth(trace: Mapping[str, Any]) -> Iterator[str]:
 
 def _real(trace: Mapping[str, Any]) -> Iterator[str]:
     rows = (
-        (
-            one["mode"],
-            str(one["eviction_chunk"]),
-            f"{one['ask_every_sec']:g} s",
-            f"{one['p50']:.2f}",
-            f"{one['p95']:.2f}",
-        )
+        (one["mode"], f"{one['ask_every_sec']:g} s", str(one["asks"]), f"{one['p50']:.2f}", f"{one['max']:.2f}")
         for one in trace["real_time"]
     )
-    return _table(("encoded ahead", "chunk", "ask every", "p50", "p95"), rows)
+    return _table(("encoded ahead", "ask every", "asks", "p50", "most"), rows)
 
 
 def plot() -> None:

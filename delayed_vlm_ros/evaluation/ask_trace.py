@@ -23,12 +23,14 @@ from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.prompt import build_prompt
+from delayed_vlm_ros.vlm.worker import WorkAhead
 
 MODES = ("off", "vision", "full")
 CAMERA_HZ, SAMPLE_FPS = 30.0, 2.0
 FILLING_SEC = 120.0  # of the stream, before anybody asks
 ANSWER_TOKENS = 20
-_MOST_LATE_SEC = 1.0
+FEWEST_FOR_P95 = 20  # asks; with fewer it would be the largest
+MOST_LATE_SEC = 1.0
 _NOVELTY = 0.05  # of the seconds show another scene
 
 
@@ -58,19 +60,23 @@ class Costs:
         return self.run + text_tokens * self.token + pairs * self.native_pair
 
 
-def costs_from(parts: Mapping[str, float], pairs: int, runs: int, video_tokens: int, text_tokens: int) -> Costs:
+def costs_from(
+    parts: Mapping[str, float], pairs: int, runs: int, system_tokens: int, video_tokens: int, question_tokens: int
+) -> Costs:
     """What the parts of a first ask say about single pairs and tokens: a run costs so much, and each token so much.
 
     Args:
         parts: Of ``ask_cost.measure_parts``.
         pairs: How many there were.
         runs: In how many chunks they were prefilled.
-        video_tokens: Tokens of the prefix.
-        text_tokens: Tokens of the question.
+        system_tokens: Tokens before the video.
+        video_tokens: Tokens of the video.
+        question_tokens: Tokens behind the video.
     """
-    token = (parts["prefill"] - runs * parts["question"]) / (video_tokens - runs * text_tokens)
-    native_pair = (parts["native"] - parts["question"]) / pairs
-    return Costs(parts["vision"] / pairs, parts["question"] - text_tokens * token, token, native_pair)
+    in_chunks = system_tokens + video_tokens
+    token = (parts["prefill"] - runs * parts["question"]) / (in_chunks - runs * question_tokens)
+    native_pair = (parts["native"] - parts["question"] - system_tokens * token) / pairs
+    return Costs(parts["vision"] / pairs, parts["question"] - question_tokens * token, token, native_pair)
 
 
 @dataclass(frozen=True)
@@ -164,11 +170,14 @@ class Trace:
         habit: How it was lived through.
         asks: In order.
         busy: Share of the stream's time in which the device worked.
+        is_saturated: Whether asks came faster than they could be answered, so that they waited for one another, the
+            longer the longer that went on.
     """
 
     habit: Habit
     asks: tuple[TracedAsk, ...]
     busy: float
+    is_saturated: bool
 
     def summary(self) -> dict[str, Any]:
         """For a report."""
@@ -179,8 +188,9 @@ class Trace:
             "ask_every_sec": self.habit.ask_every_sec,
             "asks": len(ratios),
             "p50": round(float(np.quantile(ratios, 0.5)), 4),
-            "p95": round(float(np.quantile(ratios, 0.95)), 4),
+            "p95": round(float(np.quantile(ratios, 0.95)), 4) if len(ratios) >= FEWEST_FOR_P95 else None,
             "max": round(max(ratios), 4),
+            "saturated": self.is_saturated,
             "read_again": round(float(np.mean([ask.read_again for ask in self.asks])), 4),
             "busy": round(self.busy, 4),
         }
@@ -259,7 +269,7 @@ def _live(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, habit: Habit
     worked = 0.0
     free_at = quiet_from = FILLING_SEC
     random = np.random.default_rng(0)
-    late = min(_MOST_LATE_SEC, habit.ask_every_sec / 2)  # people do not ask in step with a camera
+    late = min(MOST_LATE_SEC, habit.ask_every_sec / 2)  # people do not ask in step with a camera
     for number in range(1, habit.asks + 1):
         ask_at = FILLING_SEC + habit.ask_every_sec * number + late * random.random()
         now = max(free_at, quiet_from) if habit.mode != "off" else ask_at
@@ -269,9 +279,8 @@ def _live(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, habit: Habit
             _work_ahead(engine, habit, _UntilAnAsk(meter, ask_at - now))
             worked += meter.seconds
             if meter.seconds:
-                now = free_at = now + meter.seconds
-            else:  # nothing to do until something comes
-                now = arrivals.next_stamp
+                free_at = now + meter.seconds
+            now += meter.seconds + WorkAhead.period_sec  # the worker looks again after a while
         begin = max(free_at, ask_at)
         arrivals.until(begin)
         meter.restart()
@@ -280,7 +289,9 @@ def _live(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, habit: Habit
         free_at = begin + meter.seconds
         quiet_from = free_at + habit.quiet_sec
         asks.append(_traced(engine, metrics, begin - ask_at + meter.to_first_token, meter.costs))
-    return Trace(habit, tuple(asks), worked / (habit.asks * habit.ask_every_sec))
+    last = habit.asks * habit.ask_every_sec
+    took = max(last, free_at - FILLING_SEC)
+    return Trace(habit, tuple(asks), worked / took, is_saturated=took > last + habit.ask_every_sec + MOST_LATE_SEC)
 
 
 def _work_ahead(engine: DelayedBatchInferenceEngine, habit: Habit, control: AskControl) -> None:

@@ -1,4 +1,4 @@
-"""``delayed-vlm bench trace``: calibrate, live through streams in virtual time, then some in real time."""
+"""``delayed-vlm bench trace``: calibrate, live through streams in virtual time, then for a while in real time."""
 
 from __future__ import annotations
 
@@ -76,8 +76,7 @@ def measure_trace(measured: Setting, traced: Setting, plan: TracePlan, tell: Tel
         )
         traces.setdefault(f"{device:g}", []).append(trace.summary())
     tell("growth")
-    chunk = _chunk_pairs(measured)
-    growth = [measure_growth(measured, chunks * chunk, chunk, random) for chunks in _GROWTH_CHUNKS]
+    growth = [measure_growth(measured, chunks * _chunk_pairs(measured), random) for chunks in _GROWTH_CHUNKS]
     lived = []
     asks = int(plan.real_time_sec / _REAL_TIME_EVERY_SEC)
     for mode in MODES if asks else ():
@@ -98,7 +97,7 @@ def _calibrate(setting: Setting, turns: int, random: np.random.Generator) -> Cos
     tokens = _tokens_per_pair(setting)
     runs = -(-_PAIRS // _chunk_pairs(setting))
     found = [
-        costs_from(measure_parts(setting, random), _PAIRS, runs, before + _PAIRS * tokens, after) for _ in range(turns)
+        costs_from(measure_parts(setting, random), _PAIRS, runs, before, _PAIRS * tokens, after) for _ in range(turns)
     ]
     return Costs(*(float(np.median([asdict(one)[name] for one in found])) for name in asdict(found[0])))
 

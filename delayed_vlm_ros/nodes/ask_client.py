@@ -120,16 +120,19 @@ def scene_memory_client(environment: dict[str, str], namespace: str = "/") -> It
         namespace: Of the node to talk to.
 
     Raises:
-        BadRequestError: The namespace is none.
+        BadRequestError: The namespace is none, or the domain no number.
     """
     try:
         validate_namespace(namespace)
     except InvalidNamespaceException as error:
         raise BadRequestError(f"'{namespace}' is no namespace ({error}): give one such as /robot1") from None
+    domain = environment.get("ROS_DOMAIN_ID") or "0"
+    if not domain.isdecimal():
+        raise BadRequestError(f"ROS_DOMAIN_ID is '{domain}': give a number from 0 to 101")
     context = Context()
     rclpy.init(
         context=context,
-        domain_id=int(environment.get("ROS_DOMAIN_ID", "0")),
+        domain_id=int(domain),
         signal_handler_options=SignalHandlerOptions.NO,
     )
     node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)

@@ -50,6 +50,7 @@ class Session:
         desk: Takes asks.
         now_ns: The node's clock, in nanoseconds.
         budget_bytes: Upper bound of what is kept of each camera between asks; 0: none.
+        notices: Standing ways in which asks are slower than was asked for.
     """
 
     checkpoint: Checkpoint
@@ -58,6 +59,7 @@ class Session:
     desk: AskDesk
     now_ns: Callable[[], int]
     budget_bytes: int = 0
+    notices: tuple[str, ...] = ()
 
     def close(self, timeout_sec: float) -> bool:
         """Cancel the asks and end the worker, which frees the device.
@@ -101,7 +103,11 @@ class Session:
             state=state.value,
             device=loaded.device if loaded else "",
             error=self.worker.error,
-            degraded=(*self.checkpoint.degraded, *((f"nothing is encoded ahead any more: {ahead}",) if ahead else ())),
+            degraded=(
+                *self.checkpoint.degraded,
+                *self.notices,
+                *((f"nothing is encoded ahead any more: {ahead}",) if ahead else ()),
+            ),
             resting=state is ModelState.UNLOADED and not self.worker.error,
         )
 
@@ -126,14 +132,23 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
     cameras = {parameters.camera: _camera(parameters.camera, parameters, geometry, converter, surroundings)}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
     budget_bytes = 0
+    notices: tuple[str, ...] = ()
     if parameters.budget_mb:
         # The dtype is known for certain only when the model is loaded; then the engine looks again.
         frames, half_precision = memories[parameters.camera].capacity, 2
-        budget_bytes = checkpoint.plan_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision).total
+        budget = checkpoint.plan_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision)
+        budget_bytes = budget.total
+        tokens = frames // 2 * (geometry.max_pixels // geometry.factor**2)
+        if parameters.precompute != OFF and not budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
+            notices = (
+                "memory.budget_mb does not hold the encoding of a full memory: less is encoded ahead than "
+                f"precompute.mode {parameters.precompute} says",
+            )
+            surroundings.logger.warning(notices[0])
     worker = _worker(parameters, checkpoint, memories, surroundings.logger)
     desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
     worker.start()
-    return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes)
+    return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes, notices)
 
 
 def _worker(

@@ -82,6 +82,11 @@ class EncodedMemory:
         prefix = self._prefix
         return CachedBytes(self._features.storage_bytes, 0 if prefix is None else prefix.storage_bytes)
 
+    @property
+    def times_forgotten(self) -> int:
+        """How often ``forget`` was called."""
+        return self._times_forgotten
+
     def fork_of_kept(self) -> Cache | None:
         """A fork of the kept prefix, good until the next ask; None where none is kept."""
         prefix = self._prefix

@@ -221,6 +221,7 @@ class DelayedBatchInferenceEngine:
             DeviceMemoryError: The device ran out of memory; nothing is kept.
         """
         control = control or AskControl()
+        times_forgotten = self._encoded.times_forgotten
         snapshot = self.snapshot()
         wanted = (prefill, *((kept.content_key, kept.stamps) for kept in snapshot))
         if not snapshot or wanted == self._precomputed:
@@ -232,6 +233,7 @@ class DelayedBatchInferenceEngine:
             tokens = layout.visual_tokens
             prefill = prefill and self._budget.holds(tokens, roomy(len(prompt.before) + tokens + room))
             if not self._budget.holds(tokens, 0):
+                self._precomputed = wanted
                 return False
         try:
             with self._encoded.settling(self.snapshot):
@@ -243,7 +245,8 @@ class DelayedBatchInferenceEngine:
             self.forget_encoded()
             traceback.clear_frames(error.__traceback__)
             raise _device_memory_error(len(snapshot), error) from error
-        self._precomputed = wanted
+        if self._encoded.times_forgotten == times_forgotten:
+            self._precomputed = wanted
         return done
 
     def kept_prefix(self) -> Cache | None:
@@ -299,6 +302,7 @@ class DelayedBatchInferenceEngine:
                 max_new_tokens=max_new_tokens,
                 control=control,
             )
+        self._precomputed = ()  # a tight budget may have dropped something for this question's sake
         text = self.processor.tokenizer.decode(generated.token_ids, skip_special_tokens=True).strip()
         ended = time.monotonic()
         frames = sum(kept.frame_count for kept in snapshot)

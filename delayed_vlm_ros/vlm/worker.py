@@ -259,9 +259,13 @@ class ModelWorker(Generic[Model]):
     def _put_down(self) -> None:
         """Unload the model, if it is there."""
         model, self.resource = self.resource, None
-        if model is not None and self._unload is not None:
-            self._unload(model)
-        self.state = ModelState.UNLOADED
+        try:
+            if model is not None and self._unload is not None:
+                self._unload(model)
+        except Exception as error:  # noqa: BLE001  the next job may still be able to load it again
+            self.error = f"the model could not be unloaded: {_text_of(error)}"
+        finally:
+            self.state = ModelState.UNLOADED
 
     def _do_job(self) -> None:
         job = self._running

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from delayed_vlm_ros.evaluation.ask_cost import RATIOS, Setting, measure_turn, ratios
+from delayed_vlm_ros.evaluation.ask_cost import NATIVE_SETUPS, RATIOS, Setting, measure_turn, ratios
 from delayed_vlm_ros.models.shapes import SHAPES, make_shaped
 from delayed_vlm_ros.models.untrained import save_untrained
 
@@ -15,7 +15,8 @@ from delayed_vlm_ros.models.untrained import save_untrained
 def test_ratios_are_paired_within_their_turn():
     # given a machine that becomes slower, evenly
     turns = [
-        {"native": 4.0 * slow, "native_later": 8.0 * slow, "first_ask": 4.4 * slow, "second_ask": 0.1 * slow}
+        {"native_stock": 9.0 * slow, "native_later_stock": 9.0 * slow, "native_batched": 4.0 * slow}
+        | {"native_later_batched": 8.0 * slow, "first_ask": 4.4 * slow, "second_ask": 0.1 * slow}
         | {"after_1_pair": 0.4 * slow, "precomputed": 0.2 * slow, "bare_forward": 0.08 * slow}
         for slow in (1.0, 2.0, 5.0)
     ]
@@ -38,7 +39,8 @@ def test_turn_times_every_part(tmp_path, canonical):
     # when
     times = measure_turn(setting, np.random.default_rng(0))
     # then
-    assert {name for pair in RATIOS.values() for name in pair} == times.keys()
+    parts = {name for pair in RATIOS.values() for name in pair} - {"native", "native_later"}
+    assert parts | {f"{name}_{setup}" for name in ("native", "native_later") for setup in NATIVE_SETUPS} == times.keys()
     assert all(seconds > 0 for seconds in times.values())
 
 

@@ -158,6 +158,13 @@ def test_nothing_is_encoded_ahead_unless_it_is_wanted(opened):
     assert engine.ahead == []
 
 
+def test_budget_too_small_for_encoding_ahead_is_told(open_with):
+    session, _ = open_with(precompute="full", budget_mb=1.5)
+    assert session.model_report().degraded[-1].endswith("less is encoded ahead than precompute.mode full says")
+    session, _ = open_with(precompute="full", budget_mb=100.0)
+    assert session.model_report().degraded == session.checkpoint.degraded
+
+
 def test_failure_ahead_is_reported_and_costs_no_ask(open_with):
     # given
     session, engine = open_with(precompute="full", precompute_quiet_sec=0.5)

@@ -524,6 +524,23 @@ def test_idle_model_is_unloaded_and_loaded_again_for_the_next_job(make_worker):
     assert worker.state is ModelState.READY
 
 
+def test_failed_unloading_is_told_and_the_next_job_loads_again(make_worker):
+    # given
+    unloads = iter([RuntimeError("sticky"), None])
+
+    def unload(_):
+        if error := next(unloads, None):
+            raise error
+
+    worker = make_worker(unload=unload, unload_after_idle_sec=0.05)
+    # when
+    eventually(lambda: worker.error)
+    # then
+    assert worker.error == "the model could not be unloaded: RuntimeError: sticky"
+    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.error == ""
+
+
 def test_working_ahead_does_not_keep_the_model_loaded(make_worker):
     seen = []
     worker = make_worker(

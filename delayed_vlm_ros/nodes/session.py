@@ -140,11 +140,12 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         budget_bytes = budget.total
         tokens = frames // 2 * (geometry.max_pixels // geometry.factor**2)
         if parameters.precompute != OFF and not budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
-            notices = (
+            notice = (
                 "memory.budget_mb does not hold the encoding of a full memory: less is encoded ahead than "
-                f"precompute.mode {parameters.precompute} says",
+                f"precompute.mode {parameters.precompute} says"
             )
-            surroundings.logger.warning(notices[0])
+            notices = (notice,)
+            surroundings.logger.warning(notice)
     worker = _worker(parameters, checkpoint, memories, surroundings.logger)
     desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
     worker.start()

@@ -159,7 +159,7 @@ def test_nothing_is_encoded_ahead_unless_it_is_wanted(opened):
 
 
 def test_budget_too_small_for_encoding_ahead_is_told(open_with):
-    session, _ = open_with(precompute="full", budget_mb=1.5)
+    session, _ = open_with(precompute="full", budget_mb=0.7)
     assert session.model_report().degraded[-1].endswith("less is encoded ahead than precompute.mode full says")
     session, _ = open_with(precompute="full", budget_mb=100.0)
     assert session.model_report().degraded == session.checkpoint.degraded

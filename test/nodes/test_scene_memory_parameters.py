@@ -98,6 +98,8 @@ def test_what_is_taken_at_configure_is_refused_afterwards(name):
     spec = SPECS[name]
     other = spec.maximum if spec.kind in (int, float) else spec.choices[1] if spec.choices else "front"
     other = spec.kind(other) if spec.kind is not bool else not spec.default
+    if name == "memory.eviction_chunk":
+        other = 0  # its largest is more than the other values' memory takes
     check_change(DEFAULTS, {name: other}, configured=False)
     check_change(DEFAULTS, {name: spec.default}, configured=True)
     if spec.at_configure and other != spec.default:

@@ -6,13 +6,16 @@ import json
 import math
 import sys
 from enum import Enum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.evaluation.ask_cost import Setting
 
 app = typer.Typer(no_args_is_help=True, help="Measure: how good answers are, and what an ask costs.")
 
@@ -92,21 +95,12 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Time to the first token of each kind of ask, as ratios to native inference on the same frames."""
-    import tempfile  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
-
     import torch  # noqa: PLC0415
 
     from delayed_vlm_ros.evaluation import ask_cost  # noqa: PLC0415
-    from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
 
-    side = _side_of(tokens_per_pair)
-    if shape not in SHAPES:
-        raise typer.BadParameter(f"the shape '{shape}' is unknown: give one of {', '.join(SHAPES)}")
     console = Console(stderr=as_json)
-    with tempfile.TemporaryDirectory() as folder:
-        model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
-    setting = ask_cost.Setting(model, processor, (side, side), pairs, canonical)
+    setting = _setting(shape, tokens_per_pair, pairs, seed, canonical=canonical, device=device, dtype=dtype)
     turns = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("turns", total=runs)
@@ -116,10 +110,10 @@ def ask(
     result = {
         "shape": {
             "name": shape,
-            "parameters": model.num_parameters(),
+            "parameters": setting.model.num_parameters(),
             "pairs": pairs,
             "tokens_per_pair": tokens_per_pair,
-            "device": str(model.device),
+            "device": str(setting.model.device),
             "dtype": dtype,
             "threads": torch.get_num_threads(),
             "canonical": canonical,
@@ -160,21 +154,9 @@ def trace(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """A camera's day in virtual time: what asks cost while frames go on arriving, by what is encoded ahead."""
-    import tempfile  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
-
-    import torch  # noqa: PLC0415
-
-    from delayed_vlm_ros.evaluation.ask_cost import Setting  # noqa: PLC0415
     from delayed_vlm_ros.evaluation.trace_report import TracePlan, measure_trace  # noqa: PLC0415
-    from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
 
-    side = _side_of(tokens_per_pair)
-    settings = []
-    for shape in ("small", "tiny"):
-        with tempfile.TemporaryDirectory() as folder:
-            model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, torch.float32, "cpu")
-        settings.append(Setting(model, processor, (side, side), 20, canonical))
+    measured, traced = (_setting(shape, tokens_per_pair, 20, seed, canonical=canonical) for shape in ("small", "tiny"))
     plan = TracePlan(
         devices=tuple(device_sec or (0.5, 3.0)),
         intervals=tuple(every or (1.0, 5.0, 10.0, 30.0, 60.0, 600.0)),
@@ -186,7 +168,7 @@ def trace(
     )
     console = Console(stderr=as_json)
     with console.status("") as status:
-        result = measure_trace(settings[0], settings[1], plan, status.update)
+        result = measure_trace(measured, traced, plan, status.update)
     result["shape"] = {"tokens_per_pair": tokens_per_pair, "turns": turns, "canonical": canonical, "seed": seed}
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
@@ -200,12 +182,33 @@ def trace(
         console.print(table)
 
 
-def _side_of(tokens_per_pair: int) -> int:
-    """Height and width in pixels of a picture with so many merged tokens."""
+def _setting(
+    shape: str,
+    tokens_per_pair: int,
+    pairs: int,
+    seed: int,
+    *,
+    canonical: bool,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Setting:
+    """A random-weight model of a shape, with square pictures of so many merged tokens."""
+    import tempfile  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
+
+    from delayed_vlm_ros.evaluation.ask_cost import Setting  # noqa: PLC0415
+    from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
+
     side = 28 * math.isqrt(tokens_per_pair)
     if side**2 != tokens_per_pair * 28**2:
         raise typer.BadParameter(f"{tokens_per_pair} tokens a pair are no square: give a square number")
-    return side
+    if shape not in SHAPES:
+        raise typer.BadParameter(f"the shape '{shape}' is unknown: give one of {', '.join(SHAPES)}")
+    with tempfile.TemporaryDirectory() as folder:
+        model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
+    return Setting(model, processor, (side, side), pairs, canonical)
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:

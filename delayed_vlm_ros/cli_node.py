@@ -55,8 +55,7 @@ def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:
         return {name: one for name, one in client.diagnostics.items() if name.startswith(client.reported_name)}
 
     with scene_memory_client(dict(os.environ), namespace) as client:
-        wait = _SERVICE_WAIT_SEC
-        if not client.wait_until(lambda: bool(found()), wait):
+        if not client.wait_until(lambda: bool(found()), _SERVICE_WAIT_SEC):
             raise NodeNotFoundError(_nobody("diagnostics of", client.reported_name.rstrip(": ")))
         client.wait_until(lambda: client.statistics is not None, _REPORT_WAIT_SEC)
     statuses = list(found().values())

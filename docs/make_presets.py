@@ -15,6 +15,8 @@ from delayed_vlm_ros.memory.intake import FrameGeometry
 from delayed_vlm_ros.nodes.parameters import specifications
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
 from delayed_vlm_ros.vlm.budget import token_bytes
+from delayed_vlm_ros.vlm.prefill import chunk_pairs
+from delayed_vlm_ros.vlm.prefix_cache import roomy
 
 PAGE = Path(__file__).with_name("presets.md")
 CONFIG = Path(__file__).parents[1] / "config"
@@ -39,9 +41,7 @@ _BEGIN, _END = "<!-- made by docs/make_presets.py -->\n", "<!-- end -->\n"
 _ELEMENT_BYTES = 2  # bfloat16 or float16, one of which the dtype "auto" is on CUDA
 _SCORE_BYTES = 2 + 4 + 4  # an attention score written out, and into and out of its softmax in float32
 _PIXEL_BYTES = 4 + 2  # of a patch's element: as the processor gives it, and in the model's dtype
-_CHUNK_TOKENS = 256  # prefilled at once, but at least a pair
 _ROOM_TOKENS = 1024  # behind the video: system prompt, question, and at most 512 tokens reserved for the answer
-_ROOM_STEP = 256  # KV buffers grow in such steps
 _OTHER_BYTES = 10**9  # CUDA's context and libraries, and what the allocator cannot use
 
 _VISION_2 = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16}
@@ -155,7 +155,7 @@ def need(preset: str) -> Need:
     frames = chosen.star_size + chosen.stream_size
     pair_tokens = chosen.max_pixels // FrameGeometry().factor ** 2
     visual_tokens = frames // 2 * pair_tokens
-    kv_tokens = math.ceil((visual_tokens + _ROOM_TOKENS) / _ROOM_STEP) * _ROOM_STEP
+    kv_tokens = roomy(visual_tokens + _ROOM_TOKENS)
     token = token_bytes(text_config(preset), _ELEMENT_BYTES)
     return Need(
         parameters=sum(weight.numel() for weight in model.parameters()),  # gives tied ones once
@@ -194,7 +194,7 @@ def _vision_bytes(vision: Any, pair_tokens: int) -> int:
 def _prefill_bytes(config: Any, pair_tokens: int, kv_tokens: int) -> int:
     """Working memory of a chunk's prefill: a layer's activations, keys and values for every head, scores, logits."""
     text = config.text_config
-    chunk = max(_CHUNK_TOKENS, pair_tokens)
+    chunk = chunk_pairs(pair_tokens) * pair_tokens
     activations = chunk * (8 * text.hidden_size + 4 * text.intermediate_size) * _ELEMENT_BYTES
     repeated = 2 * kv_tokens * text.hidden_size * _ELEMENT_BYTES
     scores = text.num_attention_heads * chunk * kv_tokens * _SCORE_BYTES

@@ -49,17 +49,25 @@ class Setting:
     pairs: int
     canonical: bool
 
+    @property
+    def tokens_per_pair(self) -> int:
+        """Merged tokens of one pair."""
+        vision = self.model.config.vision_config
+        side = int(vision.patch_size) * int(vision.spatial_merge_size)
+        return (self.picture[0] // side) * (self.picture[1] // side)
 
-def _filled(setting: Setting, random: np.random.Generator, pairs: int) -> DelayedBatchInferenceEngine:
-    engine = DelayedBatchInferenceEngine(
-        setting.model,
-        setting.processor,
-        max_pixels=setting.picture[0] * setting.picture[1],
-        stream_window_size=4 * setting.pairs + 64,  # room, so that a new pair is one more
-        star_memory_size=0,
-        canonical=setting.canonical,
-    )
-    _add(engine, setting, random, pairs)
+    def engine(self, **memory: Any) -> DelayedBatchInferenceEngine:
+        """An engine with an empty memory, of the given further arguments."""
+        height, width = self.picture
+        return DelayedBatchInferenceEngine(
+            self.model, self.processor, max_pixels=height * width, canonical=self.canonical, **memory
+        )
+
+
+def _filled(setting: Setting, random: np.random.Generator) -> DelayedBatchInferenceEngine:
+    # Room, so that a new pair is one more.
+    engine = setting.engine(stream_window_size=4 * setting.pairs + 64, star_memory_size=0)
+    _add(engine, setting, random, setting.pairs)
     return engine
 
 
@@ -79,7 +87,7 @@ def measure_turn(setting: Setting, random: np.random.Generator) -> dict[str, flo
         Seconds: ``native_…`` and ``native_later_…`` (one pair more) of both set-ups, ``first_ask``, ``second_ask``,
         ``after_1_pair``, ``precomputed`` and ``bare_forward`` (one forward call of the question over a ready KV cache).
     """
-    engine = _filled(setting, random, setting.pairs)
+    engine = _filled(setting, random)
     times = {f"native_{name}": seconds for name, seconds in _native_times(engine).items()}
     times |= {"first_ask": _ask(engine), "second_ask": _ask(engine), "bare_forward": _bare_forward(engine)}
     _add(engine, setting, random, 1)
@@ -98,7 +106,7 @@ def measure_parts(setting: Setting, random: np.random.Generator) -> dict[str, fl
         Seconds: ``native``, ``vision`` (all pairs through the vision encoder), ``prefill`` (of all pairs) and
         ``question`` (to the first token, all else being ready).
     """
-    engine = _filled(setting, random, setting.pairs)
+    engine = _filled(setting, random)
     return {
         "native": native_seconds(engine),
         "vision": _seconds(lambda: engine.precompute(prefill=False), engine.model),
@@ -147,7 +155,7 @@ def measure_growth(setting: Setting, pairs: int, random: np.random.Generator) ->
 
 def _grown(setting: Setting, random: np.random.Generator) -> DelayedBatchInferenceEngine:
     """A memory that was asked about, and has one pair more since."""
-    engine = _filled(setting, random, setting.pairs)
+    engine = _filled(setting, random)
     _ask(engine)
     _add(engine, setting, random, 1)
     return engine

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from delayed_vlm_ros.evaluation.ask_cost import QUESTION, Setting, native_seconds
-from delayed_vlm_ros.evaluation.ask_trace import MOST_LATE_SEC, SAMPLE_FPS, Habit, stream
-from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.evaluation.ask_trace import FILLING_SEC, MOST_LATE_SEC, SAMPLE_FPS, Habit, stream
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.worker import ModelWorker, WorkAhead
 
@@ -23,13 +22,9 @@ def live_in_real_time(setting: Setting, habit: Habit, seed: int) -> dict[str, An
     Returns:
         The habit, and seconds to the first token, waiting included, ÷ native inference's for as many pairs.
     """
-    side = setting.picture[0]
-    memory = SmartFrameManager(20, 20, eviction_chunk=habit.eviction_chunk)
-    engine = DelayedBatchInferenceEngine(
-        setting.model, setting.processor, max_pixels=side * side, frame_manager=memory, canonical=setting.canonical
-    )
-    frames = stream(side, np.random.default_rng(seed))
-    for _ in range(int(120 * SAMPLE_FPS)):
+    engine = setting.engine(eviction_chunk=habit.eviction_chunk)
+    frames = stream(setting.picture[0], np.random.default_rng(seed))
+    for _ in range(int(FILLING_SEC * SAMPLE_FPS)):
         stamp, picture = next(frames)
         engine.add_frame(picture, stamp)
     ended = threading.Event()

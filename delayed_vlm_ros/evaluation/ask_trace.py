@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import AskCancelledError
-from delayed_vlm_ros.evaluation.ask_cost import QUESTION
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.evaluation.ask_cost import QUESTION, Setting
+from delayed_vlm_ros.memory import FrameSampler
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.metrics import AskMetrics
@@ -215,30 +215,19 @@ def _scene(side: int, random: np.random.Generator) -> NDArray[np.int16]:
     return np.kron(patches, np.ones((side // 4, side // 4, 1), np.int16))
 
 
-def live_through(
-    model: Any, processor: Any, side: int, habit: Habit, costs: Costs, *, canonical: bool, seed: int
-) -> Trace:
-    """Live through a stream of one camera.
+def live_through(setting: Setting, habit: Habit, costs: Costs, seed: int) -> Trace:
+    """Live through a stream of one camera, with a memory of 20 + 20 frames.
 
     Args:
-        model: A small model of the library.
-        processor: Its processor.
-        side: Height and width of the frames in pixels.
+        setting: A small model, with square pictures; how many pairs it says does not count.
         habit: Who asks how often, and what is done meanwhile.
         costs: Of the device.
-        canonical: How the engine computes.
         seed: Of the stream.
     """
-    engine = DelayedBatchInferenceEngine(
-        model,
-        processor,
-        max_pixels=side * side,
-        frame_manager=SmartFrameManager(20, 20, eviction_chunk=habit.eviction_chunk),
-        canonical=canonical,
-    )
-    arrivals = _Arrivals(engine, stream(side, np.random.default_rng(seed)))
-    meter = _Meter(costs, side * side // (int(model.config.vision_config.patch_size) * 2) ** 2)
-    meter.attach(model)
+    engine = setting.engine(eviction_chunk=habit.eviction_chunk)
+    arrivals = _Arrivals(engine, stream(setting.picture[0], np.random.default_rng(seed)))
+    meter = _Meter(costs, setting.tokens_per_pair)
+    meter.attach(setting.model)
     try:
         return _live(engine, arrivals, habit, meter)
     finally:

@@ -14,9 +14,7 @@ from delayed_vlm_ros.evaluation.ask_real_time import live_in_real_time
 from delayed_vlm_ros.evaluation.ask_trace import MODES, Costs, Habit, costs_from, live_through
 from delayed_vlm_ros.vlm.prefill import chunk_pairs
 from delayed_vlm_ros.vlm.prompt import build_prompt
-from delayed_vlm_ros.vlm.video_input import VideoLayout
 
-_PAIRS = 20
 _GROWTH_CHUNKS = (1, 5, 20)  # four pairs each with 64 tokens a pair
 _REAL_TIME_EVERY_SEC = 10.0
 _MOST_ASKS, _FEWEST_ASKS = 120, 2
@@ -64,19 +62,11 @@ def measure_trace(measured: Setting, traced: Setting, plan: TracePlan, tell: Tel
     for device, chunk, mode, every in product(plan.devices, plan.chunks, MODES, plan.intervals):
         tell(f"a device of {device:g} s, chunk {chunk}, {mode}, an ask every {every:g} s")
         habit = Habit(mode, chunk, every, round(min(_MOST_ASKS, max(_FEWEST_ASKS, plan.traced_sec / every))))
-        scaled = costs.scaled_to(device, _PAIRS, sum(text_tokens))
-        trace = live_through(
-            traced.model,
-            traced.processor,
-            traced.picture[0],
-            habit,
-            scaled,
-            canonical=traced.canonical,
-            seed=plan.seed,
-        )
-        traces.setdefault(f"{device:g}", []).append(trace.summary())
+        scaled = costs.scaled_to(device, measured.pairs, sum(text_tokens))
+        traces.setdefault(f"{device:g}", []).append(live_through(traced, habit, scaled, plan.seed).summary())
     tell("growth")
-    growth = [measure_growth(measured, chunks * _chunk_pairs(measured), random) for chunks in _GROWTH_CHUNKS]
+    whole_chunk = chunk_pairs(measured.tokens_per_pair)
+    growth = [measure_growth(measured, chunks * whole_chunk, random) for chunks in _GROWTH_CHUNKS]
     lived = []
     asks = int(plan.real_time_sec / _REAL_TIME_EVERY_SEC)
     for mode in MODES if asks else ():
@@ -94,22 +84,12 @@ def _calibrate(setting: Setting, turns: int, random: np.random.Generator) -> Cos
     """The median costs of some turns; the first, a warm-up, does not count."""
     measure_parts(setting, random)
     before, after = _text_tokens(setting)
-    tokens = _tokens_per_pair(setting)
-    runs = -(-_PAIRS // _chunk_pairs(setting))
+    pairs, tokens = setting.pairs, setting.tokens_per_pair
+    runs = -(-pairs // chunk_pairs(tokens))
     found = [
-        costs_from(measure_parts(setting, random), _PAIRS, runs, before, _PAIRS * tokens, after) for _ in range(turns)
+        costs_from(measure_parts(setting, random), pairs, runs, before, pairs * tokens, after) for _ in range(turns)
     ]
     return Costs(*(float(np.median([asdict(one)[name] for one in found])) for name in asdict(found[0])))
-
-
-def _tokens_per_pair(setting: Setting) -> int:
-    vision = setting.model.config.vision_config
-    side = int(vision.patch_size) * int(vision.spatial_merge_size)
-    return (setting.picture[0] // side) * (setting.picture[1] // side)
-
-
-def _chunk_pairs(setting: Setting) -> int:
-    return chunk_pairs(VideoLayout((1, 0, 0), 1, _tokens_per_pair(setting), (0,), time_compressed=False))
 
 
 def _text_tokens(setting: Setting) -> tuple[int, int]:

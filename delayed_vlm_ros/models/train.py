@@ -132,11 +132,9 @@ def _learn_to_answer(
     """The second stage, in rounds; model and optimiser are kept every now and then."""
     for number, rate in enumerate(_ROUND_RATES, start=1):
         kept = work / f"language{number}.pt"
-        state = torch.load(kept, weights_only=True) if kept.exists() else None
-        if state is not None:
-            model.load_state_dict(state["model"])
-            if state["step"] == steps:
-                continue
+        state = _kept_state(kept, model)
+        if state is not None and state["step"] == steps:
+            continue
         stage = LanguageStage(model, stored(_features(model, work, shards, progress), seed), steps, rate)
         clips = _clips(work, shards)
         first = state["step"] if state else 0
@@ -157,9 +155,7 @@ def _features(model: Any, work: Path, shards: int, progress: Progress) -> torch.
 def _learn_both(model: Any, processor: Any, work: Path, shards: int, steps: int, seed: int, progress: Progress) -> None:
     """The last stage: everything learns together, a little."""
     kept = work / "joint.pt"
-    state = torch.load(kept, weights_only=True) if kept.exists() else None
-    if state is not None:
-        model.load_state_dict(state["model"])
+    state = _kept_state(kept, model)
     if steps == 0 or (state is not None and state["step"] == steps):
         return
     stage = LanguageStage(model, live(model, work / "clips", range(shards)), steps, _JOINT_RATE, with_vision=True)
@@ -167,6 +163,15 @@ def _learn_both(model: Any, processor: Any, work: Path, shards: int, steps: int,
     first = state["step"] if state else 0
     data = ClipQuestions(clips, processor, model.config, steps, first, seed, clips_per_batch=_JOINT_CLIPS, grown=True)
     _train_language(model, stage, data, steps, kept, state, progress)
+
+
+def _kept_state(kept: Path, model: Any) -> Any:
+    """What was kept of a stage, its weights put into the model; None where there is nothing."""
+    if not kept.exists():
+        return None
+    state = torch.load(kept, weights_only=True)
+    model.load_state_dict(state["model"])
+    return state
 
 
 def _clips(work: Path, shards: int) -> list[Clip]:

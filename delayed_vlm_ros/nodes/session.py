@@ -138,7 +138,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         frames, half_precision = memories[parameters.camera].capacity, 2
         budget = checkpoint.plan_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision)
         budget_bytes = budget.total
-        tokens = frames // 2 * (geometry.max_pixels // geometry.factor**2)
+        tokens = budget.full_tokens
         if parameters.precompute != OFF and not budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
             notice = (
                 "memory.budget_mb does not hold the encoding of a full memory: less is encoded ahead than "

@@ -13,6 +13,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.memory import Snapshot
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.memory.intake import FrameGeometry
 
 BYTES_PER_MB = 10**6
@@ -39,11 +40,13 @@ class MemoryBudget:
         total: All of them.
         pixels: Of these, reserved for the pictures of a full memory.
         token: What a merged visual token costs.
+        full_tokens: Merged visual tokens of a full memory, at most.
     """
 
     total: int
     pixels: int
     token: TokenBytes
+    full_tokens: int
 
     @property
     def caches(self) -> int:
@@ -88,8 +91,11 @@ def plan_budget(memory_budget_mb: float, frames: int, geometry: FrameGeometry, t
     """
     only = geometry.only_size
     max_pixels = geometry.max_pixels if only is None else only.height * only.width
-    budget = MemoryBudget(int(memory_budget_mb * BYTES_PER_MB), frames * max_pixels * 3, token)
-    pair = max_pixels // geometry.factor**2 * (token.features + token.kv)
+    pair_tokens = max_pixels // geometry.factor**2
+    budget = MemoryBudget(
+        int(memory_budget_mb * BYTES_PER_MB), frames * max_pixels * 3, token, frames // FRAMES_PER_PAIR * pair_tokens
+    )
+    pair = pair_tokens * (token.features + token.kv)
     if budget.caches < pair:
         needed = (budget.pixels + pair) / BYTES_PER_MB
         raise ConfigurationError(

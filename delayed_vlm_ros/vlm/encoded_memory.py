@@ -148,7 +148,7 @@ class EncodedMemory:
         """
         segments = segments_of(prompt, layout, snapshot)
         cache = self._cache_for(segments, transient=transient)
-        held = first_missing(cache, segments, chunk_pairs(layout), canonical=self._canonical)
+        held = first_missing(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         pairs_held = max(0, held - 1)
         encoded = self.features(snapshot[pairs_held:], layout, control) if held < len(segments) else None
         cache.roll_back(held)

@@ -16,9 +16,9 @@ from delayed_vlm_ros.vlm.video_input import VideoLayout
 _CHUNK_TOKENS = 256  # at most, but at least one pair
 
 
-def chunk_pairs(layout: VideoLayout) -> int:
-    """How many pairs are prefilled at once."""
-    return max(1, _CHUNK_TOKENS // (layout.rows * layout.columns))
+def chunk_pairs(tokens_per_pair: int) -> int:
+    """How many pairs of so many merged tokens are prefilled at once."""
+    return max(1, _CHUNK_TOKENS // tokens_per_pair)
 
 
 def first_missing(prefix: PrefixCache, segments: Sequence[Segment], chunk: int, *, canonical: bool) -> int:
@@ -69,7 +69,7 @@ def prefill(
     ids = torch.tensor([prompt.token_ids(layout.visual_tokens)])
     positions = layout.positions(prompt)
     held = max(0, len(prefix.segments) - 1)
-    for first, last in _chunks(len(prefix.segments), len(segments), chunk_pairs(layout)):
+    for first, last in _chunks(len(prefix.segments), len(segments), chunk_pairs(layout.tokens_per_pair)):
         control.check()
         start = prefix.length
         part = slice(start, start + sum(segment.tokens for segment in segments[first:last]))

@@ -38,9 +38,8 @@ class Segment:
 def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tuple[Segment, ...]:
     """The segments of a prefix: the text before the video, then each pair with its content and its place in time."""
     text = Segment(("text", prompt.before), len(prompt.before))
-    tokens = layout.rows * layout.columns
     pairs = (
-        Segment((kept.content_key, layout.grid_thw[1:], time), tokens)
+        Segment((kept.content_key, layout.grid_thw[1:], time), layout.tokens_per_pair)
         for kept, time in zip(snapshot, layout.temporal_ids, strict=True)
     )
     return (text, *pairs)

@@ -36,9 +36,14 @@ class VideoLayout:
     time_compressed: bool
 
     @property
+    def tokens_per_pair(self) -> int:
+        """Merged tokens of one pair."""
+        return self.rows * self.columns
+
+    @property
     def visual_tokens(self) -> int:
         """Merged tokens of the whole video."""
-        return len(self.temporal_ids) * self.rows * self.columns
+        return len(self.temporal_ids) * self.tokens_per_pair
 
     def positions(self, prompt: Prompt) -> torch.Tensor:
         """Position ids of the whole prompt, shape (3, 1, tokens)."""

@@ -17,7 +17,6 @@ from delayed_vlm_ros.evaluation.trace_report import TracePlan, measure_trace
 from delayed_vlm_ros.models.shapes import SHAPES, make_shaped
 
 SIDE = 56
-TOKENS_PER_PAIR = 4
 HALF = Costs(pair=0.01, run=0.004, token=0.003, native_pair=0.0225)  # about 0.5 s for 20 pairs
 HABIT = Habit("off", 0, ask_every_sec=5.0, asks=3)
 
@@ -26,11 +25,12 @@ HABIT = Habit("off", 0, ask_every_sec=5.0, asks=3)
 def tiny(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny")
-    return make_shaped(SHAPES["tiny"], folder, SIDE * SIDE, 3, torch.float32, "cpu")
+    model, processor = make_shaped(SHAPES["tiny"], folder, SIDE * SIDE, 3, torch.float32, "cpu")
+    return Setting(model, processor, (SIDE, SIDE), 20, canonical=True)
 
 
 def trace(tiny, **changes):
-    return live_through(*tiny, SIDE, replace(HABIT, **changes), HALF, canonical=True, seed=1)
+    return live_through(tiny, replace(HABIT, **changes), HALF, seed=1)
 
 
 def test_costs_are_those_that_the_parts_were_made_of():
@@ -73,7 +73,7 @@ def test_an_ask_waits_for_the_chunk_that_is_being_encoded(tiny):
     # given a device so slow that it is always behind, where a chunk takes many seconds
     slow = Costs(pair=5.0, run=0.004, token=0.003, native_pair=5.0)
     # when
-    found = live_through(*tiny, SIDE, replace(HABIT, mode="vision", asks=1), slow, canonical=True, seed=1)
+    found = live_through(tiny, replace(HABIT, mode="vision", asks=1), slow, seed=1)
     # then it waits for the end of the second pair, and finds those two done
     (ask,) = found.asks
     assert 0.9 < ask.ratio < 1.0
@@ -82,11 +82,10 @@ def test_an_ask_waits_for_the_chunk_that_is_being_encoded(tiny):
 
 def test_whole_measurement(tiny, monkeypatch):
     # given
-    setting = Setting(*tiny, (SIDE, SIDE), 20, canonical=True)
     monkeypatch.setattr(trace_report, "_GROWTH_CHUNKS", (1, 2))
     told = []
     # when
-    found = measure_trace(setting, setting, TracePlan((0.5,), (5.0,), (0, 6), 15.0, 1, 0.0, 3), told.append)
+    found = measure_trace(tiny, tiny, TracePlan((0.5,), (5.0,), (0, 6), 15.0, 1, 0.0, 3), told.append)
     # then
     assert [(one["eviction_chunk"], one["mode"]) for one in found["devices"]["0.5"]] == [
         (chunk, mode) for chunk in (0, 6) for mode in ("off", "vision", "full")
@@ -100,7 +99,6 @@ def test_whole_measurement(tiny, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["off", "full"])
 def test_in_real_time(tiny, mode):
-    setting = Setting(*tiny, (SIDE, SIDE), 20, canonical=True)
-    found = live_in_real_time(setting, Habit(mode, 6, 0.6, 2), 3)
+    found = live_in_real_time(tiny, Habit(mode, 6, 0.6, 2), 3)
     assert found["asks"] == 2
     assert 0 < found["p50"] <= found["max"]

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from delayed_vlm_ros.errors import UnsupportedModelError
-
-FRAMES_OF_A_PAIR = 2
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 # Sizes that the library's vision encoders and video processors share: the names of each, and what is usual.
 _SHARED_SIZES = (
     ("patch_size", "patch_size", 14),
     ("spatial_merge_size", "merge_size", 2),
-    ("temporal_patch_size", "temporal_patch_size", FRAMES_OF_A_PAIR),
+    ("temporal_patch_size", "temporal_patch_size", FRAMES_PER_PAIR),
 )
 
 
@@ -41,10 +40,10 @@ def check_description(name: str, config: Mapping[str, Any], processor: Mapping[s
                 f"the vision encoder of {name} has a {field} of {wanted}, but its video processor a {counterpart} of "
                 f"{given}: fetch both again, from one place"
             )
-    if vision.get("temporal_patch_size", FRAMES_OF_A_PAIR) != FRAMES_OF_A_PAIR:
+    if vision.get("temporal_patch_size", FRAMES_PER_PAIR) != FRAMES_PER_PAIR:
         raise UnsupportedModelError(
             f"the temporal patch of {name} has {vision['temporal_patch_size']} frames; this memory keeps pairs of "
-            f"{FRAMES_OF_A_PAIR}"
+            f"{FRAMES_PER_PAIR}"
         )
 
 
@@ -60,8 +59,8 @@ def check_fields(config: Any, *names: str) -> None:
         raise UnsupportedModelError(
             f"the vision_config of this {config.model_type} model lacks {', '.join(missing)}: fetch its files again"
         )
-    if vision is not None and int(vision.temporal_patch_size) != FRAMES_OF_A_PAIR:
+    if vision is not None and int(vision.temporal_patch_size) != FRAMES_PER_PAIR:
         raise UnsupportedModelError(
             f"this model's temporal patch has {vision.temporal_patch_size} frames; this memory keeps pairs of "
-            f"{FRAMES_OF_A_PAIR}"
+            f"{FRAMES_PER_PAIR}"
         )

@@ -23,7 +23,6 @@ setup(
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],
         "test": ["pytest", "pytest-timeout", "hypothesis"],
-        "docs": ["matplotlib"],
         "lint": ["ruff", "mypy", "import-linter"],
     },
     entry_points={"console_scripts": ["delayed-vlm = delayed_vlm_ros.cli:main"]},

@@ -12,20 +12,23 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from delayed_vlm_ros.models.clips import PAIRS, Clip
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
+from delayed_vlm_ros.simulation.answers import is_move
 from delayed_vlm_ros.simulation.questions import KINDS, SENTENCE_KINDS, draw_question
 from delayed_vlm_ros.simulation.scene import VisibleObject
-from delayed_vlm_ros.simulation.truth import story_of
+from delayed_vlm_ros.simulation.sprites import COLOURS, PERSON, SHAPES
+from delayed_vlm_ros.simulation.truth import PairTruth, story_of
 from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.video_input import position_limit
 
-_QUESTIONS = 12
-_FEW_PAIRS = 8  # half of the batches have no more
+_QUESTIONS = 20
+_EARLY_SHARE = 0.6  # of the questions are put before the clip's end, as if its later pairs had not come yet
 _HARD_KINDS = ("colour", "where", "how_many", "was_there", "appeared_first", "appeared_last", "before")
 _HARDEST_KINDS = ("left", "which_moved", "did_move", "how_long_ago", "happened")  # two moments of one thing
 _KINDS = (*KINDS, *SENTENCE_KINDS, *_HARD_KINDS, *(3 * _HARDEST_KINDS))
 _IGNORED = -100
-CHANGES = ("nothing", "first sight", "seen before", "gone")
+CHANGES = ("nothing", "first sight", "seen before", "moved", "gone")
+NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,10 @@ class Batch:
         text: ``(clips, text)`` token ids behind the video, questions and answers one after the other, padded.
         targets: ``(clips, text)`` the id that follows each, -100 where it is no part of an answer.
         segments: ``(clips, text)`` number of the question from 1, 0 for padding.
+        reach: ``(clips, text)`` how many of the shared tokens each may look at: its question may be put early.
         positions: ``(3, clips, prefix + video + text)``.
         changes: ``(clips, video)`` what is new at each merged token, an index into ``CHANGES``, -100 where unclear.
+        gone: ``(clips, video)`` which thing is gone there, an index into ``NAMES``, -100 where none is.
     """
 
     clips: torch.Tensor
@@ -49,8 +54,10 @@ class Batch:
     text: torch.Tensor
     targets: torch.Tensor
     segments: torch.Tensor
+    reach: torch.Tensor
     positions: torch.Tensor
     changes: torch.Tensor
+    gone: torch.Tensor
 
     @property
     def shared(self) -> int:
@@ -64,11 +71,22 @@ class Batch:
         return torch.bincount(answers)[answers].float().rsqrt()
 
     def visible(self) -> torch.Tensor:
-        """What the text behind the video may look at, ``(clips, text, shared + text)`` bool: the video and itself."""
+        """What the text behind the video may look at, ``(clips, text, shared + text)`` bool: its past, and itself."""
         length = self.segments.shape[1]
         same = self.segments[:, :, None] == self.segments[:, None, :]
         own = same & torch.ones(length, length, dtype=torch.bool).tril()
-        return torch.cat([torch.ones(len(own), length, self.shared, dtype=torch.bool), own], dim=2)
+        return torch.cat([torch.arange(self.shared) < self.reach[:, :, None], own], dim=2)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A clip's questions and answers, token by token, as in ``Batch``."""
+
+    ids: list[int]
+    targets: list[int]
+    segments: list[int]
+    reach: list[int]
+    positions: list[int]
 
 
 class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
@@ -117,58 +135,68 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
 
     def _batch(self, progress: float, random: np.random.Generator) -> Batch:
         most = 6 if progress < 0.15 else 12 if progress < 0.35 else 24  # noqa: PLR2004
-        count = int(random.integers(1, (min(most, _FEW_PAIRS) if random.random() < 0.5 else most) + 1))  # noqa: PLR2004
-        clips = random.integers(len(self._clips), size=self._clips_per_batch)
-        chosen = [_choose_pairs(self._clips[clip], count, random) for clip in clips]
-        rows = [self._questions(self._clips[clip], pairs, random) for clip, pairs in zip(clips, chosen, strict=True)]
-        length = max(len(text) for text, *_ in rows)
+        count = int(random.integers(most // 4, most + 1))
+        numbers = random.integers(len(self._clips), size=self._clips_per_batch)
+        clips = [self._clips[number] for number in numbers]
+        chosen = [_choose_pairs(clip, count, random) for clip in clips]
+        videos = [self._video_positions(clip, pairs) for clip, pairs in zip(clips, chosen, strict=True)]
+        texts = [
+            self._questions([clip.truths[pair] for pair in pairs], video, random)
+            for clip, pairs, video in zip(clips, chosen, videos, strict=True)
+        ]
+        changes = [changes_of(clip, pairs) for clip, pairs in zip(clips, chosen, strict=True)]
+        length = max(len(text.ids) for text in texts)
 
-        def padded(column: int, filling: int) -> torch.Tensor:
-            return torch.tensor([row[column] + [filling] * (length - len(row[column])) for row in rows])
+        def padded(rows: Iterable[list[int]], filling: int) -> torch.Tensor:
+            return torch.tensor([row + [filling] * (length - len(row)) for row in rows])
 
-        positions = []
-        for (_, _, _, places), clip, pairs in zip(rows, clips, chosen, strict=True):
-            stamps = [self._clips[clip].truths[pair].strict.stamp for pair in pairs]
-            ids = temporal_ids(self._config, stamps, position_limit(self._config)).ids
-            shared = prompt_positions(len(self._prompt.before), ids, ROWS, COLUMNS, 0)[:, 0]
-            behind = int(shared[:, len(self._prompt.before) :].max()) + 1
-            text = torch.tensor(places + [0] * (length - len(places))) + behind
-            positions.append(torch.cat([shared, text.expand(3, -1)], dim=1))
+        places = padded((text.positions for text in texts), 0).expand(3, -1, -1)
         return Batch(
-            clips=torch.from_numpy(clips),
+            clips=torch.from_numpy(numbers),
             pairs=torch.from_numpy(np.array(chosen)),
             before=torch.tensor(self._prompt.before),
-            text=padded(0, self._tokenizer.pad_token_id),
-            targets=padded(1, _IGNORED),
-            segments=padded(2, 0),
-            positions=torch.stack(positions, dim=1),
-            changes=torch.tensor(
-                [changes_of(self._clips[clip], pairs) for clip, pairs in zip(clips, chosen, strict=True)]
-            ),
+            text=padded((text.ids for text in texts), self._tokenizer.pad_token_id),
+            targets=padded((text.targets for text in texts), _IGNORED),
+            segments=padded((text.segments for text in texts), 0),
+            reach=padded((text.reach for text in texts), 1),
+            positions=torch.cat([torch.stack(videos, dim=1), places], dim=2),
+            changes=torch.tensor([changed for changed, _ in changes]),
+            gone=torch.tensor([gone for _, gone in changes]),
         )
 
-    def _questions(
-        self, clip: Clip, pairs: Sequence[int], random: np.random.Generator
-    ) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Token ids, targets, segments and positions of a clip's questions."""
-        story = story_of([clip.truths[pair] for pair in pairs])
-        text: list[int] = []
-        targets: list[int] = []
-        segments: list[int] = []
-        places: list[int] = []
+    def _video_positions(self, clip: Clip, pairs: Sequence[int]) -> torch.Tensor:
+        """Of the text before the video and of the video, ``(3, prefix + video)``."""
+        stamps = [clip.truths[pair].strict.stamp for pair in pairs]
+        ids = temporal_ids(self._config, stamps, position_limit(self._config)).ids
+        return prompt_positions(len(self._prompt.before), ids, ROWS, COLUMNS, 0)[:, 0]
+
+    def _questions(self, truths: Sequence[PairTruth], video: torch.Tensor, random: np.random.Generator) -> _Text:
+        """A clip's questions and answers, some of them put early.
+
+        What is put after some pairs sees them as it would if there were no later ones: the video's tokens look at
+        earlier ones only, and their positions do not hang on later ones (training's spans are never compressed).
+        """
+        text = _Text([], [], [], [], [])
         asked = 0
         while asked < _QUESTIONS:
-            question = draw_question(_KINDS[random.integers(len(_KINDS))], story, random)
+            early = random.random() < _EARLY_SHARE
+            count = int(random.integers(1, len(truths) + 1)) if early else len(truths)
+            kind = _KINDS[random.integers(len(_KINDS))]
+            question = draw_question(kind, story_of(truths[:count]), random)
             if question is None:
                 continue
             asked += 1
+            reach = len(self._prompt.before) + count * ROWS * COLUMNS
+            first = int(video[:, len(self._prompt.before) : reach].max()) + 1
             before = self._question_ids(_restyled(question.text, random))
             answer = answer_ids(self._tokenizer, question.answer)
-            text += [*before, *answer]
-            targets += [*[_IGNORED] * (len(before) - 1), *answer, _IGNORED]
-            segments += [asked] * (len(before) + len(answer))
-            places += range(len(before) + len(answer))
-        return text, targets, segments, places
+            length = len(before) + len(answer)
+            text.ids.extend([*before, *answer])
+            text.targets.extend([*[_IGNORED] * (len(before) - 1), *answer, _IGNORED])
+            text.segments.extend([asked] * length)
+            text.reach.extend([reach] * length)
+            text.positions.extend(range(first, first + length))
+        return text
 
     def _question_ids(self, question: str) -> list[int]:
         """What ``build_prompt`` puts behind the video for this question."""
@@ -176,31 +204,47 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         return [self._opening[0], *ids, *self._opening[1:]]
 
 
-def changes_of(clip: Clip, pairs: Sequence[int]) -> list[int]:
-    """What is new at each merged token of some pairs of a clip, in time order, as indices into ``CHANGES``."""
-    nothing, first_sight, seen_before, gone = range(len(CHANGES))
-    labels: list[int] = []
-    seen: set[str] = set()
-    before: dict[str, int] = {}  # the token of each thing that was plain to see in the pair before
+def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
+    """What is new at each merged token of some pairs of a clip, in time order.
+
+    Returns:
+        Indices into ``CHANGES``, and into ``NAMES`` where something is gone; -100 where that is unclear.
+    """
+    nothing, first_sight, seen_before, moved, gone = range(len(CHANGES))
+    changes: list[int] = []
+    names: list[int] = []
+    seen: dict[str, list[float]] = {}  # the least and the greatest place of each thing
+    last: dict[str, int] = {}  # the token of each thing that may still be there, where it was plain to see
     for pair in pairs:
         truth = clip.truths[pair]
-        row = [nothing] * (ROWS * COLUMNS)
-        for name, token in before.items():
-            if name not in truth.lenient.places:
-                row[token] = gone
-        here: dict[str, int] = {}
+        row, which = [nothing] * (ROWS * COLUMNS), [_IGNORED] * (ROWS * COLUMNS)
+        for name in [name for name in last if name not in truth.lenient.places]:
+            token = last.pop(name)
+            row[token] = gone
+            which[token] = NAMES.index(name) if name != PERSON else _IGNORED
         for thing in clip.objects[pair]:
             if (token := _token_of(clip, thing)) is None:
                 continue
-            if thing.name in truth.strict.places:
-                here[thing.name] = token
-                row[token] = seen_before if thing.name in seen else first_sight
-            else:
+            which[token] = _IGNORED
+            if thing.name not in truth.strict.places:
                 row[token] = _IGNORED
-        seen |= set(truth.lenient.places)
-        before = here
-        labels += row
-    return labels
+                continue
+            last[thing.name] = token
+            x = truth.strict.places[thing.name]
+            if thing.name not in seen:
+                row[token] = first_sight
+            elif thing.name == PERSON:
+                row[token] = seen_before
+            else:
+                least, greatest = seen[thing.name]
+                away = is_move(max(greatest, x) - min(least, x))
+                row[token] = _IGNORED if away is None else moved if away else seen_before
+        for name, x in truth.lenient.places.items():
+            least, greatest = seen.get(name, (x, x))
+            seen[name] = [min(least, x), max(greatest, x)]
+        changes += row
+        names += which
+    return changes, names
 
 
 def _token_of(clip: Clip, thing: VisibleObject) -> int | None:

@@ -2,8 +2,9 @@
 
 Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Of the
 text, only the answers' tokens are learnt from. Besides, the video's tokens tell half-way up the layers what has changed
-in time: whether the thing there is seen for the first time, or was there before and is gone. What tells it is a layer
-that is thrown away afterwards; questions about events would else take many more steps to learn.
+in time: whether the thing there is seen for the first time, has moved, or was there before and is gone, and which one that
+was. What tells it are layers that are thrown away afterwards; questions about events would else take many more steps to
+learn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from delayed_vlm_ros.models.clips import SHARD_CLIPS, read_pictures
-from delayed_vlm_ros.models.language_data import CHANGES, Batch
+from delayed_vlm_ros.models.language_data import CHANGES, NAMES, Batch
 from delayed_vlm_ros.models.optimization import Optimization, all_but, hidden_matrices
 from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
@@ -30,7 +31,8 @@ _ATTENTION = "questions_behind_a_video"
 _HIDDEN_SCORE = -1e4
 _CHANGES_LAYER = 3  # of five: the layers above can use what this one knows
 _CHANGES_WEIGHT = 0.5
-_CHANGES_BALANCE = (0.1, 1.0, 0.5, 1.0)  # most tokens show nothing
+_CHANGES_BALANCE = (0.1, 1.0, 0.5, 1.0, 1.0)  # most tokens show nothing
+_GONE_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class LanguageStage:
         self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the library's own way lists its names
         self._head = model.lm_head
         self._see = see
-        self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES))
+        self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES) + len(NAMES))
         modules = [self._language, *([model.model.visual] if with_vision else [])]
         matrices = hidden_matrices(*modules)
         trained = [parameter for module in (*modules, self._changes) for parameter in module.parameters()]
@@ -148,14 +150,21 @@ class LanguageStage:
         """Train; gives each step's loss and its share of right tokens in the answers."""
         for batch in batches:
             scores, targets, changes = self._scores(batch)
-            of_changes = cross_entropy(
-                changes.flatten(0, 1), batch.changes.flatten(), torch.tensor(_CHANGES_BALANCE), ignore_index=_IGNORED
-            )
             weights = batch.weights()
             of_answers = (cross_entropy(scores, targets, reduction="none") * weights).sum() / weights.sum()
-            loss = of_answers + _CHANGES_WEIGHT * of_changes
+            loss = of_answers + self._loss_of_changes(changes.flatten(0, 1), batch)
             self._optimization.step(loss)
             yield float(of_answers.detach()), float((scores.argmax(-1) == targets).float().mean())
+
+    @staticmethod
+    def _loss_of_changes(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+        what, which = scores.split([len(CHANGES), len(NAMES)], dim=1)
+        balance = torch.tensor(_CHANGES_BALANCE)
+        loss = _CHANGES_WEIGHT * cross_entropy(what, batch.changes.flatten(), balance, ignore_index=_IGNORED)
+        gone = batch.gone.flatten() != _IGNORED
+        if gone.any():
+            loss = loss + _GONE_WEIGHT * cross_entropy(which[gone], batch.gone.flatten()[gone])
+        return loss
 
     def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores and targets of the answers' tokens, and scores of what has changed at the video's."""

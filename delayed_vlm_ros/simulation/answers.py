@@ -150,14 +150,18 @@ def left_last(history: History) -> str | None:
     return _extreme(goings, max(goings.values())) if goings else NOTHING
 
 
+def is_move(reach: float) -> bool | None:
+    """Whether a thing seen at places so far apart (picture widths) has moved; None where that is not plain."""
+    if _RESTED_BELOW <= reach <= _MOVED_FROM:
+        return None
+    return reach > _MOVED_FROM
+
+
 def _moved(history: History, name: str) -> bool | None:
     places = [history[number].places[name] for number in sightings(history, name)]
     if not places:
         return None
-    reach = max(places) - min(places)
-    if _RESTED_BELOW <= reach <= _MOVED_FROM:
-        return None
-    return reach > _MOVED_FROM
+    return is_move(max(places) - min(places))
 
 
 def did_move(history: History, name: str) -> str | None:

@@ -18,8 +18,9 @@ from delayed_vlm_ros.models.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDT
 from delayed_vlm_ros.simulation import TRAINING_SEEDS
 from delayed_vlm_ros.simulation.answers import AGES_SEC, OLDER
 from delayed_vlm_ros.simulation.phrasing import PHRASINGS, UNKNOWN_WORDS
+from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.vlm.prompt import build_prompt
-from delayed_vlm_ros.vlm.video_input import pixel_values
+from delayed_vlm_ros.vlm.video_input import pixel_values, position_limit
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_patches_and_features_are_the_librarys(model, processor):
 def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, processor, clips):
     # given
     data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
-    batch = data._batch(0.0, np.random.default_rng(2))
+    batch = data._batch(1.0, np.random.default_rng(2))
     language = model.model.language_model
     features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, 128)
     before = language.config._attn_implementation
@@ -70,16 +71,20 @@ def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, pr
             use_cache=False,
         ).last_hidden_state[:, batch.shared :]
         language.config._attn_implementation = before
-        for clip, number in ((0, 1), (1, 5), (2, 10)):
+        assert len({int(reach) for reach in batch.reach[0]}) > 1, "all questions were put at the end"
+        for clip, number in ((0, 1), (1, 5), (2, 10), (2, 20)):
             mine = batch.segments[clip] == number
-            positions = batch.positions[:, clip]
+            reach = int(batch.reach[clip][mine][0])  # what it sees may end before the video does
+            pairs = (reach - len(batch.before)) // (ROWS * COLUMNS)
+            clip_pairs = batch.pairs[clip][:pairs].tolist()
+            stamps = [clips[batch.clips[clip]].truths[pair].strict.stamp for pair in clip_pairs]
+            times = temporal_ids(model.config, stamps, position_limit(model.config)).ids
+            seen = torch.cat([embed(batch.before), video[clip][: pairs * ROWS * COLUMNS]])
             alone = language(
-                inputs_embeds=torch.cat([embed(batch.before), video[clip], embed(batch.text[clip][mine])])[None],
-                position_ids=torch.cat(
-                    [positions[:, : batch.shared], positions[:, batch.shared :][:, mine]], dim=1
-                ).unsqueeze(1),
+                inputs_embeds=torch.cat([seen, embed(batch.text[clip][mine])])[None],
+                position_ids=prompt_positions(len(batch.before), times, ROWS, COLUMNS, int(mine.sum())),
                 use_cache=False,
-            ).last_hidden_state[0, batch.shared :]
+            ).last_hidden_state[0, reach:]
             # then
             assert torch.allclose(together[clip][mine], alone, atol=1e-4)
 

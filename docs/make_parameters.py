@@ -52,15 +52,17 @@ def _section(node: str, parameters: type) -> str:
 
 
 def _row(spec: ParameterSpec) -> str:
-    default = (
-        f"`{str(spec.default).lower() if isinstance(spec.default, bool) else spec.default}`"
-        if spec.default != ""
-        else ""
-    )
+    default = f"`{_in_yaml(spec.default)}`" if spec.default != "" else ""
     bounds = f"{spec.minimum:g} … {spec.maximum:g}" if spec.minimum is not None and spec.maximum is not None else ""
     span = ", ".join(spec.choices) or " ".join(word for word in (bounds, spec.unit) if word)
     when = "configure" if spec.at_configure else "start" if spec.read_only else "any time"
     return f"| `{spec.name}` | {default} | {span} | {when} | {spec.description} |"
+
+
+def _in_yaml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 if __name__ == "__main__":

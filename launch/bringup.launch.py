@@ -2,6 +2,7 @@
 
     ros2 launch delayed_vlm_ros bringup.launch.py demo_camera:=true
     ros2 launch delayed_vlm_ros bringup.launch.py namespace:=robot1 image_topic:=/robot1/front/image_raw
+    ros2 launch delayed_vlm_ros bringup.launch.py cameras:="front:/front/image_raw rear:/rear/image_raw"
     ros2 launch delayed_vlm_ros bringup.launch.py --show-args
 
 An argument given here overrides the parameter file; one not given leaves the file's value alone. To include this file
@@ -58,6 +59,12 @@ def generate_launch_description() -> LaunchDescription:
             description="Parameter model.name: auto, demo, a folder, a name on the hub (empty: what params_file says)",
         ),
         DeclareLaunchArgument("image_topic", default_value="image", description="Topic with the camera's pictures"),
+        DeclareLaunchArgument(
+            "cameras",
+            default_value="",
+            description="Several cameras with their topics: 'front:/front/image_raw rear:/rear/image_raw'; without a "
+            "topic, <name>/image (empty: what params_file says)",
+        ),
         DeclareLaunchArgument(
             "demo_camera", default_value="false", description="Start a camera in a synthetic room as well"
         ),
@@ -122,16 +129,34 @@ def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
         memory["autostart"] = _truth(settings, "autostart")
     if settings["model"]:
         memory["model.name"] = _text(settings["model"])
-    nodes = [_node("scene_memory", settings, settings["params_file"], memory)]
+    topics = _topics_of_cameras(settings["cameras"])
+    if topics and "image_topic" in given:
+        raise RuntimeError("both cameras and image_topic are given: write the topic behind the camera's name")
+    if topics:
+        memory["cameras"] = list(topics)
+    nodes = [_node("scene_memory", settings, settings["params_file"], memory, topics)]
     if demo_camera:
-        nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time))
+        nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time, {}))
     if settings["video"]:
         camera = {**use_sim_time, "video": _text(settings["video"])}
-        nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera))
+        nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera, {}))
     return nodes
 
 
-def _node(name: str, settings: dict[str, str], params_file: str, overrides: dict[str, Any]) -> Node:
+def _topics_of_cameras(words: str) -> dict[str, str]:
+    """The topics of several cameras by name; of a single one, too, whose pictures the node expects on ``image``."""
+    topics: dict[str, str] = {}
+    for word in words.replace(",", " ").split():
+        name, _, topic = word.partition(":")
+        if name in topics:
+            raise RuntimeError(f"argument cameras names '{name}' twice")
+        topics.update({name: topic or f"{name}/image"})
+    return topics
+
+
+def _node(
+    name: str, settings: dict[str, str], params_file: str, overrides: dict[str, Any], cameras: dict[str, str]
+) -> Node:
     """A node with its parameter file and, after it, what was given as arguments.
 
     The node's name is given although it is its own: launch then addresses the overrides to this node alone, and they
@@ -147,13 +172,19 @@ def _node(name: str, settings: dict[str, str], params_file: str, overrides: dict
         name=name,
         namespace=settings["namespace"],
         parameters=[str(path), *([overrides] if overrides else [])],
-        remappings=[("image", settings["image_topic"])],
+        remappings=_remappings(settings["image_topic"], cameras),
         ros_arguments=["--log-level", settings["log_level"]],
         respawn=respawn,
         respawn_delay=RESPAWN_DELAY_SEC,
         output="screen",
         emulate_tty=True,
     )
+
+
+def _remappings(image_topic: str, cameras: dict[str, str]) -> list[tuple[str, str]]:
+    if len(cameras) > 1:
+        return [(f"{name}/image", topic) for name, topic in cameras.items()]
+    return [("image", *cameras.values()) if cameras else ("image", image_topic)]
 
 
 def _own_file(name: str) -> str:

@@ -24,6 +24,7 @@ ARGUMENTS = {  # name: default; None where it is computed
     "use_respawn": "false",
     "model": "",
     "image_topic": "image",
+    "cameras": "",
     "demo_camera": "false",
     "video": "",
 }
@@ -100,7 +101,7 @@ def test_it_overrides_only_parameters_that_there_are():
         for node in ast.walk(tree(LAUNCH_FILE))
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
     }
-    assert overridden == {"autostart", "model.name"}
+    assert overridden == {"autostart", "cameras", "model.name"}
     assert overridden <= set(names(yaml.safe_load(text)["/**"]["ros__parameters"]))
 
 
@@ -199,3 +200,27 @@ def test_a_file_that_includes_it_may_have_arguments_of_its_own(launch, tmp_path,
     code, said, calls = launch("robot:=r2", "anything:=else", path=including)
     assert code == 0, said
     assert "__ns:=/inner" in calls["scene_memory"]
+
+
+@needs_launch
+def test_several_cameras_get_their_names_and_their_topics(launch):
+    _, said, calls = launch("cameras:=front:/eyes/front/image_raw, rear")
+    call = calls["scene_memory"]
+    assert "front/image:=/eyes/front/image_raw" in call, said
+    assert "rear/image:=rear/image" in call
+    names = call[call.index("cameras:") :]
+    assert names.index("- front") < names.index("- rear")
+
+
+@needs_launch
+def test_one_camera_with_a_name_is_heard_on_its_topic(launch):
+    _, said, calls = launch("cameras:=front:/eyes/front/image_raw")
+    assert " image:=/eyes/front/image_raw" in calls["scene_memory"], said
+
+
+@needs_launch
+def test_a_camera_named_twice_is_refused(launch):
+    code, said, calls = launch("cameras:=front:/a,front:/b")
+    assert code != 0
+    assert "argument cameras names 'front' twice" in said
+    assert calls == {}

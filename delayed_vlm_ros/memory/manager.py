@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError, StampOrderError
@@ -91,6 +93,7 @@ class SmartFrameManager:
         eviction_chunk: Frames that leave a memory at once; after that it holds its size less the chunk plus a pair. At
             0 or 2 one pair leaves when one comes. An odd number is used down to whole pairs. Each memory that is not
             switched off must be larger by a pair or more.
+        pair_ids: Where the ids of pairs come from, growing; several memories may share one. None: 1, 2, 3, …
 
     Raises:
         ConfigurationError: An argument is out of its range.
@@ -103,6 +106,7 @@ class SmartFrameManager:
         importance_threshold: float = 0.6,
         *,
         eviction_chunk: int = 0,
+        pair_ids: Iterator[int] | None = None,
     ) -> None:
         if not 0.0 <= importance_threshold <= 1.0:
             raise ConfigurationError(f"importance_threshold must lie in 0..1, got {importance_threshold}")
@@ -110,7 +114,7 @@ class SmartFrameManager:
         self._stream_window_size = stream_window_size
         self._importance_threshold = importance_threshold
         self._lock = threading.Lock()
-        self._next_pair_id = 1
+        self._pair_ids = itertools.count(1) if pair_ids is None else pair_ids
         self._forget()
         _check_eviction_chunk(eviction_chunk, star_memory_size=star_memory_size, stream_window_size=stream_window_size)
         self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
@@ -197,8 +201,7 @@ class SmartFrameManager:
         """Put a frame into the memories, as a new pair or as the partner that the newest pair waits for."""
         pairs = self._stream.pairs
         if not pairs or pairs[-1].is_complete or self._newest_descriptor is None:
-            pair = FramePair(self._next_pair_id, frame, None)
-            self._next_pair_id += 1
+            pair = FramePair(next(self._pair_ids), frame, None)
             descriptors = [descriptor]
             has_evicted = self._stream.add(pair)
         else:

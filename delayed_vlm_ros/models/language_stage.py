@@ -1,10 +1,10 @@
 """Second stage of training: learn to answer, on the frozen and stored features of the vision encoder.
 
 Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Of the
-text, only the answers' tokens are learnt from. Besides, the video's tokens tell half-way up the layers what has changed
-in time: whether the thing there is seen for the first time, has moved, or was there before and is gone, and which one that
-was. What tells it are layers that are thrown away afterwards; questions about events would else take many more steps to
-learn.
+text, only the answers' tokens are learnt from. Besides, the video's tokens tell half-way up the layers what has
+changed in time: whether the thing there is seen for the first time, has moved, or was there before and is gone, and
+which one that was. What tells it are layers that are thrown away afterwards; questions about events would else take
+many more steps to learn.
 """
 
 from __future__ import annotations

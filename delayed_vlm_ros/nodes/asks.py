@@ -16,14 +16,31 @@ from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.engines import Engines
 from delayed_vlm_ros.nodes.reports import AskReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    ALL_CAMERAS,
     MAX_NEW_TOKENS_LIMIT,
     MAX_TIMEOUT_SEC,
     SceneMemoryParameters,
 )
 from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
 from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.metrics import AskMetrics, in_a_row
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.vlm.worker import ModelWorker
+
+
+@dataclass(frozen=True)
+class CameraAnswer:
+    """An answer about one camera.
+
+    Attributes:
+        camera: The camera.
+        result: What the engine said.
+        newest_frame_age_sec: Age of the newest frame used when the worker took the ask, in seconds.
+    """
+
+    camera: CameraMemory
+    result: AskResult
+    newest_frame_age_sec: float
 
 
 @dataclass(frozen=True)
@@ -31,16 +48,39 @@ class Answer:
     """An answer with what the node knows about it.
 
     Attributes:
-        camera: The camera asked about.
-        result: What the engine said.
+        parts: One for each camera that was asked and has frames to answer from; at least one.
         queue_latency: Seconds from the request's arrival until the worker took it.
-        newest_frame_age_sec: Age of the newest frame used when the worker took the ask, in seconds.
+        is_of_all: Whether all cameras were asked: then each part stands under its camera's name.
+        notices: Why a camera that was asked has no part.
     """
 
-    camera: CameraMemory
-    result: AskResult
+    parts: tuple[CameraAnswer, ...]
     queue_latency: float
-    newest_frame_age_sec: float
+    is_of_all: bool = False
+    notices: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The model's words; of all cameras, a line for each: ``front: a red box``."""
+        if not self.is_of_all:
+            return self.parts[0].result.answer
+        return "\n".join(f"{part.camera.name}: {part.result.answer}" for part in self.parts)
+
+    @property
+    def metrics(self) -> AskMetrics:
+        """What it cost."""
+        return in_a_row([part.result.metrics for part in self.parts])
+
+    @property
+    def newest_frame_age_sec(self) -> float:
+        """Age of the newest frame used, in seconds; of all cameras, where it is greatest: a frozen one shows."""
+        return max(part.newest_frame_age_sec for part in self.parts)
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """In which ways it is less than it should be, besides what the engine knows."""
+        of_cameras = (notice for part in self.parts for notice in part.camera.degraded)
+        return tuple(dict.fromkeys((*self.notices, *of_cameras)))
 
 
 def ask_request(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
@@ -96,7 +136,7 @@ class AskDesk:
 
     Args:
         worker: Owns the model.
-        cameras: By name; the first one is asked about when a request names none.
+        cameras: By name; the first one is asked about when a request names none, all when it names ``*``.
         queue_size: Asks that may wait.
         now_ns: The node's clock, in nanoseconds.
     """
@@ -132,35 +172,49 @@ class AskDesk:
             raise
         with self._counting:
             self._served += 1
-            self._last_total_latency = answer.result.metrics.total_latency
-            self._last_time_to_first_token = answer.result.metrics.time_to_first_token
+            self._last_total_latency = answer.metrics.total_latency
+            self._last_time_to_first_token = answer.metrics.time_to_first_token
         return answer
 
     def _ask(self, message: Any, parameters: SceneMemoryParameters) -> Answer:
         arrived = time.monotonic()
-        camera = self._camera(message.camera)
+        asked = self._asked_cameras(message.camera)
         request = ask_request(message, parameters)
         timeout_sec = ask_timeout(message, parameters)
-        if camera.frame_manager.newest_stamp is None:
-            raise NoFramesError(_nothing_seen(camera))
+        if all(camera.frame_manager.newest_stamp is None for camera in asked):
+            raise NoFramesError(" ".join(_nothing_seen(camera) for camera in asked))
 
         def answer(engines: Engines, control: AskControl) -> Answer:
             queue_latency = time.monotonic() - arrived
             started_ns = self._now_ns()
-            result = engines.by_camera[camera.name].answer(request, control)
-            newest = camera.header_of(result.frames_used[-1].stamps[1])
-            return Answer(camera, result, queue_latency, age_sec(newest.stamp_ns, started_ns))
+            parts, missing = [], []
+            for camera in asked:
+                try:
+                    result = engines.by_camera[camera.name].answer(request, control)
+                except NoFramesError as error:
+                    missing.append((camera, error))
+                    continue
+                newest = camera.header_of(result.frames_used[-1].stamps[1])
+                parts.append(CameraAnswer(camera, result, age_sec(newest.stamp_ns, started_ns)))
+            if not parts:
+                raise missing[0][1]
+            notices = tuple(f"camera {camera.name} is not in the answer: {error}" for camera, error in missing)
+            return Answer(tuple(parts), queue_latency, message.camera == ALL_CAMERAS, notices)
 
         return self._worker.run(answer, timeout_sec)
 
-    def _camera(self, name: str) -> CameraMemory:
+    def _asked_cameras(self, name: str) -> tuple[CameraMemory, ...]:
+        every = tuple(self._cameras.values())
         if not name:
-            return next(iter(self._cameras.values()))
+            return every[:1]
+        if name == ALL_CAMERAS:
+            return every
         if name not in self._cameras:
             raise UnknownCameraError(
-                f"there is no camera '{name}': the cameras are {', '.join(self._cameras)}; leave it empty for the first"
+                f"there is no camera '{name}': the cameras are {', '.join(self._cameras)}; leave it empty for the "
+                f"first, or give {ALL_CAMERAS} for all"
             )
-        return self._cameras[name]
+        return (self._cameras[name],)
 
     def report(self) -> AskReport:
         """How the asks go."""

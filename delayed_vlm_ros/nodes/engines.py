@@ -62,6 +62,11 @@ class Engines:
             engine.release()
 
 
+def share_of_budget(parameters: SceneMemoryParameters) -> float:
+    """What each camera may keep between asks, in MB; 0.0: no bound."""
+    return parameters.budget_mb / len(parameters.cameras)
+
+
 def load_engines(
     checkpoint: Checkpoint, parameters: SceneMemoryParameters, memories: Mapping[str, SmartFrameManager]
 ) -> Engines:
@@ -81,7 +86,7 @@ def load_engines(
             loaded.processor,
             max_pixels=parameters.max_pixels,
             frame_manager=memory,
-            memory_budget_mb=parameters.budget_mb or None,
+            memory_budget_mb=share_of_budget(parameters) or None,
             features_on_host=parameters.features_on_host,
             canonical=parameters.canonical,
             degraded=checkpoint.degraded,

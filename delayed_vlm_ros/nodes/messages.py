@@ -12,7 +12,7 @@ from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
-from delayed_vlm_ros.nodes.stamps import time_message
+from delayed_vlm_ros.nodes.stamps import nanoseconds_of, time_message
 from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 
@@ -101,11 +101,11 @@ def fill_answer(response: Any, answer: Answer) -> None:
     """Fill an ``AskScene`` response, or an action result (it has the same fields), with an answer."""
     response.success = True
     response.error_code = _CODES.NONE
-    response.answer = answer.result.answer
-    response.frames_used = [key_frame(kept, answer.camera) for kept in answer.result.frames_used]
-    response.snapshot_stamp = response.frames_used[-1].end_stamp
+    response.answer = answer.text
+    response.frames_used = [key_frame(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
+    response.snapshot_stamp = max((frame.end_stamp for frame in response.frames_used), key=nanoseconds_of)
     response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
-    response.metrics = ask_metrics(answer.result.metrics, answer.queue_latency, answer.camera.degraded)
+    response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.degraded)
 
 
 def fill_error(response: Any, error: Exception) -> None:
@@ -118,7 +118,7 @@ def fill_error(response: Any, error: Exception) -> None:
 def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
     """A question with its response, for ``~/answers``."""
     published = msg.SceneAnswer(
-        camera=response.frames_used[0].camera if response.frames_used else request.camera,
+        camera=request.camera or (response.frames_used[0].camera if response.frames_used else ""),
         question=request.question,
         success=response.success,
         error_code=response.error_code,

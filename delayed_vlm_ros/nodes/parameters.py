@@ -29,6 +29,7 @@ _PARAMETER_TYPES = {
     int: Parameter.Type.INTEGER,
     float: Parameter.Type.DOUBLE,
     str: Parameter.Type.STRING,
+    tuple: Parameter.Type.STRING_ARRAY,
 }
 
 
@@ -94,12 +95,22 @@ class ParameterSpec:
             return float(value)
         if self.kind is str and isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)  # a checkpoint called 123, a frame_id called 7
+        if self.kind is tuple:
+            return self._words(value)
         if type(value) is not self.kind:
             raise ConfigurationError(
                 f"parameter {self.name} is {value!r}; it must be of type {self.kind.__name__}: "
                 "change it in the parameter file"
             )
         return value
+
+    def _words(self, value: Any) -> tuple[str, ...]:
+        if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+            return tuple(value)
+        raise ConfigurationError(
+            f"parameter {self.name} is {value!r}; it must be a list of words, such as [front, rear]: change it in the "
+            "parameter file"
+        )
 
 
 def parameter(
@@ -117,7 +128,8 @@ def parameter(
     """A dataclass field that is a ROS parameter.
 
     Args:
-        default: Value when nobody sets it; its type is the parameter's.
+        default: Value when nobody sets it; its type is the parameter's. A tuple is a list of words; not an empty one,
+            which ROS takes for bytes.
         description: One line for people, shown by ``ros2 param describe``.
         name: ROS name where it differs from the field's, with groups: ``memory.star.size``.
         unit: Physical unit, empty where there is none.
@@ -161,11 +173,12 @@ def declare(node: Node, parameters: type) -> None:
 
 
 def _declare_one(node: Node, spec: ParameterSpec) -> None:
+    default = list(spec.default) if spec.kind is tuple else spec.default
     try:
-        node.declare_parameter(spec.name, spec.default, spec.descriptor())
+        node.declare_parameter(spec.name, default, spec.descriptor())
     except InvalidParameterValueException:
         without_range = dataclasses.replace(spec, minimum=None, maximum=None)
-        node.declare_parameter(spec.name, spec.default, without_range.descriptor())
+        node.declare_parameter(spec.name, default, without_range.descriptor())
 
 
 def read(node: Node, parameters: type[_Parameters]) -> _Parameters:

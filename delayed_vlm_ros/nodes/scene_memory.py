@@ -1,7 +1,7 @@
 """scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
 
-Callback groups: pictures have their own, asks have their own (each waits in a thread for the worker), reports have
-their own, and the default one keeps the lifecycle and parameter services. None waits for another.
+Callback groups: each camera's pictures have their own, asks have their own (each waits in a thread for the worker),
+reports have their own, and the default one keeps the lifecycle and parameter services. None waits for another.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.reporter import Reporter
 from delayed_vlm_ros.nodes.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    MAX_CAMERAS,
     MAX_QUEUE_SIZE,
     SceneMemoryParameters,
     check_change,
@@ -35,9 +36,9 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
 from delayed_vlm_ros.nodes.session import Session, Surroundings, open_session
 from delayed_vlm_ros.srv import AskScene
 
-# Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
-# pictures, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
-THREADS = MAX_QUEUE_SIZE + 1 + 7
+# Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. One more for each
+# camera, and a few for reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
+THREADS = MAX_QUEUE_SIZE + 1 + MAX_CAMERAS + 6
 
 _AUTOSTART_DELAY_SEC = 0.05
 _CLEANUP_TIMEOUT_SEC = 2.0
@@ -61,7 +62,6 @@ class SceneMemory(LifecycleNode):
         self._opening = threading.Lock()  # between configure and the end of the process
         self._ended = False
         self._image_subscriptions: list[ImageSubscription] = []
-        self._image_group = MutuallyExclusiveCallbackGroup()
         self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
         self._ask_service = self.create_service(
             AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
@@ -129,7 +129,7 @@ class SceneMemory(LifecycleNode):
         check_together(parameters)
         clock = self.get_clock()
         surroundings = Surroundings(
-            image_topic=self.resolve_topic_name("image"),
+            resolve_topic=self.resolve_topic_name,
             now_ns=lambda: clock.now().nanoseconds,
             logger=self.get_logger(),
         )
@@ -140,7 +140,9 @@ class SceneMemory(LifecycleNode):
     def _subscribe(self) -> None:
         try:
             for camera in self._session.cameras.values() if self._session else ():
-                self._image_subscriptions.append(ImageSubscription(self, camera, self._image_group))
+                # Each with a group of its own: a camera whose pictures are large holds up no other.
+                group = MutuallyExclusiveCallbackGroup()
+                self._image_subscriptions.append(ImageSubscription(self, camera, group))
                 self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
         except DelayedVlmError:
             self._unsubscribe()

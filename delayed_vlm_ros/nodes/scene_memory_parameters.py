@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,12 @@ OFF = "off"
 VISION = "vision"
 FULL = "full"
 
+MAX_CAMERAS = 16
+"""Most cameras of one node. Each has a thread of the executor for its pictures."""
+
+ALL_CAMERAS = "*"
+"""Names all cameras in a question."""
+
 # A camera's name becomes part of topic names and of diagnostics.
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -44,7 +50,11 @@ class SceneMemoryParameters:
     """The node's parameters. Sizes count frames; a remembered pair is two."""
 
     autostart: bool = parameter(default=True, description="configure and activate by itself at start")
-    camera: str = _at_configure("camera", "name of the camera, in questions and reports")
+    cameras: tuple[str, ...] = _at_configure(
+        ("camera",),
+        "names of the cameras, in questions and reports; the pictures of one come on image, those of several on "
+        "<name>/image each",
+    )
     image_transport: str = _at_configure("raw", "which topic to take pictures from", choices=(RAW, COMPRESSED))
 
     star_size: int = _at_configure(
@@ -83,7 +93,7 @@ class SceneMemoryParameters:
     )
     budget_mb: float = _at_configure(
         0.0,
-        "most bytes kept between asks: pictures, vision features and KV; 0: no bound",
+        "most bytes kept between asks: pictures, vision features and KV, all cameras together; 0: no bound",
         name="memory.budget_mb",
         unit="MB",
         minimum=0.0,
@@ -180,8 +190,12 @@ class SceneMemoryParameters:
     )
 
 
-def make_memory(parameters: SceneMemoryParameters) -> SmartFrameManager:
+def make_memory(parameters: SceneMemoryParameters, pair_ids: Iterator[int] | None = None) -> SmartFrameManager:
     """An empty memory of one camera.
+
+    Args:
+        parameters: The node's.
+        pair_ids: As for ``SmartFrameManager``.
 
     Raises:
         ConfigurationError: Its sizes, or its chunk, cannot work.
@@ -190,7 +204,11 @@ def make_memory(parameters: SceneMemoryParameters) -> SmartFrameManager:
     if chunk < 0:
         chunk = min(size for size in (parameters.star_size, parameters.stream_size) if size) // 3 // 2 * 2
     return SmartFrameManager(
-        parameters.star_size, parameters.stream_size, parameters.importance_threshold, eviction_chunk=chunk
+        parameters.star_size,
+        parameters.stream_size,
+        parameters.importance_threshold,
+        eviction_chunk=chunk,
+        pair_ids=pair_ids,
     )
 
 
@@ -200,11 +218,7 @@ def check_together(parameters: SceneMemoryParameters) -> None:
     Raises:
         ConfigurationError: A value, or a combination of values, cannot work.
     """
-    if not _CAMERA_NAME.fullmatch(parameters.camera):
-        raise ConfigurationError(
-            f"parameter camera is '{parameters.camera}'; it must be a letter followed by at most 63 letters, digits "
-            "and underscores"
-        )
+    _check_cameras(parameters.cameras)
     if not parameters.model.strip():
         raise ConfigurationError(
             "parameter model.name is empty; give a checkpoint's folder, a name on the hub, demo or auto"
@@ -212,6 +226,19 @@ def check_together(parameters: SceneMemoryParameters) -> None:
     # The memory's own rules, checked by the memory itself.
     make_memory(parameters)
     FrameSampler(parameters.sample_fps)
+
+
+def _check_cameras(names: tuple[str, ...]) -> None:
+    if not 1 <= len(names) <= MAX_CAMERAS:
+        raise ConfigurationError(f"parameter cameras has {len(names)} names; give from 1 to {MAX_CAMERAS}")
+    for name in names:
+        if not _CAMERA_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"parameter cameras has the name '{name}'; a name must be a letter followed by at most 63 letters, "
+                "digits and underscores"
+            )
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"parameter cameras is {', '.join(names)}: each name may stand there once")
 
 
 def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, configured: bool) -> None:

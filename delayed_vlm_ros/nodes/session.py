@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -29,12 +30,12 @@ class Surroundings:
     """What a session needs of the node it lives in.
 
     Attributes:
-        image_topic: The resolved name of ``image``.
+        resolve_topic: Gives a topic's full name, after remapping.
         now_ns: The node's clock, in nanoseconds.
         logger: The node's logger.
     """
 
-    image_topic: str
+    resolve_topic: Callable[[str], str]
     now_ns: Callable[[], int]
     logger: RcutilsLogger
 
@@ -49,7 +50,7 @@ class Session:
         worker: Owns the model.
         desk: Takes asks.
         now_ns: The node's clock, in nanoseconds.
-        budget_bytes: Upper bound of what is kept of each camera between asks; 0: none.
+        budget_bytes: Upper bound of what is kept of each camera between asks: an equal share; 0: none.
         notices: Standing ways in which asks are slower than was asked for.
     """
 
@@ -129,14 +130,20 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         surroundings.logger.info(converter.notice)
     for notice in checkpoint.degraded:
         surroundings.logger.warning(notice)
-    cameras = {parameters.camera: _camera(parameters.camera, parameters, geometry, converter, surroundings)}
+    pair_ids = itertools.count(1)  # of all cameras, so that an id means one pair only
+    cameras = {
+        name: _camera(name, parameters, make_memory(parameters, pair_ids), geometry, converter, surroundings)
+        for name in parameters.cameras
+    }
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
     budget_bytes = 0
     notices: tuple[str, ...] = ()
     if parameters.budget_mb:
         # The dtype is known for certain only when the model is loaded; then the engine looks again.
-        frames, half_precision = memories[parameters.camera].capacity, 2
-        budget = checkpoint.plan_budget(parameters.budget_mb, frames, parameters.max_pixels, half_precision)
+        frames, half_precision = make_memory(parameters).capacity, 2
+        budget = checkpoint.plan_budget(
+            engines.share_of_budget(parameters), frames, parameters.max_pixels, half_precision
+        )
         budget_bytes = budget.total
         tokens = budget.full_tokens
         if parameters.precompute != OFF and not budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
@@ -185,16 +192,17 @@ def _worker(
 def _camera(
     name: str,
     parameters: SceneMemoryParameters,
+    manager: SmartFrameManager,
     geometry: FrameGeometry,
     converter: PictureConverter,
     surroundings: Surroundings,
 ) -> CameraMemory:
-    manager = make_memory(parameters)
     compressed = parameters.image_transport == COMPRESSED
+    topic = surroundings.resolve_topic("image" if len(parameters.cameras) == 1 else f"{name}/image")
     return CameraMemory(
         name,
         # image_transport's rule, so that one remapping of image serves both.
-        f"{surroundings.image_topic}/compressed" if compressed else surroundings.image_topic,
+        f"{topic}/compressed" if compressed else topic,
         CompressedImage if compressed else Image,
         intake=FrameIntake(geometry, manager),
         frame_manager=manager,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,7 +24,7 @@ class AskMetrics(Mapping[str, Any]):
         kv_cache_length: Tokens of prompt and answer in the KV cache at the end.
         kv_tokens_reused: Tokens of the prompt whose KV was kept from an earlier ask.
         answer_tokens: Tokens generated, the end token included.
-        video_grid_thw: Temporal, height and width patches of the encoded video.
+        video_grid_thw: Temporal, height and width patches of the encoded video; of several, one after the other.
         exact: True when no approximate method was used: equal to native video inference up to rounding.
         degraded: One sentence for each way in which the answer is less than it should be.
     """
@@ -39,7 +39,7 @@ class AskMetrics(Mapping[str, Any]):
     kv_cache_length: int
     kv_tokens_reused: int
     answer_tokens: int
-    video_grid_thw: tuple[int, int, int]
+    video_grid_thw: tuple[int, ...]
     exact: bool
     degraded: tuple[str, ...]
 
@@ -54,6 +54,26 @@ class AskMetrics(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def in_a_row(metrics: Sequence[AskMetrics]) -> AskMetrics:
+    """What several asks, answered one after the other as one, cost together; at least one."""
+    encoding = [one.encoding_latency for one in metrics if one.encoding_latency is not None]
+    return AskMetrics(
+        total_latency=sum(one.total_latency for one in metrics),
+        encoding_latency=sum(encoding) if encoding else None,
+        generation_latency=sum(one.generation_latency for one in metrics),
+        time_to_first_token=metrics[0].time_to_first_token,
+        frames_encoded=sum(one.frames_encoded for one in metrics),
+        frames_reused=sum(one.frames_reused for one in metrics),
+        visual_tokens=sum(one.visual_tokens for one in metrics),
+        kv_cache_length=sum(one.kv_cache_length for one in metrics),
+        kv_tokens_reused=sum(one.kv_tokens_reused for one in metrics),
+        answer_tokens=sum(one.answer_tokens for one in metrics),
+        video_grid_thw=tuple(size for one in metrics for size in one.video_grid_thw),
+        exact=all(one.exact for one in metrics),
+        degraded=tuple(dict.fromkeys(notice for one in metrics for notice in one.degraded)),
+    )
 
 
 _NAMES = tuple(field.name for field in fields(AskMetrics))

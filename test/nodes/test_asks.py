@@ -148,11 +148,14 @@ class FakeEngine:
         self.manager = manager
         self.requests = []
         self.total_latency = 0.0
+        self.error = None
 
     def answer(self, request, control):
         assert isinstance(control, AskControl)
         if request.question == "defect":
             raise ZeroDivisionError("planted")
+        if self.error is not None:
+            raise self.error
         self.requests.append(request)
         self.total_latency += 1.5
         metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, ())
@@ -165,6 +168,7 @@ class FakeCamera:
         self.topic = f"/{name}/image"
         self.frame_manager = SmartFrameManager(4, 4)
         self.last_drop_reason = ""
+        self.degraded = ()
 
     def see(self, stamp):
         self.frame_manager.add(np.full((8, 8, 3), 90, np.uint8), stamp)
@@ -187,11 +191,50 @@ def office():
 
 
 def test_an_answer_comes_from_the_camera_asked_about(office):
-    assert office.desk.ask(asking(), PARAMETERS).result.answer == "front says"
+    assert office.desk.ask(asking(), PARAMETERS).text == "front says"
     answer = office.desk.ask(asking(camera="rear"), PARAMETERS)
-    assert answer.result.answer == "rear says"
-    assert answer.camera is office.cameras["rear"]
+    assert answer.text == "rear says"
+    assert [part.camera for part in answer.parts] == [office.cameras["rear"]]
     assert answer.newest_frame_age_sec == 5.0
+
+
+def test_all_cameras_answer_under_their_names(office):
+    # given
+    office.cameras["front"].see(1_799_999_999.0)
+    office.cameras["front"].degraded = ("no stamps",)
+    # when
+    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    # then
+    assert answer.text == "front: front says\nrear: rear says"
+    assert answer.newest_frame_age_sec == 5.0, "the age of the camera that stands still"
+    assert answer.metrics.frames_encoded == 4
+    assert answer.metrics.total_latency == 3.0
+    assert answer.metrics.time_to_first_token == 0.25
+    assert answer.metrics.video_grid_thw == (1, 2, 2, 1, 2, 2)
+    assert answer.degraded == ("no stamps",)
+
+
+def test_a_camera_that_has_nothing_to_say_is_named(office):
+    # given
+    office.engines["front"].error = NoFramesError("no frames: wait")
+    # when
+    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    # then
+    assert answer.text == "rear: rear says"
+    assert answer.degraded == ("camera front is not in the answer: no frames: wait",)
+
+    # when none has
+    office.engines["rear"].error = NoFramesError("no frames: wait longer")
+    with pytest.raises(NoFramesError, match=r"^no frames: wait$"):
+        office.desk.ask(asking(camera="*"), PARAMETERS)
+
+
+def test_where_no_camera_has_seen_anything_all_are_named(office):
+    for camera in office.cameras.values():
+        camera.frame_manager.clear()
+    with pytest.raises(NoFramesError, match=r"camera front has nothing .* camera rear has nothing"):
+        office.desk.ask(asking(camera="*"), PARAMETERS)
+    assert office.worker.timeouts == []
 
 
 def test_the_engine_gets_the_request_and_the_worker_the_deadline(office):

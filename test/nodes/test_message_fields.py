@@ -16,7 +16,7 @@ from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.errors import AskError, BusyError, NoFramesError
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
 from delayed_vlm_ros.nodes import messages
-from delayed_vlm_ros.nodes.asks import Answer
+from delayed_vlm_ros.nodes.asks import Answer, CameraAnswer
 from delayed_vlm_ros.nodes.camera_memory import FrameHeader
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
 from delayed_vlm_ros.vlm.metrics import AskMetrics
@@ -116,7 +116,7 @@ def test_an_answer_fills_a_response(response):
     used = (kept_pair(pair_id=3, complete=False), kept_pair(pair_id=5))
 
     # when
-    messages.fill_answer(response, Answer(CAMERA, AskResult("a red ball", METRICS, used), 0.125, 2.5))
+    messages.fill_answer(response, Answer((CameraAnswer(CAMERA, AskResult("a red ball", METRICS, used), 2.5),), 0.125))
 
     # then
     assert (response.success, response.error_code, response.error_msg) == (True, AskScene.Response.NONE, "")
@@ -147,7 +147,9 @@ def test_an_error_that_nobody_gave_a_code_is_internal():
 def test_an_answer_is_published_with_its_question():
     # given
     response = AskScene.Response()
-    messages.fill_answer(response, Answer(CAMERA, AskResult("a ball", METRICS, (kept_pair(),)), 0.125, 2.5))
+    messages.fill_answer(
+        response, Answer((CameraAnswer(CAMERA, AskResult("a ball", METRICS, (kept_pair(),)), 2.5),), 0.125)
+    )
 
     # when
     message = messages.scene_answer(AskScene.Request(question="What?"), response)

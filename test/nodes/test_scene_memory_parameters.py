@@ -18,7 +18,9 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
 
 CONFIG = Path(__file__).parents[2] / "config" / "scene_memory.yaml"
 SPECS = {spec.name: spec for spec in specifications(SceneMemoryParameters).values()}
-DEFAULTS = {name: spec.default for name, spec in SPECS.items()}
+DEFAULTS = {
+    name: list(spec.default) if isinstance(spec.default, tuple) else spec.default for name, spec in SPECS.items()
+}
 
 
 def flat(tree, prefix=""):
@@ -62,9 +64,11 @@ def test_each_descriptor_tells_what_it_is_and_when_it_may_change(name):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"camera": ""}, "camera is ''"),
-        ({"camera": "7up"}, "camera is '7up'"),
-        ({"camera": "a/b"}, "letters, digits"),
+        ({"cameras": []}, "cameras has 0 names; give from 1 to 16"),
+        ({"cameras": ["7up"]}, "cameras has the name '7up'"),
+        ({"cameras": ["a/b"]}, "letters, digits"),
+        ({"cameras": ["front", "rear", "front"]}, "each name may stand there once"),
+        ({"cameras": [f"camera_{number}" for number in range(17)]}, "cameras has 17 names"),
         ({"model": "  "}, "model.name is empty"),
         ({"star_size": 1}, "star_memory_size is 1"),
     ],
@@ -85,6 +89,8 @@ def test_what_ranges_cannot_say_is_checked_too(changes, words):
         ("image_transport", "theora", "one of raw, compressed"),
         ("model.dtype", "int3", "one of auto, bfloat16"),
         ("ask.queue_size", None, "type int"),
+        ("cameras", "front", r"a list of words, such as \[front, rear\]"),
+        ("cameras", [1, 2], "a list of words"),
         ("memory.star.size", 1, "star_memory_size is 1"),
     ],
 )
@@ -114,9 +120,9 @@ def test_an_integer_will_do_for_a_float():
 
 
 def test_several_wrong_values_can_be_put_right_one_after_the_other():
-    wrong = {**DEFAULTS, "camera": "7up", "memory.star.size": -4}
+    wrong = {**DEFAULTS, "cameras": ["7up"], "memory.star.size": -4}
     check_change(wrong, {"memory.star.size": 10}, configured=False)
-    check_change({**wrong, "memory.star.size": 10}, {"camera": "front"}, configured=False)
+    check_change({**wrong, "memory.star.size": 10}, {"cameras": ["front"]}, configured=False)
 
 
 def test_other_nodes_parameters_are_passed_over():

@@ -75,7 +75,7 @@ def open_with(monkeypatch):
         return engines.Engines("cpu", by_camera)
 
     def open_one(**parameters):
-        surroundings = Surroundings("/image", lambda: NOW_NS, get_logger("test_session"))
+        surroundings = Surroundings(lambda name: f"/{name}", lambda: NOW_NS, get_logger("test_session"))
         sessions.append(open_session(replace(PARAMETERS, **parameters), surroundings))
         eventually(lambda: made)
         return sessions[-1], made[-1]
@@ -141,7 +141,7 @@ def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeyp
     parameters = replace(PARAMETERS, budget_mb=0.5)
     # then
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the pictures of 12 frames"):
-        open_session(parameters, Surroundings("/image", lambda: NOW_NS, get_logger("test_session")))
+        open_session(parameters, Surroundings(lambda name: f"/{name}", lambda: NOW_NS, get_logger("test_session")))
 
 
 @pytest.mark.parametrize(("mode", "prefill"), [("vision", False), ("full", True)])

@@ -41,7 +41,7 @@ def test_an_ask_before_the_first_picture_says_what_to_check(start):
         ({"question": ""}, RESPONSE.BAD_REQUEST, "question is empty"),
         ({"question": " \n"}, RESPONSE.BAD_REQUEST, "question is empty"),
         ({"question": "x" * 2001}, RESPONSE.BAD_REQUEST, "2001 characters"),
-        ({"camera": "rear"}, RESPONSE.UNKNOWN_CAMERA, "the cameras are camera"),
+        ({"camera": "rear"}, RESPONSE.UNKNOWN_CAMERA, "the cameras are camera; leave it empty"),
         ({"since": Time(sec=20), "until": Time(sec=10)}, RESPONSE.BAD_REQUEST, "since (20.000 s) is after until"),
         ({"since": Time(sec=-5)}, RESPONSE.BAD_REQUEST, "since is -5 s"),
         ({"until": Time(sec=5, nanosec=2_000_000_000)}, RESPONSE.BAD_REQUEST, "until is 5 s"),

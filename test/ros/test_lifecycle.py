@@ -69,7 +69,7 @@ def test_a_model_that_is_not_there_fails_configure_and_another_one_mends_it(star
 
 def test_wrong_parameters_leave_the_node_waiting_for_better_ones(start):
     process, client = start(
-        autostart="true", camera="7up!", memory__star__size=-3, memory__sample_fps="'often'", ask__queue_size=2
+        autostart="true", cameras="[7up!]", memory__star__size=-3, memory__sample_fps="'often'", ask__queue_size=2
     )
     status = client.wait_for_status("lifecycle", lambda status: status.level == b"\x02")
     assert "memory.star.size is -3" in status.message
@@ -78,8 +78,8 @@ def test_wrong_parameters_leave_the_node_waiting_for_better_ones(start):
     client.wait_for_status("lifecycle", lambda status: "memory.sample_fps" in status.message)
     assert client.set_parameters({"memory.sample_fps": 5})[0]
     assert not client.transition("configure")
-    client.wait_for_status("lifecycle", lambda status: "camera is '7up!'" in status.message)
-    assert client.set_parameters({"camera": "front"})[0]
+    client.wait_for_status("lifecycle", lambda status: "cameras has the name '7up!'" in status.message)
+    assert client.set_parameters({"cameras": ["front"]})[0]
     assert client.transition("configure")
     assert client.transition("activate")
     client.wait_for_status("camera front")

@@ -1,0 +1,91 @@
+"""Two cameras and one model: questions to each and to both, while one of them dies and comes back; over DDS."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from delayed_vlm_ros.srv import AskScene
+from harness import NodeProcess
+from waiting import wait_until
+
+ROOM_CAMERA = [str(Path(__file__).with_name("room_camera.py"))]
+LEFT = "What is on the left?"
+RIGHT = "What is on the right?"
+
+
+def open_eyes(namespace, camera, **parameters):
+    return NodeProcess(namespace, ROOM_CAMERA, parameters, {"image": f"{camera}/image"}, {})
+
+
+@pytest.fixture
+def front_camera():
+    return {"colour": "red", "shape": "box", "home": 0.12, "width": 320, "height": 240}
+
+
+@pytest.fixture
+def rear_camera():
+    return {"colour": "blue", "shape": "ball", "home": 0.88, "width": 213, "height": 120}
+
+
+def wait_for_frames(client, camera, frames):
+    client.wait_for_stats(lambda stats: stats.camera == camera and stats.total_frames_added >= frames)
+
+
+def test_each_camera_is_remembered_and_answered_for_by_itself(start, front_camera, rear_camera):
+    # given a node that knows of two cameras, of which one is there
+    _, client = start(fake=False, cameras="[front, rear]", diagnostics__stale_after_sec=1.0)
+    client.wait_until_active()
+    front = open_eyes(client.namespace, "front", **front_camera)
+    rear = None
+    try:
+        wait_for_frames(client, "front", 8)
+
+        # then the other one is missed, by name
+        assert client.ask(LEFT).answer == "a red box"
+        response = client.ask(LEFT, camera="rear")
+        assert response.error_code == AskScene.Response.NO_FRAMES
+        where = f"{client.namespace}/rear/image"
+        assert f"camera rear has nothing in its memory. Check that pictures arrive on {where}" in response.error_msg
+        response = client.ask(LEFT, camera="*")
+        assert response.answer == "front: a red box"
+        assert any("camera rear is not in the answer" in notice for notice in response.metrics.degraded)
+
+        # when it starts late, with pictures of another size
+        rear = open_eyes(client.namespace, "rear", **rear_camera)
+        wait_for_frames(client, "rear", 8)
+
+        # then each is answered for by itself
+        assert client.ask(RIGHT, camera="front").answer == "nothing"
+        response = client.ask(RIGHT, camera="rear")
+        assert response.answer == "a blue ball"
+        assert {frame.camera for frame in response.frames_used} == {"rear"}
+
+        # and both in one answer
+        response = client.ask(RIGHT, camera="*")
+        assert response.answer == "front: nothing\nrear: a blue ball"
+        assert [notice for notice in response.metrics.degraded if "not in the answer" in notice] == []
+        assert {frame.camera for frame in response.frames_used} == {"front", "rear"}
+        ids = [frame.id for frame in response.frames_used]
+        assert len(set(ids)) == len(ids), "an id means one pair of one camera"
+
+        # when one dies
+        rear.process.send_signal(signal.SIGKILL)
+        client.wait_for_status("camera rear", lambda status: status.level == b"\x03")
+
+        # then what it saw is not lost, its age is told, and the other one is not disturbed
+        response = client.ask(RIGHT, camera="*")
+        assert response.answer == "front: nothing\nrear: a blue ball"
+        assert response.newest_frame_age_sec > 1.0
+        client.wait_for_status("camera front", lambda status: status.level == b"\x00")
+
+        # when it comes back, and has turned to something else
+        rear.close()
+        rear = open_eyes(client.namespace, "rear", **{**rear_camera, "colour": "green", "shape": "cone", "home": 0.12})
+        client.wait_for_status("camera rear", lambda status: status.level == b"\x00")
+        wait_until(lambda: client.ask(LEFT, camera="rear").answer == "a green cone", "an answer about what it sees now")
+        assert client.ask("Was there a blue ball earlier?", camera="rear").answer == "yes"
+        assert client.ask(LEFT, camera="*").answer == "front: a red box\nrear: a green cone"
+    finally:
+        for camera in (front, rear):
+            if camera is not None:
+                camera.close()

@@ -66,6 +66,9 @@ def generate_launch_description() -> LaunchDescription:
             "topic, <name>/image (empty: what params_file says)",
         ),
         DeclareLaunchArgument(
+            "pose_topic", default_value="pose", description="Topic with the camera's poses (optional, PoseStamped)"
+        ),
+        DeclareLaunchArgument(
             "demo_camera", default_value="false", description="Start a camera in a synthetic room as well"
         ),
         DeclareLaunchArgument(
@@ -172,7 +175,7 @@ def _node(
         name=name,
         namespace=settings["namespace"],
         parameters=[str(path), *([overrides] if overrides else [])],
-        remappings=_remappings(settings["image_topic"], cameras),
+        remappings=_remappings(settings, cameras),
         ros_arguments=["--log-level", settings["log_level"]],
         respawn=respawn,
         respawn_delay=RESPAWN_DELAY_SEC,
@@ -181,10 +184,12 @@ def _node(
     )
 
 
-def _remappings(image_topic: str, cameras: dict[str, str]) -> list[tuple[str, str]]:
+def _remappings(settings: dict[str, str], cameras: dict[str, str]) -> list[tuple[str, str]]:
     if len(cameras) > 1:
-        return [(f"{name}/image", topic) for name, topic in cameras.items()]
-    return [("image", *cameras.values()) if cameras else ("image", image_topic)]
+        images = [(f"{name}/image", topic) for name, topic in cameras.items()]
+        poses = [(f"{name}/pose", settings["pose_topic"]) for name in cameras if settings["pose_topic"] != "pose"]
+        return [*images, *poses]
+    return [("image", next(iter(cameras.values()), settings["image_topic"])), ("pose", settings["pose_topic"])]
 
 
 def _own_file(name: str) -> str:

@@ -25,6 +25,7 @@ ARGUMENTS = {  # name: default; None where it is computed
     "model": "",
     "image_topic": "image",
     "cameras": "",
+    "pose_topic": "pose",
     "demo_camera": "false",
     "video": "",
 }

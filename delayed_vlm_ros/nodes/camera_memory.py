@@ -6,9 +6,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from geometry_msgs.msg import PoseStamped
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
@@ -16,10 +17,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.errors import PictureError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
 from delayed_vlm_ros.memory.intake import FrameIntake
+from delayed_vlm_ros.memory.stamp_watch import StampWatch
 from delayed_vlm_ros.nodes.conversion import PictureConverter
+from delayed_vlm_ros.nodes.poses import PoseTrack
 from delayed_vlm_ros.nodes.rates import RateWindow
 from delayed_vlm_ros.nodes.reports import CameraReport
-from delayed_vlm_ros.nodes.stamps import read_stamp, seconds_of
+from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, read_stamp, seconds_of
 
 _LOG_EVERY_SEC = 5.0
 # Headers of frames that are no longer kept may come to this many before they are cleared away.
@@ -28,10 +31,11 @@ _SPARE_HEADERS = 200
 
 @dataclass(frozen=True)
 class FrameHeader:
-    """What a frame's message said of when and where, exactly."""
+    """What a frame's message said of when and where, exactly, and where the camera was, if that is known."""
 
     stamp_ns: int
     frame_id: str
+    pose: PoseStamped | None = None
 
 
 class CameraMemory:
@@ -41,12 +45,15 @@ class CameraMemory:
 
     Args:
         name: The camera's name.
-        topic: Where its messages come from, for people.
+        topic: Where its messages come from.
+        pose_topic: Where its poses come from.
         message_type: ``Image`` or ``CompressedImage``.
         intake: The memory's entrance.
         frame_manager: The memory.
         sampler: Chooses the messages to remember.
         converter: Makes pictures of messages.
+        poses: Where the camera was.
+        restarts: Whether the memory begins anew when time jumps; else it goes on as if no time had passed.
         now_ns: The node's clock, in nanoseconds.
         logger: Where dropped pictures are told, now and then.
     """
@@ -55,26 +62,37 @@ class CameraMemory:
         self,
         name: str,
         topic: str,
+        pose_topic: str,
         message_type: type[Image | CompressedImage],
         *,
         intake: FrameIntake,
         frame_manager: SmartFrameManager,
         sampler: FrameSampler,
         converter: PictureConverter,
+        poses: PoseTrack,
+        restarts: bool,
         now_ns: Callable[[], int],
         logger: RcutilsLogger,
     ) -> None:
         self.name = name
         self.topic = topic
+        self.pose_topic = pose_topic
         self.message_type = message_type
         self.frame_manager = frame_manager
         self._intake = intake
         self._sampler = sampler
         self._converter = converter
+        self.poses = poses
+        self._restarts = restarts
+        self._stamps = StampWatch()
+        self._shift_ns = 0  # from the messages' time to the memory's
+        self._times_jumped = 0
+        self._jumped_back_sec = 0.0
         self._now_ns = now_ns
         self._logger = logger
         self._adding = threading.Lock()  # between pictures and a reset
         self._headers: dict[float, FrameHeader] = {}
+        self._poses_to_come: list[float] = []  # stamps of frames so new that a nearer pose may still come
         self._most_headers = _SPARE_HEADERS
         self._frame_id = ""
         self._input_rate = RateWindow()
@@ -106,16 +124,65 @@ class CameraMemory:
         if stamp_ns == 0:
             self._stamps_missing = True
             stamp_ns = self._now_ns()
-        stamp = seconds_of(stamp_ns)
         with self._adding:
+            back = self._stamps.went_back(seconds_of(stamp_ns + self._shift_ns))
+            if back is not None:
+                self._go_back(back)
+            stamp = seconds_of(stamp_ns + self._shift_ns)
             if not self._sampler.accept(stamp):
                 return False
             message = self._deserialise(serialised)
             self._intake.add(self._converter.convert(message), stamp)
             self._frame_id = message.header.frame_id
             self._headers[stamp] = FrameHeader(stamp_ns, self._frame_id)
+            self._poses_to_come.append(stamp)
+            self._settle_poses(stamp_ns)
             self._forget_old_headers()
         return True
+
+    def _settle_poses(self, newest_ns: int) -> None:
+        """Give the frames for which no nearer pose can come any more the nearest there is."""
+        waiting = [stamp for stamp in self._poses_to_come if stamp in self._headers]
+        due = {stamp for stamp in waiting if newest_ns - self._headers[stamp].stamp_ns > 2 * self.poses.limit_ns}
+        for stamp in due:
+            header = self._headers[stamp]
+            self._headers[stamp] = replace(header, pose=self.poses.nearest(header.stamp_ns))
+        self._poses_to_come = [stamp for stamp in waiting if stamp not in due]
+
+    def _go_back(self, back_sec: float) -> None:
+        """Do what is to be done when the pictures' time has gone back."""
+        self._times_jumped += 1
+        if self._restarts:
+            self._forget()
+            outcome = "its memory begins anew"
+        else:
+            self._jumped_back_sec += back_sec
+            # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
+            self._shift_ns += round(back_sec * NANOSECONDS_PER_SECOND)
+            self._stamps.reset()
+            outcome = "its memory goes on as if no time had passed"
+        message = f"camera {self.name}: time has gone back by {back_sec:.3f} s: {outcome}"
+        self._logger.warning(message)
+
+    def sample_at(self, fps: float) -> None:
+        """Remember so many frames per second from now on."""
+        sampler = FrameSampler(fps)
+        with self._adding:
+            self._sampler = sampler
+
+    def clock_jumped(self, seconds: float) -> None:
+        """Hear that the node's clock, a simulated one, has jumped by so many seconds, ahead or back.
+
+        Where the memory goes on there is nothing to do: ahead, time has a gap, and back, the pictures will tell.
+        """
+        with self._adding:
+            # From nothing to the first time told is no jump to speak of.
+            if not self._restarts or self.frame_manager.newest_stamp is None:
+                return
+            self._times_jumped += 1
+            self._forget()
+        message = f"camera {self.name}: the clock has jumped by {seconds:.3f} s: its memory begins anew"
+        self._logger.warning(message)
 
     def _deserialise(self, serialised: bytes) -> Any:
         try:
@@ -146,16 +213,25 @@ class CameraMemory:
             stamp: A frame's stamp as the memory has it, in seconds.
         """
         # A frame forgotten meanwhile still has its stamp, to a quarter of a microsecond.
-        return self._headers.get(stamp) or FrameHeader(round(stamp * 1e9), self._frame_id)
+        header = self._headers.get(stamp) or FrameHeader(round(stamp * 1e9) - self._shift_ns, self._frame_id)
+        if stamp in self._poses_to_come:
+            return replace(header, pose=self.poses.nearest(header.stamp_ns))
+        return header
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Standing faults that the camera's operator should mend."""
-        if not self._stamps_missing:
-            return ()
-        return (
-            f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver",
-        )
+        found = []
+        if self._stamps_missing:
+            found.append(
+                f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
+            )
+        if self._jumped_back_sec:
+            found.append(
+                f"camera {self.name}: time has gone back by {self._jumped_back_sec:.3f} s, and the memory goes on as "
+                "if no time had passed: since and until count on its time; reset the memory to begin anew"
+            )
+        return tuple(found)
 
     @property
     def degraded(self) -> tuple[str, ...]:
@@ -170,9 +246,16 @@ class CameraMemory:
     def reset(self) -> None:
         """Forget all frames; the next picture is remembered, whatever its stamp."""
         with self._adding:
-            self._intake.reset()
-            self._sampler.reset()
-            self._headers = {}
+            self._forget()
+
+    def _forget(self) -> None:
+        self._intake.reset()
+        self._sampler.reset()
+        self._stamps.reset()
+        self._headers = {}
+        self._poses_to_come = []
+        self._shift_ns = 0
+        self._jumped_back_sec = 0.0
 
     def report(self, *, receiving: bool) -> CameraReport:
         """What arrives, now. ``receiving``: whether the node takes pictures at all."""
@@ -186,6 +269,7 @@ class CameraMemory:
             images_sampled=self._sampled,
             images_dropped=self._dropped,
             last_drop_reason=self._last_drop_reason,
+            times_jumped=self._times_jumped,
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
             silent_sec=None if self._last_arrival is None else now - self._last_arrival,

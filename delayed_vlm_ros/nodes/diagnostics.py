@@ -124,6 +124,7 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("images sampled", str(report.images_sampled)),
         ("images dropped", str(report.images_dropped)),
         ("last drop reason", report.last_drop_reason),
+        ("time jumps", str(report.times_jumped)),
         ("input rate", f"{report.input_rate_hz:.2f} Hz"),
         ("sampled rate", f"{report.sampled_rate_hz:.2f} Hz"),
         ("last image", "never" if report.silent_sec is None else f"{report.silent_sec:.2f} s ago"),

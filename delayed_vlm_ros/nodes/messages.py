@@ -68,6 +68,8 @@ def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
     )
     frame.header.stamp = time_message(first.stamp_ns)
     frame.header.frame_id = first.frame_id
+    if first.pose is not None:
+        frame.pose_valid, frame.pose = True, first.pose
     return frame
 
 

@@ -33,6 +33,7 @@ class CameraReport:
         images_sampled: Of these, remembered.
         images_dropped: Of these, due to be remembered but unusable.
         last_drop_reason: Why the last one was dropped.
+        times_jumped: How often time has gone back, or a simulated clock has jumped.
         input_rate_hz: Pictures arriving, per second.
         sampled_rate_hz: Pictures remembered, per second.
         silent_sec: Seconds since the last picture arrived; None before the first.
@@ -49,6 +50,7 @@ class CameraReport:
     images_sampled: int
     images_dropped: int
     last_drop_reason: str
+    times_jumped: int
     input_rate_hz: float
     sampled_rate_hz: float
     silent_sec: float | None

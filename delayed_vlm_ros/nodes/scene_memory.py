@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
@@ -23,6 +24,7 @@ from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
 from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.nodes.parameters import declare, read, specifications
+from delayed_vlm_ros.nodes.poses import PoseSubscription
 from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.reporter import Reporter
 from delayed_vlm_ros.nodes.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
@@ -41,8 +43,11 @@ from delayed_vlm_ros.srv import AskScene
 THREADS = MAX_QUEUE_SIZE + 1 + MAX_CAMERAS + 6
 
 _AUTOSTART_DELAY_SEC = 0.05
+_FORWARD_JUMP = Duration(seconds=10)  # a simulation at twenty times its speed may tell the time ten times a second
 _CLEANUP_TIMEOUT_SEC = 2.0
 _STOP_TIMEOUT_SEC = 0.5
+
+_SAMPLE_FPS = specifications(SceneMemoryParameters)["sample_fps"].name
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -61,13 +66,18 @@ class SceneMemory(LifecycleNode):
         self._session: Session | None = None
         self._opening = threading.Lock()  # between configure and the end of the process
         self._ended = False
-        self._image_subscriptions: list[ImageSubscription] = []
+        self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
+        self._pose_group = MutuallyExclusiveCallbackGroup()
         self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
         self._ask_service = self.create_service(
             AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
         )
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
+        self._jumps = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=_FORWARD_JUMP, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=self._on_clock_jump,
+        )
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         if self.get_parameter("autostart").value:
             self._autostart_timer = self.create_timer(_AUTOSTART_DELAY_SEC, self._autostart, clock=self._steady)
@@ -131,6 +141,7 @@ class SceneMemory(LifecycleNode):
         surroundings = Surroundings(
             resolve_topic=self.resolve_topic_name,
             now_ns=lambda: clock.now().nanoseconds,
+            simulated=bool(self.get_parameter("use_sim_time").value),
             logger=self.get_logger(),
         )
         with self._opening:
@@ -142,15 +153,17 @@ class SceneMemory(LifecycleNode):
             for camera in self._session.cameras.values() if self._session else ():
                 # Each with a group of its own: a camera whose pictures are large holds up no other.
                 group = MutuallyExclusiveCallbackGroup()
-                self._image_subscriptions.append(ImageSubscription(self, camera, group))
+                self._subscriptions_of_cameras.append(ImageSubscription(self, camera, group))
+                poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
+                self._subscriptions_of_cameras.append(poses)
                 self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
         except DelayedVlmError:
             self._unsubscribe()
             raise
 
     def _unsubscribe(self) -> None:
-        while self._image_subscriptions:
-            self._image_subscriptions.pop().destroy()
+        while self._subscriptions_of_cameras:
+            self._subscriptions_of_cameras.pop().destroy()
 
     def _release(self) -> None:
         self._unsubscribe()
@@ -213,7 +226,17 @@ class SceneMemory(LifecycleNode):
             )
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        session = self._session
+        for change in changes:
+            if change.name == _SAMPLE_FPS and session is not None:
+                for camera in session.cameras.values():
+                    camera.sample_at(float(change.value))
         return SetParametersResult(successful=True)
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        session = self._session
+        for camera in session.cameras.values() if session is not None else ():
+            camera.clock_jumped(jump.delta.nanoseconds * 1e-9)
 
     def _report(self) -> NodeReport:
         session = self._session

@@ -23,6 +23,10 @@ MAX_QUEUE_SIZE = 64
 RAW = "raw"
 COMPRESSED = "compressed"
 
+AUTO = "auto"
+RESTART = "restart"
+CONTINUE = "continue"
+
 OFF = "off"
 VISION = "vision"
 FULL = "full"
@@ -70,7 +74,7 @@ class SceneMemoryParameters:
         minimum=0.0,
         maximum=1.0,
     )
-    sample_fps: float = _at_configure(
+    sample_fps: float = _at_any_time(
         2.0, "frames remembered per second", name="memory.sample_fps", unit="1/s", minimum=0.01, maximum=60.0
     )
     max_pixels: int = _at_configure(
@@ -82,6 +86,13 @@ class SceneMemoryParameters:
         maximum=16_777_216,
     )
 
+    on_time_jump: str = _at_configure(
+        AUTO,
+        "what to do when a camera's time goes back, or a simulated clock jumps: begin the memory anew, or go on as if "
+        "no time had passed; auto: restart with use_sim_time, else continue",
+        name="memory.on_time_jump",
+        choices=(AUTO, RESTART, CONTINUE),
+    )
     eviction_chunk: int = _at_configure(
         -1,
         "frames that leave a full memory at once, so that what is encoded stays valid for longer; 0: a pair, -1: a "
@@ -98,6 +109,15 @@ class SceneMemoryParameters:
         unit="MB",
         minimum=0.0,
         maximum=1e6,
+    )
+
+    pose_limit_sec: float = _at_configure(
+        0.5,
+        "a pose further in time from a frame is not kept with it",
+        name="pose.limit_sec",
+        unit="s",
+        minimum=0.0,
+        maximum=60.0,
     )
 
     precompute: str = _at_configure(

@@ -18,8 +18,17 @@ from delayed_vlm_ros.nodes import engines
 from delayed_vlm_ros.nodes.asks import AskDesk, age_sec
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.nodes.poses import PoseTrack
 from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
-from delayed_vlm_ros.nodes.scene_memory_parameters import COMPRESSED, FULL, OFF, SceneMemoryParameters, make_memory
+from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    AUTO,
+    COMPRESSED,
+    FULL,
+    OFF,
+    RESTART,
+    SceneMemoryParameters,
+    make_memory,
+)
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker, WorkAhead
@@ -32,11 +41,13 @@ class Surroundings:
     Attributes:
         resolve_topic: Gives a topic's full name, after remapping.
         now_ns: The node's clock, in nanoseconds.
+        simulated: Whether that clock is a simulated one.
         logger: The node's logger.
     """
 
     resolve_topic: Callable[[str], str]
     now_ns: Callable[[], int]
+    simulated: bool
     logger: RcutilsLogger
 
 
@@ -198,16 +209,20 @@ def _camera(
     surroundings: Surroundings,
 ) -> CameraMemory:
     compressed = parameters.image_transport == COMPRESSED
-    topic = surroundings.resolve_topic("image" if len(parameters.cameras) == 1 else f"{name}/image")
+    group = "" if len(parameters.cameras) == 1 else f"{name}/"
+    topic = surroundings.resolve_topic(f"{group}image")
     return CameraMemory(
         name,
         # image_transport's rule, so that one remapping of image serves both.
         f"{topic}/compressed" if compressed else topic,
+        surroundings.resolve_topic(f"{group}pose"),
         CompressedImage if compressed else Image,
         intake=FrameIntake(geometry, manager),
         frame_manager=manager,
         sampler=FrameSampler(parameters.sample_fps),
         converter=converter,
+        poses=PoseTrack(parameters.pose_limit_sec),
+        restarts=parameters.on_time_jump in ((AUTO, RESTART) if surroundings.simulated else (RESTART,)),
         now_ns=surroundings.now_ns,
         logger=surroundings.logger,
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -21,6 +22,7 @@ from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory, FrameHeader
 from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.nodes.poses import PoseTrack
 
 NOW_NS = 1_800_000_000_123_456_789
 START_NS = 1_700_000_000_000_000_000
@@ -40,18 +42,21 @@ class Log:
         self.errors.append(text)
 
 
-def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, stream=6):
+def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, stream=6, restarts=False):
     """A camera with a small memory; what it was made of can be had as its ``parts``."""
     manager = SmartFrameManager(star, stream)
     parts = SimpleNamespace(log=Log(), now_ns=NOW_NS)
     camera = CameraMemory(
         "front",
         "/image",
+        "/pose",
         message_type,
         intake=FrameIntake(FrameGeometry(factor=2, min_pixels=4, max_pixels=400), manager),
         frame_manager=manager,
         sampler=FrameSampler(sample_fps),
         converter=converter or make_converter(),
+        poses=PoseTrack(0.25),
+        restarts=restarts,
         now_ns=lambda: parts.now_ns,
         logger=parts.log,
     )
@@ -271,26 +276,131 @@ def test_a_replacement_library_degrades_without_being_a_fault():
     assert camera.report(receiving=True).converter == "other"
 
 
-def test_a_clock_set_back_is_refused_and_counted_once_a_period():
+def hour_before(camera, pictures):
+    """Pictures from an hour before, at 30 Hz."""
+    for number in range(pictures):
+        camera.receive(message(START_NS - 3600 * 10**9 + number * 33_400_000))
+
+
+def test_late_pictures_are_dropped_and_cost_nothing():
     # given
     camera = make_camera()
     for number in range(10):
         camera.receive(message(START_NS + number * STEP_NS))
     kept = kept_stamps(camera)
-
-    # when a second of 30 Hz comes from an hour before
-    for number in range(30):
-        camera.receive(message(START_NS - 3600 * 10**9 + number * 33_400_000))
-
+    # when
+    hour_before(camera, 2)
     # then
-    received, sampled, dropped = counts(camera)
-    assert (received, sampled, dropped) == (40, 10, 10)
+    assert counts(camera) == (12, 10, 1)
     assert "is not newer than the newest frame's" in camera.last_drop_reason
-    assert "reset the memory" in camera.last_drop_reason
     assert kept_stamps(camera) == kept
-    # and once the clock is right again it goes on
+    # and it goes on
     camera.receive(message(START_NS + 10 * STEP_NS))
     assert counts(camera)[1] == 11
+    assert camera.faults == ()
+
+
+def test_when_time_goes_back_the_memory_goes_on_and_says_so():
+    # given
+    camera = make_camera()
+    for number in range(10):
+        camera.receive(message(START_NS + number * STEP_NS))
+    kept = kept_stamps(camera)
+    # when half a second of 30 Hz comes from an hour before
+    hour_before(camera, 15)
+    # then the memory has gone on by that
+    after = kept_stamps(camera)
+    assert kept[-1] in after
+    assert after[-1] - kept[-1] == pytest.approx(0.4, abs=0.11)
+    assert camera.report(receiving=True).times_jumped == 1
+    assert any("time has gone back by 3600" in fault for fault in camera.faults)
+    # and still knows when each picture was taken
+    assert camera.header_of(after[-1]).stamp_ns < START_NS - 3590 * 10**9
+    assert camera.header_of(kept[-1]).stamp_ns == START_NS + 9 * STEP_NS
+    # until it is reset
+    camera.reset()
+    assert camera.faults == ()
+    camera.receive(message(START_NS))
+    assert kept_stamps(camera) == [START_NS / 10**9]
+
+
+def test_when_time_goes_back_the_memory_begins_anew_where_it_shall():
+    # given
+    camera = make_camera(restarts=True)
+    for number in range(10):
+        camera.receive(message(START_NS + number * STEP_NS))
+    # when
+    hour_before(camera, 30)
+    # then
+    assert all(stamp < START_NS / 10**9 - 3590 for stamp in kept_stamps(camera))
+    assert camera.report(receiving=True).times_jumped == 1
+    assert "begins anew" in camera.parts.log.warnings[-1]
+    assert camera.faults == (), "what it answers from is whole"
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 60.0])
+def test_a_simulated_clock_that_jumps_begins_the_memory_anew_where_it_shall(seconds):
+    for restarts in (True, False):
+        camera = make_camera(restarts=restarts)
+        camera.receive(message(START_NS))
+        camera.clock_jumped(seconds)
+        assert len(kept_stamps(camera)) == (0 if restarts else 1)
+        assert camera.report(receiving=True).times_jumped == (1 if restarts else 0)
+
+
+def test_the_rate_can_change_on_the_way():
+    camera = make_camera(sample_fps=1.0)
+    for number in range(10):
+        camera.receive(message(START_NS + number * STEP_NS))
+    slow = counts(camera)[1]
+    camera.sample_at(10.0)
+    for number in range(10, 20):
+        camera.receive(message(START_NS + number * STEP_NS))
+    assert slow <= 2
+    assert counts(camera)[1] == slow + 10
+
+
+# Poses
+
+
+def pose(stamp_ns, x):
+    stamped = PoseStamped()
+    stamped.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    stamped.header.frame_id = "map"
+    stamped.pose.position.x = float(x)
+    return serialize_message(stamped)
+
+
+def test_a_frame_keeps_the_nearest_pose_also_when_that_comes_later():
+    # given poses before, near and behind a picture
+    camera = make_camera()
+    camera.poses.receive(pose(START_NS - 200_000_000, 1))
+    camera.receive(message(START_NS))
+    first = kept_stamps(camera)[0]
+    assert camera.header_of(first).pose.pose.position.x == 1
+    # when a nearer one comes
+    camera.poses.receive(pose(START_NS + 50_000_000, 2))
+    assert camera.header_of(first).pose.pose.position.x == 2
+    # then it stays, when all those poses are long forgotten
+    for number in range(1, 20):
+        camera.receive(message(START_NS + number * STEP_NS))
+    for number in range(2100):
+        camera.poses.receive(pose(START_NS + 10**10 + number, 3))
+    kept = kept_stamps(camera)
+    if first in kept:
+        assert camera.header_of(first).pose.pose.position.x == 2
+        assert camera.header_of(first).pose.header.frame_id == "map"
+    assert camera.header_of(kept[-1]).pose is None, "none was near"
+
+
+def test_what_is_no_pose_is_no_pose():
+    track = PoseTrack(1.0)
+    track.receive(b"")
+    track.receive(b"nonsense that is long enough")
+    track.receive(pose(0, 1))
+    assert track.nearest(0) is None
+    track.receive(pose(START_NS, 1)[:30])
+    assert track.nearest(START_NS) is None
 
 
 def test_a_picture_sent_twice_is_taken_once():

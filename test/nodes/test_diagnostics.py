@@ -36,6 +36,7 @@ CAMERA = CameraReport(
     images_sampled=20,
     images_dropped=0,
     last_drop_reason="",
+    times_jumped=1,
     input_rate_hz=30.0,
     sampled_rate_hz=2.0,
     silent_sec=0.03,

@@ -38,6 +38,7 @@ CAMERA = CameraReport(
     images_sampled=6,
     images_dropped=3,
     last_drop_reason="step is 3",
+    times_jumped=1,
     input_rate_hz=29.97,
     sampled_rate_hz=2.0,
     silent_sec=0.03,

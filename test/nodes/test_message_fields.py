@@ -186,6 +186,7 @@ CAMERA_REPORT = CameraReport(
     images_sampled=60,
     images_dropped=3,
     last_drop_reason="too dark",
+    times_jumped=1,
     input_rate_hz=30.5,
     sampled_rate_hz=2.25,
     silent_sec=0.03125,

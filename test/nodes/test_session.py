@@ -64,6 +64,10 @@ class CountingEngine:
         pass
 
 
+def surroundings():
+    return Surroundings(lambda name: f"/{name}", lambda: NOW_NS, simulated=False, logger=get_logger("test_session"))
+
+
 @pytest.fixture
 def open_with(monkeypatch):
     """Gives sessions with their engines."""
@@ -75,8 +79,7 @@ def open_with(monkeypatch):
         return engines.Engines("cpu", by_camera)
 
     def open_one(**parameters):
-        surroundings = Surroundings(lambda name: f"/{name}", lambda: NOW_NS, get_logger("test_session"))
-        sessions.append(open_session(replace(PARAMETERS, **parameters), surroundings))
+        sessions.append(open_session(replace(PARAMETERS, **parameters), surroundings()))
         eventually(lambda: made)
         return sessions[-1], made[-1]
 
@@ -141,7 +144,9 @@ def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeyp
     parameters = replace(PARAMETERS, budget_mb=0.5)
     # then
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the pictures of 12 frames"):
-        open_session(parameters, Surroundings(lambda name: f"/{name}", lambda: NOW_NS, get_logger("test_session")))
+        open_session(
+            parameters, Surroundings(lambda name: f"/{name}", lambda: NOW_NS, False, get_logger("test_session"))
+        )
 
 
 @pytest.mark.parametrize(("mode", "prefill"), [("vision", False), ("full", True)])
@@ -173,7 +178,7 @@ def test_failure_ahead_is_reported_and_costs_no_ask(open_with):
     # then
     eventually(lambda: engine.ahead)
     eventually(lambda: session.model_report().degraded[-1:] == ("nothing is encoded ahead any more: no room ahead",))
-    assert session.desk.ask(question(), PARAMETERS).result.answer
+    assert session.desk.ask(question(), PARAMETERS).text
     assert len(engine.ahead) == 1
 
 
@@ -186,7 +191,7 @@ def test_model_that_nobody_asks_is_unloaded_and_comes_back(open_with):
     # then
     assert session.model_report().state == "unloaded"
     assert session.memory_report(session.cameras["camera"]).statistics.unique_frames == 4
-    assert session.desk.ask(question(), PARAMETERS).result.frames_used
+    assert session.desk.ask(question(), PARAMETERS).parts[0].result.frames_used
     assert not session.model_report().resting
     assert engine.calls == 0  # it was another engine that has answered
 

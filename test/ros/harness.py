@@ -305,6 +305,10 @@ class Client:
         found = (report.content.get(name) for report in self._statuses.copy() if report.after_ns >= since_ns)
         return next((status for status in found if status is not None and condition(status)), None)
 
+    def newest_status(self, name: str) -> Any:
+        """The last status of this name that has come; None before the first."""
+        return next((report.content[name] for report in reversed(self._statuses) if name in report.content), None)
+
     def find_stats(self, condition: Callable[[MemoryStats], bool], since_ns: int) -> MemoryStats | None:
         """The first statistics after a moment that are as wanted; None when there are none."""
         found = (report.content for report in self._stats.copy() if report.after_ns >= since_ns)

@@ -1,0 +1,102 @@
+"""Clocks that jump, and cameras that move, over DDS."""
+
+import pytest
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from harness import nanoseconds, values_of
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Header
+from waiting import wait_until
+
+
+def at(nanoseconds_):
+    return Time(sec=nanoseconds_ // 10**9, nanosec=nanoseconds_ % 10**9)
+
+
+def jumps(client):
+    status = client.newest_status("camera camera")
+    return int(values_of(status)["time jumps"]) if status else None
+
+
+@pytest.mark.parametrize("outcome", ["restart", "continue"])
+def test_a_recording_that_begins_again(start, outcome):
+    # given a memory of a recording
+    _, client = start(memory__sample_fps=20.0, memory__on_time_jump=outcome)
+    client.wait_until_active()
+    client.show_pictures(4)
+    before = client.ask()
+    beginning = nanoseconds(before.frames_used[0].header.stamp) - 3600 * 10**9
+    # when it is played again
+    for number in range(10):
+        client.publish(client.image(header=_header(beginning + number * 100_000_000)))
+    wait_until(lambda: jumps(client) == 1, "the jump to be noticed")
+    # then
+    after = client.ask()
+    new = [frame for frame in after.frames_used if nanoseconds(frame.header.stamp) < beginning + 10**9]
+    if outcome == "restart":
+        assert new == list(after.frames_used)
+        assert not any("time has gone back" in notice for notice in after.metrics.degraded)
+    else:
+        assert {frame.id for frame in before.frames_used[:1]} <= {frame.id for frame in after.frames_used}
+        assert any("time has gone back by" in notice for notice in after.metrics.degraded)
+    assert len(new) >= 3
+
+
+def _header(stamp_ns):
+    return Header(stamp=at(stamp_ns), frame_id="lens")
+
+
+def test_a_simulated_clock_that_jumps_begins_the_memory_anew(start):
+    # given
+    process, client = start(memory__sample_fps=20.0, use_sim_time="true")
+
+    def tick(seconds):
+        client.publish(Clock(clock=Time(sec=seconds)), "/clock")
+
+    def told_the_time():
+        tick(1000)
+        return client.find_stats(lambda stats: stats.header.stamp.sec == 1000, 0)
+
+    wait_until(told_the_time, "the clock to be heard")
+    client.show_pictures(2)
+    # when it goes on, nothing happens
+    for seconds in range(1001, 1005):
+        tick(seconds)
+    assert client.ask().success
+    assert jumps(client) == 0
+    # when it jumps, both ways
+    for count, seconds in enumerate((2000, 10), start=1):
+        tick(seconds)
+        wait_until(lambda count=count: jumps(client) == count, "the jump to be noticed")
+        assert not client.ask().success
+        client.show_pictures(2)
+        assert client.ask().success
+    assert process.alive
+
+
+def test_a_frame_knows_where_the_camera_was(start):
+    # given
+    _, client = start(memory__sample_fps=20.0)
+    client.wait_until_active()
+    client.connect_pictures()
+    client.reset()
+
+    def stand_at(x, picture):
+        pose = PoseStamped(header=picture.header)
+        pose.header.frame_id = "map"
+        pose.pose.position.x = float(x)
+        client.publish(pose, "pose")
+
+    def arrived():
+        picture = client.image()
+        stand_at(1, picture)
+        client.publish(picture)
+        return any(frame.pose_valid for frame in client.ask().frames_used)
+
+    # when
+    wait_until(arrived, "a frame with a pose")
+    # then
+    frame = next(frame for frame in client.ask().frames_used if frame.pose_valid)
+    assert frame.pose.header.frame_id == "map"
+    assert frame.pose.pose.position.x == 1.0
+    assert abs(nanoseconds(frame.pose.header.stamp) - nanoseconds(frame.header.stamp)) <= 500_000_000

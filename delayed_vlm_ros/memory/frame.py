@@ -155,11 +155,21 @@ class FramePair:
 
 @dataclass(frozen=True, slots=True)
 class KeptPair:
-    """A pair as a snapshot shows it: with the memories that held it at that moment."""
+    """A pair as a snapshot shows it: with the memories that held it at that moment, and its mark.
+
+    Attributes:
+        pair: The pair.
+        in_star: Whether Star memory held it.
+        in_stream: Whether Stream memory held it.
+        marked: Whether it was protected.
+        label: The label it was marked with; empty when there is none.
+    """
 
     pair: FramePair
     in_star: bool
     in_stream: bool
+    marked: bool = False
+    label: str = ""
 
     @property
     def id(self) -> int:

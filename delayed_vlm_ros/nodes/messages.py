@@ -23,6 +23,9 @@ ERROR_CODES: dict[type[Exception], int] = {
     errors.ConfigurationError: _CODES.INTERNAL,
     errors.PictureError: _CODES.INTERNAL,
     errors.StampOrderError: _CODES.INTERNAL,
+    errors.MarkError: _CODES.BAD_REQUEST,
+    errors.PairNotKeptError: _CODES.NO_FRAMES,
+    errors.MarksFullError: _CODES.BAD_REQUEST,
     errors.VideoSourceError: _CODES.INTERNAL,
     errors.NodeDiedError: _CODES.INTERNAL,
     errors.NodeNotFoundError: _CODES.INTERNAL,
@@ -65,6 +68,8 @@ def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
         reason=kept.reason,
         in_star=kept.in_star,
         in_stream=kept.in_stream,
+        marked=kept.marked,
+        label=kept.label,
     )
     frame.header.stamp = time_message(first.stamp_ns)
     frame.header.frame_id = first.frame_id

@@ -1,7 +1,8 @@
 """scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
 
-Callback groups: pictures have their own, asks have their own (each waits in a thread for the worker), reports have
-their own, and the default one keeps the lifecycle and parameter services. None waits for another.
+Callback groups: pictures have their own, asks have their own (each waits in a thread for the worker), marks and
+pictures out have their own, reports have their own, and the default one keeps the lifecycle and parameter services.
+None waits for another.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from std_srvs.srv import Trigger
 from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
 from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
+from delayed_vlm_ros.nodes.memory_services import MemoryServices
 from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.nodes.parameters import declare, read, specifications
 from delayed_vlm_ros.nodes.process import run_node
@@ -36,8 +38,8 @@ from delayed_vlm_ros.nodes.session import Session, Surroundings, open_session
 from delayed_vlm_ros.srv import AskScene
 
 # Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
-# pictures, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
-THREADS = MAX_QUEUE_SIZE + 1 + 7
+# pictures in and out, marks, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
+THREADS = MAX_QUEUE_SIZE + 1 + 9
 
 _AUTOSTART_DELAY_SEC = 0.05
 _CLEANUP_TIMEOUT_SEC = 2.0
@@ -66,6 +68,7 @@ class SceneMemory(LifecycleNode):
         self._ask_service = self.create_service(
             AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
         )
+        self._memory_services = MemoryServices(self, lambda: self._session.cameras if self._session else {})
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)

@@ -81,6 +81,14 @@ class SceneMemoryParameters:
         minimum=-1,
         maximum=2000,
     )
+    max_marked: int = _at_configure(
+        -1,
+        "frames that may be marked at once, a pair or more below the key frames; 0: no marks, -1: a quarter of them",
+        name="memory.marks.max",
+        unit="frames",
+        minimum=-1,
+        maximum=2000,
+    )
     budget_mb: float = _at_configure(
         0.0,
         "most bytes kept between asks: pictures, vision features and KV; 0: no bound",
@@ -184,13 +192,17 @@ def make_memory(parameters: SceneMemoryParameters) -> SmartFrameManager:
     """An empty memory of one camera.
 
     Raises:
-        ConfigurationError: Its sizes, or its chunk, cannot work.
+        ConfigurationError: Its sizes, its chunk, or its marks cannot work.
     """
     chunk = parameters.eviction_chunk
     if chunk < 0:
         chunk = min(size for size in (parameters.star_size, parameters.stream_size) if size) // 3 // 2 * 2
     return SmartFrameManager(
-        parameters.star_size, parameters.stream_size, parameters.importance_threshold, eviction_chunk=chunk
+        parameters.star_size,
+        parameters.stream_size,
+        parameters.importance_threshold,
+        eviction_chunk=chunk,
+        max_marked_frames=None if parameters.max_marked < 0 else parameters.max_marked,
     )
 
 

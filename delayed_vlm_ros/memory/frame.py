@@ -121,9 +121,14 @@ class FramePair:
         return self.first.stamp, (self.second or self.first).stamp
 
     @property
+    def important_frame(self) -> Frame:
+        """The frame of larger importance; of equal ones the first."""
+        return max(self.present_frames, key=lambda frame: frame.importance)
+
+    @property
     def importance(self) -> float:
         """The larger importance of its frames, 0..1."""
-        return max(frame.importance for frame in self.present_frames)
+        return self.important_frame.importance
 
     @property
     def reason(self) -> str:

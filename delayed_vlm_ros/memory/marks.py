@@ -92,7 +92,10 @@ class Marks:
         if not self._max_pairs:
             return "no pair may be marked, since max_marked_frames is 0: raise it, in a Star memory with room"
         frames = self._max_pairs * FRAMES_PER_PAIR
-        return f"{self._names()} marked already, and no more than {frames} frames may be: unmark one, or raise max_marked_frames"
+        return (
+            f"{self._names()} marked already, and no more than {frames} frames may be: unmark one, or raise "
+            "max_marked_frames"
+        )
 
     def _names(self) -> str:
         ids = ", ".join(str(pair_id) for pair_id in sorted(self._labels))

@@ -8,7 +8,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros import errors, msg
-from delayed_vlm_ros.memory import KeptPair
+from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
@@ -74,6 +74,15 @@ def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
     frame.header.stamp = time_message(first.stamp_ns)
     frame.header.frame_id = first.frame_id
     return frame
+
+
+def key_frame_array(snapshot: Snapshot, camera: CameraMemory) -> msg.KeyFrameArray:
+    """All kept pairs of a camera."""
+    array = msg.KeyFrameArray(camera=camera.name, key_frames=[key_frame(kept, camera) for kept in snapshot])
+    if array.key_frames:
+        array.header.stamp = array.key_frames[-1].end_stamp
+        array.header.frame_id = array.key_frames[-1].header.frame_id
+    return array
 
 
 def ask_metrics(metrics: AskMetrics, queue_latency: float, degraded: Sequence[str]) -> msg.AskMetrics:

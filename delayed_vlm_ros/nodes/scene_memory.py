@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -21,10 +21,12 @@ from std_srvs.srv import Trigger
 
 from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
 from delayed_vlm_ros.msg import SceneAnswer
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
 from delayed_vlm_ros.nodes.memory_services import MemoryServices
 from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.nodes.parameters import declare, read, specifications
+from delayed_vlm_ros.nodes.pictures_out import PicturesOut
 from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.reporter import Reporter
 from delayed_vlm_ros.nodes.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
@@ -68,7 +70,8 @@ class SceneMemory(LifecycleNode):
         self._ask_service = self.create_service(
             AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
         )
-        self._memory_services = MemoryServices(self, lambda: self._session.cameras if self._session else {})
+        self._memory_services = MemoryServices(self, self._cameras)
+        self._pictures_out = PicturesOut(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -140,9 +143,13 @@ class SceneMemory(LifecycleNode):
             if not self._ended:
                 self._session = open_session(parameters, surroundings)
 
+    def _cameras(self) -> Mapping[str, CameraMemory]:
+        session = self._session
+        return session.cameras if session is not None else {}
+
     def _subscribe(self) -> None:
         try:
-            for camera in self._session.cameras.values() if self._session else ():
+            for camera in self._cameras().values():
                 self._image_subscriptions.append(ImageSubscription(self, camera, self._image_group))
                 self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
         except DelayedVlmError:

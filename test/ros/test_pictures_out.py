@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import yaml
 from delayed_vlm_ros.msg import KeyFrameArray
 from delayed_vlm_ros.srv import Mark
+from harness import ROOT
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from waiting import wait_until
@@ -63,3 +65,16 @@ def test_a_mosaic_comes_to_who_listens_and_shows_the_pictures(running, topic):
     sheet = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
     assert message.width == empty.width
     assert sheet.std() > np.frombuffer(before, np.uint8).std()
+
+
+def test_the_file_for_rviz_names_topics_that_there_are_with_qualities_that_fit(running):
+    # given
+    file = ROOT / "rviz" / "scene_memory.rviz"
+    displays = yaml.safe_load(file.read_text(encoding="utf-8"))["Visualization Manager"]["Displays"]
+    for display in displays:
+        topic = running.namespace + display["Topic"]["Value"]
+        ends = running.node.get_publishers_info_by_topic(topic) + running.node.get_subscriptions_info_by_topic(topic)
+        # then
+        assert {end.topic_type for end in ends} == {"sensor_msgs/msg/Image"}, topic
+        reliable = all(end.qos_profile.reliability == ReliabilityPolicy.RELIABLE for end in ends)
+        assert reliable or display["Topic"]["Reliability Policy"] == "Best Effort", topic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from delayed_vlm_ros.errors import PairNotKeptError
+from delayed_vlm_ros.errors import MarksFullError, PairNotKeptError
 from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.memory.marks import nearest_pair
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
@@ -30,7 +30,12 @@ def mark(request: Any, camera: CameraMemory) -> KeptPair:
     """
     memory = camera.frame_manager
     pair_id = request.id or _pair_at(request, camera).id
-    return memory.unmark(pair_id) if request.unmark else memory.mark(pair_id, request.label)
+    if request.unmark:
+        return memory.unmark(pair_id)
+    try:
+        return memory.mark(pair_id, request.label)
+    except MarksFullError as error:
+        raise MarksFullError(f"{error} (the parameter memory.marks.max)") from error
 
 
 def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:

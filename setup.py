@@ -18,7 +18,7 @@ setup(
     packages=find_packages(include=["delayed_vlm_ros", "delayed_vlm_ros.*"]),
     package_data={"delayed_vlm_ros.models": ["tiny_scene/*"]},
     data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.yaml")))],
-    install_requires=["numpy", "opencv-python-headless", "pillow", "pyyaml", "typer>=0.12", "rich"],
+    install_requires=["numpy", "opencv-python-headless", "pillow>=10.1", "pyyaml", "typer>=0.12", "rich"],
     extras_require={
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],

@@ -4,6 +4,9 @@
     ├── ConfigurationError          a setting that cannot work
     ├── PictureError                one picture or image message that cannot be used
     │   └── StampOrderError         its time stamp is not newer than the newest kept one
+    ├── MarkError                   a moment that cannot be marked, or a mark that cannot be taken off
+    │   ├── PairNotKeptError        the memory does not hold it, or no longer
+    │   └── MarksFullError          as many are marked as may be
     ├── VideoSourceError            a video file or camera device that cannot be read
     ├── NodeDiedError               a node that this program started has ended by itself
     ├── NodeNotFoundError           a node that somebody else should have started does not answer
@@ -40,6 +43,18 @@ class PictureError(DelayedVlmError):
 
 class StampOrderError(PictureError):
     """A picture's time stamp is not newer than the newest kept one."""
+
+
+class MarkError(DelayedVlmError):
+    """A moment cannot be marked, or a mark cannot be taken off; what was marked before stays so."""
+
+
+class PairNotKeptError(MarkError):
+    """The memory does not hold the pair, or no longer."""
+
+
+class MarksFullError(MarkError):
+    """As many pairs are marked as may be."""
 
 
 class VideoSourceError(DelayedVlmError):

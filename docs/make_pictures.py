@@ -1,4 +1,4 @@
-"""Make the pictures in docs/images from the code. Run it after changing the synthetic scenes."""
+"""Make the pictures in docs/images from the code. Run it after changing the synthetic scenes or the mosaics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.nodes.mosaic import Tile, draw_mosaic
 from delayed_vlm_ros.simulation import HELD_OUT_SEEDS, Scene, render
 from delayed_vlm_ros.simulation.sprites import COLOURS, SHAPES, sprite
 from delayed_vlm_ros.simulation.story import story_scene
@@ -16,6 +18,9 @@ IMAGES = Path(__file__).with_name("images")
 _HEIGHT, _WIDTH = 180, 240
 _QUALITY = 88
 _GAP = 6
+_STORY_FRAMES, _FRAMES_PER_SECOND = 80, 2
+_GRID_HEIGHT, _GRID_WIDTH = 336, 448
+_MARKED_AT_SEC = 13.5
 
 
 def sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
@@ -51,10 +56,36 @@ def story() -> NDArray[np.uint8]:
     return sheet([[render(story_scene(), time, _HEIGHT, _WIDTH) for time in row] for row in moments])
 
 
+def star_mosaic() -> NDArray[np.uint8]:
+    """Star memory after the demo's story, with a mark, as ~/star_mosaic shows it."""
+    memory = SmartFrameManager()
+    for number in range(_STORY_FRAMES):
+        stamp = number / _FRAMES_PER_SECOND
+        added = memory.add(render(story_scene(), stamp, _GRID_HEIGHT, _GRID_WIDTH), stamp)
+        if stamp == _MARKED_AT_SEC:
+            memory.mark(added.pair_id, "the blue ball")
+    star = [kept for kept in memory.snapshot() if kept.in_star]
+    tiles = [
+        Tile(
+            id=kept.id,
+            picture=kept.pair.important_frame.image,
+            age_sec=stamp - kept.stamps[0],
+            importance=kept.importance,
+            reason=kept.reason,
+            marked=kept.marked,
+            label=kept.label,
+        )
+        for kept in star
+    ]
+    places = memory.star_capacity // 2
+    return draw_mosaic("Star memory", f"camera, {len(star)} of {places} moments", tiles, places)
+
+
 def main() -> None:
     """Write them all."""
     IMAGES.mkdir(exist_ok=True)
-    for name, picture in (("scenes", scenes()), ("objects", objects()), ("story", story())):
+    pictures = {"scenes": scenes(), "objects": objects(), "story": story(), "star_mosaic": star_mosaic()}
+    for name, picture in pictures.items():
         cv2.imwrite(str(IMAGES / f"{name}.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
 
 

@@ -27,6 +27,8 @@ PACKAGE = "delayed_vlm_ros"
 # Names that launch itself understands on the command line of any launch file.
 LAUNCH_OWN_NAMES = ("launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout")
 RESPAWN_DELAY_SEC = 2.0
+# What rviz/scene_memory.rviz shows, by the names that these topics have in the namespace.
+RVIZ_TOPICS = ("image", "scene_memory/star_mosaic", "scene_memory/stream_mosaic")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -75,6 +77,9 @@ def generate_launch_description() -> LaunchDescription:
             "video",
             default_value="",
             description="Start a camera that plays this video file or camera device, such as /dev/video0, as well",
+        ),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", description="Show camera and memory in rviz2, which must be installed"
         ),
     ]
     names = [argument.name for argument in arguments]
@@ -143,6 +148,8 @@ def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
     if settings["video"]:
         camera = {**use_sim_time, "video": _text(settings["video"])}
         nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera, {}))
+    if _truth(settings, "rviz"):
+        nodes.append(_rviz(settings, use_sim_time, topics))
     return nodes
 
 
@@ -190,6 +197,22 @@ def _remappings(settings: dict[str, str], cameras: dict[str, str]) -> list[tuple
         poses = [(f"{name}/pose", settings["pose_topic"]) for name in cameras if settings["pose_topic"] != "pose"]
         return [*images, *poses]
     return [("image", next(iter(cameras.values()), settings["image_topic"])), ("pose", settings["pose_topic"])]
+
+
+def _rviz(settings: dict[str, str], overrides: dict[str, Any], cameras: dict[str, str]) -> Node:
+    """Rviz2 with our displays, of the first camera. Its file has absolute topics, remapped to where ours are."""
+    places = {"image": next(iter(cameras.values()), settings["image_topic"])}
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(Path(get_package_share_directory(PACKAGE)) / "rviz" / "scene_memory.rviz")],
+        parameters=[overrides] if overrides else [],
+        remappings=[(f"/{topic}", _absolute(places.get(topic, topic), settings["namespace"])) for topic in RVIZ_TOPICS],
+    )
+
+
+def _absolute(topic: str, namespace: str) -> str:
+    return topic if topic.startswith("/") else "/".join(["", *filter(None, [namespace.strip("/"), topic])])
 
 
 def _own_file(name: str) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH_FILE = ROOT / "launch" / "bringup.launch.py"
+RVIZ_FILE = ROOT / "rviz" / "scene_memory.rviz"
 ARGUMENTS = {  # name: default; None where it is computed
     "namespace": "",
     "use_sim_time": "false",
@@ -28,6 +29,7 @@ ARGUMENTS = {  # name: default; None where it is computed
     "pose_topic": "pose",
     "demo_camera": "false",
     "video": "",
+    "rviz": "false",
 }
 LAUNCH_MISSING = importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None
 needs_launch = pytest.mark.skipif(LAUNCH_MISSING, reason="ROS 2's launch and launch_ros are not installed")
@@ -106,6 +108,16 @@ def test_it_overrides_only_parameters_that_there_are():
     assert overridden <= set(names(yaml.safe_load(text)["/**"]["ros__parameters"]))
 
 
+def test_it_remaps_all_topics_that_rviz_shows():
+    (remapped,) = [
+        ast.literal_eval(node.value)
+        for node in ast.walk(tree(LAUNCH_FILE))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RVIZ_TOPICS"
+    ]
+    displays = yaml.safe_load(RVIZ_FILE.read_text(encoding="utf-8"))["Visualization Manager"]["Displays"]
+    assert [display["Topic"]["Value"] for display in displays] == [f"/{topic}" for topic in remapped]
+
+
 def test_nothing_else_needs_the_launch_system():
     for path in [*(ROOT / "delayed_vlm_ros").rglob("*.py"), *(ROOT / "scripts").iterdir()]:
         for node in ast.walk(tree(path)):
@@ -124,6 +136,10 @@ def launch(tmp_path):
     for folder in (share / "config", executables, index, calls):
         folder.mkdir(parents=True)
     (index / "delayed_vlm_ros").touch()
+    (index / "rviz2").touch()
+    (prefix / "lib" / "rviz2").mkdir()
+    (prefix / "lib" / "rviz2" / "rviz2").write_text(STAND_IN)
+    (prefix / "lib" / "rviz2" / "rviz2").chmod(0o755)
     for name in ("scene_memory", "demo_camera", "video_camera"):
         (share / "config" / f"{name}.yaml").write_text(f"# the file of {name}\n")
         (executables / name).write_text(STAND_IN)
@@ -173,6 +189,23 @@ def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
         assert "image:=front/image" in call
         assert f"# the file of {name}" in call
     assert ("video: '0'" in calls[camera]) == (camera == "video_camera")
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ("words", "image", "star"),
+    [
+        ([], "/image", "/scene_memory/star_mosaic"),
+        (["namespace:=robot1"], "/robot1/image", "/robot1/scene_memory/star_mosaic"),
+        (["namespace:=/robot1", "image_topic:=/front"], "/front", "/robot1/scene_memory/star_mosaic"),
+    ],
+)
+def test_rviz_shows_the_topics_of_the_nodes(launch, words, image, star):
+    code, said, calls = launch("rviz:=true", *words)
+    assert code == 0, said
+    assert "rviz/scene_memory.rviz" in calls["rviz2"]
+    assert f"/image:={image}" in calls["rviz2"]
+    assert f"/scene_memory/star_mosaic:={star}" in calls["rviz2"]
 
 
 @needs_launch

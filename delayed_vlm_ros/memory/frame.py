@@ -121,9 +121,14 @@ class FramePair:
         return self.first.stamp, (self.second or self.first).stamp
 
     @property
+    def important_frame(self) -> Frame:
+        """The frame of larger importance; of equal ones the first."""
+        return max(self.present_frames, key=lambda frame: frame.importance)
+
+    @property
     def importance(self) -> float:
         """The larger importance of its frames, 0..1."""
-        return max(frame.importance for frame in self.present_frames)
+        return self.important_frame.importance
 
     @property
     def reason(self) -> str:
@@ -155,11 +160,21 @@ class FramePair:
 
 @dataclass(frozen=True, slots=True)
 class KeptPair:
-    """A pair as a snapshot shows it: with the memories that held it at that moment."""
+    """A pair as a snapshot shows it: with the memories that held it at that moment, and its mark.
+
+    Attributes:
+        pair: The pair.
+        in_star: Whether Star memory held it.
+        in_stream: Whether Stream memory held it.
+        marked: Whether it was protected.
+        label: The label it was marked with; empty when there is none.
+    """
 
     pair: FramePair
     in_star: bool
     in_stream: bool
+    marked: bool = False
+    label: str = ""
 
     @property
     def id(self) -> int:

@@ -6,13 +6,16 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError, StampOrderError
+from delayed_vlm_ros.errors import ConfigurationError, PairNotKeptError, PictureError, StampOrderError
+from delayed_vlm_ros.memory.counts import MemoryStatistics, count_kept
 from delayed_vlm_ros.memory.descriptor import Descriptor, describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
 from delayed_vlm_ros.memory.grid import as_rgb_array
 from delayed_vlm_ros.memory.importance import ImportanceScorer
+from delayed_vlm_ros.memory.limits import check_eviction_chunk, most_marked_pairs
+from delayed_vlm_ros.memory.marks import Marks
 from delayed_vlm_ros.memory.star import StarMemory
 from delayed_vlm_ros.memory.stream import StreamMemory
 
@@ -45,33 +48,6 @@ class AddedFrame:
         return f"Frame #{self.number} added to Stream Memory{star} | {counts}"
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStatistics:
-    """Counts of one moment, in frames: a complete pair counts two, a provisional one counts one.
-
-    Attributes:
-        total_frames_added: Frames added since the start or the last reset.
-        star_memory_size: Frames in Star memory now.
-        stream_memory_size: Frames in Stream memory now.
-        unique_frames: Frames kept now, each once.
-        overlap: Frames in both memories.
-        compression_ratio: Frames added over unique frames kept; 0.0 when empty.
-        pixel_bytes: Bytes of pixels of the unique frames.
-    """
-
-    total_frames_added: int
-    star_memory_size: int
-    stream_memory_size: int
-    unique_frames: int
-    overlap: int
-    compression_ratio: float
-    pixel_bytes: int
-
-    def as_dict(self) -> dict[str, int | float]:
-        """Give the same by name."""
-        return asdict(self)
-
-
 class SmartFrameManager:
     """Keeps the newest frames (Stream memory) and key frames of the whole past (Star memory).
 
@@ -84,6 +60,9 @@ class SmartFrameManager:
     of pairs, the newcomer's place counted, so that the next ones find room in both. A newcomer that Star turns away as
     the least missed evicts nothing.
 
+    A marked pair stays in Star until its mark is taken off, whatever else comes; a chunk is smaller where marks leave
+    it no more. Marks change which pairs are kept, never what is kept of a pair.
+
     Safe to use from several threads: adding and looking exclude each other for a few milliseconds.
 
     Args:
@@ -93,6 +72,8 @@ class SmartFrameManager:
         eviction_chunk: Frames that leave a memory at once; after that it holds its size less the chunk plus a pair. At
             0 or 2 one pair leaves when one comes. An odd number is used down to whole pairs. Each memory that is not
             switched off must be larger by a pair or more.
+        max_marked_frames: Frames that may be marked at once, a pair or more below `star_memory_size`; an odd number is
+            used down to whole pairs. None: a quarter of `star_memory_size`, up to a whole pair.
         pair_ids: Where the ids of pairs come from, growing; several memories may share one. None: 1, 2, 3, …
 
     Raises:
@@ -106,6 +87,7 @@ class SmartFrameManager:
         importance_threshold: float = 0.6,
         *,
         eviction_chunk: int = 0,
+        max_marked_frames: int | None = None,
         pair_ids: Iterator[int] | None = None,
     ) -> None:
         if not 0.0 <= importance_threshold <= 1.0:
@@ -115,13 +97,16 @@ class SmartFrameManager:
         self._importance_threshold = importance_threshold
         self._lock = threading.Lock()
         self._pair_ids = itertools.count(1) if pair_ids is None else pair_ids
+        self._max_marked_pairs = most_marked_pairs(max_marked_frames, star_memory_size)
+        self._changes = 0
         self._forget()
-        _check_eviction_chunk(eviction_chunk, star_memory_size=star_memory_size, stream_window_size=stream_window_size)
+        check_eviction_chunk(eviction_chunk, star_memory_size=star_memory_size, stream_window_size=stream_window_size)
         self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
 
     def _forget(self) -> None:
         self._star = StarMemory(self._star_memory_size)
         self._stream = StreamMemory(self._stream_window_size)
+        self._marks = Marks(self._max_marked_pairs)
         self._scorer = ImportanceScorer()
         self._frames_added = 0
         self._newest_descriptor: Descriptor | None = None
@@ -130,6 +115,21 @@ class SmartFrameManager:
     def capacity(self) -> int:
         """Most frames in both memories together."""
         return self._star_memory_size + self._stream_window_size
+
+    @property
+    def star_capacity(self) -> int:
+        """Most frames in Star memory."""
+        return self._star_memory_size
+
+    @property
+    def stream_capacity(self) -> int:
+        """Most frames in Stream memory."""
+        return self._stream_window_size
+
+    @property
+    def changes(self) -> int:
+        """How often what is kept, or what is marked, has changed since the start."""
+        return self._changes
 
     def add(self, image: RgbArray, stamp: float) -> AddedFrame:
         """Take in a frame. After an error the memory is as it was.
@@ -167,6 +167,7 @@ class SmartFrameManager:
             self._scorer.remember(descriptor, importance)
             self._newest_descriptor = descriptor
             self._frames_added = frame.number
+            self._changes += 1
             return AddedFrame(
                 number=frame.number,
                 pair_id=pair.id,
@@ -223,6 +224,62 @@ class SmartFrameManager:
         if self._star.is_full:
             self._star.drop_least_missed(self._extra_evictions, besides=newcomer)
 
+    def mark(self, pair_id: int, label: str = "") -> KeptPair:
+        """Keep a pair in Star memory until its mark is taken off. Marking it again changes the label.
+
+        If Star is full and does not hold it yet, the least missed pair that is not marked leaves.
+
+        Args:
+            pair_id: A kept pair.
+            label: A name for people, at most `MAX_LABEL_CHARACTERS` printable characters; may be empty.
+
+        Returns:
+            The marked pair.
+
+        Raises:
+            MarkError: The label cannot be used.
+            PairNotKeptError: The pair is not kept, or no longer.
+            MarksFullError: As many pairs are marked as may be. The memory is as it was, after any of these.
+        """
+        with self._lock:
+            pair = self._kept(pair_id).pair
+            self._marks.put(pair_id, label)
+            # First, lest it be the least missed itself.
+            self._star.protect(pair_id)
+            if not self._star.contains(pair_id):
+                self._star.add(pair, [describe(frame.image) for frame in pair.present_frames])
+            self._changes += 1
+            return self._kept(pair_id)
+
+    def unmark(self, pair_id: int) -> KeptPair:
+        """Take the mark off a pair. It stays where it is, and may leave like any other from now on.
+
+        Args:
+            pair_id: A marked pair.
+
+        Returns:
+            The pair, without its mark.
+
+        Raises:
+            PairNotKeptError: The pair is not kept, or no longer.
+            MarkError: It is not marked.
+        """
+        with self._lock:
+            self._kept(pair_id)
+            self._marks.take(pair_id)
+            self._star.release(pair_id)
+            self._changes += 1
+            return self._kept(pair_id)
+
+    def _kept(self, pair_id: int) -> KeptPair:
+        for kept in self._snapshot():
+            if kept.id == pair_id:
+                return kept
+        raise PairNotKeptError(
+            f"pair {pair_id} is not kept: it has left the memory, or never was there; take the id of a key frame that "
+            "is kept now"
+        )
+
     def snapshot(self) -> Snapshot:
         """Give the kept pairs of this moment: Star and Stream together, each pair once, in time order."""
         with self._lock:
@@ -233,7 +290,13 @@ class SmartFrameManager:
         stream = {pair.id: pair for pair in self._stream.pairs}
         # Ids grow with time, and where a pair is in both memories it is the same object.
         return tuple(
-            KeptPair(pair, in_star=pair_id in star, in_stream=pair_id in stream)
+            KeptPair(
+                pair,
+                in_star=pair_id in star,
+                in_stream=pair_id in stream,
+                marked=pair_id in self._marks,
+                label=self._marks.label_of(pair_id),
+            )
             for pair_id, pair in sorted((star | stream).items())
         )
 
@@ -254,41 +317,14 @@ class SmartFrameManager:
     def statistics(self) -> MemoryStatistics:
         """Count what is kept now."""
         with self._lock:
-            snapshot = self._snapshot()
-            frames_added = self._frames_added
-        unique_frames = sum(kept.frame_count for kept in snapshot)
-        return MemoryStatistics(
-            total_frames_added=frames_added,
-            star_memory_size=sum(kept.frame_count for kept in snapshot if kept.in_star),
-            stream_memory_size=sum(kept.frame_count for kept in snapshot if kept.in_stream),
-            unique_frames=unique_frames,
-            overlap=sum(kept.frame_count for kept in snapshot if kept.in_star and kept.in_stream),
-            compression_ratio=frames_added / unique_frames if unique_frames else 0.0,
-            pixel_bytes=sum(kept.pair.pixel_bytes for kept in snapshot),
-        )
+            return count_kept(self._snapshot(), self._frames_added)
 
     def get_statistics(self) -> dict[str, int | float]:
         """Count what is kept now, by the names of `MemoryStatistics`."""
         return self.statistics().as_dict()
 
     def clear(self) -> None:
-        """Forget all frames and count anew; pair ids go on, so that no old id comes to mean a new pair."""
+        """Forget all frames and marks and count anew; pair ids go on, so that no old id comes to mean a new pair."""
         with self._lock:
             self._forget()
-
-
-def _check_eviction_chunk(eviction_chunk: int, **sizes: int) -> None:
-    """Raise `ConfigurationError` unless the chunk (frames) leaves a pair in each memory of these sizes (frames)."""
-    if eviction_chunk < 0 or eviction_chunk == 1:
-        raise ConfigurationError(
-            f"eviction_chunk is {eviction_chunk} frames, but frames leave in pairs: give 0 to let one pair go when one "
-            "comes, else 2 or more"
-        )
-    chunk = eviction_chunk // FRAMES_PER_PAIR * FRAMES_PER_PAIR
-    for name, size in sizes.items():
-        largest = size // FRAMES_PER_PAIR * FRAMES_PER_PAIR - FRAMES_PER_PAIR
-        if size and chunk > largest:
-            raise ConfigurationError(
-                f"eviction_chunk is {eviction_chunk} frames, but {name} is {size} frames and a pair must stay: give an "
-                f"eviction_chunk of at most {largest}, or a {name} of {chunk + FRAMES_PER_PAIR} or more"
-            )
+            self._changes += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import insort
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,7 +59,8 @@ class StarMemory:
 
     When it is full, the pair goes whose loss costs the least coverage: the one most like another that stays, and near
     to it in time; more important ones stay a little longer. That may be the newcomer, and it is never simply the
-    oldest. A provisional pair counts one frame but has room for two reserved, so completing it drops nothing.
+    oldest. A provisional pair counts one frame but has room for two reserved, so completing it drops nothing. Protected
+    pairs never leave; whoever protects them sees to it that they do not fill it.
 
     Args:
         memory_size: Most frames it holds; 0 switches it off, an odd number is used down to whole pairs.
@@ -75,6 +77,7 @@ class StarMemory:
             )
         self._max_pairs = memory_size // FRAMES_PER_PAIR
         self._pairs: list[FramePair] = []
+        self._protected: set[int] = set()
         self._views = _Views()
 
     @property
@@ -108,10 +111,10 @@ class StarMemory:
         return self._views.nearest(descriptor)
 
     def add(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> bool:
-        """Take in a pair newer than all it holds; the least missed one leaves if need be.
+        """Take in a pair that it does not hold; the least missed one leaves if need be.
 
         Args:
-            pair: The pair.
+            pair: The pair; its id says where in time it belongs.
             descriptors: Those of its frames, one or two.
 
         Returns:
@@ -120,7 +123,7 @@ class StarMemory:
         if self._max_pairs == 0:
             return False
         was_full = self.is_full
-        self._pairs.append(pair)
+        insort(self._pairs, pair, key=lambda held: held.id)
         self._learn(pair, descriptors)
         if was_full:
             self._drop_least_missed()
@@ -130,11 +133,19 @@ class StarMemory:
         """Let pairs leave one after the other, each the one whose loss costs the least coverage then.
 
         Args:
-            count: How many pairs; it holds more.
+            count: How many pairs; fewer leave when the others are protected. It holds more.
             besides: A pair that stays if it is kept.
         """
         for _ in range(count):
             self._drop_least_missed(besides)
+
+    def protect(self, pair_id: int) -> None:
+        """Let a pair, which may come later, never leave until it is released."""
+        self._protected.add(pair_id)
+
+    def release(self, pair_id: int) -> None:
+        """Let a protected pair leave as any other when its turn comes."""
+        self._protected.discard(pair_id)
 
     def update(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
         """Put a completed pair in the place of the provisional one with the same id.
@@ -153,11 +164,12 @@ class StarMemory:
         self._learn(pair, descriptors)
 
     def _drop_least_missed(self, besides: FramePair | None = None) -> None:
-        losses = self._losses()
-        if besides is not None:
-            losses[[pair.id == besides.id for pair in self._pairs]] = math.inf
-        least_missed = self._pairs.pop(int(np.argmin(losses)))
-        self._views.drop(least_missed.id)
+        staying = self._protected if besides is None else {*self._protected, besides.id}
+        losses = np.where([pair.id in staying for pair in self._pairs], math.inf, self._losses())
+        least_missed = int(np.argmin(losses))
+        if math.isinf(losses[least_missed]):
+            return
+        self._views.drop(self._pairs.pop(least_missed).id)
 
     def _learn(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> None:
         for descriptor in _standing_for(descriptors):

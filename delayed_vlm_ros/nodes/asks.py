@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from builtin_interfaces.msg import Time
-
-from delayed_vlm_ros.errors import BadRequestError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.engines import Engines
 from delayed_vlm_ros.nodes.reports import AskReport
+from delayed_vlm_ros.nodes.requests import ALL_CAMERAS, cameras_named, moment
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
-    ALL_CAMERAS,
     MAX_NEW_TOKENS_LIMIT,
     MAX_TIMEOUT_SEC,
     SceneMemoryParameters,
 )
-from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
+from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics, in_a_row
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request
@@ -98,8 +96,8 @@ def ask_request(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
         raise BadRequestError(f"max_new_tokens is {message.max_new_tokens}: give at most {MAX_NEW_TOKENS_LIMIT}")
     request = AskRequest(
         question=message.question,
-        since=_limit("since", message.since),
-        until=_limit("until", message.until),
+        since=moment("since", message.since),
+        until=moment("until", message.until),
         last_sec=message.last_sec or None,
         max_new_tokens=message.max_new_tokens or parameters.max_new_tokens,
     )
@@ -119,16 +117,6 @@ def ask_timeout(message: Any, parameters: SceneMemoryParameters) -> float:
             f"timeout_sec is {timeout}: give seconds from 0 (the node's default) to {MAX_TIMEOUT_SEC:g}"
         )
     return timeout or parameters.timeout_sec
-
-
-def _limit(name: str, stamp: Time) -> float | None:
-    nanoseconds = nanoseconds_of(stamp)
-    if nanoseconds < 0 or stamp.nanosec >= NANOSECONDS_PER_SECOND:
-        raise BadRequestError(
-            f"{name} is {stamp.sec} s and {stamp.nanosec} ns: give a time after 1970 with fewer than 10⁹ ns, or zero "
-            "for no limit"
-        )
-    return seconds_of(nanoseconds) if nanoseconds else None
 
 
 class AskDesk:
@@ -178,7 +166,7 @@ class AskDesk:
 
     def _ask(self, message: Any, parameters: SceneMemoryParameters) -> Answer:
         arrived = time.monotonic()
-        asked = self._asked_cameras(message.camera)
+        asked = cameras_named(self._cameras, message.camera)
         request = ask_request(message, parameters)
         timeout_sec = ask_timeout(message, parameters)
         if all(camera.frame_manager.newest_stamp is None for camera in asked):
@@ -202,19 +190,6 @@ class AskDesk:
             return Answer(tuple(parts), queue_latency, message.camera == ALL_CAMERAS, notices)
 
         return self._worker.run(answer, timeout_sec)
-
-    def _asked_cameras(self, name: str) -> tuple[CameraMemory, ...]:
-        every = tuple(self._cameras.values())
-        if not name:
-            return every[:1]
-        if name == ALL_CAMERAS:
-            return every
-        if name not in self._cameras:
-            raise UnknownCameraError(
-                f"there is no camera '{name}': the cameras are {', '.join(self._cameras)}; leave it empty for the "
-                f"first, or give {ALL_CAMERAS} for all"
-            )
-        return (self._cameras[name],)
 
     def report(self) -> AskReport:
         """How the asks go."""

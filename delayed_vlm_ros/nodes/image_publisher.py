@@ -1,4 +1,4 @@
-"""RGB arrays onto an image topic, for the camera nodes."""
+"""RGB arrays as messages, and onto an image topic for the camera nodes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 _DEPTH = 2  # pictures kept for a slow reliable subscriber; more would only be late
+
+
+def image_message(image: NDArray[np.uint8]) -> Image:
+    """A picture as a message, without its header.
+
+    Args:
+        image: ``(height, width, 3)`` uint8, RGB.
+    """
+    message = Image(encoding="rgb8")
+    message.height, message.width = image.shape[:2]
+    message.step = message.width * 3
+    data = array.array("B")  # what the field takes as it is; bytes and lists are converted value by value
+    data.frombytes(np.ascontiguousarray(image).data)
+    message.data = data
+    return message
 
 
 class ImagePublisher:
@@ -47,13 +62,7 @@ class ImagePublisher:
         Args:
             image: ``(height, width, 3)`` uint8, RGB.
         """
-        message = Image()
+        message = image_message(image)
         message.header.stamp = self._clock.now().to_msg()
         message.header.frame_id = self._frame_id
-        message.height, message.width = image.shape[:2]
-        message.encoding = "rgb8"
-        message.step = message.width * 3
-        data = array.array("B")  # what the field takes as it is; bytes and lists are converted value by value
-        data.frombytes(np.ascontiguousarray(image).data)
-        message.data = data
         self._publisher.publish(message)

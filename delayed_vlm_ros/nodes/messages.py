@@ -8,7 +8,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros import errors, msg
-from delayed_vlm_ros.memory import KeptPair
+from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
@@ -23,6 +23,9 @@ ERROR_CODES: dict[type[Exception], int] = {
     errors.ConfigurationError: _CODES.INTERNAL,
     errors.PictureError: _CODES.INTERNAL,
     errors.StampOrderError: _CODES.INTERNAL,
+    errors.MarkError: _CODES.BAD_REQUEST,
+    errors.PairNotKeptError: _CODES.NO_FRAMES,
+    errors.MarksFullError: _CODES.BAD_REQUEST,
     errors.VideoSourceError: _CODES.INTERNAL,
     errors.NodeDiedError: _CODES.INTERNAL,
     errors.NodeNotFoundError: _CODES.INTERNAL,
@@ -65,12 +68,23 @@ def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
         reason=kept.reason,
         in_star=kept.in_star,
         in_stream=kept.in_stream,
+        marked=kept.marked,
+        label=kept.label,
     )
     frame.header.stamp = time_message(first.stamp_ns)
     frame.header.frame_id = first.frame_id
     if first.pose is not None:
         frame.pose_valid, frame.pose = True, first.pose
     return frame
+
+
+def key_frame_array(snapshot: Snapshot, camera: CameraMemory) -> msg.KeyFrameArray:
+    """All kept pairs of a camera."""
+    array = msg.KeyFrameArray(camera=camera.name, key_frames=[key_frame(kept, camera) for kept in snapshot])
+    if array.key_frames:
+        array.header.stamp = array.key_frames[-1].end_stamp
+        array.header.frame_id = array.key_frames[-1].header.frame_id
+    return array
 
 
 def ask_metrics(metrics: AskMetrics, queue_latency: float, degraded: Sequence[str]) -> msg.AskMetrics:

@@ -1,15 +1,17 @@
 """scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
 
 Callback groups: each camera's pictures have their own, asks have their own (each waits in a thread for the worker),
-reports have their own, and the default one keeps the lifecycle and parameter services. None waits for another.
+marks and pictures out have their own, poses and reports have theirs, and the default one keeps the lifecycle and
+parameter services. None waits for another.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -21,9 +23,12 @@ from std_srvs.srv import Trigger
 
 from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
 from delayed_vlm_ros.msg import SceneAnswer
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
+from delayed_vlm_ros.nodes.memory_services import MemoryServices
 from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.nodes.parameters import declare, read, specifications
+from delayed_vlm_ros.nodes.pictures_out import PicturesOut
 from delayed_vlm_ros.nodes.poses import PoseSubscription
 from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.reporter import Reporter
@@ -39,8 +44,9 @@ from delayed_vlm_ros.nodes.session import Session, Surroundings, open_session
 from delayed_vlm_ros.srv import AskScene
 
 # Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. One more for each
-# camera, and a few for reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
-THREADS = MAX_QUEUE_SIZE + 1 + MAX_CAMERAS + 6
+# camera, and a few for pictures out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when
+# they are first needed.
+THREADS = MAX_QUEUE_SIZE + 1 + MAX_CAMERAS + 9
 
 _AUTOSTART_DELAY_SEC = 0.05
 _FORWARD_JUMP = Duration(seconds=10)  # a simulation at twenty times its speed may tell the time ten times a second
@@ -64,6 +70,7 @@ class SceneMemory(LifecycleNode):
         self._state = "unconfigured"
         self._fault: Exception | None = None
         self._session: Session | None = None
+        self._pair_ids = itertools.count(1)
         self._opening = threading.Lock()  # between configure and the end of the process
         self._ended = False
         self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
@@ -72,6 +79,8 @@ class SceneMemory(LifecycleNode):
         self._ask_service = self.create_service(
             AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
         )
+        self._memory_services = MemoryServices(self, self._cameras)
+        self._pictures_out = PicturesOut(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
         self._jumps = self.get_clock().create_jump_callback(
@@ -142,15 +151,20 @@ class SceneMemory(LifecycleNode):
             resolve_topic=self.resolve_topic_name,
             now_ns=lambda: clock.now().nanoseconds,
             simulated=bool(self.get_parameter("use_sim_time").value),
+            pair_ids=self._pair_ids,
             logger=self.get_logger(),
         )
         with self._opening:
             if not self._ended:
                 self._session = open_session(parameters, surroundings)
 
+    def _cameras(self) -> Mapping[str, CameraMemory]:
+        session = self._session
+        return session.cameras if session is not None else {}
+
     def _subscribe(self) -> None:
         try:
-            for camera in self._session.cameras.values() if self._session else ():
+            for camera in self._cameras().values():
                 # Each with a group of its own: a camera whose pictures are large holds up no other.
                 group = MutuallyExclusiveCallbackGroup()
                 self._subscriptions_of_cameras.append(ImageSubscription(self, camera, group))

@@ -34,9 +34,6 @@ FULL = "full"
 MAX_CAMERAS = 16
 """Most cameras of one node. Each has a thread of the executor for its pictures."""
 
-ALL_CAMERAS = "*"
-"""Names all cameras in a question."""
-
 # A camera's name becomes part of topic names and of diagnostics.
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -98,6 +95,14 @@ class SceneMemoryParameters:
         "frames that leave a full memory at once, so that what is encoded stays valid for longer; 0: a pair, -1: a "
         "third of the smaller memory",
         name="memory.eviction_chunk",
+        unit="frames",
+        minimum=-1,
+        maximum=2000,
+    )
+    max_marked: int = _at_configure(
+        -1,
+        "frames that may be marked at once, a pair or more below the key frames; 0: no marks, -1: a quarter of them",
+        name="memory.marks.max",
         unit="frames",
         minimum=-1,
         maximum=2000,
@@ -218,7 +223,7 @@ def make_memory(parameters: SceneMemoryParameters, pair_ids: Iterator[int] | Non
         pair_ids: As for ``SmartFrameManager``.
 
     Raises:
-        ConfigurationError: Its sizes, or its chunk, cannot work.
+        ConfigurationError: Its sizes, its chunk, or its marks cannot work.
     """
     chunk = parameters.eviction_chunk
     if chunk < 0:
@@ -228,6 +233,7 @@ def make_memory(parameters: SceneMemoryParameters, pair_ids: Iterator[int] | Non
         parameters.stream_size,
         parameters.importance_threshold,
         eviction_chunk=chunk,
+        max_marked_frames=None if parameters.max_marked < 0 else parameters.max_marked,
         pair_ids=pair_ids,
     )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -42,12 +41,14 @@ class Surroundings:
         resolve_topic: Gives a topic's full name, after remapping.
         now_ns: The node's clock, in nanoseconds.
         simulated: Whether that clock is a simulated one.
+        pair_ids: Where ids of pairs come from, growing: for all cameras, and for the life of the node.
         logger: The node's logger.
     """
 
     resolve_topic: Callable[[str], str]
     now_ns: Callable[[], int]
     simulated: bool
+    pair_ids: Iterator[int]
     logger: RcutilsLogger
 
 
@@ -141,11 +142,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         surroundings.logger.info(converter.notice)
     for notice in checkpoint.degraded:
         surroundings.logger.warning(notice)
-    pair_ids = itertools.count(1)  # of all cameras, so that an id means one pair only
-    cameras = {
-        name: _camera(name, parameters, make_memory(parameters, pair_ids), geometry, converter, surroundings)
-        for name in parameters.cameras
-    }
+    cameras = {name: _camera(name, parameters, geometry, converter, surroundings) for name in parameters.cameras}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
     budget_bytes = 0
     notices: tuple[str, ...] = ()
@@ -203,12 +200,12 @@ def _worker(
 def _camera(
     name: str,
     parameters: SceneMemoryParameters,
-    manager: SmartFrameManager,
     geometry: FrameGeometry,
     converter: PictureConverter,
     surroundings: Surroundings,
 ) -> CameraMemory:
     compressed = parameters.image_transport == COMPRESSED
+    manager = make_memory(parameters, surroundings.pair_ids)
     group = "" if len(parameters.cameras) == 1 else f"{name}/"
     topic = surroundings.resolve_topic(f"{group}image")
     return CameraMemory(

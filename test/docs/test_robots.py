@@ -18,8 +18,8 @@ INSTALLED_SHARE = "/install/delayed_vlm_ros/share/delayed_vlm_ros/"
 
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 WORDS_IN_TEXT = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL))
-FOLDERS = ("benchmarks", "config", "docker", "docs", "examples", "launch", "scripts", "systemd", "test", "tools")
-A_PATH = re.compile(rf"(?:(?:src|share)/delayed_vlm_ros/|(?<![\w/.-]))((?:{'|'.join(FOLDERS)})/[\w./-]*[\w-])")
+FOLDERS = "benchmarks|config|docker|docs|examples|launch|rviz|scripts|systemd|test|tools"
+A_PATH = re.compile(rf"(?:(?:src|share)/delayed_vlm_ros/|(?<![\w/.-]))((?:{FOLDERS})/[\w./-]*[\w-])")
 
 
 def commands(text):
@@ -133,9 +133,11 @@ def test_the_image_gets_everything_that_cmake_builds_from():
         copied.update(line.split())
     assert all((ROOT / source).exists() for source in copied)
     built = re.findall(r"^\s*((?:msg|srv|action|scripts)/)", CMAKE, re.MULTILINE)
-    folders = re.search(r"install\(DIRECTORY config launch", CMAKE)
+    folders = re.search(r"install\(DIRECTORY config launch rviz", CMAKE)
     assert folders
-    assert {*built, "config/", "launch/", "delayed_vlm_ros/"} == {source for source in copied if source.endswith("/")}
+    assert {*built, "config/", "launch/", "rviz/", "delayed_vlm_ros/"} == {
+        source for source in copied if source.endswith("/")
+    }
 
 
 @pytest.mark.parametrize("name", ["docs/robots.md", "docker/Dockerfile", "docker/compose.yaml"])

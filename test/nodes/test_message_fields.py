@@ -50,7 +50,8 @@ def frame(stamp_ns, number, importance=0.25, reason=""):
 
 def kept_pair(*, pair_id=17, complete=True, in_star=True, in_stream=False):
     second = frame(SECOND_NS, 2, 0.75, "scene change") if complete else None
-    return KeptPair(FramePair(pair_id, frame(FIRST_NS, 1), second), in_star=in_star, in_stream=in_stream)
+    pair = FramePair(pair_id, frame(FIRST_NS, 1), second)
+    return KeptPair(pair, in_star=in_star, in_stream=in_stream, marked=complete, label="door" if complete else "")
 
 
 def values(message):
@@ -76,7 +77,8 @@ def test_a_key_frame_is_complete_and_its_stamps_exact():
     assert message.header.frame_id == "lens"
     assert (message.id, message.camera, message.importance, message.reason) == (17, "front", 0.75, "scene change")
     assert (message.in_star, message.in_stream) == (True, False)
-    assert left_out(message) == {"in_stream", "marked", "label", "pose_valid", "pose"}
+    assert (message.marked, message.label) == (True, "door")
+    assert left_out(message) == {"in_stream", "pose_valid", "pose"}
     assert isinstance(message, KeyFrame)
 
 
@@ -85,6 +87,7 @@ def test_a_provisional_key_frame_ends_where_it_begins():
     assert message.header.stamp == message.end_stamp == stamp_of(FIRST_NS)
     assert (message.in_star, message.in_stream) == (False, True)
     assert (message.importance, message.reason) == (0.25, "")
+    assert (message.marked, message.label) == (False, "")
 
 
 def test_all_metrics_arrive_with_the_queue_and_the_nodes_own_notes():

@@ -104,8 +104,8 @@ def test_what_is_taken_at_configure_is_refused_afterwards(name):
     spec = SPECS[name]
     other = spec.maximum if spec.kind in (int, float) else spec.choices[1] if spec.choices else "front"
     other = spec.kind(other) if spec.kind is not bool else not spec.default
-    if name == "memory.eviction_chunk":
-        other = 0  # its largest is more than the other values' memory takes
+    if name in ("memory.eviction_chunk", "memory.marks.max"):
+        other = 0  # their largest are more than the other values' memory takes
     check_change(DEFAULTS, {name: other}, configured=False)
     check_change(DEFAULTS, {name: spec.default}, configured=True)
     if spec.at_configure and other != spec.default:
@@ -146,6 +146,12 @@ def test_a_third_of_the_smaller_memory_leaves_at_once(star, stream, chunk, left)
         memory.add(picture, 0.5 * number)
     # then
     assert memory.statistics().stream_memory_size == left
+
+
+def test_marks_that_could_fill_star_are_refused_before_anything_starts():
+    check_together(SceneMemoryParameters(star_size=12, max_marked=10))
+    with pytest.raises(ConfigurationError, match=r"max_marked_frames is 12 frames, but star_memory_size is 12 frames"):
+        check_together(SceneMemoryParameters(star_size=12, max_marked=12))
 
 
 def test_a_chunk_larger_than_the_window_is_refused_before_anything_starts():

@@ -1,6 +1,7 @@
 """Pictures and asks through a configured node's parts, without a ROS graph."""
 
 import array
+import itertools
 import threading
 import time
 from dataclasses import replace
@@ -65,7 +66,13 @@ class CountingEngine:
 
 
 def surroundings():
-    return Surroundings(lambda name: f"/{name}", lambda: NOW_NS, simulated=False, logger=get_logger("test_session"))
+    return Surroundings(
+        resolve_topic=lambda name: f"/{name}",
+        now_ns=lambda: NOW_NS,
+        simulated=False,
+        pair_ids=itertools.count(1),
+        logger=get_logger("test_session"),
+    )
 
 
 @pytest.fixture
@@ -144,9 +151,7 @@ def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeyp
     parameters = replace(PARAMETERS, budget_mb=0.5)
     # then
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the pictures of 12 frames"):
-        open_session(
-            parameters, Surroundings(lambda name: f"/{name}", lambda: NOW_NS, False, get_logger("test_session"))
-        )
+        open_session(parameters, surroundings())
 
 
 @pytest.mark.parametrize(("mode", "prefill"), [("vision", False), ("full", True)])

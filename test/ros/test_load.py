@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from delayed_vlm_ros.srv import GetFrames, Mark
 from harness import FAKE_SCENE_MEMORY, HELD_SCENE_MEMORY, nanoseconds
 from sensor_msgs.msg import Image
 from waiting import wait_until
@@ -42,12 +43,16 @@ def test_pictures_services_and_reports_do_not_wait_for_an_ask(held):
     client.show_pictures(10)
     remembered = client.wait_for_stats()
     state = client.state()
+    marked = client.call(Mark, "scene_memory/mark", Mark.Request(label="meanwhile"))
+    pictures = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
     reset = client.reset()
     # then it all happened during the ask
     assert not future.done()
     assert client.wait_for_stats().asks_running == 1
     assert remembered.images_sampled == before.images_sampled + 10
     assert state == "active"
+    assert marked.success
+    assert pictures.key_frames[-1] == marked.key_frame
     assert reset.success
     # and the ask rests on the frames of its own moment, forgotten meanwhile or not
     let_go()

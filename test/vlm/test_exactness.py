@@ -29,11 +29,12 @@ TOKENS = 4
 
 additions = st.tuples(st.just("add"), st.integers(1, 5), st.integers(0, 7))
 pauses = st.tuples(st.just("pause"), st.sampled_from([0.3, 3.0, 20.0]))
+marks = st.tuples(st.just("mark"), st.integers(0, 4))
 asks = st.tuples(st.just("ask"), st.sampled_from(QUESTIONS), st.sampled_from([None, None, 1.0, 4.0]))
 others = st.sampled_from(
     [("reset",), ("other size",), ("forget",), ("see",), ("read",), ("cancel", 1), ("cancel", 2), ("cancel", 3)]
 )
-histories = st.lists(st.one_of(additions, additions, pauses, asks, asks, others), min_size=3, max_size=14)
+histories = st.lists(st.one_of(additions, additions, pauses, marks, asks, asks, others), min_size=3, max_size=14)
 
 
 class EndsAtCheck(AskControl):
@@ -78,6 +79,15 @@ class History:
 
     def _pause(self, seconds):
         self._time += seconds
+
+    def _mark(self, place):
+        """Mark a pair in the place of the one marked before."""
+        memory = self.engine.frame_manager
+        for kept in memory.snapshot():
+            if kept.marked:
+                memory.unmark(kept.id)
+        for kept in memory.snapshot()[place : place + 1]:
+            memory.mark(kept.id)
 
     def _reset(self):
         self.engine.reset()

@@ -1,0 +1,167 @@
+"""What a memory holds, published: ``~/key_frames`` when it changes; ``~/star_mosaic``, ``~/stream_mosaic`` for people.
+
+The first camera's topics have the plain names. With several cameras each one, the first included, has them under its
+own name as well: ``~/front/star_mosaic``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from delayed_vlm_ros.memory import KeptPair
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
+from delayed_vlm_ros.msg import KeyFrameArray
+from delayed_vlm_ros.nodes.asks import age_sec
+from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+from delayed_vlm_ros.nodes.image_publisher import image_message
+from delayed_vlm_ros.nodes.messages import key_frame_array
+from delayed_vlm_ros.nodes.mosaic import Tile, draw_mosaic
+from delayed_vlm_ros.nodes.stamps import time_message
+
+KEY_FRAMES, STAR_MOSAIC, STREAM_MOSAIC = "key_frames", "star_mosaic", "stream_mosaic"
+
+_LOOK_EVERY_SEC = 0.25
+_MOSAIC_EVERY_SEC = 1.0
+# Who comes later gets the newest one at once.
+_KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_LIVE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def topic_names(kind: str, camera: str, cameras: Iterable[str]) -> list[str]:
+    """The topics of one kind that belong to a camera.
+
+    Args:
+        kind: Such as ``KEY_FRAMES``.
+        camera: The camera's name.
+        cameras: The names of all cameras, in their order.
+    """
+    names = list(cameras)
+    plain = [f"~/{kind}"] if camera == names[0] else []
+    return plain if names == [camera] else [*plain, f"~/{camera}/{kind}"]
+
+
+def _tile(kept: KeptPair, camera: CameraMemory, now_ns: int) -> Tile:
+    frame = kept.pair.important_frame
+    return Tile(
+        id=kept.id,
+        picture=frame.image,
+        age_sec=age_sec(camera.header_of(frame.stamp).stamp_ns, now_ns),
+        importance=kept.importance,
+        reason=kept.reason,
+        marked=kept.marked,
+        label=kept.label,
+    )
+
+
+class _CameraTopics:
+    """One camera's topics, from construction until ``destroy``.
+
+    Args:
+        node: The node to publish from.
+        camera: The camera.
+        cameras: The names of all cameras.
+    """
+
+    def __init__(self, node: Node, camera: CameraMemory, cameras: Iterable[str]) -> None:
+        self._node = node
+        self._camera = camera
+        names = list(cameras)
+
+        def publishers(message_type: type, kind: str, quality: QoSProfile) -> list[Publisher]:
+            return [
+                node.create_publisher(message_type, name, quality) for name in topic_names(kind, camera.name, names)
+            ]
+
+        self._key_frames = publishers(KeyFrameArray, KEY_FRAMES, _KEPT)
+        self._star = publishers(Image, STAR_MOSAIC, _LIVE)
+        self._stream = publishers(Image, STREAM_MOSAIC, _LIVE)
+        self._published_changes = -1
+
+    def destroy(self) -> None:
+        for publisher in (*self._key_frames, *self._star, *self._stream):
+            self._node.destroy_publisher(publisher)
+
+    def publish_key_frames(self) -> None:
+        """Publish what is kept if it is something else than before."""
+        memory = self._camera.frame_manager
+        # Read first: a change between the two is published twice rather than not at all.
+        changes = memory.changes
+        if changes == self._published_changes:
+            return
+        message = key_frame_array(memory.snapshot(), self._camera)
+        _publish(self._key_frames, message)
+        self._published_changes = changes
+
+    def publish_mosaics(self) -> None:
+        """Draw and publish what somebody listens to."""
+        memory = self._camera.frame_manager
+        if star := _listened_to(self._star):
+            kept = [kept for kept in memory.snapshot() if kept.in_star]
+            _publish(star, self._mosaic("Star memory", kept, memory.star_capacity))
+        if stream := _listened_to(self._stream):
+            kept = [kept for kept in memory.snapshot() if kept.in_stream]
+            _publish(stream, self._mosaic("Stream memory", kept, memory.stream_capacity))
+
+    def _mosaic(self, title: str, pairs: Sequence[KeptPair], capacity: int) -> Image:
+        now_ns = self._node.get_clock().now().nanoseconds
+        places = capacity // FRAMES_PER_PAIR
+        detail = f"{self._camera.name}, {len(pairs)} of {places} moments"
+        tiles = [_tile(kept, self._camera, now_ns) for kept in pairs]
+        message = image_message(draw_mosaic(title, detail, tiles, places))
+        message.header.stamp = time_message(now_ns)
+        return message
+
+
+def _listened_to(publishers: Iterable[Publisher]) -> list[Publisher]:
+    return [publisher for publisher in publishers if publisher.get_subscription_count()]
+
+
+def _publish(publishers: Iterable[Publisher], message: Any) -> None:
+    for publisher in publishers:
+        publisher.publish(message)
+
+
+class PicturesOut:
+    """Publishes what the cameras' memories hold, while there are any.
+
+    Its timers have a callback group of their own and a steady clock: drawing never holds up pictures that come in, asks
+    or reports, and a simulation at rest shows, too.
+
+    Args:
+        node: The node to publish from.
+        cameras: Gives the cameras by name; none while the node is not configured.
+    """
+
+    def __init__(self, node: Node, cameras: Callable[[], Mapping[str, CameraMemory]]) -> None:
+        self._node = node
+        self._cameras = cameras
+        self._present: list[CameraMemory] = []
+        self._topics: list[_CameraTopics] = []
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        group = MutuallyExclusiveCallbackGroup()
+        self._timers = [
+            node.create_timer(period, publish, callback_group=group, clock=self._steady)
+            for period, publish in ((_LOOK_EVERY_SEC, self._look), (_MOSAIC_EVERY_SEC, self._draw))
+        ]
+
+    def _look(self) -> None:
+        cameras = self._cameras()
+        if list(cameras.values()) != self._present:
+            for topics in self._topics:
+                topics.destroy()
+            self._present = list(cameras.values())
+            self._topics = [_CameraTopics(self._node, camera, cameras) for camera in self._present]
+        for topics in self._topics:
+            topics.publish_key_frames()
+
+    def _draw(self) -> None:
+        for topics in self._topics:
+            topics.publish_mosaics()

@@ -1,0 +1,383 @@
+"""Moments that stay because somebody marked them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from delayed_vlm_ros.errors import ConfigurationError, MarkError, MarksFullError, PairNotKeptError
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory.limits import most_marked_pairs
+from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS, nearest_pair
+
+SIZE = (24, 24)
+
+
+def picture(seed: int) -> np.ndarray:
+    blocks = np.random.default_rng(seed).integers(20, 220, (3, 3, 3), np.uint8)
+    return blocks.repeat(SIZE[0] // 3, axis=0).repeat(SIZE[1] // 3, axis=1)
+
+
+def show(memory: SmartFrameManager, views: list[int]) -> None:
+    """Add a frame for each view named, half a second apart."""
+    start = -0.5 if memory.newest_stamp is None else memory.newest_stamp
+    for index, view in enumerate(views):
+        memory.add(picture(view), start + 0.5 * (index + 1))
+
+
+def ids(memory: SmartFrameManager, which: str) -> list[int]:
+    return [kept.id for kept in memory.snapshot() if getattr(kept, which)]
+
+
+def test_a_marked_moment_survives_a_thousand_novel_frames():
+    # given a quiet moment that Star alone would not have
+    memory = SmartFrameManager()
+    show(memory, [0] * 4)
+    assert ids(memory, "in_star") == [1]
+    before = memory.snapshot()[1]
+
+    # when
+    marked = memory.mark(2, "keys on the table")
+    show(memory, list(range(1, 1001)))
+
+    # then
+    assert (marked.marked, marked.label, marked.in_star) == (True, "keys on the table", True)
+    kept = next(kept for kept in memory.snapshot() if kept.id == 2)
+    assert kept.pair is before.pair
+    assert kept.content_key == before.content_key
+    assert (kept.marked, kept.label, kept.in_star, kept.in_stream) == (True, "keys on the table", True, False)
+
+
+def test_unmarking_lets_it_compete_as_any_other():
+    # given
+    memory = SmartFrameManager()
+    show(memory, [0] * 4)
+    memory.mark(2, "keys")
+    show(memory, list(range(1, 101)))
+
+    # when
+    unmarked = memory.unmark(2)
+
+    # then it is still there, and goes when its turn comes
+    assert (unmarked.marked, unmarked.label, unmarked.in_star) == (False, "", True)
+    show(memory, list(range(101, 301)))
+    assert 2 not in ids(memory, "in_star")
+
+
+@pytest.mark.parametrize("chunk", [0, 6])
+def test_marking_a_pair_of_stream_lets_the_least_missed_one_leave_star(chunk):
+    # given a full Star, and a quiet pair in Stream
+    memory = SmartFrameManager(8, 20, eviction_chunk=chunk)
+    show(memory, [0, 0, 1, 1, 2, 2, 3, 3, 3, 3])
+    assert ids(memory, "in_star") == [1, 2, 3, 4]
+
+    # when
+    memory.mark(5)
+
+    # then
+    star = ids(memory, "in_star")
+    assert len(star) == 4
+    assert star[-1] == 5
+    assert ids(memory, "in_stream") == [1, 2, 3, 4, 5]
+
+
+def test_an_old_pair_of_stream_takes_its_place_in_time():
+    # given
+    memory = SmartFrameManager()
+    show(memory, [0, 0, 0, 0, 1, 1])
+    assert ids(memory, "in_star") == [1, 3]
+
+    # when
+    memory.mark(2)
+
+    # then what comes next is judged by gaps in time as before
+    show(memory, list(range(2, 60)))
+    star = [kept.stamps for kept in memory.snapshot() if kept.in_star]
+    assert star == sorted(star)
+    assert 2 in ids(memory, "in_star")
+
+
+def test_a_pair_marked_before_its_second_frame_came_is_kept_whole():
+    # given
+    memory = SmartFrameManager(6, 4)
+    show(memory, [0, 0, 0])
+
+    # when
+    memory.mark(2, "half")
+    show(memory, [0, *range(1, 30)])
+
+    # then
+    kept = next(kept for kept in memory.snapshot() if kept.id == 2)
+    assert (kept.frame_count, kept.label) == (2, "half")
+
+
+def test_marking_again_changes_the_label_and_takes_no_second_place():
+    # given
+    memory = SmartFrameManager(max_marked_frames=2)
+    show(memory, [0, 0])
+
+    # when
+    memory.mark(1, "door")
+    again = memory.mark(1, "open door")
+
+    # then
+    assert again.label == "open door"
+    assert memory.mark(1).label == ""
+
+
+def test_when_as_many_are_marked_as_may_be_the_next_is_refused_until_one_is_free():
+    # given
+    memory = SmartFrameManager(max_marked_frames=4)
+    show(memory, [0, 0, 1, 1, 2, 2])
+    memory.mark(1)
+    memory.mark(3)
+    before = memory.snapshot()
+
+    # when
+    with pytest.raises(MarksFullError, match=r"pairs 1, 3 are marked already, .* 4 frames may be: unmark one"):
+        memory.mark(2)
+
+    # then nothing has changed, and there is a remedy
+    assert memory.snapshot() == before
+    memory.unmark(1)
+    memory.mark(2)
+    assert ids(memory, "marked") == [2, 3]
+
+
+@pytest.mark.parametrize("memory", [SmartFrameManager(0, 4), SmartFrameManager(4, 4, max_marked_frames=0)])
+def test_no_marks_without_star_or_without_leave(memory):
+    show(memory, [0, 0])
+    with pytest.raises(MarksFullError, match="max_marked_frames is 0"):
+        memory.mark(1)
+    assert ids(memory, "marked") == []
+
+
+def test_a_pair_that_is_not_kept_can_be_neither_marked_nor_unmarked():
+    # given
+    memory = SmartFrameManager(0, 4)
+    show(memory, [0] * 12)
+
+    # then
+    for act in (memory.mark, memory.unmark):
+        for pair_id in (0, 1, 99):
+            with pytest.raises(PairNotKeptError, match=f"pair {pair_id} is not kept"):
+                act(pair_id)
+
+
+def test_unmarking_what_is_not_marked_names_what_is():
+    # given
+    memory = SmartFrameManager()
+    show(memory, [0, 0, 1, 1])
+
+    # then
+    with pytest.raises(MarkError, match="pair 1 is not marked: no pair is"):
+        memory.unmark(1)
+    memory.mark(2)
+    with pytest.raises(MarkError, match="pair 1 is not marked: pair 2 is"):
+        memory.unmark(1)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("x" * (MAX_LABEL_CHARACTERS + 1), "65 characters: give at most 64"), ("a\nb", "cannot be shown")],
+)
+def test_a_label_that_cannot_be_used_is_refused(label, message):
+    # given
+    memory = SmartFrameManager()
+    show(memory, [0])
+
+    # then
+    with pytest.raises(MarkError, match=message):
+        memory.mark(1, label)
+    assert ids(memory, "marked") == []
+    assert memory.mark(1, "ü" * MAX_LABEL_CHARACTERS).marked
+
+
+def test_a_reset_forgets_the_marks():
+    # given
+    memory = SmartFrameManager(max_marked_frames=2)
+    show(memory, [0, 0])
+    memory.mark(1)
+
+    # when
+    memory.clear()
+    show(memory, [0, 0])
+
+    # then
+    assert ids(memory, "marked") == []
+    assert memory.mark(2).marked
+
+
+def test_every_change_of_frames_and_marks_is_counted_and_nothing_else():
+    # given
+    memory = SmartFrameManager()
+    counts = [memory.changes]
+
+    # when
+    for change in (
+        lambda: memory.add(picture(0), 0.0),
+        lambda: memory.mark(1),
+        lambda: memory.mark(1, "a"),
+        lambda: memory.unmark(1),
+        memory.clear,
+    ):
+        change()
+        counts.append(memory.changes)
+
+    # then
+    assert counts == sorted(set(counts))
+    memory.snapshot()
+    with pytest.raises(PairNotKeptError):
+        memory.mark(7)
+    assert memory.changes == counts[-1]
+
+
+@pytest.mark.parametrize(
+    ("max_marked_frames", "star_size", "pairs"),
+    [(None, 20, 3), (None, 16, 2), (None, 8, 1), (None, 4, 1), (None, 2, 0), (None, 0, 0), (5, 20, 2), (18, 20, 9)],
+)
+def test_most_marked_pairs(max_marked_frames, star_size, pairs):
+    assert most_marked_pairs(max_marked_frames, star_size) == pairs
+
+
+@pytest.mark.parametrize(
+    ("max_marked_frames", "star_size", "message"),
+    [
+        (20, 20, "max_marked_frames is 20 frames, but star_memory_size is 20 frames.*at most 18"),
+        (2, 0, "star_memory_size is 0 frames.*at most 0"),
+        (2, 2, "star_memory_size is 2 frames.*at most 0"),
+        (-2, 20, "max_marked_frames is -2 frames.*give 0"),
+        (1, 20, "max_marked_frames is 1 frames.*give 0"),
+    ],
+)
+def test_marks_that_could_fill_star_are_refused(max_marked_frames, star_size, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SmartFrameManager(star_size, max_marked_frames=max_marked_frames)
+
+
+def test_the_pair_nearest_to_a_moment():
+    # given pairs at 0.0 and 0.5, 1.0 and 1.5, and a provisional one at 2.0
+    memory = SmartFrameManager()
+    show(memory, [0] * 5)
+    snapshot = memory.snapshot()
+
+    def nearest(stamp: float, within_sec: float = 0.4) -> int | None:
+        found = nearest_pair(snapshot, stamp, within_sec=within_sec)
+        return found.id if found else None
+
+    # then
+    assert [nearest(stamp) for stamp in (-0.5, -0.4, 0.3, 0.7, 0.8, 1.2, 2.4, 2.5)] == [None, 1, 1, 1, 2, 2, 3, None]
+    assert nearest(0.75) == 1
+    assert nearest_pair((), 0.0, within_sec=9.0) is None
+
+
+def test_marking_from_many_threads_never_exceeds_what_may_be():
+    # given
+    memory = SmartFrameManager(12, 20, max_marked_frames=6)
+    show(memory, [0] * 20)
+    most: list[int] = []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(200):
+            pair_id = int(rng.integers(1, 11))
+            with contextlib.suppress(MarkError):
+                (memory.mark if rng.random() < 0.6 else memory.unmark)(pair_id)
+            most.append(len(ids(memory, "marked")))
+
+    # when
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    # then
+    assert max(most) == 3
+
+
+class MarksMachine(RuleBasedStateMachine):
+    """Any history of adding, marking, unmarking and clearing, beside a dictionary of the marks."""
+
+    @initialize(data=st.data())
+    def start(self, data):
+        self.star_size = data.draw(st.integers(4, 12), "Star")
+        self.window = data.draw(st.integers(2, 9), "Stream")
+        smaller = min(self.star_size, self.window) // 2 * 2
+        chunk = data.draw(st.integers(0, smaller - 2).filter(lambda frames: frames != 1), "chunk")
+        self.max_marked = data.draw(
+            st.integers(0, self.star_size // 2 * 2 - 2).filter(lambda frames: frames != 1), "marked"
+        )
+        threshold = data.draw(st.sampled_from([0.0, 0.3, 0.6]), "threshold")
+        self.memory = SmartFrameManager(
+            self.star_size, self.window, threshold, eviction_chunk=chunk, max_marked_frames=self.max_marked
+        )
+        self.marked: dict[int, str] = {}
+        self.contents: dict[int, tuple] = {}
+
+    @rule(seed=st.integers(0, 9), gap=st.floats(0.01, 100.0), count=st.integers(1, 9))
+    def add(self, seed, gap, count):
+        for index in range(count):
+            newest = self.memory.newest_stamp
+            self.memory.add(picture(seed + index), gap if newest is None else newest + gap)
+            # Not only where the history rests: each single frame may let pairs go.
+            self.marked_pairs_are_in_star()
+            self.bounds_hold()
+
+    @precondition(lambda self: self.memory.snapshot())
+    @rule(data=st.data(), label=st.sampled_from(["", "door", "Tür"]))
+    def mark(self, data, label):
+        pair_id = data.draw(st.sampled_from([kept.id for kept in self.memory.snapshot()]), "pair")
+        if pair_id in self.marked or len(self.marked) < self.max_marked // 2:
+            assert self.memory.mark(pair_id, label).label == label
+            self.marked[pair_id] = label
+        else:
+            with pytest.raises(MarksFullError):
+                self.memory.mark(pair_id, label)
+
+    @precondition(lambda self: self.marked)
+    @rule(data=st.data())
+    def unmark(self, data):
+        pair_id = data.draw(st.sampled_from(sorted(self.marked)), "pair")
+        assert not self.memory.unmark(pair_id).marked
+        del self.marked[pair_id]
+
+    @rule()
+    def clear(self):
+        self.memory.clear()
+        self.marked.clear()
+
+    @invariant()
+    def marked_pairs_are_in_star(self):
+        marked = {kept.id: kept.label for kept in self.memory.snapshot() if kept.marked and kept.in_star}
+        assert marked == self.marked
+        assert set(ids(self.memory, "marked")) == set(self.marked)
+        assert len(self.marked) <= self.max_marked // 2
+
+    @invariant()
+    def bounds_hold(self):
+        counts = self.memory.statistics()
+        assert counts.star_memory_size <= self.star_size
+        assert counts.stream_memory_size <= self.window
+        assert len(ids(self.memory, "in_star")) <= self.star_size // 2
+
+    @invariant()
+    def order_holds_and_contents_stay(self):
+        snapshot = self.memory.snapshot()
+        assert [kept.stamps for kept in snapshot] == sorted(kept.stamps for kept in snapshot)
+        for kept in snapshot:
+            known = self.contents.setdefault(kept.id, (kept.frame_count, kept.content_key))
+            if kept.frame_count == known[0]:
+                assert kept.content_key == known[1]
+            else:
+                self.contents[kept.id] = (kept.frame_count, kept.content_key)
+
+
+MarksMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
+TestMarksMachine = MarksMachine.TestCase

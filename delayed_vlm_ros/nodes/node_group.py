@@ -74,6 +74,10 @@ class NodeGroup:
                     f"{self.log(node)}"
                 )
 
+    def pid(self, node: str) -> int:
+        """A node's process."""
+        return self._processes[node].pid
+
     def log(self, node: str) -> str:
         """The last lines of a node's output."""
         text = self._log_file(node).read_text(encoding="utf-8", errors="replace")

@@ -22,6 +22,7 @@ setup(
     extras_require={
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],
+        "docs": ["matplotlib"],
         "test": ["pytest", "pytest-timeout", "hypothesis"],
         "lint": ["ruff", "mypy", "import-linter"],
     },

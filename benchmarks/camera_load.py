@@ -91,6 +91,8 @@ class _Listener:
         self.stats.append(message)
 
     def _on_key_frames(self, message: KeyFrameArray) -> None:
+        if not message.key_frames:
+            return  # the memory is empty yet
         stamps = {
             stamp.sec * 10**9 + stamp.nanosec
             for frame in message.key_frames
@@ -122,6 +124,17 @@ def _processor_sec(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def _is_ready(stats: list[MemoryStats], group: NodeGroup) -> bool:
+    """Whether the model is loaded and something is remembered; ends the program when that will never be."""
+    if not stats:
+        return False
+    if stats[-1].model_state == "failed":
+        sys.exit(
+            f"the model {stats[-1].model} could not be loaded; the end of the node's log:\n{group.log('scene_memory')}"
+        )
+    return stats[-1].model_state == "ready" and stats[-1].unique_frames > 0
+
+
 def _measure(transport: str, rate: float, height: int, width: int, seconds: float) -> dict[str, float]:
     """One camera for a while; gives what it cost."""
     environment = isolated_environment()
@@ -134,9 +147,7 @@ def _measure(transport: str, rate: float, height: int, width: int, seconds: floa
         camera = subprocess.Popen(command, env=environment)  # noqa: S603  this file
         listener = _Listener(int(environment["ROS_DOMAIN_ID"]))
         try:
-            while not (
-                listener.stats and listener.stats[-1].model_state == "ready" and listener.stats[-1].unique_frames
-            ):
+            while not _is_ready(listener.stats, group):
                 listener.listen(0.5)
                 group.check()
             listener.listen(_WARM_UP_SEC)
@@ -145,6 +156,8 @@ def _measure(transport: str, rate: float, height: int, width: int, seconds: floa
             before, camera_before, started = _processor_sec(pid), _processor_sec(camera.pid), time.monotonic()
             listener.listen(seconds)
             took = time.monotonic() - started
+            if len(listener.stats) < 2 or len(listener.stamps_ns) < 2:  # noqa: PLR2004  a gap needs two
+                sys.exit(f"too little came in {seconds:g} s to measure anything: raise --seconds or --rate")
             first, last = listener.stats[0], listener.stats[-1]
             span = (last.header.stamp.sec - first.header.stamp.sec) + 1e-9 * (
                 last.header.stamp.nanosec - first.header.stamp.nanosec
@@ -156,7 +169,7 @@ def _measure(transport: str, rate: float, height: int, width: int, seconds: floa
                 "sampled_hz": (last.images_sampled - first.images_sampled) / span,
                 "dropped": last.images_dropped - first.images_dropped,
                 "largest_gap_sec": float(np.diff(sorted(listener.stamps_ns)).max()) * 1e-9,
-                "oldest_newest_frame_sec": max(listener.ages_sec),
+                "newest_frame_age_max_sec": max(listener.ages_sec),
             }
         finally:
             camera.kill()

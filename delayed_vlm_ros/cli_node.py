@@ -21,7 +21,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and n
 
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask, in plain words.")],
-    camera: Annotated[str, typer.Option(help="Which camera; the first one unless given.")] = "",
+    camera: Annotated[str, typer.Option(help="Which camera; * means all; the first one unless given.")] = "",
     last: Annotated[float, typer.Option(help="Only the newest so many seconds; 0: everything.", min=0)] = 0.0,
     timeout: Annotated[float, typer.Option(help="Deadline in seconds, a loading model included.", min=0.1)] = 60.0,
     max_new_tokens: Annotated[int, typer.Option(help="Length limit of the answer; 0: the node's.", min=0)] = 0,
@@ -47,7 +47,7 @@ def ask(
 
 
 def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:
-    """Show what a running scene_memory node says of itself: memory, model, asks, and what is wrong."""
+    """Show what a running scene_memory node says of itself: cameras, model, asks, and what is wrong."""
     from delayed_vlm_ros import cli_report  # noqa: PLC0415
     from delayed_vlm_ros.nodes.ask_client import scene_memory_client  # noqa: PLC0415
 
@@ -57,14 +57,21 @@ def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:
     with scene_memory_client(dict(os.environ), namespace) as client:
         if not client.wait_until(lambda: bool(found()), _SERVICE_WAIT_SEC):
             raise NodeNotFoundError(_nobody("diagnostics of", client.reported_name.rstrip(": ")))
-        client.wait_until(lambda: client.statistics is not None, _REPORT_WAIT_SEC)
+        prefix = f"{client.reported_name}camera "
+        # A node that is not configured has no cameras, and no statistics to wait for.
+        cameras = [name.removeprefix(prefix) for name in found() if name.startswith(prefix)]
+        client.wait_until(lambda: client.statistics_by_camera.keys() >= set(cameras), _REPORT_WAIT_SEC)
+        told = client.statistics_by_camera
     statuses = list(found().values())
+    # In the order in which the node reports its cameras.
+    statistics = {name: cli_report.message_fields(told[name]) for name in cameras if name in told}
     if as_json:
-        statistics = cli_report.message_fields(client.statistics) if client.statistics is not None else {}
         content = {"statistics": statistics, "diagnostics": cli_report.diagnostics_json(statuses)}
         sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
     else:
         cli_report.show_diagnostics(Console(), statuses)
+        for name, fields in statistics.items():
+            cli_report.show_camera_statistics(Console(), name, fields)
 
 
 def _nobody(what: str, name: str) -> str:

@@ -77,6 +77,16 @@ def show_statistics(console: Console, statistics: Mapping[str, Any]) -> None:
     console.print("memory: " + ", ".join(words), highlight=False, soft_wrap=True)
 
 
+def show_camera_statistics(console: Console, camera: str, statistics: Mapping[str, Any]) -> None:
+    """The numbers of a camera's ``MemoryStats`` on one line; the words are in the diagnostics."""
+    words = [
+        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in statistics.items()
+        if isinstance(value, int | float)
+    ]
+    console.print(f"[bold]memory of camera {escape(camera)}:[/] {', '.join(words)}", highlight=False, soft_wrap=True)
+
+
 def show_diagnostics(console: Console, diagnostics: Sequence[Any]) -> None:
     """The statuses of ``/diagnostics``, once: level, name and message on a line, the values below."""
     console.print("[bold]/diagnostics[/]")

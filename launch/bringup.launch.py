@@ -60,15 +60,25 @@ def generate_launch_description() -> LaunchDescription:
             default_value="",
             description="Parameter model.name: auto, demo, a folder, a name on the hub (empty: what params_file says)",
         ),
-        DeclareLaunchArgument("image_topic", default_value="image", description="Topic with the camera's pictures"),
+        DeclareLaunchArgument(
+            "image_topic",
+            default_value="image",
+            description="Topic with the pictures of the camera, where there is one; of several, each has its own: see "
+            "cameras. It is also where demo_camera and video publish, unless cameras is given",
+        ),
         DeclareLaunchArgument(
             "cameras",
             default_value="",
             description="Several cameras with their topics: 'front:/front/image_raw rear:/rear/image_raw'; without a "
-            "topic, <name>/image (empty: what params_file says)",
+            "topic, <name>/image. demo_camera and video are the first one. Empty: what params_file says; if that names "
+            "several, their pictures are expected on <name>/image and their poses on <name>/pose, whatever "
+            "image_topic and pose_topic say: remap those in a launch file of your own, or name the cameras here",
         ),
         DeclareLaunchArgument(
-            "pose_topic", default_value="pose", description="Topic with the camera's poses (optional, PoseStamped)"
+            "pose_topic",
+            default_value="pose",
+            description="Topic with the camera's poses (optional, PoseStamped); all cameras named in cameras share it. "
+            "If it is left at pose, each of several has <name>/pose",
         ),
         DeclareLaunchArgument(
             "demo_camera", default_value="false", description="Start a camera in a synthetic room as well"
@@ -137,24 +147,26 @@ def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
         memory["autostart"] = _truth(settings, "autostart")
     if settings["model"]:
         memory["model.name"] = _text(settings["model"])
-    topics = _topics_of_cameras(settings["cameras"])
-    if topics and "image_topic" in given:
-        raise RuntimeError("both cameras and image_topic are given: write the topic behind the camera's name")
+    topics = _topics_of_cameras(settings["cameras"], given)
     if topics:
         memory["cameras"] = list(topics)
-    nodes = [_node("scene_memory", settings, settings["params_file"], memory, topics)]
+    remappings = _remappings(settings, topics)
+    nodes = [_node("scene_memory", settings, settings["params_file"], memory, remappings)]
+    shown = [("image", _first_topic(settings, topics))]
     if demo_camera:
-        nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time, {}))
+        nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time, shown))
     if settings["video"]:
         camera = {**use_sim_time, "video": _text(settings["video"])}
-        nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera, {}))
+        nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera, shown))
     if _truth(settings, "rviz"):
         nodes.append(_rviz(settings, use_sim_time, topics))
     return nodes
 
 
-def _topics_of_cameras(words: str) -> dict[str, str]:
+def _topics_of_cameras(words: str, given: set[str]) -> dict[str, str]:
     """The topics of several cameras by name; of a single one, too, whose pictures the node expects on ``image``."""
+    if words and "image_topic" in given:
+        raise RuntimeError("both cameras and image_topic are given: write the topic behind the camera's name")
     topics: dict[str, str] = {}
     for word in words.replace(",", " ").split():
         name, _, topic = word.partition(":")
@@ -165,7 +177,7 @@ def _topics_of_cameras(words: str) -> dict[str, str]:
 
 
 def _node(
-    name: str, settings: dict[str, str], params_file: str, overrides: dict[str, Any], cameras: dict[str, str]
+    name: str, settings: dict[str, str], params_file: str, overrides: dict[str, Any], remappings: list[tuple[str, str]]
 ) -> Node:
     """A node with its parameter file and, after it, what was given as arguments.
 
@@ -182,7 +194,7 @@ def _node(
         name=name,
         namespace=settings["namespace"],
         parameters=[str(path), *([overrides] if overrides else [])],
-        remappings=_remappings(settings, cameras),
+        remappings=remappings,
         ros_arguments=["--log-level", settings["log_level"]],
         respawn=respawn,
         respawn_delay=RESPAWN_DELAY_SEC,
@@ -191,17 +203,23 @@ def _node(
     )
 
 
+def _first_topic(settings: dict[str, str], cameras: dict[str, str]) -> str:
+    """Where the first camera's pictures come from, and so where a camera that is started as well publishes."""
+    return next(iter(cameras.values()), settings["image_topic"])
+
+
 def _remappings(settings: dict[str, str], cameras: dict[str, str]) -> list[tuple[str, str]]:
+    """Where the memory gets the cameras' pictures and poses from."""
     if len(cameras) > 1:
         images = [(f"{name}/image", topic) for name, topic in cameras.items()]
         poses = [(f"{name}/pose", settings["pose_topic"]) for name in cameras if settings["pose_topic"] != "pose"]
         return [*images, *poses]
-    return [("image", next(iter(cameras.values()), settings["image_topic"])), ("pose", settings["pose_topic"])]
+    return [("image", _first_topic(settings, cameras)), ("pose", settings["pose_topic"])]
 
 
 def _rviz(settings: dict[str, str], overrides: dict[str, Any], cameras: dict[str, str]) -> Node:
     """Rviz2 with our displays, of the first camera. Its file has absolute topics, remapped to where ours are."""
-    places = {"image": next(iter(cameras.values()), settings["image_topic"])}
+    places = {"image": _first_topic(settings, cameras)}
     return Node(
         package="rviz2",
         executable="rviz2",

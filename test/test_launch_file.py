@@ -127,6 +127,66 @@ def test_nothing_else_needs_the_launch_system():
             assert not {name.split(".")[0] for name in names} & {"launch", "launch_ros"}, path
 
 
+# What it works out without the launch system
+
+
+def helper(name):
+    """A function of the launch file, compiled out of it with those of its others that need nothing of launch."""
+    pure = ("_topics_of_cameras", "_first_topic", "_remappings", "_absolute")
+    found = ast.Module([node for node in tree(LAUNCH_FILE).body if getattr(node, "name", "") in pure], [])
+    names = {}
+    exec(compile(found, str(LAUNCH_FILE), "exec"), names)
+    return names[name]
+
+
+def settings(**given):
+    return {name: default for name, default in ARGUMENTS.items() if default is not None} | given
+
+
+def test_one_camera_is_remapped_by_the_plain_names():
+    assert helper("_remappings")(settings(), {}) == [("image", "image"), ("pose", "pose")]
+    given = settings(image_topic="/front/image_raw", pose_topic="/tracker/pose")
+    expected = [("image", "/front/image_raw"), ("pose", "/tracker/pose")]
+    assert helper("_remappings")(given, {}) == expected
+    assert helper("_remappings")(settings(pose_topic="/tracker/pose"), {"front": "/front/image_raw"}) == expected
+
+
+def test_several_cameras_have_their_topics_and_share_the_poses():
+    # given
+    topics = helper("_topics_of_cameras")("front:/front/image_raw, rear", {"cameras"})
+    assert topics == {"front": "/front/image_raw", "rear": "rear/image"}
+    images = [("front/image", "/front/image_raw"), ("rear/image", "rear/image")]
+
+    # then
+    assert helper("_remappings")(settings(), topics) == images
+    poses = [("front/pose", "/tracker/pose"), ("rear/pose", "/tracker/pose")]
+    assert helper("_remappings")(settings(pose_topic="/tracker/pose"), topics) == [*images, *poses]
+
+
+def test_a_camera_that_is_started_as_well_is_the_first_one():
+    assert helper("_first_topic")(settings(image_topic="eye"), {}) == "eye"
+    assert helper("_first_topic")(settings(), {"front": "/front/image_raw", "rear": "rear/image"}) == "/front/image_raw"
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "complaint"),
+    [
+        ("front:/a", {"cameras", "image_topic"}, "both cameras and image_topic are given"),
+        ("front:/a front:/b", {"cameras"}, "names 'front' twice"),
+    ],
+)
+def test_cameras_that_cannot_be_meant_are_refused(words, given, complaint):
+    with pytest.raises(RuntimeError, match=complaint):
+        helper("_topics_of_cameras")(words, given)
+
+
+def test_the_topic_of_one_camera_may_be_given_when_no_cameras_are():
+    assert helper("_topics_of_cameras")("", {"image_topic"}) == {}
+
+
+# Real launches
+
+
 @pytest.fixture
 def launch(tmp_path):
     """Launches a file with arguments; gives the exit code, what launch said, and how each node was called."""
@@ -244,6 +304,15 @@ def test_several_cameras_get_their_names_and_their_topics(launch):
     assert "rear/image:=rear/image" in call
     names = call[call.index("cameras:") :]
     assert names.index("- front") < names.index("- rear")
+
+
+@needs_launch
+@pytest.mark.parametrize(("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera")])
+@pytest.mark.parametrize("cameras", ["front:/eyes/front rear", "front:/eyes/front"])
+def test_a_camera_that_is_started_as_well_meets_the_first_of_the_cameras(launch, word, camera, cameras):
+    _, said, calls = launch(word, f"cameras:={cameras}")
+    assert " image:=/eyes/front" in calls[camera], said
+    assert "image:=/eyes/front" in calls["scene_memory"]
 
 
 @needs_launch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class Frame:
         number: Count of frames added up to and with this one, from 1.
         importance: How much it deserves to be remembered, 0..1.
         reason: Why, in a word or two for people; empty when the frame is not notable.
+        source: What whoever added it wants to find with it again; the memory does not look at it.
         content_key: 16-byte hash of the pixels and their shape.
     """
 
@@ -66,6 +67,7 @@ class Frame:
     number: int
     importance: float
     reason: str
+    source: Any = None
     content_key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -53,12 +53,13 @@ class FrameIntake:
         """Size of the kept frames; None before the first picture."""
         return self._grid
 
-    def add(self, picture: Any, stamp: float) -> AddedFrame:
+    def add(self, picture: Any, stamp: float, source: Any = None) -> AddedFrame:
         """Bring a picture onto the grid and remember it.
 
         Args:
             picture: RGB uint8 array of shape (H, W, 3), or a PIL image; of any size.
             stamp: Time it was taken, in seconds; newer than the newest kept one.
+            source: Kept with the frame.
 
         Returns:
             What became of it.
@@ -69,7 +70,7 @@ class FrameIntake:
         """
         image = as_rgb_array(picture)
         grid = self._grid or self._geometry.grid_for(*image.shape[:2])
-        added = self.frame_manager.add(letterbox(image, grid), stamp)
+        added = self.frame_manager.add(letterbox(image, grid), stamp, source)
         self._grid = grid
         return added
 

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, PairNotKeptError, PictureError, StampOrderError
 from delayed_vlm_ros.memory.counts import MemoryStatistics, count_kept
@@ -131,13 +132,14 @@ class SmartFrameManager:
         """How often what is kept, or what is marked, has changed since the start."""
         return self._changes
 
-    def add(self, image: RgbArray, stamp: float) -> AddedFrame:
+    def add(self, image: RgbArray, stamp: float, source: Any = None) -> AddedFrame:
         """Take in a frame. After an error the memory is as it was.
 
         Args:
             image: RGB picture on the memory's grid: shape (H, W, 3), uint8, the same shape for all frames until
                 `clear`. It is copied unless it is read-only and owns its pixels.
             stamp: When the camera took it, seconds; newer than that of the newest frame.
+            source: Kept with the frame, see `Frame`.
 
         Returns:
             What became of it.
@@ -161,6 +163,7 @@ class SmartFrameManager:
                 number=self._frames_added + 1,
                 importance=importance.score,
                 reason=importance.reason if is_notable else "",
+                source=source,
             )
             # Nothing above has changed the memory, and nothing below can fail.
             pair = self._keep(frame, descriptor, is_notable=is_notable)

@@ -8,7 +8,7 @@ from delayed_vlm_ros.errors import MarkError, MarksFullError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.memory.frame import KeptPair, Snapshot
+    from collections.abc import Sequence
 
 MAX_LABEL_CHARACTERS = 64
 """Longest label of a mark."""
@@ -26,24 +26,20 @@ def check_label(label: str) -> None:
         raise MarkError(f"the label {label!r} has characters that cannot be shown: give letters, digits and signs only")
 
 
-def nearest_pair(snapshot: Snapshot, stamp: float, *, within_sec: float) -> KeptPair | None:
-    """The pair nearest to a moment.
+def nearest_span(spans: Sequence[tuple[float, float]], moment: float, *, within_sec: float) -> int | None:
+    """The number of the span of time nearest to a moment.
 
     Args:
-        snapshot: The kept pairs.
-        stamp: The moment, in seconds. Between a pair's frames it is at no distance.
-        within_sec: How far the nearer of its frames may be, in seconds.
+        spans: The first and the last second of each, such as the stamps of a pair's frames.
+        moment: In seconds. Within a span it is at no distance.
+        within_sec: How far it may be, in seconds.
 
     Returns:
-        The nearest pair, of two equally near ones the older; None when all are farther.
+        Of the nearest, of two equally near ones the older; None when all are farther.
     """
-
-    def apart(kept: KeptPair) -> float:
-        first, second = kept.stamps
-        return max(first - stamp, stamp - second, 0.0)
-
-    nearest = min(snapshot, key=apart, default=None)
-    return nearest if nearest is not None and apart(nearest) <= within_sec else None
+    apart = [max(first - moment, moment - last, 0.0) for first, last in spans]
+    nearest = min(range(len(spans)), key=apart.__getitem__, default=None)
+    return nearest if nearest is not None and apart[nearest] <= within_sec else None
 
 
 class Marks:

@@ -28,10 +28,20 @@ class FrameSampler:
     """
 
     def __init__(self, sample_fps: float) -> None:
+        self._last = -math.inf
+        self.set_rate(sample_fps)
+        self.reset()
+
+    def set_rate(self, sample_fps: float) -> None:
+        """Take so many frames per second from now on: the next slot lies a new period after the last picture taken.
+
+        Raises:
+            ConfigurationError: `sample_fps` is not a positive finite number.
+        """
         if not (math.isfinite(sample_fps) and sample_fps > 0):
             raise ConfigurationError(f"sample_fps must be a positive number of frames per second, got {sample_fps}")
         self._period = 1.0 / sample_fps
-        self.reset()
+        self._due = self._last + self._period
 
     def reset(self) -> None:
         """Forget all stamps: the next picture is taken."""

@@ -1,47 +1,56 @@
-"""Telling late pictures from a clock that was set back."""
+"""Telling pictures that are late, or of another clock, from time that has jumped."""
 
 from __future__ import annotations
 
 import math
 
 _LATE_SEC = 1.0  # a picture may be so much older than the newest one and still only be late
+_LEAP_SEC = 5.0  # a picture may be so much newer than the time that has passed would have it
 _SURE_AFTER = 3  # pictures in a row
 
 
 class StampWatch:
-    """Looks at the stamp of every picture of a camera, and says when its time has gone back.
+    """Looks at the stamp of every picture of a camera, and says when its time has jumped.
 
-    One old picture is late, or comes from another camera on the same topic. Time has gone back when several in a row
-    are older than the newest one by more than a second, each newer than the one before it.
+    One picture much older than the newest one, or much newer than it can be by now, is a stray: late, with a broken
+    stamp, or from another publisher on the same topic. Time has jumped when several in a row are strays to the same
+    side, each newer than the one before it, and none of the present time comes between.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all stamps."""
+        """Forget all stamps: the next one is believed."""
         self._newest = -math.inf
-        self._last_behind = math.inf
-        self._behind = 0
+        self._newest_came = 0.0
+        self._stray = 0.0  # the last one's stamp
+        self._strays = 0  # in a row
 
-    def went_back(self, stamp: float) -> float | None:
+    def jump(self, stamp: float, arrival: float) -> float | None:
         """Look at a picture's stamp.
 
         Args:
             stamp: When it was taken, seconds.
+            arrival: When it came, in seconds of a steady clock: a camera that was silent for an hour may be an hour on.
 
         Returns:
-            By how many seconds time has gone back, once for each time it has; None where it has not.
+            By how many seconds time has jumped, once for each time it has, negative for back; 0.0 where it has not;
+            None for a stray.
         """
-        if stamp > self._newest - _LATE_SEC:
-            self._newest = max(self._newest, stamp)
-            self._behind = 0
+        ahead = stamp - self._newest
+        if math.isinf(ahead) or -_LATE_SEC < ahead <= _LEAP_SEC + arrival - self._newest_came:
+            self._believe(max(stamp, self._newest), arrival)
+            return 0.0
+        goes_on = self._strays and stamp > self._stray and (self._stray > self._newest) == (ahead > 0)
+        self._strays = self._strays + 1 if goes_on else 1
+        self._stray = stamp
+        if self._strays < _SURE_AFTER:
             return None
-        self._behind = self._behind + 1 if self._behind and stamp > self._last_behind else 1
-        self._last_behind = stamp
-        if self._behind < _SURE_AFTER:
-            return None
-        back = self._newest - stamp
-        self.reset()
-        self._newest = stamp
-        return back
+        self._believe(stamp, arrival)
+        return ahead
+
+    def _believe(self, newest: float, arrival: float) -> None:
+        self._newest = newest
+        self._newest_came = arrival
+        self._strays = 0

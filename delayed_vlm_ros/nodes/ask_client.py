@@ -34,7 +34,8 @@ class SceneMemoryClient:
     Attributes:
         service_name: The node's service, resolved.
         reported_name: What its statuses' names begin with.
-        statistics: The newest that came.
+        statistics: The newest that came, of whichever camera.
+        statistics_by_camera: The newest that came of each camera.
         diagnostics: The newest statuses that came, of all nodes, by name.
     """
 
@@ -48,6 +49,7 @@ class SceneMemoryClient:
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
         ]
         self.statistics: MemoryStats | None = None
+        self.statistics_by_camera: dict[str, MemoryStats] = {}
         self.diagnostics: dict[str, DiagnosticStatus] = {}
 
     def wait_until(self, condition: Callable[[], bool], timeout_sec: float) -> bool:
@@ -79,7 +81,7 @@ class SceneMemoryClient:
         Args:
             question: Plain text.
             timeout_sec: Deadline of the ask.
-            camera: Which camera; empty: the first.
+            camera: Which camera; empty: the first; ``*``: all.
             last_sec: Only the newest so many seconds; 0: everything.
             max_new_tokens: Length limit of the answer; 0: the node's default.
 
@@ -105,6 +107,7 @@ class SceneMemoryClient:
 
     def _on_statistics(self, message: MemoryStats) -> None:
         self.statistics = message
+        self.statistics_by_camera[message.camera] = message
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics.update({status.name: status for status in message.status})

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from delayed_vlm_ros.errors import BadRequestError, NoFramesError
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    AskTimeoutError,
+    BadRequestError,
+    DelayedVlmError,
+    NoFramesError,
+)
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
-from delayed_vlm_ros.nodes.engines import Engines
+from delayed_vlm_ros.nodes.engines import Engine, Engines
+from delayed_vlm_ros.nodes.poses import FrameHeader
 from delayed_vlm_ros.nodes.reports import AskReport
 from delayed_vlm_ros.nodes.requests import ALL_CAMERAS, cameras_named, moment
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
@@ -19,7 +26,6 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
     MAX_TIMEOUT_SEC,
     SceneMemoryParameters,
 )
-from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics, in_a_row
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request
@@ -46,7 +52,7 @@ class Answer:
     """An answer with what the node knows about it.
 
     Attributes:
-        parts: One for each camera that was asked and has frames to answer from; at least one.
+        parts: One for each camera that was asked and could answer; at least one.
         queue_latency: Seconds from the request's arrival until the worker took it.
         is_of_all: Whether all cameras were asked: then each part stands under its camera's name.
         notices: Why a camera that was asked has no part.
@@ -62,12 +68,18 @@ class Answer:
         """The model's words; of all cameras, a line for each: ``front: a red box``."""
         if not self.is_of_all:
             return self.parts[0].result.answer
-        return "\n".join(f"{part.camera.name}: {part.result.answer}" for part in self.parts)
+        return "\n".join(f"{part.camera.name}: {' '.join(part.result.answer.split())}" for part in self.parts)
 
     @property
     def metrics(self) -> AskMetrics:
-        """What it cost."""
-        return in_a_row([part.result.metrics for part in self.parts])
+        """What it cost; of all cameras, the engine's notices name theirs."""
+        return in_a_row([_under_its_name(part) if self.is_of_all else part.result.metrics for part in self.parts])
+
+    @property
+    def newest_header(self) -> FrameHeader:
+        """Of the newest frame used, of all cameras."""
+        newest = (part.camera.header_of(part.result.frames_used[-1].pair.present_frames[-1]) for part in self.parts)
+        return max(newest, key=lambda header: header.stamp_ns)
 
     @property
     def newest_frame_age_sec(self) -> float:
@@ -126,7 +138,6 @@ class AskDesk:
         worker: Owns the model.
         cameras: By name; the first one is asked about when a request names none, all when it names ``*``.
         queue_size: Asks that may wait.
-        now_ns: The node's clock, in nanoseconds.
     """
 
     def __init__(
@@ -134,12 +145,10 @@ class AskDesk:
         worker: ModelWorker[Engines],
         cameras: Mapping[str, CameraMemory],
         queue_size: int,
-        now_ns: Callable[[], int],
     ) -> None:
         self._worker = worker
         self._cameras = cameras
         self._queue_size = queue_size
-        self._now_ns = now_ns
         self._counting = threading.Lock()
         self._served = self._failed = 0
         self._last_error = ""
@@ -170,26 +179,23 @@ class AskDesk:
         request = ask_request(message, parameters)
         timeout_sec = ask_timeout(message, parameters)
         if all(camera.frame_manager.newest_stamp is None for camera in asked):
-            raise NoFramesError(" ".join(_nothing_seen(camera) for camera in asked))
+            raise NoFramesError("; ".join(_nothing_seen(camera) for camera in asked))
+        asking = _Round(asked, arrived, is_of_all=message.camera == ALL_CAMERAS)
 
         def answer(engines: Engines, control: AskControl) -> Answer:
-            queue_latency = time.monotonic() - arrived
-            started_ns = self._now_ns()
-            parts, missing = [], []
+            asking.taken()
             for camera in asked:
-                try:
-                    result = engines.by_camera[camera.name].answer(request, control)
-                except NoFramesError as error:
-                    missing.append((camera, error))
-                    continue
-                newest = camera.header_of(result.frames_used[-1].stamps[1])
-                parts.append(CameraAnswer(camera, result, age_sec(newest.stamp_ns, started_ns)))
-            if not parts:
-                raise missing[0][1]
-            notices = tuple(f"camera {camera.name} is not in the answer: {error}" for camera, error in missing)
-            return Answer(tuple(parts), queue_latency, message.camera == ALL_CAMERAS, notices)
+                asking.ask(camera, engines.by_camera[camera.name], request, control)
+            return asking.answer()
 
-        return self._worker.run(answer, timeout_sec)
+        try:
+            return self._worker.run(answer, timeout_sec)
+        except AskTimeoutError as error:
+            # What some cameras have said by now is not lost; of the worker itself nothing would be heard any more.
+            answer_so_far = asking.answer_so_far(str(error))
+            if answer_so_far is None:
+                raise
+            return answer_so_far
 
     def report(self) -> AskReport:
         """How the asks go."""
@@ -206,9 +212,95 @@ class AskDesk:
             )
 
 
-def age_sec(stamp_ns: int, now_ns: int) -> float:
-    """Seconds from a stamp to now; 0.0 for a stamp ahead of the clock."""
-    return max(0.0, (now_ns - stamp_ns) / NANOSECONDS_PER_SECOND)
+class _Round:
+    """The cameras of one ask, asked one after the other, and what has come of it so far.
+
+    The worker's thread fills it; the asker's may take what there is when its deadline has passed.
+
+    Args:
+        asked: The cameras.
+        arrived: When the request came, on the clock of ``time.monotonic``.
+        is_of_all: Whether they are asked as all there are.
+    """
+
+    def __init__(self, asked: Sequence[CameraMemory], arrived: float, *, is_of_all: bool) -> None:
+        self._asked = asked
+        self._arrived = arrived
+        self._is_of_all = is_of_all
+        self._queue_latency = 0.0
+        self._started = 0.0
+        self._parts: list[CameraAnswer] = []
+        self._failures: dict[str, DelayedVlmError] = {}
+
+    def taken(self) -> None:
+        """Note that the worker begins."""
+        self._started = time.monotonic()
+        self._queue_latency = self._started - self._arrived
+
+    def ask(self, camera: CameraMemory, engine: Engine, request: AskRequest, control: AskControl) -> None:
+        """Ask about one camera; what it cannot answer is kept for the notices.
+
+        Raises:
+            AskCancelledError: The ask was cancelled.
+        """
+        try:
+            control.check()
+            result = engine.answer(request, control)
+        except AskCancelledError:
+            raise
+        except DelayedVlmError as error:
+            # The frames of its traceback would hold the device's memory while the next camera is asked.
+            self._failures[camera.name] = error.with_traceback(None)
+            return
+        newest = result.frames_used[-1].pair.present_frames[-1]
+        # Its age as the worker took the ask: the model's time does not count.
+        age_sec = max(0.0, camera.age_sec(newest) - (time.monotonic() - self._started))
+        self._parts.append(CameraAnswer(camera, result, age_sec))
+
+    def answer(self) -> Answer:
+        """What the cameras have said.
+
+        Raises:
+            DelayedVlmError: None of them has said anything; why.
+        """
+        if not self._parts:
+            try:
+                raise _why_nobody(self._failures)
+            finally:
+                self._failures.clear()  # through them, the error would hold itself alive
+        return self._answer(tuple(self._parts), "")
+
+    def answer_so_far(self, late: str) -> Answer | None:
+        """What the cameras have said until the deadline; None when none of them has said anything.
+
+        Args:
+            late: What is to be said of those that were not asked to the end.
+        """
+        parts = tuple(self._parts)
+        return self._answer(parts, late) if parts else None
+
+    def _answer(self, parts: tuple[CameraAnswer, ...], late: str) -> Answer:
+        said = {part.camera.name for part in parts}
+        notices = tuple(
+            f"camera {camera.name} is not in the answer: {self._failures.get(camera.name, late)}"
+            for camera in self._asked
+            if camera.name not in said
+        )
+        return Answer(parts, self._queue_latency, self._is_of_all, notices)
+
+
+def _why_nobody(failures: Mapping[str, DelayedVlmError]) -> DelayedVlmError:
+    others = [error for error in failures.values() if not isinstance(error, NoFramesError)]
+    if others:
+        return others[0]
+    if len(failures) == 1:
+        return next(iter(failures.values()))
+    return NoFramesError("; ".join(f"camera {name}: {error}" for name, error in failures.items()))
+
+
+def _under_its_name(part: CameraAnswer) -> AskMetrics:
+    notices = tuple(f"camera {part.camera.name}: {notice}" for notice in part.result.metrics.degraded)
+    return replace(part.result.metrics, degraded=notices)
 
 
 def _nothing_seen(camera: CameraMemory) -> str:

@@ -6,36 +6,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
-from geometry_msgs.msg import PoseStamped
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.frame import Frame
 from delayed_vlm_ros.memory.intake import FrameIntake
 from delayed_vlm_ros.memory.stamp_watch import StampWatch
 from delayed_vlm_ros.nodes.conversion import PictureConverter
-from delayed_vlm_ros.nodes.poses import PoseTrack
+from delayed_vlm_ros.nodes.poses import FrameHeader, PoseTrack
 from delayed_vlm_ros.nodes.rates import RateWindow
 from delayed_vlm_ros.nodes.reports import CameraReport
 from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, read_stamp, seconds_of
 
 _LOG_EVERY_SEC = 5.0
-# Headers of frames that are no longer kept may come to this many before they are cleared away.
-_SPARE_HEADERS = 200
-
-
-@dataclass(frozen=True)
-class FrameHeader:
-    """What a frame's message said of when and where, exactly, and where the camera was, if that is known."""
-
-    stamp_ns: int
-    frame_id: str
-    pose: PoseStamped | None = None
 
 
 class CameraMemory:
@@ -85,15 +73,14 @@ class CameraMemory:
         self.poses = poses
         self._restarts = restarts
         self._stamps = StampWatch()
-        self._shift_ns = 0  # from the messages' time to the memory's
+        self._ahead_ns = 0  # how far the memory's time is ahead of the messages', after it has gone back
+        self._newest_arrival = 0.0
         self._times_jumped = 0
         self._jumped_back_sec = 0.0
         self._now_ns = now_ns
         self._logger = logger
+        self._clock_jump_sec: float | None = None  # one of the node's clock, not acted on yet
         self._adding = threading.Lock()  # between pictures and a reset
-        self._headers: dict[float, FrameHeader] = {}
-        self._poses_to_come: list[float] = []  # stamps of frames so new that a nearer pose may still come
-        self._most_headers = _SPARE_HEADERS
         self._frame_id = ""
         self._input_rate = RateWindow()
         self._sampled_rate = RateWindow()
@@ -109,7 +96,7 @@ class CameraMemory:
         self._last_arrival = arrival
         self._input_rate.tick(arrival)
         try:
-            if self._remember(serialised):
+            if self._remember(serialised, arrival):
                 self._sampled += 1
                 self._sampled_rate.tick(arrival)
         except PictureError as error:
@@ -118,70 +105,79 @@ class CameraMemory:
             self._drop(f"{type(error).__name__}: {error}")
             self._logger.error(traceback.format_exc(), throttle_duration_sec=_LOG_EVERY_SEC)  # noqa: TRY400  ROS's logger
 
-    def _remember(self, serialised: bytes) -> bool:
+    def _remember(self, serialised: bytes, arrival: float) -> bool:
         """Remember the message's picture if it is due; gives whether it was."""
         stamp_ns = read_stamp(serialised)
         if stamp_ns == 0:
             self._stamps_missing = True
             stamp_ns = self._now_ns()
         with self._adding:
-            back = self._stamps.went_back(seconds_of(stamp_ns + self._shift_ns))
-            if back is not None:
-                self._go_back(back)
-            stamp = seconds_of(stamp_ns + self._shift_ns)
+            self._follow_clock()
+            jump = self._stamps.jump(seconds_of(stamp_ns), arrival)
+            if jump is None:
+                raise PictureError(
+                    f"its stamp {seconds_of(stamp_ns):.3f} s does not follow those before: check the camera's clock, "
+                    f"and that nobody else publishes on {self.topic}"
+                )
+            if jump < 0:
+                self._go_back(-jump)
+            stamp = seconds_of(stamp_ns + self._ahead_ns)
             if not self._sampler.accept(stamp):
                 return False
             message = self._deserialise(serialised)
-            self._intake.add(self._converter.convert(message), stamp)
-            self._frame_id = message.header.frame_id
-            self._headers[stamp] = FrameHeader(stamp_ns, self._frame_id)
-            self._poses_to_come.append(stamp)
-            self._settle_poses(stamp_ns)
-            self._forget_old_headers()
+            header = FrameHeader(stamp_ns, message.header.frame_id)
+            self.poses.attach(header)
+            self._intake.add(self._converter.convert(message), stamp, header)
+            self._frame_id = header.frame_id
+            self._newest_arrival = arrival
         return True
-
-    def _settle_poses(self, newest_ns: int) -> None:
-        """Give the frames for which no nearer pose can come any more the nearest there is."""
-        waiting = [stamp for stamp in self._poses_to_come if stamp in self._headers]
-        due = {stamp for stamp in waiting if newest_ns - self._headers[stamp].stamp_ns > 2 * self.poses.limit_ns}
-        for stamp in due:
-            header = self._headers[stamp]
-            self._headers[stamp] = replace(header, pose=self.poses.nearest(header.stamp_ns))
-        self._poses_to_come = [stamp for stamp in waiting if stamp not in due]
 
     def _go_back(self, back_sec: float) -> None:
         """Do what is to be done when the pictures' time has gone back."""
         self._times_jumped += 1
+        self.poses.forget()
         if self._restarts:
             self._forget()
-            outcome = "its memory begins anew"
+            outcome = "its memory begins anew, without marks"
         else:
             self._jumped_back_sec += back_sec
             # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
-            self._shift_ns += round(back_sec * NANOSECONDS_PER_SECOND)
-            self._stamps.reset()
+            self._ahead_ns += round(back_sec * NANOSECONDS_PER_SECOND)
             outcome = "its memory goes on as if no time had passed"
         message = f"camera {self.name}: time has gone back by {back_sec:.3f} s: {outcome}"
-        self._logger.warning(message)
+        self._logger.warning(message, throttle_duration_sec=_LOG_EVERY_SEC)
 
     def sample_at(self, fps: float) -> None:
         """Remember so many frames per second from now on."""
-        sampler = FrameSampler(fps)
         with self._adding:
-            self._sampler = sampler
+            self._sampler.set_rate(fps)
 
     def clock_jumped(self, seconds: float) -> None:
         """Hear that the node's clock, a simulated one, has jumped by so many seconds, ahead or back.
 
-        Where the memory goes on there is nothing to do: ahead, time has a gap, and back, the pictures will tell.
+        Never waits for a picture at work: the memory then begins anew at the next one. Where the memory goes on there
+        is nothing to do: ahead, time has a gap, and back, the pictures will tell.
         """
-        with self._adding:
-            # From nothing to the first time told is no jump to speak of.
-            if not self._restarts or self.frame_manager.newest_stamp is None:
-                return
-            self._times_jumped += 1
-            self._forget()
-        message = f"camera {self.name}: the clock has jumped by {seconds:.3f} s: its memory begins anew"
+        if not self._restarts:
+            return
+        self._clock_jump_sec = seconds
+        if self._adding.acquire(blocking=False):
+            try:
+                self._follow_clock()
+            finally:
+                self._adding.release()
+
+    def _follow_clock(self) -> None:
+        """Begin anew if the clock has jumped since this was called last, once however often it has."""
+        jump_sec, self._clock_jump_sec = self._clock_jump_sec, None
+        # From nothing to the first time told is no jump to speak of.
+        if jump_sec is None or self.frame_manager.newest_stamp is None:
+            return
+        self._times_jumped += 1
+        self.poses.forget()
+        self._forget()
+        self._stamps.reset()
+        message = f"camera {self.name}: the clock has jumped by {jump_sec:.3f} s: its memory begins anew, without marks"
         self._logger.warning(message)
 
     def _deserialise(self, serialised: bytes) -> Any:
@@ -199,24 +195,18 @@ class CameraMemory:
         message = f"camera {self.name}: picture dropped: {reason}"
         self._logger.warning(message, throttle_duration_sec=_LOG_EVERY_SEC)
 
-    def _forget_old_headers(self) -> None:
-        if len(self._headers) <= self._most_headers:
-            return
-        kept = {stamp for pair in self.frame_manager.snapshot() for stamp in pair.stamps}
-        self._headers = {stamp: header for stamp, header in self._headers.items() if stamp in kept}
-        self._most_headers = len(self._headers) + _SPARE_HEADERS
-
-    def header_of(self, stamp: float) -> FrameHeader:
-        """What the message of the frame with this stamp said.
-
-        Args:
-            stamp: A frame's stamp as the memory has it, in seconds.
-        """
-        # A frame forgotten meanwhile still has its stamp, to a quarter of a microsecond.
-        header = self._headers.get(stamp) or FrameHeader(round(stamp * 1e9) - self._shift_ns, self._frame_id)
-        if stamp in self._poses_to_come:
-            return replace(header, pose=self.poses.nearest(header.stamp_ns))
+    def header_of(self, frame: Frame) -> FrameHeader:
+        """What the message of one of its frames said."""
+        header: FrameHeader = frame.source
         return header
+
+    def age_sec(self, frame: Frame) -> float:
+        """Age of one of its frames, in seconds; 0.0 for a stamp ahead of the clock."""
+        newest = self.frame_manager.newest_stamp
+        if not self._ahead_ns or newest is None:
+            return max(0.0, (self._now_ns() - self.header_of(frame).stamp_ns) / NANOSECONDS_PER_SECOND)
+        # The clock has been set back: stamps of before say nothing against it.
+        return max(0.0, newest - frame.stamp + time.monotonic() - self._newest_arrival)
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -247,14 +237,12 @@ class CameraMemory:
         """Forget all frames; the next picture is remembered, whatever its stamp."""
         with self._adding:
             self._forget()
+            self._stamps.reset()
 
     def _forget(self) -> None:
         self._intake.reset()
         self._sampler.reset()
-        self._stamps.reset()
-        self._headers = {}
-        self._poses_to_come = []
-        self._shift_ns = 0
+        self._ahead_ns = 0
         self._jumped_back_sec = 0.0
 
     def report(self, *, receiving: bool) -> CameraReport:
@@ -270,6 +258,8 @@ class CameraMemory:
             images_dropped=self._dropped,
             last_drop_reason=self._last_drop_reason,
             times_jumped=self._times_jumped,
+            poses_received=self.poses.received,
+            poses_unusable=self.poses.unusable,
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
             silent_sec=None if self._last_arrival is None else now - self._last_arrival,

@@ -125,6 +125,8 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("images dropped", str(report.images_dropped)),
         ("last drop reason", report.last_drop_reason),
         ("time jumps", str(report.times_jumped)),
+        ("poses received", str(report.poses_received)),
+        ("poses unusable", str(report.poses_unusable)),
         ("input rate", f"{report.input_rate_hz:.2f} Hz"),
         ("sampled rate", f"{report.sampled_rate_hz:.2f} Hz"),
         ("last image", "never" if report.silent_sec is None else f"{report.silent_sec:.2f} s ago"),

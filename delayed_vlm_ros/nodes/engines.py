@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
+from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, naming_parameters
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult
@@ -56,6 +56,11 @@ class Engines:
         for engine in self.by_camera.values():
             engine.precompute(control, prefill=prefill)
 
+    def forget_encoded(self) -> None:
+        """Drop what is kept of earlier asks about any camera."""
+        for engine in self.by_camera.values():
+            engine.forget_encoded()
+
     def release(self) -> None:
         """Give the device's memory back."""
         for engine in self.by_camera.values():
@@ -80,17 +85,21 @@ def load_engines(
     from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
 
     loaded = load_model(checkpoint, device=parameters.device, dtype=parameters.dtype, attention=parameters.attention)
-    engines = {
-        camera: DelayedBatchInferenceEngine(
-            loaded.model,
-            loaded.processor,
-            max_pixels=parameters.max_pixels,
-            frame_manager=memory,
-            memory_budget_mb=share_of_budget(parameters) or None,
-            features_on_host=parameters.features_on_host,
-            canonical=parameters.canonical,
-            degraded=checkpoint.degraded,
-        )
-        for camera, memory in memories.items()
-    }
-    return Engines(loaded.device, engines)
+    by_camera: dict[str, Engine] = {}
+    engines = Engines(loaded.device, by_camera)
+    for camera, memory in memories.items():
+        with naming_parameters("memory.budget_mb", "memory.max_pixels"):
+            by_camera[camera] = DelayedBatchInferenceEngine(
+                loaded.model,
+                loaded.processor,
+                max_pixels=parameters.max_pixels,
+                frame_manager=memory,
+                memory_budget_mb=parameters.budget_mb or None,
+                budget_shares=len(parameters.cameras),
+                features_on_host=parameters.features_on_host,
+                canonical=parameters.canonical,
+                degraded=checkpoint.degraded,
+                # They share the device: what another camera's engine keeps must not cost this one a frame.
+                on_shortage=engines.forget_encoded,
+            )
+    return engines

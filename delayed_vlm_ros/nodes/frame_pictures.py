@@ -32,13 +32,13 @@ _ENCODERS: dict[str, tuple[str, list[int]]] = {
 }
 
 
-def fill_frames(response: Any, request: Any, camera: CameraMemory) -> None:
+def fill_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) -> None:
     """Fill a ``GetFrames`` response with what the request asks for.
 
     Args:
         response: An empty one.
         request: The request.
-        camera: The camera that it means.
+        cameras: The cameras that it means.
 
     Raises:
         BadRequestError: The request makes no sense.
@@ -49,14 +49,18 @@ def fill_frames(response: Any, request: Any, camera: CameraMemory) -> None:
     if len(request.ids) > MAX_IDS:
         raise BadRequestError(f"{len(request.ids)} ids are given: give at most {MAX_IDS}, or none for all kept frames")
     asked = set(request.ids)
-    kept = {pair.id: pair for pair in camera.frame_manager.snapshot()}
-    wanted = [pair for pair in kept.values() if pair.id in asked or not asked]
-    shown = _within_limit((_pictures(pair, camera, picture_format) for pair in wanted), MAX_RESPONSE_BYTES)
-    response.key_frames = [key_frame(pair, camera) for pair in wanted[: len(shown)]]
+    wanted = [
+        (pair, camera)
+        for camera in cameras
+        for pair in camera.frame_manager.snapshot()
+        if pair.id in asked or not asked
+    ]
+    shown = _within_limit((_pictures(pair, camera, picture_format) for pair, camera in wanted), MAX_RESPONSE_BYTES)
+    response.key_frames = [key_frame(pair, camera) for pair, camera in wanted[: len(shown)]]
     response.first_images = [first for first, _ in shown]
     response.second_images = [second for _, second in shown]
-    response.left_out = [pair.id for pair in wanted[len(shown) :]]
-    response.missing = sorted(asked - set(kept))
+    response.left_out = [pair.id for pair, _ in wanted[len(shown) :]]
+    response.missing = sorted(asked - {pair.id for pair, _ in wanted})
     response.notice = _notice(len(response.missing), len(response.left_out))
 
 
@@ -90,7 +94,7 @@ def picture_message(frame: Frame, camera: CameraMemory, picture_format: str) -> 
     """
     extension, settings = _ENCODERS[picture_format]
     data = cv2.imencode(extension, frame.image[..., ::-1], settings)[1]
-    header = camera.header_of(frame.stamp)
+    header = camera.header_of(frame)
     message = CompressedImage(format=picture_format, data=array.array("B", data.tobytes()))
     message.header.stamp = time_message(header.stamp_ns)
     message.header.frame_id = header.frame_id

@@ -6,9 +6,10 @@ from typing import Any
 
 from delayed_vlm_ros.errors import MarksFullError, PairNotKeptError
 from delayed_vlm_ros.memory import KeptPair
-from delayed_vlm_ros.memory.marks import nearest_pair
+from delayed_vlm_ros.memory.marks import nearest_span
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.requests import moment
+from delayed_vlm_ros.nodes.stamps import seconds_of
 
 NEAREST_WITHIN_SEC = 5.0
 """How far a kept pair may be from the stamp that a request names, in seconds."""
@@ -47,10 +48,18 @@ def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:
         )
     if stamp is None:
         return snapshot[-1]
-    nearest = nearest_pair(snapshot, stamp, within_sec=NEAREST_WITHIN_SEC)
+    spans = [_span(kept, camera) for kept in snapshot]
+    nearest = nearest_span(spans, stamp, within_sec=NEAREST_WITHIN_SEC)
     if nearest is None:
         raise PairNotKeptError(
             f"no pair within {NEAREST_WITHIN_SEC:g} s of {stamp:.3f} s is kept by camera {camera.name}: what it keeps "
-            f"begins at {snapshot[0].stamps[0]:.3f} s and ends at {snapshot[-1].stamps[1]:.3f} s; take a key frame's id"
+            f"begins at {spans[0][0]:.3f} s and ends at {spans[-1][1]:.3f} s; take a key frame's id"
         )
-    return nearest
+    return snapshot[nearest]
+
+
+def _span(kept: KeptPair, camera: CameraMemory) -> tuple[float, float]:
+    """When a pair was taken, on its camera's clock; the memory's own stamps may be ahead of that."""
+    ends = kept.pair.first, kept.pair.present_frames[-1]
+    first, last = (seconds_of(camera.header_of(frame).stamp_ns) for frame in ends)
+    return first, last

@@ -14,7 +14,7 @@ from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.frame_pictures import fill_frames
 from delayed_vlm_ros.nodes.marks import mark
 from delayed_vlm_ros.nodes.messages import error_text, key_frame
-from delayed_vlm_ros.nodes.requests import camera_named
+from delayed_vlm_ros.nodes.requests import ALL_CAMERAS, camera_of_pair, cameras_named
 from delayed_vlm_ros.srv import GetFrames, Mark
 
 
@@ -45,20 +45,23 @@ class MemoryServices:
         return self._respond("get_frames", self._get_frames, request, response)
 
     def _mark(self, request: Mark.Request, response: Mark.Response) -> None:
-        camera = self._camera(request.camera)
+        camera = camera_of_pair(self._configured(), request.camera, request.id)
         response.key_frame = key_frame(mark(request, camera), camera)
 
     def _get_frames(self, request: GetFrames.Request, response: GetFrames.Response) -> None:
-        fill_frames(response, request, self._camera(request.camera))
+        cameras = self._configured()
+        # Ids are unique in the node: they say by themselves whose pairs they are.
+        every = bool(request.ids) and not request.camera
+        fill_frames(response, request, cameras_named(cameras, ALL_CAMERAS if every else request.camera))
 
-    def _camera(self, name: str) -> CameraMemory:
+    def _configured(self) -> Mapping[str, CameraMemory]:
         cameras = self._cameras()
         if not cameras:
             raise PairNotKeptError(
                 "nothing is kept: the node is not configured; bring it up with the lifecycle transitions configure and "
                 "activate"
             )
-        return camera_named(cameras, name)
+        return cameras
 
     def _respond(self, name: str, act: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
         """Fill the response; never raises."""

@@ -12,7 +12,7 @@ from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
-from delayed_vlm_ros.nodes.stamps import nanoseconds_of, time_message
+from delayed_vlm_ros.nodes.stamps import time_message
 from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 
@@ -59,7 +59,7 @@ def error_text(error: Exception) -> str:
 
 def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
     """One kept pair."""
-    first, last = (camera.header_of(stamp) for stamp in kept.stamps)
+    first, last = (camera.header_of(frame) for frame in (kept.pair.first, kept.pair.present_frames[-1]))
     frame = msg.KeyFrame(
         end_stamp=time_message(last.stamp_ns),
         id=kept.id,
@@ -73,8 +73,9 @@ def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
     )
     frame.header.stamp = time_message(first.stamp_ns)
     frame.header.frame_id = first.frame_id
-    if first.pose is not None:
-        frame.pose_valid, frame.pose = True, first.pose
+    pose = first.pose
+    if pose is not None:
+        frame.pose_valid, frame.pose = True, pose
     return frame
 
 
@@ -119,7 +120,7 @@ def fill_answer(response: Any, answer: Answer) -> None:
     response.error_code = _CODES.NONE
     response.answer = answer.text
     response.frames_used = [key_frame(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
-    response.snapshot_stamp = max((frame.end_stamp for frame in response.frames_used), key=nanoseconds_of)
+    response.snapshot_stamp = time_message(answer.newest_header.stamp_ns)
     response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
     response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.degraded)
 
@@ -144,8 +145,9 @@ def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
         metrics=response.metrics,
     )
     published.header.stamp = response.snapshot_stamp
-    if response.frames_used:
-        published.header.frame_id = response.frames_used[-1].header.frame_id
+    newest = next((frame for frame in response.frames_used if frame.end_stamp == response.snapshot_stamp), None)
+    if newest is not None:
+        published.header.frame_id = newest.header.frame_id
     return published
 
 

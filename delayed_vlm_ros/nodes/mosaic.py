@@ -10,8 +10,10 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import PIL
 from PIL import Image, ImageDraw, ImageFont
 
+from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory import RgbArray
 
 MAX_TILES = 60
@@ -77,6 +79,10 @@ def draw_mosaic(title: str, detail: str, tiles: Sequence[Tile], places: int) -> 
 
     Returns:
         RGB uint8, shape (H, W, 3); its size depends on the number of places and the shape of the pictures alone.
+
+    Raises:
+        ConfigurationError: The installed Pillow is too old.
+        ImportError: It lacks its font renderer.
     """
     shown = _spread(tiles, MAX_TILES)
     height = _tile_height(shown)
@@ -191,4 +197,7 @@ def _plain(words: str) -> str:
 @lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     # The one that comes with the library, so that the sheet looks the same on every machine.
-    return ImageFont.load_default(size)
+    try:
+        return ImageFont.load_default(size)
+    except TypeError:
+        raise ConfigurationError(f"Pillow {PIL.__version__} has no font of a given size") from None

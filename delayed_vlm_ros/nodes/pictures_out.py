@@ -7,7 +7,8 @@ own name as well: ``~/front/star_mosaic``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -16,19 +17,22 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.msg import KeyFrameArray
-from delayed_vlm_ros.nodes.asks import age_sec
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.image_publisher import image_message
 from delayed_vlm_ros.nodes.messages import key_frame_array
-from delayed_vlm_ros.nodes.mosaic import Tile, draw_mosaic
 from delayed_vlm_ros.nodes.stamps import time_message
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.nodes.mosaic import Tile
 
 KEY_FRAMES, STAR_MOSAIC, STREAM_MOSAIC = "key_frames", "star_mosaic", "stream_mosaic"
 
 _LOOK_EVERY_SEC = 0.25
+_LOOKS_UNHEARD = 4  # looks to one at what nobody listens to
 _MOSAIC_EVERY_SEC = 1.0
 # Who comes later gets the newest one at once.
 _KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -48,17 +52,25 @@ def topic_names(kind: str, camera: str, cameras: Iterable[str]) -> list[str]:
     return plain if names == [camera] else [*plain, f"~/{camera}/{kind}"]
 
 
-def _tile(kept: KeptPair, camera: CameraMemory, now_ns: int) -> Tile:
+def _mosaics() -> ModuleType:
+    """The module that draws, once it is needed: with an old Pillow, or none, everything else must work."""
+    from delayed_vlm_ros.nodes import mosaic  # noqa: PLC0415
+
+    return mosaic
+
+
+def _tile(kept: KeptPair, camera: CameraMemory) -> Tile:
     frame = kept.pair.important_frame
-    return Tile(
+    tile: Tile = _mosaics().Tile(
         id=kept.id,
         picture=frame.image,
-        age_sec=age_sec(camera.header_of(frame.stamp).stamp_ns, now_ns),
+        age_sec=camera.age_sec(frame),
         importance=kept.importance,
         reason=kept.reason,
         marked=kept.marked,
         label=kept.label,
     )
+    return tile
 
 
 class _CameraTopics:
@@ -73,24 +85,38 @@ class _CameraTopics:
     def __init__(self, node: Node, camera: CameraMemory, cameras: Iterable[str]) -> None:
         self._node = node
         self._camera = camera
-        names = list(cameras)
-
-        def publishers(message_type: type, kind: str, quality: QoSProfile) -> list[Publisher]:
-            return [
-                node.create_publisher(message_type, name, quality) for name in topic_names(kind, camera.name, names)
-            ]
-
-        self._key_frames = publishers(KeyFrameArray, KEY_FRAMES, _KEPT)
-        self._star = publishers(Image, STAR_MOSAIC, _LIVE)
-        self._stream = publishers(Image, STREAM_MOSAIC, _LIVE)
+        self._key_frames: list[Publisher] = []
+        self._star: list[Publisher] = []
+        self._stream: list[Publisher] = []
         self._published_changes = -1
+        self._looks = 0
+        names = list(cameras)
+        try:
+            for publishers, message_type, kind, quality in (
+                (self._key_frames, KeyFrameArray, KEY_FRAMES, _KEPT),
+                (self._star, Image, STAR_MOSAIC, _LIVE),
+                (self._stream, Image, STREAM_MOSAIC, _LIVE),
+            ):
+                for name in topic_names(kind, camera.name, names):
+                    publishers.append(node.create_publisher(message_type, name, quality))
+        except Exception:
+            self.destroy()
+            raise
 
     def destroy(self) -> None:
         for publisher in (*self._key_frames, *self._star, *self._stream):
             self._node.destroy_publisher(publisher)
 
-    def publish_key_frames(self) -> None:
-        """Publish what is kept if it is something else than before."""
+    def look(self) -> None:
+        """Publish the key frames if they are others than before; less often while nobody listens.
+
+        Who comes late gets the newest ones that were published, and the present ones with the next look.
+        """
+        if self._looks % _LOOKS_UNHEARD == 0 or _listened_to(self._key_frames):
+            self._publish_key_frames()
+        self._looks += 1
+
+    def _publish_key_frames(self) -> None:
         memory = self._camera.frame_manager
         # Read first: a change between the two is published twice rather than not at all.
         changes = memory.changes
@@ -112,10 +138,10 @@ class _CameraTopics:
 
     def _mosaic(self, title: str, pairs: Sequence[KeptPair], capacity: int) -> Image:
         now_ns = self._node.get_clock().now().nanoseconds
-        places = capacity // FRAMES_PER_PAIR
+        places = max(len(pairs), capacity // FRAMES_PER_PAIR)  # a half pair more where it is odd
         detail = f"{self._camera.name}, {len(pairs)} of {places} moments"
-        tiles = [_tile(kept, self._camera, now_ns) for kept in pairs]
-        message = image_message(draw_mosaic(title, detail, tiles, places))
+        tiles = [_tile(kept, self._camera) for kept in pairs]
+        message = image_message(_mosaics().draw_mosaic(title, detail, tiles, places))
         message.header.stamp = time_message(now_ns)
         return message
 
@@ -145,6 +171,7 @@ class PicturesOut:
         self._cameras = cameras
         self._present: list[CameraMemory] = []
         self._topics: list[_CameraTopics] = []
+        self._draws = True
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         group = MutuallyExclusiveCallbackGroup()
         self._timers = [
@@ -155,13 +182,31 @@ class PicturesOut:
     def _look(self) -> None:
         cameras = self._cameras()
         if list(cameras.values()) != self._present:
-            for topics in self._topics:
-                topics.destroy()
-            self._present = list(cameras.values())
-            self._topics = [_CameraTopics(self._node, camera, cameras) for camera in self._present]
+            self._end_topics()
+            try:
+                for camera in cameras.values():
+                    self._topics.append(_CameraTopics(self._node, camera, cameras))
+                    self._present.append(camera)
+            except Exception:
+                self._end_topics()  # the next look tries again
+                raise
         for topics in self._topics:
-            topics.publish_key_frames()
+            topics.look()
+
+    def _end_topics(self) -> None:
+        ended, self._topics, self._present = self._topics, [], []
+        for topics in ended:
+            topics.destroy()
 
     def _draw(self) -> None:
-        for topics in self._topics:
-            topics.publish_mosaics()
+        if not self._draws:
+            return
+        try:
+            for topics in self._topics:
+                topics.publish_mosaics()
+        except (ImportError, ConfigurationError) as error:
+            self._draws = False
+            self._node.get_logger().warning(
+                f"no mosaics are published: {error}. Everything else works; for the mosaics install Pillow 10.1 or "
+                "newer (pip install 'pillow>=10.1') and start the node again"
+            )

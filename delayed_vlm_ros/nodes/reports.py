@@ -33,6 +33,8 @@ class CameraReport:
         images_sampled: Of these, remembered.
         images_dropped: Of these, due to be remembered but unusable.
         last_drop_reason: Why the last one was dropped.
+        poses_received: Poses that came.
+        poses_unusable: Of these, without a stamp or unreadable.
         times_jumped: How often time has gone back, or a simulated clock has jumped.
         input_rate_hz: Pictures arriving, per second.
         sampled_rate_hz: Pictures remembered, per second.
@@ -51,6 +53,8 @@ class CameraReport:
     images_dropped: int
     last_drop_reason: str
     times_jumped: int
+    poses_received: int
+    poses_unusable: int
     input_rate_hz: float
     sampled_rate_hz: float
     silent_sec: float | None

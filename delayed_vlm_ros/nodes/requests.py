@@ -46,6 +46,24 @@ def camera_named(cameras: Mapping[str, CameraMemory], name: str) -> CameraMemory
     return cameras[name]
 
 
+def camera_of_pair(cameras: Mapping[str, CameraMemory], name: str, pair_id: int) -> CameraMemory:
+    """The camera that a request about a pair means: ids are unique in the node, so the id alone says which.
+
+    Args:
+        cameras: By name, one or more.
+        name: Empty: the camera that keeps the pair; the first one, where none does.
+        pair_id: The pair's id; 0: the request names none.
+
+    Raises:
+        UnknownCameraError: There is none of this name.
+    """
+    if not name and pair_id:
+        for camera in cameras.values():
+            if any(kept.id == pair_id for kept in camera.frame_manager.snapshot()):
+                return camera
+    return camera_named(cameras, name)
+
+
 def moment(field: str, stamp: Time) -> float | None:
     """A request's stamp in seconds, the same float as a frame of that stamp has; None when it is zero.
 

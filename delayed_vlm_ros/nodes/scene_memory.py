@@ -74,6 +74,7 @@ class SceneMemory(LifecycleNode):
         self._opening = threading.Lock()  # between configure and the end of the process
         self._ended = False
         self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
+        self._image_groups: dict[str, MutuallyExclusiveCallbackGroup] = {}
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
         self._ask_service = self.create_service(
@@ -166,12 +167,12 @@ class SceneMemory(LifecycleNode):
         try:
             for camera in self._cameras().values():
                 # Each with a group of its own: a camera whose pictures are large holds up no other.
-                group = MutuallyExclusiveCallbackGroup()
+                group = self._image_groups.setdefault(camera.name, MutuallyExclusiveCallbackGroup())
                 self._subscriptions_of_cameras.append(ImageSubscription(self, camera, group))
                 poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
                 self._subscriptions_of_cameras.append(poses)
                 self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
-        except DelayedVlmError:
+        except BaseException:
             self._unsubscribe()
             raise
 
@@ -241,6 +242,7 @@ class SceneMemory(LifecycleNode):
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         session = self._session
+        # Here and not once they are set, since Humble has no callback for that; nothing can refuse them any more.
         for change in changes:
             if change.name == _SAMPLE_FPS and session is not None:
                 for camera in session.cameras.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,14 +229,28 @@ def make_memory(parameters: SceneMemoryParameters, pair_ids: Iterator[int] | Non
     chunk = parameters.eviction_chunk
     if chunk < 0:
         chunk = min(size for size in (parameters.star_size, parameters.stream_size) if size) // 3 // 2 * 2
-    return SmartFrameManager(
-        parameters.star_size,
-        parameters.stream_size,
-        parameters.importance_threshold,
-        eviction_chunk=chunk,
-        max_marked_frames=None if parameters.max_marked < 0 else parameters.max_marked,
-        pair_ids=pair_ids,
-    )
+    with naming_parameters("memory.star.size", "memory.stream.size", "memory.eviction_chunk", "memory.marks.max"):
+        return SmartFrameManager(
+            parameters.star_size,
+            parameters.stream_size,
+            parameters.importance_threshold,
+            eviction_chunk=chunk,
+            max_marked_frames=None if parameters.max_marked < 0 else parameters.max_marked,
+            pair_ids=pair_ids,
+        )
+
+
+@contextmanager
+def naming_parameters(*names: str) -> Iterator[None]:
+    """Add to an error of parts that know no ROS which of the node's parameters it is about.
+
+    Raises:
+        ConfigurationError: The one raised within, with the names.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error} (parameters {', '.join(names)})") from error
 
 
 def check_together(parameters: SceneMemoryParameters) -> None:

@@ -14,7 +14,7 @@ from delayed_vlm_ros.errors import AskCancelledError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes import engines
-from delayed_vlm_ros.nodes.asks import AskDesk, age_sec
+from delayed_vlm_ros.nodes.asks import AskDesk
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.nodes.poses import PoseTrack
@@ -95,15 +95,16 @@ class Session:
         """What is kept of a camera, now."""
         loaded = self.worker.resource
         cached = loaded.by_camera[camera.name].cached_bytes() if loaded else None
-        oldest, newest = camera.frame_manager.oldest_stamp, camera.frame_manager.newest_stamp
-        now_ns = self.now_ns()
+        snapshot = camera.frame_manager.snapshot()
+        oldest = camera.age_sec(snapshot[0].pair.first) if snapshot else None
+        newest = camera.age_sec(snapshot[-1].pair.present_frames[-1]) if snapshot else None
         return MemoryReport(
             camera=camera.name,
             statistics=camera.frame_manager.statistics(),
             feature_bytes=cached.features if cached else 0,
             kv_bytes=cached.kv if cached else 0,
-            oldest_age_sec=None if oldest is None else age_sec(camera.header_of(oldest).stamp_ns, now_ns),
-            newest_age_sec=None if newest is None else age_sec(camera.header_of(newest).stamp_ns, now_ns),
+            oldest_age_sec=oldest,
+            newest_age_sec=newest,
             budget_bytes=self.budget_bytes,
         )
 
@@ -162,7 +163,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
             notices = (notice,)
             surroundings.logger.warning(notice)
     worker = _worker(parameters, checkpoint, memories, surroundings.logger)
-    desk = AskDesk(worker, cameras, parameters.queue_size, surroundings.now_ns)
+    desk = AskDesk(worker, cameras, parameters.queue_size)
     worker.start()
     return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes, notices)
 

@@ -77,14 +77,20 @@ def token_bytes(text_config: Mapping[str, Any], element_bytes: int) -> TokenByte
     return TokenBytes(hidden * element_bytes, 2 * keys * head * element_bytes)
 
 
-def plan_budget(memory_budget_mb: float, frames: int, geometry: FrameGeometry, token: TokenBytes) -> MemoryBudget:
+def plan_budget(
+    memory_budget_mb: float, frames: int, geometry: FrameGeometry, token: TokenBytes, *, shares: int = 1
+) -> MemoryBudget:
     """Divide a budget.
 
     Args:
         memory_budget_mb: All that may be kept, in MB of 10**6 bytes.
-        frames: Most frames in memory.
+        frames: Most frames in a memory.
         geometry: The frames' sizes.
         token: What a merged token costs.
+        shares: Memories that share it, in equal parts.
+
+    Returns:
+        The part of one memory.
 
     Raises:
         ConfigurationError: There would be no room for the encoding of a single pair beside the pictures.
@@ -93,14 +99,18 @@ def plan_budget(memory_budget_mb: float, frames: int, geometry: FrameGeometry, t
     max_pixels = geometry.max_pixels if only is None else only.height * only.width
     pair_tokens = max_pixels // geometry.factor**2
     budget = MemoryBudget(
-        int(memory_budget_mb * BYTES_PER_MB), frames * max_pixels * 3, token, frames // FRAMES_PER_PAIR * pair_tokens
+        total=int(memory_budget_mb / shares * BYTES_PER_MB),
+        pixels=frames * max_pixels * 3,
+        token=token,
+        full_tokens=frames // FRAMES_PER_PAIR * pair_tokens,
     )
     pair = pair_tokens * (token.features + token.kv)
     if budget.caches < pair:
-        needed = (budget.pixels + pair) / BYTES_PER_MB
+        needed = shares * (budget.pixels + pair) / BYTES_PER_MB
+        sharers, each = ("", "") if shares == 1 else (f" for {shares} cameras", " of each camera")
         raise ConfigurationError(
-            f"memory_budget_mb is {memory_budget_mb:g}, but the pictures of {frames} frames and the encoding of one "
-            f"pair need {needed:.1f}: raise it, or lower max_pixels or the memory sizes"
+            f"memory_budget_mb is {memory_budget_mb:g}{sharers}, but the pictures of {frames} frames and the encoding "
+            f"of one pair{each} need {needed:.1f}: raise it, or lower max_pixels or the memory sizes"
         )
     return budget
 

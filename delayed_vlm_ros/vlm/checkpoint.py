@@ -67,7 +67,9 @@ class Checkpoint:
         """
         return frame_geometry(self.name, self.factor, self.min_pixels, min(max_pixels, self.max_pixels), self.only_size)
 
-    def plan_budget(self, memory_budget_mb: float, frames: int, max_pixels: int, element_bytes: int) -> MemoryBudget:
+    def plan_budget(
+        self, memory_budget_mb: float, frames: int, max_pixels: int, element_bytes: int, *, shares: int = 1
+    ) -> MemoryBudget:
         """Divide a budget for a memory of this model.
 
         Args:
@@ -75,13 +77,17 @@ class Checkpoint:
             frames: Most frames in memory.
             max_pixels: Largest height × width that the memory takes.
             element_bytes: Of one number in the model's dtype.
+            shares: Memories that share it, in equal parts.
+
+        Returns:
+            The part of one memory.
 
         Raises:
             ConfigurationError: There would be no room for the encoding of a single pair beside the pictures.
             UnsupportedModelError: The config does not say how large the model is.
         """
         token = token_bytes(self.text_config, element_bytes)
-        return plan_budget(memory_budget_mb, frames, self.geometry(max_pixels), token)
+        return plan_budget(memory_budget_mb, frames, self.geometry(max_pixels), token, shares=shares)
 
 
 def frame_geometry(

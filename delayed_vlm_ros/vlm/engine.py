@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,10 +53,13 @@ class DelayedBatchInferenceEngine:
             encoded stays valid for longer, and the memory holds a chunk less at times.
         memory_budget_mb: Upper bound of the bytes kept between asks, in MB of 10**6 bytes: pixels, vision features and
             KV. None: no bound.
+        budget_shares: Engines that share it, in equal parts; this one keeps to its own.
         features_on_host: Whether vision features are kept in the host's memory rather than on the device.
         canonical: Whether a warm ask computes in the very steps of a cold one. Its answer then equals the cold one's to
             the bit, whatever the dtype; else up to rounding.
         degraded: Standing notices for every answer, such as that the model is the demo's.
+        on_shortage: Called when an ask has run out of the device's memory, before any frame is left out for that:
+            others on the device may drop what they keep.
 
     Raises:
         ConfigurationError: ``max_pixels`` is below what the model takes, or a memory size cannot work.
@@ -73,9 +77,11 @@ class DelayedBatchInferenceEngine:
         *,
         eviction_chunk: int = 0,
         memory_budget_mb: float | None = None,
+        budget_shares: int = 1,
         features_on_host: bool = False,
         canonical: bool = True,
         degraded: tuple[str, ...] = (),
+        on_shortage: Callable[[], None] | None = None,
     ) -> None:
         self.model = model if device is None else model.to(device)
         self.processor = processor
@@ -87,10 +93,12 @@ class DelayedBatchInferenceEngine:
         budget = None
         if memory_budget_mb is not None:
             token = token_bytes(model.config.text_config.to_dict(), model.dtype.itemsize)
-            budget = plan_budget(memory_budget_mb, self.frame_manager.capacity, geometry, token)
+            frames = self.frame_manager.capacity
+            budget = plan_budget(memory_budget_mb, frames, geometry, token, shares=budget_shares)
         self._budget = budget
         self._precomputed: tuple[Any, ...] = ()
         self._degraded = degraded
+        self._on_shortage = on_shortage
         self._encoded = EncodedMemory(
             model,
             processor,
@@ -191,6 +199,8 @@ class DelayedBatchInferenceEngine:
                 return self._answer(request, snapshot, control, notices, started)
             except torch.OutOfMemoryError as error:
                 self.forget_encoded()
+                if self._on_shortage is not None:
+                    self._on_shortage()
                 # Their tensors would live as long as the caller, or the next attempt, holds the error.
                 traceback.clear_frames(error.__traceback__)
                 if snapshot is not asked or (notices and len(snapshot) < 2):  # noqa: PLR2004  no half of one

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from delayed_vlm_ros.errors import ConfigurationError, MarkError, MarksFullError, PairNotKeptError
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.limits import most_marked_pairs
-from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS, nearest_pair
+from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS, nearest_span
 
 SIZE = (24, 24)
 
@@ -261,20 +261,17 @@ def test_marks_that_could_fill_star_are_refused(max_marked_frames, star_size, me
         SmartFrameManager(star_size, max_marked_frames=max_marked_frames)
 
 
-def test_the_pair_nearest_to_a_moment():
-    # given pairs at 0.0 and 0.5, 1.0 and 1.5, and a provisional one at 2.0
-    memory = SmartFrameManager()
-    show(memory, [0] * 5)
-    snapshot = memory.snapshot()
+def test_the_span_nearest_to_a_moment():
+    # given two pairs, and a provisional one
+    spans = [(0.0, 0.5), (1.0, 1.5), (2.0, 2.0)]
 
-    def nearest(stamp: float, within_sec: float = 0.4) -> int | None:
-        found = nearest_pair(snapshot, stamp, within_sec=within_sec)
-        return found.id if found else None
+    def nearest(moment: float) -> int | None:
+        return nearest_span(spans, moment, within_sec=0.4)
 
     # then
-    assert [nearest(stamp) for stamp in (-0.5, -0.4, 0.3, 0.7, 0.8, 1.2, 2.4, 2.5)] == [None, 1, 1, 1, 2, 2, 3, None]
-    assert nearest(0.75) == 1
-    assert nearest_pair((), 0.0, within_sec=9.0) is None
+    assert [nearest(moment) for moment in (-0.5, -0.4, 0.3, 0.7, 0.8, 1.2, 2.4, 2.5)] == [None, 0, 0, 0, 1, 1, 2, None]
+    assert nearest(0.75) == 0
+    assert nearest_span((), 0.0, within_sec=9.0) is None
 
 
 def test_marking_from_many_threads_never_exceeds_what_may_be():

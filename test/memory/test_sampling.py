@@ -132,3 +132,15 @@ def test_impossible_rates_are_refused(sample_fps):
 def test_stamps_that_are_no_times_are_refused(stamp):
     with pytest.raises(PictureError, match="stamp"):
         FrameSampler(2.0).accept(stamp)
+
+
+def test_a_new_rate_counts_from_the_last_picture_taken():
+    # given
+    sampler = FrameSampler(0.01)
+    assert sampler.accept(0.0)
+    # when
+    sampler.set_rate(2.0)
+    # then
+    assert [sampler.accept(stamp) for stamp in (0.1, 0.2, 0.5, 0.9, 1.0)] == [False, False, True, False, True]
+    with pytest.raises(ConfigurationError, match="sample_fps"):
+        sampler.set_rate(0.0)

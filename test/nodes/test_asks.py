@@ -13,23 +13,28 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import AskScene
+from waiting import PATIENCE_SEC
 
 from delayed_vlm_ros.errors import (
+    AskCancelledError,
     AskTimeoutError,
     BadRequestError,
     BusyError,
+    ConfigurationError,
+    DeviceMemoryError,
     NoFramesError,
     UnknownCameraError,
 )
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.nodes.asks import AskDesk, age_sec, ask_request, ask_timeout
-from delayed_vlm_ros.nodes.camera_memory import FrameHeader
+from delayed_vlm_ros.nodes.asks import AskDesk, ask_request, ask_timeout
 from delayed_vlm_ros.nodes.engines import Engines
+from delayed_vlm_ros.nodes.poses import FrameHeader
 from delayed_vlm_ros.nodes.reports import AskReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult
+from delayed_vlm_ros.vlm.worker import ModelWorker
 
 PARAMETERS = SceneMemoryParameters(timeout_sec=7.0, max_new_tokens=33, max_question_characters=20)
 NOW_NS = 1_800_000_000_000_000_000
@@ -116,11 +121,6 @@ def test_the_longest_deadline_passes():
     assert ask_timeout(asking(timeout_sec=3600.0), PARAMETERS) == 3600.0
 
 
-def test_age():
-    assert age_sec(10**9, 3_500_000_000) == 2.5
-    assert age_sec(3 * 10**9, 10**9) == 0.0  # a camera whose clock is ahead
-
-
 # The desk
 
 
@@ -149,6 +149,7 @@ class FakeEngine:
         self.requests = []
         self.total_latency = 0.0
         self.error = None
+        self.words, self.notices = f"{name} says", ()
 
     def answer(self, request, control):
         assert isinstance(control, AskControl)
@@ -158,8 +159,8 @@ class FakeEngine:
             raise self.error
         self.requests.append(request)
         self.total_latency += 1.5
-        metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, ())
-        return AskResult(f"{self.name} says", metrics, self.manager.snapshot())
+        metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, self.notices)
+        return AskResult(self.words, metrics, self.manager.snapshot())
 
 
 class FakeCamera:
@@ -173,8 +174,11 @@ class FakeCamera:
     def see(self, stamp):
         self.frame_manager.add(np.full((8, 8, 3), 90, np.uint8), stamp)
 
-    def header_of(self, stamp):
-        return FrameHeader(round(stamp * 10**9), "lens")
+    def header_of(self, frame):
+        return FrameHeader(round(frame.stamp * 10**9), "lens")
+
+    def age_sec(self, frame):
+        return NOW_NS / 10**9 - frame.stamp
 
 
 @pytest.fixture
@@ -186,7 +190,7 @@ def office():
         camera.see(1_799_999_990.0)
         camera.see(1_799_999_995.0)
     worker = FakeWorker(Engines("cpu", engines))
-    desk = AskDesk(worker, cameras, 8, lambda: NOW_NS)
+    desk = AskDesk(worker, cameras, 8)
     return SimpleNamespace(desk=desk, worker=worker, cameras=cameras, engines=engines)
 
 
@@ -195,7 +199,7 @@ def test_an_answer_comes_from_the_camera_asked_about(office):
     answer = office.desk.ask(asking(camera="rear"), PARAMETERS)
     assert answer.text == "rear says"
     assert [part.camera for part in answer.parts] == [office.cameras["rear"]]
-    assert answer.newest_frame_age_sec == 5.0
+    assert answer.newest_frame_age_sec == pytest.approx(5.0, abs=0.1)
 
 
 def test_all_cameras_answer_under_their_names(office):
@@ -206,7 +210,7 @@ def test_all_cameras_answer_under_their_names(office):
     answer = office.desk.ask(asking(camera="*"), PARAMETERS)
     # then
     assert answer.text == "front: front says\nrear: rear says"
-    assert answer.newest_frame_age_sec == 5.0, "the age of the camera that stands still"
+    assert answer.newest_frame_age_sec == pytest.approx(5.0, abs=0.1), "the age of the camera that stands still"
     assert answer.metrics.frames_encoded == 4
     assert answer.metrics.total_latency == 3.0
     assert answer.metrics.time_to_first_token == 0.25
@@ -225,8 +229,78 @@ def test_a_camera_that_has_nothing_to_say_is_named(office):
 
     # when none has
     office.engines["rear"].error = NoFramesError("no frames: wait longer")
-    with pytest.raises(NoFramesError, match=r"^no frames: wait$"):
+    with pytest.raises(NoFramesError, match=r"^camera front: no frames: wait; camera rear: no frames: wait longer$"):
         office.desk.ask(asking(camera="*"), PARAMETERS)
+
+
+@pytest.mark.parametrize(
+    "error", [AskTimeoutError("too late"), DeviceMemoryError("no room"), ConfigurationError("anything")]
+)
+@pytest.mark.parametrize("failing", ["front", "rear"])
+def test_what_other_cameras_have_said_outlasts_one_that_fails(office, error, failing):
+    # given
+    other = "rear" if failing == "front" else "front"
+    office.engines[failing].error = error
+    # when
+    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    # then
+    assert answer.text == f"{other}: {other} says"
+    assert answer.degraded == (f"camera {failing} is not in the answer: {error}",)
+    # and asked by itself, its error is raised
+    with pytest.raises(type(error), match=f"^{error}$"):
+        office.desk.ask(asking(camera=failing), PARAMETERS)
+
+
+def test_where_no_camera_can_answer_an_error_beside_no_frames_is_raised(office):
+    office.engines["front"].error = NoFramesError("no frames: wait")
+    office.engines["rear"].error = DeviceMemoryError("no room")
+    with pytest.raises(DeviceMemoryError, match=r"^no room$"):
+        office.desk.ask(asking(camera="*"), PARAMETERS)
+
+
+def test_an_ask_about_all_that_is_cancelled_has_no_answer(office):
+    office.engines["rear"].error = AskCancelledError("cancelled")
+    with pytest.raises(AskCancelledError):
+        office.desk.ask(asking(camera="*"), PARAMETERS)
+    assert office.engines["front"].requests
+
+
+def test_what_was_said_by_the_deadline_is_answered_at_the_deadline(office):
+    # given a real worker, and a camera that takes too long
+    def too_slow(_request, control):
+        while True:
+            time.sleep(0.01)
+            control.check()
+
+    office.engines["rear"].answer = too_slow
+    worker = ModelWorker(lambda: office.worker.engines, 8)
+    desk = AskDesk(worker, office.cameras, 8)
+    worker.start()
+    try:
+        # when
+        answer = desk.ask(asking(camera="*", timeout_sec=0.5), PARAMETERS)
+        # then
+        assert answer.text == "front: front says"
+        (notice,) = answer.degraded
+        assert notice.startswith("camera rear is not in the answer: no answer within 0.5 s")
+        with pytest.raises(AskTimeoutError):
+            desk.ask(asking(camera="rear", timeout_sec=0.2), PARAMETERS)
+    finally:
+        worker.stop(PATIENCE_SEC)
+
+
+def test_of_all_cameras_each_has_one_line_and_its_notices_have_its_name(office):
+    # given
+    office.engines["front"].words, office.engines["front"].notices = "a box\n\nand  a ball\n", ("short of memory",)
+    # when
+    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    # then
+    assert answer.text == "front: a box and a ball\nrear: rear says"
+    assert answer.metrics.degraded == ("camera front: short of memory",)
+    # and by itself its words are as they are
+    answer = office.desk.ask(asking(camera="front"), PARAMETERS)
+    assert answer.text == "a box\n\nand  a ball\n"
+    assert answer.metrics.degraded == ("short of memory",)
 
 
 def test_where_no_camera_has_seen_anything_all_are_named(office):

@@ -12,8 +12,8 @@ from delayed_vlm_ros.srv import GetFrames
 
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.nodes import frame_pictures
-from delayed_vlm_ros.nodes.camera_memory import FrameHeader
 from delayed_vlm_ros.nodes.frame_pictures import fill_frames
+from delayed_vlm_ros.nodes.poses import FrameHeader
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def camera():
     for number in range(9):
         memory.add(rng.integers(0, 256, (28, 28, 3), np.uint8), 0.5 * number)
     return SimpleNamespace(
-        name="front", frame_manager=memory, header_of=lambda stamp: FrameHeader(round(stamp * 10**9), "lens")
+        name="front", frame_manager=memory, header_of=lambda frame: FrameHeader(round(frame.stamp * 10**9), "lens")
     )
 
 
 def get(camera, **fields):
     response = GetFrames.Response()
-    fill_frames(response, GetFrames.Request(**fields), camera)
+    fill_frames(response, GetFrames.Request(**fields), [camera])
     return response
 
 

@@ -17,7 +17,7 @@ from delayed_vlm_ros.errors import AskError, BusyError, NoFramesError
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
 from delayed_vlm_ros.nodes import messages
 from delayed_vlm_ros.nodes.asks import Answer, CameraAnswer
-from delayed_vlm_ros.nodes.camera_memory import FrameHeader
+from delayed_vlm_ros.nodes.poses import FrameHeader
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.request import AskResult
@@ -25,7 +25,7 @@ from delayed_vlm_ros.vlm.request import AskResult
 # Stamps whose nanoseconds a float of seconds does not hold.
 FIRST_NS, SECOND_NS = 1_800_000_000_123_456_789, 1_800_000_000_623_456_791
 HEADERS = {FIRST_NS / 10**9: FrameHeader(FIRST_NS, "lens"), SECOND_NS / 10**9: FrameHeader(SECOND_NS, "lens 2")}
-CAMERA = SimpleNamespace(name="front", header_of=HEADERS.__getitem__, degraded=("no stamps",))
+CAMERA = SimpleNamespace(name="front", header_of=lambda frame: HEADERS[frame.stamp], degraded=("no stamps",))
 
 METRICS = AskMetrics(
     total_latency=1.5,
@@ -190,6 +190,8 @@ CAMERA_REPORT = CameraReport(
     images_dropped=3,
     last_drop_reason="too dark",
     times_jumped=1,
+    poses_received=70,
+    poses_unusable=1,
     input_rate_hz=30.5,
     sampled_rate_hz=2.25,
     silent_sec=0.03125,
@@ -245,3 +247,25 @@ def test_no_frames_have_no_age():
     memory = MemoryReport("front", STATISTICS, 0, 0, None, None)
     message = messages.memory_stats(CAMERA_REPORT, memory, MODEL_REPORT, ASK_REPORT, Time())
     assert (message.oldest_frame_age_sec, message.newest_frame_age_sec) == (-1.0, -1.0)
+
+
+def test_the_snapshot_is_of_the_newest_frame_also_after_the_clock_was_set_back():
+    # given a camera whose newest frame has an earlier stamp than the one before, and one that saw something yet earlier
+    def part(name, *stamps_ns):
+        camera = SimpleNamespace(name=name, header_of=lambda frame: frame.source, degraded=())
+        pictures = [
+            Frame(np.zeros((4, 4, 3), np.uint8), float(number), number, 0.0, "", FrameHeader(stamp_ns, name))
+            for number, stamp_ns in enumerate(stamps_ns, start=1)
+        ]
+        used = tuple(KeptPair(FramePair(picture.number, picture, None), True, True) for picture in pictures)
+        return CameraAnswer(camera, AskResult("a ball", METRICS, used), 0.0)
+
+    front, rear = part("front", SECOND_NS, FIRST_NS), part("rear", FIRST_NS - 10**9)
+    for parts, is_of_all in (((front,), False), ((front, rear), True), ((rear, front), True)):
+        # when
+        response = AskScene.Response()
+        messages.fill_answer(response, Answer(parts, 0.125, is_of_all))
+        published = messages.scene_answer(AskScene.Request(question="What?"), response)
+        # then
+        assert response.snapshot_stamp == published.header.stamp == stamp_of(FIRST_NS)
+        assert published.header.frame_id == "front"

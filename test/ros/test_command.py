@@ -56,7 +56,7 @@ def test_refused_ask_is_one_sentence_and_an_exit_code(running):
 def test_status_shows_what_the_node_says(running):
     done = command("status", "--namespace", running.namespace)
     assert done.returncode == 0, done.stderr
-    for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks"):
+    for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks", "memory of camera camera: "):
         assert part in done.stdout
 
 
@@ -64,8 +64,29 @@ def test_status_for_scripts(running):
     done = command("status", "--namespace", running.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
-    assert printed["statistics"]["unique_frames"] >= 4
+    assert printed["statistics"]["camera"]["unique_frames"] >= 4
     assert {status["name"].split(": ")[1] for status in printed["diagnostics"]} >= {"lifecycle", "model", "asks"}
+
+
+def test_status_tells_of_every_camera_by_its_name(start):
+    # given
+    _, client = start(cameras="[front, rear]")
+    client.wait_until_ready()
+    # when
+    printed = command("status", "--namespace", client.namespace).stdout
+    statistics = json.loads(command("status", "--namespace", client.namespace, "--json").stdout)["statistics"]
+    # then
+    assert printed.index("memory of camera front: total_frames_added 0") < printed.index("memory of camera rear: ")
+    assert list(statistics) == ["front", "rear"]
+    assert [one["camera"] for one in statistics.values()] == ["front", "rear"]
+
+
+def test_status_of_a_node_that_is_not_configured(start):
+    _, client = start(autostart="false")
+    client.wait_for_status("lifecycle")
+    done = command("status", "--namespace", client.namespace, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["statistics"] == {}
 
 
 @pytest.mark.parametrize("words", [("ask", "Who?"), ("status",)])

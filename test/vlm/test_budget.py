@@ -37,6 +37,17 @@ def test_budget_without_room_for_a_pair_is_refused(megabytes):
         plan_budget(megabytes, 40, FrameGeometry(), TokenBytes(4096, 36864))
 
 
+def test_budget_is_divided_and_what_is_missing_is_told_for_all():
+    # given
+    whole = plan_budget(100, 40, FrameGeometry(), TokenBytes(4096, 36864))
+    # when
+    share = plan_budget(200, 40, FrameGeometry(), TokenBytes(4096, 36864), shares=2)
+    # then
+    assert share == whole
+    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 60 for 2 cameras, .* each camera need 69\.1:"):
+        plan_budget(60, 40, FrameGeometry(), TokenBytes(4096, 36864), shares=2)
+
+
 def test_engine_refuses_it_at_once(make_engine):
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.01"):
         make_engine(memory_budget_mb=0.01)

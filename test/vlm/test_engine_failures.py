@@ -178,6 +178,33 @@ def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short
     assert exact_engine.answer(AskRequest("Who?", max_new_tokens=8)).metrics.degraded == ()
 
 
+def test_caches_of_every_camera_go_before_any_frame_is_left_out(make_engine, load_tiny, short_of_memory):
+    # given two cameras' engines on one device, each with something kept
+    engines = {}
+
+    def forget_all():
+        for engine in engines.values():
+            engine.forget_encoded()
+
+    tiny = load_tiny(dtype=torch.float64)
+    for name in ("front", "rear"):
+        engines[name] = make_engine(tiny, stamps=HALF_SECONDS, on_shortage=forget_all)
+        engines[name].ask("Who?", max_new_tokens=8)
+    expected = engines["front"].ask("Where?", max_new_tokens=8)[0]
+    assert engines["rear"].cached_bytes() != CachedBytes(0, 0)
+
+    # when the device has room for one camera's ask, if nothing else is kept there
+    short_of_memory(engines["front"], "generate", calls=1)
+    result = engines["front"].answer(AskRequest("Where?", max_new_tokens=8))
+
+    # then
+    assert engines["rear"].cached_bytes() == CachedBytes(0, 0)
+    assert result.answer == expected
+    assert result.frames_used == engines["front"].snapshot()
+    assert result.metrics.degraded == ("device memory was short: what was kept of earlier asks has been dropped",)
+    assert engines["rear"].ask("Who?", max_new_tokens=8)[1].frames_encoded == 6
+
+
 def test_error_of_a_full_device_holds_no_tensors(exact_engine, monkeypatch):
     # given an ask that has some when it fails
     held = []

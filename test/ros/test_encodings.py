@@ -15,6 +15,7 @@ from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.conversion import make_converter
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
+from delayed_vlm_ros.nodes.poses import PoseTrack
 
 RGB = picture(96, 128)
 GRID_HEIGHT, GRID_WIDTH = 48, 64
@@ -39,11 +40,14 @@ def cameras(ros):
         camera = made[message_type] = CameraMemory(
             "camera",
             client.node.resolve_topic_name(topic),
+            client.node.resolve_topic_name("pose"),
             message_type,
             intake=FrameIntake(FrameGeometry(factor=4, min_pixels=16, max_pixels=GRID_HEIGHT * GRID_WIDTH), manager),
             frame_manager=manager,
             sampler=FrameSampler(1000.0),
             converter=make_converter(),
+            poses=PoseTrack(0.5),
+            restarts=False,
             now_ns=client.now_ns,
             logger=client.node.get_logger(),
         )

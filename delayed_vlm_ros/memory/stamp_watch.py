@@ -6,6 +6,7 @@ import math
 
 _LATE_SEC = 1.0  # a picture may be so much older than the newest one and still only be late
 _LEAP_SEC = 5.0  # a picture may be so much newer than the time that has passed would have it
+_FASTEST = 100.0  # of a recording that is played, or a simulation: times as fast as it was
 _SURE_AFTER = 3  # pictures in a row
 
 
@@ -39,7 +40,7 @@ class StampWatch:
             None for a stray.
         """
         ahead = stamp - self._newest
-        if math.isinf(ahead) or -_LATE_SEC < ahead <= _LEAP_SEC + arrival - self._newest_came:
+        if math.isinf(ahead) or -_LATE_SEC < ahead <= _LEAP_SEC + _FASTEST * (arrival - self._newest_came):
             self._believe(max(stamp, self._newest), arrival)
             return 0.0
         goes_on = self._strays and stamp > self._stray and (self._stray > self._newest) == (ahead > 0)

@@ -20,6 +20,10 @@ def test_a_camera_that_pauses_or_is_slow_does_not_jump():
     assert seen([0.0, 100.0, 200.0, 260.0], apart=100.0) == [0.0] * 4
 
 
+def test_a_slow_camera_in_a_recording_that_is_played_fast_does_not_jump():
+    assert seen([0.0, 10.0, 20.0, 30.0], apart=0.2) == [0.0] * 4
+
+
 def test_a_recording_that_begins_again_is_noticed_at_its_third_picture_and_once():
     assert seen([28.0, 29.0, 30.0, 1.0, 1.5, 2.0, 2.5, 3.0]) == [0.0] * 3 + [None, None, -28.0, 0.0, 0.0]
 

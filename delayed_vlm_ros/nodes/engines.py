@@ -67,11 +67,6 @@ class Engines:
             engine.release()
 
 
-def share_of_budget(parameters: SceneMemoryParameters) -> float:
-    """What each camera may keep between asks, in MB; 0.0: no bound."""
-    return parameters.budget_mb / len(parameters.cameras)
-
-
 def load_engines(
     checkpoint: Checkpoint, parameters: SceneMemoryParameters, memories: Mapping[str, SmartFrameManager]
 ) -> Engines:

@@ -27,6 +27,7 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
     RESTART,
     SceneMemoryParameters,
     make_memory,
+    naming_parameters,
 )
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
@@ -88,8 +89,7 @@ class Session:
             camera.reset()
         loaded = self.worker.resource
         if loaded is not None:
-            for engine in loaded.by_camera.values():
-                engine.forget_encoded()
+            loaded.forget_encoded()
 
     def memory_report(self, camera: CameraMemory) -> MemoryReport:
         """What is kept of a camera, now."""
@@ -150,9 +150,10 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
     if parameters.budget_mb:
         # The dtype is known for certain only when the model is loaded; then the engine looks again.
         frames, half_precision = make_memory(parameters).capacity, 2
-        budget = checkpoint.plan_budget(
-            engines.share_of_budget(parameters), frames, parameters.max_pixels, half_precision
-        )
+        with naming_parameters("memory.budget_mb", "memory.max_pixels"):
+            budget = checkpoint.plan_budget(
+                parameters.budget_mb, frames, parameters.max_pixels, half_precision, shares=len(parameters.cameras)
+            )
         budget_bytes = budget.total
         tokens = budget.full_tokens
         if parameters.precompute != OFF and not budget.holds(tokens, tokens if parameters.precompute == FULL else 0):

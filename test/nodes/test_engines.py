@@ -7,7 +7,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.nodes.engines import load_engines, share_of_budget
+from delayed_vlm_ros.nodes.engines import load_engines
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, make_memory
 from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.vlm.encoded_memory import CachedBytes
@@ -24,13 +24,12 @@ def load(**fields):
     for memory in memories.values():
         for number in range(4):
             memory.add(np.full((112, 140, 3), number * 60, np.uint8), 0.5 * number)
-    return load_engines(resolve_checkpoint("demo"), parameters, memories), parameters
+    return load_engines(resolve_checkpoint("demo"), parameters, memories)
 
 
 def test_each_camera_may_keep_its_share_of_the_budget():
-    engines, parameters = load(budget_mb=100.0)
+    engines = load(budget_mb=100.0)
     assert [engine._budget.total for engine in engines.by_camera.values()] == [50_000_000, 50_000_000]
-    assert share_of_budget(parameters) == 50.0
 
 
 def test_a_budget_that_is_too_small_is_told_in_total_and_by_its_parameter():
@@ -40,7 +39,7 @@ def test_a_budget_that_is_too_small_is_told_in_total_and_by_its_parameter():
 
 def test_an_engine_that_runs_short_makes_the_others_drop_what_they_keep():
     # given
-    engines, _ = load()
+    engines = load()
     for engine in engines.by_camera.values():
         engine.answer(AskRequest("What is there?", max_new_tokens=2))
         assert engine.cached_bytes() != CachedBytes(0, 0)

@@ -30,6 +30,7 @@ def page() -> str:
     text = PAGE.read_text(encoding="utf-8")
     canonical, plain, trace = (_read(name) for name in ("ask", "ask_not_canonical", "trace"))
     tables = {"asks": _asks(canonical, plain), "trace": _traces(trace), "growth": _growth(trace), "real": _real(trace)}
+    tables["camera"] = _cameras(_read("camera_load"))
     for name, lines in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         before, rest = text.split(begin)
@@ -108,6 +109,23 @@ def _real(trace: Mapping[str, Any]) -> Iterator[str]:
         for one in trace["real_time"]
     )
     return _table(("encoded ahead", "ask every", "asks", "p50", "most"), rows)
+
+
+def _cameras(load: Mapping[str, Any]) -> Iterator[str]:
+    rows = (
+        (
+            name.replace("_", " ").replace(" hz", " Hz"),
+            f"{one['received_hz']:.1f} Hz",
+            f"{one['sampled_hz']:.2f} Hz",
+            f"{one['processor_share']:.0%}",
+            f"{one['largest_gap_sec']:.2f} s",
+            f"{one['newest_frame_age_max_sec']:.2f} s",
+        )
+        for name, one in load.items()
+        if name != "shape"
+    )
+    heading = ("published", "received", "remembered", "of one processor", "largest gap", "newest frame at most")
+    return _table(heading, rows)
 
 
 def plot() -> None:

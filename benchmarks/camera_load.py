@@ -32,7 +32,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.nodes.domain import isolated_environment
+from delayed_vlm_ros.nodes.image_publisher import image_message
 from delayed_vlm_ros.nodes.node_group import NodeGroup
+from delayed_vlm_ros.nodes.stamps import nanoseconds_of, seconds_of
 from delayed_vlm_ros.share import config_file
 from delayed_vlm_ros.simulation import Scene, render
 
@@ -49,8 +51,7 @@ def _messages(transport: str, height: int, width: int) -> list[bytearray]:
     for number in range(_PICTURES):
         picture = render(Scene.from_seed(3), number * 0.5, height, width)
         if transport == "raw":
-            message: Any = Image(height=height, width=width, encoding="rgb8", step=3 * width)
-            message.data.frombytes(picture.tobytes())
+            message: Any = image_message(picture)
         else:
             message = CompressedImage(format="jpeg")
             message.data.frombytes(cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes())
@@ -94,9 +95,7 @@ class _Listener:
         if not message.key_frames:
             return  # the memory is empty yet
         stamps = {
-            stamp.sec * 10**9 + stamp.nanosec
-            for frame in message.key_frames
-            for stamp in (frame.header.stamp, frame.end_stamp)
+            nanoseconds_of(stamp) for frame in message.key_frames for stamp in (frame.header.stamp, frame.end_stamp)
         }
         self.stamps_ns |= {stamp for stamp in stamps if stamp > self._since_ns}
         self.ages_sec.append((time.time_ns() - max(stamps)) * 1e-9)
@@ -159,9 +158,7 @@ def _measure(transport: str, rate: float, height: int, width: int, seconds: floa
             if len(listener.stats) < 2 or len(listener.stamps_ns) < 2:  # noqa: PLR2004  a gap needs two
                 sys.exit(f"too little came in {seconds:g} s to measure anything: raise --seconds or --rate")
             first, last = listener.stats[0], listener.stats[-1]
-            span = (last.header.stamp.sec - first.header.stamp.sec) + 1e-9 * (
-                last.header.stamp.nanosec - first.header.stamp.nanosec
-            )
+            span = seconds_of(nanoseconds_of(last.header.stamp) - nanoseconds_of(first.header.stamp))
             return {
                 "processor_share": (_processor_sec(pid) - before) / took,
                 "camera_processor_share": (_processor_sec(camera.pid) - camera_before) / took,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.nodes.mosaic import Tile, draw_mosaic
+from delayed_vlm_ros.nodes.mosaic import draw_mosaic, tile_of
 from delayed_vlm_ros.simulation import HELD_OUT_SEEDS, Scene, render
 from delayed_vlm_ros.simulation.sprites import COLOURS, SHAPES, sprite
 from delayed_vlm_ros.simulation.story import story_scene
@@ -65,18 +65,7 @@ def star_mosaic() -> NDArray[np.uint8]:
         if stamp == _MARKED_AT_SEC:
             memory.mark(added.pair_id, "the blue ball")
     star = [kept for kept in memory.snapshot() if kept.in_star]
-    tiles = [
-        Tile(
-            id=kept.id,
-            picture=kept.pair.important_frame.image,
-            age_sec=stamp - kept.stamps[0],
-            importance=kept.importance,
-            reason=kept.reason,
-            marked=kept.marked,
-            label=kept.label,
-        )
-        for kept in star
-    ]
+    tiles = [tile_of(kept, stamp - kept.stamps[0]) for kept in star]
     places = memory.star_capacity // 2
     return draw_mosaic("Star memory", f"camera, {len(star)} of {places} moments", tiles, places)
 

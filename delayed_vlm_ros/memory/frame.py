@@ -103,6 +103,11 @@ class FramePair:
         return (self.first,) if self.second is None else (self.first, self.second)
 
     @property
+    def last(self) -> Frame:
+        """The frame that came last; the first one while provisional."""
+        return self.second or self.first
+
+    @property
     def is_complete(self) -> bool:
         """Whether the second frame has come."""
         return self.second is not None
@@ -115,12 +120,12 @@ class FramePair:
     @property
     def frames(self) -> tuple[RgbArray, RgbArray]:
         """Both pictures, each (H, W, 3) uint8 RGB; the first one twice while provisional."""
-        return self.first.image, (self.second or self.first).image
+        return self.first.image, self.last.image
 
     @property
     def stamps(self) -> tuple[float, float]:
         """Both stamps in seconds; the first one twice while provisional."""
-        return self.first.stamp, (self.second or self.first).stamp
+        return self.first.stamp, self.last.stamp
 
     @property
     def important_frame(self) -> Frame:

@@ -199,7 +199,7 @@ class SmartFrameManager:
 
     def _newest_frame(self) -> Frame | None:
         pairs = self._stream.pairs
-        return pairs[-1].present_frames[-1] if pairs else None
+        return pairs[-1].last if pairs else None
 
     def _keep(self, frame: Frame, descriptor: Descriptor, *, is_notable: bool) -> FramePair:
         """Put a frame into the memories, as a new pair or as the partner that the newest pair waits for."""

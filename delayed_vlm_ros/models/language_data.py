@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -177,12 +178,13 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
         earlier ones only, and their positions do not hang on later ones (training's spans are never compressed).
         """
         text = _Text([], [], [], [], [])
+        story = cache(lambda count: story_of(truths[:count]))
         asked = 0
         while asked < _QUESTIONS:
             early = random.random() < _EARLY_SHARE
             count = int(random.integers(1, len(truths) + 1)) if early else len(truths)
             kind = _KINDS[random.integers(len(_KINDS))]
-            question = draw_question(kind, story_of(truths[:count]), random)
+            question = draw_question(kind, story(count), random)
             if question is None:
                 continue
             asked += 1

@@ -78,7 +78,7 @@ class Answer:
     @property
     def newest_header(self) -> FrameHeader:
         """Of the newest frame used, of all cameras."""
-        newest = (part.camera.header_of(part.result.frames_used[-1].pair.present_frames[-1]) for part in self.parts)
+        newest = (part.camera.header_of(part.result.frames_used[-1].pair.last) for part in self.parts)
         return max(newest, key=lambda header: header.stamp_ns)
 
     @property
@@ -252,7 +252,7 @@ class _Round:
             # The frames of its traceback would hold the device's memory while the next camera is asked.
             self._failures[camera.name] = error.with_traceback(None)
             return
-        newest = result.frames_used[-1].pair.present_frames[-1]
+        newest = result.frames_used[-1].pair.last
         # Its age as the worker took the ask: the model's time does not count.
         age_sec = max(0.0, camera.age_sec(newest) - (time.monotonic() - self._started))
         self._parts.append(CameraAnswer(camera, result, age_sec))

@@ -76,7 +76,6 @@ class CameraMemory:
         self._ahead_ns = 0  # how far the memory's time is ahead of the messages', after it has gone back
         self._newest_arrival = 0.0
         self._times_jumped = 0
-        self._jumped_back_sec = 0.0
         self._now_ns = now_ns
         self._logger = logger
         self._clock_jump_sec: float | None = None  # one of the node's clock, not acted on yet
@@ -140,7 +139,6 @@ class CameraMemory:
             self._forget()
             outcome = "its memory begins anew, without marks"
         else:
-            self._jumped_back_sec += back_sec
             # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
             self._ahead_ns += round(back_sec * NANOSECONDS_PER_SECOND)
             outcome = "its memory goes on as if no time had passed"
@@ -216,10 +214,10 @@ class CameraMemory:
             found.append(
                 f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
             )
-        if self._jumped_back_sec:
+        if self._ahead_ns:
             found.append(
-                f"camera {self.name}: time has gone back by {self._jumped_back_sec:.3f} s, and the memory goes on as "
-                "if no time had passed: since and until count on its time; reset the memory to begin anew"
+                f"camera {self.name}: time has gone back by {seconds_of(self._ahead_ns):.3f} s, and the memory goes on "
+                "as if no time had passed: since and until count on its time; reset the memory to begin anew"
             )
         return tuple(found)
 
@@ -243,7 +241,6 @@ class CameraMemory:
         self._intake.reset()
         self._sampler.reset()
         self._ahead_ns = 0
-        self._jumped_back_sec = 0.0
 
     def report(self, *, receiving: bool) -> CameraReport:
         """What arrives, now. ``receiving``: whether the node takes pictures at all."""

@@ -60,6 +60,5 @@ def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:
 
 def _span(kept: KeptPair, camera: CameraMemory) -> tuple[float, float]:
     """When a pair was taken, on its camera's clock; the memory's own stamps may be ahead of that."""
-    ends = kept.pair.first, kept.pair.present_frames[-1]
-    first, last = (seconds_of(camera.header_of(frame).stamp_ns) for frame in ends)
+    first, last = (seconds_of(camera.header_of(frame).stamp_ns) for frame in (kept.pair.first, kept.pair.last))
     return first, last

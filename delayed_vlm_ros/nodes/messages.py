@@ -59,7 +59,7 @@ def error_text(error: Exception) -> str:
 
 def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
     """One kept pair."""
-    first, last = (camera.header_of(frame) for frame in (kept.pair.first, kept.pair.present_frames[-1]))
+    first, last = (camera.header_of(frame) for frame in (kept.pair.first, kept.pair.last))
     frame = msg.KeyFrame(
         end_stamp=time_message(last.stamp_ns),
         id=kept.id,

@@ -14,7 +14,7 @@ import PIL
 from PIL import Image, ImageDraw, ImageFont
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory import RgbArray
+from delayed_vlm_ros.memory import KeptPair, RgbArray
 
 MAX_TILES = 60
 """Most moments on one sheet; of more, evenly spread ones are shown."""
@@ -66,6 +66,12 @@ class Tile:
     reason: str
     marked: bool
     label: str
+
+
+def tile_of(kept: KeptPair, age_sec: float) -> Tile:
+    """A kept pair by its more important frame, which is so many seconds old."""
+    picture = kept.pair.important_frame.image
+    return Tile(kept.id, picture, age_sec, kept.importance, kept.reason, kept.marked, kept.label)
 
 
 def draw_mosaic(title: str, detail: str, tiles: Sequence[Tile], places: int) -> RgbArray:

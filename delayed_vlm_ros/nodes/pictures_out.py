@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -25,9 +25,6 @@ from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.image_publisher import image_message
 from delayed_vlm_ros.nodes.messages import key_frame_array
 from delayed_vlm_ros.nodes.stamps import time_message
-
-if TYPE_CHECKING:
-    from delayed_vlm_ros.nodes.mosaic import Tile
 
 KEY_FRAMES, STAR_MOSAIC, STREAM_MOSAIC = "key_frames", "star_mosaic", "stream_mosaic"
 
@@ -57,20 +54,6 @@ def _mosaics() -> ModuleType:
     from delayed_vlm_ros.nodes import mosaic  # noqa: PLC0415
 
     return mosaic
-
-
-def _tile(kept: KeptPair, camera: CameraMemory) -> Tile:
-    frame = kept.pair.important_frame
-    tile: Tile = _mosaics().Tile(
-        id=kept.id,
-        picture=frame.image,
-        age_sec=camera.age_sec(frame),
-        importance=kept.importance,
-        reason=kept.reason,
-        marked=kept.marked,
-        label=kept.label,
-    )
-    return tile
 
 
 class _CameraTopics:
@@ -140,8 +123,9 @@ class _CameraTopics:
         now_ns = self._node.get_clock().now().nanoseconds
         places = max(len(pairs), capacity // FRAMES_PER_PAIR)  # a half pair more where it is odd
         detail = f"{self._camera.name}, {len(pairs)} of {places} moments"
-        tiles = [_tile(kept, self._camera) for kept in pairs]
-        message = image_message(_mosaics().draw_mosaic(title, detail, tiles, places))
+        mosaics = _mosaics()
+        tiles = [mosaics.tile_of(kept, self._camera.age_sec(kept.pair.important_frame)) for kept in pairs]
+        message = image_message(mosaics.draw_mosaic(title, detail, tiles, places))
         message.header.stamp = time_message(now_ns)
         return message
 

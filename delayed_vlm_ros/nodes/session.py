@@ -62,7 +62,6 @@ class Session:
         cameras: By name, in the order of the parameters.
         worker: Owns the model.
         desk: Takes asks.
-        now_ns: The node's clock, in nanoseconds.
         budget_bytes: Upper bound of what is kept of each camera between asks: an equal share; 0: none.
         notices: Standing ways in which asks are slower than was asked for.
     """
@@ -71,7 +70,6 @@ class Session:
     cameras: Mapping[str, CameraMemory]
     worker: ModelWorker[engines.Engines]
     desk: AskDesk
-    now_ns: Callable[[], int]
     budget_bytes: int = 0
     notices: tuple[str, ...] = ()
 
@@ -97,7 +95,7 @@ class Session:
         cached = loaded.by_camera[camera.name].cached_bytes() if loaded else None
         snapshot = camera.frame_manager.snapshot()
         oldest = camera.age_sec(snapshot[0].pair.first) if snapshot else None
-        newest = camera.age_sec(snapshot[-1].pair.present_frames[-1]) if snapshot else None
+        newest = camera.age_sec(snapshot[-1].pair.last) if snapshot else None
         return MemoryReport(
             camera=camera.name,
             statistics=camera.frame_manager.statistics(),
@@ -166,7 +164,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
     worker = _worker(parameters, checkpoint, memories, surroundings.logger)
     desk = AskDesk(worker, cameras, parameters.queue_size)
     worker.start()
-    return Session(checkpoint, cameras, worker, desk, surroundings.now_ns, budget_bytes, notices)
+    return Session(checkpoint, cameras, worker, desk, budget_bytes, notices)
 
 
 def _worker(

@@ -73,6 +73,14 @@ def message(stamp_ns, shade=100, **fields):
     return serialize_message(image)
 
 
+def camera_that_saw(pictures, **details):
+    """A camera that has remembered so many pictures."""
+    camera = make_camera(**details)
+    for number in range(pictures):
+        camera.receive(message(START_NS + number * STEP_NS))
+    return camera
+
+
 def counts(camera):
     report = camera.report(receiving=True)
     return report.images_received, report.images_sampled, report.images_dropped
@@ -273,9 +281,7 @@ def hour_before(camera, pictures):
 
 def test_late_pictures_are_dropped_and_cost_nothing():
     # given
-    camera = make_camera()
-    for number in range(10):
-        camera.receive(message(START_NS + number * STEP_NS))
+    camera = camera_that_saw(10)
     kept = kept_stamps(camera)
     # when
     hour_before(camera, 2)
@@ -291,9 +297,7 @@ def test_late_pictures_are_dropped_and_cost_nothing():
 
 def test_when_time_goes_back_the_memory_goes_on_and_says_so():
     # given
-    camera = make_camera()
-    for number in range(10):
-        camera.receive(message(START_NS + number * STEP_NS))
+    camera = camera_that_saw(10)
     kept = kept_stamps(camera)
     # when half a second of 30 Hz comes from an hour before
     hour_before(camera, 15)
@@ -321,9 +325,7 @@ def test_when_time_goes_back_the_memory_goes_on_and_says_so():
 
 def test_when_time_goes_back_the_memory_begins_anew_where_it_shall():
     # given
-    camera = make_camera(restarts=True)
-    for number in range(10):
-        camera.receive(message(START_NS + number * STEP_NS))
+    camera = camera_that_saw(10, restarts=True)
     # when
     hour_before(camera, 30)
     # then

@@ -54,6 +54,15 @@ def start_for_module(ros: None) -> Iterator[Callable[..., tuple[NodeProcess, Cli
     yield from _starter()
 
 
+@pytest.fixture(scope="module")
+def with_pictures(start_for_module: Callable[..., tuple[NodeProcess, Client]]) -> Client:
+    """A client to a node that has seen a few pictures; its engine is a fake."""
+    _, client = start_for_module(memory__sample_fps=50.0)
+    client.wait_until_ready()
+    client.show_pictures(4)
+    return client
+
+
 def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
     opened: list[Any] = []
 

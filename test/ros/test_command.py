@@ -21,23 +21,15 @@ def command(*arguments):
     )
 
 
-@pytest.fixture(scope="module")
-def running(start_for_module):
-    _, client = start_for_module(memory__sample_fps=50.0)
-    client.wait_until_ready()
-    client.show_pictures(4)
-    return client
-
-
-def test_ask_prints_the_answer(running):
-    done = command("ask", "What is [bold]there[/]?", "--namespace", running.namespace, "--last", "60")
+def test_ask_prints_the_answer(with_pictures):
+    done = command("ask", "What is [bold]there[/]?", "--namespace", with_pictures.namespace, "--last", "60")
     assert done.returncode == 0, done.stderr
     assert "Q: What is [bold]there[/]?" in done.stdout
     assert "\nA: " in done.stdout
 
 
-def test_ask_for_scripts(running):
-    done = command("ask", "What is there?", "--namespace", running.namespace, "--json")
+def test_ask_for_scripts(with_pictures):
+    done = command("ask", "What is there?", "--namespace", with_pictures.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["success"]
@@ -45,23 +37,23 @@ def test_ask_for_scripts(running):
     assert len(printed["frames_used"]) >= 2
 
 
-def test_refused_ask_is_one_sentence_and_an_exit_code(running):
-    done = command("ask", "What is there?", "--namespace", running.namespace, "--camera", "attic")
+def test_refused_ask_is_one_sentence_and_an_exit_code(with_pictures):
+    done = command("ask", "What is there?", "--namespace", with_pictures.namespace, "--camera", "attic")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "attic" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_status_shows_what_the_node_says(running):
-    done = command("status", "--namespace", running.namespace)
+def test_status_shows_what_the_node_says(with_pictures):
+    done = command("status", "--namespace", with_pictures.namespace)
     assert done.returncode == 0, done.stderr
     for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks", "memory of camera camera: "):
         assert part in done.stdout
 
 
-def test_status_for_scripts(running):
-    done = command("status", "--namespace", running.namespace, "--json")
+def test_status_for_scripts(with_pictures):
+    done = command("status", "--namespace", with_pictures.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["statistics"]["camera"]["unique_frames"] >= 4

@@ -13,14 +13,6 @@ from waiting import wait_until
 KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-@pytest.fixture(scope="module")
-def running(start_for_module):
-    _, client = start_for_module(memory__sample_fps=50.0)
-    client.wait_until_ready()
-    client.show_pictures(4)
-    return client
-
-
 def listen(client, message_type, topic, quality):
     """What comes on a topic from now on."""
     heard = []
@@ -28,36 +20,36 @@ def listen(client, message_type, topic, quality):
     return heard
 
 
-def test_who_comes_late_gets_the_key_frames_at_once_and_then_every_change(running):
+def test_who_comes_late_gets_the_key_frames_at_once_and_then_every_change(with_pictures):
     # given
-    used = running.ask().frames_used
+    used = with_pictures.ask().frames_used
     # when
-    heard = listen(running, KeyFrameArray, "key_frames", KEPT)
+    heard = listen(with_pictures, KeyFrameArray, "key_frames", KEPT)
     # then
     wait_until(lambda: heard and heard[-1].key_frames == used, "the key frames")
     assert heard[-1].header.stamp == used[-1].end_stamp
     # and when nothing changes, nothing comes
     count = len(heard)
-    running.wait_for_stats()
+    with_pictures.wait_for_stats()
     # and a mark is a change, and so are pictures and a reset
-    running.call(Mark, "scene_memory/mark", Mark.Request(id=used[0].id, label="door"))
+    with_pictures.call(Mark, "scene_memory/mark", Mark.Request(id=used[0].id, label="door"))
     wait_until(lambda: heard[-1].key_frames[0].label == "door", "the mark")
     assert len(heard) == count + 1
-    running.show_pictures(2)
-    newest = running.ask().frames_used[-1]
+    with_pictures.show_pictures(2)
+    newest = with_pictures.ask().frames_used[-1]
     wait_until(lambda: heard[-1].key_frames[-1] == newest, "the newest pair")
-    running.reset()
+    with_pictures.reset()
     wait_until(lambda: not heard[-1].key_frames, "the empty memory")
 
 
 @pytest.mark.parametrize("topic", ["star_mosaic", "stream_mosaic"])
-def test_a_mosaic_comes_to_who_listens_and_shows_the_pictures(running, topic):
+def test_a_mosaic_comes_to_who_listens_and_shows_the_pictures(with_pictures, topic):
     # given
-    running.reset()
-    heard = listen(running, Image, topic, 1)
+    with_pictures.reset()
+    heard = listen(with_pictures, Image, topic, 1)
     empty = wait_until(lambda: heard and heard[-1], "an empty sheet")
     # when
-    running.show_pictures(4)
+    with_pictures.show_pictures(4)
     # then
     before = bytes(empty.data)
     message = wait_until(lambda: bytes(heard[-1].data) != before and heard[-1], "another sheet")
@@ -67,13 +59,15 @@ def test_a_mosaic_comes_to_who_listens_and_shows_the_pictures(running, topic):
     assert sheet.std() > np.frombuffer(before, np.uint8).std()
 
 
-def test_the_file_for_rviz_names_topics_that_there_are_with_qualities_that_fit(running):
+def test_the_file_for_rviz_names_topics_that_there_are_with_qualities_that_fit(with_pictures):
     # given
     file = ROOT / "rviz" / "scene_memory.rviz"
     displays = yaml.safe_load(file.read_text(encoding="utf-8"))["Visualization Manager"]["Displays"]
     for display in displays:
-        topic = running.namespace + display["Topic"]["Value"]
-        ends = running.node.get_publishers_info_by_topic(topic) + running.node.get_subscriptions_info_by_topic(topic)
+        topic = with_pictures.namespace + display["Topic"]["Value"]
+        ends = with_pictures.node.get_publishers_info_by_topic(
+            topic
+        ) + with_pictures.node.get_subscriptions_info_by_topic(topic)
         # then
         assert {end.topic_type for end in ends} == {"sensor_msgs/msg/Image"}, topic
         reliable = all(end.qos_profile.reliability == ReliabilityPolicy.RELIABLE for end in ends)

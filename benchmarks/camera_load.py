@@ -34,9 +34,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.nodes.domain import isolated_environment
 from delayed_vlm_ros.nodes.image_publisher import image_message
 from delayed_vlm_ros.nodes.node_group import NodeGroup
-from delayed_vlm_ros.nodes.stamps import nanoseconds_of, seconds_of
+from delayed_vlm_ros.nodes.stamps import nanoseconds_of
 from delayed_vlm_ros.share import config_file
 from delayed_vlm_ros.simulation import Scene, render
+from delayed_vlm_ros.stamps import seconds_of
 
 _SAMPLE_FPS = 2.0
 _WARM_UP_SEC = 5.0

@@ -13,15 +13,14 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.frame import Frame
-from delayed_vlm_ros.memory.intake import FrameIntake
-from delayed_vlm_ros.memory.stamp_watch import StampWatch
-from delayed_vlm_ros.nodes.conversion import PictureConverter
 from delayed_vlm_ros.nodes.poses import FrameHeader, PoseTrack
 from delayed_vlm_ros.nodes.rates import RateWindow
 from delayed_vlm_ros.nodes.reports import CameraReport
-from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, read_stamp, seconds_of
+from delayed_vlm_ros.pictures.conversion import PictureConverter
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, read_stamp
 
 _LOG_EVERY_SEC = 5.0
 
@@ -36,12 +35,10 @@ class CameraMemory:
         topic: Where its messages come from.
         pose_topic: Where its poses come from.
         message_type: ``Image`` or ``CompressedImage``.
-        intake: The memory's entrance.
+        feed: Chooses the messages to remember, and brings their pictures into the memory.
         frame_manager: The memory.
-        sampler: Chooses the messages to remember.
         converter: Makes pictures of messages.
         poses: Where the camera was.
-        restarts: Whether the memory begins anew when time jumps; else it goes on as if no time had passed.
         now_ns: The node's clock, in nanoseconds.
         logger: Where dropped pictures are told, now and then.
     """
@@ -53,12 +50,10 @@ class CameraMemory:
         pose_topic: str,
         message_type: type[Image | CompressedImage],
         *,
-        intake: FrameIntake,
+        feed: FrameFeed,
         frame_manager: SmartFrameManager,
-        sampler: FrameSampler,
         converter: PictureConverter,
         poses: PoseTrack,
-        restarts: bool,
         now_ns: Callable[[], int],
         logger: RcutilsLogger,
     ) -> None:
@@ -67,13 +62,9 @@ class CameraMemory:
         self.pose_topic = pose_topic
         self.message_type = message_type
         self.frame_manager = frame_manager
-        self._intake = intake
-        self._sampler = sampler
+        self._feed = feed
         self._converter = converter
         self.poses = poses
-        self._restarts = restarts
-        self._stamps = StampWatch()
-        self._ahead_ns = 0  # how far the memory's time is ahead of the messages', after it has gone back
         self._newest_arrival = 0.0
         self._times_jumped = 0
         self._now_ns = now_ns
@@ -112,43 +103,30 @@ class CameraMemory:
             stamp_ns = self._now_ns()
         with self._adding:
             self._follow_clock()
-            jump = self._stamps.jump(seconds_of(stamp_ns), arrival)
-            if jump is None:
-                raise PictureError(
-                    f"its stamp {seconds_of(stamp_ns):.3f} s does not follow those before: check the camera's clock, "
-                    f"and that nobody else publishes on {self.topic}"
-                )
-            if jump < 0:
-                self._go_back(-jump)
-            stamp = seconds_of(stamp_ns + self._ahead_ns)
-            if not self._sampler.accept(stamp):
+            place = self._feed.place(stamp_ns, arrival)
+            if place.back_sec:
+                self._tell_back(place.back_sec)
+            if not place.is_due:
                 return False
             message = self._deserialise(serialised)
             header = FrameHeader(stamp_ns, message.header.frame_id)
             self.poses.attach(header)
-            self._intake.add(self._converter.convert(message), stamp, header)
+            self._feed.add(self._converter.convert(message), place, header)
             self._frame_id = header.frame_id
             self._newest_arrival = arrival
         return True
 
-    def _go_back(self, back_sec: float) -> None:
-        """Do what is to be done when the pictures' time has gone back."""
+    def _tell_back(self, back_sec: float) -> None:
+        """Say that the pictures' time has gone back."""
         self._times_jumped += 1
         self.poses.forget()
-        if self._restarts:
-            self._forget()
-            outcome = "its memory begins anew, without marks"
-        else:
-            # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
-            self._ahead_ns += round(back_sec * NANOSECONDS_PER_SECOND)
-            outcome = "its memory goes on as if no time had passed"
-        message = f"camera {self.name}: time has gone back by {back_sec:.3f} s: {outcome}"
+        message = f"camera {self.name}: time has gone back by {back_sec:.3f} s: {self._feed.outcome}"
         self._logger.warning(message, throttle_duration_sec=_LOG_EVERY_SEC)
 
     def sample_at(self, fps: float) -> None:
         """Remember so many frames per second from now on."""
         with self._adding:
-            self._sampler.set_rate(fps)
+            self._feed.sample_at(fps)
 
     def clock_jumped(self, seconds: float) -> None:
         """Hear that the node's clock, a simulated one, has jumped by so many seconds, ahead or back.
@@ -156,7 +134,7 @@ class CameraMemory:
         Never waits for a picture at work: the memory then begins anew at the next one. Where the memory goes on there
         is nothing to do: ahead, time has a gap, and back, the pictures will tell.
         """
-        if not self._restarts:
+        if not self._feed.restarts:
             return
         self._clock_jump_sec = seconds
         if self._adding.acquire(blocking=False):
@@ -173,8 +151,7 @@ class CameraMemory:
             return
         self._times_jumped += 1
         self.poses.forget()
-        self._forget()
-        self._stamps.reset()
+        self._feed.reset()
         message = f"camera {self.name}: the clock has jumped by {jump_sec:.3f} s: its memory begins anew, without marks"
         self._logger.warning(message)
 
@@ -201,7 +178,7 @@ class CameraMemory:
     def age_sec(self, frame: Frame) -> float:
         """Age of one of its frames, in seconds; 0.0 for a stamp ahead of the clock."""
         newest = self.frame_manager.newest_stamp
-        if not self._ahead_ns or newest is None:
+        if not self._feed.ahead_sec or newest is None:
             return max(0.0, (self._now_ns() - self.header_of(frame).stamp_ns) / NANOSECONDS_PER_SECOND)
         # The clock has been set back: stamps of before say nothing against it.
         return max(0.0, newest - frame.stamp + time.monotonic() - self._newest_arrival)
@@ -214,9 +191,9 @@ class CameraMemory:
             found.append(
                 f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
             )
-        if self._ahead_ns:
+        if self._feed.ahead_sec:
             found.append(
-                f"camera {self.name}: time has gone back by {seconds_of(self._ahead_ns):.3f} s, and the memory goes on "
+                f"camera {self.name}: time has gone back by {self._feed.ahead_sec:.3f} s, and the memory goes on "
                 "as if no time had passed: since and until count on its time; reset the memory to begin anew"
             )
         return tuple(found)
@@ -234,13 +211,7 @@ class CameraMemory:
     def reset(self) -> None:
         """Forget all frames; the next picture is remembered, whatever its stamp."""
         with self._adding:
-            self._forget()
-            self._stamps.reset()
-
-    def _forget(self) -> None:
-        self._intake.reset()
-        self._sampler.reset()
-        self._ahead_ns = 0
+            self._feed.reset()
 
     def report(self, *, receiving: bool) -> CameraReport:
         """What arrives, now. ``receiving``: whether the node takes pictures at all."""

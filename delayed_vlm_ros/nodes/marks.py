@@ -9,7 +9,7 @@ from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.memory.marks import nearest_span
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.requests import moment
-from delayed_vlm_ros.nodes.stamps import seconds_of
+from delayed_vlm_ros.stamps import seconds_of
 
 NEAREST_WITHIN_SEC = 5.0
 """How far a kept pair may be from the stamp that a request names, in seconds."""

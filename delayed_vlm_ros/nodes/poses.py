@@ -14,7 +14,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
-from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, read_stamp
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, read_stamp
 
 _MOST_POSES = 2000  # ten seconds at 200 Hz
 _MOST_WAITING = 1000  # frames for which a nearer pose may still come

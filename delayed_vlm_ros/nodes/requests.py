@@ -8,7 +8,8 @@ from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros.errors import BadRequestError, UnknownCameraError
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
-from delayed_vlm_ros.nodes.stamps import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
+from delayed_vlm_ros.nodes.stamps import nanoseconds_of
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, seconds_of
 
 ALL_CAMERAS = "*"
 """Names all cameras in a question."""

@@ -12,11 +12,11 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import AskCancelledError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes import engines
 from delayed_vlm_ros.nodes.asks import AskDesk
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
-from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.nodes.poses import PoseTrack
 from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
@@ -29,6 +29,7 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
     make_memory,
     naming_parameters,
 )
+from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker, WorkAhead
@@ -208,18 +209,18 @@ def _camera(
     manager = make_memory(parameters, surroundings.pair_ids)
     group = "" if len(parameters.cameras) == 1 else f"{name}/"
     topic = surroundings.resolve_topic(f"{group}image")
+    # image_transport's rule, so that one remapping of image serves both.
+    topic = f"{topic}/compressed" if compressed else topic
+    restarts = parameters.on_time_jump in ((AUTO, RESTART) if surroundings.simulated else (RESTART,))
     return CameraMemory(
         name,
-        # image_transport's rule, so that one remapping of image serves both.
-        f"{topic}/compressed" if compressed else topic,
+        topic,
         surroundings.resolve_topic(f"{group}pose"),
         CompressedImage if compressed else Image,
-        intake=FrameIntake(geometry, manager),
+        feed=FrameFeed(FrameIntake(geometry, manager), FrameSampler(parameters.sample_fps), topic, restarts=restarts),
         frame_manager=manager,
-        sampler=FrameSampler(parameters.sample_fps),
         converter=converter,
         poses=PoseTrack(parameters.pose_limit_sec),
-        restarts=parameters.on_time_jump in ((AUTO, RESTART) if surroundings.simulated else (RESTART,)),
         now_ns=surroundings.now_ns,
         logger=surroundings.logger,
     )

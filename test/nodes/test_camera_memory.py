@@ -19,10 +19,11 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
-from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.nodes.poses import FrameHeader, PoseTrack
+from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 
 NOW_NS = 1_800_000_000_123_456_789
 START_NS = 1_700_000_000_000_000_000
@@ -51,12 +52,15 @@ def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, 
         "/image",
         "/pose",
         message_type,
-        intake=FrameIntake(FrameGeometry(factor=2, min_pixels=4, max_pixels=400), manager),
+        feed=FrameFeed(
+            FrameIntake(FrameGeometry(factor=2, min_pixels=4, max_pixels=400), manager),
+            FrameSampler(sample_fps),
+            "/image",
+            restarts=restarts,
+        ),
         frame_manager=manager,
-        sampler=FrameSampler(sample_fps),
         converter=converter or make_converter(),
         poses=PoseTrack(0.25),
-        restarts=restarts,
         now_ns=lambda: parts.now_ns,
         logger=parts.log,
     )

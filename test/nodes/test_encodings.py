@@ -8,8 +8,8 @@ from image_encodings import ENCODINGS, error, picture
 from rosbags.image import message_to_cvimage
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
-from delayed_vlm_ros.nodes.picture_checks import OTHER_NAMES, PIXEL_BYTES
+from delayed_vlm_ros.pictures.checks import OTHER_NAMES, PIXEL_BYTES
+from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 
 CONVERTER = make_converter()
 RGB = picture(36, 50)

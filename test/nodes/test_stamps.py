@@ -9,7 +9,8 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.nodes.stamps import nanoseconds_of, read_stamp, seconds_of, time_message
+from delayed_vlm_ros.nodes.stamps import nanoseconds_of, time_message
+from delayed_vlm_ros.stamps import read_stamp, seconds_of
 
 STAMPS = [Time(), Time(sec=1), Time(sec=1_800_000_000, nanosec=999_999_999), Time(sec=-3, nanosec=5)]
 

@@ -11,14 +11,16 @@ from sensor_msgs.msg import CompressedImage, Image
 from waiting import wait_until
 
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
-from delayed_vlm_ros.nodes.conversion import make_converter
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
 from delayed_vlm_ros.nodes.poses import PoseTrack
+from delayed_vlm_ros.pictures.conversion import make_converter
 
 RGB = picture(96, 128)
 GRID_HEIGHT, GRID_WIDTH = 48, 64
+GEOMETRY = FrameGeometry(factor=4, min_pixels=16, max_pixels=GRID_HEIGHT * GRID_WIDTH)
 
 stamps = itertools.count(1)
 
@@ -42,12 +44,10 @@ def cameras(ros):
             client.node.resolve_topic_name(topic),
             client.node.resolve_topic_name("pose"),
             message_type,
-            intake=FrameIntake(FrameGeometry(factor=4, min_pixels=16, max_pixels=GRID_HEIGHT * GRID_WIDTH), manager),
+            feed=FrameFeed(FrameIntake(GEOMETRY, manager), FrameSampler(1000.0), topic, restarts=False),
             frame_manager=manager,
-            sampler=FrameSampler(1000.0),
             converter=make_converter(),
             poses=PoseTrack(0.5),
-            restarts=False,
             now_ns=client.now_ns,
             logger=client.node.get_logger(),
         )

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image, row_count
+from delayed_vlm_ros.pictures.checks import PIXEL_BYTES, check_compressed, check_image, row_count
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 JPEG = cv2.imencode(".jpg", PICTURE)[1].tobytes()

@@ -15,9 +15,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
-from delayed_vlm_ros.nodes import conversion, picture_checks
-from delayed_vlm_ros.nodes.conversion import PictureConverter, make_converter
-from delayed_vlm_ros.nodes.picture_checks import OTHER_NAMES, PIXEL_BYTES, row_count
+from delayed_vlm_ros.pictures import checks, conversion
+from delayed_vlm_ros.pictures.checks import OTHER_NAMES, PIXEL_BYTES, row_count
+from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 
 CONVERTER = make_converter()
 RGB = np.random.default_rng(1).integers(0, 256, (12, 20, 3), np.uint8)
@@ -111,7 +111,7 @@ def test_damaged_files_give_a_picture_or_a_picture_error(data):
     message.data = array.array("B", bytes(file))
 
     # then (a changed size is believed up to a limit, which is lower here to save time)
-    with mock.patch.object(picture_checks, "MAX_PICTURE_PIXELS", 10_000):
+    with mock.patch.object(checks, "MAX_PICTURE_PIXELS", 10_000):
         convert_or_refuse(message)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from sensor_msgs.msg import CompressedImage, Image
-
 from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.pictures.messages import CompressedMessage, RawMessage
 
 MAX_PICTURE_PIXELS = 100_000_000
 """Largest height × width that is taken for a picture and not for a broken or hostile message."""
@@ -55,7 +54,7 @@ _JPEG_MOST_MARKERS = 2000  # a large colour profile takes 255 segments; more are
 _JPEG_FRAME_BYTES = 9  # marker, length, precision, height, width
 
 
-def check_image(message: Image) -> str:
+def check_image(message: RawMessage) -> str:
     """Refuse a raw image that cannot be a picture.
 
     Returns:
@@ -97,7 +96,7 @@ def row_count(encoding: str, height: int) -> int:
     return height * 3 // 2 if encoding in _TWO_PLANE_ENCODINGS else height
 
 
-def check_compressed(message: CompressedImage) -> None:
+def check_compressed(message: CompressedMessage) -> None:
     """Refuse a compressed image that is no JPEG or PNG of a sensible size, before it is decoded.
 
     Raises:

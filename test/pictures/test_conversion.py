@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.nodes.conversion import make_converter
+from delayed_vlm_ros.pictures.conversion import make_converter
 
 
 @pytest.fixture(scope="module")

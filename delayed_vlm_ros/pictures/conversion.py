@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import array
 from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
-from delayed_vlm_ros.nodes.picture_checks import PIXEL_BYTES, check_compressed, check_image, row_count
+from delayed_vlm_ros.pictures.checks import PIXEL_BYTES, check_compressed, check_image, row_count
+from delayed_vlm_ros.pictures.messages import CompressedMessage, DenseImage, RawMessage
 
 RgbPicture = NDArray[np.uint8]
 
@@ -22,7 +21,7 @@ _OPENCV_CODES = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 class Backend(Protocol):
     """Converts one raw image, checked and dense; gives RGB uint8 of shape (height, width, 3)."""
 
-    def __call__(self, message: Image) -> RgbPicture:
+    def __call__(self, message: RawMessage) -> RgbPicture:
         """Convert it."""
 
 
@@ -39,8 +38,8 @@ class PictureConverter:
         self.notice = notice
         self._backend = backend
 
-    def convert(self, message: Image | CompressedImage) -> RgbPicture:
-        """Convert one message.
+    def convert(self, message: RawMessage | CompressedMessage) -> RgbPicture:
+        """Convert one message; a compressed one is told by its field ``format``.
 
         Returns:
             RGB uint8 of shape (height, width, 3) with its own storage; grey pictures have three equal channels.
@@ -48,8 +47,11 @@ class PictureConverter:
         Raises:
             PictureError: The message is no usable picture; the text says why, and what to do.
         """
-        if isinstance(message, CompressedImage):
+        if hasattr(message, "format"):
             return decode_compressed(message)
+        return self._convert_raw(message)
+
+    def _convert_raw(self, message: RawMessage) -> RgbPicture:
         encoding = check_image(message)
         try:
             if encoding in _OPENCV_CODES:
@@ -88,7 +90,7 @@ def make_converter() -> PictureConverter:
     return PictureConverter("rosbags-image", backend, f"pictures are converted by rosbags-image: {reason}")
 
 
-def decode_compressed(message: CompressedImage) -> RgbPicture:
+def decode_compressed(message: CompressedMessage) -> RgbPicture:
     """Decode a JPEG or PNG.
 
     Returns:
@@ -127,14 +129,14 @@ def _rosbags_backend() -> Backend:
 
 def _tried(backend: Backend) -> Backend:
     expected = np.array([[[3, 2, 1], [6, 5, 4]]], np.uint8)
-    message = Image(height=1, width=2, step=6, encoding="bgr8", data=[1, 2, 3, 4, 5, 6])
+    message = DenseImage(height=1, width=2, encoding="bgr8", step=6, data=bytes([1, 2, 3, 4, 5, 6]))
     picture = backend(message)
     if not np.array_equal(picture, expected):
         raise RuntimeError(f"it converts {expected.tolist()} to {np.asarray(picture).tolist()}")
     return backend
 
 
-def _dense(message: Image, encoding: str) -> Image:
+def _dense(message: RawMessage, encoding: str) -> RawMessage:
     """The same image under the encoding's first name, little-endian, with rows that follow each other directly.
 
     ``rosbags-image`` takes dense rows for granted. ``cv_bridge`` slants a picture whose padding is no whole number of
@@ -143,12 +145,10 @@ def _dense(message: Image, encoding: str) -> Image:
     row_bytes = message.width * PIXEL_BYTES[encoding]
     if (message.encoding, message.step, message.is_bigendian) == (encoding, row_bytes, 0):
         return message
-    dense = Image(height=message.height, width=message.width, encoding=encoding, step=row_bytes)
-    dense.data = array.array("B", _rows(message, encoding).tobytes())  # quick to assign, bytes are not
-    return dense
+    return DenseImage(message.height, message.width, encoding, row_bytes, _rows(message, encoding).tobytes())
 
 
-def _rows(message: Image, encoding: str) -> NDArray[np.uint8]:
+def _rows(message: RawMessage, encoding: str) -> NDArray[np.uint8]:
     """The rows' bytes, little-endian and without their padding: shape (rows, bytes of a row)."""
     data = np.frombuffer(message.data, np.uint8)
     shape = row_count(encoding, message.height), message.width * PIXEL_BYTES[encoding]

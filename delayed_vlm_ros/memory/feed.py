@@ -1,0 +1,115 @@
+"""A camera's pictures by their stamps: which ones its memory takes, and what becomes of it when time goes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.memory.intake import FrameIntake
+from delayed_vlm_ros.memory.manager import AddedFrame
+from delayed_vlm_ros.memory.sampling import FrameSampler
+from delayed_vlm_ros.memory.stamp_watch import StampWatch
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, seconds_of
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A picture's place in time.
+
+    Attributes:
+        stamp: Its time in the memory, seconds.
+        is_due: Whether the memory takes it.
+        back_sec: By how much time has gone back with it; 0.0 where it has not.
+    """
+
+    stamp: float
+    is_due: bool
+    back_sec: float
+
+
+class FrameFeed:
+    """Brings one camera's pictures into its memory, sampled at a steady rate and through jumps of time.
+
+    A picture is decoded only when it is due, so there are two steps: ``place`` for every picture's stamp, and ``add``
+    for a picture that is due. A live camera and a recording that is read without ROS go the same way.
+
+    Args:
+        intake: The memory's entrance.
+        sampler: Chooses the pictures to remember.
+        topic: Where they come from, for what is said about a stray one.
+        restarts: Whether the memory begins anew when time goes back; else it goes on as if no time had passed.
+    """
+
+    def __init__(self, intake: FrameIntake, sampler: FrameSampler, topic: str, *, restarts: bool) -> None:
+        self._intake = intake
+        self._sampler = sampler
+        self._topic = topic
+        self._restarts = restarts
+        self._watch = StampWatch()
+        self._ahead_ns = 0
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the memory begins anew when time goes back."""
+        return self._restarts
+
+    @property
+    def ahead_sec(self) -> float:
+        """How far the memory's time is ahead of the messages', after time has gone back."""
+        return seconds_of(self._ahead_ns)
+
+    @property
+    def outcome(self) -> str:
+        """What becomes of the memory when time goes back, for people."""
+        if self._restarts:
+            return "its memory begins anew, without marks"
+        return "its memory goes on as if no time had passed"
+
+    def place(self, stamp_ns: int, arrival: float) -> Place:
+        """Find a picture's place in time; when time has gone back, do what is to be done then.
+
+        Args:
+            stamp_ns: The message's stamp, nanoseconds.
+            arrival: When it came, in seconds of a steady clock.
+
+        Raises:
+            PictureError: Its stamp fits neither the present time nor a new one.
+        """
+        jump = self._watch.jump(seconds_of(stamp_ns), arrival)
+        if jump is None:
+            raise PictureError(
+                f"its stamp {seconds_of(stamp_ns):.3f} s does not follow those before: check the camera's clock, "
+                f"and that nobody else publishes on {self._topic}"
+            )
+        back_sec = max(0.0, -jump)
+        if back_sec and self._restarts:
+            self.begin_anew()
+        elif back_sec:
+            # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
+            self._ahead_ns += round(back_sec * NANOSECONDS_PER_SECOND)
+        stamp = seconds_of(stamp_ns + self._ahead_ns)
+        return Place(stamp, self._sampler.accept(stamp), back_sec)
+
+    def add(self, picture: Any, place: Place, source: Any = None) -> AddedFrame:
+        """Remember a picture that is due.
+
+        Raises:
+            PictureError: It cannot be used; nothing has changed.
+        """
+        return self._intake.add(picture, place.stamp, source)
+
+    def sample_at(self, fps: float) -> None:
+        """Remember so many frames per second from now on."""
+        self._sampler.set_rate(fps)
+
+    def begin_anew(self) -> None:
+        """Forget every frame; the present time stays."""
+        self._intake.reset()
+        self._sampler.reset()
+        self._ahead_ns = 0
+
+    def reset(self) -> None:
+        """Forget every frame and stamp: the next picture is remembered, whatever its stamp."""
+        self.begin_anew()
+        self._watch.reset()

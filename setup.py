@@ -22,6 +22,7 @@ setup(
     extras_require={
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],
+        "evaluation": ["mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu"],
         "docs": ["matplotlib"],
         "test": ["pytest", "pytest-timeout", "hypothesis"],
         "lint": ["ruff", "mypy", "import-linter"],

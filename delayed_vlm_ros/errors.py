@@ -8,6 +8,9 @@
     │   ├── PairNotKeptError        the memory does not hold it, or no longer
     │   └── MarksFullError          as many are marked as may be
     ├── VideoSourceError            a video file or camera device that cannot be read
+    ├── RecordingError              a bag or folder of pictures that cannot be read, or not be written
+    ├── QuestionsError              a file of questions with an error in it
+    ├── IncompleteError             an evaluation that could not be made of all that was asked for
     ├── NodeDiedError               a node that this program started has ended by itself
     ├── NodeNotFoundError           a node that somebody else should have started does not answer
     ├── ModelError
@@ -59,6 +62,18 @@ class MarksFullError(MarkError):
 
 class VideoSourceError(DelayedVlmError):
     """A video file or a camera device cannot be opened or read."""
+
+
+class RecordingError(DelayedVlmError):
+    """A bag or a folder of pictures cannot be read, or a bag not be written."""
+
+
+class QuestionsError(DelayedVlmError):
+    """A file of questions has an error in it."""
+
+
+class IncompleteError(DelayedVlmError):
+    """An evaluation could not be made of all that was asked for; what there is of it was kept."""
 
 
 class NodeDiedError(DelayedVlmError):

@@ -15,9 +15,10 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -93,22 +94,30 @@ class VideoSource:
             VideoSourceError: The device stopped delivering.
         """
         newest_slot = -1
-        while (picture := self._next()) is not None:
-            stamp, pixels = picture
+        for stamp, retrieve in self.pictures():
             if rate:
                 slot = math.floor(stamp * rate + _JITTER)
                 if slot <= newest_slot:
                     continue
                 newest_slot = slot
-            if pixels is None:
-                decoded, pixels = self._capture.retrieve()
-                if not decoded:
-                    continue
-            yield VideoFrame(_rgb(pixels), stamp)
+            image = retrieve()
+            if image is not None:
+                yield VideoFrame(image, stamp)
         if self.is_device:
             raise VideoSourceError(
                 f"camera device {self.name} stopped delivering pictures: is it unplugged? Plug it in again"
             )
+
+    def pictures(self) -> Iterator[tuple[float, Callable[[], NDArray[np.uint8] | None]]]:
+        """Go through the pictures without decoding them, from where the source stands.
+
+        Yields:
+            Each picture's stamp (s from the source's first picture; they increase strictly), and what decodes it to
+            RGB, ``(height, width, 3)``, until the next one is taken; it gives None where that cannot be done.
+        """
+        while (picture := self._next()) is not None:
+            stamp, waiting = picture
+            yield stamp, self._retrieve if waiting is None else partial(_rgb, waiting)
 
     def close(self) -> None:
         """Let go of the file or device; it may be called twice."""
@@ -130,6 +139,10 @@ class VideoSource:
         if not self._capture.grab():
             return None
         return self._advance(), None
+
+    def _retrieve(self) -> NDArray[np.uint8] | None:
+        decoded, pixels = self._capture.retrieve()
+        return _rgb(pixels) if decoded else None
 
     def _first(self) -> tuple[float, NDArray[np.uint8]] | None:
         decoded, pixels = self._capture.read()

@@ -1,0 +1,65 @@
+"""What a recording of a camera is, whatever it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RecordedPicture(Protocol):
+    """One picture, not decoded yet."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """When the camera took it, nanoseconds; 0 where its message does not say.
+
+        Raises:
+            PictureError: Its message is broken.
+        """
+
+    @property
+    def arrival_ns(self) -> int:
+        """When it was recorded, nanoseconds."""
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Its pixels: RGB, shape (height, width, 3).
+
+        Raises:
+            PictureError: It cannot be used.
+        """
+
+
+class Recording(Protocol):
+    """A camera's pictures in the order in which they were recorded; a context manager.
+
+    Attributes:
+        name: What it is called in reports.
+        kind: ``bag``, ``video`` or ``folder``.
+        topic: The pictures' topic; empty where there is none.
+        picture_count: How many pictures it says it has; None when it does not say.
+        damage: Where reading had to stop before the end and why, in a sentence; empty while nothing is wrong.
+    """
+
+    name: str
+    kind: str
+    topic: str
+    picture_count: int | None
+    damage: str
+
+    def pictures(self) -> Iterator[RecordedPicture]:
+        """Go through the pictures, once. Damage ends them, and is told in ``damage``."""
+
+    def close(self) -> None:
+        """Let go of its files."""
+
+    def __enter__(self) -> Recording:
+        """Nothing to do: it is open."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""

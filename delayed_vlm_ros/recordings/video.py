@@ -1,0 +1,77 @@
+"""A video file as a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.errors import PictureError, RecordingError
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
+from delayed_vlm_ros.video_source import open_video
+
+
+@dataclass(frozen=True)
+class VideoPicture:
+    """One picture, to be decoded before the next one is taken; see ``RecordedPicture``."""
+
+    stamp_ns: int
+    retrieve: Callable[[], NDArray[np.uint8] | None]
+
+    @property
+    def arrival_ns(self) -> int:
+        """Nothing is known but the stamp."""
+        return self.stamp_ns
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Decode it."""
+        pixels = self.retrieve()
+        if pixels is None:
+            raise PictureError("a picture of the video cannot be decoded: the file is damaged there")
+        return pixels
+
+
+class VideoRecording:
+    """See ``Recording``.
+
+    Args:
+        path: The file.
+
+    Raises:
+        VideoSourceError: It cannot be read.
+        RecordingError: It is a camera device, which has no end.
+    """
+
+    kind = "video"
+    topic = ""
+
+    def __init__(self, path: Path) -> None:
+        self._source = open_video(str(path))
+        if self._source.is_device:
+            self._source.close()
+            raise RecordingError(f"{path} is a camera device, which has no end: name a video file")
+        self.name = path.stem
+        self.picture_count = self._source.frame_count
+        self.damage = ""
+
+    def pictures(self) -> Iterator[VideoPicture]:
+        """Go through the pictures."""
+        for stamp, retrieve in self._source.pictures():
+            # From a second on, as a stamp of 0 means that there is none.
+            yield VideoPicture(NANOSECONDS_PER_SECOND + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
+
+    def close(self) -> None:
+        """Let go of the file; it may be called twice."""
+        self._source.close()
+
+    def __enter__(self) -> VideoRecording:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

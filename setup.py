@@ -23,6 +23,7 @@ setup(
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],
         "evaluation": ["mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu"],
+        "ray": ["ray"],
         "docs": ["matplotlib"],
         "test": ["pytest", "pytest-timeout", "hypothesis"],
         "lint": ["ruff", "mypy", "import-linter"],

@@ -115,9 +115,11 @@ def compare_answers(
     frames = everything.snapshot()
     for question in questions:
         request = AskRequest(question, max_new_tokens=max_new_tokens)
-        native, native_seconds = native_answer(engine.model, engine.processor, frames, request)
-        stock, _ = native_answer(engine.model, engine.processor, frames, request, stock_positions=True)
+        native = native_answer(engine.model, engine.processor, frames, request)
+        stock = native_answer(engine.model, engine.processor, frames, request, stock_positions=True)
         started = time.monotonic()
         result = engine.answer(request)
         delayed_seconds = time.monotonic() - started
-        yield Comparison(question, native, native_seconds, stock, result.answer, delayed_seconds, result.metrics)
+        yield Comparison(
+            question, native.text, native.seconds, stock.text, result.answer, delayed_seconds, result.metrics
+        )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.generation.streamers import BaseStreamer
 from transformers.video_utils import VideoMetadata
 
 from delayed_vlm_ros.errors import NoFramesError
@@ -80,10 +83,45 @@ def native_generate(
     return model.generate(**placed, max_new_tokens=max_new_tokens, **options)
 
 
+@dataclass(frozen=True)
+class NativeAnswer:
+    """What native inference said, and what it cost.
+
+    Attributes:
+        text: The answer.
+        first_token_sec: From pictures to the answer's first token.
+        seconds: From pictures to text.
+        visual_tokens: Merged visual tokens in the prompt.
+        kv_cache_length: Tokens of prompt and answer.
+    """
+
+    text: str
+    first_token_sec: float
+    seconds: float
+    visual_tokens: int
+    kv_cache_length: int
+
+
+class _FirstToken(BaseStreamer):  # type: ignore[misc]
+    """Hears of the prompt, then of each token; remembers when the first one came."""
+
+    def __init__(self) -> None:
+        self._heard = 0
+        self.time = math.nan
+
+    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002  what it is does not matter here
+        self._heard += 1
+        if self._heard == 2:  # noqa: PLR2004  the first is the prompt
+            self.time = time.monotonic()
+
+    def end(self) -> None:
+        pass
+
+
 def native_answer(
     model: Any, processor: Any, snapshot: Snapshot, request: AskRequest, *, stock_positions: bool = False
-) -> tuple[str, float]:
-    """Native inference's answer, and its seconds from pictures to text.
+) -> NativeAnswer:
+    """Native inference's answer.
 
     The snapshot says which frames are used: the request's limits in time do not count here.
 
@@ -96,12 +134,25 @@ def native_answer(
         raise NoFramesError("no frames: there is nothing to compare on")
     prompt_length = native_prompt_length(processor, model, snapshot, request.question)
     started = time.monotonic()
-    limit = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+    first_token = _FirstToken()
     output = native_generate(
-        model, processor, snapshot, request.question, max_new_tokens=limit, stock_positions=stock_positions
+        model,
+        processor,
+        snapshot,
+        request.question,
+        max_new_tokens=request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        stock_positions=stock_positions,
+        streamer=first_token,
     )
-    text: str = processor.tokenizer.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
-    return text, time.monotonic() - started
+    text = processor.tokenizer.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
+    ended = time.monotonic()
+    return NativeAnswer(
+        text=text,
+        first_token_sec=first_token.time - started,
+        seconds=ended - started,
+        visual_tokens=lay_out(model.config, snapshot).visual_tokens,
+        kv_cache_length=int(output.shape[1]),
+    )
 
 
 def native_prompt_length(processor: Any, model: Any, snapshot: Snapshot, question: str) -> int:
@@ -109,4 +160,4 @@ def native_prompt_length(processor: Any, model: Any, snapshot: Snapshot, questio
     return len(build_prompt(processor, question).token_ids(lay_out(model.config, snapshot).visual_tokens))
 
 
-__all__: Sequence[str] = ("native_answer", "native_generate", "native_inputs", "native_prompt_length")
+__all__: Sequence[str] = ("NativeAnswer", "native_answer", "native_generate", "native_inputs", "native_prompt_length")

@@ -121,9 +121,9 @@ def _judge_one(engine: DelayedBatchInferenceEngine, question: SceneQuestion, *, 
     answer = engine.answer(request).answer
     if not with_stock:
         return Judged(question, answer)
-    native, _ = native_answer(engine.model, engine.processor, engine.snapshot(), request)
-    native_stock, _ = native_answer(engine.model, engine.processor, engine.snapshot(), request, stock_positions=True)
-    return Judged(question, answer, native, native_stock)
+    native = native_answer(engine.model, engine.processor, engine.snapshot(), request)
+    native_stock = native_answer(engine.model, engine.processor, engine.snapshot(), request, stock_positions=True)
+    return Judged(question, answer, native.text, native_stock.text)
 
 
 def accuracy(judged: Sequence[Judged]) -> float:

@@ -9,6 +9,12 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 _MARKED_PART = 4
 
 
+def usual_eviction_chunk(star_memory_size: int, stream_window_size: int) -> int:
+    """The chunk (frames) of the node unless somebody says otherwise: a third of the smaller memory that there is."""
+    smaller = min(size for size in (star_memory_size, stream_window_size) if size)
+    return smaller // 3 // FRAMES_PER_PAIR * FRAMES_PER_PAIR
+
+
 def check_eviction_chunk(eviction_chunk: int, **sizes: int) -> None:
     """Raise `ConfigurationError` unless the chunk (frames) leaves a pair in each memory of these sizes (frames)."""
     if eviction_chunk < 0 or eviction_chunk == 1:

@@ -10,6 +10,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory.limits import usual_eviction_chunk
 from delayed_vlm_ros.nodes.parameters import parameter, specifications
 
 MAX_NEW_TOKENS_LIMIT = 4096
@@ -228,7 +229,7 @@ def make_memory(parameters: SceneMemoryParameters, pair_ids: Iterator[int] | Non
     """
     chunk = parameters.eviction_chunk
     if chunk < 0:
-        chunk = min(size for size in (parameters.star_size, parameters.stream_size) if size) // 3 // 2 * 2
+        chunk = usual_eviction_chunk(parameters.star_size, parameters.stream_size)
     with naming_parameters("memory.star.size", "memory.stream.size", "memory.eviction_chunk", "memory.marks.max"):
         return SmartFrameManager(
             parameters.star_size,

@@ -49,13 +49,16 @@ def test_native_answer_is_the_engines(make_engine, family, frames):
 
     for question in QUESTIONS:
         # when
-        text, seconds = native_answer(
+        native = native_answer(
             engine.model, engine.processor, engine.snapshot(), AskRequest(question, max_new_tokens=16)
         )
 
         # then
-        assert text == engine.ask(question, max_new_tokens=16)[0]
-        assert seconds > 0
+        text, metrics = engine.ask(question, max_new_tokens=16)
+        assert native.text == text
+        assert native.visual_tokens == metrics.visual_tokens
+        assert 0 <= native.kv_cache_length - metrics.kv_cache_length <= 1  # the last token's KV is never needed
+        assert 0 < native.first_token_sec <= native.seconds
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -72,7 +75,7 @@ def test_stock_positions_differ_where_time_outruns_the_picture(make_engine, fami
                 engine.snapshot(),
                 AskRequest(question, max_new_tokens=16),
                 stock_positions=stock,
-            )[0]
+            ).text
             for question in QUESTIONS
         ]
         for stock in (False, True)
@@ -89,7 +92,7 @@ def test_stock_positions_agree_on_a_short_video(make_engine, family):
     common = (engine.model, engine.processor, engine.snapshot(), AskRequest("Who?", max_new_tokens=16))
 
     # then
-    assert native_answer(*common)[0] == native_answer(*common, stock_positions=True)[0]
+    assert native_answer(*common).text == native_answer(*common, stock_positions=True).text
 
 
 @pytest.mark.parametrize("family", FAMILIES)

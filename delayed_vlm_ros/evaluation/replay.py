@@ -129,6 +129,7 @@ class Replay:
         self._back_sec = 0.0  # in all
         self._jumps = 0
         self._stamps_missing = 0
+        self._strays = 0  # stamps that fit neither the present time nor a new one
         self._at = 0.0  # the newest picture's time from the first one, however often time has gone back
         self._timeline: list[dict[str, Any]] = []
         self._pairs: dict[str, dict[str, Any]] = {}
@@ -152,7 +153,7 @@ class Replay:
                 reason = str(error) if len(self._dropped) < _MOST_DROP_REASONS else "other reasons"
                 self._dropped[reason] += 1
             told(Progress(self._pictures, len(self._asked)))
-        self._ask_until(float("inf"), told)
+        self._ask(len(self._waiting), told)
         return self._result(time.monotonic() - started)
 
     def _take(self, picture: RecordedPicture, told: Callable[[Progress], None]) -> None:
@@ -162,14 +163,19 @@ class Replay:
             stamp_ns = picture.arrival_ns
         if self._first_ns is None:
             self._first_ns = stamp_ns
-        place = self._feed.place(stamp_ns, seconds_of(picture.arrival_ns))
+        try:
+            place = self._feed.place(stamp_ns, seconds_of(picture.arrival_ns))
+        except PictureError:
+            self._strays += 1
+            return
         if place.back_sec:
             self._jumps += 1
             self._back_sec += place.back_sec
             if self._feed.restarts:
                 self._methods.begin_anew()
         at = seconds_of(stamp_ns - self._first_ns) + self._back_sec
-        self._ask_until(at, told)
+        # A picture's own time is not past yet: it is the next question's to be asked before it.
+        self._ask(sum(question.due < at for question in self._waiting), told)
         self._at = max(self._at, at)
         if not place.is_due:
             return
@@ -195,9 +201,9 @@ class Replay:
             }
         )
 
-    def _ask_until(self, at: float, told: Callable[[Progress], None]) -> None:
-        """Ask what is due before a picture of this time is taken."""
-        while self._waiting and self._waiting[0].due < at:
+    def _ask(self, count: int, told: Callable[[Progress], None]) -> None:
+        """Ask the next questions."""
+        for _ in range(count):
             question = self._waiting.pop(0)
             request = AskRequest(question.ask, max_new_tokens=self._settings.max_new_tokens)
             answers = self._methods.answers(request)
@@ -278,6 +284,10 @@ class Replay:
         if self._stamps_missing:
             problems.append(
                 f"{self._stamps_missing} pictures without time stamps: the times at which they were recorded are used"
+            )
+        if self._strays:
+            problems.append(
+                f"{self._strays} pictures passed over, as their stamps do not follow those before: check the clock"
             )
         if self._jumps:
             problems.append(

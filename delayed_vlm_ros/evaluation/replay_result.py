@@ -62,7 +62,11 @@ def _summary_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found[name] = fmean(float(one[name]) for one in scores) if scores else None
     found["agreement_exact"] = fmean(float(one["exact_match"]) for one in agreements) if agreements else None
     for name in ("first_token_sec", "total_sec", "visual_tokens"):
-        found[name] = median(answer[name] for answer in answered) if answered else None
-    peaks = [answer["peak_memory_bytes"] for answer in answered if answer["peak_memory_bytes"] is not None]
-    found["peak_memory_bytes"] = max(peaks, default=None)
+        known = _known(answered, name)
+        found[name] = median(known) if known else None
+    found["peak_memory_bytes"] = max(_known(answered, "peak_memory_bytes"), default=None)
     return found
+
+
+def _known(answers: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [answer[name] for answer in answers if answer[name] is not None]

@@ -1,11 +1,11 @@
-"""Many recordings: in this process, in several, on a real Ray of this machine; and what one that fails costs the others."""
+"""Many recordings: in this process, in several, on a real Ray; and what one that fails costs the others."""
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import pytest
+from dying_workers import DyingActor, run_and_die, run_and_die_once
 
 pytest.importorskip("rosbags", reason="the extra 'evaluation' is not installed")
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
@@ -14,7 +14,7 @@ from delayed_vlm_ros.errors import IncompleteError
 from delayed_vlm_ros.evaluation import replay_farm
 from delayed_vlm_ros.evaluation.record_scene import SceneRecording, record_scene
 from delayed_vlm_ros.evaluation.replay import ReplaySettings
-from delayed_vlm_ros.evaluation.replay_job import Evaluator, ReplayJob, finished_result
+from delayed_vlm_ros.evaluation.replay_job import ReplayJob, finished_result
 from delayed_vlm_ros.evaluation.timed_questions import FILE_NAME, read_questions
 
 SETTINGS = ReplaySettings(model="demo", device="cpu", methods=("delayed",))
@@ -79,26 +79,6 @@ def test_what_is_done_is_done_again_only_when_something_has_changed(jobs):
     assert finished_result(jobs[0]) is None
 
 
-class DiesOnce(Evaluator):
-    """A worker that is killed by its first recording, as a machine without memory kills it."""
-
-    def run(self, job, *told):
-        mark = Path(job.folder).with_suffix(".died")
-        if not mark.exists():
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(job, *told)
-
-
-def run_and_die_once(job):
-    return DiesOnce().run(job)
-
-
-def run_and_die(job):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.timeout(600)
 def test_a_worker_that_dies_costs_a_second_try(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(replay_farm, "_run_here", run_and_die_once)
@@ -113,6 +93,14 @@ def test_a_worker_that_dies_always_fails_its_recording(jobs, monkeypatch):
     ((_, result),) = replay_farm.in_processes(jobs[:1], 1)
     assert result["failed"]
     assert "has died, twice" in result["problems"][0]
+
+
+@pytest.mark.timeout(600)
+def test_an_actor_that_dies_always_fails_its_recording(jobs, monkeypatch):
+    monkeypatch.setattr(replay_farm, "Evaluator", DyingActor)
+    ((_, result),) = on_ray(jobs[:1])
+    assert result["failed"]
+    assert "was lost" in result["problems"][0]
 
 
 def test_a_result_that_cannot_be_written_ends_it_with_a_remedy(jobs, tmp_path):

@@ -1,0 +1,25 @@
+"""Workers that are killed, as a machine without memory kills them."""
+
+import os
+import signal
+from pathlib import Path
+
+from delayed_vlm_ros.evaluation.replay_job import Evaluator
+
+
+def run_and_die_once(job):
+    mark = Path(job.folder).with_suffix(".died")
+    if not mark.exists():
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Evaluator().run(job)
+
+
+def run_and_die(_job):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingActor(Evaluator):
+    def run(self, job, *told):
+        run_and_die(job)

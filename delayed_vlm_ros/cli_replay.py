@@ -180,7 +180,6 @@ def _jobs(
 
 def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, fresh: bool) -> None:
     from delayed_vlm_ros.evaluation.replay_job import finished_result  # noqa: PLC0415
-    from delayed_vlm_ros.evaluation.report import write_report  # noqa: PLC0415
 
     console = Console()
     results: dict[str, Mapping[str, Any]] = {}
@@ -198,8 +197,7 @@ def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, f
         # Whatever ends it: what is done can be looked at.
         ordered = [results[job.folder] for job in jobs if job.folder in results]
         if ordered:
-            report = write_report(ordered, out)
-            console.print(f"report: {report}", highlight=False, soft_wrap=True)
+            _report(console, ordered, out)
     incomplete = [job.name for job in jobs if not results[job.folder]["complete"]]
     if incomplete:
         raise IncompleteError(f"not all could be evaluated: {', '.join(incomplete)}; the report says why")
@@ -254,3 +252,16 @@ def _tell(console: Console, job: ReplayJob, result: Mapping[str, Any]) -> None:
         right = "" if one["exact_match"] is None else f"{one['exact_match']:.0%} right of {one['judged']}"
         first = "" if one["first_token_sec"] is None else f"first token {one['first_token_sec']:.3f} s"
         console.print(f"  {method:18} {right:18} {first}", highlight=False)
+
+
+def _report(console: Console, results: Sequence[Mapping[str, Any]], out: Path) -> None:
+    from delayed_vlm_ros.evaluation.report import write_report  # noqa: PLC0415
+
+    try:
+        report = write_report(results, out)
+    except OSError as error:
+        raise IncompleteError(
+            f"the report cannot be written to {out} ({error.strerror}): make room there, and run the command again; "
+            "what has been evaluated is kept"
+        ) from error
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)

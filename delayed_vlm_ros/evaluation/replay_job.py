@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ class Evaluator:
     def run(self, job: ReplayJob, told: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
         """Evaluate a recording and write its result.
 
-        What goes wrong with the recording or the model becomes a failed result.
+        Whatever goes wrong with the recording or the model becomes a failed result.
 
         Raises:
             IncompleteError: The result cannot be written.
@@ -100,6 +101,8 @@ class Evaluator:
             result = self._evaluate(job, told)
         except DelayedVlmError as error:
             result = failed_result(job, str(error))
+        except Exception as error:  # noqa: BLE001  a defect costs this recording, not those after it
+            result = failed_result(job, f"{type(error).__name__}: {error}", traceback.format_exc())
         _write(job, result)
         return result
 
@@ -130,13 +133,13 @@ class Evaluator:
         return self._loaded[1], self._loaded[2]
 
 
-def failed_result(job: ReplayJob, reason: str) -> dict[str, Any]:
+def failed_result(job: ReplayJob, *reasons: str) -> dict[str, Any]:
     """The result of an evaluation that could not be made."""
     return {
         "version": RESULT_VERSION,
         "failed": True,
         "complete": False,
-        "problems": [reason],
+        "problems": list(reasons),
         "recording": {"name": job.name, "path": job.path},
     }
 

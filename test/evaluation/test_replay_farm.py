@@ -103,6 +103,15 @@ def test_an_actor_that_dies_always_fails_its_recording(jobs, monkeypatch):
     assert "was lost" in result["problems"][0]
 
 
+def test_a_defect_costs_one_recording(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("delayed_vlm_ros.evaluation.replay_job.Replay", None)
+    broken = ReplayJob(jobs[0].path, str(tmp_path / "out"), jobs[0].questions, SETTINGS)
+    ((_, result),) = in_this_process([broken])
+    assert result["failed"]
+    assert result["problems"][0].startswith("TypeError: ")
+    assert "Traceback" in result["problems"][1]
+
+
 def test_a_result_that_cannot_be_written_ends_it_with_a_remedy(jobs, tmp_path):
     (tmp_path / "file").touch()
     blocked = ReplayJob(jobs[0].path, str(tmp_path / "file" / "one"), jobs[0].questions, SETTINGS)

@@ -35,7 +35,7 @@ _INK, _FAINT, _STAR, _STREAM, _PAPER = "#010101", "#010102", "#010103", "#010104
 _PROPERTIES = {_INK: "ink-soft", _FAINT: "line", _STAR: "star", _STREAM: "stream", _PAPER: "card"} | {
     f"#0102{number:02x}": f"method-{number}" for number in range(len(MARKERS))
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "delayed_vlm_ros",
     "text.parse_math": False,
@@ -104,10 +104,13 @@ def latency_plot(questions: Sequence[Mapping[str, Any]], methods: Sequence[str],
         identifier: Unique in the page.
     """
     spans = {
-        key: [(place, *_times(question["answers"].get(key))) for place, question in enumerate(questions)]
+        key: [
+            (place, *times)
+            for place, question in enumerate(questions)
+            if (times := _times(question["answers"].get(key))) is not None
+        ]
         for key in methods
     }
-    spans = {key: [one for one in found if one[2] is not None] for key, found in spans.items()}
     if not any(spans.values()):
         return Markup("")
 
@@ -121,7 +124,7 @@ def latency_plot(questions: Sequence[Mapping[str, Any]], methods: Sequence[str],
             places = [place + offset for place, *_ in spans[key]]
             first, total = [one[1] for one in spans[key]], [one[2] for one in spans[key]]
             axes.vlines(places, first, total, color=shade, lw=1.4)
-            style = {"ls": "", "marker": MARKERS[order % len(MARKERS)], "ms": mark, "mec": shade}
+            style: dict[str, Any] = {"ls": "", "marker": MARKERS[order % len(MARKERS)], "ms": mark, "mec": shade}
             axes.plot(places, total, mfc=shade, **style)
             axes.plot(places, first, mfc=_PAPER, mew=1.2, **style)
         axes.set_yscale("log")
@@ -131,9 +134,7 @@ def latency_plot(questions: Sequence[Mapping[str, Any]], methods: Sequence[str],
         axes.set_xlim(-0.6, len(questions) - 0.4)
         most = 20 if figure.get_figwidth() > _WIDTHS["narrow"] else 10
         step = -(-len(questions) // most)
-        axes.set_xticks(
-            range(0, len(questions), step), [str(question["number"]) for question in questions[::step]]
-        )
+        axes.set_xticks(range(0, len(questions), step), [str(question["number"]) for question in questions[::step]])
         axes.tick_params(axis="x", length=0)
         axes.set_title("time from the ask", loc="left", fontsize=11)
         axes.set_xlabel("question")
@@ -142,16 +143,15 @@ def latency_plot(questions: Sequence[Mapping[str, Any]], methods: Sequence[str],
     return _both_widths(draw, 3.7, identifier, "Latency by question", text)
 
 
-def _times(answer: Mapping[str, Any] | None) -> tuple[float | None, float | None]:
+def _times(answer: Mapping[str, Any] | None) -> tuple[float, float] | None:
     """First token and total; where the first is not known, the line has no length."""
-    total = answer["total_sec"] if answer else None
+    first, total = (answer["first_token_sec"], answer["total_sec"]) if answer else (None, None)
     if not is_number(total) or total <= 0:
-        return None, None
-    first = answer["first_token_sec"] if answer else None
+        return None
     return (first if is_number(first) and first > 0 else total), total
 
 
-def _decades(spans: Mapping[str, Sequence[tuple[float, ...]]]) -> float:
+def _decades(spans: Mapping[str, Sequence[tuple[int, float, float]]]) -> float:
     times = [time for found in spans.values() for one in found for time in one[1:]]
     return log10(max(times) / min(times))
 
@@ -202,7 +202,11 @@ def _of_the_page(svg: str, identifier: str) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
     body = re.sub(r' id="([^"]+)"', lambda found: f' id="{identifier}-{found[1]}"' if found[1] in used else "", body)
     body = body.replace("url(#", f"url(#{identifier}-").replace('xlink:href="#', f'href="#{identifier}-')
-    body = re.sub(r"font: ([\d.]+px) [^;\"]+|font-family: [^;\"]+;", lambda f: f[1] and f"font-size: {f[1]}" or "", body)
+    body = re.sub(
+        r"font: ([\d.]+px) [^;\"]+|font-family: [^;\"]+;",
+        lambda found: f"font-size: {found[1]}" if found[1] else "",
+        body,
+    )
     body = re.sub(r' (d|x|y)="[^"]+"', lambda found: re.sub(r"(\.\d)\d+|\s+", _shorter, found[0]), body)
     for shade, custom in _PROPERTIES.items():
         body = body.replace(shade, f"var(--{custom})")

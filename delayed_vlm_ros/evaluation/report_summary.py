@@ -131,9 +131,7 @@ def table_of(summaries: Mapping[str, Mapping[str, Any]], methods: Sequence[Metho
     kinds = dict.fromkeys(kind for one in summaries.values() for kind in one.get("kinds", {}) if kind)
     usual = [kind for kind in _KINDS if kind in kinds] + [kind for kind in kinds if kind not in _KINDS]
     columns = [
-        column
-        for column in _columns(usual)
-        if any(column.of(summaries[method.key]) is not None for method in present)
+        column for column in _columns(usual) if any(column.of(summaries[method.key]) is not None for method in present)
     ]
     cells = [_cells(column, [summaries[method.key] for method in present]) for column in columns]
     groups: list[tuple[str, int]] = []
@@ -182,9 +180,7 @@ def _cells(column: _Column, summaries: Sequence[Mapping[str, Any]]) -> list[Cell
     texts = [column.show(value) for value in values]
     known = {text: value for text, value in zip(texts, values, strict=True) if is_number(value)}
     best = column.show(column.best(known.values())) if column.best and len(known) > 1 else None
-    return [
-        Cell(text, column.note(summary), text == best) for text, summary in zip(texts, summaries, strict=True)
-    ]
+    return [Cell(text, column.note(summary), text == best) for text, summary in zip(texts, summaries, strict=True)]
 
 
 def _of(statistic: Callable[[list[Any]], Any], values: Iterable[Any]) -> Any:

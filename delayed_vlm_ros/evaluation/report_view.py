@@ -183,7 +183,9 @@ def view_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "questions": len(questions),
         "expected": sum(bool(question["expect"]) for question in questions),
         "kinds": kinds,
-        "models": sorted({str(result["settings"]["model"]) for result in results if "model" in result.get("settings", {})}),
+        "models": sorted(
+            {str(result["settings"]["model"]) for result in results if "model" in result.get("settings", {})}
+        ),
         "incomplete": [recording for recording in recordings if not recording.result["complete"]],
         "table": table_of(summaries, methods) if questions else None,
         "headline": _headline(results, methods, summaries),
@@ -210,23 +212,37 @@ def _headline(
 
     tiles = [
         ("right, to the word", numbers.share(mine["exact_match"]), beside("exact_match", numbers.share)),
-        ("to the first token, median", numbers.seconds(mine["first_token_sec"]), beside("first_token_sec", numbers.seconds)),
+        (
+            "to the first token, median",
+            numbers.seconds(mine["first_token_sec"]),
+            beside("first_token_sec", numbers.seconds),
+        ),
         ("same words as native inference", numbers.share(mine["agreement_exact"]), ""),
     ]
     sampled = sum(result["recording"].get("sampled") or 0 for result in results)
-    kept = sum(sum(len(result["pairs"][str(one["pair"])]["at"]) for one in result.get("kept", ()) if str(one["pair"]) in result["pairs"]) for result in results)
+    kept = sum(
+        sum(
+            len(result["pairs"][str(one["pair"])]["at"])
+            for one in result.get("kept", ())
+            if str(one["pair"]) in result["pairs"]
+        )
+        for result in results
+    )
     tiles.append(("frames kept at the end", numbers.count(kept), f"of {numbers.count(sampled)} sampled"))
     return [tile for tile in tiles if tile[1] != numbers.NOTHING]
 
 
 def _recording(result: Mapping[str, Any], identifier: str, methods: Sequence[Method]) -> Recording:
     kept = {str(one["pair"]): one for one in result.get("kept", ())}
-    pairs = {number: _pair(number, pair, kept.get(number), identifier) for number, pair in result.get("pairs", {}).items()}
+    pairs = {
+        number: _pair(number, pair, kept.get(number), identifier) for number, pair in result.get("pairs", {}).items()
+    }
     asked = sorted(result.get("questions", ()), key=lambda question: question["at"])
     present = [method for method in methods if any(method.key in question["answers"] for question in asked)]
     is_open = len(asked) <= _FEW_QUESTIONS
     summaries = {
-        method.key: {**summarise(asked, method.key), **result.get("summary", {}).get(method.key, {})} for method in present
+        method.key: {**summarise(asked, method.key), **result.get("summary", {}).get(method.key, {})}
+        for method in present
     }
     return Recording(
         identifier=identifier,
@@ -265,15 +281,18 @@ def _size_of(thumbnail: str) -> tuple[int, int]:
     """Width and height of a base64 JPEG; zeros where it is none."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(thumbnail or "", validate=True)), formats=["JPEG"]) as picture:
-            return picture.size
+            width, height = picture.size
     except (binascii.Error, UnidentifiedImageError):
         return 0, 0
+    return width, height
 
 
 def _question(
     question: Mapping[str, Any], identifier: str, methods: Sequence[Method], pairs: Mapping[str, Pair], *, is_open: bool
 ) -> Question:
-    answers = [_answer(method, question["answers"][method.key]) for method in methods if method.key in question["answers"]]
+    answers = [
+        _answer(method, question["answers"][method.key]) for method in methods if method.key in question["answers"]
+    ]
     shared: dict[tuple[str, ...], list[Method]] = {}
     for answer in answers:
         shared.setdefault(tuple(map(str, answer.given["evidence"])), []).append(answer.method)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeGuard
 
 NOTHING = "–"
 _BLANK = "\u202f"  # narrow and without a line break, between a number and its unit
 _PROBABLY_EPOCH = 1e8  # seconds; an earlier stamp counts from a machine's or a simulation's start
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether it is a number that can be shown and computed with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

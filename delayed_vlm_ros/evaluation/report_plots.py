@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator
 
 from delayed_vlm_ros.evaluation.report_numbers import clock, is_number, seconds, size
-from delayed_vlm_ros.evaluation.report_timeline import thin
+from delayed_vlm_ros.evaluation.report_timeline import moment_of, thin
 
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 """Of the ways of answering, in their order, so that they are not told apart by colour alone."""
@@ -65,7 +65,7 @@ def memory_plot(result: Mapping[str, Any], identifier: str) -> Markup:
     if not rows:
         return Markup("")
     at = [row["at"] for row in rows]
-    asked = [question["at"] for question in result.get("questions", ())]
+    asked = [moment_of(question) for question in result.get("questions", ())]
 
     def draw(figure: Figure) -> None:
         frames, kept = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -77,7 +77,7 @@ def memory_plot(result: Mapping[str, Any], identifier: str) -> Markup:
         kept_bytes = [row["kept_bytes"] or 0 for row in rows]
         kept.fill_between(at, kept_bytes, step="post", color=_INK, alpha=0.22, lw=0)
         kept.step(at, kept_bytes, where="post", color=_INK, lw=1.4)
-        kept.set_title("memory of the pictures", loc="left", fontsize=11)
+        kept.set_title("memory that they and their encodings take", loc="left", fontsize=11)
         kept.yaxis.set_major_locator(MaxNLocator(3))
         kept.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
         kept.set_ylim(bottom=0)
@@ -87,10 +87,10 @@ def memory_plot(result: Mapping[str, Any], identifier: str) -> Markup:
             for moment in asked:
                 axes.axvline(moment, color=_FAINT, lw=1, ls=":", zorder=0)
 
-    last = rows[-1]
+    last, most = rows[-1], max(row["kept_bytes"] or 0 for row in rows)
     text = (
-        f"At the end Star memory held {last['star_frames']} frames and Stream memory {last['stream_frames']}; "
-        f"the pictures took {size(last['kept_bytes'])}, at most {size(max(row['kept_bytes'] or 0 for row in rows))}."
+        f"At the end Star memory held {last['star_frames']} frames and Stream memory {last['stream_frames']}; they and "
+        f"their encodings took {size(last['kept_bytes'])}, at most {size(most)}."
     )
     return _both_widths(draw, 3.7, identifier, "Memory over time", text)
 

@@ -85,14 +85,20 @@ class Timeline:
     stream: Lane
 
 
+def moment_of(question: Mapping[str, Any]) -> float:
+    """When a question was to be asked, in seconds; one without a time was asked at the end."""
+    at: float | None = question["at"]
+    return question["asked_at"] if at is None else at
+
+
 def lay_out(result: Mapping[str, Any]) -> Timeline:
     """The timeline of one recording's result."""
     rows, questions, pairs = result.get("timeline", ()), result.get("questions", ()), result.get("pairs", {})
     moments = {number: sum(pair["at"]) / len(pair["at"]) for number, pair in pairs.items() if pair["at"]}
-    ends = [result["recording"].get("duration_sec"), *(question["at"] for question in questions), *moments.values()]
+    ends = [result["recording"].get("duration_sec"), *map(moment_of, questions), *moments.values()]
     span = max([end for end in ends if end] + [row["at"] for row in rows[-1:]], default=0.0) or 1.0
     places = {number: 100 * min(1.0, max(0.0, at / span)) for number, at in moments.items()}
-    pins = _pins([(100 * min(1.0, max(0.0, q["at"] / span)), q["number"]) for q in questions])
+    pins = _pins([(100 * min(1.0, max(0.0, moment_of(one) / span)), one["number"]) for one in questions])
     curve, thinned = _curve(rows, span)
     lanes = [
         _lane(sorted((places[str(one["pair"])], str(one["pair"])) for one in kept if str(one["pair"]) in places))

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from delayed_vlm_ros.evaluation import report_numbers as numbers
 from delayed_vlm_ros.evaluation.report_plots import latency_plot, memory_plot
 from delayed_vlm_ros.evaluation.report_summary import Method, Table, kinds_of, methods_of, summarise, table_of
-from delayed_vlm_ros.evaluation.report_timeline import Timeline, lay_out
+from delayed_vlm_ros.evaluation.report_timeline import Timeline, lay_out, moment_of
 
 _FEW_QUESTIONS = 6  # of one recording: they are shown opened
 _LONG_ANSWER = 600  # characters
@@ -183,12 +183,10 @@ def view_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "questions": len(questions),
         "expected": sum(bool(question["expect"]) for question in questions),
         "kinds": kinds,
-        "models": sorted(
-            {str(result["settings"]["model"]) for result in results if "model" in result.get("settings", {})}
-        ),
+        "models": sorted(filter(None, map(_model_of, results))),
         "incomplete": [recording for recording in recordings if not recording.result["complete"]],
         "table": table_of(summaries, methods) if questions else None,
-        "headline": _headline(results, methods, summaries),
+        "headline": _headline(recordings, methods, summaries),
         "set_ups": _set_ups(results),
         "figures": [heading for heading, *_ in FIGURES],
         "scores": SCORES,
@@ -196,8 +194,13 @@ def view_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _model_of(result: Mapping[str, Any]) -> str:
+    """The model's name: the environment's, as the settings may leave the choice open."""
+    return str(result.get("environment", {}).get("model") or result.get("settings", {}).get("model") or "")
+
+
 def _headline(
-    results: Sequence[Mapping[str, Any]], methods: Sequence[Method], summaries: Mapping[str, Mapping[str, Any]]
+    recordings: Sequence[Recording], methods: Sequence[Method], summaries: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str, str]]:
     """The few figures that one reads first, of the first method: label, figure and what to compare it with."""
     if not methods:
@@ -219,15 +222,8 @@ def _headline(
         ),
         ("same words as native inference", numbers.share(mine["agreement_exact"]), ""),
     ]
-    sampled = sum(result["recording"].get("sampled") or 0 for result in results)
-    kept = sum(
-        sum(
-            len(result["pairs"][str(one["pair"])]["at"])
-            for one in result.get("kept", ())
-            if str(one["pair"]) in result["pairs"]
-        )
-        for result in results
-    )
+    sampled = sum(recording.result["recording"].get("sampled") or 0 for recording in recordings)
+    kept = sum(len(pair.at) for recording in recordings for pair in recording.kept)
     tiles.append(("frames kept at the end", numbers.count(kept), f"of {numbers.count(sampled)} sampled"))
     return [tile for tile in tiles if tile[1] != numbers.NOTHING]
 
@@ -237,7 +233,7 @@ def _recording(result: Mapping[str, Any], identifier: str, methods: Sequence[Met
     pairs = {
         number: _pair(number, pair, kept.get(number), identifier) for number, pair in result.get("pairs", {}).items()
     }
-    asked = sorted(result.get("questions", ()), key=lambda question: question["at"])
+    asked = sorted(result.get("questions", ()), key=moment_of)
     present = [method for method in methods if any(method.key in question["answers"] for question in asked)]
     is_open = len(asked) <= _FEW_QUESTIONS
     summaries = {
@@ -267,7 +263,7 @@ def _pair(number: str, pair: Mapping[str, Any], kept: Mapping[str, Any] | None, 
     return Pair(
         number=number,
         identifier=f"{identifier}-p{number}",
-        at=list(pair["at"]),
+        at=sorted(set(pair["at"])),
         importance=pair["importance"],
         reason=pair["reason"],
         thumbnail=pair["thumbnail"] if width else "",
@@ -307,7 +303,7 @@ def _question(
         "noted": any(answer.given["warnings"] or answer.given["error"] for answer in answers),
     }
     at, asked_at = question["at"], question["asked_at"]
-    late = numbers.is_number(asked_at) and abs(asked_at - at) > _OTHER_TIME
+    late = at is None or abs(asked_at - at) > _OTHER_TIME
     return Question(
         given=question,
         identifier=f"{identifier}-q{question['number']}",
@@ -367,4 +363,4 @@ def _set_ups(results: Sequence[Mapping[str, Any]]) -> list[tuple[list[str], dict
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return value or numbers.NOTHING if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -247,6 +247,35 @@ def test_each_picture_is_in_the_page_once_however_often_it_is_shown(tmp_path):
     assert [text.count(pair["thumbnail"]) for pair in result["pairs"].values()] == [1] * 20
 
 
+def test_question_without_a_time_was_asked_at_the_end(tmp_path):
+    # given
+    result = a_result(questions=[a_question(1, None, asked_at=119.5), a_question(2, 10.0, asked_at=9.5)])
+    # when
+    text = Page(page_of([result], tmp_path)).text
+    # then
+    assert "at the end, asked at 1:59.5" in text
+    assert "at 0:10, asked at 0:09.5" in text
+    assert lay_out(result).pins[-1].number == 1
+
+
+def test_odd_last_frame_is_one_frame(tmp_path):
+    # given a pair whose second frame has not come
+    result = a_result(pairs=2)
+    result["pairs"]["2"]["at"] = [119.5, 119.5]
+    # when
+    text = Page(page_of([result], tmp_path)).text
+    # then
+    assert "frames kept at the end" not in text  # a figure beside ways of answering, and nobody asked
+    assert "1:59.5 Stream" in text
+
+
+def test_model_is_named_as_it_was_found(tmp_path):
+    # given a setting that leaves it open
+    result = a_result(questions=[a_question()], settings={"model": "auto"}, environment={"model": "a 3B one"})
+    # then
+    assert "model a 3B one." in Page(page_of([result], tmp_path)).text
+
+
 def test_long_recording_gives_a_page_of_sensible_size(tmp_path):
     # given six hours
     result = a_result(frames=43_200, questions=[a_question()])

@@ -176,5 +176,5 @@ def _chosen(wanted: str, topics: dict[str, str], path: Path) -> str:
     if wanted:
         raise RecordingError(f"{path} has no pictures on topic {wanted}; those with pictures are: {listed}")
     if len(topics) > 1:
-        raise RecordingError(f"{path} has several topics with pictures: name one with --topic: {listed}")
+        raise RecordingError(f"{path} has several topics with pictures: name one as the topic: {listed}")
     return next(iter(topics))

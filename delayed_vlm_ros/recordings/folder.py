@@ -35,6 +35,11 @@ class FolderPicture:
         """Nothing is known but the stamp."""
         return self.stamp_ns
 
+    @property
+    def serialised(self) -> bytes:
+        """There is no message."""
+        return b""
+
     def decode(self) -> NDArray[np.uint8]:
         """Read the file."""
         pixels = cv2.imread(str(self.file), cv2.IMREAD_COLOR)
@@ -56,6 +61,7 @@ class FolderRecording:
 
     kind = "folder"
     topic = ""
+    type_name = ""
     damage = ""
 
     def __init__(self, path: Path, rate: float = DEFAULT_RATE) -> None:

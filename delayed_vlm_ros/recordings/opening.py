@@ -21,7 +21,8 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
         picture_rate: Pictures per second of a folder whose files are not named by their times.
 
     Raises:
-        RecordingError: There is no such path, or it is nothing of these, or has no such pictures.
+        RecordingError: There is no such path, or it is nothing of these, or has no such pictures; or what reads bags is
+            not installed.
         VideoSourceError: The video cannot be read.
     """
     path = Path(path).expanduser()
@@ -33,7 +34,12 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
         )
     if _is_bag(path):
         # What reads bags is an extra: who plays a video need not have it.
-        from delayed_vlm_ros.recordings.bag import BagRecording  # noqa: PLC0415
+        try:
+            from delayed_vlm_ros.recordings.bag import BagRecording  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise RecordingError(
+                f"bags are read with the Python package {error.name}, which is not installed: pip install rosbags mcap"
+            ) from error
 
         return BagRecording(path, topic)
     if topic:

@@ -25,6 +25,10 @@ class RecordedPicture(Protocol):
     def arrival_ns(self) -> int:
         """When it was recorded, nanoseconds."""
 
+    @property
+    def serialised(self) -> bytes:
+        """Its message in CDR; empty where it comes from none."""
+
     def decode(self) -> NDArray[np.uint8]:
         """Its pixels: RGB, shape (height, width, 3).
 
@@ -40,6 +44,7 @@ class Recording(Protocol):
         name: What it is called in reports.
         kind: ``bag``, ``video`` or ``folder``.
         topic: The pictures' topic; empty where there is none.
+        type_name: The type of their messages, such as ``sensor_msgs/msg/Image``; empty where there are none.
         picture_count: How many pictures it says it has; None when it does not say.
         damage: Where reading had to stop before the end and why, in a sentence; empty while nothing is wrong.
     """
@@ -47,6 +52,7 @@ class Recording(Protocol):
     name: str
     kind: str
     topic: str
+    type_name: str
     picture_count: int | None
     damage: str
 

@@ -27,6 +27,11 @@ class VideoPicture:
         """Nothing is known but the stamp."""
         return self.stamp_ns
 
+    @property
+    def serialised(self) -> bytes:
+        """There is no message."""
+        return b""
+
     def decode(self) -> NDArray[np.uint8]:
         """Decode it."""
         pixels = self.retrieve()
@@ -48,6 +53,7 @@ class VideoRecording:
 
     kind = "video"
     topic = ""
+    type_name = ""
 
     def __init__(self, path: Path) -> None:
         self._source = open_video(str(path))

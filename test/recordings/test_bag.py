@@ -1,5 +1,7 @@
 """Bags read without ROS: whole, compressed, cut short, without their metadata."""
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -123,7 +125,7 @@ def test_a_topic_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = write_bag(tmp_path / "bag", topics=("/left/image", "/right/image"))
     with pytest.raises(RecordingError, match=r"no pictures on topic /front; .*/left/image \(Image\), /right/image"):
         read(path, "/front")
-    with pytest.raises(RecordingError, match="several topics with pictures: name one with --topic: /left/image"):
+    with pytest.raises(RecordingError, match="several topics with pictures: name one as the topic: /left/image"):
         read(path)
     with pytest.raises(RecordingError, match="no pictures on topic /speed"):
         read(path, "/speed")
@@ -159,6 +161,13 @@ def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "junk.db3").write_bytes(b"no bag at all" * 50)
     with pytest.raises(RecordingError, match="nothing in it can be saved"):
         open_recording(tmp_path / "junk.db3")
+
+
+def test_without_what_reads_bags_its_name_is_said(tmp_path, monkeypatch):
+    path = write_bag(tmp_path / "bag")
+    monkeypatch.setitem(sys.modules, "delayed_vlm_ros.recordings.bag", None)
+    with pytest.raises(RecordingError, match="not installed: pip install rosbags mcap"):
+        open_recording(path)
 
 
 def test_a_bag_without_pictures_says_so(tmp_path):

@@ -146,7 +146,6 @@ class CameraMemory:
     def _follow_clock(self) -> None:
         """Begin anew if the clock has jumped since this was called last, once however often it has."""
         jump_sec, self._clock_jump_sec = self._clock_jump_sec, None
-        # From nothing to the first time told is no jump to speak of.
         if jump_sec is None or self.frame_manager.newest_stamp is None:
             return
         self._times_jumped += 1

@@ -250,6 +250,8 @@ class SceneMemory(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
+        if jump.delta.nanoseconds == self.get_clock().now().nanoseconds:
+            return  # from nothing to the first time told, which may come later than the first picture
         session = self._session
         for camera in session.cameras.values() if session is not None else ():
             camera.clock_jumped(jump.delta.nanoseconds * 1e-9)

@@ -74,6 +74,24 @@ def test_a_simulated_clock_that_jumps_begins_the_memory_anew(start):
     assert process.alive
 
 
+def test_a_simulated_clock_that_is_heard_after_the_first_pictures_begins_nothing_anew(start):
+    # given
+    _, client = start(memory__sample_fps=20.0, use_sim_time="true")
+    client.show_pictures(2)
+    kept = client.ask().frames_used
+
+    def told_the_time():
+        client.publish(Clock(clock=Time(sec=1000)), "/clock")
+        return client.find_stats(lambda stats: stats.header.stamp.sec == 1000, 0)
+
+    # when
+    wait_until(told_the_time, "the clock to be heard")
+    client.show_pictures(2)
+    # then
+    assert [frame.id for frame in client.ask().frames_used][: len(kept)] == [frame.id for frame in kept]
+    assert jumps(client) == 0
+
+
 def test_a_frame_knows_where_the_camera_was(start):
     # given
     _, client = start(memory__sample_fps=20.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from delayed_vlm_ros.nodes.bag_camera import BagCameraParameters
 from delayed_vlm_ros.nodes.demo_camera import DemoCameraParameters
 from delayed_vlm_ros.nodes.parameters import ParameterSpec, specifications
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
@@ -29,6 +30,7 @@ _NODES = {
     "scene_memory": SceneMemoryParameters,
     "demo_camera": DemoCameraParameters,
     "video_camera": VideoCameraParameters,
+    "bag_camera": BagCameraParameters,
 }
 
 

@@ -23,6 +23,7 @@ from waiting import PATIENCE_SEC, end_process, wait_until
 
 from delayed_vlm_ros.errors import VideoSourceError
 from delayed_vlm_ros.nodes import video_camera
+from delayed_vlm_ros.nodes.bag_camera import BagCameraParameters
 from delayed_vlm_ros.nodes.demo_camera import DemoCameraParameters
 from delayed_vlm_ros.nodes.parameters import specifications
 from delayed_vlm_ros.nodes.video_camera import VideoCamera, VideoCameraParameters
@@ -120,7 +121,12 @@ def wait_for_period(messages, period_sec, tolerance_sec):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("demo_camera", DemoCameraParameters), ("video_camera", VideoCameraParameters)]
+    ("name", "parameters"),
+    [
+        ("demo_camera", DemoCameraParameters),
+        ("video_camera", VideoCameraParameters),
+        ("bag_camera", BagCameraParameters),
+    ],
 )
 def test_the_parameter_file_lists_every_parameter_with_its_default(name, parameters):
     text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
@@ -159,6 +165,15 @@ def test_a_video_plays_at_its_true_speed_with_fewer_pictures(running, received, 
     assert (np.diff(stamps_of(received)) > 0).all()
 
 
+def test_a_recording_is_played_whole_with_its_own_stamps(running, received, video):
+    depth = f"qos_overrides.{NAMESPACE}/image.publisher.depth:=1000"
+    running("bag_camera", f"bag:={video}", "rate:=4", "frame_id:=eye", depth)
+    wait_until(lambda: len(received) == 40, lambda: f"40 pictures; {len(received)} have come")
+    assert [round(message.data[-1] / 6) for message in received] == list(range(40))
+    np.testing.assert_allclose(stamps_of(received), 1.0 + 0.05 * np.arange(40), atol=1e-3)
+    assert {message.header.frame_id for message in received} == {"eye"}
+
+
 def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
     node = running("video_camera", f"video:={video}")
     wait_for(node, "publishing the video file")
@@ -174,9 +189,10 @@ def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
 
 @pytest.mark.parametrize("times", [1, 2, 8])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", ["demo_camera", "video_camera"])
+@pytest.mark.parametrize("name", ["demo_camera", "video_camera", "bag_camera"])
 def test_signals_end_the_node_in_order(running, video, name, number, times):
-    node = running(name, *([f"video:={video}", "loop:=true"] if name == "video_camera" else []))
+    source = {"video_camera": [f"video:={video}"], "bag_camera": [f"bag:={video}", "wait_for_subscriber:=false"]}
+    node = running(name, *(source[name] + ["loop:=true"] if name in source else []))
     wait_for(node, "publishing the")
     # Far enough apart for a late second signal to meet the interpreter on its way out.
     code, seconds = end_process(node, number, times=times, pause_sec=0.05)
@@ -192,6 +208,10 @@ def test_signals_end_the_node_in_order(running, video, name, number, times):
         ("video_camera", ["video:=/no/such/file.mp4"], "there is no file /no/such/file.mp4"),
         ("video_camera", ["video:=setup.py"], "setup.py is not a video"),
         ("video_camera", ["video:=987"], "there is no camera device /dev/video987"),
+        ("bag_camera", [], "parameter bag is empty"),
+        ("bag_camera", ["bag:=/no/such/bag"], "there is no /no/such/bag"),
+        ("bag_camera", ["bag:=setup.py"], "setup.py is not a video"),
+        ("bag_camera", ["bag:=docs", "rate:=0.0"], "parameter rate is 0.0; it must be from 0.01 to 100.0"),
         ("demo_camera", ["rate:=1000.0"], "it must be from 0.1 to 120.0 Hz"),
         ("demo_camera", ["width:=broad"], "parameter width is 'broad'"),
     ],

@@ -1,0 +1,66 @@
+"""Bags of the demo's room, written without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from delayed_vlm_ros.simulation import render
+from delayed_vlm_ros.simulation.story import story_scene
+
+SECOND = 10**9
+START_NS = 1_700_000_000 * SECOND  # long ago
+RATE = 10  # pictures a second
+TOPIC = "/camera/image_raw"
+
+_TYPES = get_typestore(Stores.LATEST)
+_LATENCY_NS = 5_000_000
+_HEIGHT, _WIDTH = 120, 160
+
+
+def write_bag(path: Path, stamps_ns: Sequence[int], *, compressed: bool = False) -> Path:
+    """A bag of pictures, recorded ``RATE`` times a second.
+
+    Args:
+        path: Where to; a folder that is not there yet.
+        stamps_ns: What the camera says when it took them.
+        compressed: As JPEG.
+    """
+    make = _compressed if compressed else _raw
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection(TOPIC, make(0, 0).__msgtype__, typestore=_TYPES)
+        for number, stamp_ns in enumerate(stamps_ns):
+            message = make(number, stamp_ns)
+            recorded_ns = START_NS + number * SECOND // RATE + _LATENCY_NS
+            writer.write(connection, recorded_ns, _TYPES.serialize_cdr(message, message.__msgtype__))
+    return path
+
+
+def regular_stamps(count: int, start_ns: int = START_NS) -> list[int]:
+    """Stamps of so many pictures in a row."""
+    return [start_ns + number * SECOND // RATE for number in range(count)]
+
+
+def _header(stamp_ns: int):
+    stamp = _TYPES.types["builtin_interfaces/msg/Time"](sec=stamp_ns // SECOND, nanosec=stamp_ns % SECOND)
+    return _TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id="lens")
+
+
+def _picture(number: int):
+    return render(story_scene(), number / RATE, _HEIGHT, _WIDTH)
+
+
+def _raw(number: int, stamp_ns: int):
+    data = _picture(number).reshape(-1)
+    return _TYPES.types["sensor_msgs/msg/Image"](
+        _header(stamp_ns), _HEIGHT, _WIDTH, "rgb8", is_bigendian=0, step=3 * _WIDTH, data=data
+    )
+
+
+def _compressed(number: int, stamp_ns: int):
+    data = cv2.imencode(".jpg", _picture(number)[..., ::-1])[1].reshape(-1)
+    return _TYPES.types["sensor_msgs/msg/CompressedImage"](_header(stamp_ns), "jpeg", data)

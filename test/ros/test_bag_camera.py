@@ -1,0 +1,219 @@
+"""A bag that is played through ROS: the memory is that of the same bag without ROS, and time may jump."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from delayed_vlm_ros.srv import GetFrames
+from harness import NodeProcess, nanoseconds, values_of
+from recorded_bag import SECOND, START_NS, TOPIC, regular_stamps, write_bag
+from waiting import wait_until
+
+from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.memory import FrameSampler
+from delayed_vlm_ros.memory.feed import FrameFeed
+from delayed_vlm_ros.memory.intake import FrameIntake
+from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, make_memory
+from delayed_vlm_ros.recordings import open_recording
+from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
+
+BAG_CAMERA = ["-m", "delayed_vlm_ros.nodes.bag_camera"]
+# So small that frames leave, and others are kept for what they show.
+SIZES = {"star_size": 8, "stream_size": 6, "sample_fps": 2.0}
+MANY = 1000  # messages that may wait where this machine has no time for a node
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def start_memory(start):
+    """Starts a memory that loses no picture, however busy this machine is; gives it with its client."""
+
+    def start_one(transport="raw", **parameters):
+        namespace = f"/bag_{next(_numbers)}"
+        topic = f"{namespace}/image" + ("/compressed" if transport == "compressed" else "")
+        process, client = start(
+            namespace=namespace,
+            image_transport=transport,
+            memory__sample_fps=SIZES["sample_fps"],
+            **{
+                f"qos_overrides.{topic}.subscription.{name}": value
+                for name, value in (("reliability", "reliable"), ("depth", MANY))
+            },
+            **{"use_sim_time": "true", **parameters},
+        )
+        return process, client
+
+    return start_one
+
+
+@pytest.fixture
+def play(ros):
+    """Plays a recording to a client's memory."""
+    players = []
+
+    def start_one(client, bag, transport="raw", **parameters):
+        topic = f"{client.namespace}/image" + ("/compressed" if transport == "compressed" else "")
+        depth = {f"qos_overrides.{topic}.publisher.depth": MANY}
+        players.append(NodeProcess(client.namespace, BAG_CAMERA, {"bag": bag, **depth, **parameters}, {}, {}))
+        return players[-1]
+
+    yield start_one
+    for player in players:
+        player.close()
+
+
+def kept_without_ros(bag, *, restarts):
+    """What a memory of ``SIZES`` keeps of it, pair by pair: stamps, pixels, and in which memory."""
+    parameters = SceneMemoryParameters(**SIZES)
+    memory = make_memory(parameters)
+    intake = FrameIntake(resolve_checkpoint("demo").geometry(parameters.max_pixels), memory)
+    feed = FrameFeed(intake, FrameSampler(parameters.sample_fps), TOPIC, restarts=restarts)
+    with open_recording(bag) as recording:
+        for picture in recording.pictures():
+            try:
+                place = feed.place(picture.stamp_ns, picture.arrival_ns / SECOND)
+            except PictureError:  # as long as it may be a stray one
+                continue
+            if place.is_due:
+                feed.add(picture.decode(), place, picture.stamp_ns)
+    return [
+        (kept.pair.first.source, kept.pair.last.source, kept.in_star, kept.in_stream, pixels(kept.pair))
+        for kept in memory.snapshot()
+    ]
+
+
+def pixels(pair):
+    return [frame.image for frame in (pair.first, pair.second) if frame is not None]
+
+
+def kept_by(client):
+    """The same of a node's."""
+    response = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
+    assert response.success
+    assert not response.left_out
+    return [
+        (
+            nanoseconds(frame.header.stamp),
+            nanoseconds(frame.end_stamp),
+            frame.in_star,
+            frame.in_stream,
+            [decoded(image) for image in images if len(image.data)],
+        )
+        for frame, *images in zip(response.key_frames, response.first_images, response.second_images, strict=True)
+    ]
+
+
+def decoded(image):
+    return cv2.imdecode(np.frombuffer(bytes(image.data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def assert_same(kept, expected):
+    assert [one[:4] for one in kept] == [one[:4] for one in expected]
+    for one, other in zip(kept, expected, strict=True):
+        np.testing.assert_array_equal(one[4], other[4])
+
+
+def wait_for_all(client, count):
+    return client.wait_for_stats(lambda stats: stats.images_received == count, since_ns=0)
+
+
+def sizes_as_parameters():
+    return {"memory__star__size": SIZES["star_size"], "memory__stream__size": SIZES["stream_size"]}
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_the_frames_kept_are_those_kept_without_ros(start_memory, play, tmp_path, transport):
+    # given
+    count = 160
+    bag = write_bag(tmp_path / "bag", regular_stamps(count), compressed=transport == "compressed")
+    expected = kept_without_ros(bag, restarts=True)
+    assert len(expected) > SIZES["stream_size"] / 2, "there is more than the newest frames"
+    _, client = start_memory(transport, **sizes_as_parameters())
+    # when
+    player = play(client, bag, transport, rate=2.0)
+    wait_for_all(client, count)
+    wait_until(lambda: f"has ended after {count} pictures" in player.log, "the bag's end")
+    # then
+    assert_same(kept_by(client), expected)
+    assert jumps(client) == 0
+    # and it is the bag's time that has passed, and stands
+    stats = client.wait_for_stats(lambda stats: stats.images_received == count, since_ns=0)
+    assert 0.0 <= stats.newest_frame_age_sec <= 1.0
+    assert START_NS <= nanoseconds(stats.header.stamp) <= START_NS + 20 * SECOND
+
+
+@pytest.mark.parametrize(("outcome", "use_sim_time"), [("restart", "false"), ("continue", "true")])
+def test_time_that_goes_back_within_a_bag_does_so_as_without_ros(start_memory, play, tmp_path, outcome, use_sim_time):
+    # given
+    stamps = regular_stamps(60) + regular_stamps(60, START_NS - 100 * SECOND)
+    bag = write_bag(tmp_path / "bag", stamps)
+    expected = kept_without_ros(bag, restarts=outcome == "restart")
+    memory, client = start_memory(memory__on_time_jump=outcome, use_sim_time=use_sim_time, **sizes_as_parameters())
+    # when
+    play(client, bag, rate=2.0)
+    wait_for_all(client, len(stamps))
+    # then
+    assert_same(kept_by(client), expected)
+    wait_until(lambda: jumps(client) == 1, "the jump to be told")
+    assert "time has gone back by" in memory.log
+
+
+@pytest.mark.parametrize("outcome", ["restart", "continue"])
+def test_a_bag_that_is_played_over_and_over(start_memory, play, tmp_path, outcome):
+    # given
+    bag = write_bag(tmp_path / "bag", regular_stamps(60))
+    memory, client = start_memory(memory__on_time_jump=outcome)
+    # when
+    player = play(client, bag, rate=4.0, loop="true")
+    wait_until(lambda: (jumps(client) or 0) >= 2, "two new beginnings")
+    # then it is said, on both sides
+    assert "begins again, and its time jumps back" in player.log
+    stamps = [one[0] for one in kept_by(client)]
+    if outcome == "restart":
+        assert "begins anew, without marks" in memory.log
+        assert stamps == sorted(set(stamps)), "nothing is left of the round before"
+    else:
+        assert "its memory goes on as if no time had passed" in memory.log
+        assert stamps != sorted(set(stamps)), "two rounds are kept"
+        notice = "the memory goes on as if no time had passed"
+        client.wait_for_stats(lambda stats: any(notice in one for one in stats.degraded), since_ns=0)
+    assert memory.alive
+    assert player.alive
+
+
+def test_a_damaged_bag_is_played_up_to_the_damage(start_memory, play, tmp_path):
+    # given
+    bag = write_bag(tmp_path / "bag", regular_stamps(60))
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with open_recording(bag) as recording:
+        count = len(list(recording.pictures()))
+    assert 0 < count < 60
+    _, client = start_memory()
+    # when
+    player = play(client, bag, rate=4.0)
+    # then
+    wait_until(lambda: f"has ended after {count} pictures" in player.log, "the end of what is left")
+    assert f"is damaged: read up to picture {count}" in player.log
+    wait_for_all(client, count)
+
+
+def test_nothing_is_played_before_somebody_listens(start_memory, play, tmp_path):
+    # given a player, and a memory that does not listen yet but has the time
+    bag = write_bag(tmp_path / "bag", regular_stamps(30))
+    _, client = start_memory(autostart="false")
+    player = play(client, bag, rate=4.0)
+    wait_until(lambda: START_NS in client.report_stamps_ns, "the bag's time at the memory")
+    # when
+    assert client.transition("configure")
+    assert client.transition("activate")
+    # then it gets all
+    wait_for_all(client, 30)
+    assert player.alive
+
+
+def jumps(client):
+    status = client.newest_status("camera camera")
+    return int(values_of(status)["time jumps"]) if status else None

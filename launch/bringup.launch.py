@@ -64,14 +64,20 @@ def generate_launch_description() -> LaunchDescription:
             "image_topic",
             default_value="image",
             description="Topic with the pictures of the camera, where there is one; of several, each has its own: see "
-            "cameras. It is also where demo_camera and video publish, unless cameras is given",
+            "cameras. It is also where demo_camera, video and bag publish, unless cameras is given",
+        ),
+        DeclareLaunchArgument(
+            "image_transport",
+            default_value="",
+            description="Parameter image_transport: raw, or compressed for <image_topic>/compressed (empty: what "
+            "params_file says)",
         ),
         DeclareLaunchArgument(
             "cameras",
             default_value="",
             description="Several cameras with their topics: 'front:/front/image_raw rear:/rear/image_raw'; without a "
-            "topic, <name>/image. demo_camera and video are the first one. Empty: what params_file says; if that names "
-            "several, their pictures are expected on <name>/image and their poses on <name>/pose, whatever "
+            "topic, <name>/image. demo_camera, video and bag are the first one. Empty: what params_file says; if that "
+            "names several, their pictures are expected on <name>/image and their poses on <name>/pose, whatever "
             "image_topic and pose_topic say: remap those in a launch file of your own, or name the cameras here",
         ),
         DeclareLaunchArgument(
@@ -87,6 +93,15 @@ def generate_launch_description() -> LaunchDescription:
             "video",
             default_value="",
             description="Start a camera that plays this video file or camera device, such as /dev/video0, as well",
+        ),
+        DeclareLaunchArgument(
+            "bag",
+            default_value="",
+            description="Play this ROS 2 bag (or another recording) with its own time as well: scene_memory then has "
+            "use_sim_time, unless that is given",
+        ),
+        DeclareLaunchArgument(
+            "bag_topic", default_value="", description="Which pictures of the bag (empty: those of its only topic)"
         ),
         DeclareLaunchArgument(
             "rviz", default_value="false", description="Show camera and memory in rviz2, which must be installed"
@@ -138,29 +153,49 @@ def _note_given(context: LaunchContext, names: list[str], given: set[str]) -> No
 
 def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
     settings = {name: str(value).strip() for name, value in context.launch_configurations.items()}
-    demo_camera = _truth(settings, "demo_camera")
-    if demo_camera and settings["video"]:
-        raise RuntimeError("both demo_camera and video are given, and both would publish the image topic: choose one")
     use_sim_time = {"use_sim_time": _truth(settings, "use_sim_time")} if "use_sim_time" in given else {}
+    if settings["bag"] and not use_sim_time:
+        use_sim_time = {"use_sim_time": True}
     memory: dict[str, Any] = dict(use_sim_time)
     if "autostart" in given:
         memory["autostart"] = _truth(settings, "autostart")
     if settings["model"]:
         memory["model.name"] = _text(settings["model"])
+    if settings["image_transport"]:
+        memory["image_transport"] = _text(settings["image_transport"])
     topics = _topics_of_cameras(settings["cameras"], given)
     if topics:
         memory["cameras"] = list(topics)
     remappings = _remappings(settings, topics)
     nodes = [_node("scene_memory", settings, settings["params_file"], memory, remappings)]
-    shown = [("image", _first_topic(settings, topics))]
-    if demo_camera:
-        nodes.append(_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time, shown))
-    if settings["video"]:
-        camera = {**use_sim_time, "video": _text(settings["video"])}
-        nodes.append(_node("video_camera", settings, _own_file("video_camera"), camera, shown))
+    nodes += _cameras(settings, use_sim_time, [("image", _first_topic(settings, topics))])
     if _truth(settings, "rviz"):
         nodes.append(_rviz(settings, use_sim_time, topics))
     return nodes
+
+
+def _cameras(settings: dict[str, str], use_sim_time: dict[str, Any], remappings: list[tuple[str, str]]) -> list[Node]:
+    """The camera that is started as well, where one is wanted."""
+    wanted = _wanted_camera(settings)
+    if wanted == "demo_camera":
+        return [_node("demo_camera", settings, _own_file("demo_camera"), use_sim_time, remappings)]
+    if wanted == "video":
+        camera = {**use_sim_time, "video": _text(settings["video"])}
+        return [_node("video_camera", settings, _own_file("video_camera"), camera, remappings)]
+    if wanted == "bag":
+        # Not with the time that it makes itself.
+        camera = {"bag": _text(settings["bag"]), "topic": _text(settings["bag_topic"])}
+        return [_node("bag_camera", settings, _own_file("bag_camera"), camera, remappings)]
+    return []
+
+
+def _wanted_camera(settings: dict[str, str]) -> str:
+    """The argument that asks for a camera; empty where none does."""
+    given = {"demo_camera": _truth(settings, "demo_camera"), "video": settings["video"], "bag": settings["bag"]}
+    names = [name for name, value in given.items() if value]
+    if len(names) > 1:
+        raise RuntimeError(f"{' and '.join(names)} are given, and each would publish the image topic: choose one")
+    return names[0] if names else ""
 
 
 def _topics_of_cameras(words: str, given: set[str]) -> dict[str, str]:

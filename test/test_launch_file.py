@@ -25,10 +25,13 @@ ARGUMENTS = {  # name: default; None where it is computed
     "use_respawn": "false",
     "model": "",
     "image_topic": "image",
+    "image_transport": "",
     "cameras": "",
     "pose_topic": "pose",
     "demo_camera": "false",
     "video": "",
+    "bag": "",
+    "bag_topic": "",
     "rviz": "false",
 }
 LAUNCH_MISSING = importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None
@@ -86,7 +89,7 @@ def test_it_starts_only_what_is_installed():
         for node in ast.walk(tree(LAUNCH_FILE))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_node"
     }
-    assert started == {"scene_memory", "demo_camera", "video_camera"}
+    assert started == {"scene_memory", "demo_camera", "video_camera", "bag_camera"}
     assert started <= executables
     assert all((ROOT / "config" / f"{name}.yaml").is_file() for name in started)
 
@@ -104,7 +107,7 @@ def test_it_overrides_only_parameters_that_there_are():
         for node in ast.walk(tree(LAUNCH_FILE))
         if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
     }
-    assert overridden == {"autostart", "cameras", "model.name"}
+    assert overridden == {"autostart", "cameras", "image_transport", "model.name"}
     assert overridden <= set(names(yaml.safe_load(text)["/**"]["ros__parameters"]))
 
 
@@ -132,7 +135,7 @@ def test_nothing_else_needs_the_launch_system():
 
 def helper(name):
     """A function of the launch file, compiled out of it with those of its others that need nothing of launch."""
-    pure = ("_topics_of_cameras", "_first_topic", "_remappings", "_absolute")
+    pure = ("_topics_of_cameras", "_first_topic", "_remappings", "_absolute", "_wanted_camera", "_truth")
     found = ast.Module([node for node in tree(LAUNCH_FILE).body if getattr(node, "name", "") in pure], [])
     names = {}
     exec(compile(found, str(LAUNCH_FILE), "exec"), names)
@@ -168,6 +171,15 @@ def test_a_camera_that_is_started_as_well_is_the_first_one():
     assert helper("_first_topic")(settings(), {"front": "/front/image_raw", "rear": "rear/image"}) == "/front/image_raw"
 
 
+def test_one_camera_at_most_is_started_as_well():
+    assert helper("_wanted_camera")(settings()) == ""
+    assert helper("_wanted_camera")(settings(demo_camera="true")) == "demo_camera"
+    assert helper("_wanted_camera")(settings(video="0")) == "video"
+    assert helper("_wanted_camera")(settings(bag="my_bag")) == "bag"
+    with pytest.raises(RuntimeError, match=r"video and bag are given, .* choose one"):
+        helper("_wanted_camera")(settings(video="0", bag="my_bag"))
+
+
 @pytest.mark.parametrize(
     ("words", "given", "complaint"),
     [
@@ -200,7 +212,7 @@ def launch(tmp_path):
     (prefix / "lib" / "rviz2").mkdir()
     (prefix / "lib" / "rviz2" / "rviz2").write_text(STAND_IN)
     (prefix / "lib" / "rviz2" / "rviz2").chmod(0o755)
-    for name in ("scene_memory", "demo_camera", "video_camera"):
+    for name in ("scene_memory", "demo_camera", "video_camera", "bag_camera"):
         (share / "config" / f"{name}.yaml").write_text(f"# the file of {name}\n")
         (executables / name).write_text(STAND_IN)
         (executables / name).chmod(0o755)
@@ -240,7 +252,9 @@ def test_what_is_given_overrides_the_parameter_file(launch):
 
 
 @needs_launch
-@pytest.mark.parametrize(("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera")])
+@pytest.mark.parametrize(
+    ("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera"), ("bag:=0", "bag_camera")]
+)
 def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
     _, said, calls = launch(word, "namespace:=robot1", "image_topic:=front/image")
     assert set(calls) == {"scene_memory", camera}, said
@@ -249,6 +263,18 @@ def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
         assert "image:=front/image" in call
         assert f"# the file of {name}" in call
     assert ("video: '0'" in calls[camera]) == (camera == "video_camera")
+    assert ("bag: '0'" in calls[camera]) == (camera == "bag_camera")
+
+
+@needs_launch
+def test_with_a_bag_the_time_is_the_bags(launch):
+    _, said, calls = launch("bag:=my_bag", "bag_topic:=/front/image_raw", "image_transport:=compressed")
+    assert "use_sim_time: true" in calls["scene_memory"], said
+    assert "image_transport: compressed" in calls["scene_memory"]
+    assert "topic: /front/image_raw" in calls["bag_camera"]
+    assert "use_sim_time" not in calls["bag_camera"]
+    _, said, calls = launch("bag:=my_bag", "use_sim_time:=false")
+    assert "use_sim_time: false" in calls["scene_memory"], said
 
 
 @needs_launch
@@ -277,6 +303,7 @@ def test_rviz_shows_the_topics_of_the_nodes(launch, words, image, star):
         (["zzz:=x"], "no argument 'zzz': it has namespace, use_sim_time"),
         (["demo_camera:=yes"], "demo_camera is 'yes'; it must be true or false"),
         (["demo_camera:=true", "video:=0"], "choose one"),
+        (["bag:=my_bag", "video:=0"], "video and bag are given"),
     ],
 )
 def test_what_cannot_work_stops_the_launch(launch, words, complaint):
@@ -307,7 +334,9 @@ def test_several_cameras_get_their_names_and_their_topics(launch):
 
 
 @needs_launch
-@pytest.mark.parametrize(("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera")])
+@pytest.mark.parametrize(
+    ("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera"), ("bag:=0", "bag_camera")]
+)
 @pytest.mark.parametrize("cameras", ["front:/eyes/front rear", "front:/eyes/front"])
 def test_a_camera_that_is_started_as_well_meets_the_first_of_the_cameras(launch, word, camera, cameras):
     _, said, calls = launch(word, f"cameras:={cameras}")

@@ -1,6 +1,7 @@
 """A bag that is played through ROS: the memory is that of the same bag without ROS, and time may jump."""
 
 import itertools
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,11 +12,13 @@ from recorded_bag import SECOND, START_NS, TOPIC, regular_stamps, write_bag
 from waiting import wait_until
 
 from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.evaluation.replay import Replay, ReplaySettings, memory_of
 from delayed_vlm_ros.memory import FrameSampler
 from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameIntake
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, make_memory
 from delayed_vlm_ros.recordings import open_recording
+from delayed_vlm_ros.stamps import seconds_of
 from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
 
 BAG_CAMERA = ["-m", "delayed_vlm_ros.nodes.bag_camera"]
@@ -84,6 +87,20 @@ def kept_without_ros(bag, *, restarts):
     ]
 
 
+def kept_by_replay(bag):
+    """The same of ``delayed-vlm replay``, without a model: stamps in seconds and pixels."""
+    settings = ReplaySettings(
+        star_memory_size=SIZES["star_size"], stream_window_size=SIZES["stream_size"], sample_fps=SIZES["sample_fps"]
+    )
+    memory = memory_of(settings)
+    no_methods = SimpleNamespace(cached_bytes=0, add=lambda _: None)
+    with open_recording(bag) as recording:
+        Replay(
+            recording, (), memory, resolve_checkpoint("demo").geometry(settings.max_pixels), no_methods, settings
+        ).run()
+    return [(kept.pair.first.stamp, kept.pair.last.stamp, pixels(kept.pair)) for kept in memory.snapshot()]
+
+
 def pixels(pair):
     return [frame.image for frame in (pair.first, pair.second) if frame is not None]
 
@@ -130,6 +147,10 @@ def test_the_frames_kept_are_those_kept_without_ros(start_memory, play, tmp_path
     bag = write_bag(tmp_path / "bag", regular_stamps(count), compressed=transport == "compressed")
     expected = kept_without_ros(bag, restarts=True)
     assert len(expected) > SIZES["stream_size"] / 2, "there is more than the newest frames"
+    replayed = kept_by_replay(bag)
+    assert [one[:2] for one in replayed] == [(seconds_of(one[0]), seconds_of(one[1])) for one in expected]
+    for one, other in zip(replayed, expected, strict=True):
+        np.testing.assert_array_equal(one[2], other[4])
     _, client = start_memory(transport, **sizes_as_parameters())
     # when
     player = play(client, bag, transport, rate=2.0)

@@ -89,6 +89,20 @@ def test_compare_finds_identical_texts_when_everything_is_kept(video):
 
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
+def test_compare_finds_identical_texts_of_a_real_recording(name, tmp_path):
+    if not VIDEOS.is_dir():
+        pytest.skip("the folder with real videos is not beside this repository")
+    # when
+    video = str(VIDEOS / name)
+    done = run("compare", "--video", video, "--stream", "100", "--json", "--max-new-tokens", "24", cwd=tmp_path)
+    # then
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["frames"]["native"] == found["frames"]["delayed"] > 1
+    assert [one["identical"] for one in found["comparisons"]] == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
 def test_basic_takes_real_recordings(name, tmp_path):
     if not VIDEOS.is_dir():
         pytest.skip("the folder with real videos is not beside this repository")

@@ -77,7 +77,7 @@ def memory_plot(result: Mapping[str, Any], identifier: str) -> Markup:
         kept_bytes = [row["kept_bytes"] or 0 for row in rows]
         kept.fill_between(at, kept_bytes, step="post", color=_INK, alpha=0.22, lw=0)
         kept.step(at, kept_bytes, where="post", color=_INK, lw=1.4)
-        kept.set_title("memory that they and their encodings take", loc="left", fontsize=11)
+        kept.set_title("memory for pictures and encodings", loc="left", fontsize=11)
         kept.yaxis.set_major_locator(MaxNLocator(3))
         kept.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
         kept.set_ylim(bottom=0)
@@ -125,8 +125,8 @@ def latency_plot(questions: Sequence[Mapping[str, Any]], methods: Sequence[str],
             first, total = [one[1] for one in spans[key]], [one[2] for one in spans[key]]
             axes.vlines(places, first, total, color=shade, lw=1.4)
             style: dict[str, Any] = {"ls": "", "marker": MARKERS[order % len(MARKERS)], "ms": mark, "mec": shade}
-            axes.plot(places, total, mfc=shade, **style)
             axes.plot(places, first, mfc=_PAPER, mew=1.2, **style)
+            axes.plot(places, total, mfc=shade, **style)
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _decades(spans) < _SUBDIVIDED else (1.0,)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s" if value >= 1 else seconds(value)))

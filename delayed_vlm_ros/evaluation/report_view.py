@@ -183,7 +183,7 @@ def view_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "questions": len(questions),
         "expected": sum(bool(question["expect"]) for question in questions),
         "kinds": kinds,
-        "models": sorted(filter(None, map(_model_of, results))),
+        "models": sorted({model for result in results if (model := _model_of(result))}),
         "incomplete": [recording for recording in recordings if not recording.result["complete"]],
         "table": table_of(summaries, methods) if questions else None,
         "headline": _headline(recordings, methods, summaries),
@@ -339,7 +339,12 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("pictures", numbers.count(known.get("pictures"))),
         ("sampled", numbers.count(known.get("sampled"))),
         ("dropped", numbers.count(known.get("dropped")) + (f" ({dropped})" if dropped else "")),
-        ("sizes", ", ".join(f"{name} ({numbers.count(many)})" for name, many in known.get("sizes", {}).items())),
+        (
+            "sizes",
+            ", ".join(
+                f"{name.replace('x', '×')} ({numbers.count(many)})" for name, many in known.get("sizes", {}).items()
+            ),
+        ),
         ("damage", known.get("damage", "")),
         ("evaluated in", numbers.seconds(result.get("seconds"))),
         ("path", known.get("path", "")),

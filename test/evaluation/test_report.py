@@ -273,7 +273,7 @@ def test_model_is_named_as_it_was_found(tmp_path):
     # given a setting that leaves it open
     result = a_result(questions=[a_question()], settings={"model": "auto"}, environment={"model": "a 3B one"})
     # then
-    assert "model a 3B one." in Page(page_of([result], tmp_path)).text
+    assert "model a 3B one." in Page(page_of([result, result], tmp_path)).text
 
 
 def test_long_recording_gives_a_page_of_sensible_size(tmp_path):

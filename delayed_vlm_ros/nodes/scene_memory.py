@@ -1,8 +1,9 @@
 """scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
 
-Callback groups: each camera's pictures have their own, asks have their own (each waits in a thread for the worker),
-marks and pictures out have their own, poses and reports have theirs, and the default one keeps the lifecycle and
-parameter services. None waits for another.
+Callback groups: asks have their own (each waits in a thread for the worker), marks and pictures out have their own,
+poses and reports have theirs, and the default one keeps the lifecycle and parameter services. None waits for another.
+Pictures come past the executor: each camera's are taken by a thread of their own, so one whose pictures are large holds
+up no other.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.reporter import Reporter
 from delayed_vlm_ros.nodes.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
-    MAX_CAMERAS,
     MAX_QUEUE_SIZE,
     SceneMemoryParameters,
     check_change,
@@ -43,10 +43,9 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
 from delayed_vlm_ros.nodes.session import Session, Surroundings, open_session
 from delayed_vlm_ros.srv import AskScene
 
-# Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. One more for each
-# camera, and a few for pictures out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when
-# they are first needed.
-THREADS = MAX_QUEUE_SIZE + 1 + MAX_CAMERAS + 9
+# Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
+# pictures out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
+THREADS = MAX_QUEUE_SIZE + 1 + 9
 
 _AUTOSTART_DELAY_SEC = 0.05
 _FORWARD_JUMP = Duration(seconds=10)  # a simulation at twenty times its speed may tell the time ten times a second
@@ -71,10 +70,9 @@ class SceneMemory(LifecycleNode):
         self._fault: Exception | None = None
         self._session: Session | None = None
         self._pair_ids = itertools.count(1)
-        self._opening = threading.Lock()  # between configure and the end of the process
+        self._opening = threading.Lock()  # between transitions and the end of the process
         self._ended = False
         self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
-        self._image_groups: dict[str, MutuallyExclusiveCallbackGroup] = {}
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
         self._ask_service = self.create_service(
@@ -166,19 +164,25 @@ class SceneMemory(LifecycleNode):
     def _subscribe(self) -> None:
         try:
             for camera in self._cameras().values():
-                # Each with a group of its own: a camera whose pictures are large holds up no other.
-                group = self._image_groups.setdefault(camera.name, MutuallyExclusiveCallbackGroup())
-                self._subscriptions_of_cameras.append(ImageSubscription(self, camera, group))
-                poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
-                self._subscriptions_of_cameras.append(poses)
-                self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
+                self._subscribe_to(camera)
         except BaseException:
             self._unsubscribe()
             raise
 
+    def _subscribe_to(self, camera: CameraMemory) -> None:
+        with self._opening:
+            if self._ended:
+                return
+            self._subscriptions_of_cameras.append(ImageSubscription(self, camera))
+            poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
+            self._subscriptions_of_cameras.append(poses)
+        self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
+
     def _unsubscribe(self) -> None:
-        while self._subscriptions_of_cameras:
-            self._subscriptions_of_cameras.pop().destroy()
+        with self._opening:
+            ending, self._subscriptions_of_cameras = self._subscriptions_of_cameras, []
+        for subscription in ending:
+            subscription.destroy()
 
     def _release(self) -> None:
         self._unsubscribe()
@@ -191,6 +195,7 @@ class SceneMemory(LifecycleNode):
         with self._opening:
             self._ended = True
             session = self._session
+        self._unsubscribe()
         if session is not None:
             session.close(_STOP_TIMEOUT_SEC)
 

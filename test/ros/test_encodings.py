@@ -6,7 +6,6 @@ import cv2
 import pytest
 from harness import Client
 from image_encodings import ENCODINGS, error, picture
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CompressedImage, Image
 from waiting import wait_until
 
@@ -37,6 +36,7 @@ def cameras(ros):
     """Cameras with their memories by the type of their messages, subscribed from a node beside the publisher's."""
     client = Client("/encodings")
     made = {}
+    subscriptions = []
     for message_type, topic in ((Image, "image"), (CompressedImage, "image/compressed")):
         manager = SmartFrameManager(0, 10)
         camera = made[message_type] = CameraMemory(
@@ -51,8 +51,10 @@ def cameras(ros):
             now_ns=client.now_ns,
             logger=client.node.get_logger(),
         )
-        ImageSubscription(client.node, camera, MutuallyExclusiveCallbackGroup())
+        subscriptions.append(ImageSubscription(client.node, camera))
     yield made
+    for subscription in subscriptions:
+        subscription.destroy()
     client.close()
 
 

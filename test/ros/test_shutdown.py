@@ -5,6 +5,8 @@ The seconds are those of a machine that has time for it: see ``end_process``.
 
 import re
 import signal
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from waiting import wait_until
@@ -36,9 +38,35 @@ def start_all(start, signals, **options):
     return started
 
 
+@contextmanager
+def stream(client, rate_hz=60):
+    """Pictures that follow each other, from before the signal until after the end."""
+    message = client.image(height=480, width=640)
+    ending = threading.Event()
+
+    def publish():
+        while not ending.wait(1 / rate_hz):
+            message.header.stamp = client.node.get_clock().now().to_msg()
+            client.publish(message)
+
+    thread = threading.Thread(target=publish, daemon=True)
+    thread.start()
+    yield
+    ending.set()
+    thread.join()
+
+
 def test_while_idle(start):
     for (process, _), (number, times) in zip(start_all(start, SIGNALS), SIGNALS, strict=True):
         check_end(process, number, times)
+
+
+def test_while_pictures_stream_in(start):
+    started = start_all(start, SIGNALS, memory__sample_fps=50.0)
+    for (process, client), (number, times) in zip(started, SIGNALS, strict=True):
+        with stream(client):
+            client.wait_for_stats(lambda stats: stats.images_received > 10)
+            check_end(process, number, times)
 
 
 def test_during_an_ask_with_others_waiting(start):

@@ -24,12 +24,14 @@ _REST = """\
 * `is_bigendian` counts for 16 bits.
 * Y, U and V are those of ITU-R BT.601 in video range (Y from 16 to 235).
 * `nv12` and `nv21`: `height` is the picture's, `step` that of all its rows, and `data` holds `height * 3 / 2` of them.
-* A compressed picture is what its bytes say, so a Bayer mosaic that was compressed as it is comes out grey.
+* `nv24`: `step` is that of the rows of Y; those of U V behind them have twice as much, padding included (as in V4L2).
+* A compressed picture is what its bytes say, except that a grey one is a mosaic where `format` says that this is what
+  was compressed. `image_transport` writes `mono8` or `bgr8` behind `compressed` when it has interpolated before.
 * Refused, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings that
-  do not say which colours they mean (`8UC3`), unknown ones (`nv24`), too little data, a `step` below a row's bytes.
+  do not say which colours they mean (`8UC3`), unknown ones (`nv61`), too little data, a `step` below a row's bytes.
 
 `cv_bridge` converts where it is installed and works, else `rosbags-image`; OpenCV does what neither does for certain:
-`nv12`, `nv21` and compressed pictures.
+`nv12`, `nv21`, `nv24` and compressed pictures.
 """
 
 

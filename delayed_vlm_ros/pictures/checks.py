@@ -33,6 +33,7 @@ PIXEL_BYTES = {
     "yuv422_yuy2": 2,
     "nv12": 1,
     "nv21": 1,
+    "nv24": 1,
 }
 """Encodings that are understood, with the bytes of one pixel in its row."""
 
@@ -40,8 +41,10 @@ OTHER_NAMES = {"8UC1": "mono8", "uyvy": "yuv422", "yuyv": "yuv422_yuy2"}
 """Further names of encodings in ``PIXEL_BYTES``."""
 
 _DEPTH_ENCODINGS = ("16UC1", "32FC1", "64FC1")
-_TWO_PLANE_ENCODINGS = ("nv12", "nv21")  # behind the rows of brightness, one of colours for every two of them
-_PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2", *_TWO_PLANE_ENCODINGS)  # neighbouring pixels share their colour
+_HALVED_ENCODINGS = ("nv12", "nv21")  # behind the rows of brightness, one of colours for every two of them
+_DOUBLED_ENCODINGS = ("nv24",)  # behind the rows of brightness, as many of colours, each twice as long
+_PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2", *_HALVED_ENCODINGS)  # neighbouring pixels share their colour
+_MOSAIC_PREFIX = "bayer_"
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE = struct.Struct(">II")
@@ -70,7 +73,7 @@ def check_image(message: RawMessage) -> str:
         raise PictureError(_about_encoding(message.encoding))
     if encoding in _PAIRWISE_ENCODINGS and message.width % 2:
         raise PictureError(f"an image in {message.encoding} must have an even width, and this one's is {message.width}")
-    if encoding in _TWO_PLANE_ENCODINGS and message.height % 2:
+    if encoding in _HALVED_ENCODINGS and message.height % 2:
         raise PictureError(
             f"an image in {message.encoding} must have an even height, and this one's is {message.height}"
         )
@@ -80,10 +83,9 @@ def check_image(message: RawMessage) -> str:
             f"step is {message.step}, but a row of {message.width} {message.encoding} pixels has {row_bytes} bytes: "
             "correct step, width or encoding in the camera driver"
         )
-    # Cropped images may end with their last pixel, without the padding behind it.
-    rows = row_count(encoding, message.height)
-    needed = (rows - 1) * message.step + row_bytes
+    needed = data_bytes(encoding, message.height, message.width, message.step)
     if len(message.data) < needed:
+        rows = row_count(encoding, message.height)
         raise PictureError(
             f"data has {len(message.data)} bytes, but {rows} rows with a step of {message.step} need "
             f"{needed}: the picture is cut short; check the camera driver"
@@ -92,8 +94,16 @@ def check_image(message: RawMessage) -> str:
 
 
 def row_count(encoding: str, height: int) -> int:
-    """Rows of ``step`` bytes in the data of a picture of this height."""
-    return height * 3 // 2 if encoding in _TWO_PLANE_ENCODINGS else height
+    """Rows of ``step`` bytes in the data of a picture of this height; a row of twice as many counts as two."""
+    if encoding in _DOUBLED_ENCODINGS:
+        return height * 3
+    return height * 3 // 2 if encoding in _HALVED_ENCODINGS else height
+
+
+def data_bytes(encoding: str, height: int, width: int, step: int) -> int:
+    """Bytes of the data up to the last pixel: cropped images may lack the padding behind it."""
+    padding = step - width * PIXEL_BYTES[encoding]
+    return row_count(encoding, height) * step - padding * (2 if encoding in _DOUBLED_ENCODINGS else 1)
 
 
 def check_compressed(message: CompressedMessage) -> None:
@@ -117,6 +127,17 @@ def check_compressed(message: CompressedMessage) -> None:
             "driver publish one of these, or use image_transport raw"
         )
     _check_size(*size)
+
+
+def compressed_mosaic(compressed_format: str) -> str:
+    """The Bayer encoding of what was compressed, by the format that ``image_transport`` writes; empty if it is none.
+
+    That is ``<encoding>; <codec> compressed <what it was made into before>``, where the last is empty for a mosaic
+    that was compressed as it is, and ``mono8`` or ``bgr8`` for one that has been interpolated.
+    """
+    encoding, _, rest = compressed_format.partition(";")
+    name = rest.partition("compressed")[2].strip() or encoding.strip()
+    return name if name.startswith(_MOSAIC_PREFIX) and name in PIXEL_BYTES else ""
 
 
 def _check_size(height: int, width: int) -> None:

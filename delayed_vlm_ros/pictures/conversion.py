@@ -9,13 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
-from delayed_vlm_ros.pictures.checks import PIXEL_BYTES, check_compressed, check_image, row_count
+from delayed_vlm_ros.pictures.checks import (
+    PIXEL_BYTES,
+    check_compressed,
+    check_image,
+    compressed_mosaic,
+    row_count,
+)
 from delayed_vlm_ros.pictures.messages import CompressedMessage, DenseImage, RawMessage
 
 RgbPicture = NDArray[np.uint8]
 
 # Those that cv_bridge does not know.
 _OPENCV_CODES = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+
+# OpenCV names a mosaic by the pixels in the second row, from the second one on.
+_MOSAIC_CODES = {
+    f"bayer_{pattern}{bits}": code
+    for pattern, code in (
+        ("rggb", cv2.COLOR_BayerBG2RGB),
+        ("bggr", cv2.COLOR_BayerRG2RGB),
+        ("gbrg", cv2.COLOR_BayerGR2RGB),
+        ("grbg", cv2.COLOR_BayerGB2RGB),
+    )
+    for bits in (8, 16)
+}
+
+# Red, green and blue of Y, U, V and 1: ITU-R BT.601 in video range, as OpenCV's of the other encodings.
+_RGB_OF_YUV = np.array(
+    [
+        [1.164, 0.0, 1.596, -1.164 * 16 - 1.596 * 128],
+        [1.164, -0.391, -0.813, -1.164 * 16 + (0.391 + 0.813) * 128],
+        [1.164, 2.018, 0.0, -1.164 * 16 - 2.018 * 128],
+    ]
+)
 
 
 class Backend(Protocol):
@@ -56,6 +83,8 @@ class PictureConverter:
         try:
             if encoding in _OPENCV_CODES:
                 picture = cv2.cvtColor(_rows(message, encoding), _OPENCV_CODES[encoding])
+            elif encoding == "nv24":  # which OpenCV does not know either
+                picture = cv2.transform(_yuv_of_nv24(message), _RGB_OF_YUV)
             else:
                 picture = self._backend(_dense(message, encoding))
         except Exception as error:
@@ -91,7 +120,7 @@ def make_converter() -> PictureConverter:
 
 
 def decode_compressed(message: CompressedMessage) -> RgbPicture:
-    """Decode a JPEG or PNG.
+    """Decode a JPEG or PNG; one of a Bayer mosaic, by its format, is interpolated.
 
     Returns:
         RGB uint8 of shape (height, width, 3).
@@ -100,10 +129,14 @@ def decode_compressed(message: CompressedMessage) -> RgbPicture:
         PictureError: It is neither, or damaged.
     """
     check_compressed(message)
+    mosaic = compressed_mosaic(message.format)
     # Cameras do not turn their pictures by metadata; a stray EXIF tag must not change the shape.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = (cv2.IMREAD_ANYCOLOR if mosaic else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
+        if picture is not None:
+            has_colours = picture.ndim > 2  # noqa: PLR2004  then it is no mosaic, whatever the format says
+            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if has_colours else _MOSAIC_CODES[mosaic])
     except cv2.error as error:
         raise PictureError(f"the compressed image ('{message.format}') cannot be decoded: {error.err}") from error
     if picture is None:
@@ -111,7 +144,7 @@ def decode_compressed(message: CompressedMessage) -> RgbPicture:
             f"the compressed image ('{message.format}', {len(message.data)} bytes) is damaged and cannot be decoded: "
             "check the camera driver and the network"
         )
-    return np.ascontiguousarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return np.ascontiguousarray(picture)
 
 
 def _cv_bridge_backend() -> Backend:
@@ -157,6 +190,17 @@ def _rows(message: RawMessage, encoding: str) -> NDArray[np.uint8]:
     if message.is_bigendian and encoding.endswith("16"):
         return np.ascontiguousarray(rows).view(np.uint16).byteswap().view(np.uint8)
     return rows
+
+
+def _yuv_of_nv24(message: RawMessage) -> NDArray[np.uint8]:
+    """Y, U and V of each pixel, of shape (height, width, 3). Rows of colours have two steps, padding included."""
+    data = np.frombuffer(message.data, np.uint8)
+    size = message.height, message.width
+    brightness = np.lib.stride_tricks.as_strided(data, size, (message.step, 1), writeable=False)
+    colours = np.lib.stride_tricks.as_strided(
+        data[message.height * message.step :], (*size, 2), (2 * message.step, 2, 1), writeable=False
+    )
+    return np.dstack([brightness, colours])
 
 
 def _owned(picture: RgbPicture, data: object) -> RgbPicture:

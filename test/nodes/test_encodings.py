@@ -14,6 +14,8 @@ from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 CONVERTER = make_converter()
 RGB = picture(36, 50)
 RAW = [encoding for encoding in ENCODINGS if not encoding.compressed]
+COMPRESSED = [encoding for encoding in ENCODINGS if encoding.compressed]
+MOSAICS = [encoding for encoding in COMPRESSED if "bayer" in encoding.name]
 
 
 def test_the_list_has_every_encoding_that_is_understood():
@@ -26,6 +28,35 @@ def test_a_picture_comes_out_as_it_went_in(encoding):
     seen = CONVERTER.convert(encoding.message(RGB))
     assert seen.shape == RGB.shape
     assert error(seen, encoding.seen(RGB)) <= encoding.largest_error
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=str)
+def test_other_names_of_compressed_pictures_mean_the_same(encoding):
+    message = encoding.message(RGB)
+    plain = CONVERTER.convert(message)
+    for message.format in encoding.other_names:
+        assert (CONVERTER.convert(message) == plain).all()
+
+
+@pytest.mark.parametrize("encoding", MOSAICS, ids=str)
+def test_the_errors_allowed_tell_compressed_mosaics_apart(encoding):
+    message = encoding.message(RGB)
+    pattern = encoding.name[: len("bayer_rggb")]
+    for message.format in ("png", *(other.name for other in MOSAICS)):
+        if not message.format.startswith(pattern):
+            assert error(CONVERTER.convert(message), encoding.seen(RGB)) > encoding.largest_error
+
+
+@pytest.mark.parametrize("encoding", MOSAICS, ids=str)
+def test_what_was_interpolated_before_it_was_compressed_is_not_interpolated_again(encoding):
+    # given a file of colours, and a grey one that says that it is no mosaic
+    colours, grey = (next(other for other in ENCODINGS if other.name == name) for name in ("png", "mono8"))
+    message = colours.message(RGB)
+    for message.format in (encoding.name, f"{encoding.name} bgr8"):
+        assert (CONVERTER.convert(message) == RGB).all()
+    message = colours.message(grey.seen(RGB))
+    message.format = f"{encoding.name} mono8"
+    assert (CONVERTER.convert(message) == grey.seen(RGB)).all()
 
 
 @pytest.mark.parametrize("padding", [0, 1, 14])
@@ -42,7 +73,7 @@ def test_padding_and_byte_order_change_nothing(encoding, big_endian, padding):
 def test_the_last_row_may_end_with_its_last_pixel_but_not_before(encoding):
     plain = CONVERTER.convert(encoding.message(RGB))
     message = encoding.message(RGB, padding=14)
-    message.data = message.data[:-14]
+    message.data = message.data[: -encoding.last_padding(RGB, 14)]
     assert (CONVERTER.convert(message) == plain).all()
     message.data = message.data[:-1]
     with pytest.raises(PictureError, match="the picture is cut short"):

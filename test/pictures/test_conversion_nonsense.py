@@ -16,13 +16,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ConfigurationError, PictureError
 from delayed_vlm_ros.pictures import checks, conversion
-from delayed_vlm_ros.pictures.checks import OTHER_NAMES, PIXEL_BYTES, row_count
+from delayed_vlm_ros.pictures.checks import OTHER_NAMES, PIXEL_BYTES, data_bytes, row_count
 from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 
 CONVERTER = make_converter()
 RGB = np.random.default_rng(1).integers(0, 256, (12, 20, 3), np.uint8)
 SMOOTH = cv2.resize(RGB[:3, :4], (20, 12), interpolation=cv2.INTER_CUBIC)
-FILES = [cv2.imencode(extension, SMOOTH)[1].tobytes() for extension in (".jpg", ".png")]
+FORMATS = ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bayer_rggb8; png compressed ", "?"]
+FILES = [cv2.imencode(ending, shown)[1].tobytes() for shown in (SMOOTH, SMOOTH[..., 0]) for ending in (".jpg", ".png")]
 
 
 def image(encoding, pixels, *, padding=0):
@@ -56,7 +57,7 @@ def convert_or_refuse(message, height=None, width=None):
 @given(
     height=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
     width=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
-    encoding=st.sampled_from([*PIXEL_BYTES, *OTHER_NAMES, "16UC1", "32FC1", "8UC3", "nv24", "RGB8"])
+    encoding=st.sampled_from([*PIXEL_BYTES, *OTHER_NAMES, "16UC1", "32FC1", "8UC3", "nv61", "RGB8"])
     | st.text(max_size=8),
     step=st.integers(0, 80) | st.just(2**32 - 1),
     bigendian=st.sampled_from([0, 1, 255]),
@@ -81,9 +82,9 @@ def test_any_fields_give_a_picture_or_a_picture_error(height, width, encoding, s
 @example(height=1, width=1, encoding="rgb8", padding=9, missing=0, bigendian=0)
 def test_sizes_that_nearly_fit_give_a_picture_or_a_picture_error(height, width, encoding, padding, missing, bigendian):
     # given a message short of so many bytes, counted from the end of the last row's pixels
-    row_bytes = width * PIXEL_BYTES[OTHER_NAMES.get(encoding, encoding)]
-    step = row_bytes + padding
-    size = (row_count(encoding, height) - 1) * step + row_bytes - missing
+    known = OTHER_NAMES.get(encoding, encoding)
+    step = width * PIXEL_BYTES[known] + padding
+    size = data_bytes(known, height, width, step) - missing
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
     message.data = array.array("B", bytes(max(0, size)))
 

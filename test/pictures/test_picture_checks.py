@@ -13,7 +13,13 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.pictures.checks import PIXEL_BYTES, check_compressed, check_image, row_count
+from delayed_vlm_ros.pictures.checks import (
+    PIXEL_BYTES,
+    check_compressed,
+    check_image,
+    compressed_mosaic,
+    row_count,
+)
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 JPEG = cv2.imencode(".jpg", PICTURE)[1].tobytes()
@@ -60,13 +66,15 @@ def test_other_names_are_understood(name, known):
         (image("64FC1"), "64FC1 is a depth image"),
         (image("8UC3"), "'8UC3' says how wide the numbers are, but not which colours"),
         (image("32SC2"), "'32SC2' says how wide the numbers are"),
-        (image("nv24"), "the encoding 'nv24' is unknown"),
+        (image("nv61"), "the encoding 'nv61' is unknown"),
         (image("yuv422", width=7), "an image in yuv422 must have an even width, and this one's is 7"),
         (image("yuyv", width=7), "an image in yuyv must have an even width"),
         (image("nv12", width=7), "an image in nv12 must have an even width"),
         (image("nv21", height=7), "an image in nv21 must have an even height, and this one's is 7"),
         (image("nv12", step=7, data=72), "step is 7, but a row of 8 nv12 pixels has 8 bytes"),
         (image("nv12", data=48), "data has 48 bytes, but 9 rows with a step of 8 need 72"),
+        (image("nv24", data=143), "data has 143 bytes, but 18 rows with a step of 8 need 144"),
+        (image("nv24", step=10, data=175), "data has 175 bytes, but 18 rows with a step of 10 need 176"),
     ],
 )
 def test_a_bad_image_is_refused_in_a_sentence(message, words):
@@ -104,6 +112,28 @@ def test_a_bad_compressed_image_is_refused_in_a_sentence(message, words):
     with pytest.raises(PictureError) as caught:
         check_compressed(message)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("compressed_format", "expected"),
+    [
+        ("bayer_rggb8; png compressed ", "bayer_rggb8"),
+        ("bayer_rggb8; jpeg compressed", "bayer_rggb8"),
+        ("bayer_grbg16; png compressed bayer_grbg16", "bayer_grbg16"),
+        ("bayer_gbrg8;jpeg", "bayer_gbrg8"),
+        ("bayer_bggr8", "bayer_bggr8"),
+        ("bayer_rggb8; jpeg compressed bgr8", ""),
+        ("bayer_rggb8; jpeg compressed mono8", ""),
+        ("bayer_xyzt8; jpeg compressed ", ""),
+        ("rgb8; jpeg compressed bgr8", ""),
+        ("mono8; png compressed ", ""),
+        ("jpeg", ""),
+        ("", ""),
+        (";;compressed;", ""),
+    ],
+)
+def test_a_mosaic_is_known_by_the_format(compressed_format, expected):
+    assert compressed_mosaic(compressed_format) == expected
 
 
 def jpeg_claiming(height, width):

@@ -26,7 +26,8 @@ class Encoding:
     Attributes:
         name: What the message calls it: ``encoding``, or ``format`` if it is compressed.
         meaning: What is understood by it, for people.
-        encode: Gives an RGB picture's bytes in rows or, if compressed, in a file.
+        encode: Gives an RGB picture's bytes in rows or, if compressed, in a file; in two arrays where the later rows
+            are twice as long, padding included.
         largest_error: Mean absolute difference that is allowed, of values 0..255.
         other_names: Further names of the same.
         grey: Whether colours are lost.
@@ -36,7 +37,7 @@ class Encoding:
 
     name: str
     meaning: str
-    encode: Callable[[np.ndarray], np.ndarray]
+    encode: Callable[[np.ndarray], np.ndarray | tuple[np.ndarray, np.ndarray]]
     largest_error: float
     other_names: tuple[str, ...] = ()
     grey: bool = False
@@ -55,12 +56,21 @@ class Encoding:
         content = self.encode(rgb)
         if self.compressed:
             return CompressedImage(format=self.name, data=array.array("B", content.tobytes()))
-        ordered = np.ascontiguousarray(content, content.dtype.newbyteorder(">" if big_endian else "<"))
-        rows = np.pad(ordered.view(np.uint8).reshape(len(content), -1), ((0, 0), (0, padding)), constant_values=77)
-        message = Image(height=rgb.shape[0], width=rgb.shape[1], encoding=self.name, step=rows.shape[1])
+        planes = content if isinstance(content, tuple) else (content,)
+        rows = [_padded(plane, padding * times, big_endian) for times, plane in enumerate(planes, start=1)]
+        message = Image(height=rgb.shape[0], width=rgb.shape[1], encoding=self.name, step=rows[0].shape[1])
         message.is_bigendian = int(big_endian)
-        message.data = array.array("B", rows.tobytes())
+        message.data = array.array("B", b"".join(plane.tobytes() for plane in rows))
         return message
+
+    def last_padding(self, rgb: np.ndarray, padding: int) -> int:
+        """Bytes behind the last row of a picture with so much padding."""
+        return padding * (2 if isinstance(self.encode(rgb), tuple) else 1)
+
+
+def _padded(content: np.ndarray, padding: int, big_endian: bool) -> np.ndarray:
+    ordered = np.ascontiguousarray(content, content.dtype.newbyteorder(">" if big_endian else "<"))
+    return np.pad(ordered.view(np.uint8).reshape(len(content), -1), ((0, 0), (0, padding)), constant_values=77)
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -96,10 +106,10 @@ def _wide(encode: Callable[[np.ndarray], np.ndarray], rgb: np.ndarray) -> np.nda
     return encode(rgb).astype(np.uint16) * 256 + 128
 
 
-def _planes(rgb: np.ndarray, rows_sharing: int) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness, and the colours that two pixels of so many rows share."""
+def _planes(rgb: np.ndarray, rows_sharing: int, columns_sharing: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Brightness, and the colours that pixels of so many rows and columns share."""
     yuv = rgb @ _YUV_OF_RGB.T + _YUV_OF_BLACK
-    size = rgb.shape[1] // 2, rgb.shape[0] // rows_sharing
+    size = rgb.shape[1] // columns_sharing, rgb.shape[0] // rows_sharing
     colours = cv2.resize(yuv[..., 1:], size, interpolation=cv2.INTER_AREA)
     return yuv[..., 0].round().astype(np.uint8), colours.round().astype(np.uint8)
 
@@ -123,8 +133,16 @@ def _nv21(rgb: np.ndarray) -> np.ndarray:
     return np.vstack([brightness, colours[..., ::-1].reshape(-1, brightness.shape[1])])
 
 
+def _nv24(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _planes(rgb, 1, 1)
+
+
 def _file(rgb: np.ndarray, extension: str) -> np.ndarray:
     return cv2.imencode(extension, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
+
+
+def _file_of(encode: Callable[[np.ndarray], np.ndarray], rgb: np.ndarray, extension: str) -> np.ndarray:
+    return cv2.imencode(extension, encode(rgb))[1]
 
 
 _COLOURS = {"rgb": "red, green, blue", "bgr": "blue, green, red"}
@@ -156,6 +174,30 @@ ENCODINGS = (
     Encoding("yuv422_yuy2", "two pixels as Y U Y V; even width", _yuyv, 2, ("yuyv",), even_sides=1),
     Encoding("nv12", "all of Y, then U V for each two by two pixels; even width and height", _nv12, 2.5, even_sides=2),
     Encoding("nv21", "all of Y, then V U for each two by two pixels; even width and height", _nv21, 2.5, even_sides=2),
+    Encoding("nv24", "all of Y, then U V for each pixel", _nv24, 1),
     Encoding("jpeg", "a JPEG file, colour or grey", partial(_file, extension=".jpg"), 2, compressed=True),
     Encoding("png", "a PNG file of 8 or 16 bits, colour or grey", partial(_file, extension=".png"), 0, compressed=True),
+    *(
+        Encoding(
+            f"bayer_{pattern}8; {kind} compressed",
+            f"a sensor's mosaic as a {kind.upper()} file, interpolated",
+            partial(_file_of, partial(_mosaic, pattern=pattern), extension=f".{kind}"),
+            largest_error,
+            (f"bayer_{pattern}8; {kind} compressed bayer_{pattern}8",),
+            compressed=True,
+        )
+        for kind, largest_error in (("png", 1), ("jpeg", 2))
+        for pattern in ("rggb", "bggr", "gbrg", "grbg")
+    ),
+    *(
+        Encoding(
+            f"bayer_{pattern}16; png compressed",
+            "a sensor's mosaic as a PNG file of 16 bits, interpolated",
+            partial(_file_of, partial(_wide, partial(_mosaic, pattern=pattern)), extension=".png"),
+            1,
+            (f"bayer_{pattern}16; png compressed bayer_{pattern}16",),
+            compressed=True,
+        )
+        for pattern in ("rggb", "bggr", "gbrg", "grbg")
+    ),
 )

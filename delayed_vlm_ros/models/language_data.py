@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,23 +13,27 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from delayed_vlm_ros.models.clips import PAIRS, Clip
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
+from delayed_vlm_ros.simulation import answers
 from delayed_vlm_ros.simulation.answers import is_move
 from delayed_vlm_ros.simulation.questions import KINDS, SENTENCE_KINDS, draw_question
 from delayed_vlm_ros.simulation.scene import VisibleObject
 from delayed_vlm_ros.simulation.sprites import COLOURS, PERSON, SHAPES
-from delayed_vlm_ros.simulation.truth import PairTruth, story_of
+from delayed_vlm_ros.simulation.truth import History, PairTruth, story_of
 from delayed_vlm_ros.vlm.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.video_input import position_limit
 
 _QUESTIONS = 20
 _EARLY_SHARE = 0.6  # of the questions are put before the clip's end, as if its later pairs had not come yet
-_HARD_KINDS = ("colour", "where", "how_many", "was_there", "appeared_first", "appeared_last", "before")
-_HARDEST_KINDS = ("left", "which_moved", "did_move", "how_long_ago", "happened")  # two moments of one thing
+_HARD_KINDS = ("colour", "where", "how_many", "was_there", "appeared_first", "appeared_last", "which_moved", "did_move")
+_HARDEST_KINDS = ("left", "left", "how_long_ago", "before", "happened")  # two moments
 _KINDS = (*KINDS, *SENTENCE_KINDS, *_HARD_KINDS, *(3 * _HARDEST_KINDS))
 _IGNORED = -100
 CHANGES = ("nothing", "first sight", "seen before", "moved", "gone")
 NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+EVENTS: tuple[Callable[[History], str | None], ...] = (answers.appeared_first, answers.appeared_last, answers.left_last)
+_ASKED_OF_EVENTS = 6  # pairs of a clip
+_EVENT_ANSWERS = {answers.NOTHING: len(NAMES), **{answers.with_article(name): n for n, name in enumerate(NAMES)}}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Batch:
         positions: ``(3, clips, prefix + video + text)``.
         changes: ``(clips, video)`` what is new at each merged token, an index into ``CHANGES``, -100 where unclear.
         gone: ``(clips, video)`` which thing is gone there, an index into ``NAMES``, -100 where none is.
+        events: ``(clips, pairs, EVENTS)`` which thing each of ``EVENTS`` is about by then, an index into ``NAMES``, one
+            more for none; -100 where it is not told.
     """
 
     clips: torch.Tensor
@@ -59,6 +65,7 @@ class Batch:
     positions: torch.Tensor
     changes: torch.Tensor
     gone: torch.Tensor
+    events: torch.Tensor
 
     @property
     def shared(self) -> int:
@@ -68,8 +75,8 @@ class Batch:
     def weights(self) -> torch.Tensor:
         """How much each answer's token counts, in the order of ``targets``: less the longer its answer is."""
         learnt = self.targets != _IGNORED
-        answers = (self.segments + (_QUESTIONS + 1) * torch.arange(len(learnt))[:, None])[learnt]
-        return torch.bincount(answers)[answers].float().rsqrt()
+        numbers = (self.segments + (_QUESTIONS + 1) * torch.arange(len(learnt))[:, None])[learnt]
+        return torch.bincount(numbers)[numbers].float().rsqrt()
 
     def visible(self) -> torch.Tensor:
         """What the text behind the video may look at, ``(clips, text, shared + text)`` bool: its past, and itself."""
@@ -163,6 +170,12 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]
             positions=torch.cat([torch.stack(videos, dim=1), places], dim=2),
             changes=torch.tensor([changed for changed, _ in changes]),
             gone=torch.tensor([gone for _, gone in changes]),
+            events=torch.tensor(
+                [
+                    _events_of([clip.truths[pair] for pair in pairs], random)
+                    for clip, pairs in zip(clips, chosen, strict=True)
+                ]
+            ),
         )
 
     def _video_positions(self, clip: Clip, pairs: Sequence[int]) -> torch.Tensor:
@@ -247,6 +260,18 @@ def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
         changes += row
         names += which
     return changes, names
+
+
+def _events_of(truths: Sequence[PairTruth], random: np.random.Generator) -> list[list[int]]:
+    """What ``EVENTS`` are about by the time of some of a clip's pairs, as in ``Batch``; only what is fair to ask."""
+    told = [[_IGNORED] * len(EVENTS) for _ in truths]
+    for number in random.integers(len(truths), size=_ASKED_OF_EVENTS):
+        story = story_of(truths[: number + 1])
+        for event, asked in enumerate(EVENTS):
+            answer = asked(story.strict)
+            if answer is not None and answer == asked(story.lenient):
+                told[number][event] = _EVENT_ANSWERS[answer]
+    return told
 
 
 def _token_of(clip: Clip, thing: VisibleObject) -> int | None:

@@ -3,8 +3,8 @@
 Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Of the
 text, only the answers' tokens are learnt from. Besides, the video's tokens tell half-way up the layers what has
 changed in time: whether the thing there is seen for the first time, has moved, or was there before and is gone, and
-which one that was. What tells it are layers that are thrown away afterwards; questions about events would else take
-many more steps to learn.
+which one that was; and further up the last token of each pair tells what has come and gone by then. What tells it are
+layers that are thrown away afterwards; questions about events would else take many more steps to learn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from delayed_vlm_ros.models.clips import SHARD_CLIPS, read_pictures
-from delayed_vlm_ros.models.language_data import CHANGES, NAMES, Batch
+from delayed_vlm_ros.models.language_data import CHANGES, EVENTS, NAMES, Batch
 from delayed_vlm_ros.models.optimization import Optimization, all_but, hidden_matrices
 from delayed_vlm_ros.models.pair_vision import attend, encode_pairs, patches_of
 from delayed_vlm_ros.models.scene_model import COLUMNS, ROWS
@@ -33,6 +33,8 @@ _CHANGES_LAYER = 3  # of five: the layers above can use what this one knows
 _CHANGES_WEIGHT = 0.5
 _CHANGES_BALANCE = (0.1, 1.0, 0.5, 1.0, 1.0)  # most tokens show nothing
 _GONE_WEIGHT = 0.25
+_EVENTS_LAYER = 4
+_EVENTS_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,12 @@ def live(model: Any, folder: Path, shards: range) -> See:
     return see
 
 
+def _loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy over the targets there are; 0 where there is none."""
+    known = (targets != _IGNORED).sum().clamp(min=1)
+    return cross_entropy(scores, targets.flatten(), ignore_index=_IGNORED, reduction="sum") / known
+
+
 class LanguageStage:
     """The language model's training, step by step.
 
@@ -132,27 +140,31 @@ class LanguageStage:
         self._head = model.lm_head
         self._see = see
         self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES) + len(NAMES))
+        self._events = torch.nn.Linear(self._head.in_features, len(EVENTS) * (len(NAMES) + 1))
         modules = [self._language, *([model.model.visual] if with_vision else [])]
         matrices = hidden_matrices(*modules)
-        trained = [parameter for module in (*modules, self._changes) for parameter in module.parameters()]
+        trained = [parameter for module in (*modules, self._changes, self._events) for parameter in module.parameters()]
         self._optimization = Optimization(matrices, all_but(trained, matrices), rate, steps)
 
     def state(self) -> dict[str, Any]:
         """All that an interrupted training needs to go on, beside the model."""
-        return {"changes": self._changes.state_dict(), "optimization": self._optimization.state()}
+        heads = {"changes": self._changes.state_dict(), "events": self._events.state_dict()}
+        return {**heads, "optimization": self._optimization.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self._changes.load_state_dict(state["changes"])
+        self._events.load_state_dict(state["events"])
         self._optimization.restore(state["optimization"])
 
     def losses(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
         """Train; gives each step's loss and its share of right tokens in the answers."""
         for batch in batches:
-            scores, targets, changes = self._scores(batch)
+            scores, targets, changes, events = self._scores(batch)
             weights = batch.weights()
             of_answers = (cross_entropy(scores, targets, reduction="none") * weights).sum() / weights.sum()
-            loss = of_answers + self._loss_of_changes(changes.flatten(0, 1), batch)
+            of_changes, of_events = self._loss_of_changes(changes.flatten(0, 1), batch), _loss(events, batch.events)
+            loss = of_answers + of_changes + _EVENTS_WEIGHT * of_events
             self._optimization.step(loss)
             yield float(of_answers.detach()), float((scores.argmax(-1) == targets).float().mean())
 
@@ -161,13 +173,10 @@ class LanguageStage:
         what, which = scores.split([len(CHANGES), len(NAMES)], dim=1)
         balance = torch.tensor(_CHANGES_BALANCE)
         loss = _CHANGES_WEIGHT * cross_entropy(what, batch.changes.flatten(), balance, ignore_index=_IGNORED)
-        gone = batch.gone.flatten() != _IGNORED
-        if gone.any():
-            loss = loss + _GONE_WEIGHT * cross_entropy(which[gone], batch.gone.flatten()[gone])
-        return loss
+        return loss + _GONE_WEIGHT * _loss(which, batch.gone)
 
-    def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scores and targets of the answers' tokens, and scores of what has changed at the video's."""
+    def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores and targets of the answers' tokens, and scores of what has changed at the video's, and of events."""
         embed = self._language.embed_tokens
         video = self._see(batch)
         before = embed(batch.before).expand(len(video), -1, -1)
@@ -182,4 +191,7 @@ class LanguageStage:
         learnt = batch.targets != _IGNORED
         scores = self._head(output.last_hidden_state[:, batch.shared :][learnt].float())
         half_way = output.hidden_states[_CHANGES_LAYER][:, len(batch.before) : batch.shared]
-        return scores, batch.targets[learnt], self._changes(half_way.float())
+        later = output.hidden_states[_EVENTS_LAYER][:, len(batch.before) : batch.shared]
+        ends = later[:, ROWS * COLUMNS - 1 :: ROWS * COLUMNS]  # the last token of each pair has seen all of it
+        events = self._events(ends.float()).view(-1, len(NAMES) + 1)
+        return scores, batch.targets[learnt], self._changes(half_way.float()), events

@@ -30,7 +30,7 @@ from delayed_vlm_ros.models.scene_model import make_model, make_processor, save
 from delayed_vlm_ros.models.vision_stage import VisionStage, read_seen
 
 EMBEDDED = Path(__file__).with_name("tiny_scene")
-_ROUND_RATES = (1.5e-3, 1e-3, 1e-3)  # the second stage's: from nothing, then again from there
+_ROUND_RATES = (1.5e-3, 1e-3, 1e-3, 1e-3)  # the second stage's: from nothing, then again from there
 _JOINT_RATE = 6e-4
 _JOINT_CLIPS = 16  # a batch: their pictures have to be encoded as well
 _SAVE_EVERY = 250

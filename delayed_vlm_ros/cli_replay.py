@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from delayed_vlm_ros.errors import IncompleteError, QuestionsError
+from delayed_vlm_ros.errors import IncompleteError, QuestionsError, RecordingError
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.evaluation.replay import ReplaySettings
@@ -114,7 +114,7 @@ def record_scene(
     wanted = SceneRecording(seed, seconds, rate, height, width, storage, compressed, questions)
     console = Console()
     with ReplayProgress(console) as progress:
-        task = progress.begin(out.name, max(1, round(seconds * rate)), 0)
+        task = progress.begin(out.name, max(1, round(seconds * rate)))
         count = record(out, wanted, lambda written: progress.update(task, written, 0))
     console.print(f"{out}: {count} pictures, and questions in questions.yaml", highlight=False, soft_wrap=True)
     console.print(f"Now: delayed-vlm replay {out}", highlight=False, soft_wrap=True)
@@ -138,6 +138,8 @@ def _questions_of(recording: Path, questions: Path | None) -> tuple[TimedQuestio
 
     if questions is not None:
         return read_questions(questions)
+    if not recording.exists():
+        raise RecordingError(f"there is no {recording}: check the path (the current folder is {Path.cwd()})")
     own = (recording if recording.is_dir() else recording.parent) / FILE_NAME
     if not own.is_file():
         raise QuestionsError(
@@ -171,10 +173,12 @@ def _jobs(
 
     jobs: list[ReplayJob] = []
     for path, questions in zip(recordings, asked, strict=True):
-        name = path.resolve().stem or "recording"
-        taken = sum(Path(job.folder).name.rpartition("~")[0] in (name, "") and job.name == path.name for job in jobs)
-        folder = out.resolve() / (f"{name}~{taken + 1}" if taken else name)
-        jobs.append(ReplayJob(str(path.resolve()), str(folder), questions, settings, topic, picture_rate))
+        path = path.resolve()  # noqa: PLW2901
+        name = path.name if path.is_dir() else path.stem
+        taken = {Path(job.folder).name for job in jobs}
+        names = (name, *(f"{name}~{number}" for number in range(2, len(jobs) + 2)))
+        folder = out.resolve() / next(one for one in names if one not in taken)
+        jobs.append(ReplayJob(str(path), str(folder), questions, settings, topic, picture_rate))
     return jobs
 
 
@@ -214,7 +218,7 @@ def _finished(
         return
     with ReplayProgress(console) as progress:
         if ray or workers > 1:
-            whole = progress.begin("recordings", len(jobs), 0)
+            whole = progress.begin("recordings", len(jobs))
             spread = replay_farm.on_ray(jobs, ray, workers) if ray else replay_farm.in_processes(jobs, workers)
             for number, finished in enumerate(spread, start=1):
                 progress.update(whole, number, 0)

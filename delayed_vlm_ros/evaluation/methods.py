@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from delayed_vlm_ros.errors import BadRequestError, DelayedVlmError
+from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.evaluation.compare import MOST_NATIVE_FRAMES
 from delayed_vlm_ros.evaluation.native import native_answer
 from delayed_vlm_ros.evaluation.peak_memory import peak_memory
-from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
+from delayed_vlm_ros.memory import KeptPair, SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.frame import Frame
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.request import AskRequest
@@ -33,7 +34,8 @@ class MethodAnswer:
     Attributes:
         answer: What it said; empty where it failed.
         error: Why it has no answer; empty where it has one.
-        evidence: The ids of the pairs that it was given, where they are of the delayed memory.
+        skipped: Whether it was not asked at all, for a limit of its own.
+        evidence: What ``pair_key`` calls the pairs that it was given, where they are of the delayed memory.
         first_token_sec: From the ask to the answer's first token.
         total_sec: From the ask to the whole answer.
         visual_tokens: Merged visual tokens in the prompt.
@@ -41,12 +43,14 @@ class MethodAnswer:
         frames_encoded: Frames that went through the vision encoder for it.
         frames_reused: Frames whose encoding was kept from an earlier ask.
         cached_bytes: What is kept for the next ask.
-        peak_memory_bytes: The most memory while it worked: the device's, or on a CPU the process's.
+        peak_memory_bytes: The most memory while it worked: the device's, or on a CPU the process's; without what the
+            delayed method keeps between its asks, except for that itself.
     """
 
     answer: str = ""
     error: str = ""
-    evidence: tuple[int, ...] = ()
+    skipped: bool = False
+    evidence: tuple[str, ...] = ()
     first_token_sec: float | None = None
     total_sec: float | None = None
     visual_tokens: int | None = None
@@ -55,6 +59,11 @@ class MethodAnswer:
     frames_reused: int | None = None
     cached_bytes: int | None = None
     peak_memory_bytes: int | None = None
+
+
+def pair_key(kept: KeptPair) -> str:
+    """What a result calls a pair: one that waits for its second frame is another thing than the whole of it."""
+    return str(kept.id) if kept.pair.is_complete else f"{kept.id}-first"
 
 
 class Methods:
@@ -78,7 +87,7 @@ class Methods:
         self._uncached = DelayedBatchInferenceEngine(model, processor, max_pixels=max_pixels, frame_manager=memory)
         self._chosen = tuple(method for method in METHODS if method in chosen)
         self._everything = SmartFrameManager(0, MOST_NATIVE_FRAMES) if NATIVE_ALL in chosen else None
-        self._newest = SmartFrameManager(0, _NEWEST_FRAMES)
+        self._newest: deque[Frame] = deque(maxlen=_NEWEST_FRAMES)
 
     @property
     def cached_bytes(self) -> int:
@@ -88,7 +97,7 @@ class Methods:
 
     def add(self, frame: Frame) -> None:
         """Take in a frame that the delayed memory has taken."""
-        self._newest.add(frame.image, frame.stamp)
+        self._newest.append(frame)
         if self._everything is None:
             return
         if self._everything.statistics().unique_frames < MOST_NATIVE_FRAMES:
@@ -110,36 +119,44 @@ class Methods:
             DELAYED_UNCACHED: self._without_caches,
             NATIVE_KEPT: lambda asked: self._native(self._memory.snapshot(), asked, of_memory=True),
             NATIVE_ALL: self._native_all,
-            NEWEST_4: lambda asked: self._native(self._newest.snapshot(), asked, of_memory=False),
+            NEWEST_4: lambda asked: self._native(self._newest_snapshot(), asked, of_memory=False),
         }
-        return {method: self._measured(ways[method], request) for method in self._chosen}
+        return {method: self._measured(method, ways[method], request) for method in self._chosen}
 
-    def _measured(self, way: Callable[[AskRequest], MethodAnswer], request: AskRequest) -> MethodAnswer:
+    def _measured(self, method: str, way: Callable[[AskRequest], MethodAnswer], request: AskRequest) -> MethodAnswer:
+        held = 0 if method == DELAYED else self.cached_bytes
         try:
             with peak_memory(self._model.device) as peak:
                 answer = way(request)
         except DelayedVlmError as error:
             return MethodAnswer(error=str(error))
-        except RuntimeError as error:  # a device that is out of memory, among others
+        except Exception as error:  # noqa: BLE001  a device that is out of memory, or a defect: the others go on
             return MethodAnswer(error=f"{type(error).__name__}: {error}")
-        return replace(answer, peak_memory_bytes=peak.bytes)
+        return replace(answer, peak_memory_bytes=None if peak.bytes is None else peak.bytes - held)
 
     def _without_caches(self, request: AskRequest) -> MethodAnswer:
-        self._uncached.forget_encoded()
-        return _engine_answer(self._uncached, request)
+        try:
+            return replace(_engine_answer(self._uncached, request), cached_bytes=0)
+        finally:
+            self._uncached.forget_encoded()
+
+    def _newest_snapshot(self) -> Snapshot:
+        memory = SmartFrameManager(0, _NEWEST_FRAMES)
+        for frame in self._newest:
+            memory.add(frame.image, frame.stamp)
+        return memory.snapshot()
 
     def _native_all(self, request: AskRequest) -> MethodAnswer:
         if self._everything is None:
-            raise BadRequestError(
-                f"more than {MOST_NATIVE_FRAMES} frames were sampled, the most that native inference takes"
-            )
+            limit = f"more than {MOST_NATIVE_FRAMES} frames were sampled, the most that native inference takes"
+            return MethodAnswer(error=limit, skipped=True)
         return self._native(self._everything.snapshot(), request, of_memory=False)
 
     def _native(self, snapshot: Snapshot, request: AskRequest, *, of_memory: bool) -> MethodAnswer:
         native = native_answer(self._model, self._processor, snapshot, request)
         return MethodAnswer(
             answer=native.text,
-            evidence=tuple(kept.id for kept in snapshot) if of_memory else (),
+            evidence=tuple(map(pair_key, snapshot)) if of_memory else (),
             first_token_sec=native.first_token_sec,
             total_sec=native.seconds,
             visual_tokens=native.visual_tokens,
@@ -156,7 +173,7 @@ def _engine_answer(engine: DelayedBatchInferenceEngine, request: AskRequest) -> 
     cached = engine.cached_bytes()
     return MethodAnswer(
         answer=result.answer,
-        evidence=tuple(kept.id for kept in result.frames_used),
+        evidence=tuple(map(pair_key, result.frames_used)),
         first_token_sec=result.metrics.time_to_first_token,
         total_sec=time.monotonic() - started,
         visual_tokens=result.metrics.visual_tokens,

@@ -58,7 +58,7 @@ class ReplayProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("pictures, {task.fields[asked]} asked"),
+            TextColumn("{task.fields[asked]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=console,
@@ -71,10 +71,10 @@ class ReplayProgress:
         """Where to print above the bars."""
         return self._progress.console
 
-    def begin(self, name: str, pictures: int | None, questions: int) -> TaskID:
-        """Show a bar; gives its number."""
-        task = self._progress.add_task(name, total=pictures, asked=0, left="")
-        self._paces[task] = Pace(pictures, questions)
+    def begin(self, name: str, total: int | None, questions: int = 0) -> TaskID:
+        """Show a bar of so many pictures, or whatever is counted, and of so many questions; gives its number."""
+        task = self._progress.add_task(name, total=total, asked="", left="")
+        self._paces[task] = Pace(total, questions)
         return task
 
     def update(self, task: TaskID, pictures: int, asked: int) -> None:
@@ -83,7 +83,8 @@ class ReplayProgress:
         pace.update(pictures, asked)
         left = pace.left_sec
         shown = "" if left is None else f"{timedelta(seconds=round(left))} left"
-        self._progress.update(task, completed=pictures, asked=asked, left=shown)
+        told = f"{asked} of {pace.questions} asked" if pace.questions else ""
+        self._progress.update(task, completed=pictures, asked=told, left=shown)
 
     def end(self, task: TaskID) -> None:
         """Take a bar away."""

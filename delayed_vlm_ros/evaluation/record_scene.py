@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,9 +84,12 @@ def record_scene(path: Path, wanted: SceneRecording, told: Callable[[int], None]
         path.parent.mkdir(parents=True, exist_ok=True)
         count = _write_pictures(path, scene, wanted, told)
         write_questions(path / FILE_NAME, scene_questions(scene, wanted))
-    except OSError as error:
+    except BaseException as error:
+        shutil.rmtree(path, ignore_errors=True)  # half a bag would only be in the way
+        if not isinstance(error, (OSError, sqlite3.Error)):
+            raise
         remedy = "make room there, or name another folder"
-        raise RecordingError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
+        raise RecordingError(f"{path} cannot be written ({error}): {remedy}") from error
     return count
 
 
@@ -129,6 +134,7 @@ def scene_questions(scene: Scene, wanted: SceneRecording) -> list[TimedQuestion]
     """
     random = np.random.default_rng([wanted.seed, 11])
     last = wanted.seconds - _SAMPLE_PERIOD_SEC
+    last_picture = max(0.0, wanted.seconds - 1.0 / wanted.rate)
     times = np.linspace(min(_FIRST_QUESTION_SEC, last), last, wanted.questions)
     kinds = [str(kind) for kind in random.permutation(_ASKED)]
     found = []
@@ -143,7 +149,7 @@ def scene_questions(scene: Scene, wanted: SceneRecording) -> list[TimedQuestion]
         question = next((one for one in drawn if one is not None), None)
         if question is not None:
             # Behind the last pair's second frame, before the next one's first.
-            asked_at = float(moments[-1]) + 1.5 * _SAMPLE_PERIOD_SEC
+            asked_at = min(float(moments[-1]) + 1.5 * _SAMPLE_PERIOD_SEC, last_picture)
             found.append(TimedQuestion(question.text, asked_at, (question.answer,), _kind(question.kind)))
     return found
 

@@ -16,13 +16,14 @@ from typing import Any
 import cv2
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.evaluation.methods import METHODS, Methods
+from delayed_vlm_ros.evaluation.methods import METHODS, Methods, pair_key
 from delayed_vlm_ros.evaluation.replay_result import judged, summary
 from delayed_vlm_ros.evaluation.timed_questions import TimedQuestion
 from delayed_vlm_ros.memory import AddedFrame, FrameSampler, KeptPair, SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory.limits import usual_eviction_chunk
+from delayed_vlm_ros.memory.stamp_watch import STRAYS_OF_A_JUMP
 from delayed_vlm_ros.recordings import RecordedPicture, Recording
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, seconds_of
 from delayed_vlm_ros.vlm.request import AskRequest
@@ -30,6 +31,7 @@ from delayed_vlm_ros.vlm.request import AskRequest
 RESTART = "restart"
 CONTINUE = "continue"
 
+_ROUNDING_SEC = 1e-6  # stamps are whole nanoseconds, and sums of seconds are not
 _THUMBNAIL_WIDTH = 160
 _THUMBNAIL_QUALITY = 80
 _MOST_DROP_REASONS = 20  # told one by one; a broken camera may invent a new one for every picture
@@ -126,11 +128,14 @@ class Replay:
         self._dropped: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
         self._first_ns: int | None = None
-        self._back_sec = 0.0  # in all
-        self._jumps = 0
+        self._shift_sec = 0.0  # from a picture's stamp to its time in the recording, whatever has jumped before
+        self._jumps: list[float] = []
         self._stamps_missing = 0
         self._strays = 0  # stamps that fit neither the present time nor a new one
-        self._at = 0.0  # the newest picture's time from the first one, however often time has gone back
+        self._at = 0.0  # the newest picture's time from the first one, however often time has jumped
+        self._arrival_ns = 0  # the newest picture's
+        self._shown_at: dict[int, list[float]] = {}  # of the frames of each pair
+        self._stopped = ""
         self._timeline: list[dict[str, Any]] = []
         self._pairs: dict[str, dict[str, Any]] = {}
         self._asked: list[dict[str, Any]] = []
@@ -145,18 +150,23 @@ class Replay:
             What a recording's JSON file holds; see ``docs/recordings.md``.
         """
         started = time.monotonic()
-        for picture in self._recording.pictures():
-            self._pictures += 1
-            try:
-                self._take(picture, told)
-            except PictureError as error:
-                reason = str(error) if len(self._dropped) < _MOST_DROP_REASONS else "other reasons"
-                self._dropped[reason] += 1
-            told(Progress(self._pictures, len(self._asked)))
+        try:
+            for picture in self._recording.pictures():
+                self._pictures += 1
+                try:
+                    self._take(picture, told)
+                except PictureError as error:
+                    reason = str(error) if len(self._dropped) < _MOST_DROP_REASONS else "other reasons"
+                    self._dropped[reason] += 1
+                told(Progress(self._pictures, len(self._asked)))
+        except Exception as error:  # noqa: BLE001  a defect must not cost what has been answered by now
+            self._stopped = f"stopped at picture {self._pictures}: {type(error).__name__}: {error}"
         self._ask(len(self._waiting), told)
         return self._result(time.monotonic() - started)
 
     def _take(self, picture: RecordedPicture, told: Callable[[Progress], None]) -> None:
+        if self._first_ns is not None:  # before time may jump and take away what they are about
+            self._ask(sum(question.due <= self._at + _ROUNDING_SEC for question in self._waiting), told)
         stamp_ns = picture.stamp_ns
         if stamp_ns == 0:
             self._stamps_missing += 1
@@ -168,15 +178,18 @@ class Replay:
         except PictureError:
             self._strays += 1
             return
-        if place.back_sec:
-            self._jumps += 1
-            self._back_sec += place.back_sec
-            if self._feed.restarts:
+        at = seconds_of(stamp_ns - self._first_ns) + self._shift_sec
+        if place.jump_sec:
+            self._jumps.append(place.jump_sec)
+            if place.jump_sec < 0 and self._feed.restarts:
                 self._methods.begin_anew()
-        at = seconds_of(stamp_ns - self._first_ns) + self._back_sec
-        # A picture's own time is not past yet: it is the next question's to be asked before it.
-        self._ask(sum(question.due < at for question in self._waiting), told)
+            # As much later as it came later.
+            follows = self._at + max(0.0, seconds_of(picture.arrival_ns - self._arrival_ns))
+            self._shift_sec += follows - at
+            at = follows
+        self._ask(sum(question.due < at - _ROUNDING_SEC for question in self._waiting), told)
         self._at = max(self._at, at)
+        self._arrival_ns = picture.arrival_ns
         if not place.is_due:
             return
         pixels = picture.decode()
@@ -187,6 +200,7 @@ class Replay:
         self._note(added, at)
 
     def _note(self, added: AddedFrame, at: float) -> None:
+        self._shown_at.setdefault(added.pair_id, []).append(at)
         statistics = self._memory.statistics()
         self._timeline.append(
             {
@@ -222,15 +236,11 @@ class Replay:
             told(Progress(self._pictures, len(self._asked)))
 
     def _remember_pairs(self, kept: Iterable[KeptPair]) -> None:
-        # A memory that goes on has taken the jumps into its stamps; one that began anew has only what came after them.
-        began = seconds_of(self._first_ns or 0) - (self._back_sec if self._feed.restarts else 0.0)
         for one in kept:
-            known = self._pairs.get(str(one.id))
-            if known is not None and known["frames"] == one.frame_count:
+            if pair_key(one) in self._pairs:
                 continue
-            self._pairs[str(one.id)] = {
-                "at": [stamp - began for stamp in one.stamps],
-                "frames": one.frame_count,
+            self._pairs[pair_key(one)] = {
+                "at": self._shown_at[one.id][: one.frame_count],
                 "importance": one.importance,
                 "reason": one.reason,
                 "content_key": one.content_key.hex(),
@@ -243,7 +253,7 @@ class Replay:
         recording = self._recording
         problems = self._problems()
         return {
-            "complete": not (recording.damage or self._dropped or not self._sampled or self._failed()),
+            "complete": self._is_complete(),
             "problems": problems,
             "recording": {
                 "name": recording.name,
@@ -260,24 +270,39 @@ class Replay:
             },
             "timeline": self._timeline,
             "pairs": self._pairs,
-            "kept": [{"pair": one.id, "in_star": one.in_star, "in_stream": one.in_stream} for one in kept],
+            "kept": [{"pair": pair_key(one), "in_star": one.in_star, "in_stream": one.in_stream} for one in kept],
             "questions": self._asked,
             "summary": summary(self._asked),
             "seconds": seconds,
         }
 
+    def _is_complete(self) -> bool:
+        """Whether all pictures could be used and all questions answered."""
+        # It takes some strays to tell that time has jumped.
+        lost = self._dropped.total() + self._strays - STRAYS_OF_A_JUMP * len(self._jumps)
+        return bool(self._sampled and lost <= 0 and not (self._recording.damage or self._stopped or self._failed()))
+
     def _failed(self) -> list[str]:
-        """Questions without an answer by the method that matters, the first one."""
+        """The answers that are missing."""
         return [
-            f"question {asked['number']} has no answer: {error}"
+            f"question {asked['number']} has no answer by {method}: {answer['error']}"
             for asked in self._asked
-            for error in [next(iter(asked["answers"].values()))["error"]]
-            if error
+            for method, answer in asked["answers"].items()
+            if answer["error"] and not answer["skipped"]
         ]
+
+    def _skipped(self) -> list[str]:
+        """What was not asked by a rule, each method once."""
+        told: dict[str, list[int]] = {}
+        for asked in self._asked:
+            for method, answer in asked["answers"].items():
+                if answer["skipped"]:
+                    told.setdefault(f"{method}: {answer['error']}", []).append(asked["number"])
+        return [f"not put to {what} (from question {numbers[0]} on)" for what, numbers in told.items()]
 
     def _problems(self) -> list[str]:
         recording = self._recording
-        problems = [recording.damage] if recording.damage else []
+        problems = [told for told in (recording.damage, self._stopped) if told]
         problems += [f"{count} pictures dropped: {reason}" for reason, count in self._dropped.items()]
         if not self._sampled:
             problems.append("no picture of the recording could be used")
@@ -289,9 +314,14 @@ class Replay:
             problems.append(
                 f"{self._strays} pictures passed over, as their stamps do not follow those before: check the clock"
             )
-        if self._jumps:
+        back = [-jump for jump in self._jumps if jump < 0]
+        if back:
+            problems.append(f"time has gone back {len(back)} times, by {sum(back):.3f} s in all: {self._feed.outcome}")
+        ahead = [jump for jump in self._jumps if jump > 0]
+        if ahead:
             problems.append(
-                f"time has gone back {self._jumps} times, by {self._back_sec:.3f} s in all: {self._feed.outcome}"
+                f"time has leapt ahead {len(ahead)} times, by {sum(ahead):.3f} s in all: questions are asked as if it "
+                "had not, and the model is told of the gap"
             )
         if len(self._sizes) > 1:
             sizes = ", ".join(f"{count} of {size}" for size, count in self._sizes.most_common())
@@ -302,7 +332,7 @@ class Replay:
             f"{self._at:.1f} s: it was asked at the end"
             for asked in late
         ]
-        return problems + self._failed()
+        return problems + self._skipped() + self._failed()
 
 
 def _thumbnail(kept: KeptPair) -> str:

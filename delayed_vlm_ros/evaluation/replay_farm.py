@@ -13,7 +13,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, IncompleteError
 from delayed_vlm_ros.evaluation.replay import Progress
-from delayed_vlm_ros.evaluation.replay_job import Evaluator, ReplayJob, failed_result
+from delayed_vlm_ros.evaluation.replay_job import Evaluator, ReplayJob, write_failed
 
 Finished = tuple[ReplayJob, dict[str, Any]]
 
@@ -45,16 +45,14 @@ def in_processes(jobs: Sequence[ReplayJob], workers: int) -> Iterator[Finished]:
     Raises:
         IncompleteError: A result cannot be written.
     """
-    waiting = list(jobs)
-    for attempt in range(1, _TRIES + 1):
-        lost: list[ReplayJob] = []
-        yield from _in_a_pool(waiting, workers, lost)
-        # One that dies takes those beside it along: alone, each that is left has its own fate.
-        waiting, workers = lost, 1 if attempt == 1 else workers
-        if not waiting:
-            return
-    for job in waiting:
-        yield job, failed_result(job, "the process that evaluated it has died, twice: was there enough memory?")
+    lost: list[ReplayJob] = []
+    yield from _in_a_pool(jobs, workers, lost)
+    # One that dies takes those beside it along. Alone, in a process of its own, each has its own fate.
+    for job in lost:
+        lost_again: list[ReplayJob] = []
+        yield from _in_a_pool([job], 1, lost_again)
+        if lost_again:
+            yield job, write_failed(job, "the process that evaluated it has died, twice: was there enough memory?")
 
 
 def _in_a_pool(jobs: Sequence[ReplayJob], workers: int, lost: list[ReplayJob]) -> Iterator[Finished]:
@@ -90,7 +88,8 @@ def _run_here(job: ReplayJob) -> dict[str, Any]:
 def on_ray(jobs: Sequence[ReplayJob], address: str, workers: int) -> Iterator[Finished]:
     """Evaluate on a Ray cluster: one actor for each of its GPUs, or ``workers`` actors where it has none.
 
-    The recordings and the results' folder must be reachable under the same paths on all its machines.
+    The recordings and the results' folder must be reachable under the same paths on all its machines. No more actors
+    are made than there are processors or GPUs free now.
 
     Args:
         jobs: The recordings.
@@ -98,14 +97,14 @@ def on_ray(jobs: Sequence[ReplayJob], address: str, workers: int) -> Iterator[Fi
         workers: Actors where there are no GPUs.
 
     Raises:
-        ConfigurationError: The cluster cannot be reached.
+        ConfigurationError: The cluster cannot be reached, or nothing in it is free.
         IncompleteError: A result cannot be written.
     """
     import ray  # noqa: PLC0415  an extra
 
     try:
         ray.init(
-            address=None if address == "local" else address,
+            address=address,
             include_dashboard=False,
             log_to_driver=False,
             logging_level="ERROR",
@@ -114,7 +113,11 @@ def on_ray(jobs: Sequence[ReplayJob], address: str, workers: int) -> Iterator[Fi
         raise ConfigurationError(f"the Ray cluster at '{address}' cannot be reached: {error}") from error
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        count = min(gpus or workers, len(jobs))
+        free = int(ray.available_resources().get("GPU" if gpus else "CPU", 0))
+        count = min(free, len(jobs), free if gpus else workers)
+        if count == 0:
+            wanted = "GPU" if gpus else "processor"
+            raise ConfigurationError(f"no {wanted} of the Ray cluster '{address}' is free: wait for what runs there")
         # Restarted when its process dies, and its recording is then tried again.
         options = {"max_restarts": -1, "max_task_retries": _TRIES - 1, "num_gpus": 1 if gpus else 0, "num_cpus": 1}
         actor = ray.remote(**options)(Evaluator)
@@ -139,7 +142,7 @@ def _result_of(ray: Any, ready: Any, job: ReplayJob) -> dict[str, Any]:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, IncompleteError):
             raise error.cause from error
-        return failed_result(job, f"{type(error.cause).__name__}: {error.cause}")
+        return write_failed(job, f"{type(error.cause).__name__}: {error.cause}")
     except ray.exceptions.RayError as error:
-        return failed_result(job, f"the actor that evaluated it was lost: {error}")
+        return write_failed(job, f"the actor that evaluated it was lost: {error}")
     return result

@@ -9,6 +9,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,22 +57,45 @@ class ReplayJob:
         return Path(self.path).name
 
     def fingerprint(self) -> str:
-        """Of all that the result depends on, the recording's files by their sizes and times."""
-        path = Path(self.path)
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-        content = (RESULT_VERSION, __version__, asdict(replace(self, folder="")), facts)
+        """Of all that the result depends on, files by their sizes and times.
+
+        Raises:
+            ModelNotFoundError: There is no such checkpoint.
+            OSError: There is no such recording.
+        """
+        checkpoint = resolve_checkpoint(self.settings.model, device=self.settings.device)
+        versions = (__version__, torch.__version__, transformers.__version__)
+        content = (
+            RESULT_VERSION,
+            versions,
+            torch.cuda.is_available(),
+            asdict(replace(self, folder="")),
+            _file_facts(Path(self.path)),
+            _file_facts(checkpoint.path),
+        )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _file_facts(path: Path) -> list[tuple[str, int, int]]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+
+
 def finished_result(job: ReplayJob) -> dict[str, Any] | None:
-    """The result of an earlier evaluation of the same; None where there is none, or it failed."""
+    """The result of an earlier evaluation of the same.
+
+    None where there is none, or it failed, or lacks an answer: that may have been the machine's fault. A damaged
+    recording stays damaged.
+    """
     try:
         result: dict[str, Any] = json.loads((Path(job.folder) / RESULT_FILE).read_text(encoding="utf-8"))
-        same = result["fingerprint"] == job.fingerprint()
-    except (OSError, ValueError, KeyError, TypeError):
+        if result["failed"] or result["fingerprint"] != job.fingerprint():
+            return None
+        answers = [answer for asked in result["questions"] for answer in asked["answers"].values()]
+        lacking = any(answer["error"] and not answer["skipped"] for answer in answers)
+    except (OSError, ValueError, KeyError, TypeError, DelayedVlmError):
         return None
-    return result if same and not result.get("failed") else None
+    return None if lacking else result
 
 
 def picture_count(job: ReplayJob) -> int | None:
@@ -100,14 +124,15 @@ class Evaluator:
         try:
             result = self._evaluate(job, told)
         except DelayedVlmError as error:
-            result = failed_result(job, str(error))
+            return write_failed(job, str(error))
         except Exception as error:  # noqa: BLE001  a defect costs this recording, not those after it
-            result = failed_result(job, f"{type(error).__name__}: {error}", traceback.format_exc())
+            return write_failed(job, f"{type(error).__name__}: {error}", traceback.format_exc())
         _write(job, result)
         return result
 
     def _evaluate(self, job: ReplayJob, told: Callable[[Progress], None]) -> dict[str, Any]:
         # Before the model is loaded: most that can be wrong is wrong here.
+        fingerprint = job.fingerprint()
         memory = memory_of(job.settings)
         with open_recording(job.path, topic=job.topic, picture_rate=job.picture_rate) as recording:
             checkpoint, loaded = self._model(job.settings)
@@ -118,7 +143,7 @@ class Evaluator:
         result["recording"]["path"] = job.path
         return {
             "version": RESULT_VERSION,
-            "fingerprint": job.fingerprint(),
+            "fingerprint": fingerprint,
             "failed": False,
             **result,
             "settings": _flat(job),
@@ -133,26 +158,34 @@ class Evaluator:
         return self._loaded[1], self._loaded[2]
 
 
-def failed_result(job: ReplayJob, *reasons: str) -> dict[str, Any]:
-    """The result of an evaluation that could not be made."""
-    return {
+def write_failed(job: ReplayJob, *reasons: str) -> dict[str, Any]:
+    """Write and give the result of an evaluation that could not be made.
+
+    Raises:
+        IncompleteError: It cannot be written.
+    """
+    result = {
         "version": RESULT_VERSION,
         "failed": True,
         "complete": False,
         "problems": list(reasons),
         "recording": {"name": job.name, "path": job.path},
     }
+    _write(job, result)
+    return result
 
 
 def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
     """Write a result in one step, so that an interruption leaves the one before."""
     folder = Path(job.folder)
+    draft = folder / f"{RESULT_FILE}.draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f"{RESULT_FILE}.draft"
         draft.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
         draft.replace(folder / RESULT_FILE)
     except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
         raise IncompleteError(
             f"the result of {job.name} cannot be written to {folder} ({error.strerror}): make room there, or name "
             "another folder with --out, and run it again; results that are complete are not made again"

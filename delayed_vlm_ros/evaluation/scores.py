@@ -15,7 +15,7 @@ BELIEVABLE_LENGTHS = (0.5, 2.0)
 """Ratios of length outside of which two answers hardly say the same."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
+_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, ""))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def score(answer: str, others: Sequence[str]) -> Scores:
     """Compare an answer with one or more others."""
     words = _words(answer)
     ratios = [len(answer) / max(1, len(other)) for other in others]
-    exact_match = any(words == _words(other) for other in others)
+    exact_match = bool(words) and any(words == _words(other) for other in others)
     return Scores(
         exact_match=exact_match,
         contains=exact_match or any(_holds(words, _words(other)) for other in others),
@@ -57,8 +57,9 @@ def _chrf() -> CHRF:
 
 
 def _words(text: str) -> list[str]:
-    """Lower case, without punctuation and articles."""
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+    """Lower case, without punctuation and, where anything else is left, without articles."""
+    plain = text.lower().translate(_PUNCTUATION)
+    return _ARTICLES.sub(" ", plain).split() or plain.split()
 
 
 def _holds(words: list[str], wanted: list[str]) -> bool:

@@ -20,12 +20,12 @@ class Place:
     Attributes:
         stamp: Its time in the memory, seconds.
         is_due: Whether the memory takes it.
-        back_sec: By how much time has gone back with it; 0.0 where it has not.
+        jump_sec: By how much time has jumped with it, negative for back; 0.0 where it has not.
     """
 
     stamp: float
     is_due: bool
-    back_sec: float
+    jump_sec: float
 
 
 class FrameFeed:
@@ -82,14 +82,13 @@ class FrameFeed:
                 f"its stamp {seconds_of(stamp_ns):.3f} s does not follow those before: check the camera's clock, "
                 f"and that nobody else publishes on {self._topic}"
             )
-        back_sec = max(0.0, -jump)
-        if back_sec and self._restarts:
+        if jump < 0 and self._restarts:
             self.begin_anew()
-        elif back_sec:
+        elif jump < 0:
             # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
-            self._ahead_ns += round(back_sec * NANOSECONDS_PER_SECOND)
+            self._ahead_ns += round(-jump * NANOSECONDS_PER_SECOND)
         stamp = seconds_of(stamp_ns + self._ahead_ns)
-        return Place(stamp, self._sampler.accept(stamp), back_sec)
+        return Place(stamp, self._sampler.accept(stamp), jump)
 
     def add(self, picture: Any, place: Place, source: Any = None) -> AddedFrame:
         """Remember a picture that is due.

@@ -9,6 +9,9 @@ _LEAP_SEC = 5.0  # a picture may be so much newer than the time that has passed 
 _FASTEST = 100.0  # of a recording that is played, or a simulation: times as fast as it was
 _SURE_AFTER = 3  # pictures in a row
 
+STRAYS_OF_A_JUMP = _SURE_AFTER - 1
+"""Pictures that pass for strays before it is clear that time has jumped."""
+
 
 class StampWatch:
     """Looks at the stamp of every picture of a camera, and says when its time has jumped.

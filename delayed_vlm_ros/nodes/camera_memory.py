@@ -104,8 +104,8 @@ class CameraMemory:
         with self._adding:
             self._follow_clock()
             place = self._feed.place(stamp_ns, arrival)
-            if place.back_sec:
-                self._tell_back(place.back_sec)
+            if place.jump_sec < 0:
+                self._tell_back(-place.jump_sec)
             if not place.is_due:
                 return False
             message = self._deserialise(serialised)

@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from delayed_vlm_ros.errors import PictureError, RecordingError
 from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
-from delayed_vlm_ros.recordings.salvage import Message, salvage, storage_files
+from delayed_vlm_ros.recordings.salvage import Message, has_log, salvage, storage_files
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, read_stamp
 
 RAW_TYPE = "sensor_msgs/msg/Image"
@@ -84,7 +84,8 @@ class BagRecording:
         self._reader: Reader | None = None
         self._trouble = ""
         try:
-            self._reader = _open(path)
+            if not any(map(has_log, storage_files(path))):  # which the library would leave out
+                self._reader = _open(path)
         except RecordingError:
             raise
         except Exception as error:  # noqa: BLE001  the libraries below have no common class either
@@ -109,8 +110,6 @@ class BagRecording:
                 last = message.recorded_ns
                 count += 1
                 yield BagPicture(message, self._types, self._converter)
-        except (PictureError, GeneratorExit):
-            raise
         except Exception as error:  # noqa: BLE001  a damaged file can cause anything, wherever it is damaged
             seconds = 0.0 if first is None or last is None else (last - first) / NANOSECONDS_PER_SECOND
             reason = self._trouble or f"{type(error).__name__}: {error}".rstrip(".")

@@ -19,7 +19,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", "
 DEFAULT_RATE = 2.0
 
 # Data sets name pictures by the time they were taken: in seconds, or in whole ms, µs or ns, all since 1970.
-_EPOCH_SECONDS = re.compile(r"\d{10}\.\d+")
+_EPOCH_SECONDS = re.compile(r"[1-9]\d{9}(\.\d+)?")
 _EPOCH_DIGITS = {13: 1_000_000, 16: 1_000, 19: 1}
 
 
@@ -70,13 +70,12 @@ class FolderRecording:
         if not files:
             raise RecordingError(f"{path} holds neither a bag nor pictures ({', '.join(PICTURE_SUFFIXES)})")
         self.picture_count: int | None = len(files)
-        times = [_time_in_name(file.stem) for file in files]
+        named = [(time, file) for file in files if (time := _time_in_name(file.stem)) is not None]
         period_ns = NANOSECONDS_PER_SECOND / rate
         # From a second on, as a stamp of 0 means that there is none.
-        numbered = [NANOSECONDS_PER_SECOND + round(number * period_ns) for number in range(len(files))]
-        named = [time for time in times if time is not None]
-        stamps = named if len(named) == len(files) else numbered
-        self._pictures = [FolderPicture(file, stamp) for file, stamp in zip(files, stamps, strict=True)]
+        numbered = [(NANOSECONDS_PER_SECOND + round(number * period_ns), file) for number, file in enumerate(files)]
+        timed = sorted(named) if len(named) == len(files) else numbered
+        self._pictures = [FolderPicture(file, stamp) for stamp, file in timed]
 
     def pictures(self) -> Iterator[FolderPicture]:
         """Go through the pictures."""

@@ -28,7 +28,7 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
     path = Path(path).expanduser()
     if not path.exists():
         raise RecordingError(f"there is no {path}: check the path (the current folder is {Path.cwd()})")
-    if path.suffix == ".bag":
+    if path.suffix == ".bag" and path.is_file():
         raise RecordingError(
             f"{path} is a bag of ROS 1: convert it with 'rosbags-convert --src {path.name} --dst FOLDER'"
         )

@@ -44,6 +44,12 @@ def storage_files(path: Path) -> list[Path]:
     )
 
 
+def has_log(file: Path) -> bool:
+    """Whether SQLite's log lies beside a file: its recorder was killed, and the newest messages are in that."""
+    log = file.with_name(f"{file.name}-wal")
+    return log.is_file() and log.stat().st_size > 0
+
+
 def salvage(files: Sequence[Path]) -> Iterator[Message]:
     """Go through the messages from the beginning, in the order in which they stand in the files.
 
@@ -72,7 +78,9 @@ def _of_mcap(file: Path) -> Iterator[Message]:
 
 
 def _of_sqlite(file: Path) -> Iterator[Message]:
-    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+    # A file that nobody writes may lie on a disk where nothing can be written; a log beside it must be read, too.
+    options = "mode=ro" if has_log(file) else "mode=ro&immutable=1"
+    with closing(sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True)) as database:
         database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that lacks its end
         topics = {number: (name, kind) for number, name, kind in database.execute("SELECT id, name, type FROM topics")}
         # By row and not by time: an index on time is one more thing that can be damaged.

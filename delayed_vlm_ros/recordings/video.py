@@ -14,6 +14,8 @@ from delayed_vlm_ros.errors import PictureError, RecordingError
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.video_source import open_video
 
+_MOST_OF_THEM = 0.95  # what a file says of its pictures is not always exact
+
 
 @dataclass(frozen=True)
 class VideoPicture:
@@ -66,9 +68,16 @@ class VideoRecording:
 
     def pictures(self) -> Iterator[VideoPicture]:
         """Go through the pictures."""
+        count, stamp = 0, 0.0
         for stamp, retrieve in self._source.pictures():
+            count += 1
             # From a second on, as a stamp of 0 means that there is none.
             yield VideoPicture(NANOSECONDS_PER_SECOND + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
+        if self.picture_count is not None and count < _MOST_OF_THEM * self.picture_count:
+            self.damage = (
+                f"{self._source.name} is damaged: it says it has {self.picture_count} pictures, and ends with the "
+                f"{count}th, {stamp:.1f} s after the first one"
+            )
 
     def close(self) -> None:
         """Let go of the file; it may be called twice."""

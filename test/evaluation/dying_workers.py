@@ -16,10 +16,13 @@ def run_and_die_once(job):
     return Evaluator().run(job)
 
 
-def run_and_die(_job):
-    os.kill(os.getpid(), signal.SIGKILL)
+def run_unless_deadly(job):
+    if Path(job.folder).name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Evaluator().run(job)
 
 
 class DyingActor(Evaluator):
     def run(self, job, *told):
-        run_and_die(job)
+        del job, told
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
         done = run("replay", "scene", "--out", out, "--model", "demo", "--methods", methods, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert "report:" in done.stdout
+    (folder / "bare").mkdir()
     return folder
 
 
@@ -84,7 +85,7 @@ def test_the_report_holds_every_answer(folder):
 @pytest.mark.timeout(500)
 def test_what_is_done_is_not_done_again_and_what_fails_is_told(folder):
     # given
-    (folder / "bad").mkdir(exist_ok=True)
+    (folder / "bad").mkdir()
     (folder / "bad" / "bad_0.mcap").write_bytes(b"nothing of use" * 10)
     # when
     questions = Path("scene") / "questions.yaml"
@@ -104,8 +105,9 @@ def test_what_is_done_is_not_done_again_and_what_fails_is_told(folder):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("replay", "nothing"), "there are no questions to nothing"),
-        (("replay", "nothing", "--questions", "q.yaml"), "q.yaml cannot be read"),
+        (("replay", "nothing"), "there is no nothing: check the path"),
+        (("replay", "bare"), "there are no questions to bare"),
+        (("replay", "scene", "--questions", "q.yaml"), "q.yaml cannot be read"),
         (
             ("replay", "nothing", "--questions", "scene/questions.yaml", "--methods", "magic"),
             "'magic' is none of delayed",

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from dying_workers import DyingActor, run_and_die, run_and_die_once
+from dying_workers import DyingActor, run_and_die_once, run_unless_deadly
 
 pytest.importorskip("rosbags", reason="the extra 'evaluation' is not installed")
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
@@ -69,6 +69,17 @@ def test_a_recording_that_fails_does_not_stop_the_rest(jobs, way):
         assert all(asked["answers"]["delayed"]["answer"] for asked in results[name]["questions"])
 
 
+def test_an_answer_that_is_lacking_is_asked_for_again(jobs):
+    ((job, result),) = in_this_process(jobs[:1])
+    file = Path(job.folder) / "result.json"
+    result["questions"][0]["answers"]["delayed"]["error"] = "the device ran out of memory"
+    file.write_text(json.dumps(result))
+    assert finished_result(job) is None
+    result["questions"][0]["answers"]["delayed"]["skipped"] = True
+    file.write_text(json.dumps(result))
+    assert finished_result(job) == result
+
+
 def test_what_is_done_is_done_again_only_when_something_has_changed(jobs):
     (_, result), *_ = in_this_process(jobs[:1])
     assert finished_result(jobs[0]) == result
@@ -88,11 +99,17 @@ def test_a_worker_that_dies_costs_a_second_try(jobs, tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_that_dies_always_fails_its_recording(jobs, monkeypatch):
-    monkeypatch.setattr(replay_farm, "_run_here", run_and_die)
-    ((_, result),) = replay_farm.in_processes(jobs[:1], 1)
-    assert result["failed"]
-    assert "has died, twice" in result["problems"][0]
+def test_a_recording_that_kills_its_worker_costs_the_others_nothing(jobs, tmp_path, monkeypatch):
+    # given
+    monkeypatch.setattr(replay_farm, "_run_here", run_unless_deadly)
+    names = ("one", "deadly", "two", "three")
+    spread = [ReplayJob(jobs[0].path, str(tmp_path / name), jobs[0].questions, SETTINGS) for name in names]
+    # when
+    results = {Path(job.folder).name: result for job, result in replay_farm.in_processes(spread, 2)}
+    # then
+    assert {name: result["failed"] for name, result in results.items()} == {name: name == "deadly" for name in names}
+    assert "has died, twice" in results["deadly"]["problems"][0]
+    assert json.loads((tmp_path / "deadly" / "result.json").read_text()) == results["deadly"]
 
 
 @pytest.mark.timeout(600)

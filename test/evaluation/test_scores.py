@@ -16,7 +16,11 @@ from delayed_vlm_ros.evaluation.scores import score
         ("a boxing match", ["box"], False, False, 0.0),
         ("no", ["yes", "no"], True, True, 1.0),
         ("", ["yes"], False, False, 0.0),
-        ("the", ["a"], True, True, 1.0),
+        ("the", ["a"], False, False, 0.0),
+        ("", ["A"], False, False, 0.0),
+        ("a", ["A"], True, True, 1.0),
+        ("7 a.m.", ["7 am"], True, True, 1.0),
+        ("in the U.S.A.", ["in U.S."], False, False, 0.5),
         ("box box", ["box"], False, True, 2 / 3),
     ],
 )

@@ -1,6 +1,9 @@
 """Bags read without ROS: whole, compressed, cut short, without their metadata."""
 
+import shutil
+import sqlite3
 import sys
+from contextlib import closing
 
 import cv2
 import numpy as np
@@ -120,6 +123,25 @@ def test_a_bag_that_is_cut_short_is_read_up_to_there(tmp_path, storage, share):
     assert 0.5 * share * 150 < len(pictures) <= 150
     assert [one.stamp_ns for one in pictures] == [START + n * SECOND // 10 for n in range(len(pictures))]
     assert len(pictures) == 150 or f"read up to picture {len(pictures)}" in recording.damage
+
+
+def test_what_a_killed_recorder_left_in_the_log_is_read(tmp_path):
+    # given: a database whose newest messages are in its write-ahead log, copied as a crash leaves it
+    path = write_bag(tmp_path / "bag", "sqlite3", count=20)
+    (file,) = path.glob("*.db3")
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        rows = database.execute("SELECT topic_id, timestamp, data FROM messages WHERE topic_id = 1").fetchall()
+        later = [(topic, stamp + 2 * SECOND, data) for topic, stamp, data in rows]
+        database.executemany("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", later)
+        database.commit()
+        shutil.copytree(path, tmp_path / "crashed")
+    # when
+    pictures, recording = read(tmp_path / "crashed")
+    # then
+    assert len(pictures) == 40
+    assert recording.damage == ""
 
 
 def test_a_topic_that_is_not_there_is_refused_with_those_that_are(tmp_path):

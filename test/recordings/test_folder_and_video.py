@@ -34,6 +34,10 @@ def test_numbered_files_come_in_the_order_of_their_numbers(tmp_path):
         (["1305031102.175304.png", "1305031102.275304.png"], [1305031102175304000, 1305031102275304000]),
         (["1403636579763555584.png", "1403636579813555456.png"], [1403636579763555584, 1403636579813555456]),
         (["1403636579763.jpg", "1403636579863.jpg"], [1403636579763000000, 1403636579863000000]),
+        (
+            ["1600000000.75.png", "1600000000.5.png", "1600000001.png"],
+            [1600000000500000000, 1600000000750000000, 1600000001000000000],
+        ),
         (["0001.png", "0002.png"], [1_000_000_000, 1_500_000_000]),
     ],
 )
@@ -69,3 +73,21 @@ def test_a_video_gives_its_pictures_undecoded(tmp_path):
     assert (recording.name, recording.kind, recording.picture_count) == ("room", "video", 15)
     np.testing.assert_allclose(np.diff([stamp for stamp, _ in found]), 1e8, atol=1e6)
     assert [round(float(pixels.mean()) / 10) for _, pixels in found] == list(range(15))
+    assert recording.damage == ""
+
+
+def test_a_video_that_is_cut_short_says_so(tmp_path):
+    # given
+    file = tmp_path / "room.avi"
+    random = np.random.default_rng(1)
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for _ in range(100):
+        writer.write(random.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    # when
+    with open_recording(file) as recording:
+        count = len(list(recording.pictures()))
+    # then
+    assert 20 < count < 80
+    assert f"says it has 100 pictures, and ends with the {count}th" in recording.damage

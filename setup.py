@@ -27,6 +27,7 @@ setup(
         "ros": ["rosbags-image"],
         "evaluation": ["jinja2", "matplotlib", "mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu"],
         "ray": ["ray"],
+        "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["pytest", "pytest-timeout", "hypothesis", "playwright"],
         "lint": ["ruff", "mypy", "import-linter"],

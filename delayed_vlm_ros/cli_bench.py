@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.evaluation.ask_cost import Setting
+    from delayed_vlm_ros.evaluation.ask_cost import Setting as AskSetting
+    from delayed_vlm_ros.evaluation.memory_bench import Setting
 
-app = typer.Typer(no_args_is_help=True, help="Measure: how good answers are, and what an ask costs.")
+app = typer.Typer(no_args_is_help=True, help="Measure: how good answers and memory are, and what an ask costs.")
 
 
 class Worlds(str, Enum):
@@ -25,6 +27,13 @@ class Worlds(str, Enum):
 
     HELD_OUT = "held-out"
     TUNING = "tuning"
+
+
+class PatrolWorlds(str, Enum):
+    """Which patrols are shown to the memories."""
+
+    REPORT = "report"
+    DESIGN = "design"
 
 
 @app.command()
@@ -182,6 +191,106 @@ def trace(
         console.print(table)
 
 
+@app.command()
+def memory(
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Only settings whose names contain this; may be given repeatedly.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Patrols of each setting.", min=1)] = 10,
+    hours: Annotated[float, typer.Option(help="Length of each.", min=0.05)] = 2.0,
+    pairs: Annotated[int | None, typer.Option(help="A setting of your own: pairs that may be kept.", min=1)] = None,
+    events: Annotated[int, typer.Option(help="Of that setting: events.", min=0)] = 5,
+    places: Annotated[int, typer.Option(help="Of that setting: places.", min=1)] = 4,
+    area: Annotated[
+        tuple[float, float], typer.Option(help="Of that setting: shares of the picture that events cover.")
+    ] = (0.03, 0.10),
+    event_sec: Annotated[tuple[float, float], typer.Option(help="Of that setting: how long events last.")] = (1.0, 3.0),
+    worlds: Annotated[PatrolWorlds, typer.Option(help="Which seeds.")] = PatrolWorlds.REPORT,
+    video: Annotated[Path | None, typer.Option(help="A video instead, whose events nobody knows.")] = None,
+    cost: Annotated[bool, typer.Option(help="Whether to time a frame of 640×480, too.")] = True,
+    jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """What the memory keeps of hours with rare events, beside other memories of the same size and an oracle."""
+    from delayed_vlm_ros.evaluation import memory_bench, memory_cost, memory_strategies  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.memory_world import DESIGN_SEEDS, REPORT_SEEDS, PatrolPlan  # noqa: PLC0415
+
+    console = Console(stderr=as_json)
+    if not memory_strategies.has_scene_detectors():
+        console.print("PySceneDetect is not installed, so its rows are missing: pip install scenedetect-headless")
+    if video is not None:
+        with console.status(str(video)):
+            result = {"shape": {"video": video.name}, "video": memory_bench.run_video(video, pairs or 10)}
+        _tell_memory(console, result, as_json=as_json)
+        return
+    if pairs is not None:
+        plan = PatrolPlan(0, events=events, places=places, event_area=area, event_sec=event_sec)
+        chosen = [memory_bench.Setting(f"{pairs} pairs, {events} events, {places} places", pairs, plan)]
+    else:
+        wanted = setting or [""]
+        chosen = [one for one in memory_bench.SETTINGS if any(part in one.name for part in wanted)]
+        if not chosen:
+            names = "; ".join(one.name for one in memory_bench.SETTINGS)
+            raise typer.BadParameter(f"no setting is named {', '.join(wanted)}: there are {names}")
+    pool = REPORT_SEEDS if worlds is PatrolWorlds.REPORT else DESIGN_SEEDS
+    if seeds > len(pool):
+        raise typer.BadParameter(f"{seeds} seeds are more than the {len(pool)} of these worlds: give fewer")
+    result = {
+        "shape": {
+            "hours": hours,
+            "worlds": worlds.value,
+            "seeds": [pool.start, pool.start + seeds],
+            "picture": [memory_bench.HEIGHT, memory_bench.WIDTH],
+        },
+        "settings": _patrols(console, chosen, list(pool[:seeds]), hours, jobs),
+    }
+    if cost:
+        with console.status("the cost of a frame"):
+            result["cost"] = memory_cost.measure_cost(pool.start)
+    _tell_memory(console, result, as_json=as_json)
+
+
+def _patrols(
+    console: Console, chosen: list[Setting], seeds: list[int], hours: float, jobs: int
+) -> list[dict[str, Any]]:
+    from delayed_vlm_ros.evaluation import memory_bench  # noqa: PLC0415
+
+    runs: dict[str, dict[int, Any]] = {one.name: {} for one in chosen}
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("patrols", total=len(seeds) * len(chosen))
+        for one, seed, judged in memory_bench.run_all(chosen, seeds, hours, jobs):
+            runs[one.name][seed] = judged
+            progress.update(task, advance=1)
+    return [memory_bench.setting_json(one, runs[one.name]) for one in chosen]
+
+
+def _tell_memory(console: Console, result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+        return
+    for one in result.get("settings", ()):
+        table = Table(title=f"{one['name']}: mean, and in brackets the range over {len(one['seeds'])} patrols")
+        for heading in ("strategy", "evidence", "places", "redundancy", "kept pairs"):
+            table.add_column(heading, justify="left" if heading == "strategy" else "right")
+        for name, figures in one["strategies"].items():
+            spreads = (figures[key] for key in ("evidence", "places", "redundancy", "kept_pairs"))
+            table.add_row(name, *(_spread(spread) for spread in spreads))
+        console.print(table)
+    if "video" in result:
+        table = Table(title=f"{result['shape']['video']}: {result['video']['sampled_pairs']} pairs")
+        for heading in ("strategy", "kept_pairs", "redundancy", "coverage"):
+            table.add_column(heading)
+        for name, figures in result["video"]["strategies"].items():
+            table.add_row(name, *(f"{value:g}" for value in figures.values()))
+        console.print(table)
+    for one in result.get("cost", ()):
+        console.print(f"{one['pairs']} pairs: median {one['median_ms']} ms a frame, 99th percentile {one['p99_ms']} ms")
+
+
+def _spread(spread: dict[str, float] | None) -> str:
+    return f"{spread['mean']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})" if spread else ""
+
+
 def _setting(
     shape: str,
     tokens_per_pair: int,
@@ -191,14 +300,14 @@ def _setting(
     canonical: bool,
     device: str = "cpu",
     dtype: str = "float32",
-) -> Setting:
+) -> AskSetting:
     """A random-weight model of a shape, with square pictures of so many merged tokens."""
     import tempfile  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
     import torch  # noqa: PLC0415
 
-    from delayed_vlm_ros.evaluation.ask_cost import Setting  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.ask_cost import Setting as AskSetting  # noqa: PLC0415
     from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
 
     side = 28 * math.isqrt(tokens_per_pair)
@@ -208,7 +317,7 @@ def _setting(
         raise typer.BadParameter(f"the shape '{shape}' is unknown: give one of {', '.join(SHAPES)}")
     with tempfile.TemporaryDirectory() as folder:
         model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
-    return Setting(model, processor, (side, side), pairs, canonical)
+    return AskSetting(model, processor, (side, side), pairs, canonical)
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:

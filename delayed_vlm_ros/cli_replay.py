@@ -37,7 +37,9 @@ def replay(
         str, typer.Option(help="A checkpoint's folder, a name on the model hub, 'demo', or 'auto'.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1.")] = "auto",
-    methods: Annotated[str, typer.Option(help="Which ways of answering to compare, with commas between.")] = _METHODS,
+    methods: Annotated[
+        str, typer.Option(help=f"Ways of answering, with commas between: {_METHODS.replace(',', ', ')}.")
+    ] = _METHODS,
     star: Annotated[int, typer.Option(help="Key frames over the whole past, in frames.", min=0)] = 20,
     stream: Annotated[int, typer.Option(help="Newest frames, in frames.", min=2)] = 20,
     importance_threshold: Annotated[
@@ -69,9 +71,11 @@ def replay(
         return
     if not recordings:
         raise typer.BadParameter("name a bag, a video file or a folder of pictures", param_hint="RECORDINGS")
-    asked = [_questions_of(recording, questions) for recording in recordings]  # before seconds go into imports
+    different = {recording.resolve(): recording for recording in recordings}
+    asked = [_questions_of(recording, questions) for recording in different.values()]  # before seconds go into imports
 
     from delayed_vlm_ros.evaluation.replay import CONTINUE, RESTART, ReplaySettings, memory_of  # noqa: PLC0415
+    from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint  # noqa: PLC0415
 
     chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
     _check_choice("--methods", chosen, _METHODS.split(","))
@@ -89,8 +93,11 @@ def replay(
         on_time_jump=on_time_jump,
         max_new_tokens=max_new_tokens,
     )
-    memory_of(settings)  # what cannot work is said now
-    jobs = _jobs(recordings, asked, settings, out, topic, picture_rate)
+    # What cannot work is said now, and once.
+    memory_of(settings)
+    resolve_checkpoint(model, device=device)
+    _make_folder(out)
+    jobs = _jobs(tuple(different), asked, settings, out, topic, picture_rate)
     _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh)
 
 
@@ -136,10 +143,10 @@ def _questions_of(recording: Path, questions: Path | None) -> tuple[TimedQuestio
     """The questions to a recording: those of the file given, else of its own."""
     from delayed_vlm_ros.evaluation.timed_questions import FILE_NAME, read_questions  # noqa: PLC0415
 
-    if questions is not None:
-        return read_questions(questions)
     if not recording.exists():
         raise RecordingError(f"there is no {recording}: check the path (the current folder is {Path.cwd()})")
+    if questions is not None:
+        return read_questions(questions)
     own = (recording if recording.is_dir() else recording.parent) / FILE_NAME
     if not own.is_file():
         raise QuestionsError(
@@ -183,7 +190,7 @@ def _jobs(
 
 
 def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, fresh: bool) -> None:
-    from delayed_vlm_ros.evaluation.replay_job import finished_result  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation.replay_job import failed_result, finished_result  # noqa: PLC0415
 
     console = Console()
     results: dict[str, Mapping[str, Any]] = {}
@@ -192,6 +199,7 @@ def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, f
         if found is not None:
             results[job.folder] = found
             console.print(f"{job.name}: evaluated before, not again (--fresh does)", highlight=False, soft_wrap=True)
+            _tell(console, job, found)
     left = [job for job in jobs if job.folder not in results]
     try:
         for job, result in _finished(left, console, workers=workers, ray=ray):
@@ -199,12 +207,15 @@ def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, f
             _tell(console, job, result)
     finally:
         # Whatever ends it: what is done can be looked at.
-        ordered = [results[job.folder] for job in jobs if job.folder in results]
-        if ordered:
-            _report(console, ordered, out)
+        missing = [job for job in jobs if job.folder not in results]
+        if missing:
+            told = f"interrupted: {len(results)} of {len(jobs)} recordings evaluated; run it again for the rest"
+            console.print(f"[red]{told}[/]", highlight=False, soft_wrap=True)
+        lacking = {job.folder: failed_result(job, "not evaluated: interrupted before") for job in missing}
+        _report(console, [{**results, **lacking}[job.folder] for job in jobs], out)
     incomplete = [job.name for job in jobs if not results[job.folder]["complete"]]
     if incomplete:
-        raise IncompleteError(f"not all could be evaluated: {', '.join(incomplete)}; the report says why")
+        raise IncompleteError(f"not complete: {', '.join(incomplete)}; the report says why")
 
 
 def _finished(
@@ -245,7 +256,7 @@ def _tell(console: Console, job: ReplayJob, result: Mapping[str, Any]) -> None:
     recording = result["recording"]
     console.print(
         f"[bold]{escape(job.name)}[/]: {recording['pictures']} pictures in {recording['duration_sec']:.0f} s, "
-        f"{recording['sampled']} of them remembered for a while, {len(result['questions'])} questions, "
+        f"{recording['sampled']} sampled, {len(result['questions'])} questions, "
         f"{result['seconds']:.1f} s",
         highlight=False,
         soft_wrap=True,
@@ -256,6 +267,15 @@ def _tell(console: Console, job: ReplayJob, result: Mapping[str, Any]) -> None:
         right = "" if one["exact_match"] is None else f"{one['exact_match']:.0%} right of {one['judged']}"
         first = "" if one["first_token_sec"] is None else f"first token {one['first_token_sec']:.3f} s"
         console.print(f"  {method:18} {right:18} {first}", highlight=False)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IncompleteError(
+            f"the folder {out} cannot be made ({error.strerror}): name another one with --out"
+        ) from error
 
 
 def _report(console: Console, results: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -31,6 +31,7 @@ from delayed_vlm_ros.vlm.request import AskRequest
 RESTART = "restart"
 CONTINUE = "continue"
 
+_END_SEC = 1.0  # a recording goes on so long behind its last picture
 _ROUNDING_SEC = 1e-6  # stamps are whole nanoseconds, and sums of seconds are not
 _THUMBNAIL_WIDTH = 160
 _THUMBNAIL_QUALITY = 80
@@ -221,6 +222,7 @@ class Replay:
             question = self._waiting.pop(0)
             request = AskRequest(question.ask, max_new_tokens=self._settings.max_new_tokens)
             answers = self._methods.answers(request)
+            right = question.expect if self._reaches(question.at) else ()
             self._remember_pairs(self._memory.snapshot())
             self._asked.append(
                 {
@@ -230,10 +232,14 @@ class Replay:
                     "ask": question.ask,
                     "expect": list(question.expect),
                     "kind": question.kind,
-                    "answers": judged(answers, question.expect),
+                    "answers": judged(answers, right),
                 }
             )
             told(Progress(self._pictures, len(self._asked)))
+
+    def _reaches(self, at: float | None) -> bool:
+        """Whether the recording goes on so long: an answer about a time that it does not show is not judged."""
+        return at is None or at <= self._at + _END_SEC
 
     def _remember_pairs(self, kept: Iterable[KeptPair]) -> None:
         for one in kept:
@@ -326,10 +332,10 @@ class Replay:
         if len(self._sizes) > 1:
             sizes = ", ".join(f"{count} of {size}" for size, count in self._sizes.most_common())
             problems.append(f"pictures of several sizes ({sizes}): those unlike the first one have bars at their sides")
-        late = [asked for asked in self._asked if asked["at"] is not None and asked["at"] > self._at]
+        late = [asked for asked in self._asked if not self._reaches(asked["at"])]
         problems += [
             f"question {asked['number']} was to be asked at {asked['at']:g} s, and the recording ends at "
-            f"{self._at:.1f} s: it was asked at the end"
+            f"{self._at:.1f} s: it was asked at the end, and is not judged"
             for asked in late
         ]
         return problems + self._skipped() + self._failed()

@@ -21,7 +21,7 @@ from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError, IncompleteError
 from delayed_vlm_ros.evaluation.methods import Methods
 from delayed_vlm_ros.evaluation.replay import Progress, Replay, ReplaySettings, memory_of
-from delayed_vlm_ros.evaluation.timed_questions import TimedQuestion
+from delayed_vlm_ros.evaluation.timed_questions import FILE_NAME, TimedQuestion
 from delayed_vlm_ros.recordings import open_recording
 from delayed_vlm_ros.recordings.folder import DEFAULT_RATE
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
@@ -29,6 +29,8 @@ from delayed_vlm_ros.vlm.loading import LoadedModel, load_model
 
 RESULT_FILE = "result.json"
 RESULT_VERSION = 1
+
+_NOT_COUNTED = (".html", ".csv", ".draft")  # what lies beside a recording's files without being of it
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class ReplayJob:
 
 def _file_facts(path: Path) -> list[tuple[str, int, int]]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    counted = [file for file in files if file.is_file() and file.suffix not in _NOT_COUNTED and file.name != FILE_NAME]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in counted]
 
 
 def finished_result(job: ReplayJob) -> dict[str, Any] | None:
@@ -141,6 +144,7 @@ class Evaluator:
             methods = Methods(loaded.model, loaded.processor, memory, chosen, job.settings.max_pixels)
             result = Replay(recording, job.questions, memory, geometry, methods, job.settings).run(told)
         result["recording"]["path"] = job.path
+        result["problems"] = [*checkpoint.degraded, *result["problems"]]
         return {
             "version": RESULT_VERSION,
             "fingerprint": fingerprint,
@@ -164,15 +168,20 @@ def write_failed(job: ReplayJob, *reasons: str) -> dict[str, Any]:
     Raises:
         IncompleteError: It cannot be written.
     """
-    result = {
+    result = failed_result(job, *reasons)
+    _write(job, result)
+    return result
+
+
+def failed_result(job: ReplayJob, *reasons: str) -> dict[str, Any]:
+    """The result of an evaluation that could not be made."""
+    return {
         "version": RESULT_VERSION,
         "failed": True,
         "complete": False,
         "problems": list(reasons),
         "recording": {"name": job.name, "path": job.path},
     }
-    _write(job, result)
-    return result
 
 
 def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:

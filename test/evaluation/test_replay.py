@@ -240,11 +240,13 @@ def test_pictures_of_several_sizes_share_one_memory_and_it_is_told():
 
 
 def test_what_is_asked_for_behind_the_end_is_asked_at_the_end_and_told():
-    result, watcher, _ = replay(film(20), [TimedQuestion("late", 60.0)])
-    assert watcher.asked == [("late", 1001.5)]
-    assert result["problems"] == [
-        "question 1 was to be asked at 60 s, and the recording ends at 1.9 s: it was asked at the end"
-    ]
+    result, watcher, _ = replay(film(20), [TimedQuestion("near", 2.0, ("yes",)), TimedQuestion("late", 60.0, ("yes",))])
+    assert watcher.asked == [("near", 1001.5), ("late", 1001.5)]
+    assert [asked["answers"]["delayed"]["scores"] is not None for asked in result["questions"]] == [True, False]
+    (problem,) = result["problems"]
+    assert problem.startswith(
+        "question 2 was to be asked at 60 s, and the recording ends at 1.9 s: it was asked at the end"
+    )
     assert result["complete"]
 
 

@@ -98,7 +98,7 @@ def test_what_is_done_is_not_done_again_and_what_fails_is_told(folder):
     assert done.returncode == 1
     assert "scene: evaluated before, not again" in done.stdout
     assert "cannot be read as a ROS 2 bag" in done.stdout
-    assert "not all could be evaluated: bad; the report says why" in done.stderr
+    assert "not complete: bad; the report says why" in done.stderr
     assert "cannot be read as a ROS 2 bag" in (folder / "first" / "report.html").read_text()
 
 

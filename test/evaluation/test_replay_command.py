@@ -109,7 +109,7 @@ def test_what_is_done_is_not_done_again_and_what_fails_is_told(folder):
         (("replay", "bare"), "there are no questions to bare"),
         (("replay", "scene", "--questions", "q.yaml"), "q.yaml cannot be read"),
         (
-            ("replay", "nothing", "--questions", "scene/questions.yaml", "--methods", "magic"),
+            ("replay", "scene", "--methods", "magic"),
             "'magic' is none of delayed",
         ),
         (("replay", "scene", "--star", "2", "--eviction-chunk", "10"), "eviction_chunk is 10 frames"),

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from delayed_vlm_ros.errors import IncompleteError, QuestionsError, RecordingError
+from delayed_vlm_ros.errors import IncompleteError, QuestionsError
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.evaluation.replay import ReplaySettings
@@ -142,9 +142,9 @@ def _make_questions(file: Path) -> None:
 def _questions_of(recording: Path, questions: Path | None) -> tuple[TimedQuestion, ...]:
     """The questions to a recording: those of the file given, else of its own."""
     from delayed_vlm_ros.evaluation.timed_questions import FILE_NAME, read_questions  # noqa: PLC0415
+    from delayed_vlm_ros.recordings.opening import check_is_there  # noqa: PLC0415
 
-    if not recording.exists():
-        raise RecordingError(f"there is no {recording}: check the path (the current folder is {Path.cwd()})")
+    check_is_there(recording)
     if questions is not None:
         return read_questions(questions)
     own = (recording if recording.is_dir() else recording.parent) / FILE_NAME

@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from delayed_vlm_ros.errors import RecordingError
 from delayed_vlm_ros.evaluation.timed_questions import FILE_NAME, TimedQuestion, write_questions
-from delayed_vlm_ros.recordings.bag import COMPRESSED_TYPE, RAW_TYPE
+from delayed_vlm_ros.recordings.recording import COMPRESSED_TYPE, RAW_TYPE
 from delayed_vlm_ros.simulation import Scene, render
 from delayed_vlm_ros.simulation.questions import KINDS, draw_question
 from delayed_vlm_ros.simulation.truth import pair_truth, story_of

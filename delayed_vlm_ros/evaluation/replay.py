@@ -17,7 +17,7 @@ import cv2
 
 from delayed_vlm_ros.errors import PictureError
 from delayed_vlm_ros.evaluation.methods import METHODS, Methods, pair_key
-from delayed_vlm_ros.evaluation.replay_result import judged, summary
+from delayed_vlm_ros.evaluation.replay_result import is_lacking, judged, summary
 from delayed_vlm_ros.evaluation.timed_questions import TimedQuestion
 from delayed_vlm_ros.memory import AddedFrame, FrameSampler, KeptPair, SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
@@ -294,7 +294,7 @@ class Replay:
             f"question {asked['number']} has no answer by {method}: {answer['error']}"
             for asked in self._asked
             for method, answer in asked["answers"].items()
-            if answer["error"] and not answer["skipped"]
+            if is_lacking(answer)
         ]
 
     def _skipped(self) -> list[str]:

@@ -21,6 +21,7 @@ from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError, IncompleteError
 from delayed_vlm_ros.evaluation.methods import Methods
 from delayed_vlm_ros.evaluation.replay import Progress, Replay, ReplaySettings, memory_of
+from delayed_vlm_ros.evaluation.replay_result import is_lacking
 from delayed_vlm_ros.evaluation.timed_questions import FILE_NAME, TimedQuestion
 from delayed_vlm_ros.recordings import open_recording
 from delayed_vlm_ros.recordings.folder import DEFAULT_RATE
@@ -95,7 +96,7 @@ def finished_result(job: ReplayJob) -> dict[str, Any] | None:
         if result["failed"] or result["fingerprint"] != job.fingerprint():
             return None
         answers = [answer for asked in result["questions"] for answer in asked["answers"].values()]
-        lacking = any(answer["error"] and not answer["skipped"] for answer in answers)
+        lacking = any(map(is_lacking, answers))
     except (OSError, ValueError, KeyError, TypeError, DelayedVlmError):
         return None
     return None if lacking else result

@@ -43,6 +43,11 @@ def _about_length(ratio: float) -> list[str]:
     return [f"the answer has {ratio:.2f} times the length of the native one: do both say the same?"]
 
 
+def is_lacking(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer of a result should be there and is not."""
+    return bool(answer["error"]) and not answer["skipped"]
+
+
 def summary(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Averages over a recording's questions, by method; None where there is nothing to average.
 

@@ -21,6 +21,7 @@ from delayed_vlm_ros.nodes.played_time import PlayedTime
 from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.stamps import time_message
 from delayed_vlm_ros.recordings import RecordedPicture, Recording, open_recording
+from delayed_vlm_ros.recordings.recording import COMPRESSED_TYPE
 
 _DEPTH = 100  # pictures kept for a slow reliable subscriber: none of a recording shall be lost
 _TICK_SEC = 0.02  # between two times told
@@ -75,7 +76,7 @@ class BagCamera(Node):
                 "parameter bag is empty: set it to a bag's folder, for example with --ros-args -p bag:=my_bag"
             )
         recording = self._open()
-        is_compressed = recording.type_name == "sensor_msgs/msg/CompressedImage"
+        is_compressed = recording.type_name == COMPRESSED_TYPE
         # image_transport's rule, so that one remapping of image serves both.
         self._topic = self.resolve_topic_name("image") + ("/compressed" if is_compressed else "")
         self._pictures = self.create_publisher(

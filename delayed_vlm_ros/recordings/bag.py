@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from delayed_vlm_ros.errors import PictureError, RecordingError
 from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.recordings.recording import COMPRESSED_TYPE, RAW_TYPE, Recording
 from delayed_vlm_ros.recordings.salvage import Message, has_log, salvage, storage_files
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, read_stamp
 
-RAW_TYPE = "sensor_msgs/msg/Image"
-COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (RAW_TYPE, COMPRESSED_TYPE)
 
 
@@ -58,7 +56,7 @@ class BagPicture:
         return self._converter.convert(message)
 
 
-class BagRecording:
+class BagRecording(Recording):
     """See ``Recording``; opened on construction.
 
     A bag that was cut short, or has lost its ``metadata.yaml``, is read from the beginning of its files to where they
@@ -123,14 +121,6 @@ class BagRecording:
         reader, self._reader = self._reader, None
         if reader is not None and reader.is_open:
             reader.close()
-
-    def __enter__(self) -> BagRecording:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _topics(self) -> dict[str, str]:
         """Types of the topics with pictures, by name."""

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import PictureError, RecordingError
+from delayed_vlm_ros.recordings.recording import FIRST_STAMP_NS, Recording, StampedPicture
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -24,21 +24,10 @@ _EPOCH_DIGITS = {13: 1_000_000, 16: 1_000, 19: 1}
 
 
 @dataclass(frozen=True)
-class FolderPicture:
+class FolderPicture(StampedPicture):
     """One file; see ``RecordedPicture``."""
 
     file: Path
-    stamp_ns: int
-
-    @property
-    def arrival_ns(self) -> int:
-        """Nothing is known but the stamp."""
-        return self.stamp_ns
-
-    @property
-    def serialised(self) -> bytes:
-        """There is no message."""
-        return b""
 
     def decode(self) -> NDArray[np.uint8]:
         """Read the file."""
@@ -48,7 +37,7 @@ class FolderPicture:
         return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
-class FolderRecording:
+class FolderRecording(Recording):
     """See ``Recording``. The pictures come in the order of the numbers in their names.
 
     Args:
@@ -72,10 +61,9 @@ class FolderRecording:
         self.picture_count: int | None = len(files)
         named = [(time, file) for file in files if (time := _time_in_name(file.stem)) is not None]
         period_ns = NANOSECONDS_PER_SECOND / rate
-        # From a second on, as a stamp of 0 means that there is none.
-        numbered = [(NANOSECONDS_PER_SECOND + round(number * period_ns), file) for number, file in enumerate(files)]
+        numbered = [(FIRST_STAMP_NS + round(number * period_ns), file) for number, file in enumerate(files)]
         timed = sorted(named) if len(named) == len(files) else numbered
-        self._pictures = [FolderPicture(file, stamp) for stamp, file in timed]
+        self._pictures = [FolderPicture(stamp, file) for stamp, file in timed]
 
     def pictures(self) -> Iterator[FolderPicture]:
         """Go through the pictures."""
@@ -83,14 +71,6 @@ class FolderRecording:
 
     def close(self) -> None:
         """Nothing is open."""
-
-    def __enter__(self) -> FolderRecording:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _by_number(file: Path) -> list[tuple[int, str]]:

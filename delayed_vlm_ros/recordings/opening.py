@@ -6,10 +6,8 @@ from pathlib import Path
 
 from delayed_vlm_ros.errors import RecordingError
 from delayed_vlm_ros.recordings.folder import DEFAULT_RATE, FolderRecording
-from delayed_vlm_ros.recordings.recording import Recording
+from delayed_vlm_ros.recordings.recording import BAG_SUFFIXES, Recording
 from delayed_vlm_ros.recordings.video import VideoRecording
-
-_BAG_SUFFIXES = (".mcap", ".db3", ".zstd")
 
 
 def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = DEFAULT_RATE) -> Recording:
@@ -26,8 +24,7 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
         VideoSourceError: The video cannot be read.
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise RecordingError(f"there is no {path}: check the path (the current folder is {Path.cwd()})")
+    check_is_there(path)
     if path.suffix == ".bag" and path.is_file():
         raise RecordingError(
             f"{path} is a bag of ROS 1: convert it with 'rosbags-convert --src {path.name} --dst FOLDER'"
@@ -47,7 +44,13 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
     return FolderRecording(path, picture_rate) if path.is_dir() else VideoRecording(path)
 
 
+def check_is_there(path: Path) -> None:
+    """Raise `RecordingError` if there is no such path."""
+    if not path.exists():
+        raise RecordingError(f"there is no {path}: check the path (the current folder is {Path.cwd()})")
+
+
 def _is_bag(path: Path) -> bool:
     if path.is_dir():
-        return any(file.name == "metadata.yaml" or file.suffix in _BAG_SUFFIXES for file in path.iterdir())
-    return path.suffix in _BAG_SUFFIXES
+        return any(file.name == "metadata.yaml" or file.suffix in BAG_SUFFIXES for file in path.iterdir())
+    return path.suffix in BAG_SUFFIXES

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+RAW_TYPE = "sensor_msgs/msg/Image"
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+
+BAG_SUFFIXES = (".mcap", ".db3", ".zstd")
+"""Of a bag's files that hold messages."""
+
+FIRST_STAMP_NS = NANOSECONDS_PER_SECOND
+"""Where the stamps of pictures begin that were taken at no known time: 0 would mean that there is none."""
 
 
 class RecordedPicture(Protocol):
@@ -37,6 +52,23 @@ class RecordedPicture(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class StampedPicture:
+    """What pictures have in common that come from no message, and of which nothing is known but the stamp."""
+
+    stamp_ns: int
+
+    @property
+    def arrival_ns(self) -> int:
+        """The stamp."""
+        return self.stamp_ns
+
+    @property
+    def serialised(self) -> bytes:
+        """There is no message."""
+        return b""
+
+
 class Recording(Protocol):
     """A camera's pictures in the order in which they were recorded; a context manager.
 
@@ -62,10 +94,12 @@ class Recording(Protocol):
     def close(self) -> None:
         """Let go of its files."""
 
-    def __enter__(self) -> Recording:
+    def __enter__(self) -> Self:
         """Nothing to do: it is open."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
+        self.close()

@@ -13,8 +13,7 @@ from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
 
 from delayed_vlm_ros.errors import RecordingError
-
-_SUFFIXES = (".mcap", ".db3", ".zstd")
+from delayed_vlm_ros.recordings.recording import BAG_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def storage_files(path: Path) -> list[Path]:
         return [path]
     # As rosbag2 numbers them: name_0.mcap, name_1.mcap, …, name_10.mcap.
     return sorted(
-        (file for file in path.iterdir() if file.suffix in _SUFFIXES), key=lambda file: (len(file.name), file)
+        (file for file in path.iterdir() if file.suffix in BAG_SUFFIXES), key=lambda file: (len(file.name), file)
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import PictureError, RecordingError
+from delayed_vlm_ros.recordings.recording import FIRST_STAMP_NS, Recording, StampedPicture
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.video_source import open_video
 
@@ -18,21 +18,10 @@ _MOST_OF_THEM = 0.95  # what a file says of its pictures is not always exact
 
 
 @dataclass(frozen=True)
-class VideoPicture:
+class VideoPicture(StampedPicture):
     """One picture, to be decoded before the next one is taken; see ``RecordedPicture``."""
 
-    stamp_ns: int
     retrieve: Callable[[], NDArray[np.uint8] | None]
-
-    @property
-    def arrival_ns(self) -> int:
-        """Nothing is known but the stamp."""
-        return self.stamp_ns
-
-    @property
-    def serialised(self) -> bytes:
-        """There is no message."""
-        return b""
 
     def decode(self) -> NDArray[np.uint8]:
         """Decode it."""
@@ -42,7 +31,7 @@ class VideoPicture:
         return pixels
 
 
-class VideoRecording:
+class VideoRecording(Recording):
     """See ``Recording``.
 
     Args:
@@ -71,8 +60,7 @@ class VideoRecording:
         count, stamp = 0, 0.0
         for stamp, retrieve in self._source.pictures():
             count += 1
-            # From a second on, as a stamp of 0 means that there is none.
-            yield VideoPicture(NANOSECONDS_PER_SECOND + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
+            yield VideoPicture(FIRST_STAMP_NS + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
         if self.picture_count is not None and count < _MOST_OF_THEM * self.picture_count:
             self.damage = (
                 f"{self._source.name} is damaged: it says it has {self.picture_count} pictures, and ends with the "
@@ -82,11 +70,3 @@ class VideoRecording:
     def close(self) -> None:
         """Let go of the file; it may be called twice."""
         self._source.close()
-
-    def __enter__(self) -> VideoRecording:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from delayed_vlm_ros import __version__, cli_bench, cli_node, cli_replay
+from delayed_vlm_ros import __version__, cli_bench, cli_memory, cli_node, cli_replay
 from delayed_vlm_ros.errors import DelayedVlmError
 
 _INSTALL_MODEL_PARTS = "run 'make setup' in the repository, or there: pip install '.[vlm]'"
@@ -44,6 +44,7 @@ app.command()(cli_node.ask)
 app.command()(cli_node.status)
 app.command()(cli_replay.replay)
 app.command()(cli_replay.record_scene)
+cli_bench.app.command()(cli_memory.answers)
 app.add_typer(cli_bench.app, name="bench")
 
 _Model = Annotated[

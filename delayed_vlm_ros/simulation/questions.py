@@ -38,6 +38,19 @@ class SceneQuestion:
 
 
 @dataclass(frozen=True)
+class TruthfulQuestion:
+    """A question that knows what is right to whoever saw something else.
+
+    Attributes:
+        question: With the right answer for who saw everything.
+        answer_from: The right answer for who saw just this history; None where that would not be fair to ask.
+    """
+
+    question: SceneQuestion
+    answer_from: Callable[[History], str | None]
+
+
+@dataclass(frozen=True)
 class _Draft:
     """A question before its answer is known: which phrasing, about what, and how the answer is found."""
 
@@ -59,6 +72,25 @@ def draw_question(kind: str, story: Story, random: np.random.Generator) -> Scene
     """
     if kind == "unclear":
         return SceneQuestion(kind, strange_question(random), NOT_UNDERSTOOD)
+    drawn = draw_truthful_question(kind, story, random)
+    return None if drawn is None else drawn.question
+
+
+def draw_truthful_question(
+    kind: str, story: Story, random: np.random.Generator, glimpse: History | None = None
+) -> TruthfulQuestion | None:
+    """Ask something about a sequence of pairs, or something that cannot be known from a part of it.
+
+    Args:
+        kind: One of ``KINDS`` or ``SENTENCE_KINDS``, but for ``unclear``.
+        story: The pairs' truth.
+        random: Where chance comes from.
+        glimpse: A part of it. The question is one that is answered wrongly by who saw no more; only a thing that never
+            was there is asked for, too, though who saw little says "no" of everything: else "yes" were always right.
+
+    Returns:
+        The question, or None where chance found no fair one of this kind.
+    """
     wanted: str | None = str(random.choice(["yes", "no"])) if kind in _YES_NO else None
     for _ in range(_TRIES):
         draft = _DRAFTS[kind](story.strict, wanted, random)
@@ -67,7 +99,11 @@ def draw_question(kind: str, story: Story, random: np.random.Generator) -> Scene
             continue
         if answer in _EMPTY and random.random() > _EMPTY_SHARE:
             continue
-        return SceneQuestion(kind, question_text(draft.phrasing, random, **draft.things), answer)
+        never_there = kind == "was_there" and wanted == "no"
+        if glimpse is not None and not never_there and draft.answer(glimpse) == answer:
+            continue
+        asked = SceneQuestion(kind, question_text(draft.phrasing, random, **draft.things), answer)
+        return TruthfulQuestion(asked, draft.answer)
     return None
 
 

@@ -44,6 +44,7 @@ app.command()(cli_node.ask)
 app.command()(cli_node.status)
 app.command()(cli_replay.replay)
 app.command()(cli_replay.record_scene)
+app.command()(cli_memory.sweep)
 cli_bench.app.command()(cli_memory.answers)
 app.add_typer(cli_bench.app, name="bench")
 

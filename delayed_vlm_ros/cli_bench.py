@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.evaluation.ask_cost import Setting as AskSetting
     from delayed_vlm_ros.evaluation.memory_bench import Setting
 
+_PATROL_HOUR_SEC = 30.0  # of one core, for an hour of a patrol and all memories
+
 app = typer.Typer(no_args_is_help=True, help="Measure: how good answers and memory are, and what an ask costs.")
 
 
@@ -212,13 +214,12 @@ def memory(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """What the memory keeps of hours with rare events, beside other memories of the same size and an oracle."""
-    from delayed_vlm_ros.evaluation import memory_bench, memory_cost, memory_strategies  # noqa: PLC0415
+    from delayed_vlm_ros.evaluation import memory_bench, memory_cost  # noqa: PLC0415
     from delayed_vlm_ros.evaluation.memory_world import DESIGN_SEEDS, REPORT_SEEDS, PatrolPlan  # noqa: PLC0415
 
     console = Console(stderr=as_json)
-    if not memory_strategies.has_scene_detectors():
-        console.print("PySceneDetect is not installed, so its rows are missing: pip install scenedetect-headless")
     if video is not None:
+        _tell_missing_detectors(console)
         with console.status(str(video)):
             result = {"shape": {"video": video.name}, "video": memory_bench.run_video(video, pairs or 10)}
         _tell_memory(console, result, as_json=as_json)
@@ -235,6 +236,9 @@ def memory(
     pool = REPORT_SEEDS if worlds is PatrolWorlds.REPORT else DESIGN_SEEDS
     if seeds > len(pool):
         raise typer.BadParameter(f"{seeds} seeds are more than the {len(pool)} of these worlds: give fewer")
+    _tell_missing_detectors(console)
+    expected = len(chosen) * seeds * hours * _PATROL_HOUR_SEC / jobs / 60.0
+    console.print(f"patrols: {len(chosen) * seeds}, about {max(1, round(expected))} min", highlight=False)
     result = {
         "shape": {
             "hours": hours,
@@ -248,6 +252,13 @@ def memory(
         with console.status("the cost of a frame"):
             result["cost"] = memory_cost.measure_cost(pool.start)
     _tell_memory(console, result, as_json=as_json)
+
+
+def _tell_missing_detectors(console: Console) -> None:
+    from delayed_vlm_ros.evaluation import memory_strategies  # noqa: PLC0415
+
+    if not memory_strategies.has_scene_detectors():
+        console.print("PySceneDetect is not installed, so its rows are missing: pip install scenedetect-headless")
 
 
 def _patrols(
@@ -269,7 +280,9 @@ def _tell_memory(console: Console, result: dict[str, Any], *, as_json: bool) -> 
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
         return
     for one in result.get("settings", ()):
-        table = Table(title=f"{one['name']}: mean, and in brackets the range over {len(one['seeds'])} patrols")
+        patrols = len(one["seeds"])
+        told = f"mean, and in brackets the range over {patrols} patrols" if patrols > 1 else "one patrol"
+        table = Table(title=f"{one['name']}: {told}")
         for heading in ("strategy", "evidence", "places", "redundancy", "kept pairs"):
             table.add_column(heading, justify="left" if heading == "strategy" else "right")
         for name, figures in one["strategies"].items():
@@ -288,7 +301,10 @@ def _tell_memory(console: Console, result: dict[str, Any], *, as_json: bool) -> 
 
 
 def _spread(spread: dict[str, float] | None) -> str:
-    return f"{spread['mean']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})" if spread else ""
+    if not spread:
+        return ""
+    mean, low, high = (f"{spread[key]:.2f}" for key in ("mean", "low", "high"))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _setting(

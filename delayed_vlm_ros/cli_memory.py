@@ -59,7 +59,7 @@ def answers(
         raise typer.BadParameter(f"{streams} are more than the {len(pool)} of these worlds", param_hint="--streams")
     console = Console(stderr=as_json)
     expected = len(chosen) * streams * minutes * _STREAM_MINUTE_SEC / jobs / 60.0
-    console.print(f"{len(chosen) * streams} streams, about {max(1, round(expected))} minutes", highlight=False)
+    console.print(f"streams: {len(chosen) * streams}, about {max(1, round(expected))} min", highlight=False)
 
     from delayed_vlm_ros.evaluation import answer_bench, answer_streams  # noqa: PLC0415
     from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
@@ -207,7 +207,7 @@ def sweep(
     costs = {cell: sweeping.CostUnit(cell.pairs, cell.max_pixels, shape, device) for cell in cells}
     console = Console(stderr=as_json)
     lines = sweeping.LineStore(out)
-    _measure_cells(console, patrols, list(dict.fromkeys(costs.values())), lines, jobs, f"{len(cells)} cells")
+    _measure_cells(console, patrols, list(dict.fromkeys(costs.values())), lines, jobs, len(cells))
     table = sweeping.rows(patrols, costs, lines)
     _tell_sweep(console, table, out, usual, seeds, as_json=as_json)
 
@@ -218,7 +218,7 @@ def _measure_cells(
     costs: Sequence[CostUnit],
     lines: LineStore,
     jobs: int,
-    named: str,
+    cells: int,
 ) -> None:
     from delayed_vlm_ros.evaluation import sweep as sweeping  # noqa: PLC0415
 
@@ -228,7 +228,7 @@ def _measure_cells(
     seconds = sum(unit.frames for unit in unseen) * _FRAME_COST_SEC / jobs
     seconds += sum(unit.visual_tokens for unit in unmeasured) * _TOKEN_COST_SEC
     done = f"; {all_ - left} of {all_} measurements are there already" if left < all_ else ""
-    console.print(f"{named}, about {max(1, round(seconds / 60))} minutes{done}", highlight=False)
+    console.print(f"cells: {cells}, about {max(1, round(seconds / 60))} min{done}", highlight=False)
     if not left:
         return
     with remaining_time(console) as progress:

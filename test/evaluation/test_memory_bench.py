@@ -150,8 +150,26 @@ def test_the_command_gives_one_object():
         assert sum(one["events"] for one in figures["by_length"].values()) == 2
 
 
-def test_a_setting_that_is_none_is_refused():
-    assert CliRunner().invoke(app, ["memory", "--setting", "nowhere"]).exit_code == 2
+def test_one_patrol_has_no_range(monkeypatch):
+    # given
+    monkeypatch.setattr(memory_strategies, "has_scene_detectors", lambda: False)
+    short = ["memory", "--pairs", "4", "--events", "1", "--places", "2", "--hours", "0.05", "--no-cost"]
+
+    # when
+    done = CliRunner().invoke(app, [*short, "--seeds", "1", "--worlds", "design"])
+
+    # then
+    assert "patrols: 1, about 1 min" in done.output
+    assert "one patrol" in done.output
+    assert " to " not in done.output
+    assert "PySceneDetect is not installed" in done.output
+
+
+def test_a_setting_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setattr(memory_strategies, "has_scene_detectors", lambda: False)
+    done = CliRunner().invoke(app, ["memory", "--setting", "nowhere"])
+    assert done.exit_code == 2
+    assert "PySceneDetect" not in done.output
 
 
 def test_cost_is_told_for_each_capacity():

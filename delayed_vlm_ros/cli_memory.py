@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 _WORLDS = ("held-out", "tuning")
 _STREAM_MINUTE_SEC = 1.5  # of one core, for a minute of a stream and all that is asked about it
-_FRAME_COST_SEC = 0.008  # of one core, for a frame of a patrol
+_FRAME_COST_SEC = 0.005  # of one core, for a frame of a patrol
 _TOKEN_COST_SEC = 0.004  # of one core, for a visual token of the model ``small``, both turns of both asks
 _SHAPES = ("tiny", "small", "qwen2.5-vl-3b")
 
@@ -274,7 +273,7 @@ def _tell_sweep(
     if as_json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
         return
-    shown = Table(title="* no other cell keeps as much evidence in fewer bytes", box=SIMPLE_HEAD, padding=(0, 1))
+    shown = Table(title="* no other cell keeps as much evidence in fewer bytes", box=None, padding=(0, 1, 0, 0))
     columns = (
         *("key\nframes", "newest\nframes", "threshold", "max\npixels", "kept\npairs"),
         *("evidence", "places", "MB", "first\nask, s", "next\nask, s"),

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,7 @@ def _key(*parts: Any) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
+@cache
 def _memory_code() -> str:
     """Of all lines of code that decide what is kept and how it is judged."""
     folders = [Path(package.__path__[0]) for package in (memory, evaluation)]

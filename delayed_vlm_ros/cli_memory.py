@@ -73,7 +73,6 @@ def answers(
         "shape": {
             "model": str(engine.model.name_or_path),
             "worlds": worlds,
-            "seeds": [seeds.start, seeds.stop],
             "minutes": minutes,
             "star_memory_size": star,
             "stream_window_size": stream,

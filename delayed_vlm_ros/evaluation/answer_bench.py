@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,18 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.evaluation.answer_streams import KINDS_OF, LIVELY, AskedStream, draw_stream
 from delayed_vlm_ros.evaluation.compare import keep_everything
-from delayed_vlm_ros.evaluation.memory_strategies import MEMORY, Newest, Reservoir, SeenFrame, Strategy, Uniform
+from delayed_vlm_ros.evaluation.memory_strategies import (
+    MEMORY,
+    Newest,
+    Reservoir,
+    SeenFrame,
+    Strategy,
+    Uniform,
+    usual_memory,
+)
+from delayed_vlm_ros.evaluation.side_by_side import side_by_side
 from delayed_vlm_ros.memory import KeptPair, SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-from delayed_vlm_ros.memory.limits import usual_eviction_chunk
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.request import AskRequest
 
@@ -45,7 +52,6 @@ class AnswerPlan:
         stream_window_size: Newest frames, in frames.
         importance_threshold: Importance from which a frame is a key frame.
         per_kind: Questions of each kind about a stream, at most.
-        others: Whether other memories are asked, too.
     """
 
     room: str = LIVELY
@@ -54,17 +60,14 @@ class AnswerPlan:
     stream_window_size: int = 20
     importance_threshold: float = 0.6
     per_kind: int = 2
-    others: bool = True
 
     def memory(self) -> SmartFrameManager:
-        """An empty one, with the node's usual eviction.
+        """An empty one, as the node would make it.
 
         Raises:
             ConfigurationError: Its sizes cannot work.
         """
-        star, stream = self.star_memory_size, self.stream_window_size
-        chunk = usual_eviction_chunk(star, stream)
-        return SmartFrameManager(star, stream, self.importance_threshold, eviction_chunk=chunk)
+        return usual_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,11 @@ def ask_stream(engine: DelayedBatchInferenceEngine, seed: int, plan: AnswerPlan)
     for picture, stamp in zip(stream.pictures, stream.stamps, strict=True):
         memory.add_frame(picture, stamp)
     kept = memory.snapshot()
+    chosen = {name: _chosen_by(make(len(kept)), stream) for name, make in _OTHERS.items()}
+    chosen[STREAM_ONLY] = _numbers(one for one in kept if one.in_stream)
     answers = {MEMORY: _answers(memory, stream, _numbers(kept))}
-    if plan.others:
-        chosen = {name: _chosen_by(make(len(kept)), stream) for name, make in _OTHERS.items()}
-        chosen[STREAM_ONLY] = _numbers([one for one in kept if one.in_stream])
-        for name, pairs in chosen.items():
-            answers[name] = _answers(_engine_with(engine, stream, pairs), stream, pairs)
+    for name, pairs in chosen.items():
+        answers[name] = _answers(_engine_with(engine, stream, pairs), stream, pairs)
     return answers
 
 
@@ -172,14 +174,8 @@ def ask_all(
         jobs: Processes.
     """
     if jobs == 1:
-        for seed in seeds:
-            yield seed, ask_stream(engine, seed, plan)
-        return
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_load, initargs=checkpoint) as pool:
-        waiting = {pool.submit(_ask_here, seed, plan): seed for seed in seeds}
-        for done in as_completed(waiting):
-            yield waiting[done], done.result()
+        return ((seed, ask_stream(engine, seed, plan)) for seed in seeds)
+    return side_by_side(partial(_ask_here, plan=plan), seeds, jobs, _load, checkpoint)
 
 
 _engines: list[DelayedBatchInferenceEngine] = []  # of this worker's process: one
@@ -205,6 +201,7 @@ def answers_json(runs: Mapping[int, Mapping[str, StreamAnswers]], seed: int = 0)
     random = np.random.default_rng(seed)
     weights = random.multinomial(len(streams), np.full(len(streams), 1.0 / len(streams)), _RESAMPLES)
     return {
+        "seeds": [min(runs), max(runs) + 1],
         "most_frequent": _most_frequent(streams),
         "strategies": {name: _memory_json(name, streams, weights) for name in streams[0]},
     }

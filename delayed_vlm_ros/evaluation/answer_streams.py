@@ -113,12 +113,12 @@ def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kin
     Args:
         seed: Of the room.
         room: One of ``ROOMS``.
-        minutes: How long.
+        minutes: How long; at the least twice as long as what must not be known.
         newest_pairs: From so many newest pairs the past must not be known.
         per_kind: Questions of each kind, where so many are found that differ.
     """
     random = np.random.default_rng([seed, 20])
-    frames = FRAMES_PER_PAIR * max(newest_pairs + 1, round(minutes * 60.0 / (FRAMES_PER_PAIR * _FRAME_SEC)))
+    frames = FRAMES_PER_PAIR * max(2 * newest_pairs, round(minutes * 60.0 / (FRAMES_PER_PAIR * _FRAME_SEC)))
     stamps = random.uniform(0.0, _LATEST_START_SEC) + _FRAME_SEC * np.arange(frames)
     if room == LIVELY:
         scene = Scene.from_seed(seed)

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,11 +23,12 @@ from delayed_vlm_ros.errors import IncompleteError
 from delayed_vlm_ros.evaluation.memory_cost import one_thread
 from delayed_vlm_ros.evaluation.memory_measures import judge
 from delayed_vlm_ros.evaluation.memory_pictures import PatrolPictures
+from delayed_vlm_ros.evaluation.memory_strategies import usual_memory
 from delayed_vlm_ros.evaluation.memory_world import FRAME_SEC, PatrolPlan, draw_patrol
+from delayed_vlm_ros.evaluation.side_by_side import side_by_side
 from delayed_vlm_ros.memory import SmartFrameManager, describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory.limits import usual_eviction_chunk
 
 LINES_FILE = "cells.jsonl"
 CAMERA = (640, 480)
@@ -59,14 +57,12 @@ class Cell:
         return self.star_memory_size // FRAMES_PER_PAIR + self.stream_window_size // FRAMES_PER_PAIR
 
     def memory(self) -> SmartFrameManager:
-        """An empty one, with the node's usual eviction.
+        """An empty one, as the node would make it.
 
         Raises:
             ConfigurationError: Its sizes cannot work.
         """
-        star, stream = self.star_memory_size, self.stream_window_size
-        chunk = usual_eviction_chunk(star, stream)
-        return SmartFrameManager(star, stream, self.importance_threshold, eviction_chunk=chunk)
+        return usual_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
 
 
 @dataclass(frozen=True)
@@ -163,30 +159,10 @@ def show_patrol(unit: PatrolUnit) -> dict[str, float]:
 
 
 def show_patrols(units: Sequence[PatrolUnit], jobs: int) -> Iterator[tuple[PatrolUnit, dict[str, float]]]:
-    """Show all of them, over so many processes; results come as they are ready.
-
-    When the consumer ends early, the processes end with what they are at.
-    """
-    if jobs == 1 or len(units) < 2:  # noqa: PLR2004
-        for unit in units:
-            yield unit, show_patrol(unit)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(units)), mp_context=context, initializer=_end_on_interrupt) as pool:
-        waiting = {pool.submit(show_patrol, unit): unit for unit in units}
-        workers = multiprocessing.active_children()
-        try:
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.terminate()
-            raise
-
-
-def _end_on_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a trace of where it was
+    """Show all of them, over so many processes; results come as they are ready."""
+    if jobs == 1:
+        return ((unit, show_patrol(unit)) for unit in units)
+    return side_by_side(show_patrol, units, jobs)
 
 
 class LineStore:

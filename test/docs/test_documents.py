@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["make_encodings", "make_parameters", "make_performance", "make_presets"])
+@pytest.mark.parametrize(
+    "name", ["make_answers", "make_encodings", "make_parameters", "make_performance", "make_presets"]
+)
 def test_the_page_is_what_the_code_says(name):
     # given
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")

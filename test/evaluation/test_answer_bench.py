@@ -104,7 +104,7 @@ def test_the_command_asks_every_memory_with_as_many_tokens():
     # then
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
-    assert result["shape"]["seeds"] == [2_000_000, 2_000_002]
+    assert result["rooms"]["quiet"]["seeds"] == [2_000_000, 2_000_002]
     memories = result["rooms"]["quiet"]["strategies"]
     tokens = {one["visual_tokens"] for name, one in memories.items() if "Stream alone" not in name}
     assert len(tokens) == 1

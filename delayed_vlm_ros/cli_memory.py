@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ _WORLDS = ("held-out", "tuning")
 _STREAM_MINUTE_SEC = 1.5  # of one core, for a minute of a stream and all that is asked about it
 _FRAME_COST_SEC = 0.005  # of one core, for a frame of a patrol
 _TOKEN_COST_SEC = 0.004  # of one core, for a visual token of the model ``small``, both turns of both asks
+_SEED = 3  # of random weights
 _SHAPES = ("tiny", "small", "qwen2.5-vl-3b")
 
 
@@ -236,17 +238,31 @@ def _measure_cells(
                 lines.add(patrol.key, kept)
                 progress.update(task, advance=1)
             if unmeasured:
-                from delayed_vlm_ros.evaluation.sweep_cost import measure_costs, shaped_model  # noqa: PLC0415
+                from delayed_vlm_ros.evaluation.sweep_cost import measure_costs  # noqa: PLC0415
 
                 progress.update(task, description="asks")
                 most = max(unit.max_pixels for unit in unmeasured)
-                with shaped_model(unmeasured[0].shape, unmeasured[0].device, most) as (model, processor):
+                with _shaped_model(unmeasured[0].shape, unmeasured[0].device, most) as (model, processor):
                     for asked, cost in measure_costs(unmeasured, model, processor):
                         lines.add(asked.key, cost)
                         progress.update(task, advance=1)
         except KeyboardInterrupt:
             progress.console.print("interrupted: run the same command again for the rest", style="red")
             raise
+
+
+@contextmanager
+def _shaped_model(shape: str, device: str, max_pixels: int) -> Iterator[tuple[Any, Any]]:
+    """A model of random weights, in bfloat16 on CUDA, else float32; and its processor."""
+    import tempfile  # noqa: PLC0415
+
+    import torch  # noqa: PLC0415
+
+    from delayed_vlm_ros.models.shapes import SHAPES, make_shaped  # noqa: PLC0415
+
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    with tempfile.TemporaryDirectory() as folder:
+        yield make_shaped(SHAPES[shape], Path(folder), max_pixels, _SEED, dtype, device)
 
 
 def _tell_sweep(

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from delayed_vlm_ros.evaluation.compare import keep_everything
 from delayed_vlm_ros.evaluation.sweep import CAMERA, CostUnit
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-from delayed_vlm_ros.models.shapes import SHAPES, make_shaped
 from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 
 _QUESTION = "What stands on the table now?"
 _TURNS = 2
 _SEED = 3
-
-
-@contextmanager
-def shaped_model(shape: str, device: str, max_pixels: int) -> Iterator[tuple[Any, Any]]:
-    """A model of random weights and its processor; in bfloat16 on CUDA, else float32."""
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    with tempfile.TemporaryDirectory() as folder:
-        yield make_shaped(SHAPES[shape], Path(folder), max_pixels, _SEED, dtype, device)
 
 
 def measure_costs(units: Sequence[CostUnit], model: Any, processor: Any) -> Iterator[tuple[CostUnit, dict[str, float]]]:

@@ -105,9 +105,31 @@ def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float
     """
     if not others:
         return np.empty(0)
-    differences = _cell_differences(one, others)
+    return _distances_of(_cell_differences(one, others))
+
+
+def _distances_of(differences: NDArray[np.float32]) -> NDArray[np.float64]:
     strongest = np.partition(differences, -_COMPARED_CELLS, axis=1)[:, -_COMPARED_CELLS:].mean(axis=1, dtype=np.float64)
     return np.asarray(-np.expm1(-strongest / _LOG_SCALE))
+
+
+def distances_and_extents(
+    one: Descriptor, others: Sequence[Descriptor]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compare one picture with several, by how much differs and by how far it reaches.
+
+    Args:
+        one: A picture's descriptor.
+        others: Those of N others.
+
+    Returns:
+        N distances, see `distance`, and N shares of the picture that is not the same: small for a thing that came,
+        large for another place.
+    """
+    if not others:
+        return np.empty(0), np.empty(0)
+    differences = _cell_differences(one, others)
+    return _distances_of(differences), np.asarray((differences > _CHANGED_FROM).mean(axis=1, dtype=np.float64))
 
 
 def _cell_differences(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float32]:
@@ -115,7 +137,9 @@ def _cell_differences(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[
     values = np.stack([other.values for other in others])
     lower = np.stack([other.lower for other in others])
     upper = np.stack([other.upper for other in others])
-    gain = np.median(one.values - values, axis=1, keepdims=True)
+    # In the order in which a median is fast.
+    steps = np.ascontiguousarray(np.swapaxes(one.values - values, 1, 2))
+    gain = np.median(steps, axis=2, overwrite_input=True)[:, None]
     unexplained = np.minimum(
         _outside(one.values - gain, lower, upper),
         _outside(values + gain, one.lower, one.upper),

@@ -175,6 +175,8 @@ class KeptPair:
         in_stream: Whether Stream memory held it.
         marked: Whether it was protected.
         label: The label it was marked with; empty when there is none.
+        late_score: What it was found to be worth when the moments after it were known, 0..1; 0.0 when nothing.
+        late_reason: For what, in a few words; empty when for nothing.
     """
 
     pair: FramePair
@@ -182,6 +184,8 @@ class KeptPair:
     in_stream: bool
     marked: bool = False
     label: str = ""
+    late_score: float = 0.0
+    late_reason: str = ""
 
     @property
     def id(self) -> int:
@@ -200,13 +204,13 @@ class KeptPair:
 
     @property
     def importance(self) -> float:
-        """See `FramePair.importance`."""
-        return self.pair.importance
+        """The larger of `FramePair.importance`, when it came, and of what it was found to be worth, 0..1."""
+        return max(self.pair.importance, self.late_score)
 
     @property
     def reason(self) -> str:
-        """See `FramePair.reason`."""
-        return self.pair.reason
+        """What it was found to be worth keeping for, or else why it was notable when it came (`FramePair.reason`)."""
+        return self.late_reason or self.pair.reason
 
     @property
     def frame_count(self) -> int:

@@ -17,7 +17,9 @@ from delayed_vlm_ros.memory.grid import as_rgb_array
 from delayed_vlm_ros.memory.importance import ImportanceScorer
 from delayed_vlm_ros.memory.limits import check_eviction_chunk, most_marked_pairs
 from delayed_vlm_ros.memory.marks import Marks
-from delayed_vlm_ros.memory.star import StarMemory
+from delayed_vlm_ros.memory.moments import LateJudgement, MomentFinder, Seen
+from delayed_vlm_ros.memory.sketch import sketch
+from delayed_vlm_ros.memory.star import WORTH_A_PLACE, StarMemory
 from delayed_vlm_ros.memory.stream import StreamMemory
 
 
@@ -100,15 +102,17 @@ class SmartFrameManager:
         self._pair_ids = itertools.count(1) if pair_ids is None else pair_ids
         self._max_marked_pairs = most_marked_pairs(max_marked_frames, star_memory_size)
         self._changes = 0
+        self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
         self._forget()
         check_eviction_chunk(eviction_chunk, star_memory_size=star_memory_size, stream_window_size=stream_window_size)
-        self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
 
     def _forget(self) -> None:
         self._star = StarMemory(self._star_memory_size)
         self._stream = StreamMemory(self._stream_window_size)
         self._marks = Marks(self._max_marked_pairs)
         self._scorer = ImportanceScorer()
+        stream_pairs = self._stream_window_size // FRAMES_PER_PAIR - self._extra_evictions
+        self._moments = MomentFinder(stream_pairs if self._star_memory_size else 0)
         self._frames_added = 0
         self._newest_descriptor: Descriptor | None = None
 
@@ -153,6 +157,7 @@ class SmartFrameManager:
             raise PictureError(f"the picture's stamp is {stamp}, not a time in seconds: check the camera's clock")
         image = freeze(image)
         descriptor = describe(image)
+        drawn = sketch(image) if self._moments.is_on else None
         with self._lock:
             self._check_fits(image, stamp)
             importance = self._scorer.assess(descriptor, self._star.novelty(descriptor))
@@ -167,6 +172,8 @@ class SmartFrameManager:
             )
             # Nothing above has changed the memory, and nothing below can fail.
             pair = self._keep(frame, descriptor, is_notable=is_notable)
+            if drawn is not None:
+                self._judge_late(Seen(pair.id, descriptor, drawn))
             self._scorer.remember(descriptor, importance)
             self._newest_descriptor = descriptor
             self._frames_added = frame.number
@@ -219,6 +226,32 @@ class SmartFrameManager:
         if has_evicted:
             self._complete_eviction(pair)
         return pair
+
+    def _judge_late(self, seen: Seen) -> None:
+        """Judge the picture that is due, and keep its pair in Star if that makes it worth a place."""
+        judgement = self._moments.add(seen)
+        if judgement is None:
+            return
+        pair_ids = {judgement.pair_id, *(track.pair_id for track in judgement.tracks)}
+        for pair in self._stream.pairs:
+            if pair.id in pair_ids:
+                self._consider(pair, judgement)
+        self._star.forget_judgements(self._stream.pairs[0].id)
+
+    def _consider(self, pair: FramePair, judgement: LateJudgement) -> None:
+        is_due = pair.id == judgement.pair_id
+        tracks = [track for track in judgement.tracks if track.pair_id == pair.id]
+        self._star.judge(pair.id, tracks, is_view=is_due and judgement.is_view)
+        if self._star.contains(pair.id):
+            return
+        looks = judgement.looks if is_due else tuple(describe(frame.image) for frame in pair.present_frames)
+        has_evicted = False
+        if self._star.moment_value(pair.id) >= WORTH_A_PLACE:
+            has_evicted = self._star.add(pair, looks)
+        elif is_due and judgement.is_view and self._star.is_new_place(looks[-1]):
+            has_evicted = self._star.add_place(pair, looks)
+        if has_evicted:
+            self._complete_eviction(pair)
 
     def _complete_eviction(self, newcomer: FramePair) -> None:
         """Let the rest of a chunk leave from each memory whose next pair would evict again."""
@@ -299,6 +332,8 @@ class SmartFrameManager:
                 in_stream=pair_id in stream,
                 marked=pair_id in self._marks,
                 label=self._marks.label_of(pair_id),
+                late_score=self._star.moment_value(pair_id),
+                late_reason=self._star.late_reason(pair_id),
             )
             for pair_id, pair in sorted((star | stream).items())
         )

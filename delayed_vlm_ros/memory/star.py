@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory.descriptor import Descriptor, distances, is_cut
+from delayed_vlm_ros.memory.descriptor import CELLS, Descriptor, distances, distances_and_extents, is_cut
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 if TYPE_CHECKING:
@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from delayed_vlm_ros.memory.frame import FramePair
+    from delayed_vlm_ros.memory.tracks import Track
 
 # How much an even spread over time is worth beside appearance: looks decide, time decides among what looks alike.
 _TIME_WEIGHT = 0.3
+# How much coverage in general is worth beside a brief thing of clear contrast, which is worth 1.
+_COVERAGE_WEIGHT = 0.25
+# And the only view of a place.
+_PLACE_WEIGHT = 0.5
+# Share of the picture that differs between views of one place at most, and of two places for sure.
+_ONE_PLACE, _TWO_PLACES = 0.25, 0.5
+
+
+# Blocks to a side of a coarse glance, and how many frames are looked at more closely after it.
+_BLOCKS = 6
+_LOOKED_AT = 8
+# What a brief thing must be worth for its pair to be brought in late.
+WORTH_A_PLACE = 0.25
 
 
 class _Views:
@@ -30,20 +44,34 @@ class _Views:
         self._descriptors: list[Descriptor] = []
         self._owners: NDArray[np.int64] = np.empty(0, np.int64)  # the pair of each
         self._between: NDArray[np.float64] = np.empty((0, 0))
+        self._extents: NDArray[np.float64] = np.empty((0, 0))
+        self._coarse: NDArray[np.float32] = np.empty((0, 3 * _BLOCKS**2), np.float32)
 
     def nearest(self, descriptor: Descriptor) -> float:
-        known = distances(descriptor, self._descriptors)
-        return float(known.min(initial=math.inf))
+        likeliest = [self._descriptors[index] for index in self._likeliest(descriptor, range(len(self._descriptors)))]
+        return float(distances(descriptor, likeliest).min(initial=math.inf))
+
+    def _likeliest(self, descriptor: Descriptor, indices: Sequence[int]) -> Sequence[int]:
+        """Those few of the frames that a picture is most like at a coarse glance, by which most need no closer look."""
+        if len(indices) <= _LOOKED_AT:
+            return indices
+        known = self._coarse[list(indices)]
+        apart = np.abs(known - _coarse(descriptor)).sum(axis=1)
+        return [indices[place] for place in np.argpartition(apart, _LOOKED_AT)[:_LOOKED_AT]]
 
     def add(self, pair_id: int, descriptor: Descriptor) -> None:
-        row = distances(descriptor, self._descriptors)
-        self._between = np.block([[self._between, row[:, None]], [row[None, :], np.zeros((1, 1))]])
+        near, wide = distances_and_extents(descriptor, self._descriptors)
+        self._between = _with_row(self._between, near)
+        self._extents = _with_row(self._extents, wide)
         self._descriptors.append(descriptor)
+        self._coarse = np.vstack([self._coarse, _coarse(descriptor)])
         self._owners = np.append(self._owners, pair_id)
 
     def drop(self, pair_id: int) -> None:
         stay = np.flatnonzero(self._owners != pair_id)
         self._between = self._between[np.ix_(stay, stay)]
+        self._extents = self._extents[np.ix_(stay, stay)]
+        self._coarse = self._coarse[stay]
         self._descriptors = [self._descriptors[index] for index in stay]
         self._owners = self._owners[stay]
 
@@ -52,6 +80,31 @@ class _Views:
         is_other = self._owners[:, None] != self._owners[None, :]
         to_others = np.where(is_other, self._between, 1.0).min(axis=1)
         return np.array([to_others[self._owners == pair_id].max() for pair_id in pair_ids])
+
+    def place_losses(self, pair_ids: Sequence[int], views: set[int]) -> NDArray[np.float64]:
+        """How little each pair's place is shown by other pairs, 0..1; of pairs that are views of a place, else 0."""
+        is_view = np.isin(self._owners, list(views))
+        is_other = (self._owners[:, None] != self._owners[None, :]) & is_view[None, :]
+        to_others = np.where(is_other, self._extents, 1.0).min(axis=1, initial=1.0)
+        alone = np.clip((to_others - _ONE_PLACE) / (_TWO_PLACES - _ONE_PLACE), 0.0, 1.0) * is_view
+        return np.array([alone[self._owners == pair_id].max() for pair_id in pair_ids])
+
+    def is_new_place(self, descriptor: Descriptor, views: set[int]) -> bool:
+        """Whether no view that is kept shows that place."""
+        known = [index for index, owner in enumerate(self._owners) if owner in views]
+        likeliest = [self._descriptors[index] for index in self._likeliest(descriptor, known)]
+        return bool(distances_and_extents(descriptor, likeliest)[1].min(initial=1.0) > _TWO_PLACES)
+
+
+def _coarse(descriptor: Descriptor) -> NDArray[np.float32]:
+    """A descriptor's values over large blocks, without the gain; flat."""
+    side = CELLS // _BLOCKS
+    blocks = descriptor.values.reshape(_BLOCKS, side, _BLOCKS, side, 3).mean(axis=(1, 3)).reshape(-1, 3)
+    return np.asarray(blocks - np.median(blocks, axis=0), np.float32).ravel()
+
+
+def _with_row(matrix: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.block([[matrix, row[:, None]], [row[None, :], np.zeros((1, 1))]])
 
 
 class StarMemory:
@@ -79,6 +132,9 @@ class StarMemory:
         self._pairs: list[FramePair] = []
         self._protected: set[int] = set()
         self._views = _Views()
+        self._places: set[int] = set()  # pairs that are views of a place
+        self._new_places: set[int] = set()  # those that came as the only one of it
+        self._tracks: dict[int, list[Track]] = {}
 
     @property
     def pairs(self) -> tuple[FramePair, ...]:
@@ -106,9 +162,48 @@ class StarMemory:
             descriptor: The picture's descriptor.
 
         Returns:
-            Distance to the nearest kept frame, 0..1; infinite when none is kept.
+            Distance to the nearest of the kept frames most like it, 0..1; infinite when none is kept.
         """
         return self._views.nearest(descriptor)
+
+    def is_new_place(self, descriptor: Descriptor) -> bool:
+        """Whether no kept view shows that place."""
+        return self._views.is_new_place(descriptor, self._places)
+
+    def add_place(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> bool:
+        """Take in a pair as the only view of a place; see `add`."""
+        self._new_places.add(pair.id)
+        return self.add(pair, descriptors)
+
+    def judge(self, pair_id: int, tracks: Sequence[Track], *, is_view: bool) -> None:
+        """Learn what a pair, which may come right after, is worth.
+
+        Args:
+            pair_id: The pair.
+            tracks: The things that it shows best.
+            is_view: Whether it shows a place.
+        """
+        if is_view:
+            self._places.add(pair_id)
+        known = self._tracks.setdefault(pair_id, [])
+        known += [track for track in tracks if track not in known]
+
+    def moment_value(self, pair_id: int) -> float:
+        """What the things that a pair shows best are worth, 0..1."""
+        return max((track.value for track in self._tracks.get(pair_id, ()) if track.pair_id == pair_id), default=0.0)
+
+    def late_reason(self, pair_id: int) -> str:
+        """Why a pair was brought in late, in a few words; empty when it was not."""
+        if self.moment_value(pair_id) >= WORTH_A_PLACE:
+            return "brief event"
+        return "new place" if pair_id in self._new_places else ""
+
+    def forget_judgements(self, before: int) -> None:
+        """Forget what is known of pairs that are not kept and older than one."""
+        held = {pair.id for pair in self._pairs}
+        self._places = {one for one in self._places if one in held or one >= before}
+        self._new_places &= self._places
+        self._tracks = {one: tracks for one, tracks in self._tracks.items() if one in held or one >= before}
 
     def add(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> bool:
         """Take in a pair that it does not hold; the least missed one leaves if need be.
@@ -179,7 +274,13 @@ class StarMemory:
         """What the loss of each pair would cost."""
         weights = np.array([0.5 + 0.5 * pair.importance for pair in self._pairs])
         appearance = self._views.losses([pair.id for pair in self._pairs])
-        return np.asarray(weights * (appearance + _TIME_WEIGHT * _time_losses(self._pairs)))
+        coverage = weights * (appearance + _TIME_WEIGHT * _time_losses(self._pairs))
+        pair_ids = [pair.id for pair in self._pairs]
+        moments = np.array([self.moment_value(pair_id) for pair_id in pair_ids])
+        # A thing in the way makes no ordinary view of a place, and is not missed as one.
+        ordinary = {one for one, value in zip(pair_ids, moments, strict=True) if value < WORTH_A_PLACE}
+        places = self._views.place_losses(pair_ids, self._places & ordinary)
+        return np.asarray(moments + _PLACE_WEIGHT * places + _COVERAGE_WEIGHT * coverage)
 
 
 def _time_losses(pairs: Sequence[FramePair]) -> NDArray[np.float64]:

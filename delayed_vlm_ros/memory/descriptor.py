@@ -11,10 +11,12 @@ most, so that a thing covering 2–3 % of the picture is not averaged away by th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+from delayed_vlm_ros.memory.shrinking import halved
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +30,10 @@ CELLS = 24
 
 _COMPARED_SHARE = 0.02
 _COMPARED_CELLS = round(_COMPARED_SHARE * CELLS * CELLS)
+# A fifth of the cells is enough for a median. They are an odd number, so that it is one of them whichever picture is
+# taken from the other.
+_SOME = slice(0, CELLS * CELLS - 1, 5)
+_MIDDLE = (CELLS * CELLS - 1) // 5 // 2
 # Still enough pixels in each cell that cells of broken width come out right.
 _HALVED_DOWN_TO = 6 * CELLS
 # Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
@@ -48,7 +54,7 @@ _NEIGHBOURS = np.ones((3, 3), np.uint8)
 class Descriptor:
     """What a picture shows, cell by cell.
 
-    All arrays are float32 of shape (CELLS * CELLS, 3): log luma, log red over green, log blue over green.
+    All arrays are float32 of shape (3, CELLS * CELLS): log luma, log red over green, log blue over green.
 
     Attributes:
         values: The cells' own values.
@@ -71,7 +77,8 @@ def describe(image: RgbArray) -> Descriptor:
     Returns:
         Its descriptor.
     """
-    cells = _average_to_cells(image)
+    small = halved(image, _HALVED_DOWN_TO)
+    cells = cv2.resize(small, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32)
     logs = np.log(cells + _DARK_LEVEL)
     log_luma = np.log(cells @ _LUMA_WEIGHTS + _DARK_LEVEL)
     values = np.stack([log_luma, logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1]], axis=-1)
@@ -81,16 +88,7 @@ def describe(image: RgbArray) -> Descriptor:
     clipped = cells.max(axis=-1) > _CLIPPING_LEVEL
     lower[clipped, 1:] = -np.inf
     upper[clipped] = np.inf
-    return Descriptor(values.reshape(-1, 3), lower.reshape(-1, 3), upper.reshape(-1, 3))
-
-
-def _average_to_cells(image: RgbArray) -> NDArray[np.float32]:
-    picture: NDArray[Any] = image
-    # Averaging down by exact halves first is several times faster than in one step.
-    while min(picture.shape[:2]) > _HALVED_DOWN_TO:
-        height, width = picture.shape[0] // 2, picture.shape[1] // 2
-        picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.resize(picture, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return Descriptor(*(np.ascontiguousarray(one.reshape(-1, 3).T) for one in (values, lower, upper)))
 
 
 def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float64]:
@@ -137,20 +135,20 @@ def _cell_differences(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[
     values = np.stack([other.values for other in others])
     lower = np.stack([other.lower for other in others])
     upper = np.stack([other.upper for other in others])
-    # In the order in which a median is fast.
-    steps = np.ascontiguousarray(np.swapaxes(one.values - values, 1, 2))
-    gain = np.median(steps, axis=2, overwrite_input=True)[:, None]
+    steps = one.values - values
+    gain = np.partition(steps[..., _SOME], _MIDDLE, axis=2)[..., _MIDDLE, None]
     unexplained = np.minimum(
         _outside(one.values - gain, lower, upper),
         _outside(values + gain, one.lower, one.upper),
     )
-    return np.asarray(np.sqrt(np.square(unexplained).sum(axis=-1)), np.float32)
+    return np.asarray(np.sqrt(np.square(unexplained, out=unexplained).sum(axis=1)), np.float32)
 
 
 def _outside(
     values: NDArray[np.float32], lower: NDArray[np.float32], upper: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    return np.asarray(np.maximum(np.maximum(values - upper, lower - values), 0), np.float32)
+    outside = np.maximum(values - upper, lower - values)
+    return np.asarray(np.maximum(outside, 0, out=outside), np.float32)
 
 
 def distance(a: Descriptor, b: Descriptor) -> float:

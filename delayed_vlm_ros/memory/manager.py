@@ -11,14 +11,15 @@ from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, PairNotKeptError, PictureError, StampOrderError
 from delayed_vlm_ros.memory.counts import MemoryStatistics, count_kept
-from delayed_vlm_ros.memory.descriptor import Descriptor, describe
+from delayed_vlm_ros.memory.descriptor import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
 from delayed_vlm_ros.memory.grid import as_rgb_array
 from delayed_vlm_ros.memory.importance import ImportanceScorer
 from delayed_vlm_ros.memory.limits import check_eviction_chunk, most_marked_pairs
 from delayed_vlm_ros.memory.marks import Marks
-from delayed_vlm_ros.memory.moments import LateJudgement, MomentFinder, Seen
-from delayed_vlm_ros.memory.sketch import sketch
+from delayed_vlm_ros.memory.moments import LateJudgement, Look, MomentFinder, SeenPair
+from delayed_vlm_ros.memory.shrinking import halved
+from delayed_vlm_ros.memory.sketch import HALVED_DOWN_TO, sketch
 from delayed_vlm_ros.memory.star import WORTH_A_PLACE, StarMemory
 from delayed_vlm_ros.memory.stream import StreamMemory
 
@@ -114,7 +115,7 @@ class SmartFrameManager:
         stream_pairs = self._stream_window_size // FRAMES_PER_PAIR - self._extra_evictions
         self._moments = MomentFinder(stream_pairs if self._star_memory_size else 0)
         self._frames_added = 0
-        self._newest_descriptor: Descriptor | None = None
+        self._newest_look: Look | None = None
 
     @property
     def capacity(self) -> int:
@@ -156,11 +157,11 @@ class SmartFrameManager:
         if not math.isfinite(stamp):
             raise PictureError(f"the picture's stamp is {stamp}, not a time in seconds: check the camera's clock")
         image = freeze(image)
-        descriptor = describe(image)
-        drawn = sketch(image) if self._moments.is_on else None
+        small = halved(image, HALVED_DOWN_TO)
+        look = Look(describe(small), sketch(small))
         with self._lock:
             self._check_fits(image, stamp)
-            importance = self._scorer.assess(descriptor, self._star.novelty(descriptor))
+            importance = self._scorer.assess(look.descriptor, self._star.novelty(look.descriptor))
             is_notable = importance.score >= self._importance_threshold
             frame = Frame(
                 image=image,
@@ -171,11 +172,11 @@ class SmartFrameManager:
                 source=source,
             )
             # Nothing above has changed the memory, and nothing below can fail.
-            pair = self._keep(frame, descriptor, is_notable=is_notable)
-            if drawn is not None:
-                self._judge_late(Seen(pair.id, descriptor, drawn))
-            self._scorer.remember(descriptor, importance)
-            self._newest_descriptor = descriptor
+            pair = self._keep(frame, look, is_notable=is_notable)
+            if pair.is_complete and self._newest_look is not None:
+                self._judge_late(SeenPair(pair.id, (self._newest_look, look)))
+            self._scorer.remember(look.descriptor, importance)
+            self._newest_look = look
             self._frames_added = frame.number
             self._changes += 1
             return AddedFrame(
@@ -208,16 +209,16 @@ class SmartFrameManager:
         pairs = self._stream.pairs
         return pairs[-1].last if pairs else None
 
-    def _keep(self, frame: Frame, descriptor: Descriptor, *, is_notable: bool) -> FramePair:
+    def _keep(self, frame: Frame, look: Look, *, is_notable: bool) -> FramePair:
         """Put a frame into the memories, as a new pair or as the partner that the newest pair waits for."""
         pairs = self._stream.pairs
-        if not pairs or pairs[-1].is_complete or self._newest_descriptor is None:
+        if not pairs or pairs[-1].is_complete or self._newest_look is None:
             pair = FramePair(next(self._pair_ids), frame, None)
-            descriptors = [descriptor]
+            descriptors = [look.descriptor]
             has_evicted = self._stream.add(pair)
         else:
             pair = pairs[-1].completed_with(frame)
-            descriptors = [self._newest_descriptor, descriptor]
+            descriptors = [self._newest_look.descriptor, look.descriptor]
             has_evicted = self._stream.replace_newest(pair)
         if self._star.contains(pair.id):
             self._star.update(pair, descriptors)
@@ -227,24 +228,27 @@ class SmartFrameManager:
             self._complete_eviction(pair)
         return pair
 
-    def _judge_late(self, seen: Seen) -> None:
-        """Judge the picture that is due, and keep its pair in Star if that makes it worth a place."""
+    def _judge_late(self, seen: SeenPair) -> None:
+        """Judge the pair that is due, and keep it in Star if that makes it worth a place."""
         judgement = self._moments.add(seen)
         if judgement is None:
             return
-        pair_ids = {judgement.pair_id, *(track.pair_id for track in judgement.tracks)}
+        pair_ids = {judgement.pair.pair_id, *(track.pair_id for track in judgement.tracks)}
         for pair in self._stream.pairs:
             if pair.id in pair_ids:
                 self._consider(pair, judgement)
         self._star.forget_judgements(self._stream.pairs[0].id)
 
     def _consider(self, pair: FramePair, judgement: LateJudgement) -> None:
-        is_due = pair.id == judgement.pair_id
+        is_due = pair.id == judgement.pair.pair_id
         tracks = [track for track in judgement.tracks if track.pair_id == pair.id]
         self._star.judge(pair.id, tracks, is_view=is_due and judgement.is_view)
         if self._star.contains(pair.id):
             return
-        looks = judgement.looks if is_due else tuple(describe(frame.image) for frame in pair.present_frames)
+        if is_due:
+            looks = [look.descriptor for look in judgement.pair.looks]
+        else:
+            looks = [describe(frame.image) for frame in pair.present_frames]
         has_evicted = False
         if self._star.moment_value(pair.id) >= WORTH_A_PLACE:
             has_evicted = self._star.add(pair, looks)

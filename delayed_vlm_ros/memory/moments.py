@@ -11,56 +11,64 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.memory.sketch import Sketch
-from delayed_vlm_ros.memory.standouts import standouts
+from delayed_vlm_ros.memory.standouts import Standouts, standouts
 from delayed_vlm_ros.memory.tracks import Track, Tracker
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.memory.descriptor import Descriptor
 
-# Pictures between a picture and the nearest one it is compared with: things that stay longer do not stand out.
-_NEAREST, _BETWEEN, _FARTHEST = 8, 12, 16
-_LEAST_LAG = 10
+# Pairs between a pair and those that it is compared with: things that stay longer do not stand out.
+_NEAREST, _BETWEEN, _FARTHEST = 4, 6, 8
+_LEAST_LAG = 5
 # A picture with less contrast, as the standard deviation of log luma, is dark or shows a wall.
 _PLAIN = 0.08
 _SHARP_FROM = 0.75
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """A picture that waits for its judgement.
+class Look:
+    """What a picture looks like.
 
     Attributes:
-        pair_id: Its pair.
-        look: Its descriptor.
-        drawn: Its sketch.
+        descriptor: Coarsely.
+        sketch: More finely.
+    """
+
+    descriptor: Descriptor
+    sketch: Sketch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeenPair:
+    """A pair that waits for its judgement.
+
+    Attributes:
+        pair_id: The pair.
+        looks: What its pictures look like.
     """
 
     pair_id: int
-    look: Descriptor
-    drawn: Sketch
+    looks: tuple[Look, Look]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LateJudgement:
-    """What is known of a picture now that the moments after it are.
+    """What is known of a pair now that the moments after it are.
 
     Attributes:
-        pair_id: Its pair.
-        looks: Descriptors of that pair's pictures.
-        is_view: Whether it is its pair's second and shows, sharply, a place that the camera stayed at.
+        pair: The pair.
+        is_view: Whether it shows, sharply, a place that the camera stayed at.
         tracks: The things that stand out in it; what they are worth may change with what comes.
     """
 
-    pair_id: int
-    looks: tuple[Descriptor, ...]
+    pair: SeenPair
     is_view: bool
     tracks: tuple[Track, ...]
 
 
 class MomentFinder:
-    """Judges each picture a few seconds after it came.
+    """Judges each pair a few seconds after it came.
 
     Args:
         stream_pairs: Pairs that Stream memory holds at any time once it has been full. With too few of them nothing is
@@ -69,35 +77,43 @@ class MomentFinder:
 
     def __init__(self, stream_pairs: int) -> None:
         # A pair whose second picture decides must still be there.
-        self._lag = min(_FARTHEST, FRAMES_PER_PAIR * (stream_pairs - 2))
-        self._seen: deque[Seen] = deque(maxlen=max(1, _FARTHEST + self._lag + 1))
+        self._lag = min(_FARTHEST, stream_pairs - 2)
+        self._is_on = self._lag >= _LEAST_LAG
+        self._seen: deque[SeenPair] = deque(maxlen=_FARTHEST + max(self._lag, 0) + 1)
         self._count = 0
         self._tracker = Tracker()
+        self._is_quiet = True
 
-    @property
-    def is_on(self) -> bool:
-        """Whether Stream memory is long enough for it."""
-        return self._lag >= _LEAST_LAG
-
-    def add(self, seen: Seen) -> LateJudgement | None:
-        """Take in the next picture.
+    def add(self, seen: SeenPair) -> LateJudgement | None:
+        """Take in the next pair.
 
         Returns:
-            The judgement on the picture that is due; None where none is, as in the beginning.
+            The judgement on the pair that is due; None where none is, as in the beginning.
         """
+        if not self._is_on:
+            return None
         self._seen.append(seen)
         self._count += 1
         place = len(self._seen) - 1 - self._lag
-        if place < 0:
-            return None
+        return self._judge(place) if place >= 0 else None
+
+    def _judge(self, place: int) -> LateJudgement:
+        """Judge a pair by its second picture, and by its first where something is, or just was, to be seen."""
         due = self._seen[place]
-        before = [self._seen[place - step].drawn for step in (_NEAREST, _BETWEEN, _FARTHEST) if step <= place]
-        middle = (_NEAREST + self._lag) // 2
-        after = [self._seen[place + step].drawn for step in (_NEAREST, middle, self._lag)]
-        found = standouts(due.drawn, before, after)
-        tracks = self._tracker.follow(self._count, due.pair_id, found)
-        is_last = self._seen[place + 1].pair_id != due.pair_id  # once for each pair is enough
-        is_plain = found.sharpness >= _SHARP_FROM and due.drawn.contrast >= _PLAIN
-        neighbours = (self._seen[index] for index in (place - 1, place, place + 1) if index >= 0)
-        looks = tuple(one.look for one in neighbours if one.pair_id == due.pair_id)
-        return LateJudgement(due.pair_id, looks, is_last and found.sides > 0 and is_plain, tuple(tracks))
+        second = self._standouts(place, 1)
+        is_sharp = second.sharpness >= _SHARP_FROM
+        tracks: list[Track] = []
+        if second.blobs or not is_sharp or not self._is_quiet:
+            tracks += self._tracker.follow(2 * self._count, due.pair_id, self._standouts(place, 0))
+        tracks += self._tracker.follow(2 * self._count + 1, due.pair_id, second)
+        self._is_quiet = not second.blobs
+        is_plain = is_sharp and due.looks[1].sketch.contrast >= _PLAIN
+        return LateJudgement(due, second.sides > 0 and is_plain, tuple(dict.fromkeys(tracks)))
+
+    def _standouts(self, place: int, which: int) -> Standouts:
+        """What stands out in one of a pair's pictures."""
+        before = [place - step for step in (_NEAREST, _BETWEEN, _FARTHEST) if step <= place]
+        steps = (_NEAREST, (_NEAREST + self._lag) // 2, self._lag)
+        after = [place + step for step in dict.fromkeys(steps)]
+        due, *around = (self._seen[index].looks[which].sketch for index in (place, *before, *after))
+        return standouts(due, around[: len(before)], around[len(before) :])

@@ -9,10 +9,12 @@ neighbours explains.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+from delayed_vlm_ros.memory.shrinking import halved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
 
 ROWS, COLUMNS = 48, 64
 """Cells of a sketch."""
+HALVED_DOWN_TO = 4 * ROWS
+"""A picture may be halved until its shorter side has this many pixels, and the sketch still comes out right."""
 
 # Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
 _DARK_LEVEL = 10.0
 # Cells averaging above this hold clipped pixels: they say "at least this bright" and nothing of colour.
 _CLIPPING_LEVEL = 235.0
-_HALVED_DOWN_TO = 4 * ROWS
 # The farthest the camera may have moved between two pictures of one place, in cells.
 _FARTHEST = 16
 # Log difference from which a cell is not as it was.
@@ -36,17 +39,18 @@ _SAME_PLACE_SHARE = 0.35
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _WINDOW = np.outer(np.hanning(ROWS), np.hanning(COLUMNS)).astype(np.float32)
+# Every so manieth row and column is enough for a median.
+_SPARSE = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """What a picture shows, cell by cell; arrays are float32 of shape (ROWS, COLUMNS, 3) unless said otherwise.
+    """What a picture shows, cell by cell.
 
     Attributes:
-        values: Log luma, log red over green, log blue over green.
-        lower: The smallest value among the cell and its neighbours.
+        values: Log luma, log red over green, log blue over green: shape (3, ROWS, COLUMNS), float32.
+        lower: The smallest value among the cell and its neighbours, likewise.
         upper: The largest value there; infinite where the picture is clipped.
-        spectrum: Fourier transform of the windowed luma without its mean, complex64 of shape (ROWS, COLUMNS // 2 + 1).
         sharpness: Mean slope of the luma, in logarithms per cell; to be compared within one place.
         contrast: Standard deviation of the luma.
     """
@@ -54,7 +58,6 @@ class Sketch:
     values: NDArray[np.float32]
     lower: NDArray[np.float32]
     upper: NDArray[np.float32]
-    spectrum: NDArray[np.complex64]
     sharpness: float
     contrast: float
 
@@ -63,53 +66,28 @@ def sketch(image: RgbArray) -> Sketch:
     """Sketch a picture.
 
     Args:
-        image: RGB picture, shape (H, W, 3), uint8.
+        image: RGB picture, shape (H, W, 3), uint8; it may have been halved before.
     """
-    picture: NDArray[Any] = image
-    # Averaging down by exact halves first is several times faster than in one step.
-    while picture.shape[0] > _HALVED_DOWN_TO:
-        height, width = picture.shape[0] // 2, picture.shape[1] // 2
-        picture = cv2.resize(picture[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
-    cells = cv2.resize(picture, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA).astype(np.float32)
-    logs = np.log(cells + _DARK_LEVEL)
+    small = halved(image, HALVED_DOWN_TO)
+    cells = cv2.resize(small, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA).astype(np.float32)
+    red, green, blue = np.ascontiguousarray(np.moveaxis(np.log(cells + _DARK_LEVEL), -1, 0))
     luma = np.log(cells @ _LUMA + _DARK_LEVEL)
-    values = np.stack([luma, logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1]], axis=-1)
-    lower = np.asarray(cv2.erode(values, _NEIGHBOURS), np.float32)
-    upper = np.asarray(cv2.dilate(values, _NEIGHBOURS), np.float32)
+    values = np.stack([luma, red - green, blue - green])
+    lower = np.stack([np.asarray(cv2.erode(plane, _NEIGHBOURS), np.float32) for plane in values])
+    upper = np.stack([np.asarray(cv2.dilate(plane, _NEIGHBOURS), np.float32) for plane in values])
     clipped = cells.max(axis=-1) > _CLIPPING_LEVEL
     if clipped.any():
-        lower[clipped, 1:] = -np.inf
-        upper[clipped] = np.inf
-    spectrum = np.fft.rfft2((luma - luma.mean()) * _WINDOW).astype(np.complex64)
+        lower[1:, clipped] = -np.inf
+        upper[:, clipped] = np.inf
     sharpness = float(np.abs(np.diff(luma, axis=1)).mean())
-    return Sketch(values, lower, upper, spectrum, sharpness, float(luma.std()))
+    return Sketch(values, lower, upper, sharpness, float(luma.std()))
 
 
-def _shift(one: Sketch, other: Sketch) -> tuple[int, int]:
-    """Rows and columns by which the other picture must be moved to lie over this one."""
-    cross = one.spectrum * other.spectrum.conj()
-    peaks = np.fft.irfft2(cross / (np.abs(cross) + 1e-3), s=(ROWS, COLUMNS))
-    row, column = divmod(int(peaks.argmax()), COLUMNS)
-    return row - ROWS * (row > ROWS // 2), column - COLUMNS * (column > COLUMNS // 2)
-
-
-def _moved(array: NDArray[np.float32], rows: int, columns: int, blank: float) -> NDArray[np.float32]:
-    """The array moved down and to the right; what comes in from outside is blank."""
-    moved = np.full_like(array, blank)
-    to_rows, from_rows = _overlap(rows, ROWS)
-    to_columns, from_columns = _overlap(columns, COLUMNS)
-    moved[to_rows, to_columns] = array[from_rows, from_columns]
-    return moved
-
-
-def middle(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The median of each of three values over cells, shape (N, 3) to (3,); of two middle ones the larger."""
-    half = len(cells) // 2
-    return np.asarray(np.partition(np.ascontiguousarray(cells.T), half, axis=1)[:, half])
-
-
-def _overlap(step: int, length: int) -> tuple[slice, slice]:
-    return slice(max(0, step), length + min(0, step)), slice(max(0, -step), length - max(0, step))
+def middle(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The median of each of some planes, shape (N, R, C) to (N, 1, 1); of two middle ones the larger."""
+    flat = planes.reshape(len(planes), -1)
+    half = flat.shape[1] // 2
+    return np.asarray(np.partition(flat, half, axis=1)[:, half, None, None])
 
 
 class Surroundings:
@@ -117,11 +95,13 @@ class Surroundings:
 
     Args:
         one: The picture.
+        lies_still: Whether the camera is taken not to have moved, which is quicker.
     """
 
-    def __init__(self, one: Sketch) -> None:
+    def __init__(self, one: Sketch, *, lies_still: bool = False) -> None:
         self._one = one
-        self._lower = np.full((ROWS, COLUMNS, 3), np.inf, np.float32)
+        self._lies_still = lies_still
+        self._lower = np.full_like(one.lower, np.inf)
         self._upper = -self._lower
 
     def add(self, other: Sketch) -> bool:
@@ -130,7 +110,8 @@ class Surroundings:
         Returns:
             Whether it shows the same place; if not, nothing has changed.
         """
-        bounds = _bounds(self._one, other)
+        step = (0, 0) if self._lies_still else _shift(self._one, other)
+        bounds = _bounds(self._one, other, *step)
         if bounds is None:
             return False
         np.minimum(self._lower, bounds[0], out=self._lower)
@@ -139,20 +120,49 @@ class Surroundings:
 
     def excess(self) -> NDArray[np.float32]:
         """How far the picture's cells lie outside of the ranges: log difference, shape (ROWS, COLUMNS), float32."""
-        outside = np.maximum(self._one.values - self._upper, self._lower - self._one.values)
-        return np.asarray(np.sqrt(np.square(np.maximum(outside, 0.0)).sum(axis=-1)), np.float32)
+        outside = np.maximum(_outside(self._one, self._lower, self._upper), 0.0)
+        return np.asarray(np.sqrt(np.square(outside, out=outside).sum(axis=0)), np.float32)
 
 
-def _bounds(one: Sketch, other: Sketch) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """The other picture's bounds, laid over this one and at its gain; None where it shows another place."""
-    rows, columns = _shift(one, other)
+def _outside(one: Sketch, lower: NDArray[np.float32], upper: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.maximum(one.values - upper, lower - one.values), np.float32)
+
+
+def _shift(one: Sketch, other: Sketch) -> tuple[int, int]:
+    """Rows and columns by which the other picture must be moved to lie over this one."""
+    # Without its mean, or the window's edge would be the clearest thing to see.
+    here, there = (picture.values[0] - picture.values[0].mean() for picture in (one, other))
+    (right, down), _ = cv2.phaseCorrelate(here, there, _WINDOW)
+    return -round(down), -round(right)
+
+
+def _bounds(
+    one: Sketch, other: Sketch, rows: int, columns: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """The other picture's bounds, moved to lie over this one, at its gain; None where it shows another place."""
     if max(abs(rows), abs(columns)) > _FARTHEST:
         return None
     to_rows, from_rows = _overlap(rows, ROWS)
     to_columns, from_columns = _overlap(columns, COLUMNS)
-    difference = one.values[to_rows, to_columns] - other.values[from_rows, from_columns]
-    gain = middle(difference[::2, ::2].reshape(-1, 3))
-    lower = _moved(other.lower, rows, columns, -np.inf) + gain
-    upper = _moved(other.upper, rows, columns, np.inf) + gain
-    outside = np.maximum(one.values - upper, lower - one.values).max(axis=-1)
-    return None if (outside > _CHANGED_FROM).mean() > _SAME_PLACE_SHARE else (lower, upper)
+    here = one.values[:, to_rows, to_columns][:, ::_SPARSE, ::_SPARSE]
+    there = other.values[:, from_rows, from_columns][:, ::_SPARSE, ::_SPARSE]
+    gain = middle(here - there)
+    lower, upper = other.lower + gain, other.upper + gain
+    if rows or columns:
+        lower = _moved(lower, (to_rows, to_columns), (from_rows, from_columns), -np.inf)
+        upper = _moved(upper, (to_rows, to_columns), (from_rows, from_columns), np.inf)
+    changed = (_outside(one, lower, upper) > _CHANGED_FROM).any(axis=0)
+    return None if np.count_nonzero(changed) > _SAME_PLACE_SHARE * changed.size else (lower, upper)
+
+
+def _moved(
+    planes: NDArray[np.float32], to: tuple[slice, slice], source: tuple[slice, slice], blank: float
+) -> NDArray[np.float32]:
+    """The planes moved; what comes in from outside is blank."""
+    moved = np.full_like(planes, blank)
+    moved[:, to[0], to[1]] = planes[:, source[0], source[1]]
+    return moved
+
+
+def _overlap(step: int, length: int) -> tuple[slice, slice]:
+    return slice(max(0, step), length + min(0, step)), slice(max(0, -step), length - max(0, step))

@@ -64,38 +64,39 @@ class Standouts:
 def standouts(one: Sketch, before: Sequence[Sketch], after: Sequence[Sketch]) -> Standouts:
     """Find what stands out in a picture.
 
-    Most pictures have nothing, which the nearest picture on either side is enough to tell.
+    Most pictures have nothing, which the nearest picture on either side, as it lies, is enough to tell.
 
     Args:
         one: The picture's sketch.
         before: Those of earlier pictures, the nearest first.
         after: Those of later ones, likewise.
     """
-    around = Surroundings(one)
+    around = Surroundings(one, lies_still=True)
     same = [[other for other in side[:1] if around.add(other)] for side in (before, after)]
-    quiet = any(same) and np.count_nonzero(around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS
-    for known, side in zip(same, (before, after), strict=True):
-        known += [other for other in side[1:] if not quiet and around.add(other)]
-    sides = sum(bool(known) for known in same)
-    if not sides:
-        return Standouts((), 0, 1.0)
-    sharpest = max(other.sharpness for known in same for other in known)
-    blobs = () if quiet else _blobs(one, around.excess())
-    return Standouts(blobs, sides, one.sharpness / max(sharpest, 1e-6))
+    if any(same) and np.count_nonzero(around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS:
+        return _standouts(one, same, ())
+    around = Surroundings(one)
+    same = [[other for other in side if around.add(other)] for side in (before, after)]
+    return _standouts(one, same, _blobs(one, around.excess()) if any(same) else ())
+
+
+def _standouts(one: Sketch, same_place: Sequence[Sequence[Sketch]], blobs: tuple[Blob, ...]) -> Standouts:
+    sharpest = max((other.sharpness for side in same_place for other in side), default=one.sharpness)
+    return Standouts(blobs, sum(bool(side) for side in same_place), one.sharpness / max(sharpest, 1e-6))
 
 
 def _blobs(one: Sketch, excess: NDArray[np.float32]) -> tuple[Blob, ...]:
     outside = np.asarray(excess > _STANDS_OUT_FROM, np.uint8)
     count, labels, boxes, middles = cv2.connectedComponentsWithStats(outside)
     order = sorted(range(1, count), key=lambda label: -boxes[label, cv2.CC_STAT_AREA])[: 2 * _MOST_BLOBS]
-    median = middle(one.values[::2, ::2].reshape(-1, 3))
+    median = middle(one.values)[:, 0, 0]
     found = []
     for label in order:
         cells = int(boxes[label, cv2.CC_STAT_AREA])
         if cells < _LEAST_CELLS:
             break
         inside = labels == label
-        colour = np.asarray(one.values[inside].mean(axis=0) - median, np.float32)
+        colour = np.asarray(one.values[:, inside].mean(axis=1) - median, np.float32)
         x, y = middles[label]
         found.append(Blob(float(x), float(y), cells / (ROWS * COLUMNS), float(excess[inside].mean()), colour))
     return tuple(sorted(found, key=lambda blob: -blob.weight)[:_MOST_BLOBS])

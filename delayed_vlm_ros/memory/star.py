@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory.descriptor import CELLS, Descriptor, distances, distances_and_extents, is_cut
+from delayed_vlm_ros.memory.descriptor import CELLS, Descriptor, distance, distances, distances_and_extents, is_cut
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ _ONE_PLACE, _TWO_PLACES = 0.25, 0.5
 # Blocks to a side of a coarse glance, and how many frames are looked at more closely after it.
 _BLOCKS = 6
 _LOOKED_AT = 8
+# Distance up to which one of them is enough.
+_NEAR_ENOUGH = 0.2
 # What a brief thing must be worth for its pair to be brought in late.
 WORTH_A_PLACE = 0.25
 
@@ -48,16 +50,17 @@ class _Views:
         self._coarse: NDArray[np.float32] = np.empty((0, 3 * _BLOCKS**2), np.float32)
 
     def nearest(self, descriptor: Descriptor) -> float:
-        likeliest = [self._descriptors[index] for index in self._likeliest(descriptor, range(len(self._descriptors)))]
-        return float(distances(descriptor, likeliest).min(initial=math.inf))
+        first, *others = [self._descriptors[index] for index in self._likeliest(descriptor, range(len(self._owners)))]
+        near = distance(descriptor, first)
+        return near if near < _NEAR_ENOUGH else float(distances(descriptor, others).min(initial=near))
 
     def _likeliest(self, descriptor: Descriptor, indices: Sequence[int]) -> Sequence[int]:
-        """Those few of the frames that a picture is most like at a coarse glance, by which most need no closer look."""
-        if len(indices) <= _LOOKED_AT:
-            return indices
-        known = self._coarse[list(indices)]
-        apart = np.abs(known - _coarse(descriptor)).sum(axis=1)
-        return [indices[place] for place in np.argpartition(apart, _LOOKED_AT)[:_LOOKED_AT]]
+        """Those few of the frames that a picture is most like at a coarse glance, the likeliest first.
+
+        Most frames need no closer look.
+        """
+        apart = np.abs(self._coarse[list(indices)] - _coarse(descriptor)).sum(axis=1)
+        return [indices[place] for place in np.argsort(apart)[:_LOOKED_AT]]
 
     def add(self, pair_id: int, descriptor: Descriptor) -> None:
         near, wide = distances_and_extents(descriptor, self._descriptors)
@@ -99,8 +102,8 @@ class _Views:
 def _coarse(descriptor: Descriptor) -> NDArray[np.float32]:
     """A descriptor's values over large blocks, without the gain; flat."""
     side = CELLS // _BLOCKS
-    blocks = descriptor.values.reshape(_BLOCKS, side, _BLOCKS, side, 3).mean(axis=(1, 3)).reshape(-1, 3)
-    return np.asarray(blocks - np.median(blocks, axis=0), np.float32).ravel()
+    blocks = descriptor.values.reshape(3, _BLOCKS, side, _BLOCKS, side).mean(axis=(2, 4)).reshape(3, -1)
+    return np.asarray(blocks - blocks.mean(axis=1, keepdims=True), np.float32).ravel()
 
 
 def _with_row(matrix: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,9 +165,10 @@ class StarMemory:
             descriptor: The picture's descriptor.
 
         Returns:
-            Distance to the nearest of the kept frames most like it, 0..1; infinite when none is kept.
+            Distance to the nearest of the kept frames most like it, 0..1, or to the first one found that is near enough
+            to say that the picture is not novel; infinite when none is kept.
         """
-        return self._views.nearest(descriptor)
+        return self._views.nearest(descriptor) if self._pairs else math.inf
 
     def is_new_place(self, descriptor: Descriptor) -> bool:
         """Whether no kept view shows that place."""

@@ -118,6 +118,12 @@ class Surroundings:
         np.maximum(self._upper, bounds[1], out=self._upper)
         return True
 
+    def with_all_of(self, other: Surroundings) -> Surroundings:
+        """The ranges over what both know of the same picture."""
+        both = Surroundings(self._one)
+        both._lower, both._upper = np.minimum(self._lower, other._lower), np.maximum(self._upper, other._upper)
+        return both
+
     def excess(self) -> NDArray[np.float32]:
         """How far the picture's cells lie outside of the ranges: log difference, shape (ROWS, COLUMNS), float32."""
         outside = np.maximum(_outside(self._one, self._lower, self._upper), 0.0)

@@ -20,6 +20,8 @@ _STANDS_OUT_FROM = 0.12
 # Cells of the smallest thing: 0.2 % of the picture.
 _LEAST_CELLS = 6
 _MOST_BLOBS = 3
+# The largest share of a picture that came to stay at one time: more is another view.
+_MOST_LASTING = 0.12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,8 @@ class Blob:
         area: The share of the picture that it covers.
         contrast: How far its cells lie outside of what was there, mean log difference.
         colour: Mean of its cells' values, shape (3,), float32, without the picture's median.
+        came_and_went: Whether it is known not to have been there before, and to be gone after; else only one of them
+            is known: it came to stay, or nobody can say since the camera did.
     """
 
     x: float
@@ -39,6 +43,7 @@ class Blob:
     area: float
     contrast: float
     colour: NDArray[np.float32]
+    came_and_went: bool
 
     @property
     def weight(self) -> float:
@@ -51,7 +56,7 @@ class Standouts:
     """What stands out in one picture.
 
     Attributes:
-        blobs: The heaviest first, a few at most.
+        blobs: What came and went, then what came to stay; of either a few at most, the heaviest first.
         sides: On how many sides in time, 0 to 2, pictures of the same place are known.
         sharpness: The picture's ÷ that of the sharpest picture of the same place around it.
     """
@@ -62,32 +67,55 @@ class Standouts:
 
 
 def standouts(one: Sketch, before: Sequence[Sketch], after: Sequence[Sketch]) -> Standouts:
-    """Find what stands out in a picture.
+    """Find what stands out in a picture: what came and went, and what came to stay.
 
-    Most pictures have nothing, which the nearest picture on either side, as it lies, is enough to tell.
+    Most pictures have nothing, which the nearest earlier one, as it lies, is enough to tell.
 
     Args:
         one: The picture's sketch.
         before: Those of earlier pictures, the nearest first.
         after: Those of later ones, likewise.
     """
-    around = Surroundings(one, lies_still=True)
-    same = [[other for other in side[:1] if around.add(other)] for side in (before, after)]
-    if any(same) and np.count_nonzero(around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS:
-        return _standouts(one, same, ())
-    around = Surroundings(one)
-    same = [[other for other in side if around.add(other)] for side in (before, after)]
-    return _standouts(one, same, _blobs(one, around.excess()) if any(same) else ())
+    quick = [_compared(one, side[:1], lies_still=True) for side in (before, after)]
+    if quick[0].same_place and np.count_nonzero(quick[0].around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS:
+        return _standouts(one, quick, ())
+    earlier, later = sides = [_compared(one, side) for side in (before, after)]
+    if not (earlier.same_place or later.same_place):
+        return _standouts(one, sides, ())
+    is_between = bool(earlier.same_place and later.same_place)
+    excess = earlier.around.with_all_of(later.around).excess()
+    blobs = _blobs(one, excess, excess > _STANDS_OUT_FROM, came_and_went=is_between)
+    if is_between:
+        excess = earlier.around.excess()
+        lasting = (excess > _STANDS_OUT_FROM) & (later.around.excess() <= _STANDS_OUT_FROM)
+        if lasting.mean() <= _MOST_LASTING:
+            blobs += _blobs(one, excess, lasting, came_and_went=False)
+    return _standouts(one, sides, blobs)
 
 
-def _standouts(one: Sketch, same_place: Sequence[Sequence[Sketch]], blobs: tuple[Blob, ...]) -> Standouts:
-    sharpest = max((other.sharpness for side in same_place for other in side), default=one.sharpness)
-    return Standouts(blobs, sum(bool(side) for side in same_place), one.sharpness / max(sharpest, 1e-6))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """One side in time: sketches of the same place, and what they show around the picture."""
+
+    same_place: tuple[Sketch, ...]
+    around: Surroundings
 
 
-def _blobs(one: Sketch, excess: NDArray[np.float32]) -> tuple[Blob, ...]:
-    outside = np.asarray(excess > _STANDS_OUT_FROM, np.uint8)
-    count, labels, boxes, middles = cv2.connectedComponentsWithStats(outside)
+def _compared(one: Sketch, others: Sequence[Sketch], *, lies_still: bool = False) -> _Side:
+    around = Surroundings(one, lies_still=lies_still)
+    return _Side(tuple(other for other in others if around.add(other)), around)
+
+
+def _standouts(one: Sketch, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Standouts:
+    sharpest = max((other.sharpness for side in sides for other in side.same_place), default=one.sharpness)
+    return Standouts(blobs, sum(bool(side.same_place) for side in sides), one.sharpness / max(sharpest, 1e-6))
+
+
+def _blobs(
+    one: Sketch, excess: NDArray[np.float32], outside: NDArray[np.bool_], *, came_and_went: bool
+) -> tuple[Blob, ...]:
+    """The largest connected patches of the cells that are outside, the heaviest first."""
+    count, labels, boxes, middles = cv2.connectedComponentsWithStats(outside.astype(np.uint8))
     order = sorted(range(1, count), key=lambda label: -boxes[label, cv2.CC_STAT_AREA])[: 2 * _MOST_BLOBS]
     median = middle(one.values)[:, 0, 0]
     found = []
@@ -98,5 +126,6 @@ def _blobs(one: Sketch, excess: NDArray[np.float32]) -> tuple[Blob, ...]:
         inside = labels == label
         colour = np.asarray(one.values[:, inside].mean(axis=1) - median, np.float32)
         x, y = middles[label]
-        found.append(Blob(float(x), float(y), cells / (ROWS * COLUMNS), float(excess[inside].mean()), colour))
+        contrast = float(excess[inside].mean())
+        found.append(Blob(float(x), float(y), cells / (ROWS * COLUMNS), contrast, colour, came_and_went))
     return tuple(sorted(found, key=lambda blob: -blob.weight)[:_MOST_BLOBS])

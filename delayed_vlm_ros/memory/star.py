@@ -194,13 +194,20 @@ class StarMemory:
 
     def moment_value(self, pair_id: int) -> float:
         """What the things that a pair shows best are worth, 0..1."""
-        return max((track.value for track in self._tracks.get(pair_id, ()) if track.pair_id == pair_id), default=0.0)
+        moment = self._moment(pair_id)
+        return moment.value if moment is not None else 0.0
 
     def late_reason(self, pair_id: int) -> str:
         """Why a pair was brought in late, in a few words; empty when it was not."""
-        if self.moment_value(pair_id) >= WORTH_A_PLACE:
-            return "brief event"
+        moment = self._moment(pair_id)
+        if moment is not None and moment.value >= WORTH_A_PLACE:
+            return "brief event" if moment.came_and_went else "new thing"
         return "new place" if pair_id in self._new_places else ""
+
+    def _moment(self, pair_id: int) -> Track | None:
+        """The thing most worth keeping of those that a pair shows best."""
+        tracks = [track for track in self._tracks.get(pair_id, ()) if track.pair_id == pair_id]
+        return max(tracks, key=lambda track: track.value, default=None)
 
     def forget_judgements(self, before: int) -> None:
         """Forget what is known of pairs that are not kept and older than one."""

@@ -58,14 +58,16 @@ def test_nothing_stands_out_where_nothing_came(gain):
         assert found_in(view(9, seed, gain), pictures[:3], pictures[3:]).blobs == ()
 
 
-def test_what_was_there_before_or_comes_after_does_not_stand_out():
+def test_what_was_there_before_does_not_stand_out_and_what_stays_is_told_from_what_goes():
     # given
     there = [view(n, thing=(90, 60, 20)) for n in range(3)]
     bare = [view(n) for n in range(3, 6)]
 
     # then
     assert found_in(view(9, thing=(90, 60, 20)), there, bare).blobs == ()
-    assert found_in(view(9, thing=(90, 60, 20)), bare, there).blobs == ()
+    (stays,) = found_in(view(9, thing=(90, 60, 20)), bare, there).blobs
+    (goes,) = found_in(view(9, thing=(90, 60, 20)), bare, bare).blobs
+    assert (stays.came_and_went, goes.came_and_went) == (False, True)
 
 
 def test_other_places_do_not_count():

@@ -26,7 +26,7 @@ _BRIEF = 7
 _LENGTH_POWER = 0.5
 # Cells a picture by which a thing may tremble; what moves more is passing, and worth less by each further cell where
 # so many of the things remembered were passing, too.
-_TREMBLING = 1.0
+_TREMBLING = 1.5
 _USUALLY_PASSING = 8
 # A thing seen in a single picture may be a reflex or a jolt.
 _UNCONFIRMED = 0.3

@@ -118,12 +118,53 @@ def test_every_place_is_kept_with_a_view():
     assert {int(stamp // 40) for stamp in stars(memory)} >= {0, 1, 2, 3}
 
 
-def test_a_still_camera_with_noise_fills_nothing():
+@pytest.mark.parametrize("seconds", [10, 60])
+def test_what_came_to_stay_is_kept_though_it_is_there_for_long(seconds):
+    # given a memory with room for little, and people who cross the picture
+    memory = SmartFrameManager(star_memory_size=10, stream_window_size=20)
+    walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 4) for step in range(16)}
+    thing = dict.fromkeys(range(340, 340 + 2 * seconds), (90, 60, 28))
+
+    # when
+    show(memory, 500, walks | thing)
+
+    # then
+    reasons = {stamp: reason for stamp, (reason, _) in stars(memory).items()}
+    assert "new thing" in {reason for stamp, reason in reasons.items() if 170 <= stamp < 170 + seconds}
+
+
+def test_one_who_comes_by_where_nobody_does_is_worth_more_than_one_of_many():
+    # given
+    crossing = [(step * 9, 50, 40) for step in range(16)]
+    deserted, busy = (SmartFrameManager(star_memory_size=6, stream_window_size=20) for _ in range(2))
+
+    # when
+    show(deserted, 200, dict(zip(range(150, 166), crossing, strict=True)))
+    show(busy, 560, {start + step: place for start in range(30, 560, 40) for step, place in enumerate(crossing)})
+
+    # then
+    alone, one_of_many = (max(kept.late_score for kept in memory.snapshot()) for memory in (deserted, busy))
+    assert alone > 0.5
+    assert alone > 2 * one_of_many
+
+
+@pytest.mark.parametrize(
+    "gain",
+    [
+        lambda _number: 1.0,
+        lambda number: 1.0 + 0.06 * np.sin(1.7 * number),
+        lambda number: 1.0 + 0.3 * np.sin(number / 100),
+        lambda number: (0.8, 1.0, 1.2)[number // 40 % 3],
+    ],
+    ids=["noise", "flicker", "daylight", "exposure jumps"],
+)
+def test_a_still_and_a_shaking_camera_fill_nothing(gain):
     # given
     memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
 
     # when
-    show(memory, 600, {})
+    for number in range(400):
+        memory.add(view(number, gain=gain(number)), number / 2)
 
     # then
     assert len(stars(memory)) <= 2

@@ -1,5 +1,8 @@
 """What a memory holds, published over DDS."""
 
+import array
+
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -40,6 +43,35 @@ def test_who_comes_late_gets_the_key_frames_at_once_and_then_every_change(with_p
     wait_until(lambda: heard[-1].key_frames[-1] == newest, "the newest pair")
     with_pictures.reset()
     wait_until(lambda: not heard[-1].key_frames, "the empty memory")
+
+
+def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_known(with_pictures):
+    # given a room and something in it in two pictures
+    with_pictures.reset()
+    heard = listen(with_pictures, KeyFrameArray, "key_frames", KEPT)
+    random = np.random.default_rng(0)
+    room = cv2.resize(random.uniform(50, 160, (5, 6, 3)), (128, 96), interpolation=cv2.INTER_CUBIC)
+
+    # when
+    stamps = []
+    for number in range(90):
+        pixels = room + random.normal(0, 3, room.shape)
+        if number in (50, 51):
+            pixels[40:54, 60:74] = (210, 30, 30)
+        picture = np.clip(pixels, 0, 255).astype(np.uint8)
+        message = with_pictures.image(height=96, width=128, data=array.array("B", picture.tobytes()))
+        with_pictures.publish(message)
+        stamps.append(message.header.stamp)
+
+    # then
+    def told():
+        return [frame for frame in heard[-1].key_frames if frame.reason == "brief event"]
+
+    wait_until(lambda: heard and told(), "the event among the key frames")
+    (event,) = told()
+    assert event.in_star
+    assert event.importance > 0.4
+    assert {stamps.index(event.header.stamp), stamps.index(event.end_stamp)} & {50, 51}
 
 
 @pytest.mark.parametrize("topic", ["star_mosaic", "stream_mosaic"])

@@ -57,8 +57,8 @@ class Standouts:
 
     Attributes:
         blobs: What came and went, then what came to stay; of either a few at most, the heaviest first.
-        sides: On how many sides in time, 0 to 2, pictures of the same place are known.
-        sharpness: The picture's ÷ that of the sharpest picture of the same place around it.
+        sides: On how many sides in time, 0 to 2, pictures of the same place were looked at.
+        sharpness: The picture's ÷ that of the sharpest of them.
     """
 
     blobs: tuple[Blob, ...]
@@ -69,17 +69,20 @@ class Standouts:
 def standouts(one: Sketch, before: Sequence[Sketch], after: Sequence[Sketch]) -> Standouts:
     """Find what stands out in a picture: what came and went, and what came to stay.
 
-    Most pictures have nothing, which the nearest earlier one, as it lies, is enough to tell.
+    Most pictures have nothing, which the nearest earlier ones are enough to tell.
 
     Args:
         one: The picture's sketch.
         before: Those of earlier pictures, the nearest first.
         after: Those of later ones, likewise.
     """
-    quick = [_compared(one, side[:1], lies_still=True) for side in (before, after)]
-    if quick[0].same_place and np.count_nonzero(quick[0].around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS:
-        return _standouts(one, quick, ())
-    earlier, later = sides = [_compared(one, side) for side in (before, after)]
+    as_it_lies = _Side(Surroundings(one, lies_still=True), [])
+    if before and as_it_lies.explains(before[:1]):
+        return _standouts(one, [as_it_lies], ())
+    earlier, later = sides = [_Side(Surroundings(one), []) for _ in range(2)]
+    if earlier.explains(before):
+        return _standouts(one, sides, ())
+    later.explains(after)
     if not (earlier.same_place or later.same_place):
         return _standouts(one, sides, ())
     is_between = bool(earlier.same_place and later.same_place)
@@ -95,15 +98,19 @@ def standouts(one: Sketch, before: Sequence[Sketch], after: Sequence[Sketch]) ->
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One side in time: sketches of the same place, and what they show around the picture."""
+    """One side in time: what it shows around the picture, and the sketches of the same place that were looked at."""
 
-    same_place: tuple[Sketch, ...]
     around: Surroundings
+    same_place: list[Sketch]
 
-
-def _compared(one: Sketch, others: Sequence[Sketch], *, lies_still: bool = False) -> _Side:
-    around = Surroundings(one, lies_still=lies_still)
-    return _Side(tuple(other for other in others if around.add(other)), around)
+    def explains(self, others: Sequence[Sketch]) -> bool:
+        """Look at other pictures until they show all that the picture does; whether they do."""
+        for other in others:
+            if self.around.add(other):
+                self.same_place.append(other)
+                if np.count_nonzero(self.around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS:
+                    return True
+        return False
 
 
 def _standouts(one: Sketch, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Standouts:

@@ -59,11 +59,17 @@ class _Views:
 
         Most frames need no closer look.
         """
-        apart = np.abs(self._coarse[list(indices)] - _coarse(descriptor)).sum(axis=1)
-        return [indices[place] for place in np.argsort(apart)[:_LOOKED_AT]]
+        chosen = np.fromiter(indices, np.int64)
+        apart = np.abs(self._coarse[chosen] - _coarse(descriptor)).sum(axis=1)
+        return [int(index) for index in chosen[np.argsort(apart)[:_LOOKED_AT]]]
 
     def add(self, pair_id: int, descriptor: Descriptor) -> None:
-        near, wide = distances_and_extents(descriptor, self._descriptors)
+        # The others are farther away, and so never decide what a loss costs.
+        likeliest = self._likeliest(descriptor, range(len(self._descriptors)))
+        near, wide = np.ones(len(self._descriptors)), np.ones(len(self._descriptors))
+        near[likeliest], wide[likeliest] = distances_and_extents(
+            descriptor, [self._descriptors[index] for index in likeliest]
+        )
         self._between = _with_row(self._between, near)
         self._extents = _with_row(self._extents, wide)
         self._descriptors.append(descriptor)
@@ -96,7 +102,9 @@ class _Views:
         """Whether no view that is kept shows that place."""
         known = [index for index, owner in enumerate(self._owners) if owner in views]
         likeliest = [self._descriptors[index] for index in self._likeliest(descriptor, known)]
-        return bool(distances_and_extents(descriptor, likeliest)[1].min(initial=1.0) > _TWO_PLACES)
+        # The likeliest alone is mostly enough.
+        parts = (likeliest[:1], likeliest[1:])
+        return all(distances_and_extents(descriptor, part)[1].min(initial=1.0) > _TWO_PLACES for part in parts)
 
 
 def _coarse(descriptor: Descriptor) -> NDArray[np.float32]:
@@ -266,8 +274,8 @@ class StarMemory:
         if not self.contains(pair.id):
             raise ValueError(f"pair {pair.id} is not in Star memory")
         self._pairs = [pair if kept.id == pair.id else kept for kept in self._pairs]
-        self._views.drop(pair.id)
-        self._learn(pair, descriptors)
+        for descriptor in _standing_for(descriptors)[1:]:  # the first one's is known
+            self._views.add(pair.id, descriptor)
 
     def _drop_least_missed(self, besides: FramePair | None = None) -> None:
         staying = self._protected if besides is None else {*self._protected, besides.id}

@@ -296,7 +296,9 @@ class StarMemory:
         coverage = weights * (appearance + _TIME_WEIGHT * _time_losses(self._pairs))
         pair_ids = [pair.id for pair in self._pairs]
         moments = np.array([self.moment_value(pair_id) for pair_id in pair_ids])
-        places = self._views.place_losses(pair_ids, self._places)
+        # A thing in the way makes no ordinary view of a place: without one, every view of it would be novel.
+        ordinary = {one for one, value in zip(pair_ids, moments, strict=True) if value < WORTH_A_PLACE}
+        places = self._views.place_losses(pair_ids, self._places & ordinary)
         return np.asarray(moments + _PLACE_WEIGHT * places + _COVERAGE_WEIGHT * coverage)
 
 

@@ -90,8 +90,8 @@ def test_shifting_a_soft_picture_by_half_a_cell_is_overlooked():
 
     # then either way
     image, shifted = ramp.astype(np.uint8), np.roll(ramp, 9, axis=1).astype(np.uint8)
-    assert difference(image, shifted) < 0.05
-    assert difference(image, shifted[:, ::-1]) < 0.05
+    assert difference(image, shifted) < 0.1
+    assert difference(image, shifted[:, ::-1]) < 0.1
 
 
 @pytest.mark.parametrize("colour", [(200, 30, 30), (15, 15, 15), (240, 240, 240), (40, 90, 220)])

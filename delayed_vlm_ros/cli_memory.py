@@ -73,7 +73,7 @@ def answers(
     rooms = {plan.room: _ask_about(console, engine, (model, device), seeds, plan, jobs) for plan in plans}
     result = {
         "shape": {
-            "model": str(engine.model.name_or_path),
+            "model": model,
             "worlds": worlds,
             "minutes": minutes,
             "star_memory_size": star,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +28,12 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
 )
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics, in_a_row
+from delayed_vlm_ros.vlm.progress import Progress, ProgressListener
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.vlm.worker import ModelWorker
+
+MAX_ASKER_CHARACTERS = 255
+"""Longest name of an asker; a node's full name fits."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Answer:
         """The model's words; of all cameras, a line for each: ``front: a red box``."""
         if not self.is_of_all:
             return self.parts[0].result.answer
-        return "\n".join(f"{part.camera.name}: {' '.join(part.result.answer.split())}" for part in self.parts)
+        return "\n".join(_line(part.camera.name, part.result.answer) for part in self.parts)
 
     @property
     def metrics(self) -> AskMetrics:
@@ -106,6 +110,10 @@ def ask_request(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
         )
     if message.max_new_tokens > MAX_NEW_TOKENS_LIMIT:
         raise BadRequestError(f"max_new_tokens is {message.max_new_tokens}: give at most {MAX_NEW_TOKENS_LIMIT}")
+    if len(message.asker) > MAX_ASKER_CHARACTERS:
+        raise BadRequestError(
+            f"the asker's name has {len(message.asker)} characters: give at most {MAX_ASKER_CHARACTERS}, or none"
+        )
     request = AskRequest(
         question=message.question,
         since=moment("since", message.since),
@@ -154,14 +162,27 @@ class AskDesk:
         self._last_error = ""
         self._last_total_latency = self._last_time_to_first_token = 0.0
 
-    def ask(self, message: Any, parameters: SceneMemoryParameters) -> Answer:
+    def ask(
+        self,
+        message: Any,
+        parameters: SceneMemoryParameters,
+        *,
+        control: AskControl | None = None,
+        told: Callable[[Progress], None] | None = None,
+    ) -> Answer:
         """Answer an ``AskScene`` request or goal; blocks until the answer is there or the deadline has passed.
+
+        Args:
+            message: The request or goal.
+            parameters: The node's.
+            control: To cancel it by; None: it cannot be cancelled.
+            told: Called in this thread with the ask's progress; of all cameras, with the text of all; None: nobody.
 
         Raises:
             DelayedVlmError: Why there is no answer.
         """
         try:
-            answer = self._ask(message, parameters)
+            answer = self._ask(message, parameters, control, told)
         except Exception as error:
             with self._counting:
                 self._failed += 1
@@ -173,7 +194,13 @@ class AskDesk:
             self._last_time_to_first_token = answer.metrics.time_to_first_token
         return answer
 
-    def _ask(self, message: Any, parameters: SceneMemoryParameters) -> Answer:
+    def _ask(
+        self,
+        message: Any,
+        parameters: SceneMemoryParameters,
+        control: AskControl | None,
+        told: Callable[[Progress], None] | None,
+    ) -> Answer:
         arrived = time.monotonic()
         asked = cameras_named(self._cameras, message.camera)
         request = ask_request(message, parameters)
@@ -189,7 +216,7 @@ class AskDesk:
             return asking.answer()
 
         try:
-            return self._worker.run(answer, timeout_sec)
+            return self._worker.run(answer, timeout_sec, control=control, asker=message.asker, told=told)
         except AskTimeoutError as error:
             # What some cameras have said by now is not lost; of the worker itself nothing would be heard any more.
             answer_so_far = asking.answer_so_far(str(error))
@@ -243,6 +270,9 @@ class _Round:
         Raises:
             AskCancelledError: The ask was cancelled.
         """
+        listener = control.listener
+        if self._is_of_all and listener is not None:
+            control.listener = _ListenerOfOne(listener, camera.name, tuple(self._parts))
         try:
             control.check()
             result = engine.answer(request, control)
@@ -252,6 +282,8 @@ class _Round:
             # The frames of its traceback would hold the device's memory while the next camera is asked.
             self._failures[camera.name] = error.with_traceback(None)
             return
+        finally:
+            control.listener = listener
         newest = result.frames_used[-1].pair.last
         # Its age as the worker took the ask: the model's time does not count.
         age_sec = max(0.0, camera.age_sec(newest) - (time.monotonic() - self._started))
@@ -287,6 +319,34 @@ class _Round:
             if camera.name not in said
         )
         return Answer(parts, self._queue_latency, self._is_of_all, notices)
+
+
+class _ListenerOfOne:
+    """Tells of one camera's progress as that of an ask about all of them.
+
+    Args:
+        listener: Hears it.
+        camera: The camera's name.
+        before: What others have answered already.
+    """
+
+    def __init__(self, listener: ProgressListener, camera: str, before: Sequence[CameraAnswer]) -> None:
+        self._listener = listener
+        self._camera = camera
+        self._lines = tuple(_line(part.camera.name, part.result.answer) for part in before)
+        self._tokens = sum(part.result.metrics.answer_tokens for part in before)
+
+    @property
+    def wants_text(self) -> bool:
+        return self._listener.wants_text
+
+    def tell(self, progress: Progress) -> None:
+        lines = (*self._lines, _line(self._camera, progress.text)) if progress.text else self._lines
+        self._listener.tell(Progress(progress.stage, "\n".join(lines), self._tokens + progress.answer_tokens))
+
+
+def _line(camera: str, text: str) -> str:
+    return f"{camera}: {' '.join(text.split())}"
 
 
 def _why_nobody(failures: Mapping[str, DelayedVlmError]) -> DelayedVlmError:

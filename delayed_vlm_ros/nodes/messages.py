@@ -8,6 +8,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros import errors, msg
+from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
@@ -15,6 +16,7 @@ from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport,
 from delayed_vlm_ros.nodes.stamps import time_message
 from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.progress import Progress
 
 _CODES = AskScene.Response
 
@@ -133,6 +135,11 @@ def fill_error(response: Any, error: Exception) -> None:
     response.success = False
     response.error_code = error_code(error)
     response.error_msg = error_text(error)
+
+
+def feedback(progress: Progress) -> AskSceneAction.Feedback:
+    """The action's feedback; the numbers of the stages are the same."""
+    return AskSceneAction.Feedback(stage=int(progress.stage), text=progress.text, answer_tokens=progress.answer_tokens)
 
 
 def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:

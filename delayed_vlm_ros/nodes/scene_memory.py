@@ -13,9 +13,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -23,11 +24,11 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
-from delayed_vlm_ros.msg import SceneAnswer
+from delayed_vlm_ros.nodes.ask_services import AskServices
+from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
 from delayed_vlm_ros.nodes.memory_services import MemoryServices
-from delayed_vlm_ros.nodes.messages import fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.nodes.parameters import declare, read, specifications
 from delayed_vlm_ros.nodes.pictures_out import PicturesOut
 from delayed_vlm_ros.nodes.poses import PoseSubscription
@@ -41,7 +42,8 @@ from delayed_vlm_ros.nodes.scene_memory_parameters import (
     check_together,
 )
 from delayed_vlm_ros.nodes.session import Session, Surroundings, open_session
-from delayed_vlm_ros.srv import AskScene
+from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.progress import Progress
 
 # Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
 # pictures out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
@@ -74,10 +76,7 @@ class SceneMemory(LifecycleNode):
         self._ended = False
         self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
         self._pose_group = MutuallyExclusiveCallbackGroup()
-        self._answers = self.create_publisher(SceneAnswer, "~/answers", 10)
-        self._ask_service = self.create_service(
-            AskScene, "ask_scene", self._on_ask, callback_group=ReentrantCallbackGroup()
-        )
+        self._ask_services = AskServices(self, self._ask)
         self._memory_services = MemoryServices(self, self._cameras)
         self._pictures_out = PicturesOut(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
@@ -195,25 +194,21 @@ class SceneMemory(LifecycleNode):
         with self._opening:
             self._ended = True
             session = self._session
+        self._ask_services.end()
         self._unsubscribe()
         if session is not None:
             session.close(_STOP_TIMEOUT_SEC)
 
+    def destroy_node(self) -> None:
+        """Destroy the node and all that is its."""
+        self._ask_services.destroy()
+        super().destroy_node()
+
     # Services -------------------------------------------------------------------------------------------------------
 
-    def _on_ask(self, request: AskScene.Request, response: AskScene.Response) -> AskScene.Response:
-        try:
-            fill_answer(response, self._active_session().desk.ask(request, read(self, SceneMemoryParameters)))
-        except DelayedVlmError as error:
-            fill_error(response, error)
-            self.get_logger().info(f"ask failed: {error}")
-        except Exception as error:  # noqa: BLE001  a defect must not take the node down; the asker hears of it
-            response = AskScene.Response()
-            fill_error(response, error)
-            self.get_logger().error(f"ask failed: {traceback.format_exc()}")
-        if not self._ended:
-            self._answers.publish(scene_answer(request, response))
-        return response
+    def _ask(self, message: Any, control: AskControl, told: Callable[[Progress], None] | None) -> Answer:
+        desk = self._active_session().desk
+        return desk.ask(message, read(self, SceneMemoryParameters), control=control, told=told)
 
     def _active_session(self) -> Session:
         session = self._session

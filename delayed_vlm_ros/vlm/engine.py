@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from delayed_vlm_ros.vlm.generation import generate_answer
 from delayed_vlm_ros.vlm.loading import load_model
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.prefix_cache import roomy
+from delayed_vlm_ros.vlm.progress import Progress, Stage
 from delayed_vlm_ros.vlm.prompt import build_prompt
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, check_request, select_frames
 from delayed_vlm_ros.vlm.shortage import CACHES_DROPPED, frames_dropped, half_of
@@ -296,6 +297,7 @@ class DelayedBatchInferenceEngine:
         notices: tuple[str, ...],
         started: float,
     ) -> AskResult:
+        control.tell(Progress(Stage.ENCODING))
         prompt = build_prompt(self.processor, request.question)
         layout = lay_out(self.model.config, snapshot)
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
@@ -304,6 +306,7 @@ class DelayedBatchInferenceEngine:
         with self._encoded.settling(self.snapshot):
             work = self._encoded.prefix(prompt, layout, snapshot, control, room=room, transient=transient)
             encoded = time.monotonic()
+            control.tell(Progress(Stage.GENERATING))
             generated = generate_answer(
                 self.model,
                 prompt.token_ids(layout.visual_tokens),
@@ -311,9 +314,10 @@ class DelayedBatchInferenceEngine:
                 work.cache.fork(),
                 max_new_tokens=max_new_tokens,
                 control=control,
+                decode=self._text_of,
             )
         self._precomputed = ()  # a tight budget may have dropped something for this question's sake
-        text = self.processor.tokenizer.decode(generated.token_ids, skip_special_tokens=True).strip()
+        text = self._text_of(generated.token_ids).strip()
         ended = time.monotonic()
         frames = sum(kept.frame_count for kept in snapshot)
         frames_encoded = sum(snapshot[number].frame_count for number in work.new_pairs)
@@ -333,6 +337,9 @@ class DelayedBatchInferenceEngine:
             degraded=(*self._degraded, *_degraded_by_time(layout), *notices),
         )
         return AskResult(text, metrics, snapshot)
+
+    def _text_of(self, token_ids: Sequence[int]) -> str:
+        return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))
 
 
 def _device_memory_error(pairs: int, error: torch.OutOfMemoryError) -> DeviceMemoryError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from transformers import Cache, StoppingCriteria, StoppingCriteriaList
 
 from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.progress import Progress, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,31 @@ class Generated:
 
 
 class _Watch(StoppingCriteria):  # type: ignore[misc]
-    """Called after every token: notes the first one's time, and lets a cancelled or late ask end."""
+    """Called after every token: notes the first one's time, tells of the text, lets a cancelled or late ask end."""
 
-    def __init__(self, control: AskControl) -> None:
+    def __init__(self, control: AskControl, decode: Callable[[Sequence[int]], str], prompt_tokens: int) -> None:
         self._control = control
+        self._decode = decode
+        self._prompt_tokens = prompt_tokens
         self.first_token_time: float | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:  # noqa: ARG002
         if self.first_token_time is None:
             self.first_token_time = time.monotonic()
         self._control.check()
+        if self._control.wants_text:
+            tokens = input_ids[0, self._prompt_tokens :].tolist()
+            self._control.tell(Progress(Stage.GENERATING, whole_characters(self._decode(tokens)), len(tokens)))
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def whole_characters(text: str) -> str:
+    """The beginning of a text that will not change as more of its tokens come.
+
+    A token may end inside a character, which is decoded as U+FFFD until the rest of it is there; white space at the end
+    is none of an answer unless something follows.
+    """
+    return text.rstrip("\ufffd").strip()
 
 
 @torch.inference_mode()
@@ -50,6 +66,7 @@ def generate_answer(
     *,
     max_new_tokens: int,
     control: AskControl,
+    decode: Callable[[Sequence[int]], str],
 ) -> Generated:
     """Prefill the part of the prompt that the cache does not hold, then decode.
 
@@ -62,14 +79,15 @@ def generate_answer(
         positions: Position ids of the whole prompt, shape (3, 1, tokens).
         cache: KV of the prompt's beginning; grows.
         max_new_tokens: Length limit of the answer.
-        control: Looked at after every token.
+        control: Looked at, and told, after every token.
+        decode: Makes text of the answer's tokens.
 
     Raises:
         AskCancelledError: The ask was cancelled.
         AskTimeoutError: Its deadline has passed.
     """
     ids = torch.tensor([token_ids], device=model.device)
-    watch = _Watch(control)
+    watch = _Watch(control, decode, len(token_ids))
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),

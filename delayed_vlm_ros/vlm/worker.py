@@ -1,4 +1,4 @@
-"""One thread that owns the model: it loads it, then answers one job after the other from a bounded queue.
+"""One thread that owns the model: it loads it, then answers one job after the other from a bounded, fair queue.
 
 While nobody asks it may work ahead, and after a long while give the model back, to load it again for the next job.
 """
@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BusyError, DelayedVlmError, ModelNotReadyError
-from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.control import CANCELLED, AskControl
+from delayed_vlm_ros.vlm.fair_queue import FairQueue
+from delayed_vlm_ros.vlm.progress import Progress, ProgressFeed
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
+
+_TOLD_EVERY_SEC = 0.05  # who reads a growing text needs it no more often
 
 
 class ModelState(Enum):
@@ -31,7 +35,7 @@ class ModelState(Enum):
     FAILED = "failed"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     work: Callable[[Any, AskControl], Any]
     control: AskControl
@@ -94,7 +98,7 @@ class ModelWorker(Generic[Model]):
         self._queue_size = queue_size
         self._work_ahead = work_ahead
         self._unload_after_idle_sec = unload_after_idle_sec
-        self._waiting: deque[_Job] = deque()
+        self._waiting: FairQueue[_Job] = FairQueue()
         self._changed = threading.Condition()
         self._running: _Job | None = None
         self._running_ahead: AskControl | None = None
@@ -129,27 +133,35 @@ class ModelWorker(Generic[Model]):
         """
         with self._changed:
             self._stopping = True
-            waiting = list(self._waiting)
-            self._waiting.clear()
+            waiting = self._waiting.clear()
             running = self._running
             self._end_work_ahead()
             self._changed.notify_all()
         for job in [*waiting, running] if running else waiting:
-            job.control.cancel()
             _fail(job, AskCancelledError("the ask was cancelled: the node is going down or being cleaned up"))
+            job.control.cancel()
         if self._thread.ident is not None:
             self._thread.join(timeout_sec)
         return not self._thread.is_alive()
 
     def run(
-        self, work: Callable[[Model, AskControl], Result], timeout_sec: float, *, control: AskControl | None = None
+        self,
+        work: Callable[[Model, AskControl], Result],
+        timeout_sec: float,
+        *,
+        control: AskControl | None = None,
+        asker: str = "",
+        told: Callable[[Progress], None] | None = None,
     ) -> Result:
         """Queue a job and wait for its result; called from any thread but the worker's.
 
         Args:
             work: Gets the model and the job's control, in the worker's thread.
             timeout_sec: Deadline in seconds from now, waiting included.
-            control: The job's control, where the caller wants to cancel it; its deadline is set here.
+            control: The job's control, where the caller wants to cancel it; its deadline and listener are set here.
+            asker: For whom: those who differ in it share the queue evenly.
+            told: Called in this thread with what the job tells of its progress: new stages, and text while it grows,
+                at most twenty times a second.
 
         Raises:
             BusyError: The queue is full.
@@ -161,37 +173,53 @@ class ModelWorker(Generic[Model]):
         control = control or AskControl()
         control.deadline = time.monotonic() + timeout_sec
         job = _Job(work, control)
-        self._enqueue(job)
+        if told is not None:
+            feed = control.listener = ProgressFeed()
+            job.future.add_done_callback(lambda _: feed.end())
+        self._enqueue(job, asker)
         try:
-            if not wait([job.future], timeout=timeout_sec).done:
-                self._withdraw(job)
+            control.when_cancelled(partial(self._withdraw, job))
+            if told is not None:
+                _tell(told, feed, job)
+            if not wait([job.future], timeout=control.remaining()).done:
                 raise self._too_late(timeout_sec)
             result: Result = job.future.result()
             return result
         finally:
+            if not job.future.done():  # nobody waits for it any more
+                control.cancel()
+            control.when_cancelled(None)
             del job  # an error's traceback holds this frame: through the job, it would hold itself alive
 
-    def _enqueue(self, job: _Job) -> None:
+    def _enqueue(self, job: _Job, asker: str) -> None:
         with self._changed:
             if self._stopping:
                 raise AskCancelledError("the ask was refused: the node is going down or being cleaned up")
             if self.state is ModelState.FAILED:
                 raise ModelNotReadyError(f"the model could not be loaded: {self.error}")
-            if len(self._waiting) >= self._queue_size + (self._running is None):
-                raise BusyError(f"{len(self._waiting)} asks are waiting already: ask again when some are answered")
-            self._waiting.append(job)
+            turned_away = self._waiting.let_in(asker, job, self._queue_size + (self._running is None))
+            waiting = len(self._waiting)
             self._end_work_ahead()
             self._changed.notify_all()
+        if turned_away is job:
+            raise BusyError(f"{waiting} asks are waiting already: ask again when some are answered")
+        if turned_away is not None:
+            _fail(
+                turned_away,
+                BusyError(
+                    f"{waiting} asks are waiting, of others who ask less than you: ask again when some are answered"
+                ),
+            )
 
     def _end_work_ahead(self) -> None:
         if self._running_ahead is not None:
             self._running_ahead.cancel()
 
     def _withdraw(self, job: _Job) -> None:
-        job.control.cancel()
+        """Make room for others, and let its asker go, when a job is cancelled; a running one stops by itself."""
         with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
+            self._waiting.remove(job)
+        _fail(job, AskCancelledError(CANCELLED))
 
     def _too_late(self, timeout_sec: float) -> DelayedVlmError:
         if self.state is ModelState.LOADING:
@@ -224,7 +252,7 @@ class ModelWorker(Generic[Model]):
                 if self._stopping:
                     return _Step.END
                 if self._waiting:
-                    self._running = self._waiting.popleft()
+                    self._running = self._waiting.take()
                     return _Step.JOB
                 now = time.monotonic()
                 due = self._due_when_idle()
@@ -301,12 +329,23 @@ class ModelWorker(Generic[Model]):
         """Tell all who wait that the model could not be loaded."""
         with self._changed:
             self.state = state
-            waiting = [self._running, *self._waiting]
-            self._waiting.clear()
+            waiting = [self._running, *self._waiting.clear()]
             self._running = None
         for job in waiting:
             if job is not None:
                 _fail(job, ModelNotReadyError(f"the model could not be loaded: {self.error}"))
+
+
+def _tell(told: Callable[[Progress], None], feed: ProgressFeed, job: _Job) -> None:
+    """Pass a job's progress on until it is done or its deadline has passed."""
+    while (remaining := job.control.remaining() or 0.0) > 0:
+        for progress in feed.take(remaining):
+            told(progress)
+        if job.future.done():
+            break
+        wait([job.future], timeout=min(remaining, _TOLD_EVERY_SEC))
+    for progress in feed.take(0.0):  # the stages of a job that was quick
+        told(progress)
 
 
 def _text_of(error: Exception) -> str:

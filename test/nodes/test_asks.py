@@ -33,6 +33,7 @@ from delayed_vlm_ros.nodes.reports import AskReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.progress import Progress, Stage
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult
 from delayed_vlm_ros.vlm.worker import ModelWorker
 
@@ -132,14 +133,19 @@ class FakeWorker:
         self.delay_sec = 0.0
         self.error = None
         self.timeouts = []
+        self.askers = []
         self.running, self.waiting = True, 3
 
-    def run(self, work, timeout_sec):
+    def run(self, work, timeout_sec, *, control=None, asker="", told=None):
         self.timeouts.append(timeout_sec)
+        self.askers.append(asker)
         if self.error is not None:
             raise self.error
         time.sleep(self.delay_sec)
-        return work(self.engines, AskControl())
+        control = control or AskControl()
+        if told is not None:
+            control.listener = SimpleNamespace(wants_text=True, tell=told)
+        return work(self.engines, control)
 
 
 class FakeEngine:
@@ -159,6 +165,9 @@ class FakeEngine:
             raise self.error
         self.requests.append(request)
         self.total_latency += 1.5
+        control.tell(Progress(Stage.ENCODING))
+        for number in range(1, len(self.words) + 1):
+            control.tell(Progress(Stage.GENERATING, self.words[:number].strip(), number))
         metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, self.notices)
         return AskResult(self.words, metrics, self.manager.snapshot())
 

@@ -2,12 +2,13 @@
 
 ``work 2``: answer after 2 s, stopping where the ask is cancelled. ``hold FILE``: answer when the file is there, and do
 not stop before, like one long step of a model. ``defect``: an unexpected error. ``out of memory``: the device's.
-Anything else: an answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS
-(environment).
+``say a b c``: those words, one token each, 0.05 s apart; ``say`` alone goes on until it is stopped. Anything else: an
+answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS (environment).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from delayed_vlm_ros.errors import DeviceMemoryError, ModelNotFoundError
 from delayed_vlm_ros.nodes import engines, reporter, scene_memory
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics
+from delayed_vlm_ros.vlm.progress import Progress, Stage
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult, select_frames
 
 
@@ -40,6 +42,17 @@ class FakeEngine:
         elif word == "hold":
             while not Path(rest).exists():
                 time.sleep(0.01)
+        elif word == "say":
+            words = rest.split() or itertools.repeat("word", 100_000)
+            said = []
+            control.tell(Progress(Stage.ENCODING))
+            control.tell(Progress(Stage.GENERATING))
+            for one in words:
+                control.check()
+                said.append(one)
+                if control.wants_text:
+                    control.tell(Progress(Stage.GENERATING, " ".join(said), len(said)))
+                time.sleep(0.05)
         elif word == "defect":
             raise ZeroDivisionError("planted by the test")
         elif request.question == "out of memory":

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from action_msgs.msg import GoalStatus
+from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.msg import MemoryStats, SceneAnswer
 from delayed_vlm_ros.srv import AskScene
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -25,6 +27,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -122,6 +125,53 @@ class Report:
     content: Any
 
 
+class Goal:
+    """An ask by the action, from the moment it is sent.
+
+    Attributes:
+        feedback: What has come so far, oldest first.
+    """
+
+    def __init__(self, action: ActionClient, message: AskSceneAction.Goal) -> None:
+        self.feedback: list[AskSceneAction.Feedback] = []
+        self._sent = action.send_goal_async(message, lambda got: self.feedback.append(got.feedback))
+        self._result: Any = None
+        self._sent.add_done_callback(self._fetch)
+
+    def _fetch(self, sent: Any) -> None:
+        self._result = sent.result().get_result_async()
+
+    @property
+    def done(self) -> bool:
+        return self._result is not None and self._result.done()
+
+    def _wait(self) -> Any:
+        wait_until(lambda: self.done, lambda: f"the goal's result; its last feedback is {self.feedback[-1:]}")
+        return self._result.result()
+
+    def result(self) -> AskSceneAction.Result:
+        return self._wait().result
+
+    def status(self) -> str:
+        """How it ended: SUCCEEDED, CANCELED, ABORTED."""
+        names = {getattr(GoalStatus, name): name for name in dir(GoalStatus) if name.startswith("STATUS_")}
+        return names[self._wait().status].removeprefix("STATUS_")
+
+    def wait_for_feedback(self, condition: Callable[[Any], bool]) -> Any:
+        """The first feedback that is as wanted."""
+        return wait_until(
+            lambda: next((got for got in self.feedback.copy() if condition(got)), None),
+            lambda: f"feedback; the last is {self.feedback[-2:]}",
+        )
+
+    def cancel(self) -> Any:
+        """Ask for its cancellation; gives the response."""
+        wait_until(self._sent.done, "the goal to be accepted")
+        future = self._sent.result().cancel_goal_async()
+        wait_until(future.done, "a response to the cancellation")
+        return future.result()
+
+
 class Client:
     """Everything a test needs of ROS, in a namespace; spins in a thread.
 
@@ -138,6 +188,7 @@ class Client:
         self._statuses: list[Report] = []
         self._stats: list[Report] = []
         self._clients: dict[str, Any] = {}
+        self._action: ActionClient | None = None
         self._publishers: dict[tuple[str, bool], Any] = {}
         self._last_stamp_ns = 0
         self._shown = 0
@@ -175,6 +226,8 @@ class Client:
         self._ending.set()
         self._thread.join()
         self._executor.shutdown()
+        if self._action is not None:
+            self._action.destroy()
         self.node.destroy_node()
 
     # Services
@@ -201,6 +254,14 @@ class Client:
         future = self.start_ask(question, **fields)
         wait_until(future.done, "an answer of ask_scene")
         return future.result()
+
+    def start_goal(self, question: str = "What is there?", **fields: Any) -> Goal:
+        """Ask by the action; gives the goal. No deadline but the tests' own patience, unless one is given."""
+        if self._action is None:
+            self._action = ActionClient(self.node, AskSceneAction, "ask_scene_stream")
+        assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC), "no action ask_scene_stream"
+        message = AskSceneAction.Goal(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
+        return Goal(self._action, message)
 
     def reset(self) -> Trigger.Response:
         return self.call(Trigger, "scene_memory/reset", Trigger.Request())

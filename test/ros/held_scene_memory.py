@@ -20,11 +20,12 @@ class HeldWatch(generation._Watch):
     """Called by the library after every token, with everything in hand that an ask may hold."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        done = super().__call__(*arguments, **named)
         folder = Path(os.environ["HELD_ANSWERS"])
         (folder / "held").touch()
         while not (folder / "released").exists():
             time.sleep(0.01)
-        return super().__call__(*arguments, **named)
+        return done
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from delayed_vlm_ros.errors import (
     ModelNotReadyError,
 )
 from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.progress import Progress, Stage
 from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker, WorkAhead
 
 PATIENCE = 10.0  # seconds; only ever waited when something is wrong
@@ -359,6 +360,89 @@ def test_cancelled_while_waiting_it_never_runs(make_worker, askers):
     with pytest.raises(AskCancelledError):
         second.result(PATIENCE)
     assert not ran
+
+
+def test_cancelled_while_waiting_it_makes_room_and_its_asker_hears_at_once(make_worker, askers):
+    # given
+    worker, gate, control = make_worker(queue_size=1), Gate(), AskControl()
+    first = askers.submit(worker.run, gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+    second = askers.submit(worker.run, lambda *_: "second", PATIENCE, control=control)
+    eventually(lambda: worker.waiting == 1)
+
+    # when
+    control.cancel()
+
+    # then
+    with pytest.raises(AskCancelledError):
+        second.result(PATIENCE)
+    assert (worker.waiting, first.done()) == (0, False)
+    third = askers.submit(worker.run, lambda *_: "third", PATIENCE)
+    eventually(lambda: worker.waiting == 1)
+    gate.opened.set()
+    assert third.result(PATIENCE) == "third"
+    first.result(PATIENCE)
+
+
+def test_askers_share_the_queue(make_worker, askers):
+    # given
+    worker, gate, order = make_worker(queue_size=3), Gate(), []
+    first = askers.submit(worker.run, gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+    answers = []
+    for number in range(3):
+        work = lambda *_, number=number: order.append(number)  # noqa: E731
+        answers.append(askers.submit(worker.run, work, PATIENCE, asker="many"))
+        eventually(lambda number=number: worker.waiting == number + 1)
+
+    # when
+    one = askers.submit(worker.run, lambda *_: order.append("one"), PATIENCE, asker="one")
+
+    # then
+    with pytest.raises(BusyError, match="of others who ask less"):
+        answers.pop().result(PATIENCE)
+    gate.opened.set()
+    for answer in (first, one, *answers):
+        answer.result(PATIENCE)
+    assert order == [0, "one", 1]
+
+
+def test_progress_is_told_to_the_asker(make_worker):
+    # given
+    worker, told = make_worker(), []
+
+    def work(_, control):
+        control.tell(Progress(Stage.ENCODING))
+        for number in range(1, 400):
+            if control.wants_text:
+                control.tell(Progress(Stage.GENERATING, "a" * number, number))
+            time.sleep(0.001)
+        return threading.current_thread()
+
+    # when
+    thread = worker.run(work, PATIENCE, told=lambda progress: told.append((progress, threading.current_thread())))
+
+    # then
+    assert {where for _, where in told} == {threading.current_thread()} != {thread}
+    assert told[0][0] == Progress(Stage.ENCODING)
+    tokens = [progress.answer_tokens for progress, _ in told[1:]]
+    assert tokens == sorted(set(tokens))
+    assert 2 < len(tokens) < 100
+
+
+def test_asker_that_cannot_be_told_lets_the_worker_go(make_worker):
+    # given
+    worker = make_worker()
+
+    def work(_, control):
+        control.tell(Progress(Stage.ENCODING))
+        until_cancelled(_, control)
+
+    # when / then
+    with pytest.raises(ZeroDivisionError):
+        worker.run(work, PATIENCE, told=lambda _: 1 / 0)
+    eventually(lambda: not worker.running)
+    assert worker.run(lambda *_: "next", PATIENCE) == "next"
 
 
 def test_stop_during_a_job_answers_its_asker_and_those_who_wait(make_worker, askers):

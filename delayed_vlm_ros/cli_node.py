@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +17,7 @@ from rich.console import Console
 from delayed_vlm_ros.errors import AskError, NodeNotFoundError
 
 _SERVICE_WAIT_SEC = 10.0
+_ACTION_WAIT_SEC = 2.0  # beyond the service's: both are the node's
 _REPORT_WAIT_SEC = 3.0  # the node reports once a second
 
 _Namespace = Annotated[str, typer.Option(help="Namespace of the node, such as /robot1.")]
@@ -28,22 +33,41 @@ def ask(
     namespace: _Namespace = "/",
     as_json: _Json = False,
 ) -> None:
-    """Ask a running scene_memory node, as ROS_DOMAIN_ID and the other ROS variables find it."""
+    """Ask a running scene_memory node, as ROS_DOMAIN_ID and the other ROS variables find it. Ctrl-C cancels the ask."""
     from delayed_vlm_ros import cli_report  # noqa: PLC0415
+    from delayed_vlm_ros.action import AskScene  # noqa: PLC0415
     from delayed_vlm_ros.nodes.ask_client import scene_memory_client  # noqa: PLC0415
 
     with scene_memory_client(dict(os.environ), namespace) as client:
         if not client.wait_until(client.service_is_ready, _SERVICE_WAIT_SEC):
             raise NodeNotFoundError(_nobody("service", client.service_name))
-        response = client.ask(
-            question, camera=camera, last_sec=last, timeout_sec=timeout, max_new_tokens=max_new_tokens
-        )
+        limits = {"camera": camera, "last_sec": last, "timeout_sec": timeout, "max_new_tokens": max_new_tokens}
+        if client.wait_until(client.action_is_ready, _ACTION_WAIT_SEC):
+            with cli_report.growing_answer(Console(stderr=as_json)) as show, _noticing_ctrl_c() as pressed:
+                response = client.stream(AskScene.Goal(question=question, **limits), show, cancelled=pressed)
+        else:
+            sys.stderr.write("this node has no action ask_scene_stream: the answer comes in one piece\n")
+            response = client.ask(question, **limits)
     if as_json:
         sys.stdout.write(json.dumps(cli_report.response_json(response), ensure_ascii=False, indent=2) + "\n")
     elif response.success:
         cli_report.show_response(Console(), question, response)
     if not response.success:
         raise AskError(response.error_msg)
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """While this is open, Ctrl-C raises nothing; gives a function that says whether it was pressed.
+
+    An exception in the middle of rclpy would leave it in pieces, and the ask uncancelled.
+    """
+    pressed = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.evaluation.basic import AskRecord, Stage
     from delayed_vlm_ros.evaluation.compare import Comparison
 
+_STAGES = ("waiting for the model", "looking at what the camera saw", "answering")
 _LEVELS = {0: "[green]OK   [/]", 1: "[yellow]WARN [/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
 
 
@@ -30,6 +32,18 @@ def show_response(console: Console, question: str, response: Any, truth: str | N
         _show_ask(console, question, response.answer, message_fields(response.metrics), truth)
     else:  # the demo ends here, and says why
         _print_line(console, "Q", question)
+
+
+@contextmanager
+def growing_answer(console: Console) -> Iterator[Callable[[Any], None]]:
+    """Shows an ``AskScene`` action's feedback, in a terminal, until the answer is there; gives what to call with it."""
+    with console.status(_STAGES[0]) as status:
+
+        def show(feedback: Any) -> None:
+            said = f"[bold]A:[/] {escape(one_line(feedback.text))}"
+            status.update(said if feedback.text else _STAGES[feedback.stage])
+
+        yield show
 
 
 def show_stage(console: Console, number: int, stage: Stage) -> None:

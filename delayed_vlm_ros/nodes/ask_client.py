@@ -1,4 +1,4 @@
-"""A client of a running ``scene_memory`` node: its service, its statistics, its diagnostics.
+"""A client of a running ``scene_memory`` node: its service and action, its statistics, its diagnostics.
 
 For programs that do nothing else meanwhile: every call spins the client's own node until it has what it wants.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
@@ -20,6 +21,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_namespace import validate_namespace
 
+from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError
 from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.srv import AskScene
@@ -43,7 +45,9 @@ class SceneMemoryClient:
         self._executor = executor
         self.service_name = node.resolve_service_name("ask_scene")
         self.reported_name = node.resolve_topic_name("scene_memory").lstrip("/") + ": "  # before each status's own
+        self._name = node.get_fully_qualified_name()
         self._asking = node.create_client(AskScene, "ask_scene")
+        self._streaming = ActionClient(node, AskSceneAction, "ask_scene_stream")
         self._subscriptions = [
             node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
@@ -73,6 +77,10 @@ class SceneMemoryClient:
         """Whether the node's service is there."""
         return bool(self._asking.service_is_ready())
 
+    def action_is_ready(self) -> bool:
+        """Whether the node's action is there."""
+        return bool(self._streaming.server_is_ready())
+
     def ask(
         self, question: str, *, timeout_sec: float, max_new_tokens: int = 0, camera: str = "", last_sec: float = 0.0
     ) -> Any:
@@ -97,12 +105,46 @@ class SceneMemoryClient:
             max_new_tokens=max_new_tokens,
             camera=camera,
             last_sec=last_sec,
+            asker=self._name,
         )
         pending = self._asking.call_async(request)
+        return self._wait_for(pending, "the service ask_scene", timeout_sec)
+
+    def stream(
+        self,
+        goal: AskSceneAction.Goal,
+        told: Callable[[AskSceneAction.Feedback], None],
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """Ask through the action.
+
+        Args:
+            goal: What to ask, with a deadline; asked in this client's name.
+            told: Called with each feedback.
+            cancelled: Whether the asker wants it no more; looked at every 50 ms.
+
+        Returns:
+            The result, an error's included; it has the fields of an ``AskScene`` response.
+
+        Raises:
+            AskTimeoutError: No result came at all.
+        """
+        goal.asker = self._name
+        sending = self._streaming.send_goal_async(goal, lambda message: told(message.feedback))
+        handle = self._wait_for(sending, "the action ask_scene_stream", 0.0)
+        fetching = handle.get_result_async()
+        if self.wait_until(lambda: fetching.done() or cancelled(), goal.timeout_sec) and not fetching.done():
+            handle.cancel_goal_async()
+        return self._wait_for(fetching, "the action ask_scene_stream", 0.0).result
+
+    def destroy(self) -> None:
+        """Take the action's client down, which the node does not do by itself."""
+        self._streaming.destroy()
+
+    def _wait_for(self, pending: Any, what: str, timeout_sec: float) -> Any:
         if not self.wait_until(pending.done, timeout_sec + _GRACE_SEC):
-            raise AskTimeoutError(
-                f"the service ask_scene gave no response within {timeout_sec + _GRACE_SEC:g} s: is the node alive?"
-            )
+            raise AskTimeoutError(f"{what} gave no response within {timeout_sec + _GRACE_SEC:g} s: is the node alive?")
         return pending.result()
 
     def _on_statistics(self, message: MemoryStats) -> None:
@@ -141,9 +183,11 @@ def scene_memory_client(environment: dict[str, str], namespace: str = "/") -> It
     node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
+    client = SceneMemoryClient(node, executor)
     try:
-        yield SceneMemoryClient(node, executor)
+        yield client
     finally:
         executor.shutdown()
+        client.destroy()
         node.destroy_node()
         rclpy.try_shutdown(context=context)

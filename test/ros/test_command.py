@@ -2,23 +2,31 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
-from harness import ROOT
+from delayed_vlm_ros.srv import AskScene
+from harness import ROOT, Client
+from waiting import wait_until
 
 
-def command(*arguments):
-    return subprocess.run(
+def start_command(*arguments):
+    return subprocess.Popen(
         [sys.executable, "-m", "delayed_vlm_ros.cli", *arguments],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        check=False,
     )
+
+
+def command(*arguments):
+    process = start_command(*arguments)
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
 def test_ask_prints_the_answer(with_pictures):
@@ -35,6 +43,39 @@ def test_ask_for_scripts(with_pictures):
     assert printed["success"]
     assert printed["answer"]
     assert len(printed["frames_used"]) >= 2
+
+
+def test_ctrl_c_cancels_the_ask(with_pictures):
+    # given
+    process = start_command("ask", "say", "--namespace", with_pictures.namespace)
+    with_pictures.wait_for_stats(lambda stats: stats.asks_running == 1)
+    # when
+    process.send_signal(signal.SIGINT)
+    # then
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "Traceback" not in stderr
+    with_pictures.wait_for_stats(lambda stats: stats.asks_running == 0)
+    said = wait_until(lambda: [answer for answer in with_pictures.answers if answer.question == "say"], "the answer")
+    assert said[0].error_code == AskScene.Response.CANCELLED
+
+
+def test_a_node_without_the_action_is_asked_by_the_service(ros):
+    # given
+    client = Client("/older")
+
+    def answer(request, response):
+        response.success, response.answer = True, f"about {request.question}"
+        return response
+
+    client.node.create_service(AskScene, "ask_scene", answer)
+    # when
+    done = command("ask", "What?", "--namespace", "/older")
+    client.close()
+    # then
+    assert done.returncode == 0, done.stderr
+    assert "A: about What?" in done.stdout
+    assert "the answer comes in one piece" in done.stderr
 
 
 def test_refused_ask_is_one_sentence_and_an_exit_code(with_pictures):

@@ -72,6 +72,7 @@ class SceneMemory(LifecycleNode):
         self._fault: Exception | None = None
         self._session: Session | None = None
         self._pair_ids = itertools.count(1)
+        self._device = threading.Lock()
         self._opening = threading.Lock()  # between transitions and the end of the process
         self._ended = False
         self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
@@ -121,6 +122,8 @@ class SceneMemory(LifecycleNode):
         """After a defect in a transition: back to unconfigured, keeping the reason for the diagnostics."""
         fault = self._fault
         result = self._transition("recover", self._release, "unconfigured")
+        if result != _SUCCESS:
+            self._state = "finalized"
         self._fault = fault
         return result
 
@@ -150,6 +153,7 @@ class SceneMemory(LifecycleNode):
             now_ns=lambda: clock.now().nanoseconds,
             simulated=bool(self.get_parameter("use_sim_time").value),
             pair_ids=self._pair_ids,
+            device=self._device,
             logger=self.get_logger(),
         )
         with self._opening:

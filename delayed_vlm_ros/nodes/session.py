@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -44,6 +45,8 @@ class Surroundings:
         now_ns: The node's clock, in nanoseconds.
         simulated: Whether that clock is a simulated one.
         pair_ids: Where ids of pairs come from, growing: for all cameras, and for the life of the node.
+        device: Held while a model is loaded: the next session's waits until the last one's, which may be deep in its
+            work when it is told to end, has made room.
         logger: The node's logger.
     """
 
@@ -51,6 +54,7 @@ class Surroundings:
     now_ns: Callable[[], int]
     simulated: bool
     pair_ids: Iterator[int]
+    device: threading.Lock
     logger: RcutilsLogger
 
 
@@ -162,7 +166,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
             )
             notices = (notice,)
             surroundings.logger.warning(notice)
-    worker = _worker(parameters, checkpoint, memories, surroundings.logger)
+    worker = _worker(parameters, checkpoint, memories, surroundings)
     desk = AskDesk(worker, cameras, parameters.queue_size)
     worker.start()
     return Session(checkpoint, cameras, worker, desk, budget_bytes, notices)
@@ -172,16 +176,26 @@ def _worker(
     parameters: SceneMemoryParameters,
     checkpoint: Checkpoint,
     memories: Mapping[str, SmartFrameManager],
-    node_log: RcutilsLogger,
+    surroundings: Surroundings,
 ) -> ModelWorker[engines.Engines]:
+    node_log, device = surroundings.logger, surroundings.device
+
     def load() -> engines.Engines:
+        device.acquire()
         started = time.monotonic()
-        loaded = engines.load_engines(checkpoint, parameters, memories)
+        try:
+            loaded = engines.load_engines(checkpoint, parameters, memories)
+        except BaseException:
+            device.release()
+            raise
         node_log.info(f"{checkpoint.name} is loaded on {loaded.device} after {time.monotonic() - started:.1f} s")
         return loaded
 
     def unload(loaded: engines.Engines) -> None:
-        loaded.release()
+        try:
+            loaded.release()
+        finally:
+            device.release()
         node_log.info(f"{checkpoint.name} is unloaded, the device's memory is free")
 
     def work_ahead(loaded: engines.Engines, control: AskControl) -> None:

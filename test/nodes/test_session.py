@@ -71,6 +71,7 @@ def surroundings():
         now_ns=lambda: NOW_NS,
         simulated=False,
         pair_ids=itertools.count(1),
+        device=threading.Lock(),
         logger=get_logger("test_session"),
     )
 

@@ -3,7 +3,10 @@
 ``work 2``: answer after 2 s, stopping where the ask is cancelled. ``hold FILE``: answer when the file is there, and do
 not stop before, like one long step of a model. ``defect``: an unexpected error. ``out of memory``: the device's.
 ``say a b c``: those words, one token each, 0.05 s apart; ``say`` alone goes on until it is stopped. Anything else: an
-answer at once. Loading takes until the file FAKE_LOAD_UNTIL is there, and fails with FAKE_LOAD_FAILS (environment).
+answer at once.
+
+By environment: loading takes until the file FAKE_LOAD_UNTIL is there, and fails while FAKE_LOAD_FAILS is; configuring
+has a defect while FAKE_DEFECT_WHILE is there.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import time
 from pathlib import Path
 
 from delayed_vlm_ros.errors import DeviceMemoryError, ModelNotFoundError
-from delayed_vlm_ros.nodes import engines, reporter, scene_memory
+from delayed_vlm_ros.nodes import engines, reporter, scene_memory, session
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.metrics import AskMetrics
 from delayed_vlm_ros.vlm.progress import Progress, Stage
@@ -88,12 +91,19 @@ class FakeEngine:
 def load(_checkpoint, _parameters, memories) -> engines.Engines:
     while "FAKE_LOAD_UNTIL" in os.environ and not Path(os.environ["FAKE_LOAD_UNTIL"]).exists():
         time.sleep(0.02)
-    if "FAKE_LOAD_FAILS" in os.environ:
+    if "FAKE_LOAD_FAILS" in os.environ and Path(os.environ["FAKE_LOAD_FAILS"]).exists():
         raise ModelNotFoundError("the weights are gone, planted by the test")
     return engines.Engines("cpu", {name: FakeEngine(memory) for name, memory in memories.items()})
 
 
+def open_session(*arguments):
+    if "FAKE_DEFECT_WHILE" in os.environ and Path(os.environ["FAKE_DEFECT_WHILE"]).exists():
+        raise ZeroDivisionError("planted by the test")
+    return session.open_session(*arguments)
+
+
 if __name__ == "__main__":
+    scene_memory.open_session = open_session
     engines.load_engines = load
     reporter._PERIOD_SEC = 0.1  # tests do not have the time that people have
     sys.exit(scene_memory.main())

@@ -269,9 +269,10 @@ class Client:
     def state(self) -> str:
         return self.call(GetState, "scene_memory/get_state", GetState.Request()).current_state.label
 
-    def transition(self, label: str) -> bool:
+    def transition(self, label: str = "", number: int = 0) -> bool:
+        """Ask for a transition by its label or, as nav2's lifecycle manager does, by its number."""
         self._connected = False  # the node's subscriptions come and go with its state
-        request = ChangeState.Request(transition=Transition(label=label))
+        request = ChangeState.Request(transition=Transition(label=label, id=number))
         return self.call(ChangeState, "scene_memory/change_state", request).success
 
     def set_parameters(self, values: dict[str, Any]) -> tuple[bool, str]:

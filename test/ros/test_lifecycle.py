@@ -125,8 +125,10 @@ def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start, tmp_
     assert future.result().success
 
 
-def test_a_model_that_cannot_be_loaded_is_told(start):
-    _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_FAILS": "1"})
+def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_path):
+    gone = tmp_path / "gone"
+    gone.touch()
+    _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_FAILS": str(gone)})
     client.wait_until_active()
     client.show_pictures(2)
     response = client.ask()
@@ -134,8 +136,14 @@ def test_a_model_that_cannot_be_loaded_is_told(start):
     assert "planted by the test" in response.error_msg
     status = client.wait_for_status("model", lambda status: status.level == b"\x02")
     assert "planted by the test" in status.message
-    assert client.transition("deactivate")
-    assert client.transition("cleanup")
+    # when it is put right
+    gone.unlink()
+    for transition in ("deactivate", "cleanup", "configure", "activate"):
+        assert client.transition(transition)
+    # then
+    client.show_pictures(2)
+    assert client.ask().success
+    assert values_of(client.wait_for_status("model"))["state"] == "ready"
 
 
 def test_the_queue_is_bounded_and_everything_else_goes_on(start):

@@ -31,6 +31,13 @@ A message names the thing, the reason and the remedy, because it is what a robot
 
 from __future__ import annotations
 
+_MOST_CHARACTERS = 1000
+
+
+def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """A text that may hold what somebody sent, cut so that logs and reports do not grow with it."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
 
 class DelayedVlmError(Exception):
     """Base of all errors raised by this package."""

@@ -11,18 +11,21 @@ from typing import Any, Protocol
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.nodes.asks import Answer
-from delayed_vlm_ros.nodes.messages import feedback, fill_answer, fill_error, scene_answer
+from delayed_vlm_ros.nodes.messages import error_text, feedback, fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.progress import Progress, Stage
 
 _RESULT_TIMEOUT_SEC = 10  # how long a goal's result can be fetched; as in nav2
 _CANCELLING_TIMEOUT_SEC = 1.0
+# Requests that may lie here unread: of a burst beyond them, the middleware would drop some without a word.
+_BURST = QoSProfile(depth=500)
 
 
 class Ask(Protocol):
@@ -50,7 +53,9 @@ class AskServices:
         self._cancelling = threading.Lock()
         self._answers = node.create_publisher(SceneAnswer, "~/answers", 10)
         group = ReentrantCallbackGroup()
-        self._service = node.create_service(AskScene, "ask_scene", self._on_request, callback_group=group)
+        self._service = node.create_service(
+            AskScene, "ask_scene", self._on_request, qos_profile=_BURST, callback_group=group
+        )
         self._action = ActionServer(
             node,
             AskSceneAction,
@@ -58,6 +63,9 @@ class AskServices:
             self._on_goal,
             callback_group=group,
             cancel_callback=self._on_cancel,
+            goal_service_qos_profile=_BURST,
+            result_service_qos_profile=_BURST,
+            cancel_service_qos_profile=_BURST,
             result_timeout=_RESULT_TIMEOUT_SEC,
         )
 
@@ -110,7 +118,7 @@ class AskServices:
             fill_answer(response, self._ask(message, control, told))
         except DelayedVlmError as error:
             fill_error(response, error)
-            self._node.get_logger().info(f"ask failed: {error}")
+            self._node.get_logger().info(f"ask failed: {error_text(error)}")
         except Exception as error:  # noqa: BLE001  a defect must not take the node down; the asker hears of it
             response = type(response)()
             fill_error(response, error)

@@ -15,6 +15,7 @@ from delayed_vlm_ros.errors import (
     BadRequestError,
     DelayedVlmError,
     NoFramesError,
+    shortened,
 )
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.engines import Engine, Engines
@@ -22,7 +23,6 @@ from delayed_vlm_ros.nodes.poses import FrameHeader
 from delayed_vlm_ros.nodes.reports import AskReport
 from delayed_vlm_ros.nodes.requests import ALL_CAMERAS, cameras_named, moment
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
-    MAX_NEW_TOKENS_LIMIT,
     MAX_TIMEOUT_SEC,
     SceneMemoryParameters,
 )
@@ -108,8 +108,11 @@ def ask_request(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
             f"the question has {len(message.question)} characters, more than {parameters.max_question_characters}: "
             "shorten it, or raise the parameter ask.max_question_characters"
         )
-    if message.max_new_tokens > MAX_NEW_TOKENS_LIMIT:
-        raise BadRequestError(f"max_new_tokens is {message.max_new_tokens}: give at most {MAX_NEW_TOKENS_LIMIT}")
+    if message.max_new_tokens > parameters.max_new_tokens_limit:
+        raise BadRequestError(
+            f"max_new_tokens is {message.max_new_tokens}: give at most {parameters.max_new_tokens_limit}, or raise the "
+            "parameter ask.max_new_tokens_limit"
+        )
     if len(message.asker) > MAX_ASKER_CHARACTERS:
         raise BadRequestError(
             f"the asker's name has {len(message.asker)} characters: give at most {MAX_ASKER_CHARACTERS}, or none"
@@ -186,7 +189,7 @@ class AskDesk:
         except Exception as error:
             with self._counting:
                 self._failed += 1
-                self._last_error = f"{type(error).__name__}: {error}"
+                self._last_error = f"{type(error).__name__}: {shortened(str(error))}"
             raise
         with self._counting:
             self._served += 1

@@ -12,7 +12,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import PictureError, shortened
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.frame import Frame
@@ -21,6 +21,9 @@ from delayed_vlm_ros.nodes.rates import RateWindow
 from delayed_vlm_ros.nodes.reports import CameraReport
 from delayed_vlm_ros.pictures.conversion import PictureConverter
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, read_stamp
+
+MAX_FRAME_ID_CHARACTERS = 255
+"""What is kept of a frame_id: it is kept with every frame, and told with every report."""
 
 _LOG_EVERY_SEC = 5.0
 
@@ -109,7 +112,7 @@ class CameraMemory:
             if not place.is_due:
                 return False
             message = self._deserialise(serialised)
-            header = FrameHeader(stamp_ns, message.header.frame_id)
+            header = FrameHeader(stamp_ns, message.header.frame_id[:MAX_FRAME_ID_CHARACTERS])
             self.poses.attach(header)
             self._feed.add(self._converter.convert(message), place, header)
             self._frame_id = header.frame_id
@@ -165,8 +168,8 @@ class CameraMemory:
 
     def _drop(self, reason: str) -> None:
         self._dropped += 1
-        self._last_drop_reason = reason
-        message = f"camera {self.name}: picture dropped: {reason}"
+        self._last_drop_reason = shortened(reason)
+        message = f"camera {self.name}: picture dropped: {self._last_drop_reason}"
         self._logger.warning(message, throttle_duration_sec=_LOG_EVERY_SEC)
 
     def header_of(self, frame: Frame) -> FrameHeader:

@@ -69,7 +69,7 @@ class MemoryServices:
             act(request, response)
         except DelayedVlmError as error:
             failure: Exception = error
-            self._node.get_logger().info(f"{name} failed: {error}")
+            self._node.get_logger().info(f"{name} failed: {error_text(error)}")
         except Exception as error:  # noqa: BLE001  a defect must not take the node down; the caller hears of it
             failure = error
             self._node.get_logger().error(f"{name} failed: {traceback.format_exc()}")

@@ -13,6 +13,7 @@ from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.reports import AskReport, CameraReport, MemoryReport, ModelReport
+from delayed_vlm_ros.nodes.scene_memory_parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.nodes.stamps import time_message
 from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.vlm.metrics import AskMetrics
@@ -57,9 +58,10 @@ def error_code(error: Exception) -> int:
 
 def error_text(error: Exception) -> str:
     """What the asker gets to read."""
+    text = errors.shortened(str(error))
     if isinstance(error, errors.DelayedVlmError):
-        return str(error)
-    return f"internal error, {type(error).__name__}: {error}. The node's log has the traceback; ask again, or report it"
+        return text
+    return f"internal error, {type(error).__name__}: {text}. The node's log has the traceback; ask again, or report it"
 
 
 def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
@@ -145,8 +147,8 @@ def feedback(progress: Progress) -> AskSceneAction.Feedback:
 def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
     """A question with its response, for ``~/answers``."""
     published = msg.SceneAnswer(
-        camera=request.camera or (response.frames_used[0].camera if response.frames_used else ""),
-        question=request.question,
+        camera=errors.shortened(request.camera) or (response.frames_used[0].camera if response.frames_used else ""),
+        question=errors.shortened(request.question, MAX_QUESTION_CHARACTERS),
         success=response.success,
         error_code=response.error_code,
         error_msg=response.error_msg,

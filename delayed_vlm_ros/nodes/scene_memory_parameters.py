@@ -12,9 +12,13 @@ from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
 from delayed_vlm_ros.memory.limits import usual_eviction_chunk
 from delayed_vlm_ros.nodes.parameters import parameter, specifications
+from delayed_vlm_ros.pictures.checks import MAX_PICTURE_PIXELS
 
 MAX_NEW_TOKENS_LIMIT = 4096
 """Most tokens an answer may be allowed to have, by parameter or by request."""
+
+MAX_QUESTION_CHARACTERS = 100_000
+"""Longest question that may be allowed by parameter."""
 
 MAX_TIMEOUT_SEC = 3600.0
 """Longest deadline of an ask, by parameter or by request, in seconds."""
@@ -59,6 +63,14 @@ class SceneMemoryParameters:
         "<name>/image each",
     )
     image_transport: str = _at_configure("raw", "which topic to take pictures from", choices=(RAW, COMPRESSED))
+
+    image_max_pixels: int = _at_configure(
+        MAX_PICTURE_PIXELS,
+        "largest height times width of a picture that is taken; larger ones are dropped before they are decoded",
+        unit="pixels",
+        minimum=1,
+        maximum=MAX_PICTURE_PIXELS,
+    )
 
     star_size: int = _at_configure(
         20, "key frames of the whole past; 0: none", name="memory.star.size", unit="frames", minimum=0, maximum=2000
@@ -203,8 +215,21 @@ class SceneMemoryParameters:
         minimum=1,
         maximum=MAX_NEW_TOKENS_LIMIT,
     )
+    max_new_tokens_limit: int = _at_any_time(
+        MAX_NEW_TOKENS_LIMIT,
+        "most tokens that an ask may want for its answer",
+        name="ask.max_new_tokens_limit",
+        unit="tokens",
+        minimum=1,
+        maximum=MAX_NEW_TOKENS_LIMIT,
+    )
     max_question_characters: int = _at_any_time(
-        2000, "longest question", name="ask.max_question_characters", unit="characters", minimum=1, maximum=100_000
+        2000,
+        "longest question",
+        name="ask.max_question_characters",
+        unit="characters",
+        minimum=1,
+        maximum=MAX_QUESTION_CHARACTERS,
     )
 
     stale_after_sec: float = _at_any_time(
@@ -264,6 +289,11 @@ def check_together(parameters: SceneMemoryParameters) -> None:
     if not parameters.model.strip():
         raise ConfigurationError(
             "parameter model.name is empty; give a checkpoint's folder, a name on the hub, demo or auto"
+        )
+    if parameters.max_new_tokens > parameters.max_new_tokens_limit:
+        raise ConfigurationError(
+            f"parameter ask.max_new_tokens is {parameters.max_new_tokens}, more than ask.max_new_tokens_limit with its "
+            f"{parameters.max_new_tokens_limit}: lower the one or raise the other"
         )
     # The memory's own rules, checked by the memory itself.
     make_memory(parameters)

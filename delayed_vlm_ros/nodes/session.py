@@ -141,7 +141,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
         parameters.model, allow_download=parameters.allow_download, device=parameters.device
     )
     geometry = checkpoint.geometry(parameters.max_pixels)
-    converter = make_converter()
+    converter = make_converter(parameters.image_max_pixels)
     if converter.notice:
         surroundings.logger.info(converter.notice)
     for notice in checkpoint.degraded:

@@ -57,8 +57,12 @@ _JPEG_MOST_MARKERS = 2000  # a large colour profile takes 255 segments; more are
 _JPEG_FRAME_BYTES = 9  # marker, length, precision, height, width
 
 
-def check_image(message: RawMessage) -> str:
+def check_image(message: RawMessage, max_pixels: int | None = None) -> str:
     """Refuse a raw image that cannot be a picture.
+
+    Args:
+        message: It.
+        max_pixels: Largest height × width; None: ``MAX_PICTURE_PIXELS``.
 
     Returns:
         Its encoding, by the name in ``PIXEL_BYTES``.
@@ -66,7 +70,7 @@ def check_image(message: RawMessage) -> str:
     Raises:
         PictureError: What is wrong with it, and what to do.
     """
-    _check_size(message.height, message.width)
+    _check_size(message.height, message.width, max_pixels)
     encoding = OTHER_NAMES.get(message.encoding, message.encoding)
     pixel_bytes = PIXEL_BYTES.get(encoding)
     if pixel_bytes is None:
@@ -106,8 +110,12 @@ def data_bytes(encoding: str, height: int, width: int, step: int) -> int:
     return row_count(encoding, height) * step - padding * (2 if encoding in _DOUBLED_ENCODINGS else 1)
 
 
-def check_compressed(message: CompressedMessage) -> None:
+def check_compressed(message: CompressedMessage, max_pixels: int | None = None) -> None:
     """Refuse a compressed image that is no JPEG or PNG of a sensible size, before it is decoded.
+
+    Args:
+        message: It.
+        max_pixels: Largest height × width; None: ``MAX_PICTURE_PIXELS``.
 
     Raises:
         PictureError: What is wrong with it, and what to do.
@@ -126,7 +134,7 @@ def check_compressed(message: CompressedMessage) -> None:
             f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: have the "
             "driver publish one of these, or use image_transport raw"
         )
-    _check_size(*size)
+    _check_size(*size, max_pixels)
 
 
 def compressed_mosaic(compressed_format: str) -> str:
@@ -140,13 +148,14 @@ def compressed_mosaic(compressed_format: str) -> str:
     return name if name.startswith(_MOSAIC_PREFIX) and name in PIXEL_BYTES else ""
 
 
-def _check_size(height: int, width: int) -> None:
+def _check_size(height: int, width: int, max_pixels: int | None) -> None:
+    limit = MAX_PICTURE_PIXELS if max_pixels is None else max_pixels
     if height == 0 or width == 0:
         raise PictureError(f"the image is {width} × {height} pixels, so it shows nothing: check the camera driver")
-    if height * width > MAX_PICTURE_PIXELS:
+    if height * width > limit:
         raise PictureError(
-            f"the image claims to be {width} × {height} pixels; more than {MAX_PICTURE_PIXELS} are not believed: "
-            "check the camera driver"
+            f"the image claims to be {width} × {height} pixels; more than {limit} are not believed: check "
+            "the camera driver"
         )
 
 

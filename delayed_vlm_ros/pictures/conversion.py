@@ -58,11 +58,13 @@ class PictureConverter:
     Attributes:
         name: The library behind it.
         notice: Why it is not the first choice; empty when it is.
+        max_pixels: Largest height × width that it takes; None: ``MAX_PICTURE_PIXELS``.
     """
 
-    def __init__(self, name: str, backend: Backend, notice: str = "") -> None:
+    def __init__(self, name: str, backend: Backend, notice: str = "", max_pixels: int | None = None) -> None:
         self.name = name
         self.notice = notice
+        self.max_pixels = max_pixels
         self._backend = backend
 
     def convert(self, message: RawMessage | CompressedMessage) -> RgbPicture:
@@ -75,11 +77,11 @@ class PictureConverter:
             PictureError: The message is no usable picture; the text says why, and what to do.
         """
         if hasattr(message, "format"):
-            return decode_compressed(message)
+            return decode_compressed(message, self.max_pixels)
         return self._convert_raw(message)
 
     def _convert_raw(self, message: RawMessage) -> RgbPicture:
-        encoding = check_image(message)
+        encoding = check_image(message, self.max_pixels)
         try:
             if encoding in _OPENCV_CODES:
                 picture = cv2.cvtColor(_rows(message, encoding), _OPENCV_CODES[encoding])
@@ -95,16 +97,19 @@ class PictureConverter:
         return _owned(picture, message.data)
 
 
-def make_converter() -> PictureConverter:
+def make_converter(max_pixels: int | None = None) -> PictureConverter:
     """Choose the library: ``cv_bridge`` if it works here, else ``rosbags-image``.
 
     A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first picture: so it has to convert one.
+
+    Args:
+        max_pixels: Largest height × width of a picture; None: ``MAX_PICTURE_PIXELS``.
 
     Raises:
         ConfigurationError: Neither is there and works.
     """
     try:
-        return PictureConverter("cv_bridge", _tried(_cv_bridge_backend()))
+        return PictureConverter("cv_bridge", _tried(_cv_bridge_backend()), max_pixels=max_pixels)
     except ImportError:
         reason = "cv_bridge is not installed"
     except Exception as error:  # noqa: BLE001  a broken binary raises whatever it likes
@@ -116,11 +121,16 @@ def make_converter() -> PictureConverter:
             f"no library to convert images: {reason}, and rosbags-image cannot be used ({type(error).__name__}: "
             f"{error}): install one of them, for example with 'pip install rosbags-image'"
         ) from error
-    return PictureConverter("rosbags-image", backend, f"pictures are converted by rosbags-image: {reason}")
+    notice = f"pictures are converted by rosbags-image: {reason}"
+    return PictureConverter("rosbags-image", backend, notice, max_pixels)
 
 
-def decode_compressed(message: CompressedMessage) -> RgbPicture:
+def decode_compressed(message: CompressedMessage, max_pixels: int | None = None) -> RgbPicture:
     """Decode a JPEG or PNG; one of a Bayer mosaic, by its format, is interpolated.
+
+    Args:
+        message: It.
+        max_pixels: Largest height × width of its picture; None: ``MAX_PICTURE_PIXELS``.
 
     Returns:
         RGB uint8 of shape (height, width, 3).
@@ -128,7 +138,7 @@ def decode_compressed(message: CompressedMessage) -> RgbPicture:
     Raises:
         PictureError: It is neither, or damaged.
     """
-    check_compressed(message)
+    check_compressed(message, max_pixels)
     mosaic = compressed_mosaic(message.format)
     # Cameras do not turn their pictures by metadata; a stray EXIF tag must not change the shape.
     flags = (cv2.IMREAD_ANYCOLOR if mosaic else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION

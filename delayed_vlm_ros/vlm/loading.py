@@ -12,6 +12,9 @@ from delayed_vlm_ros.vlm.checkpoint import Checkpoint
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
+# What is fetched of a model: data alone, no pickled weights and no code.
+_DATA = ("*.json", "*.txt", "*.jinja", "*.safetensors")
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -54,7 +57,8 @@ def load_model(
     kernels = _choose_attention(attention, dtype, place)
     path = _complete(checkpoint) if checkpoint.weights_missing else checkpoint.path
     try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+        # Code that lies in a checkpoint is never run: not even after a question, which the library would ask otherwise.
+        processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=_choose_dtype(dtype, place),
@@ -62,6 +66,7 @@ def load_model(
             device_map={"": place},
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
@@ -84,7 +89,7 @@ def _complete(checkpoint: Checkpoint) -> Any:
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        return snapshot_download(checkpoint.name)
+        return snapshot_download(checkpoint.name, allow_patterns=_DATA)
     except (HfHubHTTPError, OSError) as error:
         raise ModelNotFoundError(f"the weights of {checkpoint.name} could not be fetched: {error}") from error
 

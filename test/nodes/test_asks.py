@@ -118,6 +118,15 @@ def test_a_deadline_that_makes_no_sense_is_refused(timeout_sec):
         ask_timeout(asking(timeout_sec=timeout_sec), PARAMETERS)
 
 
+def test_limits_are_those_of_the_parameters():
+    parameters = replace(PARAMETERS, max_new_tokens_limit=40)
+    ask_request(asking(max_new_tokens=40, asker="x" * 255), parameters)
+    with pytest.raises(BadRequestError, match=r"give at most 40, or raise the parameter ask\.max_new_tokens_limit"):
+        ask_request(asking(max_new_tokens=41), parameters)
+    with pytest.raises(BadRequestError, match="the asker's name has 256 characters"):
+        ask_request(asking(asker="x" * 256), parameters)
+
+
 def test_the_longest_deadline_passes():
     assert ask_timeout(asking(timeout_sec=3600.0), PARAMETERS) == 3600.0
 
@@ -318,6 +327,30 @@ def test_where_no_camera_has_seen_anything_all_are_named(office):
     with pytest.raises(NoFramesError, match=r"camera front has nothing .* camera rear has nothing"):
         office.desk.ask(asking(camera="*"), PARAMETERS)
     assert office.worker.timeouts == []
+
+
+def test_progress_about_all_is_that_of_all(office):
+    # given
+    told = []
+    office.engines["front"].words = "ab"
+
+    # when
+    answer = office.desk.ask(asking(camera="*"), PARAMETERS, told=told.append)
+
+    # then
+    texts = [progress.text for progress in told]
+    assert texts[:3] == ["", "front: a", "front: ab"]
+    assert texts[3:5] == ["front: ab", "front: ab\nrear: r"]
+    assert texts[-1] == answer.text
+    assert [progress.answer_tokens for progress in told[:5]] == [0, 1, 2, 4, 5]
+    assert told[3].stage is Stage.ENCODING
+
+
+def test_progress_about_one_is_its_own(office):
+    told = []
+    office.desk.ask(asking(camera="rear", asker="me"), PARAMETERS, told=told.append)
+    assert told[-1] == Progress(Stage.GENERATING, "rear says", 9)
+    assert office.worker.askers == ["me"]
 
 
 def test_the_engine_gets_the_request_and_the_worker_the_deadline(office):

@@ -171,3 +171,12 @@ def test_a_hostile_jpeg_header_does_not_hold_the_camera_up(filling):
 
     # then
     assert time.thread_time() - began < 0.5
+
+
+def test_a_lower_limit_holds_for_both():
+    check_image(image(height=4, width=8, data=96), max_pixels=32)
+    with pytest.raises(PictureError, match="more than 31 are not believed"):
+        check_image(image(height=4, width=8, data=96), max_pixels=31)
+    check_compressed(compressed(jpeg_claiming(100, 100)), max_pixels=10_000)
+    with pytest.raises(PictureError, match="more than 9999 are not believed"):
+        check_compressed(compressed(jpeg_claiming(100, 100)), max_pixels=9999)

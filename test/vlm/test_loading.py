@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from fnmatch import fnmatch
 
 import pytest
 import torch
@@ -174,3 +176,74 @@ def test_missing_tokenizer_is_not_made_up(folder, pattern, message):
     # then
     with pytest.raises(UnsupportedModelError, match=message):
         load_model(resolve(folder), device="cpu")
+
+
+# --- nothing in a checkpoint is run ---------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+def test_pickled_weights_are_not_opened(folder, tmp_path):
+    # given
+    torch.save(Bomb(tmp_path / "opened"), folder / "pytorch_model.bin")
+    torch.save(Bomb(tmp_path / "opened"), folder / "training_args.bin")
+
+    # when
+    load_model(resolve(folder), device="cpu")
+    # or, behind something that only looks like weights
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")
+    with pytest.raises(UnsupportedModelError, match="cannot be loaded"):
+        load_model(resolve(folder), device="cpu")
+
+    # then
+    assert not (tmp_path / "opened").exists()
+
+
+def test_code_in_a_checkpoint_is_not_run(folder, tmp_path, monkeypatch):
+    # given
+    ran = tmp_path / "ran"
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')\nclass Model: pass\nProcessor = Config = Model\n")
+    for file in folder.glob("*.json"):
+        content = json.loads(file.read_text())
+        if file.name in ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+            names = (
+                "AutoConfig",
+                "AutoModelForImageTextToText",
+                "AutoProcessor",
+                "AutoTokenizer",
+                "AutoVideoProcessor",
+            )
+            content["auto_map"] = dict.fromkeys(names, "code.Model")
+            file.write_text(json.dumps(content))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is asked says yes
+
+    # when
+    loaded = load_model(resolve(folder), device="cpu")
+
+    # then
+    assert type(loaded.model).__module__.startswith("transformers.models.")
+    assert not ran.exists()
+
+
+def test_only_data_is_fetched(checkpoint_folder, monkeypatch):
+    # given
+    fetched = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: fetched.update(options) or name)
+    checkpoint = replace(resolve(checkpoint_folder()), weights_missing=True)
+
+    # when
+    loading._complete(checkpoint)
+
+    # then
+    for file in ("model-00001-of-00002.safetensors", "tokenizer.json", "merges.txt", "chat_template.jinja"):
+        assert any(fnmatch(file, pattern) for pattern in fetched["allow_patterns"])
+    for file in ("pytorch_model.bin", "modeling.py", "model.pt", "weights.pickle", "model.ckpt", "model.h5"):
+        assert not any(fnmatch(file, pattern) for pattern in fetched["allow_patterns"])

@@ -89,7 +89,7 @@ def _complete(checkpoint: Checkpoint) -> Any:
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        return snapshot_download(checkpoint.name, allow_patterns=_DATA)
+        return snapshot_download(checkpoint.name, allow_patterns=list(_DATA))
     except (HfHubHTTPError, OSError) as error:
         raise ModelNotFoundError(f"the weights of {checkpoint.name} could not be fetched: {error}") from error
 

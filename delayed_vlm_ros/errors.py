@@ -9,6 +9,7 @@
     │   └── MarksFullError          as many are marked as may be
     ├── VideoSourceError            a video file or camera device that cannot be read
     ├── RecordingError              a bag or folder of pictures that cannot be read, or not be written
+    ├── MemoryFileError             a file of kept frames that cannot be read, or not be written
     ├── QuestionsError              a file of questions with an error in it
     ├── IncompleteError             an evaluation that could not be made of all that was asked for
     ├── NodeDiedError               a node that this program started has ended by itself
@@ -73,6 +74,10 @@ class VideoSourceError(DelayedVlmError):
 
 class RecordingError(DelayedVlmError):
     """A bag or a folder of pictures cannot be read, or a bag not be written."""
+
+
+class MemoryFileError(DelayedVlmError):
+    """A file of kept frames cannot be read, or not be written; what is in the memory stays."""
 
 
 class QuestionsError(DelayedVlmError):

@@ -10,6 +10,7 @@ from delayed_vlm_ros.memory.frame import Frame, FramePair, KeptPair, RgbArray, S
 from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
 from delayed_vlm_ros.memory.importance import Importance, ImportanceScorer
 from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
+from delayed_vlm_ros.memory.pair_ids import PairIds
 from delayed_vlm_ros.memory.sampling import FrameSampler
 from delayed_vlm_ros.memory.star import StarMemory
 from delayed_vlm_ros.memory.stream import StreamMemory
@@ -25,6 +26,7 @@ __all__ = [
     "ImportanceScorer",
     "KeptPair",
     "MemoryStatistics",
+    "PairIds",
     "RgbArray",
     "SmartFrameManager",
     "Snapshot",

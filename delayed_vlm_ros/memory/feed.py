@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.memory.frame import KeptPair
 from delayed_vlm_ros.memory.intake import FrameIntake
 from delayed_vlm_ros.memory.manager import AddedFrame
 from delayed_vlm_ros.memory.sampling import FrameSampler
@@ -97,6 +99,23 @@ class FrameFeed:
             PictureError: It cannot be used; nothing has changed.
         """
         return self._intake.add(picture, place.stamp, source)
+
+    def restore(self, pairs: Sequence[KeptPair]) -> None:
+        """Take in the key frames of an earlier memory: what comes now is expected behind them, however much later.
+
+        Pictures older than that mean that time has gone back, as at any other time.
+
+        Args:
+            pairs: As for `FrameIntake.restore`.
+
+        Raises:
+            ValueError: The memory is not empty.
+        """
+        self._intake.restore(pairs)
+        newest = self._intake.frame_manager.newest_stamp
+        if newest is not None:
+            self._watch.expect_after(newest)
+            self._sampler.accept(newest)
 
     def sample_at(self, fps: float) -> None:
         """Remember so many frames per second from now on."""

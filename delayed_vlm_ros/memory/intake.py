@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from delayed_vlm_ros.memory.frame import KeptPair
 from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
 from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
 
@@ -73,6 +75,20 @@ class FrameIntake:
         added = self.frame_manager.add(letterbox(image, grid), stamp, source)
         self._grid = grid
         return added
+
+    def restore(self, pairs: Sequence[KeptPair]) -> None:
+        """Take in the key frames of an earlier memory; their size is the grid.
+
+        Args:
+            pairs: As for `SmartFrameManager.restore`; of a size that the geometry allows.
+
+        Raises:
+            ValueError: The memory is not empty.
+        """
+        self.frame_manager.restore(pairs)
+        if pairs:
+            height, width = pairs[0].pair.first.image.shape[:2]
+            self._grid = Grid(height, width)
 
     def reset(self) -> None:
         """Forget every frame and the grid."""

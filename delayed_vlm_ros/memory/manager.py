@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.errors import ConfigurationError, PairNotKeptError, PictureError, StampOrderError
+from delayed_vlm_ros.errors import ConfigurationError, MarksFullError, PairNotKeptError, PictureError, StampOrderError
 from delayed_vlm_ros.memory.counts import MemoryStatistics, count_kept
 from delayed_vlm_ros.memory.descriptor import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
@@ -18,6 +18,7 @@ from delayed_vlm_ros.memory.importance import ImportanceScorer
 from delayed_vlm_ros.memory.limits import check_eviction_chunk, most_marked_pairs
 from delayed_vlm_ros.memory.marks import Marks
 from delayed_vlm_ros.memory.moments import LateJudgement, Look, MomentFinder, SeenPair
+from delayed_vlm_ros.memory.pair_ids import PairIds
 from delayed_vlm_ros.memory.shrinking import halved
 from delayed_vlm_ros.memory.sketch import HALVED_DOWN_TO, sketch
 from delayed_vlm_ros.memory.star import WORTH_A_PLACE, StarMemory
@@ -92,7 +93,7 @@ class SmartFrameManager:
         *,
         eviction_chunk: int = 0,
         max_marked_frames: int | None = None,
-        pair_ids: Iterator[int] | None = None,
+        pair_ids: PairIds | None = None,
     ) -> None:
         if not 0.0 <= importance_threshold <= 1.0:
             raise ConfigurationError(f"importance_threshold must lie in 0..1, got {importance_threshold}")
@@ -100,7 +101,7 @@ class SmartFrameManager:
         self._stream_window_size = stream_window_size
         self._importance_threshold = importance_threshold
         self._lock = threading.Lock()
-        self._pair_ids = itertools.count(1) if pair_ids is None else pair_ids
+        self._pair_ids = PairIds() if pair_ids is None else pair_ids
         self._max_marked_pairs = most_marked_pairs(max_marked_frames, star_memory_size)
         self._changes = 0
         self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
@@ -206,7 +207,8 @@ class SmartFrameManager:
             )
 
     def _newest_frame(self) -> Frame | None:
-        pairs = self._stream.pairs
+        # Every frame passes through Stream; only what was restored is in Star alone.
+        pairs = self._stream.pairs or self._star.pairs
         return pairs[-1].last if pairs else None
 
     def _keep(self, frame: Frame, look: Look, *, is_notable: bool) -> FramePair:
@@ -263,6 +265,33 @@ class SmartFrameManager:
             self._stream.drop_oldest(self._extra_evictions)
         if self._star.is_full:
             self._star.drop_least_missed(self._extra_evictions, besides=newcomer)
+
+    def restore(self, pairs: Sequence[KeptPair]) -> None:
+        """Take in the key frames of an earlier memory, with their ids and marks, as the past of this one.
+
+        They enter Star only, which is as large as it is: where there are more, the least missed leave, and marks beyond
+        those that may be put are lost. Frames to come must be newer; numbers of frames and ids of pairs go on behind
+        those restored.
+
+        Args:
+            pairs: In time order, of one shape; ids grow, too.
+
+        Raises:
+            ValueError: The memory is not empty.
+        """
+        with self._lock:
+            if self._newest_frame() is not None:
+                raise ValueError("only an empty memory can take in an earlier one: clear it first")
+            for kept in pairs:
+                if kept.marked:
+                    with contextlib.suppress(MarksFullError):
+                        self._marks.put(kept.id, kept.label)
+                        self._star.protect(kept.id)
+            for kept in pairs:
+                self._star.add(kept.pair, [describe(frame.image) for frame in kept.pair.present_frames])
+                self._frames_added = kept.pair.last.number
+                self._pair_ids.continue_after(kept.id)
+            self._changes += 1
 
     def mark(self, pair_id: int, label: str = "") -> KeptPair:
         """Keep a pair in Star memory until its mark is taken off. Marking it again changes the label.

@@ -31,6 +31,10 @@ class StampWatch:
         self._stray = 0.0  # the last one's stamp
         self._strays = 0  # in a row
 
+    def expect_after(self, stamp: float) -> None:
+        """Believe a stamp of long ago, in seconds: what comes may be any time newer, and older is time gone back."""
+        self._believe(stamp, -math.inf)
+
     def jump(self, stamp: float, arrival: float) -> float | None:
         """Look at a picture's stamp.
 

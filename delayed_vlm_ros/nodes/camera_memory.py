@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -15,7 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.errors import PictureError, shortened
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
-from delayed_vlm_ros.memory.frame import Frame
+from delayed_vlm_ros.memory.frame import Frame, KeptPair
 from delayed_vlm_ros.nodes.poses import FrameHeader, PoseTrack
 from delayed_vlm_ros.nodes.rates import RateWindow
 from delayed_vlm_ros.nodes.reports import CameraReport
@@ -209,6 +209,15 @@ class CameraMemory:
     def last_drop_reason(self) -> str:
         """Why the last picture was dropped; empty when none was."""
         return self._last_drop_reason
+
+    def restore(self, pairs: Sequence[KeptPair]) -> None:
+        """Take in the key frames of an earlier run, in time order.
+
+        Raises:
+            ValueError: The memory is not empty.
+        """
+        with self._adding:
+            self._feed.restore(pairs)
 
     def reset(self) -> None:
         """Forget all frames; the next picture is remembered, whatever its stamp."""

@@ -19,6 +19,7 @@ from delayed_vlm_ros.nodes.reports import (
     MemoryReport,
     ModelReport,
     NodeReport,
+    PersistenceReport,
 )
 from delayed_vlm_ros.nodes.stamps import time_message
 
@@ -66,6 +67,7 @@ def statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Status, .
         *(memory_status(memory) for memory in report.memories),
         model_status(report.model),
         ask_status(report.asks, asks_before),
+        *((persistence_status(report.persistence),) if report.persistence else ()),
     )
 
 
@@ -198,6 +200,25 @@ def ask_status(report: AskReport, previous: AskReport | None) -> Status:
         ("last time to first token", f"{report.last_time_to_first_token:.3f} s"),
     )
     return Status("asks", level, message, values=values)
+
+
+def persistence_status(report: PersistenceReport) -> Status:
+    """Whether key frames are kept on disk."""
+    if report.fault:
+        level, message = Level.WARN, report.fault
+    elif report.begun_anew:
+        level, message = Level.WARN, "; ".join(report.notices)
+    else:
+        level, message = Level.OK, f"key frames are kept in {report.folder}"
+    values = (
+        ("folder", report.folder),
+        ("restored frames", str(report.restored_frames)),
+        ("times written", str(report.times_written)),
+        ("last file", f"{report.written_bytes} B"),
+        ("last written", _age(report.written_ago_sec)),
+        *_numbered("set aside", report.notices),
+    )
+    return Status("persistence", level, message, values=values)
 
 
 def _age(seconds: float | None) -> str:

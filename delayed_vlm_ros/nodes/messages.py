@@ -31,6 +31,7 @@ ERROR_CODES: dict[type[Exception], int] = {
     errors.MarksFullError: _CODES.BAD_REQUEST,
     errors.VideoSourceError: _CODES.INTERNAL,
     errors.RecordingError: _CODES.INTERNAL,
+    errors.MemoryFileError: _CODES.INTERNAL,
     errors.QuestionsError: _CODES.INTERNAL,
     errors.IncompleteError: _CODES.INTERNAL,
     errors.NodeDiedError: _CODES.INTERNAL,

@@ -146,6 +146,31 @@ NO_ASKS = AskReport(
 
 
 @dataclass(frozen=True)
+class PersistenceReport:
+    """How the files of key frames fare. Counts are since configure.
+
+    Attributes:
+        folder: Where they are.
+        fault: Why they are not written now; empty when they are.
+        notices: Files that could not be used at configure, each in a sentence.
+        begun_anew: Whether there are such, and no key frames have been written since.
+        restored_frames: Frames taken from them at configure.
+        times_written: How often one has been written.
+        written_bytes: Bytes of the one written last.
+        written_ago_sec: Seconds since then; None before the first.
+    """
+
+    folder: str
+    fault: str
+    notices: tuple[str, ...]
+    begun_anew: bool
+    restored_frames: int
+    times_written: int
+    written_bytes: int
+    written_ago_sec: float | None
+
+
+@dataclass(frozen=True)
 class NodeReport:
     """All of it. Unless the node is configured there are no cameras and memories.
 
@@ -156,6 +181,7 @@ class NodeReport:
         model: Where the model stands.
         asks: How the asks go.
         stale_after_sec: A camera silent for longer is stale.
+        persistence: How the files of key frames fare; None where none are kept.
     """
 
     lifecycle: LifecycleReport
@@ -164,3 +190,4 @@ class NodeReport:
     model: ModelReport
     asks: AskReport
     stale_after_sec: float
+    persistence: PersistenceReport | None = None

@@ -8,7 +8,6 @@ up no other.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 import traceback
@@ -24,6 +23,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError, ModelError, ModelNotReadyError
+from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.nodes.ask_services import AskServices
 from delayed_vlm_ros.nodes.asks import Answer
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
@@ -71,7 +71,7 @@ class SceneMemory(LifecycleNode):
         self._state = "unconfigured"
         self._fault: Exception | None = None
         self._session: Session | None = None
-        self._pair_ids = itertools.count(1)
+        self._pair_ids = PairIds()
         self._device = threading.Lock()
         self._opening = threading.Lock()  # between transitions and the end of the process
         self._ended = False
@@ -278,6 +278,7 @@ class SceneMemory(LifecycleNode):
             model=session.model_report(),
             asks=session.desk.report(),
             stale_after_sec=stale_after_sec,
+            persistence=session.persistence.report() if session.persistence is not None else None,
         )
 
 

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
 from delayed_vlm_ros.memory.limits import usual_eviction_chunk
 from delayed_vlm_ros.nodes.parameters import parameter, specifications
 from delayed_vlm_ros.pictures.checks import MAX_PICTURE_PIXELS
@@ -130,6 +131,20 @@ class SceneMemoryParameters:
         maximum=1e6,
     )
 
+    persistence_folder: str = _at_configure(
+        "",
+        "an existing folder, of this node alone, in which key frames and marks survive a restart; empty: they do not",
+        name="persistence.folder",
+    )
+    persistence_period_sec: float = _at_configure(
+        30.0,
+        "shortest time between two writings; what is newer than the last one is lost with the power",
+        name="persistence.period_sec",
+        unit="s",
+        minimum=0.1,
+        maximum=86_400.0,
+    )
+
     pose_limit_sec: float = _at_configure(
         0.5,
         "a pose further in time from a frame is not kept with it",
@@ -242,7 +257,7 @@ class SceneMemoryParameters:
     )
 
 
-def make_memory(parameters: SceneMemoryParameters, pair_ids: Iterator[int] | None = None) -> SmartFrameManager:
+def make_memory(parameters: SceneMemoryParameters, pair_ids: PairIds | None = None) -> SmartFrameManager:
     """An empty memory of one camera.
 
     Args:
@@ -294,6 +309,11 @@ def check_together(parameters: SceneMemoryParameters) -> None:
         raise ConfigurationError(
             f"parameter ask.max_new_tokens is {parameters.max_new_tokens}, more than ask.max_new_tokens_limit with its "
             f"{parameters.max_new_tokens_limit}: lower the one or raise the other"
+        )
+    if parameters.persistence_folder and not Path(parameters.persistence_folder).is_absolute():
+        raise ConfigurationError(
+            f"parameter persistence.folder is {parameters.persistence_folder}; give a whole path, from / on, since "
+            "it is not certain where a node is started"
         )
     # The memory's own rules, checked by the memory itself.
     make_memory(parameters)

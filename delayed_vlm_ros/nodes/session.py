@@ -5,19 +5,20 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import AskCancelledError
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.nodes import engines
 from delayed_vlm_ros.nodes.asks import AskDesk
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
+from delayed_vlm_ros.nodes.persistence import Persistence
 from delayed_vlm_ros.nodes.poses import PoseTrack
 from delayed_vlm_ros.nodes.reports import MemoryReport, ModelReport
 from delayed_vlm_ros.nodes.scene_memory_parameters import (
@@ -34,6 +35,9 @@ from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.worker import ModelState, ModelWorker, WorkAhead
+
+# A slow card takes so long for the few megabytes of key frames; of the two seconds that a process has for its end.
+_LAST_WRITE_SEC = 0.8
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Surroundings:
     resolve_topic: Callable[[str], str]
     now_ns: Callable[[], int]
     simulated: bool
-    pair_ids: Iterator[int]
+    pair_ids: PairIds
     device: threading.Lock
     logger: RcutilsLogger
 
@@ -69,6 +73,7 @@ class Session:
         desk: Takes asks.
         budget_bytes: Upper bound of what is kept of each camera between asks: an equal share; 0: none.
         notices: Standing ways in which asks are slower than was asked for.
+        persistence: Keeps Star memories on disk; None where that is off.
     """
 
     checkpoint: Checkpoint
@@ -77,19 +82,27 @@ class Session:
     desk: AskDesk
     budget_bytes: int = 0
     notices: tuple[str, ...] = ()
+    persistence: Persistence | None = None
 
     def close(self, timeout_sec: float) -> bool:
-        """Cancel the asks and end the worker, which frees the device.
+        """Cancel the asks and end the worker, which frees the device; write key frames to disk meanwhile.
 
         Returns:
             Whether it has ended; deep inside the model it cannot, and then ends and frees the device later.
         """
-        return self.worker.stop(timeout_sec)
+        if self.persistence is not None:
+            self.persistence.end(max(timeout_sec, _LAST_WRITE_SEC))
+        has_ended = self.worker.stop(timeout_sec)
+        if self.persistence is not None:
+            self.persistence.join()
+        return has_ended
 
     def reset(self) -> None:
         """Forget every frame, and what is kept of earlier asks."""
         for camera in self.cameras.values():
             camera.reset()
+        if self.persistence is not None:
+            self.persistence.hurry()
         loaded = self.worker.resource
         if loaded is not None:
             loaded.forget_encoded()
@@ -168,8 +181,12 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
             surroundings.logger.warning(notice)
     worker = _worker(parameters, checkpoint, memories, surroundings)
     desk = AskDesk(worker, cameras, parameters.queue_size)
+    persistence = None
+    if parameters.persistence_folder:
+        folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
+        persistence = Persistence(folder, period_sec, cameras, geometry, surroundings.logger)
     worker.start()
-    return Session(checkpoint, cameras, worker, desk, budget_bytes, notices)
+    return Session(checkpoint, cameras, worker, desk, budget_bytes, notices, persistence)
 
 
 def _worker(

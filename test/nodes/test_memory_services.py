@@ -1,6 +1,5 @@
 """Which camera a request to mark or to show means, where there are several; test/ros has the services over DDS."""
 
-import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +9,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from delayed_vlm_ros.srv import GetFrames, Mark
 
-from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.nodes.memory_services import MemoryServices
 from delayed_vlm_ros.nodes.poses import FrameHeader
 
@@ -31,7 +30,7 @@ class Node:
 @pytest.fixture
 def memories():
     """Of two cameras, with ids from one source: front has the odd ones."""
-    ids = itertools.count(1)
+    ids = PairIds()
     found = {name: SmartFrameManager(pair_ids=ids) for name in ("front", "rear")}
     for number in range(3):
         for shade, memory in enumerate(found.values()):

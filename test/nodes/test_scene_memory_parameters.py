@@ -71,6 +71,8 @@ def test_each_descriptor_tells_what_it_is_and_when_it_may_change(name):
         ({"cameras": [f"camera_{number}" for number in range(17)]}, "cameras has 17 names"),
         ({"model": "  "}, "model.name is empty"),
         ({"star_size": 1}, "star_memory_size is 1"),
+        ({"persistence_folder": "kept"}, "persistence.folder is kept; give a whole path, from / on"),
+        ({"persistence_folder": "~/kept"}, "give a whole path, from / on"),
     ],
 )
 def test_what_ranges_cannot_say_is_checked_too(changes, words):
@@ -106,6 +108,8 @@ def test_what_is_taken_at_configure_is_refused_afterwards(name):
     other = spec.kind(other) if spec.kind is not bool else not spec.default
     if name in ("memory.eviction_chunk", "memory.marks.max"):
         other = 0  # their largest are more than the other values' memory takes
+    if name == "persistence.folder":
+        other = "/somewhere"
     check_change(DEFAULTS, {name: other}, configured=False)
     check_change(DEFAULTS, {name: spec.default}, configured=True)
     if spec.at_configure and other != spec.default:

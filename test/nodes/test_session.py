@@ -1,7 +1,6 @@
 """Pictures and asks through a configured node's parts, without a ROS graph."""
 
 import array
-import itertools
 import threading
 import time
 from dataclasses import replace
@@ -19,6 +18,7 @@ from sensor_msgs.msg import Image
 from waiting import PATIENCE_SEC
 
 from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.nodes import engines
 from delayed_vlm_ros.nodes.messages import fill_answer, memory_stats, scene_answer
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
@@ -70,7 +70,7 @@ def surroundings():
         resolve_topic=lambda name: f"/{name}",
         now_ns=lambda: NOW_NS,
         simulated=False,
-        pair_ids=itertools.count(1),
+        pair_ids=PairIds(),
         device=threading.Lock(),
         logger=get_logger("test_session"),
     )

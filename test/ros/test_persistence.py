@@ -1,0 +1,253 @@
+"""Key frames that survive a restart, a kill and a full disk, over DDS."""
+
+import array
+import contextlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
+from harness import values_of
+from waiting import wait_until
+
+HEIGHT, WIDTH = 112, 140  # of the model that comes with the package: its frames are taken as they are
+FRAME_BYTES = HEIGHT * WIDTH * 3
+KILLS = int(os.environ.get("PERSISTENCE_NODE_KILLS", "3"))
+WITHIN_SEC = 2.0
+HEAD_ROOM = 5  # on machines that others keep busy
+WARN, OK = b"\x01", b"\x00"
+
+
+def blocks(seed):
+    """A picture that looks like no other."""
+    cells = np.random.default_rng(seed).integers(20, 220, (4, 4, 3), np.uint8)
+    return cells.repeat(HEIGHT // 4, axis=0).repeat(WIDTH // 4, axis=1)
+
+
+def novel(client, seed):
+    return client.image(height=HEIGHT, width=WIDTH, data=array.array("B", blocks(seed).tobytes()))
+
+
+def show_novel(client, count):
+    """Pictures of which each is worth keeping; returns when all are kept or have been."""
+    client.connect_pictures()
+    before = client.wait_for_stats().images_sampled
+    for seed in range(count):
+        client.publish(novel(client, seed))
+    client.wait_for_stats(lambda stats: stats.images_sampled >= before + count, since_ns=0)
+
+
+def key_frames(client):
+    """The kept key frames by id, with both pictures' bytes."""
+    response = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
+    return {
+        frame.id: (frame, bytes(first.data), bytes(second.data))
+        for frame, first, second in zip(response.key_frames, response.first_images, response.second_images, strict=True)
+    }
+
+
+def star_of(kept):
+    return {
+        pair_id: (
+            frame.header,
+            frame.end_stamp,
+            frame.importance,
+            frame.reason,
+            frame.marked,
+            frame.label,
+            first,
+            second,
+        )
+        for pair_id, (frame, first, second) in kept.items()
+        if frame.in_star
+    }
+
+
+def persistence(client, condition=lambda _: True, **since):
+    return client.wait_for_status("persistence", condition, **since)
+
+
+def test_a_restart_brings_key_frames_back_and_they_are_answered_from(start, tmp_path):
+    # given a node that has seen something, and a marked moment
+    options = {"namespace": "/restarted", "memory__sample_fps": 20.0, "memory__star__size": 8}
+    options |= {"persistence__folder": str(tmp_path), "persistence__period_sec": 3600.0}
+    process, client = start(**options)
+    client.wait_until_ready()
+    show_novel(client, 9)
+    marked = client.call(Mark, "scene_memory/mark", Mark.Request(label="keys on the table")).key_frame
+    before = star_of(key_frames(client))
+    assert marked.id in before
+
+    # when it ends and starts again; its last second is when it writes
+    code, seconds = process.end(signal.SIGINT)
+    assert (code, seconds < WITHIN_SEC) == (0, True), process.log
+    assert [path.name for path in tmp_path.iterdir()] == ["camera.star"]
+    process.close()
+    client.close()
+    process, client = start(fake=False, **options)
+    client.wait_until_ready()
+
+    # then it answers, with its real model, from what it saw before, without having seen anything yet
+    response = client.ask("What color is the cube?")
+    assert response.success, response.error_msg
+    assert [frame.id for frame in response.frames_used] == sorted(before)
+    assert star_of(key_frames(client)) == before
+    status = persistence(client)
+    assert status.level == OK
+    assert values_of(status)["restored frames"] == str(sum(1 + bool(one[-1]) for one in before.values()))
+
+    # and new frames come behind them
+    show_novel(client, 2)
+    response = client.ask("What color is the cube?")
+    ids = [frame.id for frame in response.frames_used]
+    assert ids == sorted(ids)
+    assert ids[-1] > max(before)
+    assert set(before) <= set(ids) or len(before) == 4  # Star may have let one go for a newcomer
+    assert any(frame.label == "keys on the table" for frame in response.frames_used)
+
+    # and a reset forgets on the disk, too
+    assert client.reset().success
+    wait_until(lambda: (tmp_path / "camera.star").stat().st_size < FRAME_BYTES, "an empty file")
+
+
+class Publishing(threading.Thread):
+    """Publishes pictures worth keeping until it is ended."""
+
+    def __init__(self, client):
+        super().__init__(daemon=True)
+        self.client = client
+        self.ending = threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.ending.is_set():
+            self.client.publish(novel(self.client, random.randrange(10**6)))
+
+    def end(self):
+        self.ending.set()
+        self.join()
+
+
+def test_killed_at_random_moments_it_comes_back_with_whole_pictures(start, tmp_path):
+    options = {"namespace": "/killed", "memory__sample_fps": 50.0, "persistence__folder": str(tmp_path)}
+    options |= {"persistence__period_sec": 0.1, "memory__star__size": 40}
+    process, client = start(**options)
+    halves = 0
+    for kill in range(KILLS):
+        client.wait_until_ready()
+        publishing = Publishing(client)
+        persistence(client, lambda status: int(values_of(status)["last file"].split()[0]) > FRAME_BYTES)
+        time.sleep(random.random() * 0.5)
+        process.process.send_signal(signal.SIGKILL)
+        process.process.wait()
+        publishing.end()
+        halves += (tmp_path / "camera.star.new").exists()
+        process.close()
+        client.close()
+        # when
+        process, client = start(**options)
+        # then
+        client.wait_until_ready()
+        values = values_of(persistence(client))
+        assert "set aside 1" not in values, (kill, values)
+        assert int(values["restored frames"]) >= 1
+        response = client.ask()
+        assert response.success
+        assert len(response.frames_used) == len(key_frames(client))
+    print(f"{KILLS} kills, {halves} of them while writing")
+    assert {path.name for path in tmp_path.iterdir()} <= {"camera.star", "camera.star.new"}
+
+
+def test_a_file_that_cannot_be_used_is_set_aside_with_a_warning(start, tmp_path):
+    content = b"DVLMSTAR" + bytes(1000)
+    (tmp_path / "camera.star").write_bytes(content)
+    options = {"persistence__folder": str(tmp_path), "persistence__period_sec": 0.1}
+    process, client = start(memory__sample_fps=50.0, **options)
+    client.wait_until_ready()
+    status = persistence(client)
+    assert status.level == WARN
+    assert "set aside as camera.star.aside-1, and the memory is empty" in status.message
+    assert client.ask().error_code == AskScene.Response.NO_FRAMES
+    # and the warning stands until there is something on the disk again
+    assert persistence(client).level == WARN
+    show_novel(client, 2)
+    assert persistence(client, lambda status: status.level == OK)
+    assert (tmp_path / "camera.star.aside-1").read_bytes() == content
+    assert process.alive
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of a few megabytes that can be filled and emptied: folder, filling it, emptying it."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a disk of its own needs the right to mount one")
+    ballast = folder / "ballast"
+
+    def fill(_process):
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    yield folder, fill, lambda _process: ballast.unlink()
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_files(tmp_path):
+    """A limit of the system's own on a process's files: every user may set it."""
+
+    def limit(process, size):
+        resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    # More than what DDS needs for itself, less than 16 key frames.
+    return tmp_path, lambda process: limit(process, 700_000), lambda process: limit(process, resource.RLIM_INFINITY)
+
+
+@pytest.mark.parametrize("kind", ["small_disk", "small_files"])
+def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, start, kind):
+    # given
+    folder, fill, empty = request.getfixturevalue(kind)
+    options = {"persistence__folder": str(folder), "persistence__period_sec": 0.2, "memory__sample_fps": 50.0}
+    process, client = start(memory__star__size=40, **options)
+    client.wait_until_ready()
+    show_novel(client, 2)
+    persistence(client, lambda status: int(values_of(status)["last file"].split()[0]) > FRAME_BYTES)
+    before = (folder / "camera.star").read_bytes()
+
+    # when
+    fill(process)
+    began, began_ns = time.monotonic(), client.now_ns()
+    show_novel(client, 40)
+    status = client.wait_for_status("persistence", lambda status: status.level == WARN, since_ns=began_ns)
+    shown_sec = time.monotonic() - began
+
+    # then
+    assert "writing camera.star" in status.message
+    assert "check that it exists, that this user may write there, and that its disk has room" in status.message
+    assert process.alive
+    assert client.ask().success
+    kept = star_of(key_frames(client))
+    assert len(kept) >= 16
+    assert (folder / "camera.star").read_bytes()[:8] == before[:8]
+
+    # when there is room again
+    empty(process)
+    began, began_ns = time.monotonic(), client.now_ns()
+    client.wait_for_status("persistence", lambda status: status.level == OK, since_ns=began_ns)
+    cleared_sec = time.monotonic() - began
+
+    # then all of it is on the disk
+    print(f"{kind}: shown within {shown_sec:.2f} s, cleared within {cleared_sec:.2f} s")
+    assert cleared_sec < WITHIN_SEC * HEAD_ROOM
+    assert (folder / "camera.star").stat().st_size > len(kept) * FRAME_BYTES
+    assert star_of(key_frames(client)) == kept

@@ -1,5 +1,5 @@
 # The front door. `make demo` and `make test` set up what they need.
-.PHONY: help setup demo test test-exact lint format bench train clean
+.PHONY: help setup demo test test-exact fuzz soak lint format bench train clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -15,6 +15,13 @@ test: setup      ## all tests
 
 test-exact: setup ## that caches change nothing: a thousand random histories (half an hour)
 	@EXACT_HISTORIES=1000 .venv/bin/python -m pytest test/vlm/test_exactness.py
+
+fuzz: setup      ## pictures, files of key frames and requests of any kind: more than 100,000 cases (some minutes)
+	@FUZZ_CASES=$${FUZZ_CASES:-120000} .venv/bin/python -m pytest test/fuzz --timeout 7200
+
+soak: setup      ## ten minutes of a fast camera with asks back to back, then an accelerated day; see docs/reliability.md
+	@.venv/bin/python benchmarks/load.py
+	@.venv/bin/python benchmarks/soak.py
 
 lint: setup      ## style, types and the direction of imports
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

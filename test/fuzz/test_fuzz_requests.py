@@ -1,0 +1,120 @@
+"""Requests and goals of any kind: what they ask for, or the error that is documented for it."""
+
+import math
+import operator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fuzzing import check_told, fuzz
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+
+from delayed_vlm_ros import action, srv
+from delayed_vlm_ros.errors import BadRequestError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.memory import PairIds, SmartFrameManager
+from delayed_vlm_ros.nodes.asks import ask_request, ask_timeout
+from delayed_vlm_ros.nodes.memory_services import MemoryServices
+from delayed_vlm_ros.nodes.poses import FrameHeader
+from delayed_vlm_ros.nodes.requests import cameras_named
+from delayed_vlm_ros.nodes.scene_memory_parameters import (
+    MAX_NEW_TOKENS_LIMIT,
+    MAX_TIMEOUT_SEC,
+    SceneMemoryParameters,
+)
+from delayed_vlm_ros.vlm.request import select_frames
+
+PARAMETERS = SceneMemoryParameters(max_question_characters=50)
+
+# Floats as messages have them: with 32 bits.
+FLOATS = st.floats(width=32) | st.sampled_from([0.0, 1.0, -1.0, 5.0, math.nan, math.inf, -math.inf])
+TIMES = st.builds(
+    Time,
+    sec=st.integers(-(2**31), 2**31 - 1) | st.integers(95, 115) | st.just(0),
+    nanosec=st.integers(0, 2**32 - 1) | st.just(0),
+)
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
+NAMES = st.sampled_from(["", "front", "rear", "*", "../front", "FRONT"]) | TEXTS
+IDS = st.integers(0, 30) | st.integers(0, 2**64 - 1)
+
+
+def _cameras():
+    ids = PairIds()
+    found = {}
+    for name in ("front", "rear"):
+        memory = SmartFrameManager(8, 6, pair_ids=ids)
+        for number in range(9):
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+            stamp = 100.0 + number / 2
+            memory.add(pixels, stamp, FrameHeader(round(stamp * 1e9), "lens"))
+        found[name] = SimpleNamespace(name=name, frame_manager=memory, header_of=operator.attrgetter("source"))
+    return found
+
+
+CAMERAS = _cameras()
+LOG = SimpleNamespace(info=lambda *_: None, error=lambda text: pytest.fail(text))
+NODE = SimpleNamespace(create_service=lambda *_, **__: None, get_logger=lambda: LOG)
+SERVICES = MemoryServices(NODE, lambda: CAMERAS)
+
+
+@fuzz(
+    kind=st.sampled_from([srv.AskScene.Request, action.AskScene.Goal]),
+    question=TEXTS | st.sampled_from(["", " \n", "x" * 51, "$(reboot)", "<|vision_start|>", "../../etc"]),
+    camera=NAMES,
+    since=TIMES,
+    until=TIMES,
+    last_sec=FLOATS,
+    max_new_tokens=st.integers(0, 2**32 - 1) | st.integers(0, 5000),
+    timeout_sec=FLOATS,
+)
+def test_any_question(kind, **fields):
+    message = kind(**fields)
+    try:
+        asked = cameras_named(CAMERAS, message.camera)
+        request = ask_request(message, PARAMETERS)
+        timeout_sec = ask_timeout(message, PARAMETERS)
+    except (BadRequestError, UnknownCameraError) as error:
+        check_told(error)
+        return
+    # then it is within every limit
+    assert 0 < timeout_sec <= MAX_TIMEOUT_SEC
+    assert 0 < request.max_new_tokens <= MAX_NEW_TOKENS_LIMIT
+    assert 0 < len(request.question) <= PARAMETERS.max_question_characters
+    for camera in asked:
+        try:
+            assert select_frames(camera.frame_manager.snapshot(), request)
+        except NoFramesError as error:
+            check_told(error)
+
+
+def check_response(response):
+    assert response.success != bool(response.error_msg)
+    assert "internal error" not in response.error_msg
+
+
+@fuzz(id=IDS, stamp=TIMES, camera=NAMES, label=TEXTS | st.just("x" * 65), unmark=st.booleans())
+def test_any_mark(**fields):
+    before = {name: [kept.id for kept in camera.frame_manager.snapshot()] for name, camera in CAMERAS.items()}
+    # when
+    check_response(SERVICES._on_mark(srv.Mark.Request(**fields), srv.Mark.Response()))
+    # then nothing kept is lost but by Star's rules, and marks never fill it
+    for name, camera in CAMERAS.items():
+        kept = camera.frame_manager.snapshot()
+        assert sum(pair.marked for pair in kept) <= 1
+        assert {pair.id for pair in kept} <= set(before[name])
+
+
+@fuzz(
+    ids=st.lists(IDS, max_size=6),
+    camera=NAMES,
+    format=st.sampled_from(["", "png", "jpeg", "PNG", "tiff"]) | TEXTS,
+)
+def test_any_wish_for_pictures(**fields):
+    response = SERVICES._on_get_frames(srv.GetFrames.Request(**fields), srv.GetFrames.Response())
+    check_response(response)
+    if response.success and fields["ids"]:
+        assert {frame.id for frame in response.key_frames} | set(response.missing) == set(fields["ids"])
+    assert len(response.key_frames) == len(response.first_images) == len(response.second_images)

@@ -6,7 +6,7 @@ import os
 import random
 from pathlib import Path
 
-_FIRST_PORT = 7400  # of DDS discovery in domain 0
+_FIRST_PORT = 7400  # of DDS in domain 0
 _PORTS_PER_DOMAIN = 250
 _DOMAINS = range(1, 101)  # above 101 the ports reach into Linux's ephemeral range; 0 is everybody's default
 
@@ -23,9 +23,10 @@ def isolated_environment() -> dict[str, str]:
 
 
 def free_domain() -> int:
-    """A ROS domain whose discovery port no process on this machine has open."""
-    taken = _udp_ports()
-    free = [domain for domain in _DOMAINS if _FIRST_PORT + _PORTS_PER_DOMAIN * domain not in taken]
+    """A ROS domain of whose ports no process on this machine has one open."""
+    # Not the port of discovery alone: a participant that finds others by other means may not have opened it.
+    taken = {(port - _FIRST_PORT) // _PORTS_PER_DOMAIN for port in _udp_ports()}
+    free = [domain for domain in _DOMAINS if domain not in taken]
     return random.choice(free or list(_DOMAINS))  # noqa: S311  not for secrets: two demos must not choose alike
 
 

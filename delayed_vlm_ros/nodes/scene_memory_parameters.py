@@ -131,7 +131,8 @@ class SceneMemoryParameters:
         maximum=1e6,
     )
 
-    persistence_folder: str = _at_configure(
+    # Not to be set while the node runs: no request shall say where on this machine files are written.
+    persistence_folder: str = parameter(
         "",
         "an existing folder, of this node alone, in which key frames and marks survive a restart; empty: they do not",
         name="persistence.folder",

@@ -55,7 +55,7 @@ def _cameras():
 
 
 CAMERAS = _cameras()
-LOG = SimpleNamespace(info=lambda *_: None, error=lambda text: pytest.fail(text))
+LOG = SimpleNamespace(info=lambda *_: None, error=pytest.fail)
 NODE = SimpleNamespace(create_service=lambda *_, **__: None, get_logger=lambda: LOG)
 SERVICES = MemoryServices(NODE, lambda: CAMERAS)
 

@@ -39,11 +39,18 @@ def bound():
 def test_a_domain_whose_port_is_open_is_avoided(monkeypatch, bound, family, address):
     # given two domains, one of them taken
     taken = bound(family, address)
-    free = next(number for number in range(1, 101) if number != taken and port_of(number) not in domain._udp_ports())
+    ports = domain._udp_ports()
+    free = next(number for number in range(1, 101) if not ports & set(range(port_of(number), port_of(number + 1))))
     monkeypatch.setattr(domain, "_DOMAINS", [taken, free])
 
     # then
     assert {domain.free_domain() for _ in range(50)} == {free}
+
+
+def test_any_port_of_a_domain_makes_it_taken(monkeypatch):
+    monkeypatch.setattr(domain, "_DOMAINS", [7, 8])
+    monkeypatch.setattr(domain, "_udp_ports", lambda: {port_of(7) + 249})
+    assert {domain.free_domain() for _ in range(50)} == {8}
 
 
 def test_a_domain_is_neither_everybodys_nor_in_the_range_of_passing_ports():

@@ -1,0 +1,114 @@
+"""Two runs on one machine, with the same names in two domains: neither hears, nor disturbs, the other."""
+
+import os
+from pathlib import Path
+
+import pytest
+import rclpy
+from delayed_vlm_ros.msg import MemoryStats
+from delayed_vlm_ros.srv import AskScene
+from harness import CONTEXT, FAKE_SCENE_MEMORY, NodeProcess
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from waiting import wait_until
+
+from delayed_vlm_ros.nodes.domain import free_domain, isolated_environment
+
+NAMESPACE = "/robot"
+ROOM_CAMERA = [str(Path(__file__).with_name("room_camera.py"))]
+
+
+class Other:
+    """A memory and a camera in a domain of their own, as the demo's, and somebody who listens there."""
+
+    def __init__(self):
+        environment = isolated_environment()
+        self.domain = int(environment["ROS_DOMAIN_ID"])
+        parameters = {"model.name": "demo", "memory.sample_fps": 20.0}
+        self.processes = [
+            NodeProcess(NAMESPACE, FAKE_SCENE_MEMORY, parameters, {}, environment),
+            NodeProcess(NAMESPACE, ROOM_CAMERA, {"colour": "red", "shape": "box"}, {}, environment),
+        ]
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=self.domain, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("listener", namespace=NAMESPACE, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.stats = []
+        self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self.stats.append, 10)
+        self.client = self.node.create_client(AskScene, "ask_scene")
+
+    def spin_until(self, condition, what):
+        def met():
+            self.executor.spin_once(timeout_sec=0.05)
+            return condition()
+
+        return wait_until(met, what)
+
+    def ask(self):
+        future = self.client.call_async(AskScene.Request(question="What is there?", timeout_sec=100.0))
+        self.spin_until(future.done, "an answer in the other domain")
+        return future.result()
+
+    def close(self):
+        for process in self.processes:
+            process.close()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def other(ros):
+    made = Other()
+    yield made
+    made.close()
+
+
+def names_seen_by(node):
+    return sorted(f"{namespace.rstrip('/')}/{name}" for name, namespace in node.get_node_names_and_namespaces())
+
+
+def test_two_runs_with_the_same_names_neither_hear_nor_disturb_each_other(start, other):
+    # given one run in the domain of these tests, and another one as the demo starts it, both with /robot/scene_memory
+    process, client = start(namespace=NAMESPACE, memory__sample_fps=50.0)
+    client.wait_until_ready()
+    client.show_pictures(4)
+    other.spin_until(lambda: other.stats and other.stats[-1].images_sampled >= 4, "pictures in the other domain")
+    assert len({0, other.domain, CONTEXT.get_domain_id()}) == 3
+
+    # when the one sees nothing for a while in which the other's camera shows many pictures
+    before, before_other = client.wait_for_stats(), other.stats[-1]
+    other.spin_until(lambda: other.stats[-1].images_received >= before_other.images_received + 30, "more of them")
+    after = client.wait_for_stats()
+
+    # then it has heard none of them
+    assert after.images_received == before.images_received
+    assert {frame.header.frame_id[:5] for frame in client.ask().frames_used} == {"lens_"}
+    # and what it is told does not reach the other
+    assert client.reset().success
+    answer = other.ask()
+    assert answer.success, answer.error_msg
+    assert len(answer.frames_used) >= 2
+    assert {frame.header.frame_id for frame in answer.frames_used} == {""}
+    assert other.stats[-1].total_frames_added >= before_other.total_frames_added
+    assert client.wait_for_stats().asks_served == 1
+    # and each sees its own nodes only, each name once
+    assert names_seen_by(client.node) == [f"{NAMESPACE}/client", f"{NAMESPACE}/scene_memory"]
+    assert names_seen_by(other.node) == [
+        f"{NAMESPACE}/listener",
+        f"{NAMESPACE}/room_camera",
+        f"{NAMESPACE}/scene_memory",
+    ]
+    # and the end of one is not the other's
+    other.processes[0].end()
+    assert process.alive
+    client.show_pictures(2)
+    assert client.ask().success
+
+
+def test_neither_tests_nor_demo_ever_take_the_default_domain(ros):
+    assert os.environ["ROS_DOMAIN_ID"] == str(CONTEXT.get_domain_id()) != "0"
+    assert CONTEXT.get_domain_id() not in {free_domain() for _ in range(200)} | {0}
+    assert 0 not in {free_domain() for _ in range(200)}

@@ -222,14 +222,14 @@ def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, st
     client.wait_until_ready()
     show_novel(client, 2)
     persistence(client, lambda status: int(values_of(status)["last file"].split()[0]) > FRAME_BYTES)
-    before = (folder / "camera.star").read_bytes()
 
     # when
     fill(process)
-    began, began_ns = time.monotonic(), client.now_ns()
-    show_novel(client, 40)
+    began_ns = client.now_ns()
+    publishing = Publishing(client)
     status = client.wait_for_status("persistence", lambda status: status.level == WARN, since_ns=began_ns)
-    shown_sec = time.monotonic() - began
+    publishing.end()
+    client.show_pictures(1)  # and with it, all before it have arrived
 
     # then
     assert "writing camera.star" in status.message
@@ -237,8 +237,7 @@ def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, st
     assert process.alive
     assert client.ask().success
     kept = star_of(key_frames(client))
-    assert len(kept) >= 16
-    assert (folder / "camera.star").read_bytes()[:8] == before[:8]
+    assert len(kept) >= 2
 
     # when there is room again
     empty(process)
@@ -247,7 +246,7 @@ def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, st
     cleared_sec = time.monotonic() - began
 
     # then all of it is on the disk
-    print(f"{kind}: shown within {shown_sec:.2f} s, cleared within {cleared_sec:.2f} s")
+    print(f"{kind}: cleared within {cleared_sec:.2f} s")
     assert cleared_sec < WITHIN_SEC * HEAD_ROOM
     assert (folder / "camera.star").stat().st_size > len(kept) * FRAME_BYTES
     assert star_of(key_frames(client)) == kept

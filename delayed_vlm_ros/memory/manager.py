@@ -288,7 +288,7 @@ class SmartFrameManager:
                         self._marks.put(kept.id, kept.label)
                         self._star.protect(kept.id)
             for kept in pairs:
-                self._star.add(kept.pair, [describe(frame.image) for frame in kept.pair.present_frames])
+                self._star.restore(kept, [describe(frame.image) for frame in kept.pair.present_frames])
                 self._frames_added = kept.pair.last.number
                 self._pair_ids.continue_after(kept.id)
             self._changes += 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from delayed_vlm_ros.memory.frame import FramePair
+    from delayed_vlm_ros.memory.frame import FramePair, KeptPair
     from delayed_vlm_ros.memory.tracks import Track
 
 # How much an even spread over time is worth beside appearance: looks decide, time decides among what looks alike.
@@ -146,6 +146,7 @@ class StarMemory:
         self._places: set[int] = set()  # pairs that are views of a place
         self._new_places: set[int] = set()  # those that came as the only one of it
         self._tracks: dict[int, list[Track]] = {}
+        self._earlier: dict[int, tuple[float, str]] = {}  # what an earlier memory found late: what worth, and why
 
     @property
     def pairs(self) -> tuple[FramePair, ...]:
@@ -200,17 +201,28 @@ class StarMemory:
         known = self._tracks.setdefault(pair_id, [])
         known += [track for track in tracks if track not in known]
 
+    def restore(self, kept: KeptPair, descriptors: Sequence[Descriptor]) -> None:
+        """Take in a pair that an earlier memory held, with what that found late; see `add`.
+
+        It counts as a view of its place unless something is in the way.
+        """
+        self._earlier[kept.id] = (kept.late_score, kept.late_reason)
+        self._places.add(kept.id)
+        self.add(kept.pair, descriptors)
+
     def moment_value(self, pair_id: int) -> float:
         """What the things that a pair shows best are worth, 0..1."""
         moment = self._moment(pair_id)
-        return moment.value if moment is not None else 0.0
+        earlier, _ = self._earlier.get(pair_id, (0.0, ""))
+        return max(earlier, moment.value if moment is not None else 0.0)
 
     def late_reason(self, pair_id: int) -> str:
         """Why a pair was brought in late, in a few words; empty when it was not."""
         moment = self._moment(pair_id)
         if moment is not None and moment.value >= WORTH_A_PLACE:
             return "brief event" if moment.came_and_went else "new thing"
-        return "new place" if pair_id in self._new_places else ""
+        _, earlier = self._earlier.get(pair_id, (0.0, ""))
+        return "new place" if pair_id in self._new_places else earlier
 
     def _moment(self, pair_id: int) -> Track | None:
         """The thing most worth keeping of those that a pair shows best."""
@@ -220,6 +232,7 @@ class StarMemory:
     def forget_judgements(self, before: int) -> None:
         """Forget what is known of pairs that are not kept and older than one."""
         held = {pair.id for pair in self._pairs}
+        self._earlier = {one: found for one, found in self._earlier.items() if one in held}
         self._places = {one for one in self._places if one in held or one >= before}
         self._new_places &= self._places
         self._tracks = {one: tracks for one, tracks in self._tracks.items() if one in held or one >= before}

@@ -15,7 +15,7 @@ import json
 import math
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BufferedIOBase
 from typing import Any
 
@@ -56,11 +56,7 @@ class StoredMemory:
 
 def star_of(snapshot: Snapshot) -> Snapshot:
     """The part of a snapshot that is written: Star's pairs, as they will come back."""
-    return tuple(
-        KeptPair(kept.pair, in_star=True, in_stream=False, marked=kept.marked, label=kept.label)
-        for kept in snapshot
-        if kept.in_star
-    )
+    return tuple(replace(kept, in_stream=False) for kept in snapshot if kept.in_star)
 
 
 def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any]) -> bytes:
@@ -82,6 +78,8 @@ def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any])
                 "content_key": kept.content_key.hex(),
                 "marked": kept.marked,
                 "label": kept.label,
+                "late_score": float(kept.late_score),
+                "late_reason": kept.late_reason,
                 "frames": [_described_frame(frame, describe_source) for frame in kept.pair.present_frames],
             }
             for kept in memory.pairs
@@ -268,7 +266,15 @@ def _kept(described: Mapping[str, Any], pair: FramePair) -> KeptPair:
         raise MemoryFileError("is damaged: the mark of a pair makes no sense")
     if described.get("content_key") != pair.content_key.hex():
         raise MemoryFileError("is damaged: the pictures of a pair are others than its header says")
-    return KeptPair(pair, in_star=True, in_stream=False, marked=marked, label=label)
+    return KeptPair(
+        pair,
+        in_star=True,
+        in_stream=False,
+        marked=marked,
+        label=label,
+        late_score=_a_float(described, "late_score", 0.0, 1.0),
+        late_reason=_a_word(described, "late_reason", _MOST_REASON_CHARACTERS),
+    )
 
 
 def _geometry(described: Mapping[str, Any]) -> FrameGeometry:

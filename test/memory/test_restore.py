@@ -1,5 +1,7 @@
 """Key frames of an earlier memory as the past of a new one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,22 @@ def test_what_is_restored_is_what_was_kept(views, star_size, chunk, marked, data
     assert looks(restored.snapshot()) == looks(before)
     assert looks(star_of(restored.snapshot())) == looks(before)
     assert not any(kept.in_stream for kept in restored.snapshot())
+
+
+def test_what_was_found_late_is_worth_as_much_as_before():
+    # given
+    memory = SmartFrameManager(6, 20)
+    show(memory, range(12))
+    first, second, *others = star_of(memory.snapshot())
+    found = replace(second, late_score=0.9, late_reason="brief event")
+
+    # when
+    restored = SmartFrameManager(6, 20)
+    restored.restore([first, found, *others])
+    show(restored, range(100, 160), after=20.0)
+
+    # then
+    assert (found.id, "brief event", 0.9) in [(kept.id, kept.reason, kept.late_score) for kept in restored.snapshot()]
 
 
 def test_life_goes_on_behind_it():

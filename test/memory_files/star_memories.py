@@ -24,7 +24,9 @@ def star_memory(generation: int = 0, *, pairs: int = 3, height: int = 4, width: 
             count = 1 + number * 2 + half
             frames.append(Frame(image, stamp, count, 0.1 * number, "scene change", {"of": generation}))
         pair = FramePair(10 + number, frames[0], frames[1] if len(frames) > 1 else None)
-        kept.append(KeptPair(pair, True, False, marked=not number, label="" if number else f"generation {generation}"))
+        label = "" if number else f"generation {generation}"
+        late_score, late_reason = (0.75, "brief event") if number % 2 else (0.0, "")
+        kept.append(KeptPair(pair, True, False, not number, label, late_score, late_reason))
     return StoredMemory(camera, GEOMETRY, tuple(kept))
 
 
@@ -51,7 +53,16 @@ def looks(memory: StoredMemory):
         memory.geometry,
         [
             (
-                (kept.id, kept.content_key, kept.in_star, kept.in_stream, kept.marked, kept.label),
+                (
+                    kept.id,
+                    kept.content_key,
+                    kept.in_star,
+                    kept.in_stream,
+                    kept.marked,
+                    kept.label,
+                    kept.reason,
+                    kept.late_score,
+                ),
                 [
                     (frame.stamp, frame.number, frame.importance, frame.reason, frame.source, frame.image.tobytes())
                     for frame in kept.pair.present_frames

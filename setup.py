@@ -19,6 +19,7 @@ setup(
     package_data={
         "delayed_vlm_ros.evaluation": ["report.css", "report.html.jinja"],
         "delayed_vlm_ros.models": ["tiny_scene/*"],
+        "delayed_vlm_ros.web": ["assets/*"],
     },
     data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.yaml")))],
     install_requires=["numpy", "opencv-python-headless", "pillow>=10.1", "pyyaml", "typer>=0.12", "rich"],
@@ -27,6 +28,7 @@ setup(
         "ros": ["rosbags-image"],
         "evaluation": ["jinja2", "matplotlib", "mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu"],
         "ray": ["ray"],
+        "web": ["nicegui>=3.4,<4"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["pytest", "pytest-timeout", "hypothesis", "playwright"],

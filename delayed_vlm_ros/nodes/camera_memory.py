@@ -17,9 +17,9 @@ from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.frame import Frame, KeptPair
 from delayed_vlm_ros.nodes.poses import FrameHeader, PoseTrack
-from delayed_vlm_ros.nodes.rates import RateWindow
 from delayed_vlm_ros.nodes.reports import CameraReport
 from delayed_vlm_ros.pictures.conversion import PictureConverter
+from delayed_vlm_ros.rates import RateWindow
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, read_stamp
 
 MAX_FRAME_ID_CHARACTERS = 255

@@ -1,6 +1,6 @@
 import pytest
 
-from delayed_vlm_ros.nodes.rates import RateWindow
+from delayed_vlm_ros.rates import RateWindow
 
 
 def test_nothing_yet():

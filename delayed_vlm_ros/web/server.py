@@ -1,0 +1,133 @@
+"""The page's server: NiceGUI behind the gate, in a thread of its own, from construction until ``stop``."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import Response
+from nicegui import app, ui
+
+from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.web.access import Access, Gate
+from delayed_vlm_ros.web.album import Album
+from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.page import Page
+from delayed_vlm_ros.web.scene import SceneSource
+
+_ASSETS = Path(__file__).with_name("assets")
+_FAVICON = _ASSETS / "favicon.svg"
+_STARTING_SEC = 30.0
+_STOPPING_SEC = 1.0
+_KEY = re.compile(r"\d{1,20}-\d{1,20}")
+
+
+class WebServer:
+    """Serves the page. One for each process, since NiceGUI has one application in each.
+
+    Args:
+        source: What is shown.
+        conversation: Where questions go.
+        access: Who may see it, and the address it is bound to.
+        port: Its port; 0: any that is free.
+
+    Raises:
+        ConfigurationError: The address or the port cannot be had.
+    """
+
+    def __init__(self, source: SceneSource, conversation: Conversation, access: Access, port: int) -> None:
+        self._access = access
+        self._socket = _bound(access.address, port)
+        self.port: int = self._socket.getsockname()[1]
+        outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        _add_routes(outer, source)
+        Page(source, conversation).register()
+        app.add_static_files("/assets", _ASSETS)
+        ui.run_with(
+            outer,
+            title="Scene memory",
+            favicon=_FAVICON,
+            dark=None,
+            language="en-US",
+            binding_refresh_interval=None,
+            reconnect_timeout=10.0,
+            tailwind=False,
+            show_welcome_message=False,
+        )
+        config = uvicorn.Config(
+            Gate(outer, access),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            lifespan="on",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="web server", daemon=True)
+        self._started = threading.Event()
+        self._thread.start()
+
+    @property
+    def link(self) -> str:
+        """The address to open, token included."""
+        host = self._access.address
+        if host in ("0.0.0.0", "::"):  # noqa: S104  every address of this machine: its name is one that works
+            host = socket.gethostname()
+        if ":" in host:
+            host = f"[{host}]"
+        token = f"?token={self._access.token}" if self._access.token else ""
+        return f"http://{host}:{self.port}/{token}"
+
+    def stop(self) -> None:
+        """Say good-bye to the browsers; returns within a second or so."""
+        self._server.should_exit = True
+        self._thread.join(_STOPPING_SEC)
+        self._socket.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((address, port))
+    except (OSError, OverflowError) as error:
+        raise ConfigurationError(
+            f"the page cannot be served at {address}, port {port} ({error}): another program may use that port, or the "
+            "address is none of this machine's; give others"
+        ) from None
+    return bound
+
+
+def _add_routes(outer: FastAPI, source: SceneSource) -> None:
+    album = Album(source)
+
+    @outer.get("/live/{camera}")
+    async def live(camera: str) -> Response:
+        picture = await asyncio.to_thread(source.live_picture, camera)
+        if picture is None:
+            return Response(status_code=204, headers=_NEVER)
+        size = {"x-number": str(picture.number), "x-size": f"{picture.width}x{picture.height}"}
+        return Response(picture.jpeg, media_type="image/jpeg", headers={**_NEVER, **size})
+
+    @outer.get("/moments/{key}/{which}")
+    async def moment(key: str, which: str) -> Response:
+        if not _KEY.fullmatch(key) or which not in ("first.jpg", "second.jpg"):
+            return Response(status_code=404)
+        second = which == "second.jpg"
+        pictures = await album.get(key, second=second)
+        jpeg = (pictures.second if second else pictures.first) if pictures is not None else b""
+        if not jpeg:  # it has left the memory meanwhile: nothing to complain about in a browser's console
+            return Response(status_code=204, headers=_NEVER)
+        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"})
+
+
+_NEVER = {"cache-control": "no-store"}

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from delayed_vlm_ros import __version__, cli_bench, cli_memory, cli_node, cli_replay
+from delayed_vlm_ros import __version__, cli_bench, cli_memory, cli_node, cli_replay, cli_web
 from delayed_vlm_ros.errors import DelayedVlmError
 
 _INSTALL_MODEL_PARTS = "run 'make setup' in the repository, or there: pip install '.[vlm]'"
@@ -25,6 +25,9 @@ _INSTALL_ROS = "run 'make setup' in the repository, or source your ROS workspace
 _INSTALL_EVALUATION = "run 'make setup' in the repository, or there: pip install '.[evaluation]'"
 _REMEDIES = {
     **dict.fromkeys(("rosbags", "mcap", "sacrebleu", "matplotlib", "jinja2"), _INSTALL_EVALUATION),
+    **dict.fromkeys(
+        ("nicegui", "fastapi", "uvicorn"), "run 'make setup' in the repository, or there: pip install '.[web]'"
+    ),
     "ray": "in the repository: pip install '.[ray]'",
     **dict.fromkeys(("torch", "torchvision", "transformers", "accelerate"), _INSTALL_MODEL_PARTS),
     **dict.fromkeys(("rclpy", "diagnostic_msgs", "sensor_msgs", "delayed_vlm_ros"), _INSTALL_ROS),
@@ -42,6 +45,7 @@ app = typer.Typer(
 
 app.command()(cli_node.ask)
 app.command()(cli_node.status)
+app.command()(cli_web.web)
 app.command()(cli_replay.replay)
 app.command()(cli_replay.record_scene)
 app.command()(cli_memory.sweep)

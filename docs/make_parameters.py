@@ -9,6 +9,7 @@ from delayed_vlm_ros.nodes.demo_camera import DemoCameraParameters
 from delayed_vlm_ros.nodes.parameters import ParameterSpec, specifications
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters
 from delayed_vlm_ros.nodes.video_camera import VideoCameraParameters
+from delayed_vlm_ros.nodes.web_dashboard import WebDashboardParameters
 
 PAGE = Path(__file__).with_name("parameters.md")
 
@@ -31,6 +32,7 @@ _NODES = {
     "demo_camera": DemoCameraParameters,
     "video_camera": VideoCameraParameters,
     "bag_camera": BagCameraParameters,
+    "web_dashboard": WebDashboardParameters,
 }
 
 

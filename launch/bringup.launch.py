@@ -3,6 +3,7 @@
     ros2 launch delayed_vlm_ros bringup.launch.py demo_camera:=true
     ros2 launch delayed_vlm_ros bringup.launch.py namespace:=robot1 image_topic:=/robot1/front/image_raw
     ros2 launch delayed_vlm_ros bringup.launch.py cameras:="front:/front/image_raw rear:/rear/image_raw"
+    ros2 launch delayed_vlm_ros bringup.launch.py image_topic:=/camera/image_raw web:=true
     ros2 launch delayed_vlm_ros bringup.launch.py --show-args
 
 An argument given here overrides the parameter file; one not given leaves the file's value alone. To include this file
@@ -104,6 +105,16 @@ def generate_launch_description() -> LaunchDescription:
             "bag_topic", default_value="", description="Which pictures of the bag (empty: those of its only topic)"
         ),
         DeclareLaunchArgument(
+            "web",
+            default_value="false",
+            description="Serve the web page, with the parameters of web_params_file; needs NiceGUI (the extra web)",
+        ),
+        DeclareLaunchArgument(
+            "web_params_file",
+            default_value=str(Path(default_params_file).with_name("web_dashboard.yaml")),
+            description="Parameter file of the web page",
+        ),
+        DeclareLaunchArgument(
             "rviz", default_value="false", description="Show camera and memory in rviz2, which must be installed"
         ),
     ]
@@ -169,6 +180,8 @@ def _make_nodes(context: LaunchContext, given: set[str]) -> list[Node]:
     remappings = _remappings(settings, topics)
     nodes = [_node("scene_memory", settings, settings["params_file"], memory, remappings)]
     nodes += _cameras(settings, use_sim_time, [("image", _first_topic(settings, topics))])
+    if _truth(settings, "web"):
+        nodes.append(_node("web_dashboard", settings, settings["web_params_file"], use_sim_time, []))
     if _truth(settings, "rviz"):
         nodes.append(_rviz(settings, use_sim_time, topics))
     return nodes

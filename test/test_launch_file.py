@@ -32,6 +32,8 @@ ARGUMENTS = {  # name: default; None where it is computed
     "video": "",
     "bag": "",
     "bag_topic": "",
+    "web": "false",
+    "web_params_file": None,
     "rviz": "false",
 }
 LAUNCH_MISSING = importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None
@@ -89,7 +91,7 @@ def test_it_starts_only_what_is_installed():
         for node in ast.walk(tree(LAUNCH_FILE))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "_node"
     }
-    assert started == {"scene_memory", "demo_camera", "video_camera", "bag_camera"}
+    assert started == {"scene_memory", "demo_camera", "video_camera", "bag_camera", "web_dashboard"}
     assert started <= executables
     assert all((ROOT / "config" / f"{name}.yaml").is_file() for name in started)
 

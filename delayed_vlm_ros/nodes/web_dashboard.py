@@ -14,9 +14,11 @@ from rclpy.node import Node
 from delayed_vlm_ros.nodes.parameters import declare, parameter, read
 from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.remote_scene import RemoteScene
+from delayed_vlm_ros.web.access import TOKEN_VARIABLE, access_of
+from delayed_vlm_ros.web.conversation import MAX_CHARACTERS, QUESTIONS_PER_MINUTE, Conversation
 
-TOKEN_VARIABLE = "DELAYED_VLM_WEB_TOKEN"  # noqa: S105  its name, not a token
-"""Environment variable with the page's token. No parameter: those can be read by everybody on the ROS graph."""
+PAGE_IS_AT = "The page is at"
+"""How the line begins that says where."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,14 @@ class WebDashboardParameters:
         f"variable {TOKEN_VARIABLE} or is made and printed",
     )
     port: int = parameter(8080, "port of the page; 0: any that is free", minimum=0, maximum=65535)
-    max_question_characters: int = parameter(1000, "longest question", unit="characters", minimum=1, maximum=100_000)
+    max_question_characters: int = parameter(
+        MAX_CHARACTERS, "longest question", unit="characters", minimum=1, maximum=100_000
+    )
     questions_per_minute: int = parameter(
-        20, "most questions within any minute, of all who look at the page together", minimum=1, maximum=1000
+        QUESTIONS_PER_MINUTE,
+        "most questions within any minute, of all who look at the page together",
+        minimum=1,
+        maximum=1000,
     )
 
 
@@ -41,8 +48,6 @@ class WebDashboard(Node):
     def __init__(self) -> None:
         super().__init__("web_dashboard")
         # NiceGUI takes a second or two: nobody else's import of this module should.
-        from delayed_vlm_ros.web.access import access_of  # noqa: PLC0415
-        from delayed_vlm_ros.web.conversation import Conversation  # noqa: PLC0415
         from delayed_vlm_ros.web.server import WebServer  # noqa: PLC0415
 
         declare(self, WebDashboardParameters)
@@ -56,7 +61,7 @@ class WebDashboard(Node):
         )
         self._server = WebServer(self._scene, conversation, access, settings.port)
         # Printed and not logged: the log is published, and the token is for those who can see this terminal.
-        sys.stdout.write(f"The page is at {self._server.link}\n")
+        sys.stdout.write(f"{PAGE_IS_AT} {self._server.link}\n")
         sys.stdout.flush()
 
     def stop(self) -> None:

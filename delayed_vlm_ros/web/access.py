@@ -20,6 +20,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from delayed_vlm_ros.errors import ConfigurationError
 
+TOKEN_VARIABLE = "DELAYED_VLM_WEB_TOKEN"  # noqa: S105  its name, not a token
+"""Environment variable with the page's token: no argument and no parameter, which others can read."""
+
 SHORTEST_TOKEN = 16
 """Least characters of a token that somebody chooses."""
 

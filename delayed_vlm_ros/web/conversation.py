@@ -13,6 +13,12 @@ from delayed_vlm_ros.errors import BadRequestError, BusyError
 from delayed_vlm_ros.vlm.progress import Progress, Stage
 from delayed_vlm_ros.web.scene import Asking, Outcome, Question, SceneSource
 
+MAX_CHARACTERS = 1000
+"""Longest question, unless somebody says otherwise."""
+
+QUESTIONS_PER_MINUTE = 20
+"""Most questions within any minute, unless somebody says otherwise."""
+
 _KEPT = 40
 """Exchanges that are remembered."""
 

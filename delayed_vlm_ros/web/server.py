@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -22,7 +23,9 @@ from delayed_vlm_ros.web.scene import SceneSource
 
 _ASSETS = Path(__file__).with_name("assets")
 _FAVICON = _ASSETS / "favicon.svg"
-_STARTING_SEC = 30.0
+_STARTING_SEC = 60.0
+_LOOK_EVERY_SEC = 0.02
+_RECONNECT_SEC = 30.0  # for a browser whose network was away, before its page is loaded anew
 _STOPPING_SEC = 1.0
 _KEY = re.compile(r"\d{1,20}-\d{1,20}")
 
@@ -55,7 +58,7 @@ class WebServer:
             dark=None,
             language="en-US",
             binding_refresh_interval=None,
-            reconnect_timeout=10.0,
+            reconnect_timeout=_RECONNECT_SEC,
             tailwind=False,
             show_welcome_message=False,
         )
@@ -69,8 +72,8 @@ class WebServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="web server", daemon=True)
-        self._started = threading.Event()
         self._thread.start()
+        self._wait_until_started()
 
     @property
     def link(self) -> str:
@@ -88,6 +91,16 @@ class WebServer:
         self._server.should_exit = True
         self._thread.join(_STOPPING_SEC)
         self._socket.close()
+
+    def _wait_until_started(self) -> None:
+        deadline = time.monotonic() + _STARTING_SEC
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"the page's server has not come up within {_STARTING_SEC:g} s: what stands above says why, if "
+                    "anything does; else this machine is too busy"
+                )
+            time.sleep(_LOOK_EVERY_SEC)
 
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))

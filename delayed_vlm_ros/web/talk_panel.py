@@ -18,7 +18,7 @@ SUGGESTIONS = ("What do you see?", "What happened?", "What appeared last?")
 
 _RANGES = {"Everything kept": 0, "Last 10 seconds": 10, "Last minute": 60, "Last 10 minutes": 600, "Last hour": 3600}
 _FIRST, _ALL = "", ALL_CAMERAS
-_CLEAR_QUESTION = "const box = document.getElementById('question'); if (box) { box.value = ''; box.focus(); }"
+_CLEAR_QUESTION = "clearQuestion()"  # in page.js
 _STAGES = {
     Stage.QUEUED: "Waiting for the model …",
     Stage.ENCODING: "Looking at the kept frames …",

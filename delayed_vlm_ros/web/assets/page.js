@@ -53,6 +53,26 @@ function otherTheme() {
 
 try { setTheme(localStorage.getItem(THEME)); } catch { /* as the system has it */ }
 
+// A question that is half typed outlives a reload, which a network that was away for long may cause.
+const DRAFT = "delayed-vlm-question";
+
+function clearQuestion() {
+  const box = document.getElementById("question");
+  box.value = "";
+  box.focus();
+  sessionStorage.removeItem(DRAFT);
+}
+
+document.addEventListener("input", (event) => {
+  if (event.target.id === "question") sessionStorage.setItem(DRAFT, event.target.value);
+});
+
+function bringDraft() {
+  const box = document.getElementById("question");
+  if (!box) setTimeout(bringDraft, 100);
+  else if (!box.value) box.value = sessionStorage.getItem(DRAFT) || "";
+}
+
 // On a phone one view is shown at a time.
 function showView(view) {
   document.querySelector(".shell").dataset.view = view;
@@ -88,4 +108,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-document.addEventListener("DOMContentLoaded", () => setTimeout(keepFetching, 100));
+document.addEventListener("DOMContentLoaded", () => {
+  setTimeout(keepFetching, 100);
+  bringDraft();
+});

@@ -1,0 +1,499 @@
+"""The page in a real browser, of the whole system: demo camera, memory node with the embedded model, page, DDS between.
+
+One system serves all tests of this module, one after the other. Screenshots go to build/screenshots.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import pytest
+from harness import ROOT, NodeProcess
+from waiting import PATIENCE_SEC, end_process, wait_until
+
+from delayed_vlm_ros.simulation import render
+from delayed_vlm_ros.simulation.story import story_scene
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SCREENSHOTS = ROOT / "build" / "screenshots"
+NAMESPACE = "/page"
+SLOW_SCENE_MEMORY = [str(Path(__file__).with_name("slow_scene_memory.py"))]
+TOKEN = "a-token-of-the-tests"
+EVIL = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
+PATIENCE_MS = 40_000
+NOTE_ANSWERS = """() => {
+  window.answers = [];
+  const note = () => {
+    for (const answer of document.querySelectorAll('.exchange:last-child .answer')) {
+      if (answer.textContent && window.answers.at(-1) !== answer.textContent) window.answers.push(answer.textContent);
+    }
+  };
+  new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
+}"""
+
+
+def node_process(
+    module: str, environment: dict[str, str] | None = None, command: list[str] | None = None, **parameters: Any
+) -> NodeProcess:
+    named = {name.replace("__", "."): value for name, value in parameters.items()}
+    command = command or ["-m", f"delayed_vlm_ros.nodes.{module}"]
+    return NodeProcess(NAMESPACE, command, named, {}, environment or {})
+
+
+def link_of(process: NodeProcess) -> str:
+    """Where a page says it is."""
+
+    def said() -> str | None:
+        assert process.alive, process.log
+        return link_in_text(process.log)
+
+    return wait_until(said, lambda: f"the page to come up: {process.log}")
+
+
+def link_in_text(text: str) -> str | None:
+    found = re.search(r"The page is at (\S+)", text)
+    return found and found[1]
+
+
+def link_in(log) -> str | None:
+    log.seek(0)
+    return link_in_text(log.read())
+
+
+@dataclass
+class System:
+    """What runs, and what the browser complains about."""
+
+    hold: Path
+    page: NodeProcess
+    memory: NodeProcess
+    camera: NodeProcess
+    link: str = ""
+    hosts: set[str] = field(default_factory=set)
+    complaints: list[str] = field(default_factory=list)
+
+    def start_memory(self) -> NodeProcess:
+        self.memory = scene_memory(self.hold)
+        return self.memory
+
+
+def scene_memory(hold: Path) -> NodeProcess:
+    return node_process(
+        "scene_memory",
+        {"HOLD_ANSWERS": str(hold), "OMP_NUM_THREADS": "1"},
+        SLOW_SCENE_MEMORY,
+        model__name="demo",
+        memory__budget_mb=64.0,
+        diagnostics__stale_after_sec=1.5,
+    )
+
+
+def demo_camera() -> NodeProcess:
+    return node_process("demo_camera", story=True, rate=5.0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here: sudo apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
+    pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def system(browser, ros, tmp_path_factory):
+    hold = tmp_path_factory.mktemp("held") / "hold"
+    running = System(hold, node_process("web_dashboard", port=0), scene_memory(hold), demo_camera())
+    running.link = link_of(running.page)
+    yield running
+    for process in (running.page, running.memory, running.camera):
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, system):
+    """The page as it stays open through all of this module's tests."""
+    opened = open_page(browser, system)
+    opened.evaluate(NOTE_ANSWERS)
+    yield opened
+    opened.context.close()
+
+
+def open_page(browser, system: System, **options: Any):
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    context.set_default_timeout(PATIENCE_MS)
+    opened = context.new_page()
+    opened.on("request", lambda request: system.hosts.add(urlsplit(request.url).netloc))
+    opened.on("pageerror", lambda error: system.complaints.append(str(error)))
+    opened.on(
+        "console",
+        lambda said: system.complaints.append(said.text) if said.type in ("error", "warning") else None,
+    )
+    opened.goto(system.link)
+    return opened
+
+
+def ask(page, question: str) -> None:
+    page.get_by_label("Question").fill(question)
+    page.keyboard.press("Enter")
+
+
+def newest(page):
+    """The newest exchange."""
+    return page.locator(".exchange").last
+
+
+def answered(page, number: int) -> None:
+    """Wait until so many questions have been answered, or not."""
+    page.wait_for_function(
+        "number => document.querySelectorAll('.exchange').length === number "
+        "&& !document.querySelector('.exchange:last-child .stage:not(.hidden)')",
+        arg=number,
+    )
+
+
+def test_it_shows_what_is_now_and_what_is_kept(page):
+    page.wait_for_function("document.querySelector('.live-size').textContent === '640 × 480'")
+    page.locator(".strip-stream .moment").nth(2).wait_for()
+    first = page.locator(".live").get_attribute("data-number")
+    page.wait_for_function("first => document.querySelector('.live').dataset.number !== first", arg=first)
+    page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
+    page.locator(".status.level-ok", has_text="Live").wait_for()
+    assert "pictures a second" in page.locator(".now .panel-head").inner_text()
+    assert "model" in page.locator(".conditions").inner_text()
+    assert page.locator(".tick").count() >= 3
+
+
+def test_an_answer_grows_and_says_what_it_is_based_on(page, system):
+    # given
+    page.locator(".strip-star .moment").nth(1).wait_for()
+    system.hold.touch()
+
+    # when
+    ask(page, "What was on the left at the start?")
+    page.wait_for_function("window.answers.length > 0")
+    growing = newest(page).locator(".answer").inner_text()
+    stage = newest(page).locator(".stage").inner_text()
+    system.hold.unlink()
+    answered(page, 1)
+
+    # then
+    whole = newest(page).locator(".answer").inner_text()
+    assert stage == "Answering …"
+    assert whole.startswith(growing)
+    assert len(growing) < len(whole)
+    cost = newest(page).locator(".cost").inner_text()
+    frames, encoded, reused = map(int, re.match(r"(\d+) frames: (\d+) encoded, (\d+) re-used", cost).groups())
+    assert frames == encoded + reused > 0
+    assert re.search(r"first word after [\d.]+ m?s", cost)
+    used = newest(page).locator(".used .moment")
+    assert used.count() == -(-frames // 2)
+    page.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
+    assert "demo model" in newest(page).locator(".notice").first.inner_text()
+    page.locator(".latencies rect").first.wait_for()
+
+
+def test_a_second_question_re_uses_what_is_encoded(page):
+    ask(page, "What is there?")
+    answered(page, 2)
+    assert int(re.search(r"(\d+) re-used", newest(page).locator(".cost").inner_text())[1]) > 0
+
+
+def test_an_answer_can_be_stopped(page, system):
+    # given
+    system.hold.touch()
+    ask(page, "What was on the left at the start?")
+    newest(page).locator(".stage", has_text="Answering").wait_for()
+
+    # when
+    page.get_by_role("button", name="Stop").click()
+
+    # then it ends before the model may go on
+    answered(page, 3)
+    assert "Stopped." in newest(page).inner_text()
+    system.hold.unlink()
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
+
+
+def test_markup_is_shown_and_not_run(page):
+    title = page.title()
+    ask(page, EVIL)
+    answered(page, 4)
+    assert newest(page).locator(".question").inner_text() == EVIL
+    assert newest(page).locator(".question > *, .answer > *").count() == 0
+    assert page.title() == title
+
+
+def test_a_moment_is_enlarged_marked_and_unmarked(page):
+    # given
+    page.locator(".strip-star .moment").first.click()
+    enlarged = page.locator(".enlarged")
+    enlarged.locator("img").first.wait_for()
+
+    # when
+    page.get_by_label("Name of the mark").fill("keys <b>here</b>")
+    enlarged.get_by_role("button", name="Mark", exact=False).first.click()
+
+    # then the memory says so
+    enlarged.get_by_role("button", name="Take the mark off").wait_for()
+    assert "keys <b>here</b>" in enlarged.locator(".facts").inner_text()
+    page.locator(".tick-marked").wait_for(state="attached")
+    page.keyboard.press("Escape")
+    enlarged.wait_for(state="hidden")
+    marked = page.locator(".strip-star .moment", has_text="keys <b>here</b>")
+    marked.locator(".moment-mark").wait_for()
+
+    # when
+    marked.click()
+    enlarged.get_by_role("button", name="Take the mark off").click()
+
+    # then
+    page.locator(".tick-marked").wait_for(state="detached")
+    page.keyboard.press("Escape")
+    enlarged.wait_for(state="hidden")
+
+
+def test_questions_can_be_limited_to_a_time(page):
+    page.locator(".strip-stream .moment").first.click()
+    page.get_by_role("button", name="Ask up to here").click()
+    limit = page.locator(".limit")
+    limit.wait_for()
+    ask(page, "What is there?")
+    answered(page, 5)
+    assert "up to" in newest(page).locator(".asked").inner_text()
+    assert newest(page).locator(".cost").count() == 1, newest(page).inner_text()
+    limit.click()
+    limit.wait_for(state="hidden")
+
+
+def test_the_keyboard_is_enough(page):
+    # given nothing has the focus
+    page.evaluate("document.activeElement.blur()")
+
+    # when
+    page.keyboard.press("/")
+    page.keyboard.type("What is there?")
+    page.keyboard.press("Enter")
+
+    # then
+    answered(page, 6)
+
+    # when
+    page.locator(".strip-star .moment").first.focus()
+    page.keyboard.press("Enter")
+
+    # then
+    title = page.locator(".enlarged h2")
+    title.wait_for()
+    before = title.inner_text()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("before => document.querySelector('.enlarged h2').textContent !== before", arg=before)
+    page.keyboard.press("Escape")
+    page.locator(".enlarged").wait_for(state="hidden")
+
+
+def test_it_looks_right_wide_and_narrow_light_and_dark(page, browser, system):
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for width, height, scheme in ((1440, 900, "light"), (1440, 900, "dark"), (390, 844, "light"), (390, 844, "dark")):
+        shown = open_page(browser, system, viewport={"width": width, "height": height}, color_scheme=scheme)
+        shown.locator(".live img").wait_for()
+        for view in ("now",) if width > 400 else ("now", "memory", "talk", "health"):
+            if width < 400:
+                shown.get_by_role("button", name=view.capitalize()).click()
+            shown.locator(f".{view}").wait_for()
+            sideways = shown.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert sideways <= 0, (width, view)
+            shown.screenshot(path=SCREENSHOTS / f"page_{width}_{scheme}_{view}.png")
+        if width > 400:
+            assert shown.locator(".panel").evaluate_all("all => all.every(one => one.offsetParent)")
+        shown.context.close()
+
+
+def test_the_conversation_outlives_a_reload(page):
+    page.reload()
+    answered(page, 6)
+    assert newest(page).locator(".question").inner_text() == "What is there?"
+    page.evaluate(NOTE_ANSWERS)
+
+
+def test_a_camera_that_goes_is_told_and_comes_back(page, system):
+    # when
+    system.camera.close()
+
+    # then
+    words = page.locator(".live-words:not(.hidden)", has_text="check the camera")
+    words.wait_for()
+    page.locator(".status.level-stale").wait_for()
+
+    # when
+    system.camera = demo_camera()
+
+    # then
+    words.wait_for(state="hidden")
+    number = page.locator(".live").get_attribute("data-number")
+    page.wait_for_function("number => document.querySelector('.live').dataset.number !== number", arg=number)
+
+
+def test_a_node_that_is_started_again_goes_on(page, system):
+    # given an ask that is not answered yet
+    system.hold.touch()
+    ask(page, "What is there?")
+    newest(page).locator(".stage", has_text="Answering").wait_for()
+
+    # when
+    system.memory.process.kill()
+    system.memory.process.wait()
+
+    # then both are told
+    page.locator(".status.level-error", has_text="Not connected").wait_for()
+    answered(page, 7)
+    assert "Nothing is heard of page/scene_memory" in newest(page).inner_text()
+    ask(page, "What is there?")
+    answered(page, 8)
+    assert "Nothing is heard of" in newest(page).locator(".error").inner_text()
+
+    # when
+    system.hold.unlink()
+    system.memory.close()
+    system.start_memory()
+
+    # then
+    page.locator(".strip-stream .moment").nth(1).wait_for()
+    page.wait_for_function("document.querySelector('.talk .panel-head').textContent.includes('demo')")
+    page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
+    ask(page, "What is there?")
+    answered(page, 9)
+    assert newest(page).locator(".cost").count() == 1, newest(page).inner_text()
+
+
+def test_nothing_came_from_elsewhere_and_the_browser_has_nothing_to_complain_about(page, system):
+    assert {host for host in system.hosts if host} == {urlsplit(system.link).netloc}
+    assert system.complaints == []
+
+
+def test_while_nobody_looks_nothing_is_subscribed_to(page, system, start):
+    # given
+    _, client = start()  # only for its eyes: it lists who subscribes
+    picture, kept = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
+    wait_until(lambda: client.node.count_subscribers(picture) == 2, "the memory and the page to listen to the camera")
+    assert client.node.count_subscribers(kept) == 1
+
+    # when
+    page.goto("about:blank")
+
+    # then
+    wait_until(lambda: client.node.count_subscribers(picture) == 1, "the page to let the camera go")
+    wait_until(lambda: client.node.count_subscribers(kept) == 0, "the page to let the key frames go")
+
+
+def test_without_the_token_nobody_comes_in_from_elsewhere(browser, system):
+    # given a page that others can reach
+    environment = {"DELAYED_VLM_WEB_TOKEN": TOKEN}
+    process = node_process("web_dashboard", environment, address="0.0.0.0", port=0)
+    try:
+        link = link_of(process)
+        assert link.endswith(f"?token={TOKEN}")
+        address = f"http://127.0.0.1:{urlsplit(link).port}/"
+        context = browser.new_context()
+        visitor = context.new_page()
+
+        # then
+        assert visitor.goto(address).status == 401
+        assert visitor.goto(f"{address}assets/page.js").status == 401
+        assert visitor.goto(f"{address}?token=another-token-of-tests").status == 401
+        assert "not this page's token" in visitor.content()
+        assert refuses_websocket(urlsplit(link).port)
+
+        # when
+        visitor.goto(address)
+        visitor.get_by_label("Token").fill(TOKEN)
+        visitor.get_by_role("button", name="Open").click()
+
+        # then it is in, and the token is in no address
+        visitor.get_by_role("heading", name="Scene memory").wait_for()
+        visitor.locator(".live-words", has_text="Nothing is heard").or_(visitor.locator(".live img")).first.wait_for()
+        assert TOKEN not in visitor.url
+        (cookie,) = context.cookies()
+        assert cookie["httpOnly"]
+        assert TOKEN not in cookie["value"]
+        context.close()
+    finally:
+        code, _ = process.end()
+        process.close()
+    assert code == 0
+
+
+def refuses_websocket(port: int) -> bool:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SEC) as connection:
+        connection.sendall(
+            b"GET /_nicegui_ws/socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        return connection.recv(64).startswith(b"HTTP/1.1 403")
+
+
+def test_a_video_without_ros(browser, system, tmp_path):
+    # given
+    video = tmp_path / "room.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 5.0, (320, 240))
+    for number in range(50):
+        writer.write(cv2.cvtColor(render(story_scene(), number / 5, 240, 320), cv2.COLOR_RGB2BGR))
+    writer.release()
+    script = "import sys; sys.argv[0] = 'delayed-vlm'; from delayed_vlm_ros.cli import main; main()"
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "web", "--video", str(video), "--loop", "--model", "demo", "--port", "0"],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        running = System(tmp_path, None, None, None, link=wait_until(lambda: link_in(log), "the page to come up"))
+
+        # when
+        opened = open_page(browser, running)
+        opened.locator(".live-size", has_text="320 × 240").wait_for()
+        opened.locator(".strip-stream .moment").nth(1).wait_for()
+        ask(opened, "What is there?")
+        answered(opened, 1)
+
+        # then
+        assert newest(opened).locator(".cost").count() == 1, newest(opened).inner_text()
+        opened.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
+        assert running.complaints == []
+        opened.context.close()
+        code, _ = end_process(process, signal.SIGINT)
+        log.seek(0)
+        assert code == 0, log.read()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def test_it_ends_in_order_with_a_browser_looking(browser, system):
+    opened = open_page(browser, system)
+    opened.locator(".live img").wait_for()
+    code, seconds = system.page.end(times=2)
+    opened.context.close()
+    assert code == 0, system.page.log
+    assert seconds < 5, system.page.log
+    assert "Traceback" not in system.page.log

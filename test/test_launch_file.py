@@ -214,7 +214,7 @@ def launch(tmp_path):
     (prefix / "lib" / "rviz2").mkdir()
     (prefix / "lib" / "rviz2" / "rviz2").write_text(STAND_IN)
     (prefix / "lib" / "rviz2" / "rviz2").chmod(0o755)
-    for name in ("scene_memory", "demo_camera", "video_camera", "bag_camera"):
+    for name in ("scene_memory", "demo_camera", "video_camera", "bag_camera", "web_dashboard"):
         (share / "config" / f"{name}.yaml").write_text(f"# the file of {name}\n")
         (executables / name).write_text(STAND_IN)
         (executables / name).chmod(0o755)
@@ -266,6 +266,14 @@ def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
         assert f"# the file of {name}" in call
     assert ("video: '0'" in calls[camera]) == (camera == "video_camera")
     assert ("bag: '0'" in calls[camera]) == (camera == "bag_camera")
+
+
+@needs_launch
+def test_the_page_is_in_the_memorys_namespace(launch):
+    _, said, calls = launch("web:=true", "namespace:=robot1")
+    assert set(calls) == {"scene_memory", "web_dashboard"}, said
+    assert "__ns:=/robot1" in calls["web_dashboard"]
+    assert "# the file of web_dashboard" in calls["web_dashboard"]
 
 
 @needs_launch

@@ -31,7 +31,7 @@ NAMESPACE = "/page"
 SLOW_SCENE_MEMORY = [str(Path(__file__).with_name("slow_scene_memory.py"))]
 TOKEN = "a-token-of-the-tests"
 EVIL = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
-PATIENCE_MS = 40_000
+PATIENCE_MS = PATIENCE_SEC * 1000
 NOTE_ANSWERS = """() => {
   window.answers = [];
   const note = () => {
@@ -135,7 +135,7 @@ def page(browser, system):
 
 
 def open_page(browser, system: System, **options: Any):
-    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+    context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, "reduced_motion": "reduce", **options})
     context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
     opened.on("request", lambda request: system.hosts.add(urlsplit(request.url).netloc))

@@ -50,6 +50,7 @@ class FrameFeed:
         self._restarts = restarts
         self._watch = StampWatch()
         self._ahead_ns = 0
+        self._newest_ns = 0
 
     @property
     def restarts(self) -> bool:
@@ -89,6 +90,9 @@ class FrameFeed:
         elif jump < 0:
             # The newest stamp seen becomes the present one; the sampler's next slot comes a period later.
             self._ahead_ns += round(-jump * NANOSECONDS_PER_SECOND)
+        elif jump > 0 and stamp_ns > self._newest_ns:  # if it had gone back, it is right again
+            self._ahead_ns = 0
+        self._newest_ns = max(self._newest_ns, stamp_ns + self._ahead_ns)
         stamp = seconds_of(stamp_ns + self._ahead_ns)
         return Place(stamp, self._sampler.accept(stamp), jump)
 
@@ -125,7 +129,7 @@ class FrameFeed:
         """Forget every frame; the present time stays."""
         self._intake.reset()
         self._sampler.reset()
-        self._ahead_ns = 0
+        self._ahead_ns = self._newest_ns = 0
 
     def reset(self) -> None:
         """Forget every frame and stamp: the next picture is remembered, whatever its stamp."""

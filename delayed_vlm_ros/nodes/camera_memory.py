@@ -26,6 +26,7 @@ MAX_FRAME_ID_CHARACTERS = 255
 """What is kept of a frame_id: it is kept with every frame, and told with every report."""
 
 _LOG_EVERY_SEC = 5.0
+_AHEAD_SEC = 5.0  # clocks of two machines may differ a little
 
 
 class CameraMemory:
@@ -70,6 +71,7 @@ class CameraMemory:
         self.poses = poses
         self._newest_arrival = 0.0
         self._times_jumped = 0
+        self._last_jump = ""
         self._now_ns = now_ns
         self._logger = logger
         self._clock_jump_sec: float | None = None  # one of the node's clock, not acted on yet
@@ -80,7 +82,9 @@ class CameraMemory:
         self._received = self._sampled = self._dropped = 0
         self._last_drop_reason = ""
         self._last_arrival: float | None = None
-        self._stamps_missing = False
+        self._stamps_missing = False  # of the newest picture
+        self._stamps_made_up = False  # of some since the memory began
+        self._ahead_of_clock_sec = 0.0  # the newest picture's stamp
 
     def receive(self, serialised: bytes) -> None:
         """Take one serialised message; never raises. Most are only counted: few are due to be remembered."""
@@ -101,14 +105,17 @@ class CameraMemory:
     def _remember(self, serialised: bytes, arrival: float) -> bool:
         """Remember the message's picture if it is due; gives whether it was."""
         stamp_ns = read_stamp(serialised)
+        now_ns = self._now_ns()
+        self._stamps_missing = stamp_ns == 0
         if stamp_ns == 0:
-            self._stamps_missing = True
-            stamp_ns = self._now_ns()
+            self._stamps_made_up = True
+            stamp_ns = now_ns
+        self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
         with self._adding:
             self._follow_clock()
             place = self._feed.place(stamp_ns, arrival)
-            if place.jump_sec < 0:
-                self._tell_back(-place.jump_sec)
+            if place.jump_sec:
+                self._tell_jump(place.jump_sec)
             if not place.is_due:
                 return False
             message = self._deserialise(serialised)
@@ -119,11 +126,15 @@ class CameraMemory:
             self._newest_arrival = arrival
         return True
 
-    def _tell_back(self, back_sec: float) -> None:
-        """Say that the pictures' time has gone back."""
+    def _tell_jump(self, seconds: float) -> None:
+        """Say that the pictures' time has jumped."""
         self._times_jumped += 1
-        self.poses.forget()
-        message = f"camera {self.name}: time has gone back by {back_sec:.3f} s: {self._feed.outcome}"
+        if seconds < 0:
+            self.poses.forget()
+            self._last_jump = f"time has gone back by {-seconds:.3f} s: {self._feed.outcome}"
+        else:
+            self._last_jump = f"time has jumped ahead by {seconds:.3f} s: what is kept stays"
+        message = f"camera {self.name}: {self._last_jump}"
         self._logger.warning(message, throttle_duration_sec=_LOG_EVERY_SEC)
 
     def sample_at(self, fps: float) -> None:
@@ -154,7 +165,9 @@ class CameraMemory:
         self._times_jumped += 1
         self.poses.forget()
         self._feed.reset()
-        message = f"camera {self.name}: the clock has jumped by {jump_sec:.3f} s: its memory begins anew, without marks"
+        self._stamps_made_up = False
+        self._last_jump = f"the clock has jumped by {jump_sec:.3f} s: its memory begins anew, without marks"
+        message = f"camera {self.name}: {self._last_jump}"
         self._logger.warning(message)
 
     def _deserialise(self, serialised: bytes) -> Any:
@@ -193,6 +206,11 @@ class CameraMemory:
             found.append(
                 f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
             )
+        if self._ahead_of_clock_sec > _AHEAD_SEC:
+            found.append(
+                f"camera {self.name}: its stamps are {self._ahead_of_clock_sec:.3f} s ahead of this node's clock, so "
+                "ages of frames mean nothing: set the clocks by each other"
+            )
         if self._feed.ahead_sec:
             found.append(
                 f"camera {self.name}: time has gone back by {self._feed.ahead_sec:.3f} s, and the memory goes on "
@@ -203,7 +221,14 @@ class CameraMemory:
     @property
     def degraded(self) -> tuple[str, ...]:
         """Standing ways in which answers about this camera's frames are less than they should be."""
-        return (*self.faults, self._converter.notice) if self._converter.notice else self.faults
+        found = list(self.faults)
+        if self._stamps_made_up and not self._stamps_missing:
+            found.append(
+                f"camera {self.name}: pictures came without time stamps for a while; those have the times of arrival"
+            )
+        if self._converter.notice:
+            found.append(self._converter.notice)
+        return tuple(found)
 
     @property
     def last_drop_reason(self) -> str:
@@ -223,6 +248,7 @@ class CameraMemory:
         """Forget all frames; the next picture is remembered, whatever its stamp."""
         with self._adding:
             self._feed.reset()
+            self._stamps_made_up = False
 
     def report(self, *, receiving: bool) -> CameraReport:
         """What arrives, now. ``receiving``: whether the node takes pictures at all."""
@@ -237,6 +263,7 @@ class CameraMemory:
             images_dropped=self._dropped,
             last_drop_reason=self._last_drop_reason,
             times_jumped=self._times_jumped,
+            last_jump=self._last_jump,
             poses_received=self.poses.received,
             poses_unusable=self.poses.unusable,
             input_rate_hz=self._input_rate.rate(now),

@@ -98,6 +98,12 @@ def lifecycle_status(report: LifecycleReport) -> Status:
     """Whether the node works, and if not, why."""
     if report.fault:
         level, message = Level.ERROR, report.fault
+    elif report.namesakes:
+        level = Level.WARN
+        message = (
+            f"{report.namesakes + 1} nodes have this name, and each answers to it: give each a namespace or a name of "
+            "its own, or stop the others"
+        )
     elif report.state == "active":
         level, message = Level.OK, "active"
     else:
@@ -107,17 +113,15 @@ def lifecycle_status(report: LifecycleReport) -> Status:
 
 def camera_status(report: CameraReport, previous: CameraReport | None, stale_after_sec: float) -> Status:
     """Whether pictures arrive and can be used."""
-    dropped = report.images_dropped - (previous.images_dropped if previous else 0)
+    troubles = _camera_troubles(report, previous)
     if not report.receiving:
         level, message = Level.WARN, "pictures are not taken: the node is not active"
     elif report.silent_sec is None:
         level, message = Level.WARN, f"no picture yet on {report.topic}: check that the camera publishes there"
     elif report.silent_sec > stale_after_sec:
         level, message = Level.STALE, f"no picture for {report.silent_sec:.1f} s on {report.topic}: check the camera"
-    elif dropped > 0:
-        level, message = Level.WARN, f"{dropped} pictures dropped: {report.last_drop_reason}"
-    elif report.faults:
-        level, message = Level.WARN, "; ".join(report.faults)
+    elif troubles:
+        level, message = Level.WARN, "; ".join(troubles)
     else:
         level, message = Level.OK, f"{report.input_rate_hz:.1f} pictures per second"
     values = (
@@ -127,6 +131,7 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("images dropped", str(report.images_dropped)),
         ("last drop reason", report.last_drop_reason),
         ("time jumps", str(report.times_jumped)),
+        ("last time jump", report.last_jump),
         ("poses received", str(report.poses_received)),
         ("poses unusable", str(report.poses_unusable)),
         ("input rate", f"{report.input_rate_hz:.2f} Hz"),
@@ -219,6 +224,17 @@ def persistence_status(report: PersistenceReport) -> Status:
         *_numbered("set aside", report.notices),
     )
     return Status("persistence", level, message, values=values)
+
+
+def _camera_troubles(report: CameraReport, previous: CameraReport | None) -> tuple[str, ...]:
+    """What has happened since the report before, and what stands."""
+    dropped = report.images_dropped - (previous.images_dropped if previous else 0)
+    jumped = report.times_jumped - (previous.times_jumped if previous else 0)
+    return (
+        *((f"{dropped} pictures dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
+        *((report.last_jump,) if jumped > 0 else ()),
+        *report.faults,
+    )
 
 
 def _age(seconds: float | None) -> str:

@@ -14,10 +14,12 @@ class LifecycleReport:
     Attributes:
         state: Name of its lifecycle state.
         fault: Why the last transition failed; empty when it did not.
+        namesakes: Other nodes of the same full name.
     """
 
     state: str
     fault: str
+    namesakes: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class CameraReport:
         last_drop_reason: Why the last one was dropped.
         poses_received: Poses that came.
         poses_unusable: Of these, without a stamp or unreadable.
-        times_jumped: How often time has gone back, or a simulated clock has jumped.
+        times_jumped: How often the pictures' time, or a simulated clock, has jumped.
+        last_jump: What became of the last jump; empty when there was none.
         input_rate_hz: Pictures arriving, per second.
         sampled_rate_hz: Pictures remembered, per second.
         silent_sec: Seconds since the last picture arrived; None before the first.
@@ -53,6 +56,7 @@ class CameraReport:
     images_dropped: int
     last_drop_reason: str
     times_jumped: int
+    last_jump: str
     poses_received: int
     poses_unusable: int
     input_rate_hz: float

@@ -263,7 +263,9 @@ class SceneMemory(LifecycleNode):
     def _report(self) -> NodeReport:
         session = self._session
         fault = str(self._fault) if self._fault else ""
-        lifecycle = LifecycleReport(self._state, fault)
+        # The name as others see it, so that this one is among them.
+        namesakes = self.get_node_names_and_namespaces().count((self.get_name(), self.get_namespace())) - 1
+        lifecycle = LifecycleReport(self._state, fault, max(0, namesakes))
         stale_after_sec = float(self.get_parameter("diagnostics.stale_after_sec").value)
         if session is None:
             name = str(self.get_parameter("model.name").value)

@@ -249,8 +249,8 @@ class SceneMemoryParameters:
     )
 
     stale_after_sec: float = _at_any_time(
-        5.0,
-        "a camera silent for longer is reported as stale",
+        1.0,
+        "a camera silent for longer is reported as stale; more than the time between two pictures of a slow camera",
         name="diagnostics.stale_after_sec",
         unit="s",
         minimum=0.1,

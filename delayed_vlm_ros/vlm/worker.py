@@ -277,7 +277,7 @@ class ModelWorker(Generic[Model]):
         self.error = ""
         try:
             self.resource = self._load()
-        except Exception as error:  # noqa: BLE001  whatever it is, the askers must hear of it
+        except BaseException as error:  # noqa: BLE001  whatever it is, the askers must hear of it
             self.error = _text_of(error)
             return False
         self.state = ModelState.READY
@@ -290,7 +290,7 @@ class ModelWorker(Generic[Model]):
         try:
             if model is not None and self._unload is not None:
                 self._unload(model)
-        except Exception as error:  # noqa: BLE001  the next job may still be able to load it again
+        except BaseException as error:  # noqa: BLE001  the next job may still be able to load it again
             self.error = f"the model could not be unloaded: {_text_of(error)}"
         finally:
             self.state = ModelState.UNLOADED
@@ -303,6 +303,8 @@ class ModelWorker(Generic[Model]):
             _succeed(job, job.work(self.resource, job.control))
         except Exception as error:  # noqa: BLE001  it belongs to the asker
             _fail(job, error)
+        except BaseException as error:  # noqa: BLE001  such as a panic in a library, which must not end this thread
+            _fail(job, RuntimeError(_text_of(error)))
         finally:
             with self._changed:
                 self._running = None
@@ -318,7 +320,7 @@ class ModelWorker(Generic[Model]):
             ahead.work(model, control)
         except AskCancelledError:
             pass  # a job has come
-        except Exception as error:  # noqa: BLE001  asks must go on; the error is reported
+        except BaseException as error:  # noqa: BLE001  asks must go on; the error is reported
             self.error_ahead = _text_of(error)
         finally:
             with self._changed:
@@ -348,7 +350,7 @@ def _tell(told: Callable[[Progress], None], feed: ProgressFeed, job: _Job) -> No
         told(progress)
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: BaseException) -> str:
     return str(error) if isinstance(error, DelayedVlmError) else f"{type(error).__name__}: {error}"
 
 

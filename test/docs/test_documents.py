@@ -32,3 +32,13 @@ def test_every_make_target_of_the_readme_exists():
     for page in ("README.md", "CONTRIBUTING.md"):
         named = set(re.findall(r"`?make ([a-z]+)", (ROOT / page).read_text(encoding="utf-8")))
         assert named <= targets, f"{page} names {named - targets}"
+
+
+def test_every_line_of_the_fault_table_has_its_test():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) >= 16
+    for line in lines:
+        named = re.search(r"`(test/\S+\.py)::(\w+)` \|$", line)
+        assert named, line
+        assert f"def {named[2]}(" in (ROOT / named[1]).read_text(encoding="utf-8"), line

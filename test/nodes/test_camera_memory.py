@@ -327,6 +327,49 @@ def test_when_time_goes_back_the_memory_goes_on_and_says_so():
     assert kept_stamps(camera) == [START_NS / 10**9]
 
 
+def test_when_time_is_right_again_so_is_the_memory():
+    # given
+    camera = camera_that_saw(10)
+    hour_before(camera, 30)
+    # when
+    for number in range(30):
+        camera.receive(message(START_NS + 25 * 10**8 + number * STEP_NS))
+    # then
+    assert camera.faults == ()
+    assert camera.report(receiving=True).times_jumped == 2
+    assert "jumped ahead by" in camera.report(receiving=True).last_jump
+    stamps = kept_stamps(camera)
+    assert stamps == sorted(stamps)
+    assert camera.header_of(kept_frames(camera)[-1]).stamp_ns / 10**9 == stamps[-1]
+
+
+def test_stamps_ahead_of_the_clock_are_told_while_they_are():
+    # given
+    camera = make_camera()
+    # when / then
+    camera.receive(message(NOW_NS + 4 * 10**9))
+    assert camera.faults == ()
+    camera.receive(message(NOW_NS + 6 * 10**9))
+    assert "6.000 s ahead of this node's clock" in camera.faults[0]
+    camera.parts.now_ns += 5 * 10**9
+    camera.receive(message(NOW_NS + 7 * 10**9))
+    assert camera.faults == ()
+
+
+def test_missing_stamps_are_a_fault_while_they_are_missing_and_a_notice_until_a_reset():
+    # given
+    camera = make_camera()
+    camera.receive(message(0))
+    camera.parts.now_ns += 10**9
+    # when
+    camera.receive(message(NOW_NS + 10**9))
+    # then
+    assert camera.faults == ()
+    assert "without time stamps for a while" in camera.degraded[0]
+    camera.reset()
+    assert not any("time stamps" in notice for notice in camera.degraded)
+
+
 def test_when_time_goes_back_the_memory_begins_anew_where_it_shall():
     # given
     camera = camera_that_saw(10, restarts=True)

@@ -39,6 +39,7 @@ CAMERA = CameraReport(
     images_dropped=3,
     last_drop_reason="step is 3",
     times_jumped=1,
+    last_jump="time has gone back",
     poses_received=70,
     poses_unusable=1,
     input_rate_hz=29.97,

@@ -190,6 +190,7 @@ CAMERA_REPORT = CameraReport(
     images_dropped=3,
     last_drop_reason="too dark",
     times_jumped=1,
+    last_jump="time has gone back",
     poses_received=70,
     poses_unusable=1,
     input_rate_hz=30.5,

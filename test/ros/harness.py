@@ -39,6 +39,7 @@ from waiting import PATIENCE_SEC, end_process, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 SCENE_MEMORY = ["-m", "delayed_vlm_ros.nodes.scene_memory"]
 FAKE_SCENE_MEMORY = [str(Path(__file__).with_name("fake_scene_memory.py"))]
+FAULTY_SCENE_MEMORY = [str(Path(__file__).with_name("faulty_scene_memory.py"))]
 HELD_SCENE_MEMORY = [str(Path(__file__).with_name("held_scene_memory.py"))]
 
 # Of these tests alone: other tests use the default one.
@@ -275,13 +276,19 @@ class Client:
         request = ChangeState.Request(transition=Transition(label=label, id=number))
         return self.call(ChangeState, "scene_memory/change_state", request).success
 
-    def set_parameters(self, values: dict[str, Any]) -> tuple[bool, str]:
+    def start_setting(self, values: dict[str, Any], node: str = "scene_memory") -> Any:
+        """Set parameters; gives the future."""
         messages: list[ParameterMessage] = [
             Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
         ]
         request = SetParametersAtomically.Request(parameters=messages)
-        result = self.call(SetParametersAtomically, "scene_memory/set_parameters_atomically", request).result
-        return result.successful, result.reason
+        return self.start_call(SetParametersAtomically, f"{node}/set_parameters_atomically", request)
+
+    def set_parameters(self, values: dict[str, Any], node: str = "scene_memory") -> tuple[bool, str]:
+        """Set parameters; gives whether that was done, and why not."""
+        future = self.start_setting(values, node)
+        wait_until(future.done, "parameters to be set")
+        return future.result().result.successful, future.result().result.reason
 
     # Pictures
 
@@ -366,6 +373,16 @@ class Client:
         """The first status of this name after a moment that is as wanted; None when there is none."""
         found = (report.content.get(name) for report in self._statuses.copy() if report.after_ns >= since_ns)
         return next((status for status in found if status is not None and condition(status)), None)
+
+    def wait_for_report(self, name: str, condition: Callable[[Any], bool], since_ns: int) -> tuple[Any, int]:
+        """The first status of this name that was published after a moment and is as wanted, and when it was."""
+
+        def found() -> tuple[Any, int] | None:
+            reports = zip(self.report_stamps_ns.copy(), self._statuses.copy(), strict=False)
+            told = ((report.content.get(name), stamp_ns) for stamp_ns, report in reports if stamp_ns >= since_ns)
+            return next(((status, at) for status, at in told if status is not None and condition(status)), None)
+
+        return wait_until(found, lambda: f"{name}: a status; the last one is {self.newest_status(name)}")
 
     def newest_status(self, name: str) -> Any:
         """The last status of this name that has come; None before the first."""

@@ -1,4 +1,8 @@
-"""A camera at 30 Hz in a room with one thing in it: parameters colour, shape, home, width, height."""
+"""A camera at 30 Hz in a room with one thing in it: parameters colour, shape, home, width, height.
+
+Its parameter ``fault`` may change while it runs: ``corrupt`` (one picture in ten is cut short), ``no stamps``, ``back``
+(stamps of an hour before), ``future`` (of a day after), or empty.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,33 @@ import math
 import signal
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from delayed_vlm_ros.simulation import Scene, render
 from delayed_vlm_ros.simulation.scene import Episode
 
 _RATE_HZ = 30.0
 _PICTURES = 15  # with a noise of their own; shown again and again
+_SHIFTS = {"back": Duration(seconds=-3600), "future": Duration(seconds=86400)}
+
+
+def room_pictures(colour: str, shape: str, home: float, width: int, height: int) -> list[Image]:
+    """Some pictures of the room, without stamps."""
+    scene = Scene.from_script(7, (Episode(1, 0.0, math.inf, colour, shape, home),))
+    return [
+        Image(
+            height=height,
+            width=width,
+            encoding="rgb8",
+            step=3 * width,
+            data=array.array("B", render(scene, number / _RATE_HZ, height, width).tobytes()),
+        )
+        for number in range(_PICTURES)
+    ]
 
 
 class RoomCamera(Node):
@@ -24,25 +46,20 @@ class RoomCamera(Node):
         colour, shape = (self.declare_parameter(name, "red").value for name in ("colour", "shape"))
         home = self.declare_parameter("home", 0.5).value
         width, height = (self.declare_parameter(name, 320).value for name in ("width", "height"))
-        scene = Scene.from_script(7, (Episode(1, 0.0, math.inf, colour, shape, home),))
-        self._messages = [
-            Image(
-                height=height,
-                width=width,
-                encoding="rgb8",
-                step=3 * width,
-                data=array.array("B", render(scene, number / _RATE_HZ, height, width).tobytes()),
-            )
-            for number in range(_PICTURES)
-        ]
+        self.declare_parameter("fault", "")
+        self._messages = room_pictures(colour, shape, home, width, height)
         self._shown = 0
         self._publisher = self.create_publisher(Image, "image", 5)
         self.create_timer(1.0 / _RATE_HZ, self._show)
 
     def _show(self) -> None:
+        fault = self.get_parameter("fault").value
         message = self._messages[self._shown % _PICTURES]
-        message.header.stamp = self.get_clock().now().to_msg()
+        stamp = self.get_clock().now() + _SHIFTS.get(fault, Duration())
+        message.header = Header() if fault == "no stamps" else Header(stamp=stamp.to_msg())
         self._shown += 1
+        if fault == "corrupt" and self._shown % 10 == 0:
+            message = Image(header=message.header, height=message.height, width=message.width, encoding="rgb8", step=1)
         self._publisher.publish(message)
 
 

@@ -61,6 +61,18 @@ class _Control(threading.Thread):
         return max(1.0, self._seconds / (self._pieces * self.shortest_sec)) if self._pieces else 1.0
 
 
+class Stopwatch:
+    """Tells how much slower this machine is than at its best, while others keep it busy; starts at once."""
+
+    def __init__(self) -> None:
+        self._control = _Control()
+        self._control.start()
+
+    def stop(self) -> float:
+        """By which factor everything took longer; 1 on a quiet machine."""
+        return self._control.slowdown()
+
+
 def end_process(
     process: subprocess.Popen, number: int, *, times: int = 1, pause_sec: float = 0.02
 ) -> tuple[int, float]:

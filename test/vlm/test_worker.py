@@ -362,6 +362,27 @@ def test_cancelled_while_waiting_it_never_runs(make_worker, askers):
     assert not ran
 
 
+def test_panic_in_a_job_does_not_end_the_thread(make_worker):
+    # given what no "except Exception" catches, as the panics of libraries in Rust
+    worker = make_worker()
+
+    def panic(*_):
+        raise SystemExit("planted")
+
+    # when / then
+    with pytest.raises(RuntimeError, match="SystemExit: planted"):
+        worker.run(panic, PATIENCE)
+    assert worker.run(lambda *_: "next", PATIENCE) == "next"
+
+
+def test_panic_while_loading_is_told(make_worker):
+    def panic():
+        raise SystemExit("planted")
+
+    with pytest.raises(ModelNotReadyError, match="SystemExit: planted"):
+        make_worker(panic).run(lambda *_: None, PATIENCE)
+
+
 def test_cancelled_while_waiting_it_makes_room_and_its_asker_hears_at_once(make_worker, askers):
     # given
     worker, gate, control = make_worker(queue_size=1), Gate(), AskControl()

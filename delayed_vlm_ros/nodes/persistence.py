@@ -171,7 +171,7 @@ class Persistence:
 
     def _tell_fault(self, fault: str) -> None:
         if fault != self._fault:
-            self._logger.warning(fault)
+            self._logger.warning(fault, throttle_duration_sec=_LOG_EVERY_SEC)  # its number of bytes may change
         self._fault = fault
 
     def report(self) -> PersistenceReport:

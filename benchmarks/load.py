@@ -26,6 +26,7 @@ import typer
 from delayed_vlm_ros.msg import KeyFrameArray, MemoryStats
 from delayed_vlm_ros.srv import AskScene
 from numpy.typing import NDArray
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -67,8 +68,12 @@ def _be_camera(rate: float, height: int, width: int, stamps: Path) -> None:
             message = messages[number % _PICTURES]
             stamp_ns = time.time_ns()
             struct.pack_into("<iI", message, _STAMP_AT, *divmod(stamp_ns, 10**9))
-            written.write(struct.pack("<q", stamp_ns))
-            publisher.publish(bytes(message))
+            try:
+                publisher.publish(bytes(message))
+            except RCLError:  # the middleware found no room in time: nobody takes its pictures
+                written.write(struct.pack("<qq", stamp_ns, 0))
+            else:
+                written.write(struct.pack("<qq", stamp_ns, 1))
             due = max(due + 1.0 / rate, time.monotonic() - 0.1)
             time.sleep(max(0.0, due - time.monotonic()))
 
@@ -177,8 +182,9 @@ def _measure(rate: float, height: int, width: int, seconds: float, folder: Path)
             process.kill()
             process.wait()
         asker.close()
-    published = _numbers(stamps, 1)[:, 0]
-    published = published[(published >= began_ns) & (published < ended_ns)]
+    tried = _numbers(stamps, 2)
+    tried = tried[(tried[:, 0] >= began_ns) & (tried[:, 0] < ended_ns)]
+    published = tried[tried[:, 1] == 1, 0]
     received = _numbers(calls, 3)
     received = received[(received[:, 0] >= began_ns) & (received[:, 0] < ended_ns)]
     sampled = sorted(stamp for stamp in asker.stamps_ns if began_ns <= stamp < ended_ns)
@@ -190,6 +196,7 @@ def _measure(rate: float, height: int, width: int, seconds: float, folder: Path)
         "seconds": round((ended_ns - began_ns) * 1e-9, 1),
         "published": len(published),
         "published_hz": round(len(published) / (ended_ns - began_ns) * 1e9, 2),
+        "not_publishable": len(tried) - len(published),
         "received": len(received),
         "received_per_published": round(len(set(received[:, 0].tolist())) / max(1, len(published)), 6),
         "dropped": int(after.images_dropped - before.images_dropped),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WORLDS = ("held-out", "tuning")
 _STREAM_MINUTE_SEC = 1.5  # of one core, for a minute of a stream and all that is asked about it
 _FRAME_COST_SEC = 0.005  # of one core, for a frame of a patrol
-_TOKEN_COST_SEC = 0.004  # of one core, for a visual token of the model ``small``, both turns of both asks
+_TOKEN_COST_SEC = 0.006  # of one core, for a visual token of the model ``small``, both turns of both asks
 _SEED = 3  # of random weights
 _SHAPES = ("tiny", "small", "qwen2.5-vl-3b")
 

@@ -125,15 +125,17 @@ def remaining_time(console: Console) -> Progress:
 def _show_answers(console: Console, room: str, figures: Mapping[str, Any]) -> None:
     memories = figures["strategies"]
     groups = next(iter(memories.values()))["groups"]
-    table = Table(title=f"{room} rooms: right answers, in brackets points over the newest pairs (95 % interval)")
+    over = "points over the newest, and their 95 % interval"
+    table = Table(title=f"{room} rooms: right answers, {over}", box=None, padding=(0, 2, 0, 0))
     for heading in ("memory", "pairs", *(f"{group} ({one['asked']})" for group, one in groups.items())):
         table.add_column(heading, justify="left" if heading == "memory" else "right")
     for name, one in memories.items():
         table.add_row(name, f"{one['pairs']:g}", *(_accuracy(group) for group in one["groups"].values()))
     console.print(table)
-    kinds = Table(title="right answers by kind, in brackets what the kept pairs tell to whoever misreads nothing")
-    for heading in ("kind", "asked", *memories, "most frequent answer"):
-        kinds.add_column(heading, justify="left" if heading == "kind" else "right")
+    told = "in brackets what the kept pairs tell"
+    kinds = Table(title=f"right answers by kind, {told}", box=None, padding=(0, 1, 0, 0))
+    for heading in ("kind", "asked", *memories, "frequent"):
+        kinds.add_column(heading, justify="left" if heading == "kind" else "right", no_wrap=heading == "kind")
     for kind, frequent in figures["most_frequent"].items():
         cells = [one["kinds"][kind] for one in memories.values()]
         shown = (f"{cell['accuracy']:.2f} ({cell['told']:.2f})" for cell in cells)
@@ -146,7 +148,7 @@ def _accuracy(group: Mapping[str, Any]) -> str:
     if over is None:
         return f"{100 * accuracy:.1f} %"
     mean, low, high = (100 * over[key] for key in ("mean", "low", "high"))
-    return f"{100 * accuracy:.1f} % ({mean:+.1f}: {low:+.1f} to {high:+.1f})"
+    return f"{100 * accuracy:.1f} % ({mean:+.1f})\n{low:+.1f} to {high:+.1f}"
 
 
 def sweep(

@@ -33,7 +33,7 @@ from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.vlm.request import AskRequest
 
 NEWEST = "newest"
-STREAM_ONLY = "this memory's Stream alone"
+STREAM_ONLY = "Stream alone"
 
 _OTHERS: dict[str, Callable[[int], Strategy]] = {NEWEST: Newest, "uniform": Uniform, "reservoir": Reservoir}
 _LONGEST_ANSWER = 32

@@ -175,8 +175,9 @@ class KeptPair:
         in_stream: Whether Stream memory held it.
         marked: Whether it was protected.
         label: The label it was marked with; empty when there is none.
-        late_score: What it was found to be worth when the moments after it were known, 0..1; 0.0 when nothing.
-        late_reason: For what, in a few words; empty when for nothing.
+        late_score: What it is found to be worth now that the moments after it are known, 0..1; 0.0 when nothing. It
+            falls when what it shows proves usual.
+        late_reason: For what, in a few words; empty when it is not, or no longer, worth a place for that.
     """
 
     pair: FramePair

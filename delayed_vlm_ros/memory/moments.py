@@ -11,12 +11,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from delayed_vlm_ros.memory.sketch import Sketch
+from delayed_vlm_ros.memory.descriptor import Descriptor, is_cut
 from delayed_vlm_ros.memory.standouts import Standouts, standouts
 from delayed_vlm_ros.memory.tracks import Track, Tracker
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.memory.descriptor import Descriptor
+    from delayed_vlm_ros.memory.sketch import Sketch
 
 # Pairs between a pair and those that it is compared with: things that stay longer do not stand out.
 _NEAREST, _BETWEEN, _FARTHEST = 4, 6, 8
@@ -107,8 +107,9 @@ class MomentFinder:
             tracks += self._tracker.follow(2 * self._count, due.pair_id, self._standouts(place, 0))
         tracks += self._tracker.follow(2 * self._count + 1, due.pair_id, second)
         self._is_quiet = not second.blobs
-        is_plain = is_sharp and due.looks[1].sketch.contrast >= _PLAIN
-        return LateJudgement(due, second.sides > 0 and is_plain, tuple(dict.fromkeys(tracks)))
+        shows_a_place = is_sharp and second.is_place_known and due.looks[1].sketch.contrast >= _PLAIN
+        is_view = shows_a_place and not is_cut(*(look.descriptor for look in due.looks))
+        return LateJudgement(due, is_view, tuple(dict.fromkeys(tracks)))
 
     def _standouts(self, place: int, which: int) -> Standouts:
         """What stands out in one of a pair's pictures."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROWS, COLUMNS = 48, 64
 """Cells of a sketch."""
 HALVED_DOWN_TO = 4 * ROWS
-"""A picture may be halved until its shorter side has this many pixels, and the sketch still comes out right."""
+"""A picture may be halved while its shorter side is longer than this, and the sketch still comes out right."""
 
 # Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
 _DARK_LEVEL = 10.0
@@ -110,8 +110,9 @@ class Surroundings:
         Returns:
             Whether it shows the same place; if not, nothing has changed.
         """
-        step = (0, 0) if self._lies_still else _shift(self._one, other)
-        bounds = _bounds(self._one, other, *step)
+        bounds = None if self._lies_still else _bounds(self._one, other, *_shift(self._one, other))
+        # On plain pictures the phases say nothing, and a camera that stands still has not moved.
+        bounds = bounds or _bounds(self._one, other, 0, 0)
         if bounds is None:
             return False
         np.minimum(self._lower, bounds[0], out=self._lower)

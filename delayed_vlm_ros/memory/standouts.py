@@ -57,12 +57,12 @@ class Standouts:
 
     Attributes:
         blobs: What came and went, then what came to stay; of either a few at most, the heaviest first.
-        sides: On how many sides in time, 0 to 2, pictures of the same place were looked at.
+        is_place_known: Whether pictures of the same place were found around it.
         sharpness: The picture's ÷ that of the sharpest of them.
     """
 
     blobs: tuple[Blob, ...]
-    sides: int
+    is_place_known: bool
     sharpness: float
 
 
@@ -115,7 +115,7 @@ class _Side:
 
 def _standouts(one: Sketch, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Standouts:
     sharpest = max((other.sharpness for side in sides for other in side.same_place), default=one.sharpness)
-    return Standouts(blobs, sum(bool(side.same_place) for side in sides), one.sharpness / max(sharpest, 1e-6))
+    return Standouts(blobs, any(side.same_place for side in sides), one.sharpness / max(sharpest, 1e-6))
 
 
 def _blobs(

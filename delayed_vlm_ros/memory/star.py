@@ -33,6 +33,8 @@ _ONE_PLACE, _TWO_PLACES = 0.25, 0.5
 # Blocks to a side of a coarse glance, and how many frames are looked at more closely after it.
 _BLOCKS = 6
 _LOOKED_AT = 8
+# How many distances of a frame must be known at least.
+_FEWEST_KNOWN = 4
 # Distance up to which one of them is enough.
 _NEAR_ENOUGH = 0.2
 # What a brief thing must be worth for its pair to be brought in late.
@@ -64,17 +66,20 @@ class _Views:
         return [int(index) for index in chosen[np.argsort(apart)[:_LOOKED_AT]]]
 
     def add(self, pair_id: int, descriptor: Descriptor) -> None:
-        # The others are farther away, and so never decide what a loss costs.
-        likeliest = self._likeliest(descriptor, range(len(self._descriptors)))
-        near, wide = np.ones(len(self._descriptors)), np.ones(len(self._descriptors))
-        near[likeliest], wide[likeliest] = distances_and_extents(
-            descriptor, [self._descriptors[index] for index in likeliest]
-        )
-        self._between = _with_row(self._between, near)
-        self._extents = _with_row(self._extents, wide)
+        self._between, self._extents = (_with_row(matrix) for matrix in (self._between, self._extents))
         self._descriptors.append(descriptor)
         self._coarse = np.vstack([self._coarse, _coarse(descriptor)])
         self._owners = np.append(self._owners, pair_id)
+        self._measure(len(self._owners) - 1)
+
+    def _measure(self, index: int) -> None:
+        """Compare a frame with those it is likeliest to be like; the others are taken to be far away."""
+        descriptor = self._descriptors[index]
+        others = [one for one in range(len(self._owners)) if one != index]
+        likeliest = self._likeliest(descriptor, others)
+        near, wide = distances_and_extents(descriptor, [self._descriptors[one] for one in likeliest])
+        for matrix, found in ((self._between, near), (self._extents, wide)):
+            matrix[index, likeliest] = matrix[likeliest, index] = found
 
     def drop(self, pair_id: int) -> None:
         stay = np.flatnonzero(self._owners != pair_id)
@@ -83,11 +88,15 @@ class _Views:
         self._coarse = self._coarse[stay]
         self._descriptors = [self._descriptors[index] for index in stay]
         self._owners = self._owners[stay]
+        # Who has lost all that it is like may be like others, which it was not compared with then.
+        alone = (np.isinf(self._between).sum(axis=1) >= len(stay) - _FEWEST_KNOWN) & (len(stay) > _FEWEST_KNOWN)
+        for index in np.flatnonzero(alone):
+            self._measure(int(index))
 
     def losses(self, pair_ids: Sequence[int]) -> NDArray[np.float64]:
         """How unlike all other pairs each pair's least replaceable frame is, 0..1."""
         is_other = self._owners[:, None] != self._owners[None, :]
-        to_others = np.where(is_other, self._between, 1.0).min(axis=1)
+        to_others = np.where(is_other, self._between, 1.0).min(axis=1, initial=1.0)
         return np.array([to_others[self._owners == pair_id].max() for pair_id in pair_ids])
 
     def place_losses(self, pair_ids: Sequence[int], views: set[int]) -> NDArray[np.float64]:
@@ -96,7 +105,8 @@ class _Views:
         is_other = (self._owners[:, None] != self._owners[None, :]) & is_view[None, :]
         to_others = np.where(is_other, self._extents, 1.0).min(axis=1, initial=1.0)
         alone = np.clip((to_others - _ONE_PLACE) / (_TWO_PLACES - _ONE_PLACE), 0.0, 1.0) * is_view
-        return np.array([alone[self._owners == pair_id].max() for pair_id in pair_ids])
+        # The last frame is the one that was found to be a view; the one before it may be blurred.
+        return np.array([alone[self._owners == pair_id][-1] for pair_id in pair_ids])
 
     def is_new_place(self, descriptor: Descriptor, views: set[int]) -> bool:
         """Whether no view that is kept shows that place."""
@@ -114,8 +124,12 @@ def _coarse(descriptor: Descriptor) -> NDArray[np.float32]:
     return np.asarray(blocks - blocks.mean(axis=1, keepdims=True), np.float32).ravel()
 
 
-def _with_row(matrix: NDArray[np.float64], row: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.block([[matrix, row[:, None]], [row[None, :], np.zeros((1, 1))]])
+def _with_row(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The matrix with a row and a column more, of which nothing is known yet."""
+    larger = np.full((len(matrix) + 1, len(matrix) + 1), np.inf)
+    larger[:-1, :-1] = matrix
+    larger[-1, -1] = 0.0
+    return larger
 
 
 class StarMemory:
@@ -185,8 +199,10 @@ class StarMemory:
 
     def add_place(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> bool:
         """Take in a pair as the only view of a place; see `add`."""
-        self._new_places.add(pair.id)
-        return self.add(pair, descriptors)
+        has_evicted = self.add(pair, descriptors)
+        if self.contains(pair.id):
+            self._new_places.add(pair.id)
+        return has_evicted
 
     def judge(self, pair_id: int, tracks: Sequence[Track], *, is_view: bool) -> None:
         """Learn what a pair, which may come right after, is worth.
@@ -206,6 +222,8 @@ class StarMemory:
 
         It counts as a view of its place unless something is in the way.
         """
+        if self._max_pairs == 0:
+            return
         self._earlier[kept.id] = (kept.late_score, kept.late_reason)
         self._places.add(kept.id)
         self.add(kept.pair, descriptors)
@@ -217,7 +235,7 @@ class StarMemory:
         return max(earlier, moment.value if moment is not None else 0.0)
 
     def late_reason(self, pair_id: int) -> str:
-        """Why a pair was brought in late, in a few words; empty when it was not."""
+        """What was found in a pair late, in a few words, as far as it is still worth a place; empty: nothing."""
         moment = self._moment(pair_id)
         if moment is not None and moment.value >= WORTH_A_PLACE:
             return "brief event" if moment.came_and_went else "new thing"

@@ -28,8 +28,9 @@ _LENGTH_POWER = 0.5
 # so many of the things remembered were passing, too.
 _TREMBLING = 1.5
 _USUALLY_PASSING = 8
-# A thing seen in a single picture may be a reflex or a jolt.
-_UNCONFIRMED = 0.3
+# A thing seen in a single picture may be a reflex or a jolt: it counts, but alone it is never worth a place, or a light
+# that blinks would fill Star.
+_UNCONFIRMED = 0.2
 # A blurred picture shows a thing less well.
 _SHARP_FROM = 0.75
 _BLURRED = 0.5

@@ -18,6 +18,7 @@ from rclpy.context import Context
 from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_namespace import validate_namespace
 
@@ -27,6 +28,8 @@ from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.srv import AskScene
 
 _SPIN_PERIOD_SEC = 0.05
+# A service's replies go to all of its clients: those to others must not push out the one to this one.
+_REPLIES = QoSProfile(depth=200)
 _GRACE_SEC = 5.0  # beyond the ask's own deadline, for the way there and back
 
 
@@ -46,8 +49,15 @@ class SceneMemoryClient:
         self.service_name = node.resolve_service_name("ask_scene")
         self.reported_name = node.resolve_topic_name("scene_memory").lstrip("/") + ": "  # before each status's own
         self._name = node.get_fully_qualified_name()
-        self._asking = node.create_client(AskScene, "ask_scene")
-        self._streaming = ActionClient(node, AskSceneAction, "ask_scene_stream")
+        self._asking = node.create_client(AskScene, "ask_scene", qos_profile=_REPLIES)
+        self._streaming = ActionClient(
+            node,
+            AskSceneAction,
+            "ask_scene_stream",
+            goal_service_qos_profile=_REPLIES,
+            result_service_qos_profile=_REPLIES,
+            cancel_service_qos_profile=_REPLIES,
+        )
         self._subscriptions = [
             node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),

@@ -65,9 +65,15 @@ def test_a_simulated_clock_that_jumps_begins_the_memory_anew(start):
     assert client.ask().success
     assert jumps(client) == 0
     # when it jumps, both ways
-    for count, seconds in enumerate((2000, 10), start=1):
+    for count, (seconds, words) in enumerate(((2000, "jumped by 996.000 s"), (10, "jumped by -1990.000 s")), start=1):
         tick(seconds)
         wait_until(lambda count=count: jumps(client) == count, "the jump to be noticed")
+
+        def told(status, words=words):
+            return words in status.message and status.level == b"\x01"
+
+        wait_until(lambda told=told: client.find_status("camera camera", told, 0), "the jump to be told")
+        wait_until(lambda words=words: words not in client.newest_status("camera camera").message, "it to be over")
         assert not client.ask().success
         client.show_pictures(2)
         assert client.ask().success

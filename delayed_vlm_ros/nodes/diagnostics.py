@@ -119,7 +119,8 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
     elif report.silent_sec is None:
         level, message = Level.WARN, f"no picture yet on {report.topic}: check that the camera publishes there"
     elif report.silent_sec > stale_after_sec:
-        level, message = Level.STALE, f"no picture for {report.silent_sec:.1f} s on {report.topic}: check the camera"
+        silence = f"no picture for {report.silent_sec:.1f} s on {report.topic}: check the camera"
+        level, message = Level.STALE, "; ".join((silence, *troubles))
     elif troubles:
         level, message = Level.WARN, "; ".join(troubles)
     else:

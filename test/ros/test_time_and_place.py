@@ -70,7 +70,7 @@ def test_a_simulated_clock_that_jumps_begins_the_memory_anew(start):
         wait_until(lambda count=count: jumps(client) == count, "the jump to be noticed")
 
         def told(status, words=words):
-            return words in status.message and status.level == b"\x01"
+            return words in status.message and status.level != b"\x00"
 
         wait_until(lambda told=told: client.find_status("camera camera", told, 0), "the jump to be told")
         wait_until(lambda words=words: words not in client.newest_status("camera camera").message, "it to be over")

@@ -115,7 +115,7 @@ class TalkPanel:
 
     def _range_chosen(self, event: object) -> None:
         chosen = str(getattr(event, "args", "0"))
-        self._limits.last_sec = float(chosen) if chosen.isdecimal() else 0.0
+        self._limits.last_sec = next((float(sec) for sec in _RANGES.values() if str(sec) == chosen), 0.0)
 
     def _camera_chosen(self, event: object) -> None:
         chosen = str(getattr(event, "args", ""))

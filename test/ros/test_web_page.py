@@ -148,9 +148,13 @@ def open_page(browser, system: System, **options: Any):
     return opened
 
 
-def ask(page, question: str) -> None:
+def ask(page, question: str) -> int:
+    """Put a question; gives how many there are with it."""
+    number = page.locator(".exchange").count() + 1
     page.get_by_label("Question").fill(question)
     page.keyboard.press("Enter")
+    page.wait_for_function("number => document.querySelectorAll('.exchange').length === number", arg=number)
+    return number
 
 
 def newest(page):
@@ -159,7 +163,7 @@ def newest(page):
 
 
 def answered(page, number: int) -> None:
-    """Wait until so many questions have been answered, or not."""
+    """Wait until there are so many questions, and the last one has ended."""
     page.wait_for_function(
         "number => document.querySelectorAll('.exchange').length === number "
         "&& !document.querySelector('.exchange:last-child .stage:not(.hidden)')",
@@ -185,12 +189,12 @@ def test_an_answer_grows_and_says_what_it_is_based_on(page, system):
     system.hold.touch()
 
     # when
-    ask(page, "What was on the left at the start?")
+    number = ask(page, "What was on the left at the start?")
     page.wait_for_function("window.answers.length > 0")
     growing = newest(page).locator(".answer").inner_text()
     stage = newest(page).locator(".stage").inner_text()
     system.hold.unlink()
-    answered(page, 1)
+    answered(page, number)
 
     # then
     whole = newest(page).locator(".answer").inner_text()
@@ -209,22 +213,21 @@ def test_an_answer_grows_and_says_what_it_is_based_on(page, system):
 
 
 def test_a_second_question_re_uses_what_is_encoded(page):
-    ask(page, "What is there?")
-    answered(page, 2)
+    answered(page, ask(page, "What is there?"))
     assert int(re.search(r"(\d+) re-used", newest(page).locator(".cost").inner_text())[1]) > 0
 
 
 def test_an_answer_can_be_stopped(page, system):
     # given
     system.hold.touch()
-    ask(page, "What was on the left at the start?")
+    number = ask(page, "What was on the left at the start?")
     newest(page).locator(".stage", has_text="Answering").wait_for()
 
     # when
     page.get_by_role("button", name="Stop").click()
 
     # then it ends before the model may go on
-    answered(page, 3)
+    answered(page, number)
     assert "Stopped." in newest(page).inner_text()
     system.hold.unlink()
     page.get_by_role("button", name="Ask", exact=True).wait_for()
@@ -232,8 +235,7 @@ def test_an_answer_can_be_stopped(page, system):
 
 def test_markup_is_shown_and_not_run(page):
     title = page.title()
-    ask(page, EVIL)
-    answered(page, 4)
+    answered(page, ask(page, EVIL))
     assert newest(page).locator(".question").inner_text() == EVIL
     assert newest(page).locator(".question > *, .answer > *").count() == 0
     assert page.title() == title
@@ -273,8 +275,7 @@ def test_questions_can_be_limited_to_a_time(page):
     page.get_by_role("button", name="Ask up to here").click()
     limit = page.locator(".limit")
     limit.wait_for()
-    ask(page, "What is there?")
-    answered(page, 5)
+    answered(page, ask(page, "What is there?"))
     assert "up to" in newest(page).locator(".asked").inner_text()
     assert newest(page).locator(".cost").count() == 1, newest(page).inner_text()
     limit.click()
@@ -283,6 +284,7 @@ def test_questions_can_be_limited_to_a_time(page):
 
 def test_the_keyboard_is_enough(page):
     # given nothing has the focus
+    number = page.locator(".exchange").count() + 1
     page.evaluate("document.activeElement.blur()")
 
     # when
@@ -291,7 +293,7 @@ def test_the_keyboard_is_enough(page):
     page.keyboard.press("Enter")
 
     # then
-    answered(page, 6)
+    answered(page, number)
 
     # when
     page.locator(".strip-star .moment").first.focus()
@@ -326,9 +328,11 @@ def test_it_looks_right_wide_and_narrow_light_and_dark(page):
 
 
 def test_the_conversation_outlives_a_reload(page):
+    number = ask(page, "What is there to be remembered?")
+    answered(page, number)
     page.reload()
-    answered(page, 6)
-    assert newest(page).locator(".question").inner_text() == "What is there?"
+    answered(page, number)
+    assert newest(page).locator(".question").inner_text() == "What is there to be remembered?"
     page.evaluate(NOTE_ANSWERS)
 
 
@@ -353,7 +357,7 @@ def test_a_camera_that_goes_is_told_and_comes_back(page, system):
 def test_a_node_that_is_started_again_goes_on(page, system):
     # given an ask that is not answered yet
     system.hold.touch()
-    ask(page, "What is there?")
+    number = ask(page, "What is there?")
     newest(page).locator(".stage", has_text="Answering").wait_for()
 
     # when
@@ -362,10 +366,9 @@ def test_a_node_that_is_started_again_goes_on(page, system):
 
     # then both are told
     page.locator(".status.level-error", has_text="Not connected").wait_for()
-    answered(page, 7)
+    answered(page, number)
     assert "Nothing is heard of page/scene_memory" in newest(page).inner_text()
-    ask(page, "What is there?")
-    answered(page, 8)
+    answered(page, ask(page, "What is there?"))
     assert "Nothing is heard of" in newest(page).locator(".error").inner_text()
 
     # when
@@ -377,8 +380,7 @@ def test_a_node_that_is_started_again_goes_on(page, system):
     page.locator(".strip-stream .moment").nth(1).wait_for()
     page.wait_for_function("document.querySelector('.talk .panel-head').textContent.includes('demo')")
     page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
-    ask(page, "What is there?")
-    answered(page, 9)
+    answered(page, ask(page, "What is there?"))
     assert newest(page).locator(".cost").count() == 1, newest(page).inner_text()
 
 
@@ -472,8 +474,7 @@ def test_a_video_without_ros(browser, system, tmp_path):
         opened = open_page(browser, running)
         opened.locator(".live-size", has_text="320 × 240").wait_for()
         opened.locator(".strip-stream .moment").nth(1).wait_for()
-        ask(opened, "What is there?")
-        answered(opened, 1)
+        answered(opened, ask(opened, "What is there?"))
 
         # then
         assert newest(opened).locator(".cost").count() == 1, newest(opened).inner_text()

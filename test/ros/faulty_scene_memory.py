@@ -12,10 +12,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from delayed_vlm_ros.nodes import engines, scene_memory
-from delayed_vlm_ros.vlm import engine as engine_module
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.progress import Progress, Stage
 from delayed_vlm_ros.vlm.request import AskRequest, AskResult
@@ -54,17 +51,26 @@ class FaultyEngine:
 
 def load(*arguments: Any) -> engines.Engines:
     loaded = honest_load(*arguments)
+    plant_shortages()
     return engines.Engines(loaded.device, {name: FaultyEngine(one) for name, one in loaded.by_camera.items()})
 
 
-def generate(*arguments: Any, **options: Any) -> Any:
-    if Device.shortages > 0:
-        Device.shortages -= 1
-        raise torch.OutOfMemoryError("planted by the test")
-    return honest_generate(*arguments, **options)
+def plant_shortages() -> None:
+    import torch  # noqa: PLC0415  takes long: not before the node is up
+
+    from delayed_vlm_ros.vlm import engine as engine_module  # noqa: PLC0415
+
+    honest_generate = engine_module.generate_answer
+
+    def generate(*arguments: Any, **options: Any) -> Any:
+        if Device.shortages > 0:
+            Device.shortages -= 1
+            raise torch.OutOfMemoryError("planted by the test")
+        return honest_generate(*arguments, **options)
+
+    engine_module.generate_answer = generate
 
 
 if __name__ == "__main__":
     honest_load, engines.load_engines = engines.load_engines, load
-    honest_generate, engine_module.generate_answer = engine_module.generate_answer, generate
     sys.exit(scene_memory.main())

@@ -24,6 +24,7 @@ from delayed_vlm_ros.vlm.progress import Progress, Stage
 
 _RESULT_TIMEOUT_SEC = 10  # how long a goal's result can be fetched; as in nav2
 _CANCELLING_TIMEOUT_SEC = 1.0
+_LOG_EVERY_SEC = 5.0
 # Requests that may lie here unread: of a burst beyond them, the middleware would drop some without a word.
 _BURST = QoSProfile(depth=500)
 
@@ -33,6 +34,18 @@ class Ask(Protocol):
 
     def __call__(self, message: Any, control: AskControl, told: Callable[[Progress], None] | None) -> Answer:
         """Give the answer, or raise why there is none."""
+
+
+class _GoalControl(AskControl):
+    """A goal's control.
+
+    Attributes:
+        cancel_requested: Whether somebody has asked for its cancellation; the end of the worker cancels, too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancel_requested = False
 
 
 class AskServices:
@@ -82,8 +95,7 @@ class AskServices:
 
     def _on_goal(self, goal: Any) -> AskSceneAction.Result:
         def told(progress: Progress) -> None:
-            if not self._ended:
-                goal.publish_feedback(feedback(progress))
+            self._tell(lambda: goal.publish_feedback(feedback(progress)))
 
         control = self._control_of(goal)
         told(Progress(Stage.QUEUED))
@@ -92,22 +104,24 @@ class AskServices:
             return result
         if result.success:
             goal.succeed()
-        elif control.is_cancelled and result.error_code == AskSceneAction.Result.CANCELLED and _is_cancelling(goal):
+        elif control.cancel_requested and result.error_code == AskSceneAction.Result.CANCELLED and _is_cancelling(goal):
             goal.canceled()
         else:
             goal.abort()
         return result
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
-        self._control_of(goal).cancel()
+        control = self._control_of(goal)
+        control.cancel_requested = True
+        control.cancel()
         return CancelResponse.ACCEPT
 
-    def _control_of(self, goal: Any) -> AskControl:
+    def _control_of(self, goal: Any) -> _GoalControl:
         """A goal's control, which lives as long as its handle: a goal may be cancelled before it is taken up."""
         with self._cancelling:
             if not hasattr(goal, "ask_control"):
-                goal.ask_control = AskControl()
-            control: AskControl = goal.ask_control
+                goal.ask_control = _GoalControl()
+            control: _GoalControl = goal.ask_control
             return control
 
     def _respond(
@@ -123,9 +137,20 @@ class AskServices:
             response = type(response)()
             fill_error(response, error)
             self._node.get_logger().error(f"ask failed: {traceback.format_exc()}")
-        if not self._ended:
-            self._answers.publish(scene_answer(message, response))
+        self._tell(lambda: self._answers.publish(scene_answer(message, response)))
         return response
+
+    def _tell(self, publish: Callable[[], None]) -> None:
+        """Publish something that decides no ask's outcome; never raises."""
+        if self._ended:
+            return
+        try:
+            publish()
+        except Exception as error:  # noqa: BLE001  such as that of a middleware that has no room
+            self._node.get_logger().warning(
+                f"feedback or answer is not published: {type(error).__name__}: {error}",
+                throttle_duration_sec=_LOG_EVERY_SEC,
+            )
 
 
 def _is_cancelling(goal: Any) -> bool:

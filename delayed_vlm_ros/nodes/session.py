@@ -199,6 +199,9 @@ def _worker(
 
     def load() -> engines.Engines:
         device.acquire()
+        if worker.is_stopping:  # while it waited; others may wait behind it
+            device.release()
+            raise AskCancelledError("the model was not loaded: the node is going down or was cleaned up")
         started = time.monotonic()
         try:
             loaded = engines.load_engines(checkpoint, parameters, memories)
@@ -226,7 +229,8 @@ def _worker(
 
     ahead = WorkAhead(work_ahead, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
     idle_sec = parameters.unload_after_idle_sec or None
-    return ModelWorker(load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec)
+    worker = ModelWorker(load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec)
+    return worker
 
 
 def _camera(

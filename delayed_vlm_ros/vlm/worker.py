@@ -120,6 +120,11 @@ class ModelWorker(Generic[Model]):
         """Whether a job is being worked on."""
         return self._running is not None
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop; to be looked at by a ``load`` that has to wait for something."""
+        return self._stopping
+
     def start(self) -> None:
         """Start the thread, and with it the loading of the model."""
         self.state = ModelState.LOADING

@@ -202,6 +202,22 @@ def test_model_that_nobody_asks_is_unloaded_and_comes_back(open_with):
     assert engine.calls == 0  # it was another engine that has answered
 
 
+def test_a_model_is_not_loaded_for_a_session_that_was_closed_while_it_waited(monkeypatch):
+    # given a session that waits for the device
+    loads = []
+    monkeypatch.setattr(engines, "load_engines", lambda *_: loads.append(1))
+    around = surroundings()
+    around.device.acquire()
+    session = open_session(PARAMETERS, around)
+    assert not session.close(0.0)
+    # when
+    around.device.release()
+    # then
+    assert session.close(PATIENCE_SEC)
+    assert not loads
+    assert not around.device.locked()
+
+
 def test_budget_is_reported(opened):
     session, _ = opened
     camera = show(session, 4)

@@ -110,10 +110,12 @@ class Persistence:
         """Write a last time if something has changed, and then leave the folder; does not wait for it.
 
         Args:
-            timeout_sec: Writing that is not done by then is given up; the file before it stays.
+            timeout_sec: Writing that is not done by then is given up; the file before it stays. A second call can only
+                shorten it.
         """
+        end_by = time.monotonic() + timeout_sec
         with self._waking:
-            self._end_by = time.monotonic() + timeout_sec
+            self._end_by = end_by if self._end_by is None else min(self._end_by, end_by)
             self._waking.notify()
 
     def join(self) -> None:

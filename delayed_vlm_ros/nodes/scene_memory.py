@@ -71,6 +71,7 @@ class SceneMemory(LifecycleNode):
         self._state = "unconfigured"
         self._fault: Exception | None = None
         self._session: Session | None = None
+        self._closing: Session | None = None  # that of before, while it ends
         self._pair_ids = PairIds()
         self._device = threading.Lock()
         self._opening = threading.Lock()  # between transitions and the end of the process
@@ -156,9 +157,12 @@ class SceneMemory(LifecycleNode):
             device=self._device,
             logger=self.get_logger(),
         )
+        session = open_session(parameters, surroundings)  # may read files for long, which no end must wait for
         with self._opening:
             if not self._ended:
-                self._session = open_session(parameters, surroundings)
+                self._session = session
+                return
+        session.close(0.0)
 
     def _cameras(self) -> Mapping[str, CameraMemory]:
         session = self._session
@@ -189,15 +193,18 @@ class SceneMemory(LifecycleNode):
 
     def _release(self) -> None:
         self._unsubscribe()
-        session, self._session = self._session, None
+        with self._opening:
+            session, self._session = self._session, None
+            self._closing = session
         if session is not None and not session.close(_CLEANUP_TIMEOUT_SEC):
             self.get_logger().warning("the model is still busy: its memory is freed as soon as it returns")
+        self._closing = None
 
     def stop(self) -> None:
         """Release all that wait; called once, before the process ends."""
         with self._opening:
             self._ended = True
-            session = self._session
+            session = self._session if self._session is not None else self._closing
         self._ask_services.end()
         self._unsubscribe()
         if session is not None:

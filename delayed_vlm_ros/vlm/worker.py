@@ -309,7 +309,7 @@ class ModelWorker(Generic[Model]):
         except Exception as error:  # noqa: BLE001  it belongs to the asker
             _fail(job, error)
         except BaseException as error:  # noqa: BLE001  such as a panic in a library, which must not end this thread
-            _fail(job, RuntimeError(_text_of(error)))
+            _fail(job, RuntimeError(_text_of(error)).with_traceback(error.__traceback__))
         finally:
             with self._changed:
                 self._running = None

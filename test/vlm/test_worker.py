@@ -370,8 +370,9 @@ def test_panic_in_a_job_does_not_end_the_thread(make_worker):
         raise SystemExit("planted")
 
     # when / then
-    with pytest.raises(RuntimeError, match="SystemExit: planted"):
+    with pytest.raises(RuntimeError, match="SystemExit: planted") as caught:
         worker.run(panic, PATIENCE)
+    assert caught.traceback[-1].name == "panic"  # where it was, for the log
     assert worker.run(lambda *_: "next", PATIENCE) == "next"
 
 

@@ -49,7 +49,7 @@ class Persistence:
         self._logger = logger
         self._fault = ""
         self._notices: list[str] = []
-        self._begun_anew = False
+        self._begun_anew: set[str] = set()  # cameras of which nothing has been written since their file was set aside
         self._restored_frames = self._written_bytes = self._times_written = 0
         self._last_written: float | None = None
         self._waking = threading.Condition()
@@ -77,7 +77,7 @@ class Persistence:
             loaded = self._folder.load(camera.name, self._refusal(camera.name, known))
             if loaded.notice:
                 self._notices.append(loaded.notice)
-                self._begun_anew = True
+                self._begun_anew.add(camera.name)
                 self._logger.warning(loaded.notice)
             if loaded.memory is None or not loaded.memory.pairs:
                 continue
@@ -160,7 +160,8 @@ class Persistence:
                 if size:
                     self._times_written += 1
                     self._written_bytes = size
-                    self._begun_anew = self._begun_anew and not memory.pairs
+                    if memory.pairs:
+                        self._begun_anew.discard(camera.name)
                     self._last_written = time.monotonic()
         if fault:
             self._tell_fault(f"key frames are not kept on disk: {fault}")
@@ -183,7 +184,7 @@ class Persistence:
             folder=self._path,
             fault=self._fault,
             notices=tuple(self._notices),
-            begun_anew=self._begun_anew,
+            begun_anew=bool(self._begun_anew),
             restored_frames=self._restored_frames,
             times_written=self._times_written,
             written_bytes=self._written_bytes,

@@ -157,7 +157,7 @@ class PersistenceReport:
         folder: Where they are.
         fault: Why they are not written now; empty when they are.
         notices: Files that could not be used at configure, each in a sentence.
-        begun_anew: Whether there are such, and no key frames have been written since.
+        begun_anew: Whether of the camera of such a file no key frames have been written since.
         restored_frames: Frames taken from them at configure.
         times_written: How often one has been written.
         written_bytes: Bytes of the one written last.

@@ -208,6 +208,20 @@ def test_a_damaged_file_is_told_and_the_memory_is_empty(opened, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["camera.star", "camera.star.aside-1"]
 
 
+def test_a_file_that_was_set_aside_is_told_until_one_of_the_same_camera_is_written(opened, tmp_path):
+    # given
+    (tmp_path / "front.star").write_bytes(b"bad")
+    front, rear = Camera("front"), Camera("rear")
+    persistence = opened(front, rear)
+    assert persistence.report().begun_anew
+    # when / then
+    rear.show(4)
+    wait_until(lambda: persistence.report().written_bytes > 5000, "key frames of the other one")
+    assert persistence.report().begun_anew
+    front.show(4)
+    wait_until(lambda: not persistence.report().begun_anew, "key frames of its own")
+
+
 def test_a_file_that_can_be_neither_used_nor_moved_is_not_overwritten(opened, tmp_path, monkeypatch):
     (tmp_path / "camera.star").write_bytes(b"precious")
 

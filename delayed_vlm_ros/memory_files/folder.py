@@ -84,12 +84,15 @@ class MemoryFolder:
     def load(self, camera: str, refuse: Callable[[StoredMemory], str]) -> LoadedMemory:
         """Read a camera's file; one that cannot be used is renamed, so that the next one does not overwrite it.
 
+        What the system does not let be read (its disk fails, this process is out of memory, it belongs to another) may
+        be sound, and stays as it is.
+
         Args:
             camera: The camera's name, which is the file's.
             refuse: Looks at a sound memory; says why it cannot be used, for behind the file's name, or nothing.
 
         Raises:
-            MemoryFileError: The file cannot be used, nor be set aside.
+            MemoryFileError: The file cannot be read; or it cannot be used, nor be set aside.
         """
         name = camera + SUFFIX
         try:
@@ -100,7 +103,10 @@ class MemoryFolder:
         except MemoryFileError as error:
             reason = str(error)
         except (OSError, MemoryError) as error:
-            reason = f"cannot be read ({error})"
+            raise MemoryFileError(
+                f"{self._path / name} cannot be read ({error or 'out of memory'}): it is left alone, and nothing is "
+                "written; let this user read it, or move it away"
+            ) from error
         if not reason:
             self._written[camera] = describe_memory(memory, self._describe_source)
             return LoadedMemory(memory)
@@ -108,13 +114,12 @@ class MemoryFolder:
         return LoadedMemory(None, f"{self._path / name} {reason}: it is set aside as {aside}, and the memory is empty")
 
     def _read(self, name: str) -> StoredMemory:
+        if not stat.S_ISREG(os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_mode):
+            raise MemoryFileError("is no file")
         # Not blocking: a named pipe would keep whoever opens it waiting for ever.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._folder)
         with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise MemoryFileError("is no file")
-            return read_memory(file, status.st_size, self._revive_source)
+            return read_memory(file, os.fstat(descriptor).st_size, self._revive_source)
 
     def _set_aside(self, name: str) -> str:
         with self._telling(f"setting {name} aside, which cannot be used,"):

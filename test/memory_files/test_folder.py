@@ -103,6 +103,25 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_the_next_one_is_written(fol
     assert not others or outside.read_bytes() == others
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), *(OSError(number, os.strerror(number)) for number in (errno.EIO, errno.EMFILE, errno.EACCES))],
+)
+def test_a_file_that_the_system_does_not_let_be_read_is_left_alone(folder, monkeypatch, error):
+    folder.save(star_memory(1))
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_module, "read_memory", fail)
+        with pytest.raises(MemoryFileError, match=r"front.star cannot be read .*it is left alone"):
+            folder.load("front", take_any)
+    # then
+    assert names(folder) == ["front.star"]
+    assert generation_of(folder.load("front", take_any).memory) == 1
+
+
 def test_a_sound_file_may_be_refused(folder):
     folder.save(star_memory(1))
     loaded = again(folder).load("front", lambda memory: f"is of {memory.camera}")

@@ -15,6 +15,7 @@ def isolated_environment() -> dict[str, str]:
     """This process's environment, changed so that no robot hears us and we hear none."""
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(free_domain())
+    environment.pop("ROS_STATIC_PEERS", None)  # these are contacted whatever the range of discovery
     if environment.get("ROS_DISTRO") == "humble":
         environment["ROS_LOCALHOST_ONLY"] = "1"
     else:

@@ -78,6 +78,7 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setenv("ROS_DOMAIN_ID", "0")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    monkeypatch.setenv("ROS_STATIC_PEERS", "192.168.0.7")
     before = dict(os.environ)
 
     # when
@@ -86,10 +87,12 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
     # then
     assert environment["ROS_DOMAIN_ID"] in {str(number) for number in range(1, 102)}
     assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
-    assert {name for name in environment if environment[name] != before.get(name)} == {
+    assert {name for name in before | environment if environment.get(name) != before.get(name)} == {
         "ROS_DOMAIN_ID",
         "ROS_AUTOMATIC_DISCOVERY_RANGE",
+        "ROS_STATIC_PEERS",
     }
+    assert "ROS_STATIC_PEERS" not in environment
     assert dict(os.environ) == before
 
 

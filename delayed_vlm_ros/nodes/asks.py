@@ -187,15 +187,19 @@ class AskDesk:
         try:
             answer = self._ask(message, parameters, control, told)
         except Exception as error:
-            with self._counting:
-                self._failed += 1
-                self._last_error = f"{type(error).__name__}: {shortened(str(error))}"
+            self.count_failure(error)
             raise
         with self._counting:
             self._served += 1
             self._last_total_latency = answer.metrics.total_latency
             self._last_time_to_first_token = answer.metrics.time_to_first_token
         return answer
+
+    def count_failure(self, error: Exception) -> None:
+        """Count an ask that has failed; one of those, too, that never came here."""
+        with self._counting:
+            self._failed += 1
+            self._last_error = f"{type(error).__name__}: {shortened(str(error))}"
 
     def _ask(
         self,

@@ -101,8 +101,8 @@ def lifecycle_status(report: LifecycleReport) -> Status:
     elif report.namesakes:
         level = Level.WARN
         message = (
-            f"{report.namesakes + 1} nodes have this name, and each answers to it: give each a namespace or a name of "
-            "its own, or stop the others"
+            f"{report.state}; another node has this name, or one that was killed a moment ago is still in the graph: "
+            "where each answers to it, give each a namespace or a name of its own, or stop the others"
         )
     elif report.state == "active":
         level, message = Level.OK, "active"
@@ -189,7 +189,7 @@ def model_status(report: ModelReport) -> Status:
 
 def ask_status(report: AskReport, previous: AskReport | None) -> Status:
     """Whether questions are answered."""
-    failed = report.failed - (previous.failed if previous else 0)
+    failed = _since(report.failed, previous.failed if previous else 0)
     if failed > 0:
         level, message = Level.WARN, f"{failed} asks failed, the last one: {report.last_error}"
     elif report.waiting and report.waiting >= report.queue_size:
@@ -229,13 +229,18 @@ def persistence_status(report: PersistenceReport) -> Status:
 
 def _camera_troubles(report: CameraReport, previous: CameraReport | None) -> tuple[str, ...]:
     """What has happened since the report before, and what stands."""
-    dropped = report.images_dropped - (previous.images_dropped if previous else 0)
-    jumped = report.times_jumped - (previous.times_jumped if previous else 0)
+    dropped = _since(report.images_dropped, previous.images_dropped if previous else 0)
+    jumped = _since(report.times_jumped, previous.times_jumped if previous else 0)
     return (
         *((f"{dropped} pictures dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
         *((report.last_jump,) if jumped > 0 else ()),
         *report.faults,
     )
+
+
+def _since(count: int, before: int) -> int:
+    """How often something has happened since a report before; after a new configure, since that."""
+    return count - before if count >= before else count
 
 
 def _age(seconds: float | None) -> str:

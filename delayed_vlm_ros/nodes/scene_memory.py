@@ -225,10 +225,16 @@ class SceneMemory(LifecycleNode):
         session = self._session
         if session is not None and self._state == "active":
             return session
+        error = self._not_active()
+        if session is not None:
+            session.desk.count_failure(error)
+        raise error
+
+    def _not_active(self) -> ModelNotReadyError:
         reason = f" because of a fault ({self._fault})" if self._fault else ""
         transitions = {"unconfigured": "configure and activate", "inactive": "activate"}.get(self._state)
         remedy = f"bring it up with the lifecycle transitions {transitions}" if transitions else "start it again"
-        raise ModelNotReadyError(f"the node is not active but {self._state}{reason}: {remedy}, then ask again")
+        return ModelNotReadyError(f"the node is not active but {self._state}{reason}: {remedy}, then ask again")
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         session = self._session

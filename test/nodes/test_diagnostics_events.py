@@ -87,6 +87,19 @@ def test_only_new_events_are_counted():
     assert failed.message == "7 asks failed, the last one: BusyError: full"
 
 
+def test_after_a_new_configure_its_events_are_counted_from_the_beginning():
+    asks = ask_status(replace(ASKS, failed=1), replace(ASKS, failed=7))
+    assert asks.message.startswith("1 asks failed")
+    camera = camera_status(replace(CAMERA, images_dropped=2), replace(CAMERA, images_dropped=3), 5.0)
+    assert camera.message.startswith("2 pictures dropped")
+
+
+def test_a_namesake_is_told_beside_the_state():
+    status = lifecycle_status(LifecycleReport("inactive", "", namesakes=1))
+    assert status.level == Level.WARN
+    assert status.message.startswith("inactive; another node has this name, or one that was killed")
+
+
 def test_cameras_are_compared_by_name():
     # given two that changed places
     rear = replace(CAMERA, name="rear", images_dropped=50)

@@ -1,4 +1,4 @@
-"""The end of the process while the node is on its way from one state to another."""
+"""The end of the process while the node is on its way from one state to another, and asks outside of ``active``."""
 
 import threading
 from types import SimpleNamespace
@@ -9,6 +9,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.logging import get_logger
 
+from delayed_vlm_ros.errors import ModelNotReadyError
 from delayed_vlm_ros.nodes import scene_memory
 from delayed_vlm_ros.nodes.scene_memory import SceneMemory
 
@@ -72,3 +73,13 @@ def test_the_end_waits_for_a_session_that_is_being_closed(node):
     SceneMemory._release(node)
     assert session.timeouts == [2.0, 0.5]
     assert node._closing is None
+
+
+def test_an_ask_of_a_node_that_is_not_active_is_counted(node):
+    counted = []
+    node._session = SimpleNamespace(desk=SimpleNamespace(count_failure=counted.append))
+    node._state, node._fault = "inactive", None
+    node._not_active = lambda: SceneMemory._not_active(node)
+    with pytest.raises(ModelNotReadyError, match="not active but inactive"):
+        SceneMemory._active_session(node)
+    assert len(counted) == 1

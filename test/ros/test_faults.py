@@ -283,7 +283,7 @@ def test_parameter_storm(robot):
 
 
 def test_two_nodes_with_one_name(robot, start):
-    with robot.shown("lifecycle", "2 nodes have this name") as fault:
+    with robot.shown("lifecycle", "another node has this name") as fault:
         other, _ = start(namespace=robot.client.namespace, autostart="false")
         robot.client.wait_for_status("lifecycle", lambda status: "2 nodes" in status.message)
         fault.now()

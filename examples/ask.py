@@ -32,7 +32,10 @@ def main() -> None:
     if not client.wait_for_service(SERVICE_WAIT_SEC):
         sys.exit(f"no service {client.srv_name}: is scene_memory running, in this ROS domain and namespace?")
     request = AskScene.Request(
-        question=arguments.question, last_sec=arguments.last_sec, timeout_sec=arguments.timeout_sec
+        question=arguments.question,
+        last_sec=arguments.last_sec,
+        timeout_sec=arguments.timeout_sec,
+        asker=node.get_fully_qualified_name(),  # those who differ in it share the queue evenly
     )
     # In a node that does other things as well, do not wait for it here: future.add_done_callback(…).
     future = client.call_async(request)

@@ -229,7 +229,9 @@ def _worker(
 
     ahead = WorkAhead(work_ahead, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
     idle_sec = parameters.unload_after_idle_sec or None
-    worker = ModelWorker(load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec)
+    worker: ModelWorker[engines.Engines] = ModelWorker(
+        load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec
+    )
     return worker
 
 

@@ -10,6 +10,7 @@ settings are the defaults.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -39,6 +40,7 @@ from delayed_vlm_ros.nodes import scene_memory
 from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.domain import isolated_environment
 from delayed_vlm_ros.nodes.image_publisher import image_message
+from delayed_vlm_ros.nodes.node_group import ending_with_us
 from delayed_vlm_ros.nodes.stamps import nanoseconds_of
 from delayed_vlm_ros.share import config_file
 from delayed_vlm_ros.simulation import Scene, render
@@ -53,7 +55,7 @@ _PERCENTILES = (50, 90, 99, 99.9)
 
 
 def _be_camera(rate: float, height: int, width: int, stamps: Path) -> None:
-    """Publish until killed."""
+    """Publish until ended."""
     rclpy.init()
     node = Node("fast_camera")
     publisher = node.create_publisher(Image, "image", QoSProfile(depth=15, reliability=ReliabilityPolicy.RELIABLE))
@@ -64,8 +66,9 @@ def _be_camera(rate: float, height: int, width: int, stamps: Path) -> None:
     ]
     due = time.monotonic()
     with stamps.open("wb", buffering=0) as written:
-        for number in range(10**9):
-            message = messages[number % _PICTURES]
+        for message in itertools.cycle(messages):
+            if not rclpy.ok():
+                return
             stamp_ns = time.time_ns()
             struct.pack_into("<iI", message, _STAMP_AT, *divmod(stamp_ns, 10**9))
             try:
@@ -159,7 +162,7 @@ def _measure(rate: float, height: int, width: int, seconds: float, folder: Path)
     node_command = [sys.executable, __file__, "--node", str(calls), "--ros-args"]
     node_command += ["--params-file", str(config_file("scene_memory.yaml")), "-p", "model.name:=demo"]
     processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  this file
+        subprocess.Popen([*ending_with_us(), *command], env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  this file
         for command in (node_command, camera_command)
     ]
     asker = _Asker(int(environment["ROS_DOMAIN_ID"]))

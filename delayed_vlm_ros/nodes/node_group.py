@@ -45,7 +45,7 @@ class NodeGroup:
             parameters: Values that go over those in the file.
         """
         command = [
-            *_ending_with_us(),
+            *ending_with_us(),
             sys.executable,
             "-m",
             f"delayed_vlm_ros.nodes.{node}",
@@ -135,7 +135,7 @@ def leaving_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ending_with_us() -> list[str]:
+def ending_with_us() -> list[str]:
     """What stands before a command so that the kernel ends it if this process is killed (where util-linux has it)."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

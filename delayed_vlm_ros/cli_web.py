@@ -36,6 +36,14 @@ def web(
     """A page to watch the memory and talk to it. Ctrl-C ends it."""
     if video and demo:
         raise BadRequestError("both --video and --demo are given: choose one")
+    if loop and not video:
+        raise BadRequestError("--loop goes with --video: name a file to play again and again, or leave it out")
+    if (video or demo) and namespace != "/":
+        raise BadRequestError("--namespace is that of a running node: leave it out with --video and --demo")
+    if model != "auto" and not (video or demo):
+        raise BadRequestError(
+            "--model goes with --video or --demo: a running node has its own, by its parameter model.name"
+        )
     if video:
         _serve_video(video, loop=loop, model=model, address=address, port=port)
     elif demo:

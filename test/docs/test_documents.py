@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
-    "name", ["make_answers", "make_encodings", "make_parameters", "make_performance", "make_presets"]
+    "name", ["make_answers", "make_encodings", "make_memory", "make_parameters", "make_performance", "make_presets"]
 )
 def test_the_page_is_what_the_code_says(name):
     # given

@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
-from delayed_vlm_ros.memory.shrinking import halved
+from delayed_vlm_ros.memory.cells import least_and_most_around, log_cells, open_where_clipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,18 +35,13 @@ _SOME = slice(0, CELLS * CELLS - 1, 5)
 _MIDDLE = (CELLS * CELLS - 1) // 5 // 2
 # Still enough pixels in each cell that cells of broken width come out right.
 _HALVED_DOWN_TO = 6 * CELLS
-# Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
 _DARK_LEVEL = 16.0
-# Cells averaging above this hold clipped pixels.
-_CLIPPING_LEVEL = 235.0
 # Log difference that becomes a distance of 1 - 1/e.
 _LOG_SCALE = 0.45
 # Log difference from which a cell counts as changed: a sixth brighter or darker.
 _CHANGED_FROM = 0.15
 # In street and film scenes, cuts change 44 % of the cells or more, and motion within a scene at most 35 %.
 _CUT_SHARE = 0.4
-_LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
-_NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,18 +71,11 @@ def describe(image: RgbArray) -> Descriptor:
     Returns:
         Its descriptor.
     """
-    small = halved(image, _HALVED_DOWN_TO)
-    cells = cv2.resize(small, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32)
-    logs = np.log(cells + _DARK_LEVEL)
-    log_luma = np.log(cells @ _LUMA_WEIGHTS + _DARK_LEVEL)
-    values = np.stack([log_luma, logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1]], axis=-1)
+    values, clipped = log_cells(image, CELLS, CELLS, halved_down_to=_HALVED_DOWN_TO, dark_level=_DARK_LEVEL)
     # The extremes of the half-way points to the neighbours are half-way to the neighbours' extremes.
-    lower = np.asarray((values + cv2.erode(values, _NEIGHBOURS)) / 2, np.float32)
-    upper = np.asarray((values + cv2.dilate(values, _NEIGHBOURS)) / 2, np.float32)
-    clipped = cells.max(axis=-1) > _CLIPPING_LEVEL
-    lower[clipped, 1:] = -np.inf
-    upper[clipped] = np.inf
-    return Descriptor(*(np.ascontiguousarray(one.reshape(-1, 3).T) for one in (values, lower, upper)))
+    lower, upper = (np.asarray((values + extreme) / 2, np.float32) for extreme in least_and_most_around(values))
+    open_where_clipped(lower, upper, clipped)
+    return Descriptor(*(one.reshape(3, -1) for one in (values, lower, upper)))
 
 
 def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from delayed_vlm_ros.memory.shrinking import halved
+from delayed_vlm_ros.memory.cells import least_and_most_around, log_cells, open_where_clipped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,18 +26,13 @@ ROWS, COLUMNS = 48, 64
 HALVED_DOWN_TO = 4 * ROWS
 """A picture may be halved while its shorter side is longer than this, and the sketch still comes out right."""
 
-# Added to 0..255 values before the logarithm: below it lie noise and the black level, and they should not count.
 _DARK_LEVEL = 10.0
-# Cells averaging above this hold clipped pixels: they say "at least this bright" and nothing of colour.
-_CLIPPING_LEVEL = 235.0
 # The farthest the camera may have moved between two pictures of one place, in cells.
 _FARTHEST = 16
 # Log difference from which a cell is not as it was.
 _CHANGED_FROM = 0.12
 # The largest share of such cells with which two pictures show the same place.
 _SAME_PLACE_SHARE = 0.35
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_NEIGHBOURS = np.ones((3, 3), np.uint8)
 _WINDOW = np.outer(np.hanning(ROWS), np.hanning(COLUMNS)).astype(np.float32)
 # Every so manieth row and column is enough for a median.
 _SPARSE = 3
@@ -68,17 +63,10 @@ def sketch(image: RgbArray) -> Sketch:
     Args:
         image: RGB picture, shape (H, W, 3), uint8; it may have been halved before.
     """
-    small = halved(image, HALVED_DOWN_TO)
-    cells = cv2.resize(small, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA).astype(np.float32)
-    red, green, blue = np.ascontiguousarray(np.moveaxis(np.log(cells + _DARK_LEVEL), -1, 0))
-    luma = np.log(cells @ _LUMA + _DARK_LEVEL)
-    values = np.stack([luma, red - green, blue - green])
-    lower = np.stack([np.asarray(cv2.erode(plane, _NEIGHBOURS), np.float32) for plane in values])
-    upper = np.stack([np.asarray(cv2.dilate(plane, _NEIGHBOURS), np.float32) for plane in values])
-    clipped = cells.max(axis=-1) > _CLIPPING_LEVEL
-    if clipped.any():
-        lower[1:, clipped] = -np.inf
-        upper[:, clipped] = np.inf
+    values, clipped = log_cells(image, ROWS, COLUMNS, halved_down_to=HALVED_DOWN_TO, dark_level=_DARK_LEVEL)
+    lower, upper = least_and_most_around(values)
+    open_where_clipped(lower, upper, clipped)
+    luma = values[0]
     sharpness = float(np.abs(np.diff(luma, axis=1)).mean())
     return Sketch(values, lower, upper, sharpness, float(luma.std()))
 

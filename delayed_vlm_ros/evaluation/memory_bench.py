@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from delayed_vlm_ros.evaluation.memory_measures import Judgement, coverage, judg
 from delayed_vlm_ros.evaluation.memory_pictures import HEIGHT, WIDTH, PatrolPictures
 from delayed_vlm_ros.evaluation.memory_strategies import SeenFrame, features_of, strategies
 from delayed_vlm_ros.evaluation.memory_world import FRAME_SEC, PatrolPlan, draw_patrol
+from delayed_vlm_ros.evaluation.side_by_side import side_by_side
 from delayed_vlm_ros.memory import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.video_source import open_video
@@ -121,18 +121,15 @@ def run_all(
     settings: Sequence[Setting], seeds: Sequence[int], hours: float, jobs: int
 ) -> Iterator[tuple[Setting, int, dict[str, Judgement]]]:
     """Run every setting on every seed, over so many processes; results come as they are ready."""
-    if jobs == 1:
-        for seed in seeds:
-            for setting in settings:
-                yield setting, seed, run_patrol(setting, seed, hours)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        waiting = {
-            pool.submit(run_patrol, setting, seed, hours): (setting, seed) for seed in seeds for setting in settings
-        }
-        for done in as_completed(waiting):
-            setting, seed = waiting[done]
-            yield setting, seed, done.result()
+    units = [(setting, seed) for seed in seeds for setting in settings]
+    run = partial(_run_unit, hours=hours)
+    results = ((unit, run(unit)) for unit in units) if jobs == 1 else side_by_side(run, units, jobs)
+    for (setting, seed), judged in results:
+        yield setting, seed, judged
+
+
+def _run_unit(unit: tuple[Setting, int], hours: float) -> dict[str, Judgement]:
+    return run_patrol(*unit, hours)
 
 
 def setting_json(setting: Setting, runs: Mapping[int, Mapping[str, Judgement]]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from delayed_vlm_ros.nodes.remote_ask import RemoteAsk, RemoteAsks, moment_of
 from delayed_vlm_ros.nodes.stamps import nanoseconds_of
 from delayed_vlm_ros.pictures.conversion import make_converter
 from delayed_vlm_ros.srv import GetFrames, Mark
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.vlm.progress import Progress
 from delayed_vlm_ros.web.scene import (
     CameraState,
@@ -46,7 +47,6 @@ _CALL_TIMEOUT_SEC = 10.0
 _LATENCIES = 100
 _MOST_CALLS = 4  # of ~/get_frames for one batch, whose responses are bounded
 _CAMERA = "camera "
-_NS = 1_000_000_000
 
 _LEVELS = {
     DiagnosticStatus.OK: Level.OK,
@@ -173,7 +173,7 @@ class RemoteScene:
         self._watched_until = time.monotonic() + _WATCHED_SEC
         is_heard = self._is_heard
         clock_ns, heard_at = self._clock_ns
-        now_ns = clock_ns + round((time.monotonic() - heard_at) * _NS) if clock_ns else 0
+        now_ns = clock_ns + round((time.monotonic() - heard_at) * NANOSECONDS_PER_SECOND) if clock_ns else 0
         statistics, cameras, moments = self._statistics, self._cameras, self._moments
         told = next((statistics[name] for name in cameras if name in statistics), None)
         return SceneState(

@@ -17,6 +17,7 @@ from delayed_vlm_ros.memory import FrameSampler, KeptPair, SmartFrameManager
 from delayed_vlm_ros.memory.intake import FrameIntake
 from delayed_vlm_ros.memory.limits import usual_eviction_chunk
 from delayed_vlm_ros.rates import RateWindow
+from delayed_vlm_ros.stamps import seconds_of
 from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.progress import Progress, Stage
@@ -48,7 +49,6 @@ _QUEUE_SIZE = 8
 _TIMEOUT_SEC = 300.0
 _SILENT_AFTER_SEC = 5.0
 _LATENCIES = 100
-_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,10 @@ class LocalScene:
         self._newest, self._arrived = image, now
         self._number += 1
         stamp_ns = time.time_ns()
-        if not self._sampler.accept(stamp_ns / _NS):
+        if not self._sampler.accept(seconds_of(stamp_ns)):
             return
         try:
-            self._intake.add(image, stamp_ns / _NS, stamp_ns)
+            self._intake.add(image, seconds_of(stamp_ns), stamp_ns)
         except DelayedVlmError:
             self._dropped += 1  # this machine's clock was set back: the sampler begins anew by itself
             return
@@ -174,7 +174,7 @@ class LocalScene:
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
             dropped=self._dropped,
-            newest_age_sec=max(0.0, (time.time_ns() - moments[-1].end_stamp_ns) / _NS) if moments else None,
+            newest_age_sec=max(0.0, seconds_of(time.time_ns() - moments[-1].end_stamp_ns)) if moments else None,
             kept=Kept(
                 added=counted.total_frames_added,
                 unique=counted.unique_frames,
@@ -301,8 +301,8 @@ class LocalScene:
             raise UnknownCameraError(f"there is no camera '{question.camera}': ask about {self._name}")
         request = AskRequest(
             question.text,
-            since=question.since_ns / _NS if question.since_ns else None,
-            until=question.until_ns / _NS if question.until_ns else None,
+            since=seconds_of(question.since_ns) if question.since_ns else None,
+            until=seconds_of(question.until_ns) if question.until_ns else None,
             last_sec=question.last_sec or None,
         )
         check_request(request)

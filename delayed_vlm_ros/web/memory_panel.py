@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
+from delayed_vlm_ros.stamps import seconds_of
 from delayed_vlm_ros.web.parts import MomentCard, block, say, show, text
 from delayed_vlm_ros.web.scene import CameraState, Moment
 from delayed_vlm_ros.web.words import age, count_of
@@ -13,7 +14,6 @@ from delayed_vlm_ros.web.words import age, count_of
 _SHOWN = 80
 """Most moments in a strip; a memory may hold a thousand."""
 
-_NS = 1e9
 _SHORTEST_SPAN_SEC = 10.0
 
 
@@ -123,8 +123,8 @@ class _Timeline:
             self._origin_ns = first_ns
         ago = age(now_ns, first_ns)
         say(self._oldest, ago if ago == "now" else f"{ago} ago")
-        start = (first_ns - self._origin_ns) / _NS
-        span = max(_SHORTEST_SPAN_SEC, (now_ns - first_ns) / _NS)
+        start = seconds_of(first_ns - self._origin_ns)
+        span = max(_SHORTEST_SPAN_SEC, seconds_of(now_ns - first_ns))
         self._line.style(f"--start: {start:.1f}; --span: {span:.1f}")
         wanted = {moment.key: moment for moment in moments}
         for key in [key for key in self._ticks if key not in wanted]:
@@ -136,7 +136,7 @@ class _Timeline:
                 with self._line:
                     tick = block("button", f"tick {kind}").props("type=button tabindex=-1")
                 tick.props["aria-label"] = f"Moment {moment.id}"
-                tick.style(f"--at: {(moment.stamp_ns - self._origin_ns) / _NS:.2f}")
+                tick.style(f"--at: {seconds_of(moment.stamp_ns - self._origin_ns):.2f}")
                 tick.on("click", lambda key=key: self._open(key), args=[])
             elif there[1] != kind:
                 tick = there[0].classes(remove=there[1], add=kind)

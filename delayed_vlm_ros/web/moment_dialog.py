@@ -9,11 +9,10 @@ from nicegui import ui
 
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.web.parts import block, button, say, show, text, thumbnail
 from delayed_vlm_ros.web.scene import Moment, SceneSource
 from delayed_vlm_ros.web.words import age, clock
-
-_NS = 1_000_000_000
 
 # What is typed stands in the browser alone: a value kept here would overwrite it with every change of the page.
 _CLEAR_LABEL = "document.querySelector('.marking input').value = ''"
@@ -154,7 +153,7 @@ def _facts(moment: Moment, now_ns: int) -> list[tuple[str, str]]:
     ago = age(now_ns, moment.stamp_ns)
     facts = [
         ("Taken", clock(moment.stamp_ns) + (f", {ago} ago" if ago != "now" else "")),
-        ("Stamp", f"{moment.stamp_ns // _NS}.{moment.stamp_ns % _NS:09d} s"),
+        ("Stamp", f"{moment.stamp_ns // NANOSECONDS_PER_SECOND}.{moment.stamp_ns % NANOSECONDS_PER_SECOND:09d} s"),
         ("Camera", moment.camera),
         ("Score", f"{moment.importance:.2f}" + (f", {moment.reason}" if moment.reason else "")),
         ("Kept in", kept or "neither any more"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, seconds_of
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-_NS = 1_000_000_000
-_CALENDAR_FROM_NS = 1_000_000_000 * _NS
+_CALENDAR_FROM_NS = 1_000_000_000 * NANOSECONDS_PER_SECOND
 """Later stamps are of this century; earlier ones count from the start of a recording or a simulation."""
 
 
@@ -28,7 +29,7 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 def age(now_ns: int, stamp_ns: int) -> str:
     """How long ago a stamp was; ``now`` within the last second."""
-    seconds = (now_ns - stamp_ns) / _NS
+    seconds = seconds_of(now_ns - stamp_ns)
     return "now" if seconds < 1.0 else duration(seconds)
 
 
@@ -55,7 +56,7 @@ def count_of(number: int, thing: str) -> str:
 def clock(stamp_ns: int) -> str:
     """A stamp as this machine's time of day; a recording's or simulation's small ones in seconds."""
     if stamp_ns < _CALENDAR_FROM_NS:
-        return f"{stamp_ns / _NS:.1f} s"
-    moment = datetime.fromtimestamp(stamp_ns / _NS, tz=timezone.utc).astimezone()
+        return f"{seconds_of(stamp_ns):.1f} s"
+    moment = datetime.fromtimestamp(seconds_of(stamp_ns), tz=timezone.utc).astimezone()
     is_of_today = moment.date() == datetime.now(tz=timezone.utc).astimezone().date()
     return moment.strftime("%H:%M:%S" if is_of_today else "%d %b %H:%M:%S")

@@ -62,15 +62,20 @@ class _Control(threading.Thread):
 
 
 class Stopwatch:
-    """Tells how much slower this machine is than at its best, while others keep it busy; starts at once."""
+    """Within it, tells how much slower this machine is than at its best, while others keep it busy.
 
-    def __init__(self) -> None:
+    Its control ends with it, whatever happens within: left running, it would take half of the time of all tests after.
+    """
+
+    slowdown = 1.0  # once it has ended: by which factor everything took longer; 1 on a quiet machine
+
+    def __enter__(self) -> Stopwatch:
         self._control = _Control()
         self._control.start()
+        return self
 
-    def stop(self) -> float:
-        """By which factor everything took longer; 1 on a quiet machine."""
-        return self._control.slowdown()
+    def __exit__(self, *_exc_info: object) -> None:
+        self.slowdown = self._control.slowdown()
 
 
 def end_process(
@@ -91,12 +96,11 @@ def end_process(
     Returns:
         Exit code, and seconds until the end at this machine's full speed.
     """
-    control = _Control()
-    control.start()
-    began = time.monotonic()
-    for _ in range(times):
-        process.send_signal(number)
-        time.sleep(pause_sec)
-    code = process.wait(PATIENCE_SEC)
-    seconds = time.monotonic() - began
-    return code, seconds / control.slowdown()
+    with Stopwatch() as watch:
+        began = time.monotonic()
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(pause_sec)
+        code = process.wait(PATIENCE_SEC)
+        seconds = time.monotonic() - began
+    return code, seconds / watch.slowdown

@@ -259,7 +259,9 @@ class Client:
     def start_goal(self, question: str = "What is there?", **fields: Any) -> Goal:
         """Ask by the action; gives the goal. No deadline but the tests' own patience, unless one is given."""
         if self._action is None:
-            self._action = ActionClient(self.node, AskSceneAction, "ask_scene_stream")
+            # In the executor's own thread: it would look into a client that is only half made.
+            made = self._executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
+            self._action = wait_until(made.done, "the action's client") and made.result()
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC), "no action ask_scene_stream"
         message = AskSceneAction.Goal(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
         return Goal(self._action, message)

@@ -39,9 +39,10 @@ def log_cells(
     """
     small = halved(image, halved_down_to)
     cells = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
-    red, green, blue = np.ascontiguousarray(np.moveaxis(np.log(cells + dark_level), -1, 0))
+    channels = np.ascontiguousarray(np.moveaxis(cells, -1, 0))
+    red, green, blue = np.log(channels + dark_level)
     luma = np.log(cells @ _LUMA_WEIGHTS + dark_level)
-    return np.stack([luma, red - green, blue - green]), cells.max(axis=-1) > _CLIPPING_LEVEL
+    return np.stack([luma, red - green, blue - green]), channels.max(axis=0) > _CLIPPING_LEVEL
 
 
 def least_and_most_around(planes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

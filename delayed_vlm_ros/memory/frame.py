@@ -115,7 +115,7 @@ class FramePair:
     @property
     def frame_count(self) -> int:
         """How many frames it holds: 1 while provisional, else 2."""
-        return len(self.present_frames)
+        return 1 if self.second is None else FRAMES_PER_PAIR
 
     @property
     def frames(self) -> tuple[RgbArray, RgbArray]:

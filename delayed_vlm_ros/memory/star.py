@@ -26,6 +26,8 @@ _TIME_WEIGHT = 0.3
 _COVERAGE_WEIGHT = 0.25
 # And the only view of a place.
 _PLACE_WEIGHT = 0.5
+# And how it was at the start, which nothing that comes later shows; less than a brief thing of clear contrast.
+_START_WEIGHT = 0.4
 # Share of the picture that differs between views of one place at most, and of two places for sure.
 _ONE_PLACE, _TWO_PLACES = 0.25, 0.5
 
@@ -137,8 +139,9 @@ class StarMemory:
 
     When it is full, the pair goes whose loss costs the least coverage: the one most like another that stays, and near
     to it in time; more important ones stay a little longer. That may be the newcomer, and it is never simply the
-    oldest. A provisional pair counts one frame but has room for two reserved, so completing it drops nothing. Protected
-    pairs never leave; whoever protects them sees to it that they do not fill it.
+    oldest: how it was at the start is worth something of its own. A provisional pair counts one frame but has room for
+    two reserved, so completing it drops nothing. Protected pairs never leave; whoever protects them sees to it that
+    they do not fill it.
 
     Args:
         memory_size: Most frames it holds; 0 switches it off, an odd number is used down to whole pairs.
@@ -330,7 +333,10 @@ class StarMemory:
         # A thing in the way makes no ordinary view of a place: without one, every view of it would be novel.
         ordinary = {one for one, value in zip(pair_ids, moments, strict=True) if value < WORTH_A_PLACE}
         places = self._views.place_losses(pair_ids, self._places & ordinary)
-        return np.asarray(moments + _PLACE_WEIGHT * places + _COVERAGE_WEIGHT * coverage)
+        losses = moments + _PLACE_WEIGHT * places + _COVERAGE_WEIGHT * coverage
+        if self._max_pairs > 1:  # the only pair must not be the first one for ever
+            losses[0] += _START_WEIGHT
+        return np.asarray(losses)
 
 
 def _time_losses(pairs: Sequence[FramePair]) -> NDArray[np.float64]:

@@ -70,6 +70,21 @@ def test_no_stretch_of_a_uniform_past_goes_blank():
     assert max(np.diff(stamps)) <= 3 * 1000 / 10
 
 
+def test_the_start_stays_where_more_happens_than_there_is_room_for():
+    # given a start that looks like what came right after it
+    star = StarMemory(8)
+    star.add(*make(0, scene(0), importance=0.6))
+    star.add(*make(1, scene(0), importance=1.0))
+
+    # when
+    for pair_id in range(2, 40):
+        star.add(*make(pair_id, scene(pair_id), importance=1.0))
+
+    # then
+    assert ids(star)[0] == 0
+    assert star.pairs[-1].id > 30
+
+
 def test_of_two_alike_the_more_important_stays():
     # given
     star = StarMemory(4)

@@ -151,7 +151,7 @@ class MemoryFolder:
         size = byte_count(memory, header)
         with self._telling(f"writing {name} ({size} bytes)"):
             self._remove(name + _NEW)
-            self._check_room(size)
+            self._check_room(size)  # spares a full disk the attempt
             try:
                 self._write_new(name + _NEW, memory, header, interrupted)
                 os.replace(name + _NEW, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
@@ -170,8 +170,16 @@ class MemoryFolder:
             file.flush()
             os.fsync(descriptor)
 
+    def check_room(self, size: int) -> None:
+        """Look whether a file of so many bytes would fit on the disk now.
+
+        Raises:
+            MemoryFileError: It would not.
+        """
+        with self._telling(f"finding room for {size} bytes"):
+            self._check_room(size)
+
     def _check_room(self, size: int) -> None:
-        """Spare a full disk the attempt."""
         disk = os.fstatvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -133,17 +133,32 @@ class Persistence:
 
     def _wait(self) -> bool:
         """Wait until it is time to write; gives whether it is for the last time."""
-        now = time.monotonic()
-        soon, due = now + _SHORTEST_PERIOD_SEC, now + self._period_sec
+        began = time.monotonic()
+        while not self._is_time(began):
+            if not self._fault and (fault := self._no_room()):
+                self._tell_fault(fault)
         with self._waking:
-            while self._end_by is None:
-                due_now = min(soon, due) if self._hurried or self._fault else due
-                left = due_now - time.monotonic()
-                if left <= 0:
-                    break
-                self._waking.wait(left)
             self._hurried = False
             return self._end_by is not None
+
+    def _is_time(self, began: float) -> bool:
+        """Wait for a second, or until it is time to write; gives whether it is."""
+        shortest = min(_SHORTEST_PERIOD_SEC, self._period_sec)
+
+        def is_time() -> bool:
+            period = shortest if self._hurried or self._fault else self._period_sec
+            return self._end_by is not None or time.monotonic() >= began + period
+
+        with self._waking:
+            return self._waking.wait_for(is_time, shortest)
+
+    def _no_room(self) -> str:
+        """What is wrong while the disk has no room for another file like the last one: it is told before it is due."""
+        try:
+            self._folder.check_room(self._written_bytes)
+        except MemoryFileError as error:
+            return f"key frames will not be kept on disk: {error}"
+        return ""
 
     def _write_changes(self) -> None:
         fault = ""
@@ -165,6 +180,8 @@ class Persistence:
                     self._last_written = time.monotonic()
         if fault:
             self._tell_fault(f"key frames are not kept on disk: {fault}")
+        elif no_room := self._no_room():
+            self._tell_fault(no_room)
         elif self._fault:
             self._logger.info("key frames are kept on disk again")
             self._fault = ""

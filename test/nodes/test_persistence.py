@@ -182,6 +182,25 @@ def test_a_full_disk_is_a_fault_until_there_is_room(opened, monkeypatch):
     assert persistence_status(persistence.report()).level == Level.OK
 
 
+def test_a_disk_that_fills_up_is_told_long_before_the_next_writing(opened, monkeypatch):
+    camera = Camera()
+    camera.show(2)
+    persistence = opened(camera, period_sec=3600.0)
+    wait_until(lambda: persistence.report().times_written, "a file")
+    full = os.statvfs_result((4096, 4096, 100, 0, 0, 1, 1, 1, 0, 255))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstatvfs", lambda _: full)
+        began = time.monotonic()
+        wait_until(lambda: persistence.report().fault, "a fault")
+        assert time.monotonic() - began < 30  # a second, on a machine that has time for it
+        assert "finding room for" in persistence_status(persistence.report()).message
+        # and it stands as long as there is none, though nothing has changed that would have to be written
+        time.sleep(2.5)
+        assert persistence.report().fault
+    wait_until(lambda: not persistence.report().fault, "no fault")
+    assert persistence.report().times_written == 1
+
+
 @pytest.mark.parametrize("folder", ["/nonexistent/folder", "/dev/null"])
 def test_a_folder_that_is_none_is_a_fault_and_not_the_end(opened, folder):
     camera = Camera()

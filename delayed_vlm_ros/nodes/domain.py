@@ -6,13 +6,19 @@ import os
 import random
 from pathlib import Path
 
+from delayed_vlm_ros.share import config_file
+
 _FIRST_PORT = 7400  # of DDS in domain 0
 _PORTS_PER_DOMAIN = 250
 _DOMAINS = range(1, 101)  # above 101 the ports reach into Linux's ephemeral range; 0 is everybody's default
+_FAST_DDS_PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # in Fast DDS 3, and before
 
 
 def isolated_environment() -> dict[str, str]:
-    """This process's environment, changed so that no robot hears us and we hear none."""
+    """This process's environment, changed so that no robot hears us and we hear none.
+
+    Where nothing else is set, Fast DDS also gets shared memory enough for raw pictures.
+    """
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(free_domain())
     environment.pop("ROS_STATIC_PEERS", None)  # these are contacted whatever the range of discovery
@@ -20,6 +26,8 @@ def isolated_environment() -> dict[str, str]:
         environment["ROS_LOCALHOST_ONLY"] = "1"
     else:
         environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if not any(name in environment for name in _FAST_DDS_PROFILES):
+        environment |= dict.fromkeys(_FAST_DDS_PROFILES, str(config_file("fastdds_large_pictures.xml")))
     return environment
 
 

@@ -79,6 +79,8 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", "0")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     monkeypatch.setenv("ROS_STATIC_PEERS", "192.168.0.7")
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     before = dict(os.environ)
 
     # when
@@ -91,6 +93,8 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
         "ROS_DOMAIN_ID",
         "ROS_AUTOMATIC_DISCOVERY_RANGE",
         "ROS_STATIC_PEERS",
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
     }
     assert "ROS_STATIC_PEERS" not in environment
     assert dict(os.environ) == before
@@ -100,3 +104,12 @@ def test_humble_has_another_word_for_this_machine_only(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "0")
     assert domain.isolated_environment()["ROS_LOCALHOST_ONLY"] == "1"
+
+
+@pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
+def test_a_profile_of_the_users_own_is_left_alone(monkeypatch, name):
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv(name, "mine.xml")
+    environment = domain.isolated_environment()
+    assert {key: value for key, value in environment.items() if "PROFILES_FILE" in key} == {name: "mine.xml"}

@@ -4,13 +4,15 @@
 
 A camera of 30 Hz, a ``scene_memory`` node and the page's node run over DDS in a domain of their own. Turns with a
 browser that has the page open and turns without alternate in one run, each pair of turns in another order, so that
-whatever else happens to this machine happens to both. The browser is a real one; it only gets what nobody else wants
-of the processors (SCHED_IDLE), as it would stand on another computer. What the page's node takes, it takes like any
-other.
+whatever else happens to this machine happens to both. The browser is a real one and would stand on another computer:
+here it only gets what nobody else wants of the processors (SCHED_IDLE), and since it slows the others even so (caches,
+memory), it works in the other turns as well, on a page of its own that takes as much of the processors. What the page's
+node takes, it takes like any other.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -22,12 +24,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import numpy as np
 import rclpy
 import typer
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 from rclpy.context import Context
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -53,22 +58,53 @@ _DRAWS = 10_000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def _processor_sec(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+# What the browser shows while the page is closed: pictures that change so often that it takes as much of the processors.
+_OTHER_PAGE = """<body><img id="live" width="960"><div id="strip"></div><script>
+const pictures = %s, strip = document.getElementById("strip");
+for (let n = 0; n < 20; n++) strip.appendChild(new Image(160));
+let count = 0;
+setInterval(() => document.getElementById("live").src = pictures[++count %% pictures.length], 55);
+setInterval(() => [...strip.children].forEach((one, n) => one.src = pictures[(count + n) %% pictures.length]), 110);
+</script></body>"""
+
+
+def _stat(pid: int | str) -> list[str]:
+    """The fields of ``/proc/<pid>/stat`` behind the name, the state first."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+
+
+def _processor_sec(pid: int | str) -> float:
+    fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+@dataclass(frozen=True)
+class _IdleBrowser:
+    browser: Browser
+    group: str  # of its processes
+
+    def processor_sec(self) -> float:
+        """Of all its processes that are alive."""
+        total = 0.0
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if process.name.isdigit() and _stat(process.name)[2] == self.group:
+                    total += _processor_sec(process.name)
+        return total
+
+
 @contextmanager
-def _idle_browser() -> Iterator[Browser]:
+def _idle_browser() -> Iterator[_IdleBrowser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("there is no Chromium here: sudo apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         idle = Path(folder) / "chromium"
-        idle.write_text(f'#!/bin/sh\nexec chrt --idle 0 "{chromium}" "$@"\n', encoding="utf-8")
+        pid = Path(folder) / "pid"
+        idle.write_text(f'#!/bin/sh\necho $$ > "{pid}"\nexec chrt --idle 0 "{chromium}" "$@"\n', encoding="utf-8")
         idle.chmod(0o755)
         browser = driver.chromium.launch(executable_path=idle, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
+        yield _IdleBrowser(browser, group=_stat(pid.read_text(encoding="ascii").strip())[2])
         browser.close()
 
 
@@ -104,7 +140,8 @@ class _Camera:
         quality = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
         self._publisher = self._node.create_publisher(Image, "image", quality)
         pictures = (render(Scene.from_seed(3), number * 0.5, height, width) for number in range(_PICTURES))
-        self._messages = [bytearray(serialize_message(image_message(picture))) for picture in pictures]
+        self.pictures = list(pictures)
+        self._messages = [bytearray(serialize_message(image_message(picture))) for picture in self.pictures]
         self._running = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -148,14 +185,17 @@ class _Turns:
         self.latencies: dict[str, list[list[float]]] = {"open": [], "closed": []}
         self.lost = dict.fromkeys(self.latencies, 0)
         self.page_share: dict[str, list[float]] = {"open": [], "closed": []}
+        self.browser_share: dict[str, list[float]] = {"open": [], "closed": []}
 
-    def run(self, kind: str) -> None:
+    def run(self, kind: str, browser: _IdleBrowser) -> None:
         pid = self._group.pid("web_dashboard")
         published, received = self._camera.published, self._received()
         self._camera.go_on()
-        processor, began = _processor_sec(pid), time.monotonic()
+        page_sec, browser_sec, began = _processor_sec(pid), browser.processor_sec(), time.monotonic()
         took = [self._ask() for _ in range(self._asks)]
-        self.page_share[kind].append((_processor_sec(pid) - processor) / (time.monotonic() - began))
+        passed_sec = time.monotonic() - began
+        self.page_share[kind].append((_processor_sec(pid) - page_sec) / passed_sec)
+        self.browser_share[kind].append((browser.processor_sec() - browser_sec) / passed_sec)
         self._camera.pause()
         self.latencies[kind].append(took)
         self.lost[kind] += self._camera.published - published - (self._received() - received)
@@ -209,9 +249,10 @@ def main(
             link = _link(group, client)
             camera.pause()
             found = _Turns(group, client, camera, asks)
+            other_page = _OTHER_PAGE % json.dumps([_data_url(picture) for picture in camera.pictures])
             for _ in range(turns):
                 for kind in generator.permutation(["open", "closed"]):
-                    _turn(found, browser, link, str(kind))
+                    _turn(found, browser, {"open": link, "closed": other_page}, str(kind))
             result = {
                 "shape": {
                     "rate": rate,
@@ -227,22 +268,30 @@ def main(
                 "page_processor_share": {
                     kind: round(float(np.mean(share)), 3) for kind, share in found.page_share.items()
                 },
+                "browser_processor_share": {
+                    kind: round(float(np.mean(share)), 3) for kind, share in found.browser_share.items()
+                },
             }
         finally:
             camera.close()
     print(json.dumps(result, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 
 
-def _turn(turns: _Turns, browser: Browser, link: str, kind: str) -> None:
+def _data_url(picture: NDArray[np.uint8]) -> str:
+    encoded = cv2.imencode(".jpg", picture[..., ::-1])[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def _turn(turns: _Turns, browser: _IdleBrowser, shown: dict[str, str], kind: str) -> None:
+    page = browser.browser.new_page(viewport={"width": 1440, "height": 900})
     if kind == "closed":
+        page.set_content(shown[kind])
         time.sleep(_SETTLE_SEC)
-        turns.run(kind)
-        return
-    page = browser.new_page(viewport={"width": 1440, "height": 900})
-    page.goto(link)
-    page.locator(".strip-stream .moment").first.wait_for()
-    page.locator(".live img").wait_for(state="attached")
-    turns.run(kind)
+    else:
+        page.goto(shown[kind])
+        page.locator(".strip-stream .moment").first.wait_for()
+        page.locator(".live img").wait_for(state="attached")
+    turns.run(kind, browser)
     page.close()
 
 

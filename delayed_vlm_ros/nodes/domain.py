@@ -11,7 +11,11 @@ from delayed_vlm_ros.share import config_file
 _FIRST_PORT = 7400  # of DDS in domain 0
 _PORTS_PER_DOMAIN = 250
 _DOMAINS = range(1, 101)  # above 101 the ports reach into Linux's ephemeral range; 0 is everybody's default
-_FAST_DDS_PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # in Fast DDS 3, and before
+_PROFILES, _OLD_PROFILES = (
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+)  # of Fast DDS 3, and before
+_WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
 
 
 def isolated_environment() -> dict[str, str]:
@@ -26,8 +30,9 @@ def isolated_environment() -> dict[str, str]:
         environment["ROS_LOCALHOST_ONLY"] = "1"
     else:
         environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if not any(name in environment for name in _FAST_DDS_PROFILES):
-        environment |= dict.fromkeys(_FAST_DDS_PROFILES, str(config_file("fastdds_large_pictures.xml")))
+    if _PROFILES not in environment and _OLD_PROFILES not in environment:
+        name = _OLD_PROFILES if environment.get("ROS_DISTRO") in _WITH_FAST_DDS_2 else _PROFILES
+        environment[name] = str(config_file("fastdds_large_pictures.xml"))
     return environment
 
 

@@ -94,7 +94,6 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
         "ROS_AUTOMATIC_DISCOVERY_RANGE",
         "ROS_STATIC_PEERS",
         "FASTDDS_DEFAULT_PROFILES_FILE",
-        "FASTRTPS_DEFAULT_PROFILES_FILE",
     }
     assert "ROS_STATIC_PEERS" not in environment
     assert dict(os.environ) == before
@@ -104,6 +103,17 @@ def test_humble_has_another_word_for_this_machine_only(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "0")
     assert domain.isolated_environment()["ROS_LOCALHOST_ONLY"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "name"),
+    [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)
+def test_fast_dds_3_has_another_word_for_its_profiles(monkeypatch, distribution, name):
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    assert [key for key in domain.isolated_environment() if "PROFILES_FILE" in key] == [name]
 
 
 @pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])

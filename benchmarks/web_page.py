@@ -50,7 +50,7 @@ from delayed_vlm_ros.share import config_file
 from delayed_vlm_ros.simulation import Scene, render
 
 _QUESTION = "What is there?"
-_PAUSE_SEC = 0.7  # between two asks: a frame or two come in it
+_PAUSE_SEC = 1.0  # between two asks: a pair of frames comes in it, so that each has as much to do
 _SETTLE_SEC = 5.0  # the page's node lets go of the camera when nobody has looked for some seconds
 _PICTURES = 4
 _STAMP_AT = 4  # bytes, in a serialised message that begins with a header
@@ -58,7 +58,7 @@ _DRAWS = 10_000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-# What the browser shows while the page is closed: pictures that change so often that it takes as much of the processors.
+# What the browser shows while the page is closed: pictures that change so often that it takes as much of a processor.
 _OTHER_PAGE = """<body><img id="live" width="960"><div id="strip"></div><script>
 const pictures = %s, strip = document.getElementById("strip");
 for (let n = 0; n < 20; n++) strip.appendChild(new Image(160));

@@ -65,6 +65,7 @@ class MemoryFolder:
         self._describe_source = describe_source
         self._revive_source = revive_source
         self._written: dict[str, bytes] = {}  # header of each camera's file, as far as it is known
+        self._bytes: dict[str, int] = {}  # of each camera's file, likewise
         with self._telling("looking"):
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -108,7 +109,8 @@ class MemoryFolder:
                 "written; let this user read it, or move it away"
             ) from error
         if not reason:
-            self._written[camera] = describe_memory(memory, self._describe_source)
+            header = self._written[camera] = describe_memory(memory, self._describe_source)
+            self._bytes[camera] = byte_count(memory, header)
             return LoadedMemory(memory)
         aside = self._set_aside(name)
         return LoadedMemory(None, f"{self._path / name} {reason}: it is set aside as {aside}, and the memory is empty")
@@ -160,6 +162,7 @@ class MemoryFolder:
                 self._remove(name + _NEW)  # on a full disk, its bytes are somebody else's hope
                 raise
         self._written[memory.camera] = header
+        self._bytes[memory.camera] = size
         return size
 
     def _write_new(self, name: str, memory: StoredMemory, header: bytes, interrupted: Callable[[], bool]) -> None:
@@ -170,12 +173,13 @@ class MemoryFolder:
             file.flush()
             os.fsync(descriptor)
 
-    def check_room(self, size: int) -> None:
-        """Look whether a file of so many bytes would fit on the disk now.
+    def check_room(self) -> None:
+        """Look whether the largest of the files, written once more beside the old one, would fit on the disk now.
 
         Raises:
             MemoryFileError: It would not.
         """
+        size = max(self._bytes.values(), default=0)
         with self._telling(f"finding room for {size} bytes"):
             self._check_room(size)
 

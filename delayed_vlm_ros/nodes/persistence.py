@@ -48,6 +48,7 @@ class Persistence:
         self._geometry = geometry
         self._logger = logger
         self._fault = ""
+        self._lacks_room = ""  # no fault yet: what the next file would meet
         self._notices: list[str] = []
         self._begun_anew: set[str] = set()  # cameras of which nothing has been written since their file was set aside
         self._restored_frames = self._written_bytes = self._times_written = 0
@@ -127,6 +128,7 @@ class Persistence:
         ending = False
         while not ending:
             self._write_changes()
+            self._look_for_room()
             ending = self._wait()
         self._write_changes()
         self._folder.close()
@@ -135,8 +137,7 @@ class Persistence:
         """Wait until it is time to write; gives whether it is for the last time."""
         began = time.monotonic()
         while not self._is_time(began):
-            if not self._fault and (fault := self._no_room()):
-                self._tell_fault(fault)
+            self._look_for_room()
         with self._waking:
             self._hurried = False
             return self._end_by is not None
@@ -152,13 +153,16 @@ class Persistence:
         with self._waking:
             return self._waking.wait_for(is_time, shortest)
 
-    def _no_room(self) -> str:
-        """What is wrong while the disk has no room for another file like the last one: it is told before it is due."""
+    def _look_for_room(self) -> None:
+        """Tell of a disk that has no room for another file like the largest before that one is due."""
         try:
-            self._folder.check_room(self._written_bytes)
+            self._folder.check_room()
         except MemoryFileError as error:
-            return f"key frames will not be kept on disk: {error}"
-        return ""
+            if not self._lacks_room:
+                self._logger.warning(str(error), throttle_duration_sec=_LOG_EVERY_SEC)
+            self._lacks_room = f"key frames will not be kept on disk: {error}"
+        else:
+            self._lacks_room = ""
 
     def _write_changes(self) -> None:
         fault = ""
@@ -180,8 +184,6 @@ class Persistence:
                     self._last_written = time.monotonic()
         if fault:
             self._tell_fault(f"key frames are not kept on disk: {fault}")
-        elif no_room := self._no_room():
-            self._tell_fault(no_room)
         elif self._fault:
             self._logger.info("key frames are kept on disk again")
             self._fault = ""
@@ -199,7 +201,7 @@ class Persistence:
         last = self._last_written
         return PersistenceReport(
             folder=self._path,
-            fault=self._fault,
+            fault=self._fault or self._lacks_room,
             notices=tuple(self._notices),
             begun_anew=bool(self._begun_anew),
             restored_frames=self._restored_frames,

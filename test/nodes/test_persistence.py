@@ -201,6 +201,37 @@ def test_a_disk_that_fills_up_is_told_long_before_the_next_writing(opened, monke
     assert persistence.report().times_written == 1
 
 
+def test_a_full_disk_is_told_after_a_restart_when_nothing_has_been_written_yet(opened, monkeypatch):
+    camera = Camera()
+    camera.show(2)
+    before = opened(camera, period_sec=3600.0)
+    wait_until(lambda: before.report().times_written, "a file")
+    before.end(30.0)
+    before.join()
+    # when
+    full = os.statvfs_result((4096, 4096, 100, 0, 0, 1, 1, 1, 0, 255))
+    monkeypatch.setattr(os, "fstatvfs", lambda _: full)
+    persistence = opened(Camera(), period_sec=3600.0)
+    wait_until(lambda: "finding room for" in persistence.report().fault, "a fault")
+    assert persistence.report().times_written == 0
+
+
+def test_a_disk_too_full_for_the_larger_file_does_not_hurry_the_smaller_one(opened, monkeypatch):
+    # given a disk on which the smaller camera's file fits and the larger one's would not
+    large, small = Camera("large"), Camera("small")
+    large.show(2)
+    persistence = opened(large, small, period_sec=3600.0)
+    wait_until(lambda: persistence.report().times_written == 2, "two files")
+    little = os.statvfs_result((1, 1, 10_000, 3000, 3000, 1, 1, 1, 0, 255))
+    monkeypatch.setattr(os, "fstatvfs", lambda _: little)
+    wait_until(lambda: "finding room for" in persistence.report().fault, "a fault")
+    # when
+    small.show(2)
+    time.sleep(2.5)
+    # then its period holds
+    assert persistence.report().times_written == 2
+
+
 @pytest.mark.parametrize("folder", ["/nonexistent/folder", "/dev/null"])
 def test_a_folder_that_is_none_is_a_fault_and_not_the_end(opened, folder):
     camera = Camera()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 from harness import values_of
-from waiting import wait_until
+from waiting import Stopwatch, wait_until
 
 HEIGHT, WIDTH = 112, 140  # of the model that comes with the package: its frames are taken as they are
 FRAME_BYTES = HEIGHT * WIDTH * 3
@@ -211,6 +211,32 @@ def small_files(tmp_path):
 
     # More than what DDS needs for itself, less than 16 key frames.
     return tmp_path, lambda process: limit(process, 700_000), lambda process: limit(process, resource.RLIM_INFINITY)
+
+
+def test_a_disk_that_fills_up_is_told_in_time_though_nothing_is_to_be_written(small_disk, start):
+    # given a file that is due again in an hour
+    folder, fill, empty = small_disk
+    options = {"persistence__folder": str(folder), "persistence__period_sec": 3600.0, "memory__sample_fps": 50.0}
+    process, client = start(memory__star__size=40, **options)
+    client.wait_until_ready()
+    show_novel(client, 2)
+    client.transition("deactivate")
+    client.transition("cleanup")  # writes it
+    client.transition("configure")
+    client.transition("activate")
+    persistence(client, lambda status: int(values_of(status)["restored frames"]) > 0)
+    # when
+    with Stopwatch() as watch:
+        began_ns = client.now_ns()
+        fill(process)
+        status, told_ns = client.wait_for_report("persistence", lambda status: status.level == WARN, began_ns)
+        empty(process)
+        emptied_ns = client.now_ns()
+        _, cleared_ns = client.wait_for_report("persistence", lambda status: status.level == OK, emptied_ns)
+    # then
+    assert "finding room for" in status.message
+    assert (told_ns - began_ns) * 1e-9 / watch.slowdown < 2.0
+    assert (cleared_ns - emptied_ns) * 1e-9 / watch.slowdown < 2.0
 
 
 @pytest.mark.parametrize("kind", ["small_disk", "small_files"])

@@ -1,6 +1,6 @@
 """What the web page costs the memory node: pictures lost, and how much longer an ask takes, with the page open.
 
-    .venv/bin/python benchmarks/web_page.py [--json] [--turns 8] [--asks 6] [--rate 30]
+    .venv/bin/python benchmarks/web_page.py [--json] [--turns 10] [--asks 8] [--rate 30]
 
 A camera of 30 Hz, a ``scene_memory`` node and the page's node run over DDS in a domain of their own. Turns with a
 browser that has the page open and turns without alternate in one run, each pair of turns in another order, so that

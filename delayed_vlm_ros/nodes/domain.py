@@ -15,7 +15,7 @@ _PROFILES, _OLD_PROFILES = (
     "FASTDDS_DEFAULT_PROFILES_FILE",
     "FASTRTPS_DEFAULT_PROFILES_FILE",
 )  # of Fast DDS 3, and before
-_WITH_FAST_DDS_2 = ("humble", "iron", "jazzy")
+_WITH_FAST_DDS_2 = ("iron", "jazzy")
 
 
 def isolated_environment() -> dict[str, str]:
@@ -26,12 +26,14 @@ def isolated_environment() -> dict[str, str]:
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(free_domain())
     environment.pop("ROS_STATIC_PEERS", None)  # these are contacted whatever the range of discovery
-    if environment.get("ROS_DISTRO") == "humble":
+    distribution = environment.get("ROS_DISTRO")
+    if distribution == "humble":
+        # No profile: one that names its transports undoes this there.
         environment["ROS_LOCALHOST_ONLY"] = "1"
-    else:
-        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        return environment
+    environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if _PROFILES not in environment and _OLD_PROFILES not in environment:
-        name = _OLD_PROFILES if environment.get("ROS_DISTRO") in _WITH_FAST_DDS_2 else _PROFILES
+        name = _OLD_PROFILES if distribution in _WITH_FAST_DDS_2 else _PROFILES
         environment[name] = str(config_file("fastdds_large_pictures.xml"))
     return environment
 

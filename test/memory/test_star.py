@@ -85,6 +85,37 @@ def test_the_start_stays_where_more_happens_than_there_is_room_for():
     assert star.pairs[-1].id > 30
 
 
+class Thing:
+    """As much of a track as Star needs."""
+
+    came_and_went = True
+
+    def __init__(self, pair_id, value):
+        self.pair_id, self.value = pair_id, value
+
+
+@pytest.mark.parametrize(("value", "stays"), [(0.3, True), (1.0, False)])
+def test_the_start_counts_less_than_brief_things_of_clear_contrast(value, stays):
+    # given a place that is seen all the time
+    star = StarMemory(8)
+    star.add(*make(0, scene(0), importance=1.0))
+
+    # when things come and go there, more than there is room for
+    for pair_id in range(1, 20):
+        star.judge(pair_id, [Thing(pair_id, value)], is_view=False)
+        star.add(*make(pair_id, scene(0, noise=pair_id), importance=1.0))
+
+    # then
+    assert (ids(star)[0] == 0) == stays
+
+
+def test_a_memory_of_one_pair_is_not_the_start_for_ever():
+    star = StarMemory(2)
+    star.add(*make(0, scene(0), importance=0.6))
+    star.add(*make(1, scene(1), importance=1.0))
+    assert ids(star) == [1]
+
+
 def test_of_two_alike_the_more_important_stays():
     # given
     star = StarMemory(4)

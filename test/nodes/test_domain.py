@@ -102,7 +102,11 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
 def test_humble_has_another_word_for_this_machine_only(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "0")
-    assert domain.isolated_environment()["ROS_LOCALHOST_ONLY"] == "1"
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    environment = domain.isolated_environment()
+    assert environment["ROS_LOCALHOST_ONLY"] == "1"
+    # which a profile would undo there
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Two runs on one machine, with the same names in two domains: neither hears, nor disturbs, the other."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from harness import CONTEXT, FAKE_SCENE_MEMORY, NodeProcess
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
-from waiting import wait_until
+from rclpy.utilities import get_rmw_implementation_identifier
+from waiting import PATIENCE_SEC, wait_until
 
 from delayed_vlm_ros.nodes.domain import free_domain, isolated_environment
 
@@ -112,3 +115,21 @@ def test_neither_tests_nor_demo_ever_take_the_default_domain(ros):
     assert os.environ["ROS_DOMAIN_ID"] == str(CONTEXT.get_domain_id()) != "0"
     assert CONTEXT.get_domain_id() not in {free_domain() for _ in range(200)} | {0}
     assert 0 not in {free_domain() for _ in range(200)}
+
+
+@pytest.mark.skipif(get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="the profile is Fast DDS's")
+def test_the_demos_have_shared_memory_enough_for_raw_pictures(monkeypatch):
+    one_node = "import rclpy; rclpy.init(); node = rclpy.create_node('camera'); print(flush=True); input()"
+
+    def segments():
+        return {path.name: path.stat().st_size for path in Path("/dev/shm").glob("fast*_*") if path.exists()}
+
+    before = segments()
+    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", one_node], env=isolated_environment(), text=True, **pipes) as process:
+        process.stdout.readline()
+        new = [size for name, size in segments().items() if name not in before]
+        process.communicate("\n", timeout=PATIENCE_SEC)
+    assert max(new) >= 16 * 2**20

@@ -141,6 +141,7 @@ train.app(sys.argv[1:])
 """
 
 
+@pytest.mark.timeout(1300)  # two processes that learn: a minute, and several on a machine that others keep busy
 def test_a_run_from_nothing_to_a_checkpoint_and_again_from_what_is_there(tmp_path):
     # given a very short training, in a process of its own, as it forks others
     arguments = [
@@ -149,7 +150,7 @@ def test_a_run_from_nothing_to_a_checkpoint_and_again_from_what_is_there(tmp_pat
     ]
     # when
     command = [sys.executable, "-c", SHORT_TRAINING, *arguments]
-    runs = [subprocess.run(command, capture_output=True, text=True, timeout=150, check=False) for _ in range(2)]
+    runs = [subprocess.run(command, capture_output=True, text=True, timeout=600, check=False) for _ in range(2)]
     # then
     assert [done.returncode for done in runs] == [0, 0], runs
     assert "sha256" in runs[0].stdout

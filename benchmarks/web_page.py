@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import numpy as np
 import rclpy
 import typer
@@ -48,6 +47,7 @@ from delayed_vlm_ros.nodes.image_publisher import image_message
 from delayed_vlm_ros.nodes.node_group import NodeGroup
 from delayed_vlm_ros.share import config_file
 from delayed_vlm_ros.simulation import Scene, render
+from delayed_vlm_ros.web.pictures import live_jpeg
 
 _QUESTION = "What is there?"
 _PAUSE_SEC = 1.0  # between two asks: a pair of frames comes in it, so that each has as much to do
@@ -250,9 +250,10 @@ def main(
             camera.pause()
             found = _Turns(group, client, camera, asks)
             other_page = _OTHER_PAGE % json.dumps([_data_url(picture) for picture in camera.pictures])
+            shown = {"open": link, "closed": other_page}
             for _ in range(turns):
                 for kind in generator.permutation(["open", "closed"]):
-                    _turn(found, browser, {"open": link, "closed": other_page}, str(kind))
+                    _turn(found, browser, shown, str(kind))
             result = {
                 "shape": {
                     "rate": rate,
@@ -265,12 +266,8 @@ def main(
                 "images_lost": found.lost,
                 "ask_growth_percent": _growth(found, generator),
                 "median_ask_sec": {kind: round(float(np.median(took)), 4) for kind, took in found.latencies.items()},
-                "page_processor_share": {
-                    kind: round(float(np.mean(share)), 3) for kind, share in found.page_share.items()
-                },
-                "browser_processor_share": {
-                    kind: round(float(np.mean(share)), 3) for kind, share in found.browser_share.items()
-                },
+                "page_processor_share": _means(found.page_share),
+                "browser_processor_share": _means(found.browser_share),
             }
         finally:
             camera.close()
@@ -278,8 +275,11 @@ def main(
 
 
 def _data_url(picture: NDArray[np.uint8]) -> str:
-    encoded = cv2.imencode(".jpg", picture[..., ::-1])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(live_jpeg(picture)).decode()}"
+
+
+def _means(shares: dict[str, list[float]]) -> dict[str, float]:
+    return {kind: round(float(np.mean(share)), 3) for kind, share in shares.items()}
 
 
 def _turn(turns: _Turns, browser: _IdleBrowser, shown: dict[str, str], kind: str) -> None:

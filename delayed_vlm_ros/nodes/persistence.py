@@ -128,16 +128,16 @@ class Persistence:
         ending = False
         while not ending:
             self._write_changes()
-            self._look_for_room()
             ending = self._wait()
         self._write_changes()
         self._folder.close()
 
     def _wait(self) -> bool:
         """Wait until it is time to write; gives whether it is for the last time."""
-        began = time.monotonic()
-        while not self._is_time(began):
+        began, is_time = time.monotonic(), False
+        while not is_time:
             self._look_for_room()
+            is_time = self._is_time(began)
         with self._waking:
             self._hurried = False
             return self._end_by is not None

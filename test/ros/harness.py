@@ -173,6 +173,31 @@ class Goal:
         return future.result()
 
 
+class Spinning:
+    """Spins nodes in a thread of its own, until ``close``.
+
+    Attributes:
+        executor: Theirs.
+    """
+
+    def __init__(self, *nodes: Any) -> None:
+        self.executor = SingleThreadedExecutor(context=CONTEXT)
+        for node in nodes:
+            self.executor.add_node(node)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._ending.is_set():
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._ending.set()
+        self._thread.join()
+        self.executor.shutdown()
+
+
 class Client:
     """Everything a test needs of ROS, in a namespace; spins in a thread.
 
@@ -197,15 +222,7 @@ class Client:
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
         self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_stats, 100)
         self.node.create_subscription(SceneAnswer, "scene_memory/answers", self.answers.append, 100)
-        self._executor = SingleThreadedExecutor(context=CONTEXT)
-        self._executor.add_node(self.node)
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self) -> None:
-        while not self._ending.is_set():
-            self._executor.spin_once(timeout_sec=0.05)
+        self._spinning = Spinning(self.node)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         prefix = f"{self.namespace.lstrip('/')}/scene_memory: "
@@ -224,9 +241,7 @@ class Client:
         return self.node.get_clock().now().nanoseconds
 
     def close(self) -> None:
-        self._ending.set()
-        self._thread.join()
-        self._executor.shutdown()
+        self._spinning.close()
         if self._action is not None:
             self._action.destroy()
         self.node.destroy_node()
@@ -260,7 +275,7 @@ class Client:
         """Ask by the action; gives the goal. No deadline but the tests' own patience, unless one is given."""
         if self._action is None:
             # In the executor's own thread: it would look into a client that is only half made.
-            made = self._executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
+            made = self._spinning.executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
             self._action = wait_until(made.done, "the action's client") and made.result()
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC), "no action ask_scene_stream"
         message = AskSceneAction.Goal(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})

@@ -7,15 +7,13 @@ within two seconds and is gone from them within two seconds after; these are sec
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import rclpy
 from delayed_vlm_ros.srv import AskScene, GetFrames
-from harness import CONTEXT, FAULTY_SCENE_MEMORY, ROOT, NodeProcess
-from rclpy.executors import SingleThreadedExecutor
+from harness import CONTEXT, FAULTY_SCENE_MEMORY, ROOT, NodeProcess, Spinning
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import QoSProfile
 from room_camera import room_pictures
@@ -204,17 +202,7 @@ def ten_clients(namespace):
     # Replies go to all clients of a service; each of these sees a hundred.
     depth = QoSProfile(depth=200)
     clients = [node.create_client(AskScene, "ask_scene", qos_profile=depth) for node in nodes]
-    executor = SingleThreadedExecutor(context=CONTEXT)
-    for node in nodes:
-        executor.add_node(node)
-    ending = threading.Event()
-
-    def spin():
-        while not ending.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    spinning = threading.Thread(target=spin, daemon=True)
-    spinning.start()
+    spinning = Spinning(*nodes)
     try:
         # Each has to know the node, and to be known to it.
         for client in clients:
@@ -222,9 +210,7 @@ def ten_clients(namespace):
             wait_until(client.call_async(AskScene.Request(question="")).done, "a client's first answer")
         yield {node.get_name(): client for node, client in zip(nodes, clients, strict=True)}
     finally:
-        ending.set()
-        spinning.join()
-        executor.shutdown()
+        spinning.close()
         for node in nodes:
             node.destroy_node()
 

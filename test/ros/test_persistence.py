@@ -235,8 +235,8 @@ def test_a_disk_that_fills_up_is_told_in_time_though_nothing_is_to_be_written(sm
         _, cleared_ns = client.wait_for_report("persistence", lambda status: status.level == OK, emptied_ns)
     # then
     assert "finding room for" in status.message
-    assert (told_ns - began_ns) * 1e-9 / watch.slowdown < 2.0
-    assert (cleared_ns - emptied_ns) * 1e-9 / watch.slowdown < 2.0
+    assert (told_ns - began_ns) * 1e-9 / watch.slowdown < WITHIN_SEC
+    assert (cleared_ns - emptied_ns) * 1e-9 / watch.slowdown < WITHIN_SEC
 
 
 @pytest.mark.parametrize("kind", ["small_disk", "small_files"])
@@ -253,12 +253,17 @@ def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, st
     fill(process)
     began_ns = client.now_ns()
     publishing = Publishing(client)
-    status = client.wait_for_status("persistence", lambda status: status.level == WARN, since_ns=began_ns)
+    # Before it is written, it may be told that there is no room for it.
+    status = client.wait_for_status(
+        "persistence",
+        lambda status: status.level == WARN and "writing camera.star" in status.message,
+        since_ns=began_ns,
+    )
     publishing.end()
     client.show_pictures(1)  # and with it, all before it have arrived
 
     # then
-    assert "writing camera.star" in status.message or "finding room for" in status.message
+    assert "writing camera.star" in status.message
     assert "check that it exists, that this user may write there, and that its disk has room" in status.message
     assert process.alive
     assert client.ask().success

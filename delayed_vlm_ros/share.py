@@ -1,31 +1,42 @@
-"""Where the package's configuration files are: a ROS workspace, a Python environment, or the source tree."""
+"""Locate the package's data files in a ROS workspace, a Python environment or the source tree."""
 
 from __future__ import annotations
 
-import sys
+import sysconfig
 from pathlib import Path
 
 from delayed_vlm_ros.errors import ConfigurationError
 
 _PACKAGE = "delayed_vlm_ros"
+# Resolved: a symlinked install links single files, and a web server refuses to follow a link out of its folder.
+_MODULES = Path(__file__).resolve().parent
+
+
+def data_folder(*names: str) -> Path:
+    """Return the real folder of data files that lie among the modules.
+
+    Args:
+        names: Folders from the package's root, such as ``"web", "assets"``.
+    """
+    return _MODULES.joinpath(*names)
 
 
 def config_file(name: str) -> Path:
-    """Path of one of the files in ``config/``.
+    """Return the path of a file in ``config/``.
 
     Args:
         name: Such as ``scene_memory.yaml``.
 
     Raises:
-        ConfigurationError: It is nowhere to be found.
+        ConfigurationError: The file is not installed.
     """
-    folders = [*_workspace(), Path(sys.prefix) / "share" / _PACKAGE, Path(__file__).resolve().parents[1]]
+    folders = [folder / "config" for folder in (*_workspace(), *_environment(), _MODULES.parent)]
     for folder in folders:
-        file = folder / "config" / name
+        file = folder / name
         if file.is_file():
             return file
-    places = ", ".join(str(folder / "config") for folder in folders)
-    raise ConfigurationError(f"there is no {name} in {places}: install the package again")
+    searched = ", ".join(map(str, folders))
+    raise ConfigurationError(f"no configuration file {name!r} in {searched}: install the package again")
 
 
 def _workspace() -> list[Path]:
@@ -35,3 +46,9 @@ def _workspace() -> list[Path]:
         return [Path(get_package_share_directory(_PACKAGE))]
     except (ImportError, LookupError, OSError):
         return []
+
+
+def _environment() -> list[Path]:
+    """Return where pip puts data files: for this environment, and for this user."""
+    schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
+    return [Path(sysconfig.get_path("data", scheme)) / "share" / _PACKAGE for scheme in schemes]

@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from delayed_vlm_ros.evaluation.report_plots import MARKERS
 from delayed_vlm_ros.evaluation.report_view import view_of
+from delayed_vlm_ros.share import data_folder
 
-_HERE = Path(__file__).parent  # unresolved: where modules are linked, the template is linked beside them
+_TEMPLATES = data_folder("evaluation")
 _FIGURES = (
     "first_token_sec",
     "total_sec",
@@ -74,13 +75,17 @@ def write_report(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 def _page(results: Sequence[Mapping[str, Any]]) -> str:
     environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     view = view_of(results)
     names = [recording.name for recording in view["recordings"]]
     return environment.get_template("report.html.jinja").render(
         title=" · ".join(names) if len(names) <= _FEW_NAMES else f"{len(names)} recordings",
-        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704  ours
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704  ours
         orders={method.key: order % len(MARKERS) for order, method in enumerate(view["methods"])},
         filters=_FILTERS,
         **view,

@@ -28,8 +28,9 @@ from delayed_vlm_ros.models.language_data import ClipQuestions
 from delayed_vlm_ros.models.language_stage import LanguageStage, features_of, live, stored
 from delayed_vlm_ros.models.scene_model import make_model, make_processor, save
 from delayed_vlm_ros.models.vision_stage import VisionStage, read_seen
+from delayed_vlm_ros.share import data_folder
 
-EMBEDDED = Path(__file__).with_name("tiny_scene")
+EMBEDDED = data_folder("models", "tiny_scene")
 _ROUND_RATES = (1.5e-3, 1e-3, 1e-3, 1e-3)  # the second stage's: from nothing, then again from there
 _JOINT_RATE = 6e-4
 _JOINT_CLIPS = 16  # a batch: their pictures have to be encoded as well

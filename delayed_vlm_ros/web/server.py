@@ -7,7 +7,6 @@ import re
 import socket
 import threading
 import time
-from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,13 +14,14 @@ from fastapi.responses import Response
 from nicegui import app, ui
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.share import data_folder
 from delayed_vlm_ros.web.access import Access, Gate
 from delayed_vlm_ros.web.album import Album
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.page import Page
 from delayed_vlm_ros.web.scene import SceneSource
 
-_ASSETS = Path(__file__).with_name("assets")
+_ASSETS = data_folder("web", "assets")
 _FAVICON = _ASSETS / "favicon.svg"
 _STARTING_SEC = 60.0
 _LOOK_EVERY_SEC = 0.02

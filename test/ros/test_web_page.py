@@ -12,6 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from delayed_vlm_ros.simulation import render
 from delayed_vlm_ros.simulation.story import story_scene
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+COMMAND = Path(sys.executable).with_name("delayed-vlm")
 SCREENSHOTS = ROOT / "build" / "screenshots"
 NAMESPACE = "/page"
 SLOW_SCENE_MEMORY = [str(Path(__file__).with_name("slow_scene_memory.py"))]
@@ -139,6 +143,9 @@ def open_page(browser, system: System, **options: Any):
     context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
     opened.on("request", lambda request: system.hosts.add(urlsplit(request.url).netloc))
+    opened.on(
+        "response", lambda answer: answer.status < 400 or system.complaints.append(f"{answer.status} {answer.url}")
+    )
     opened.on("pageerror", lambda error: system.complaints.append(str(error)))
     opened.on(
         "console",
@@ -451,26 +458,66 @@ def refuses_websocket(port: int) -> bool:
         return connection.recv(64).startswith(b"HTTP/1.1 403")
 
 
-def test_a_video_without_ros(browser, system, tmp_path):
-    # given
-    video = tmp_path / "room.avi"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 5.0, (320, 240))
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("video") / "room.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 5.0, (320, 240))
     for number in range(50):
         writer.write(cv2.cvtColor(render(story_scene(), number / 5, 240, 320), cv2.COLOR_RGB2BGR))
     writer.release()
-    script = "import sys; sys.argv[0] = 'delayed-vlm'; from delayed_vlm_ros.cli import main; main()"
-    log = (tmp_path / "log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, "web", "--video", str(video), "--loop", "--model", "demo", "--port", "0"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    try:
-        running = System(tmp_path, None, None, None, link=wait_until(lambda: link_in(log), "the page to come up"))
+    return file
 
+
+@contextmanager
+def served(*arguments: str, cwd: Path) -> Iterator[str]:
+    """Run the installed ``delayed-vlm web``; yield the page's address; end with Ctrl-C."""
+    if not COMMAND.is_file():
+        pytest.skip(f"{COMMAND} is not installed: make setup")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [str(COMMAND), "web", "--port", "0", *arguments], stdout=log, stderr=log, cwd=cwd, env=environment
+        )
+        try:
+            link = wait_until(lambda: link_in(log) or process.poll() is not None, "the page to come up")
+            log.seek(0)
+            assert link is not True, log.read()
+            yield link
+            code, _ = end_process(process, signal.SIGINT)
+            log.seek(0)
+            assert code == 0, log.read()
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@pytest.mark.parametrize("mode", ["node", "demo", "video"])
+def test_installed_command_in_another_folder_serves_style_and_script(browser, ros, video, tmp_path, mode):
+    arguments = {"node": [], "demo": ["--demo", "--model", "demo"], "video": ["--video", str(video), "--model", "demo"]}
+    with served(*arguments[mode], cwd=tmp_path) as link:
         # when
+        running = System(tmp_path, None, None, None, link=link)
+        opened = open_page(browser, running)
+        theme = opened.get_by_role("button", name="Light or dark")
+        theme.wait_for()
+
+        # then
+        colour = "getComputedStyle(document.body).backgroundColor"
+        opened.wait_for_function(f"{colour} === 'rgb(245, 246, 248)'")
+        theme.click()
+        opened.wait_for_function(f"{colour} === 'rgb(15, 18, 22)'")
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        opened.screenshot(path=SCREENSHOTS / f"installed_{mode}.png")
+        assert running.complaints == []
+        opened.context.close()
+
+
+def test_a_video_without_ros(browser, video, tmp_path):
+    with served("--video", str(video), "--loop", "--model", "demo", cwd=tmp_path) as link:
+        # when
+        running = System(tmp_path, None, None, None, link=link)
         opened = open_page(browser, running)
         opened.locator(".live-size", has_text="320 × 240").wait_for()
         opened.locator(".strip-stream .moment").nth(1).wait_for()
@@ -481,14 +528,6 @@ def test_a_video_without_ros(browser, system, tmp_path):
         opened.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
         assert running.complaints == []
         opened.context.close()
-        code, _ = end_process(process, signal.SIGINT)
-        log.seek(0)
-        assert code == 0, log.read()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        log.close()
 
 
 def test_it_ends_in_order_with_a_browser_looking(browser, system):

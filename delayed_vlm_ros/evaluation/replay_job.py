@@ -29,7 +29,7 @@ from delayed_vlm_ros.vlm.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.vlm.loading import LoadedModel, load_model
 
 RESULT_FILE = "result.json"
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 _NOT_COUNTED = (".html", ".csv", ".draft")  # what lies beside a recording's files without being of it
 

@@ -91,6 +91,8 @@ class BagCamera(Node):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(recording,), name="player", daemon=True)
         self.get_logger().info(self._described(recording, is_compressed=is_compressed))
+        if recording.damage:
+            self.get_logger().warning(recording.damage)
         self._thread.start()
 
     def stop(self) -> None:

@@ -78,7 +78,8 @@ class Recording(Protocol):
         topic: The pictures' topic; empty where there is none.
         type_name: The type of their messages, such as ``sensor_msgs/msg/Image``; empty where there are none.
         picture_count: How many pictures it says it has; None when it does not say.
-        damage: Where reading had to stop before the end and why, in a sentence; empty while nothing is wrong.
+        damage: Where reading had to stop before the end and why, or how what was read differs from what the recording
+            lists, in a sentence; empty while nothing is wrong. Complete after the last picture.
     """
 
     name: str

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,25 @@ def test_what_is_done_is_not_done_again_and_what_fails_is_told(folder):
     assert "cannot be read as a ROS 2 bag" in done.stdout
     assert "not complete: bad; the report says why" in done.stderr
     assert "cannot be read as a ROS 2 bag" in (folder / "first" / "report.html").read_text()
+
+
+@pytest.mark.timeout(500)
+def test_bag_with_fewer_messages_than_its_metadata_lists_exits_with_1(folder):
+    # given
+    shutil.copytree(folder / "scene", folder / "short")
+    file = folder / "short" / "metadata.yaml"
+    file.write_text(file.read_text().replace("message_count: 60", "message_count: 400"))
+    # when
+    done = run("replay", "short", "--out", "third", "--model", "demo", "--methods", "delayed", cwd=folder)
+    # then
+    assert done.returncode == 1
+    found = json.loads((folder / "third" / "short" / "result.json").read_text())
+    assert not found["complete"]
+    assert found["recording"]["pictures"] == 60
+    assert "metadata.yaml lists 400" in found["recording"]["damage"]
+    assert found["recording"]["damage"] in found["problems"]
+    for text in (done.stdout, (folder / "third" / "report.html").read_text()):
+        assert "metadata.yaml lists 400" in text
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,20 @@ def test_a_damaged_bag_is_played_up_to_the_damage(start_memory, play, tmp_path):
     wait_for_all(client, count)
 
 
+def test_bag_with_fewer_messages_than_its_metadata_lists_is_played_with_a_warning(start_memory, play, tmp_path):
+    # given
+    bag = write_bag(tmp_path / "bag", regular_stamps(20))
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 20", "message_count: 400"))
+    _, client = start_memory()
+    # when
+    player = play(client, bag, rate=4.0)
+    # then
+    wait_until(lambda: "has ended after 20 pictures" in player.log, "the end")
+    assert "metadata.yaml lists 400" in player.log
+    assert "[WARN]" in player.log
+
+
 def test_nothing_is_played_before_somebody_listens(start_memory, play, tmp_path):
     # given a player, and a memory that does not listen yet but has the time
     bag = write_bag(tmp_path / "bag", regular_stamps(30))

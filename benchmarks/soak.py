@@ -91,7 +91,7 @@ def run(frames: int, ask_every: int, folder: Path, *, quiet: bool) -> tuple[Cour
     started = time.monotonic()
     for number, picture in enumerate(_pictures(frames)):
         at_sec = number / _FPS
-        feed.add(picture, feed.place(round(at_sec * 1e9), at_sec))
+        feed.add(picture, feed.place(round(at_sec * 1e9), at_sec, round(at_sec * 1e9)))
         course.frames += 1
         if course.frames % ask_every == 0:
             _ask(engine, feed, files, course)

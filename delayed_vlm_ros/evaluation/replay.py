@@ -132,6 +132,7 @@ class Replay:
         self._shift_sec = 0.0  # from a picture's stamp to its time in the recording, whatever has jumped before
         self._jumps: list[float] = []
         self._stamps_missing = 0
+        self._stamps_still = 0
         self._strays = 0  # stamps that fit neither the present time nor a new one
         self._at = 0.0  # the newest picture's time from the first one, however often time has jumped
         self._arrival_ns = 0  # the newest picture's
@@ -168,14 +169,13 @@ class Replay:
     def _take(self, picture: RecordedPicture, told: Callable[[Progress], None]) -> None:
         if self._first_ns is not None:  # before time may jump and take away what they are about
             self._ask(sum(question.due <= self._at + _ROUNDING_SEC for question in self._waiting), told)
-        stamp_ns = picture.stamp_ns
-        if stamp_ns == 0:
-            self._stamps_missing += 1
-            stamp_ns = picture.arrival_ns
+        stamp_ns = self._feed.usable_stamp(picture.stamp_ns, picture.arrival_ns)
+        self._stamps_missing += self._feed.stamps_missing
+        self._stamps_still += self._feed.stamps_stand_still and not self._feed.stamps_missing
         if self._first_ns is None:
             self._first_ns = stamp_ns
         try:
-            place = self._feed.place(stamp_ns, seconds_of(picture.arrival_ns))
+            place = self._feed.place(stamp_ns, seconds_of(picture.arrival_ns), picture.arrival_ns)
         except PictureError:
             self._strays += 1
             return
@@ -315,6 +315,16 @@ class Replay:
         if self._stamps_missing:
             problems.append(
                 f"{self._stamps_missing} pictures without time stamps: the times at which they were recorded are used"
+            )
+        if self._stamps_still:
+            problems.append(
+                f"{self._stamps_still} images with stamps that do not advance: the times at which they were recorded "
+                "are used"
+            )
+        if self._feed.missed:
+            problems.append(
+                f"{self._feed.missed} images were due by the times at which they were recorded, but not by their "
+                "stamps: check the clock; a recording of one that was played slowly is sampled by its stamps"
             )
         if self._strays:
             problems.append(

@@ -10,8 +10,8 @@ from delayed_vlm_ros.errors import PictureError
 from delayed_vlm_ros.memory.frame import KeptPair
 from delayed_vlm_ros.memory.intake import FrameIntake
 from delayed_vlm_ros.memory.manager import AddedFrame
-from delayed_vlm_ros.memory.sampling import FrameSampler
-from delayed_vlm_ros.memory.stamp_watch import StampWatch
+from delayed_vlm_ros.memory.sampling import FrameSampler, SampleCheck
+from delayed_vlm_ros.memory.stamp_watch import StampProgress, StampWatch
 from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND, seconds_of
 
 
@@ -33,14 +33,20 @@ class Place:
 class FrameFeed:
     """Brings one camera's pictures into its memory, sampled at a steady rate and through jumps of time.
 
-    A picture is decoded only when it is due, so there are two steps: ``place`` for every picture's stamp, and ``add``
-    for a picture that is due. A live camera and a recording that is read without ROS go the same way.
+    A picture is decoded only when it is due, so there are three steps: ``usable_stamp`` and ``place`` for every
+    picture's stamp, and ``add`` for a picture that is due. A live camera and a recording that is read
+    without ROS go the same way.
 
     Args:
         intake: The memory's entrance.
         sampler: Chooses the pictures to remember.
         topic: Where they come from, for what is said about a stray one.
         restarts: Whether the memory begins anew when time goes back; else it goes on as if no time had passed.
+
+    Attributes:
+        stamps_missing: Whether the newest image has no stamp.
+        stamps_stand_still: Whether stamps have stopped advancing, and the times of arrival are used instead.
+        restamped: Images whose time of arrival was used, for either reason.
     """
 
     def __init__(self, intake: FrameIntake, sampler: FrameSampler, topic: str, *, restarts: bool) -> None:
@@ -49,6 +55,11 @@ class FrameFeed:
         self._topic = topic
         self._restarts = restarts
         self._watch = StampWatch()
+        self._progress = StampProgress()
+        self._check = SampleCheck(sampler.sample_fps)
+        self.stamps_missing = False
+        self.stamps_stand_still = False
+        self.restamped = 0
         self._ahead_ns = 0
         self._newest_ns = 0
 
@@ -69,12 +80,38 @@ class FrameFeed:
             return "its memory begins anew, without marks"
         return "its memory goes on as if no time had passed"
 
-    def place(self, stamp_ns: int, arrival: float) -> Place:
+    @property
+    def missed(self) -> int:
+        """Images that were due by their times of arrival, but not by their stamps."""
+        return self._check.missed
+
+    @property
+    def sampled_share(self) -> float | None:
+        """Share of the images due by arrival that are due by their stamps; None when they are enough."""
+        return self._check.share if self._check.is_missing else None
+
+    def usable_stamp(self, stamp_ns: int, clock_ns: int) -> int:
+        """Return the image's stamp, or its time of arrival where stamps are missing or stand still.
+
+        Args:
+            stamp_ns: The message's stamp, nanoseconds; 0 when it was not set.
+            clock_ns: When it arrived, on the clock that stamps are compared with, nanoseconds.
+        """
+        self.stamps_missing = stamp_ns == 0
+        if not self.stamps_missing:
+            self.stamps_stand_still = self._progress.stands_still(stamp_ns, clock_ns)
+        if self.stamps_missing or self.stamps_stand_still:
+            self.restamped += 1
+            return clock_ns
+        return stamp_ns
+
+    def place(self, stamp_ns: int, arrival: float, clock_ns: int) -> Place:
         """Find a picture's place in time; when time has gone back, do what is to be done then.
 
         Args:
-            stamp_ns: The message's stamp, nanoseconds.
+            stamp_ns: What ``usable_stamp`` returned, nanoseconds.
             arrival: When it came, in seconds of a steady clock.
+            clock_ns: As for ``usable_stamp``.
 
         Raises:
             PictureError: Its stamp fits neither the present time nor a new one.
@@ -94,7 +131,9 @@ class FrameFeed:
             self._ahead_ns = 0
         self._newest_ns = max(self._newest_ns, stamp_ns + self._ahead_ns)
         stamp = seconds_of(stamp_ns + self._ahead_ns)
-        return Place(stamp, self._sampler.accept(stamp), jump)
+        is_due = self._sampler.accept(stamp)
+        self._check.count(seconds_of(clock_ns), is_due=is_due)
+        return Place(stamp, is_due, jump)
 
     def add(self, picture: Any, place: Place, source: Any = None) -> AddedFrame:
         """Remember a picture that is due.
@@ -124,11 +163,13 @@ class FrameFeed:
     def sample_at(self, fps: float) -> None:
         """Remember so many frames per second from now on."""
         self._sampler.set_rate(fps)
+        self._check.set_rate(fps)
 
     def begin_anew(self) -> None:
         """Forget every frame; the present time stays."""
         self._intake.reset()
         self._sampler.reset()
+        self._check.reset()
         self._ahead_ns = self._newest_ns = 0
 
     def reset(self) -> None:

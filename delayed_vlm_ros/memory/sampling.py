@@ -11,6 +11,9 @@ _EARLY_SHARE = 0.1
 # A late picture must not be followed at once by the one that is due at its own slot.
 _SHORTEST_GAP_SHARE = 0.5
 
+_COMPARED = 20  # images due by their arrival, before the two ways of sampling are compared
+_ENOUGH_SHARE = 0.6  # of these due by their stamps: images that are late for some seconds are no fault of the clock
+
 
 class FrameSampler:
     """Says of each picture of a camera, by its stamp, whether it belongs to the sample.
@@ -22,6 +25,9 @@ class FrameSampler:
 
     Args:
         sample_fps: Rate of the sample, frames per second.
+
+    Attributes:
+        sample_fps: The present rate.
 
     Raises:
         ConfigurationError: `sample_fps` is not a positive finite number.
@@ -40,6 +46,7 @@ class FrameSampler:
         """
         if not (math.isfinite(sample_fps) and sample_fps > 0):
             raise ConfigurationError(f"sample_fps must be a positive number of frames per second, got {sample_fps}")
+        self.sample_fps = sample_fps
         self._period = 1.0 / sample_fps
         self._due = self._last + self._period
 
@@ -80,3 +87,57 @@ class FrameSampler:
         self._last = stamp
         self._last_backward = math.inf
         return True
+
+
+class SampleCheck:
+    """Counts the images that stamps keep out of the sample, by sampling the times of arrival as well.
+
+    Stamps of a slow clock, or of whole seconds, make fewer images due than arrive in time to be so. Stamps and
+    arrivals of a correct camera make about as many images due, at any rate of the camera; when arrivals are delayed
+    and then come together, by their stamps more are due.
+
+    Args:
+        sample_fps: Rate of the sample, frames per second.
+
+    Attributes:
+        missed: Images that were due by their times of arrival, but not by their stamps.
+        share: Share of the images due by arrival that were due by their stamps, in the last comparison; 1.0 before.
+    """
+
+    def __init__(self, sample_fps: float) -> None:
+        self._arrivals = FrameSampler(sample_fps)
+        self.missed = 0
+        self.share = 1.0
+        self._due = self._expected = 0
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the last comparison found too few images due by their stamps."""
+        return self.share < _ENOUGH_SHARE
+
+    def set_rate(self, sample_fps: float) -> None:
+        """Compare at another rate from now on."""
+        self._arrivals.set_rate(sample_fps)
+        self._due = self._expected = 0
+
+    def reset(self) -> None:
+        """Begin a new comparison; the count stays."""
+        self._arrivals.reset()
+        self._due = self._expected = 0
+        self.share = 1.0
+
+    def count(self, clock_sec: float, *, is_due: bool) -> None:
+        """Count one image.
+
+        Args:
+            clock_sec: The node's clock when it arrived, seconds.
+            is_due: Whether it is due by its stamp.
+        """
+        self._due += is_due
+        self._expected += self._arrivals.accept(clock_sec)
+        if self._expected < _COMPARED:
+            return
+        self.share = self._due / self._expected
+        if self.is_missing:
+            self.missed += self._expected - self._due
+        self._due = self._expected = 0

@@ -27,6 +27,7 @@ MAX_FRAME_ID_CHARACTERS = 255
 
 _LOG_EVERY_SEC = 5.0
 _AHEAD_SEC = 5.0  # clocks of two machines may differ a little
+_BEHIND_SEC = 10.0  # and images may arrive late, from a network camera or on a busy machine
 
 
 class CameraMemory:
@@ -82,7 +83,7 @@ class CameraMemory:
         self._received = self._sampled = self._dropped = 0
         self._last_drop_reason = ""
         self._last_arrival: float | None = None
-        self._stamps_missing = False  # of the newest picture
+        self._clock_unset = False  # at the newest picture
         self._stamps_made_up = False  # of some since the memory began
         self._ahead_of_clock_sec = 0.0  # the newest picture's stamp
 
@@ -106,14 +107,17 @@ class CameraMemory:
         """Remember the message's picture if it is due; gives whether it was."""
         stamp_ns = read_stamp(serialised)
         now_ns = self._now_ns()
-        self._stamps_missing = stamp_ns == 0
-        if stamp_ns == 0:
-            self._stamps_made_up = True
-            stamp_ns = now_ns
+        self._clock_unset = now_ns == 0
+        stood_still = self._feed.stamps_stand_still
+        stamp_ns = self._feed.usable_stamp(stamp_ns, now_ns)
+        if self._feed.stamps_stand_still and not stood_still:
+            self._logger.warning(self._still_fault, throttle_duration_sec=_LOG_EVERY_SEC)
         self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
         with self._adding:
             self._follow_clock()
-            place = self._feed.place(stamp_ns, arrival)
+            # After it: a clock that has jumped begins another memory, to which this image belongs.
+            self._stamps_made_up |= self._feed.stamps_missing or self._feed.stamps_stand_still
+            place = self._feed.place(stamp_ns, arrival, now_ns)
             if place.jump_sec:
                 self._tell_jump(place.jump_sec)
             if not place.is_due:
@@ -199,17 +203,45 @@ class CameraMemory:
         return max(0.0, newest - frame.stamp + time.monotonic() - self._newest_arrival)
 
     @property
+    def _still_fault(self) -> str:
+        return (
+            f"camera {self.name}: its stamps do not advance: the times of arrival are used; set header.stamp of each "
+            "image in its driver"
+        )
+
+    @property
     def faults(self) -> tuple[str, ...]:
         """Standing faults that the camera's operator should mend."""
         found = []
-        if self._stamps_missing:
+        if self._feed.stamps_missing:
             found.append(
                 f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
             )
-        if self._ahead_of_clock_sec > _AHEAD_SEC:
+        elif self._feed.stamps_stand_still:
+            found.append(self._still_fault)
+        share = self._feed.sampled_share
+        if share is not None:
+            found.append(
+                f"camera {self.name}: of the images due by their times of arrival, only {share:.0%} are due by their "
+                "stamps: the stamps' clock is slow or coarse, or images arrive ever later; check header.stamp in its "
+                "driver, and the network"
+            )
+        if self._clock_unset:
+            found.append(
+                f"camera {self.name}: this node's clock stands at 0, as use_sim_time is set and nobody publishes "
+                "/clock: start the simulation, play the bag with --clock, or set use_sim_time to false"
+            )
+        elif self._ahead_of_clock_sec > _AHEAD_SEC:
             found.append(
                 f"camera {self.name}: its stamps are {self._ahead_of_clock_sec:.3f} s ahead of this node's clock, so "
                 "ages of frames mean nothing: set the clocks by each other"
+            )
+        # Once time has gone back, ages are those of the memory's own time.
+        if -self._ahead_of_clock_sec > _BEHIND_SEC and not self._feed.ahead_sec:
+            found.append(
+                f"camera {self.name}: its stamps are {-self._ahead_of_clock_sec:.3f} s behind this node's clock, so "
+                "its images arrive late or ages of frames mean nothing: set the clocks by each other; a recording "
+                "needs use_sim_time"
             )
         if self._feed.ahead_sec:
             found.append(
@@ -222,9 +254,10 @@ class CameraMemory:
     def degraded(self) -> tuple[str, ...]:
         """Standing ways in which answers about this camera's frames are less than they should be."""
         found = list(self.faults)
-        if self._stamps_made_up and not self._stamps_missing:
+        if self._stamps_made_up and not (self._feed.stamps_missing or self._feed.stamps_stand_still):
             found.append(
-                f"camera {self.name}: pictures came without time stamps for a while; those have the times of arrival"
+                f"camera {self.name}: images came without time stamps that advance for a while; those have the times "
+                "of arrival"
             )
         if self._converter.notice:
             found.append(self._converter.notice)
@@ -261,6 +294,8 @@ class CameraMemory:
             images_received=self._received,
             images_sampled=self._sampled,
             images_dropped=self._dropped,
+            images_missed=self._feed.missed,
+            images_restamped=self._feed.restamped,
             last_drop_reason=self._last_drop_reason,
             times_jumped=self._times_jumped,
             last_jump=self._last_jump,

@@ -130,6 +130,8 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("images received", str(report.images_received)),
         ("images sampled", str(report.images_sampled)),
         ("images dropped", str(report.images_dropped)),
+        ("images missed", str(report.images_missed)),
+        ("images restamped", str(report.images_restamped)),
         ("last drop reason", report.last_drop_reason),
         ("time jumps", str(report.times_jumped)),
         ("last time jump", report.last_jump),

@@ -188,6 +188,8 @@ def memory_stats(
         images_received=camera.images_received,
         images_sampled=camera.images_sampled,
         images_dropped=camera.images_dropped,
+        images_missed=camera.images_missed,
+        images_restamped=camera.images_restamped,
         last_drop_reason=camera.last_drop_reason,
         asks_served=asks.served,
         asks_failed=asks.failed,

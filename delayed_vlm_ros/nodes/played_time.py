@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ class PlayedTime:
         self._watch = StampWatch()
         self._began = False
         self._newest_ns = 0  # stamp
+        self._reached_ns = -math.inf  # the newest stamp that the time has been set by
         self._ahead_ns = 0  # of the stamps to the times of recording
         self._recorded_ns = 0  # the time of recording that it was or will be when ``_since`` says
         self._since: float | None = None  # None while it stands still
@@ -49,6 +51,7 @@ class PlayedTime:
         self._recorded_ns = recorded_ns
         self._ahead_ns = stamp_ns - recorded_ns
         self._since = None
+        self._reached_ns = stamp_ns
         return True
 
     def run(self) -> None:
@@ -70,8 +73,9 @@ class PlayedTime:
             self._since += seconds
 
     def reach(self, stamp_ns: int, recorded_ns: int) -> None:
-        """It is the time of this picture, which is due."""
-        if stamp_ns == self._newest_ns:
+        """It is the time of this picture, which is due; stamps that do not advance leave the time running."""
+        if self._reached_ns < stamp_ns == self._newest_ns:
+            self._reached_ns = stamp_ns
             self._ahead_ns = stamp_ns - recorded_ns
 
     def now_ns(self) -> int:

@@ -34,6 +34,8 @@ class CameraReport:
         images_received: Pictures that arrived.
         images_sampled: Of these, remembered.
         images_dropped: Of these, due to be remembered but unusable.
+        images_missed: Due by their times of arrival, but not by their stamps.
+        images_restamped: Given their times of arrival, as stamps were missing or did not advance.
         last_drop_reason: Why the last one was dropped.
         poses_received: Poses that came.
         poses_unusable: Of these, without a stamp or unreadable.
@@ -54,6 +56,8 @@ class CameraReport:
     images_received: int
     images_sampled: int
     images_dropped: int
+    images_missed: int
+    images_restamped: int
     last_drop_reason: str
     times_jumped: int
     last_jump: str

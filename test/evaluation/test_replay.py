@@ -146,6 +146,34 @@ def test_pictures_without_stamps_go_by_the_times_of_their_recording():
     ]
 
 
+@pytest.mark.parametrize("apart_ns", [0, 16_000_000], ids=["constant", "alternating"])
+def test_recording_whose_stamps_stand_still_goes_by_the_times_of_recording(apart_ns):
+    # given
+    images = [
+        picture(START + number % 2 * apart_ns, arrival_ns=START + number * SECOND // 10, shade=number)
+        for number in range(100)
+    ]
+    # when
+    result, watcher, _ = replay(images, [TimedQuestion("late", 9.0)])
+    # then
+    assert len(watcher.added) >= 12
+    assert watcher.added[-1] == pytest.approx(1009.5, abs=0.5)
+    assert watcher.asked[0][1] == pytest.approx(1009.0, abs=0.6)
+    (problem,) = result["problems"]
+    assert "stamps that do not advance" in problem
+
+
+def test_recording_with_a_slow_clock_reports_the_images_it_misses():
+    images = [
+        picture(START + number * SECOND // 100, arrival_ns=START + number * SECOND // 10, shade=number)
+        for number in range(400)
+    ]
+    result, watcher, _ = replay(images)
+    assert len(watcher.added) == 9
+    (problem,) = result["problems"]
+    assert "not by their stamps" in problem
+
+
 @pytest.mark.parametrize(("on_time_jump", "kept_from"), [(CONTINUE, 0.0), (RESTART, None)])
 def test_time_that_goes_back_is_followed_and_told(on_time_jump, kept_from):
     # given: ten seconds, then the same ten again

@@ -165,7 +165,7 @@ def show_through(feed, stamps, arrival=50.0):
     said = []
     for stamp in stamps:
         try:
-            place = feed.place(round(stamp * 1e9), arrival)
+            place = feed.place(round(stamp * 1e9), arrival, round(arrival * 1e9))
             said.append(place.jump_sec)
             if place.is_due:
                 feed.add(picture(int(stamp * 10)), place)
@@ -184,7 +184,7 @@ def test_however_much_later_the_first_picture_comes_it_is_taken(later):
 
 def test_pictures_of_another_size_are_brought_to_the_restored_one():
     feed, memory = feed_with_a_past(restarts=True)
-    feed.add(np.zeros((480, 640, 3), np.uint8), feed.place(2000 * 10**9, 50.0))
+    feed.add(np.zeros((480, 640, 3), np.uint8), feed.place(2000 * 10**9, 50.0, 50 * 10**9))
     assert memory.snapshot()[-1].frames[0].shape == (*SIZE, 3)
 
 

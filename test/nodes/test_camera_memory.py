@@ -25,8 +25,8 @@ from delayed_vlm_ros.nodes.camera_memory import CameraMemory
 from delayed_vlm_ros.nodes.poses import FrameHeader, PoseTrack
 from delayed_vlm_ros.pictures.conversion import PictureConverter, make_converter
 
-NOW_NS = 1_800_000_000_123_456_789
 START_NS = 1_700_000_000_000_000_000
+NOW_NS = START_NS + 5_123_456_789
 STEP_NS = 100_000_001  # a little less often than ten times a second, and no float of seconds holds it
 
 
@@ -322,8 +322,9 @@ def test_when_time_goes_back_the_memory_goes_on_and_says_so():
     assert ages[-1] < 5.0
     # until it is reset
     camera.reset()
-    assert camera.faults == ()
+    assert not any("gone back" in fault for fault in camera.faults)
     camera.receive(message(START_NS))
+    assert camera.faults == ()
     assert kept_stamps(camera) == [START_NS / 10**9]
 
 
@@ -356,6 +357,161 @@ def test_stamps_ahead_of_the_clock_are_told_while_they_are():
     assert camera.faults == ()
 
 
+SECOND = 10**9
+
+
+def play(camera, stamps_ns, arrivals_ns):
+    """Images with stamps, each at a time of the node's clock."""
+    for stamp_ns, arrival_ns in zip(stamps_ns, arrivals_ns, strict=True):
+        camera.parts.now_ns = arrival_ns
+        camera.receive(message(stamp_ns))
+
+
+def arrivals(seconds, fps=10.0):
+    """Times at which a camera of this rate delivers images."""
+    return [START_NS + round(number * SECOND / fps) for number in range(1, round(seconds * fps) + 1)]
+
+
+STANDING_STILL = {
+    "one constant stamp": lambda number: START_NS,
+    "two stamps that alternate": lambda number: START_NS + number % 2 * 16_000_000,
+    "a counter of nanoseconds": lambda number: START_NS + number,
+    "since boot and constant": lambda number: 1000 * SECOND,
+    "two stamps an hour apart": lambda number: START_NS - number % 2 * 3600 * SECOND,
+}
+
+
+@pytest.mark.parametrize("kind", STANDING_STILL)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_stamps_that_stand_still_are_reported_and_arrival_times_used(kind, restarts):
+    # given
+    camera = make_camera(sample_fps=2.0, star=8, stream=40, restarts=restarts)
+    times = arrivals(20.0)
+    # when
+    play(camera, [STANDING_STILL[kind](number) for number in range(len(times))], times)
+    # then
+    assert [fault for fault in camera.faults if "do not advance" in fault] == list(camera.faults)
+    assert set(camera.faults) <= set(camera.degraded)
+    report = camera.report(receiving=True)
+    assert report.images_sampled > 30
+    assert report.images_restamped > 150
+    assert kept_headers(camera)[-1].stamp_ns > times[-1] - SECOND
+    assert any("do not advance" in line for line in camera.parts.log.warnings)
+
+
+def test_a_slow_camera_with_a_constant_stamp_is_reported():
+    camera = make_camera(sample_fps=2.0)
+    times = arrivals(200.0, fps=0.1)
+    play(camera, [START_NS] * len(times), times)
+    assert "do not advance" in camera.faults[0]
+    assert camera.report(receiving=True).images_sampled > 5
+
+
+def test_stamps_that_advance_again_are_used_again():
+    # given
+    camera = make_camera(sample_fps=2.0)
+    play(camera, [START_NS] * 50, arrivals(5.0))
+    # when
+    times = arrivals(10.0)[50:]
+    play(camera, [time_ns - 1000 for time_ns in times], times)
+    # then
+    assert camera.faults == ()
+    assert "for a while" in camera.degraded[0]
+    assert kept_headers(camera)[-1].stamp_ns in {time_ns - 1000 for time_ns in times}
+    camera.reset()
+    assert camera.degraded == make_camera().degraded
+
+
+WRONG_STAMPS = {
+    "a clock ten times too slow": lambda time_ns: START_NS + (time_ns - START_NS) // 10,
+    "whole seconds": lambda time_ns: time_ns // SECOND * SECOND,
+    "microseconds as nanoseconds": lambda time_ns: time_ns // SECOND * SECOND + time_ns % SECOND // 1000,
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_STAMPS)
+def test_images_due_by_arrival_but_not_by_stamp_are_counted_and_reported(kind):
+    # given
+    camera = make_camera(sample_fps=2.0)
+    times = arrivals(45.0)
+    # when
+    play(camera, [WRONG_STAMPS[kind](time_ns) for time_ns in times], times)
+    # then
+    report = camera.report(receiving=True)
+    assert "due by their times of arrival" in report.faults[0]
+    assert report.faults[0] in report.degraded
+    expected = 2 * 40  # in full comparisons of ten seconds each
+    assert report.images_missed == pytest.approx(expected - report.images_sampled * 40 / 45, abs=3)
+
+
+@pytest.mark.parametrize("behind_sec", [11, 3600, 1_699_999_000])
+def test_stamps_that_lag_the_clock_are_reported_while_they_do(behind_sec):
+    # given stamps since boot, for one
+    camera = make_camera(sample_fps=2.0)
+    times = arrivals(10.0)
+    # when
+    play(camera, [time_ns - behind_sec * SECOND for time_ns in times], times)
+    # then
+    (fault,) = camera.faults
+    assert f"{behind_sec}.000 s behind this node's clock" in fault
+    assert fault in camera.report(receiving=True).degraded
+    camera.parts.now_ns = times[-1] - behind_sec * SECOND
+    camera.receive(message(camera.parts.now_ns + SECOND))
+    assert camera.faults == ()
+
+
+def test_a_clock_that_nobody_sets_is_reported():
+    camera = make_camera()
+    camera.parts.now_ns = 0
+    camera.receive(message(START_NS))
+    (fault,) = camera.faults
+    assert "/clock" in fault
+
+
+CORRECT = {
+    "thinned from 30 Hz": (arrivals(60.0, 30.0), arrivals(60.0, 30.0)),
+    "0.1 Hz": (arrivals(600.0, 0.1), arrivals(600.0, 0.1)),
+    "just the sampled rate": (arrivals(120.0, 2.0), arrivals(120.0, 2.0)),
+    "images arrive in bursts": (
+        arrivals(60.0),
+        [START_NS + ((time_ns - START_NS) // (4 * SECOND) + 1) * 4 * SECOND for time_ns in arrivals(60.0)],
+    ),
+    "ten seconds held up, then together": (
+        arrivals(60.0),
+        [START_NS + 30 * SECOND if 20 <= number / 10 < 30 else time for number, time in enumerate(arrivals(60.0), 1)],
+    ),
+    "images delivered twice": (
+        [time_ns for time_ns in arrivals(60.0) for _ in range(2)],
+        [time_ns for time_ns in arrivals(60.0) for _ in range(2)],
+    ),
+    # A bag played at a tenth of its rate, or a simulation: the node's clock is as slow as the stamps.
+    "a simulated clock that ticks coarsely": (
+        arrivals(60.0),
+        [time_ns // (SECOND // 2) * (SECOND // 2) for time_ns in arrivals(60.0)],
+    ),
+    "a paused simulation": (
+        [*arrivals(20.0), *[START_NS + 20 * SECOND] * 600],
+        [*arrivals(20.0), *[START_NS + 20 * SECOND] * 600],
+    ),
+    "a pause of an hour": (
+        [*arrivals(20.0), *(time_ns + 3600 * SECOND for time_ns in arrivals(20.0))],
+        [*arrivals(20.0), *(time_ns + 3600 * SECOND for time_ns in arrivals(20.0))],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CORRECT)
+def test_a_correct_camera_is_not_reported(kind):
+    # given
+    camera = make_camera(sample_fps=2.0)
+    # when / then
+    for stamp_ns, arrival_ns in zip(*CORRECT[kind], strict=True):
+        play(camera, [stamp_ns], [arrival_ns])
+        assert camera.degraded == make_camera().degraded
+    report = camera.report(receiving=True)
+    assert (report.images_missed, report.images_restamped) == (0, 0)
+
+
 def test_missing_stamps_are_a_fault_while_they_are_missing_and_a_notice_until_a_reset():
     # given
     camera = make_camera()
@@ -365,7 +521,7 @@ def test_missing_stamps_are_a_fault_while_they_are_missing_and_a_notice_until_a_
     camera.receive(message(NOW_NS + 10**9))
     # then
     assert camera.faults == ()
-    assert "without time stamps for a while" in camera.degraded[0]
+    assert "without time stamps that advance for a while" in camera.degraded[0]
     camera.reset()
     assert not any("time stamps" in notice for notice in camera.degraded)
 
@@ -374,6 +530,7 @@ def test_when_time_goes_back_the_memory_begins_anew_where_it_shall():
     # given
     camera = camera_that_saw(10, restarts=True)
     # when
+    camera.parts.now_ns = START_NS - 3600 * 10**9
     hour_before(camera, 30)
     # then
     assert all(stamp < START_NS / 10**9 - 3590 for stamp in kept_stamps(camera))

@@ -188,6 +188,8 @@ CAMERA_REPORT = CameraReport(
     images_received=900,
     images_sampled=60,
     images_dropped=3,
+    images_missed=5,
+    images_restamped=6,
     last_drop_reason="too dark",
     times_jumped=1,
     last_jump="time has gone back",
@@ -231,8 +233,9 @@ def test_statistics_are_complete():
     assert left_out(message) == set()
     for name, value in STATISTICS.as_dict().items():
         assert getattr(message, name) == value, name
-    for name in ("images_received", "images_sampled", "images_dropped", "last_drop_reason"):
+    for name in ("images_received", "images_sampled", "images_dropped", "images_missed", "images_restamped"):
         assert getattr(message, name) == getattr(CAMERA_REPORT, name), name
+    assert message.last_drop_reason == CAMERA_REPORT.last_drop_reason
     assert (message.input_rate_hz, message.sampled_rate_hz) == (30.5, 2.25)
     assert (message.feature_bytes, message.kv_bytes, message.budget_bytes) == (1000, 2000, 9000)
     assert (message.oldest_frame_age_sec, message.newest_frame_age_sec) == (100.5, 0.25)

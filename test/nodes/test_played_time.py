@@ -79,6 +79,15 @@ def test_late_and_broken_stamps_move_no_time(steady):
     assert time.now_ns() == START + 4 * SECOND
 
 
+@pytest.mark.parametrize("apart_ns", [0, 16_000_000])
+def test_time_runs_on_where_stamps_stand_still(steady, apart_ns):
+    time = started(steady)
+    time.run()
+    for number in range(1, 101):
+        assert not see(time, START + number % 2 * apart_ns, START + number * SECOND // 10)
+    assert time.now_ns() == pytest.approx(START + 10 * SECOND, abs=SECOND // 5)
+
+
 @pytest.mark.parametrize("leap_sec", [-1000, 1000])
 def test_stamps_that_jump_for_good_begin_a_new_time(steady, leap_sec):
     # given

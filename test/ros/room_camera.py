@@ -1,7 +1,8 @@
 """A camera at 30 Hz in a room with one thing in it: parameters colour, shape, home, width, height.
 
 Its parameter ``fault`` may change while it runs: ``corrupt`` (one picture in ten is cut short), ``no stamps``, ``back``
-(stamps of an hour before), ``future`` (of a day after), or empty.
+(stamps of an hour before), ``future`` (of a day after), ``frozen`` (always the stamp of when that began), ``slow`` (a
+clock at a tenth of the speed), or empty.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from delayed_vlm_ros.simulation.scene import Episode
 _RATE_HZ = 30.0
 _PICTURES = 15  # with a noise of their own; shown again and again
 _SHIFTS = {"back": Duration(seconds=-3600), "future": Duration(seconds=86400)}
+_SPEEDS = {"frozen": 0.0, "slow": 0.1}  # of the camera's clock
 
 
 def room_pictures(colour: str, shape: str, home: float, width: int, height: int) -> list[Image]:
@@ -49,13 +51,20 @@ class RoomCamera(Node):
         self.declare_parameter("fault", "")
         self._messages = room_pictures(colour, shape, home, width, height)
         self._shown = 0
+        self._fault_since = self.get_clock().now()
         self._publisher = self.create_publisher(Image, "image", 5)
         self.create_timer(1.0 / _RATE_HZ, self._show)
 
     def _show(self) -> None:
         fault = self.get_parameter("fault").value
         message = self._messages[self._shown % _PICTURES]
-        stamp = self.get_clock().now() + _SHIFTS.get(fault, Duration())
+        now = self.get_clock().now()
+        if not fault:
+            self._fault_since = now
+        stamp = now + _SHIFTS.get(fault, Duration())
+        if fault in _SPEEDS:
+            passed = (now - self._fault_since).nanoseconds
+            stamp = self._fault_since + Duration(nanoseconds=int(passed * _SPEEDS[fault]))
         message.header = Header() if fault == "no stamps" else Header(stamp=stamp.to_msg())
         self._shown += 1
         if fault == "corrupt" and self._shown % 10 == 0:

@@ -76,7 +76,7 @@ def kept_without_ros(bag, *, restarts):
     with open_recording(bag) as recording:
         for picture in recording.pictures():
             try:
-                place = feed.place(picture.stamp_ns, picture.arrival_ns / SECOND)
+                place = feed.place(picture.stamp_ns, picture.arrival_ns / SECOND, picture.arrival_ns)
             except PictureError:  # as long as it may be a stray one
                 continue
             if place.is_due:

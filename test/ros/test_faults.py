@@ -129,6 +129,32 @@ def test_camera_is_out_of_order_for_a_while(robot, fault, words):
         happened.end_by = lambda: robot.client.set_parameters({"fault": ""}, "room_camera")
 
 
+@pytest.mark.parametrize(("fault", "words"), [("frozen", "do not advance"), ("slow", "due by their times of arrival")])
+def test_stamps_that_do_not_advance_or_too_slowly(robot, fault, words):
+    """Seen over some seconds, these are reported later than the other faults."""
+    before = robot.client.wait_for_stats()
+    # when
+    robot.client.set_parameters({"fault": fault}, "room_camera")
+    status = robot.client.wait_for_status("camera camera", lambda status: words in status.message)
+    # then
+    assert status.level == WARN
+    stats = robot.client.wait_for_stats(lambda stats: any(words in notice for notice in stats.degraded))
+    counter = {"frozen": "images_restamped", "slow": "images_missed"}[fault]
+    assert getattr(stats, counter) > getattr(before, counter)
+    response = robot.client.ask(QUESTION)
+    assert response.answer == ANSWER
+    assert any(words in notice for notice in response.metrics.degraded)
+    if fault == "frozen":  # the memory goes on
+        sampled = stats.images_sampled
+        robot.client.wait_for_stats(lambda stats: stats.images_sampled > sampled + 10)
+    # and when stamps are right again, so is the camera
+    robot.client.set_parameters({"fault": ""}, "room_camera")
+    robot.client.wait_for_status("camera camera", lambda status: status.level == OK)
+    robot.client.reset()
+    robot.client.wait_for_stats(lambda stats: stats.unique_frames >= 8)
+    assert robot.process.alive
+
+
 def test_stamps_far_in_the_future(robot):
     def restored():
         robot.client.set_parameters({"fault": ""}, "room_camera")

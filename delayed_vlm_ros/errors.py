@@ -25,7 +25,8 @@
         ├── BusyError               the queue of asks is full
         ├── AskTimeoutError         the deadline passed first
         ├── AskCancelledError       cancelled, or the node is going down
-        └── DeviceMemoryError       the device ran out of memory
+        ├── DeviceMemoryError       the device ran out of memory
+        └── NonFiniteError          the model computed NaN or infinity
 
 A message names the thing, the reason and the remedy, because it is what a robot's operator gets to read.
 """
@@ -142,3 +143,7 @@ class AskCancelledError(AskError):
 
 class DeviceMemoryError(AskError):
     """The model's device ran out of memory."""
+
+
+class NonFiniteError(AskError):
+    """The model computed NaN or infinity, for example by an overflow in float16; nothing computed is kept."""

@@ -38,7 +38,7 @@ _COLUMNS = (
 )
 _BEGIN, _END = "<!-- made by docs/make_presets.py -->\n", "<!-- end -->\n"
 
-_ELEMENT_BYTES = 2  # bfloat16 or float16, one of which the dtype "auto" is on CUDA
+_ELEMENT_BYTES = 2  # bfloat16, which the dtype "auto" is on CUDA
 _SCORE_BYTES = 2 + 4 + 4  # an attention score written out, and into and out of its softmax in float32
 _PIXEL_BYTES = 4 + 2  # of a patch's element: as the processor gives it, and in the model's dtype
 _ROOM_TOKENS = 1024  # behind the video: system prompt, question, and at most 512 tokens reserved for the answer

@@ -48,6 +48,7 @@ ERROR_CODES: dict[type[Exception], int] = {
     errors.AskTimeoutError: _CODES.TIMEOUT,
     errors.AskCancelledError: _CODES.CANCELLED,
     errors.DeviceMemoryError: _CODES.OUT_OF_MEMORY,
+    errors.NonFiniteError: _CODES.INTERNAL,
 }
 """The code of each error that this package raises; a test fails when one is missing."""
 

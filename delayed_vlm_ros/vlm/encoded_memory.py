@@ -108,6 +108,7 @@ class EncodedMemory:
         Raises:
             AskCancelledError: The ask was cancelled.
             AskTimeoutError: Its deadline has passed.
+        NonFiniteError: What the model computed contains NaN or infinity.
         """
         return encode_snapshot(
             self._model,
@@ -145,6 +146,7 @@ class EncodedMemory:
         Raises:
             AskCancelledError: The ask was cancelled.
             AskTimeoutError: Its deadline has passed.
+        NonFiniteError: What the model computed contains NaN or infinity.
         """
         segments = segments_of(prompt, layout, snapshot)
         cache = self._cache_for(segments, transient=transient)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import Cache
 
-from delayed_vlm_ros.errors import DeviceMemoryError
+from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.vlm.budget import plan_budget, token_bytes
@@ -176,6 +176,7 @@ class DelayedBatchInferenceEngine:
             NoFramesError: No frame is kept, or none within the limits.
             BadRequestError: The question or a limit makes no sense.
             DeviceMemoryError: The device ran out of memory.
+            NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
         """
         result = self.answer(AskRequest(question, **limits))
         return result.answer, result.metrics
@@ -189,6 +190,7 @@ class DelayedBatchInferenceEngine:
             NoFramesError: No frame is kept, or none within the limits.
             BadRequestError: The question or a limit makes no sense.
             DeviceMemoryError: The device ran out of memory.
+            NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
         """
         check_request(request)
         control = control or AskControl()
@@ -198,6 +200,9 @@ class DelayedBatchInferenceEngine:
         while True:
             try:
                 return self._answer(request, snapshot, control, notices, started)
+            except NonFiniteError:
+                self.forget_encoded()
+                raise
             except torch.OutOfMemoryError as error:
                 self.forget_encoded()
                 if self._on_shortage is not None:
@@ -230,6 +235,7 @@ class DelayedBatchInferenceEngine:
             AskCancelledError: It was cancelled.
             AskTimeoutError: Its deadline has passed.
             DeviceMemoryError: The device ran out of memory; nothing is kept.
+            NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
         """
         control = control or AskControl()
         times_forgotten = self._encoded.times_forgotten
@@ -252,6 +258,9 @@ class DelayedBatchInferenceEngine:
                     done = not self._encoded.prefix(prompt, layout, snapshot, control, room=room).is_as_before
                 else:
                     done = bool(self._encoded.features(snapshot, layout, control).new_pairs)
+        except NonFiniteError:
+            self.forget_encoded()
+            raise
         except torch.OutOfMemoryError as error:
             self.forget_encoded()
             traceback.clear_frames(error.__traceback__)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, StoppingCriteria, StoppingCriteriaList
+from transformers import Cache, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.finite import FiniteLogits, non_finite_error
 from delayed_vlm_ros.vlm.progress import Progress, Stage
 
 
@@ -30,10 +31,17 @@ class Generated:
 
 
 class _Watch(StoppingCriteria):  # type: ignore[misc]
-    """Called after every token: notes the first one's time, tells of the text, lets a cancelled or late ask end."""
+    """Called after every token: notes the first one's time, reports the text, ends a cancelled, late or failed ask."""
 
-    def __init__(self, control: AskControl, decode: Callable[[Sequence[int]], str], prompt_tokens: int) -> None:
+    def __init__(
+        self,
+        control: AskControl,
+        decode: Callable[[Sequence[int]], str],
+        prompt_tokens: int,
+        logits: FiniteLogits,
+    ) -> None:
         self._control = control
+        self._logits = logits
         self._decode = decode
         self._prompt_tokens = prompt_tokens
         self.first_token_time: float | None = None
@@ -42,10 +50,11 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]
         if self.first_token_time is None:
             self.first_token_time = time.monotonic()
         self._control.check()
-        if self._control.wants_text:
+        # Only a copy of the text waits for the device here: the library reads the returned flag in its own time.
+        if self._control.wants_text and not self._logits.failed:
             tokens = input_ids[0, self._prompt_tokens :].tolist()
             self._control.tell(Progress(Stage.GENERATING, whole_characters(self._decode(tokens)), len(tokens)))
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        return self._logits.failed.expand(input_ids.shape[0])
 
 
 def whole_characters(text: str) -> str:
@@ -85,16 +94,21 @@ def generate_answer(
     Raises:
         AskCancelledError: The ask was cancelled.
         AskTimeoutError: Its deadline has passed.
+        NonFiniteError: A step's logits contain NaN or infinity.
     """
     ids = torch.tensor([token_ids], device=model.device)
-    watch = _Watch(control, decode, len(token_ids))
+    logits = FiniteLogits(model.device)
+    watch = _Watch(control, decode, len(token_ids), logits)
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         position_ids=positions.to(model.device),
         past_key_values=cache,
         max_new_tokens=max_new_tokens,
+        logits_processor=LogitsProcessorList([logits]),
         stopping_criteria=StoppingCriteriaList([watch]),
     )
+    if logits.failed:
+        raise non_finite_error("logits", model.dtype)
     generated = tuple(output[0, len(token_ids) :].tolist())
     return Generated(generated, watch.first_token_time or time.monotonic(), int(cache.get_seq_length()))

@@ -39,7 +39,7 @@ def load_model(
     Args:
         checkpoint: What ``resolve_checkpoint`` found.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
-        dtype: One of ``DTYPES``; ``auto`` is bfloat16 on CUDA (float16 on devices without it), float32 on the CPU.
+        dtype: One of ``DTYPES``; ``auto`` is bfloat16 on CUDA, float32 on the CPU and on devices without bfloat16.
         attention: One of ``ATTENTIONS``; ``auto`` is flash attention where it is installed and fits, else SDPA.
 
     Raises:
@@ -54,14 +54,15 @@ def load_model(
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a bar is noise in a robot's log
     place = _choose_device(device)
-    kernels = _choose_attention(attention, dtype, place)
+    number_format = _choose_dtype(dtype, place)
+    kernels = _choose_attention(attention, number_format, place)
     path = _complete(checkpoint) if checkpoint.weights_missing else checkpoint.path
     try:
         # Code that lies in a checkpoint is never run: not even after a question, which the library would ask otherwise.
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
-            dtype=_choose_dtype(dtype, place),
+            dtype=number_format,
             attn_implementation=kernels,
             device_map={"": place},
             local_files_only=True,
@@ -114,16 +115,15 @@ def _choose_device(device: str) -> str:
     return str(wanted)
 
 
-def _choose_dtype(dtype: str, device: str) -> Any:
+def _choose_dtype(dtype: str, device: str) -> str:
     import torch  # noqa: PLC0415
 
     if dtype not in DTYPES:
         raise ConfigurationError(f"the dtype '{dtype}' is unknown: use one of {', '.join(DTYPES)}")
     if dtype != "auto":
-        return getattr(torch, dtype)
-    if device.startswith("cpu"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return dtype
+    # Never float16: activations of these models exceed its range, above all in the vision encoder.
+    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
 
 def _choose_attention(attention: str, dtype: str, device: str) -> str:

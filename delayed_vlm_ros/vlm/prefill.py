@@ -9,6 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from delayed_vlm_ros.vlm.control import AskControl
+from delayed_vlm_ros.vlm.finite import check_finite
 from delayed_vlm_ros.vlm.prefix_cache import PrefixCache, Segment
 from delayed_vlm_ros.vlm.prompt import Prompt
 from delayed_vlm_ros.vlm.video_input import VideoLayout
@@ -65,6 +66,7 @@ def prefill(
     Raises:
         AskCancelledError: The ask was cancelled.
         AskTimeoutError: Its deadline has passed.
+        NonFiniteError: The language model's output contains NaN or infinity; its chunk is not taken over.
     """
     ids = torch.tensor([prompt.token_ids(layout.visual_tokens)])
     positions = layout.positions(prompt)
@@ -75,13 +77,14 @@ def prefill(
         part = slice(start, start + sum(segment.tokens for segment in segments[first:last]))
         pairs: Any = tuple(features[max(0, first - 1) - held : last - 1 - held])
         cache = prefix.fork()
-        model.model(
+        output = model.model(
             input_ids=ids[:, part].to(model.device),
             mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=pairs)},
             position_ids=positions[..., part].to(model.device),
             past_key_values=cache,
             use_cache=True,
         )
+        check_finite(output.last_hidden_state, "hidden states of the video")
         prefix.extend(cache, segments[first:last])
     control.check()
 

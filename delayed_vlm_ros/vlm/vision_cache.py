@@ -16,6 +16,7 @@ import torch
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.vlm.control import AskControl
 from delayed_vlm_ros.vlm.families import Family
+from delayed_vlm_ros.vlm.finite import check_finite
 from delayed_vlm_ros.vlm.video_input import VideoLayout, snapshot_pixel_values
 
 _LARGEST_BATCH = 8192  # patches: 8 pairs of 256 tokens; the encoder's working memory grows with it
@@ -128,6 +129,7 @@ def encode_snapshot(
     Raises:
         AskCancelledError: The ask was cancelled.
         AskTimeoutError: Its deadline has passed.
+        NonFiniteError: The features contain NaN or infinity; those are not cached.
     """
     pairs = {kept.content_key: kept for kept in snapshot}
     found = {key: features for key in pairs if (features := cache.get(key)) is not None}
@@ -144,6 +146,7 @@ def encode_snapshot(
             control.check()
             part = slice(first, first + at_once)
             encoded = family.encode_pairs(model.model.visual, pixels[part], layout.rows, layout.columns)
+            check_finite(encoded, "vision features")
             for kept, features in zip(some[part], encoded, strict=True):
                 found[kept.content_key] = cache.put(kept.content_key, features)
     control.check()

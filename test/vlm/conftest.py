@@ -212,8 +212,8 @@ def engine_trace(engine, question, tokens, **limits):
     teacher = _Teacher(tokens)
     generate = engine.model.generate
 
-    def led(**arguments):
-        return generate(**arguments, logits_processor=LogitsProcessorList([teacher]))
+    def led(*, logits_processor, **arguments):
+        return generate(**arguments, logits_processor=LogitsProcessorList([*logits_processor, teacher]))
 
     def look(module, arguments, keywords, output):
         seen.append((output.logits[0, -1], output.past_key_values))

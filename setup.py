@@ -34,5 +34,5 @@ setup(
         "test": ["pytest", "pytest-timeout", "hypothesis", "playwright"],
         "lint": ["ruff", "mypy", "import-linter"],
     },
-    entry_points={"console_scripts": ["delayed-vlm = delayed_vlm_ros.cli:main"]},
+    entry_points={"console_scripts": ["delayed-vlm = delayed_vlm_ros.__main__:main"]},
 )

@@ -18,20 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from delayed_vlm_ros import __version__, cli_bench, cli_memory, cli_node, cli_replay, cli_web
+from delayed_vlm_ros.dependencies import dependency_error
 from delayed_vlm_ros.errors import DelayedVlmError
-
-_INSTALL_MODEL_PARTS = "run 'make setup' in the repository, or there: pip install '.[vlm]'"
-_INSTALL_ROS = "run 'make setup' in the repository, or source your ROS workspace"
-_INSTALL_EVALUATION = "run 'make setup' in the repository, or there: pip install '.[evaluation]'"
-_REMEDIES = {
-    **dict.fromkeys(("rosbags", "mcap", "sacrebleu", "matplotlib", "jinja2"), _INSTALL_EVALUATION),
-    **dict.fromkeys(
-        ("nicegui", "fastapi", "uvicorn"), "run 'make setup' in the repository, or there: pip install '.[web]'"
-    ),
-    "ray": "in the repository: pip install '.[ray]'",
-    **dict.fromkeys(("torch", "torchvision", "transformers", "accelerate"), _INSTALL_MODEL_PARTS),
-    **dict.fromkeys(("rclpy", "diagnostic_msgs", "sensor_msgs", "delayed_vlm_ros"), _INSTALL_ROS),
-}
 
 QUESTIONS = ("What do you see?", "What happened?", "What appeared last?")
 _VIDEO_FRAMES = 16
@@ -272,11 +260,11 @@ def main() -> None:
         app()
     except DelayedVlmError as error:
         _fail(str(error))
-    except ModuleNotFoundError as error:
-        remedy = _REMEDIES.get((error.name or "").split(".")[0])
-        if remedy is None:
+    except ImportError as error:
+        explained = dependency_error(error)
+        if explained is None:
             raise
-        _fail(f"this command needs {error.name}, which is not here: {remedy}")
+        _fail(str(explained))
 
 
 def _fail(message: str) -> None:

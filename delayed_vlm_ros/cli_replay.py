@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -190,7 +191,12 @@ def _jobs(
 
 
 def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, fresh: bool) -> None:
+    # Packages that only the end needs, or only Ray: when one is missing, an hour of evaluation must not be lost first.
+    from delayed_vlm_ros.evaluation import report  # noqa: F401, PLC0415
     from delayed_vlm_ros.evaluation.replay_job import failed_result, finished_result  # noqa: PLC0415
+
+    if ray:
+        import_module("ray")
 
     console = Console()
     results: dict[str, Mapping[str, Any]] = {}

@@ -2,6 +2,7 @@
 
     DelayedVlmError
     ├── ConfigurationError          a setting that cannot work
+    ├── DependencyError             a Python package that is missing or cannot be imported
     ├── PictureError                one picture or image message that cannot be used
     │   └── StampOrderError         its time stamp is not newer than the newest kept one
     ├── MarkError                   a moment that cannot be marked, or a mark that cannot be taken off
@@ -47,6 +48,10 @@ class DelayedVlmError(Exception):
 
 class ConfigurationError(DelayedVlmError):
     """A setting has a value that cannot work."""
+
+
+class DependencyError(DelayedVlmError):
+    """A Python package that is needed is not installed, or cannot be imported."""
 
 
 class PictureError(DelayedVlmError):

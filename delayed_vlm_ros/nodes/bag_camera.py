@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,8 +116,8 @@ class BagCamera(Node):
                 recording = self._open()
         except DelayedVlmError as error:
             self.get_logger().error(f"playing ends: {error}")
-        except Exception as error:  # noqa: BLE001  what reads bags has no common class
-            self.get_logger().error(f"playing ends: {type(error).__name__}: {error}")
+        except Exception:  # noqa: BLE001  what reads bags has no common class
+            self.get_logger().error(f"playing ends: {traceback.format_exc()}")
         self._time.stand()
         while not self._stopping.wait(_STANDING_TICK_SEC):
             self._tell_time()

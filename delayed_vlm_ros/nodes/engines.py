@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, naming_parameters
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint
@@ -76,8 +77,9 @@ def load_engines(
         DelayedVlmError: It cannot be loaded; the text says why.
     """
     # Importing torch and transformers takes seconds: it belongs to loading.
-    from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
-    from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
+    with explained_imports():
+        from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+        from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
 
     loaded = load_model(checkpoint, device=parameters.device, dtype=parameters.dtype, attention=parameters.attention)
     by_camera: dict[str, Engine] = {}

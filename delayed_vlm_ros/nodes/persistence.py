@@ -125,12 +125,18 @@ class Persistence:
             self._thread.join(max(0.0, self._end_by - time.monotonic()))
 
     def _run(self) -> None:
-        ending = False
-        while not ending:
+        try:
+            ending = False
+            while not ending:
+                self._write_changes()
+                ending = self._wait()
             self._write_changes()
-            ending = self._wait()
-        self._write_changes()
-        self._folder.close()
+        except Exception as error:  # noqa: BLE001  a defect: the log and the diagnostics report that the thread ended
+            self._fault = f"key frames are not kept on disk any more: {type(error).__name__}: {error}"
+            message = f"{self._fault}\n{traceback.format_exc()}"
+            self._logger.error(message)  # noqa: TRY400  ROS's logger
+        finally:
+            self._folder.close()
 
     def _wait(self) -> bool:
         """Wait until it is time to write; gives whether it is for the last time."""

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -64,13 +65,16 @@ def run_node(
         sys.stderr.write(f"cannot start: {error}\n")
         rclpy.try_shutdown()
         return 1
+    failures = _FailureLog(node)
+    threading.excepthook = failures.on_thread
     executor = MultiThreadedExecutor(num_threads=threads) if threads > 1 else SingleThreadedExecutor()
     executor.add_node(node)
-    _spin(executor, node, stopping)
+    _spin(executor, failures, stopping)
     _end(executor, node)
     # A lifecycle node's state machine keeps parts of it alive beyond destroy_node. They must be gone before a quick
     # exit: DDS would leave its shared memory behind, and the next node to start would stumble over it.
-    del executor, node
+    threading.excepthook = threading.__excepthook__
+    del executor, failures, node
     gc.collect()
     if leave_at_once or _threads_left():
         sys.stdout.flush()
@@ -79,14 +83,37 @@ def run_node(
     return 0
 
 
-def _spin(executor: Executor, node: Node, stopping: threading.Event) -> None:
+class _FailureLog:
+    """Logs the defects of callbacks and threads: each with its traceback once, and then in a line."""
+
+    def __init__(self, node: Node) -> None:
+        self._node_log = node.get_logger()
+        self._known: set[tuple[type[BaseException], str]] = set()
+
+    def add(self, failure: str, error: BaseException) -> None:
+        """Log a defect; never raises."""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        if (type(error), place) in self._known:
+            self._node_log.error(f"{failure} again: {type(error).__name__}: {error}")
+            return
+        self._known.add((type(error), place))
+        self._node_log.error(f"{failure}: {''.join(traceback.format_exception(error))}")
+
+    def on_thread(self, ended: threading.ExceptHookArgs) -> None:
+        """Log the defect that has ended a thread; ``threading.excepthook``."""
+        name = ended.thread.name if ended.thread is not None else "unknown"
+        self.add(f"the thread '{name}' has ended by a defect", ended.exc_value or ended.exc_type())
+
+
+def _spin(executor: Executor, failures: _FailureLog, stopping: threading.Event) -> None:
     while not stopping.is_set() and rclpy.ok():
         try:
             executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
         except ExternalShutdownException:
             return
         except Exception as error:  # noqa: BLE001  a defect in one callback must not end the node
-            node.get_logger().error(f"a callback failed: {type(error).__name__}: {error}")
+            failures.add("a callback failed", error)
 
 
 def _end(executor: Executor, node: Node) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import AskCancelledError
+from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError
 from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
 from delayed_vlm_ros.memory.feed import FrameFeed
 from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
@@ -204,7 +205,8 @@ def _worker(
             raise AskCancelledError("the model was not loaded: the node is going down or was cleaned up")
         started = time.monotonic()
         try:
-            loaded = engines.load_engines(checkpoint, parameters, memories)
+            with _logged(node_log, f"cannot load the model {checkpoint.name}"):
+                loaded = engines.load_engines(checkpoint, parameters, memories)
         except BaseException:
             device.release()
             raise
@@ -213,19 +215,15 @@ def _worker(
 
     def unload(loaded: engines.Engines) -> None:
         try:
-            loaded.release()
+            with _logged(node_log, f"cannot unload the model {checkpoint.name}"):
+                loaded.release()
         finally:
             device.release()
         node_log.info(f"{checkpoint.name} is unloaded, the device's memory is free")
 
     def work_ahead(loaded: engines.Engines, control: AskControl) -> None:
-        try:
+        with _logged(node_log, "nothing is encoded ahead any more"):
             loaded.precompute(control, prefill=parameters.precompute == FULL)
-        except AskCancelledError:
-            raise
-        except Exception:
-            node_log.error(f"nothing is encoded ahead any more: {traceback.format_exc()}")
-            raise
 
     ahead = WorkAhead(work_ahead, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
     idle_sec = parameters.unload_after_idle_sec or None
@@ -233,6 +231,21 @@ def _worker(
         load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec
     )
     return worker
+
+
+@contextmanager
+def _logged(node_log: RcutilsLogger, failure: str) -> Iterator[None]:
+    """Log an error of the worker's thread, which only keeps it for whoever asks; a defect with its traceback."""
+    try:
+        yield
+    except AskCancelledError:
+        raise
+    except DelayedVlmError as error:
+        node_log.error(f"{failure}: {error}")
+        raise
+    except BaseException:
+        node_log.error(f"{failure}: {traceback.format_exc()}")
+        raise
 
 
 def _camera(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
+from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.nodes.parameters import declare, parameter, read
 from delayed_vlm_ros.nodes.process import run_node
 from delayed_vlm_ros.nodes.remote_scene import RemoteScene
@@ -48,7 +49,8 @@ class WebDashboard(Node):
     def __init__(self) -> None:
         super().__init__("web_dashboard")
         # NiceGUI takes a second or two: nobody else's import of this module should.
-        from delayed_vlm_ros.web.server import WebServer  # noqa: PLC0415
+        with explained_imports():
+            from delayed_vlm_ros.web.server import WebServer  # noqa: PLC0415
 
         declare(self, WebDashboardParameters)
         settings = read(self, WebDashboardParameters)

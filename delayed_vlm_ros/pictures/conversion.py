@@ -110,10 +110,12 @@ def make_converter(max_pixels: int | None = None) -> PictureConverter:
     """
     try:
         return PictureConverter("cv_bridge", _tried(_cv_bridge_backend()), max_pixels=max_pixels)
-    except ImportError:
-        reason = "cv_bridge is not installed"
     except Exception as error:  # noqa: BLE001  a broken binary raises whatever it likes
-        reason = f"the installed cv_bridge does not work ({type(error).__name__}: {error})"
+        reason = (
+            "cv_bridge is not installed"
+            if isinstance(error, ModuleNotFoundError) and error.name == "cv_bridge"
+            else f"the installed cv_bridge does not work ({type(error).__name__}: {error})"
+        )
     try:
         backend = _tried(_rosbags_backend())
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import RecordingError
 from delayed_vlm_ros.recordings.folder import DEFAULT_RATE, FolderRecording
 from delayed_vlm_ros.recordings.recording import BAG_SUFFIXES, Recording
@@ -19,8 +20,8 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
         picture_rate: Pictures per second of a folder whose files are not named by their times.
 
     Raises:
-        RecordingError: There is no such path, or it is nothing of these, or has no such pictures; or what reads bags is
-            not installed.
+        RecordingError: There is no such path, or it is nothing of these, or has no such pictures.
+        DependencyError: What reads bags is not installed.
         VideoSourceError: The video cannot be read.
     """
     path = Path(path).expanduser()
@@ -31,13 +32,8 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
         )
     if _is_bag(path):
         # What reads bags is an extra: who plays a video need not have it.
-        try:
+        with explained_imports():
             from delayed_vlm_ros.recordings.bag import BagRecording  # noqa: PLC0415
-        except ModuleNotFoundError as error:
-            raise RecordingError(
-                f"bags are read with the Python package {error.name}, which is not installed: pip install rosbags mcap"
-            ) from error
-
         return BagRecording(path, topic)
     if topic:
         raise RecordingError(f"{path} is no bag, so it has no topic {topic}: leave the topic out")

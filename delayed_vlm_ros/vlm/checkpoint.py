@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from delayed_vlm_ros.dependencies import explained_imports, is_installed, missing
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.intake import FrameGeometry
@@ -161,7 +162,9 @@ def _expanded(name: str) -> Path:
 def _automatic_choice(device: str) -> Checkpoint:
     """The robot's model where it can work, else the demo's, which then says why."""
     cached = None
-    if device != "auto" and not device.startswith("cuda"):
+    if not is_installed("torch"):  # else the missing device would be reported, which is not the cause
+        reason = missing("torch")
+    elif device != "auto" and not device.startswith("cuda"):
         reason = f"the device is {device}"
     elif not any(Path(file).exists() for file in _CUDA_DEVICE_FILES):
         reason = "there is no CUDA device"
@@ -179,8 +182,9 @@ def _demo_checkpoint() -> Checkpoint:
 
 def _find_in_cache(name: str) -> Path | None:
     """Folder of a hub model in the local cache, None unless its description and weights are there."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  not needed for a local folder
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    with explained_imports():  # not needed for a local folder
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
@@ -192,8 +196,9 @@ def _find_in_cache(name: str) -> Path | None:
 
 
 def _fetch_description(name: str) -> Checkpoint:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+    with explained_imports():
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=["*.json"]))

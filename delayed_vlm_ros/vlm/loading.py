@@ -6,7 +6,15 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.dependencies import explained_imports, install_command
+from delayed_vlm_ros.errors import (
+    ConfigurationError,
+    DelayedVlmError,
+    DependencyError,
+    DeviceMemoryError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
 from delayed_vlm_ros.vlm.checkpoint import Checkpoint
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -45,11 +53,14 @@ def load_model(
     Raises:
         ConfigurationError: The device, dtype or attention cannot be had here.
         ModelNotFoundError: The weights could not be fetched.
+        DependencyError: A package is missing or broken.
+        DeviceMemoryError: The device has no room for it.
         UnsupportedModelError: The library cannot load it.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415  takes seconds
-    from transformers.utils import logging  # noqa: PLC0415
+    with explained_imports():
+        import torch  # noqa: F401, PLC0415  transformers does without, and fails later with less to say
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415  takes seconds
+        from transformers.utils import logging  # noqa: PLC0415
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()  # a bar is noise in a robot's log
@@ -70,8 +81,8 @@ def load_model(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise UnsupportedModelError(f"the model {checkpoint.name} in {path} cannot be loaded: {error}") from error
+    except Exception as error:
+        raise _load_failure(f"the model {checkpoint.name} in {path} cannot be loaded", error) from error
     model, report = loaded
     if report["missing_keys"]:  # the library fills them with random numbers and goes on
         raise UnsupportedModelError(
@@ -85,9 +96,22 @@ def load_model(
     return LoadedModel(model.eval(), processor, str(model.device))
 
 
+def _load_failure(what: str, error: Exception) -> DelayedVlmError:
+    """Return the error with the remedy; the library has no common class for what a damaged file can cause."""
+    import torch  # noqa: PLC0415
+
+    cause = str(error) if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, torch.OutOfMemoryError):
+        return DeviceMemoryError(f"{what}: {cause}. Free the device's memory, or choose a smaller model or device cpu")
+    if isinstance(error, ImportError):  # such as torchvision, which the library asks for only now
+        return DependencyError(f"{what}: {cause}. Install what it needs in the repository: {install_command('vlm')}")
+    return UnsupportedModelError(f"{what}: {cause}. Fetch it again, complete; if it is complete, update transformers")
+
+
 def _complete(checkpoint: Checkpoint) -> Any:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+    with explained_imports():
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
         return snapshot_download(checkpoint.name, allow_patterns=list(_DATA))

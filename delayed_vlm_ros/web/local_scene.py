@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
 from delayed_vlm_ros.memory import FrameSampler, KeptPair, SmartFrameManager
 from delayed_vlm_ros.memory.intake import FrameIntake
@@ -115,8 +116,9 @@ class LocalScene:
 
     def _load(self) -> DelayedBatchInferenceEngine:
         # Importing torch and transformers takes seconds: it belongs to loading.
-        from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
-        from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
+        with explained_imports():
+            from delayed_vlm_ros.vlm.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+            from delayed_vlm_ros.vlm.loading import load_model  # noqa: PLC0415
 
         loaded = load_model(self._checkpoint, device=self._settings.device)
         return DelayedBatchInferenceEngine(

@@ -399,3 +399,19 @@ def test_a_defect_is_told_and_the_thread_lives(opened, monkeypatch):
         camera.show(2)
         wait_until(lambda: "ZeroDivisionError: planted" in persistence.report().fault, "the defect")
     wait_until(lambda: not persistence.report().fault, "no fault any more")
+
+
+def test_defect_that_ends_the_thread_is_reported(opened, monkeypatch):
+    # given
+    def defect(_folder):
+        raise ZeroDivisionError("planted by the test")
+
+    monkeypatch.setattr(folder_module.MemoryFolder, "check_room", defect)
+
+    # when
+    persistence = opened(Camera())
+
+    # then
+    wait_until(lambda: persistence.report().fault, "a fault")
+    assert "planted by the test" in persistence.report().fault
+    assert persistence_status(persistence.report()).level == Level.WARN

@@ -207,6 +207,17 @@ def test_a_missing_cv_bridge_is_said(monkeypatch):
     assert make_converter().notice == "pictures are converted by rosbags-image: cv_bridge is not installed"
 
 
+def test_broken_cv_bridge_is_not_reported_as_missing(monkeypatch):
+    def broken():
+        raise ImportError("numpy.core.multiarray failed to import")
+
+    pytest.importorskip("rosbags.image")
+    monkeypatch.setattr(conversion, "_cv_bridge_backend", broken)
+    notice = make_converter().notice
+    assert "numpy.core.multiarray failed to import" in notice
+    assert "not installed" not in notice
+
+
 def test_without_any_library_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
     monkeypatch.setitem(sys.modules, "rosbags.image", None)

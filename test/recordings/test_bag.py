@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import sys
 from contextlib import closing
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from delayed_vlm_ros.errors import PictureError, RecordingError
+from delayed_vlm_ros.errors import DependencyError, PictureError, RecordingError
 from delayed_vlm_ros.recordings import open_recording
 
 TYPES = get_typestore(Stores.LATEST)
@@ -186,11 +187,18 @@ def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path):
         open_recording(tmp_path / "junk.db3")
 
 
-def test_without_what_reads_bags_its_name_is_said(tmp_path, monkeypatch):
+def test_bag_without_what_reads_bags_names_the_package(tmp_path, monkeypatch):
+    def missing(name, *_):
+        if name.partition(".")[0] == "rosbags":
+            raise ModuleNotFoundError("No module named 'rosbags'", name="rosbags")
+
     path = write_bag(tmp_path / "bag")
-    monkeypatch.setitem(sys.modules, "delayed_vlm_ros.recordings.bag", None)
-    with pytest.raises(RecordingError, match="not installed: pip install rosbags mcap"):
+    for name in [name for name in sys.modules if name.startswith(("rosbags", "delayed_vlm_ros.recordings.bag"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=missing), *sys.meta_path])
+    with pytest.raises(DependencyError) as caught:
         open_recording(path)
+    assert "rosbags is not installed" in str(caught.value)
 
 
 def test_a_bag_without_pictures_says_so(tmp_path):

@@ -1,0 +1,29 @@
+"""A folder for PYTHONPATH that hides packages from the Python processes started with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_SITE_CUSTOMIZE = """
+import sys
+
+
+class Hiding:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        return None
+
+
+sys.meta_path.insert(0, Hiding())
+"""
+
+
+def hide(folder: Path, *packages: str) -> dict[str, str]:
+    """Make the folder's ``sitecustomize``; gives the environment variables that make a process use it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(_SITE_CUSTOMIZE.format(packages=set(packages)), encoding="utf-8")
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}

@@ -1,0 +1,102 @@
+"""Errors for packages that are missing or broken."""
+
+import sys
+
+import pytest
+
+from delayed_vlm_ros.dependencies import dependency_error, explained_imports, is_installed, run_program
+from delayed_vlm_ros.errors import DependencyError
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    """Writes modules that can be imported, in place of the installed ones of the same names."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name, text):
+        for loaded in [one for one in sys.modules if one.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, loaded)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+
+    return write
+
+
+def imported(name):
+    """The explanation of what importing a module raises."""
+    with pytest.raises(ImportError) as caught:
+        __import__(name)
+    return dependency_error(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "remedy"),
+    [
+        ("torch", "'.[vlm]'"),
+        ("nicegui", "'.[web]'"),
+        ("uvicorn", "'.[web]'"),
+        ("jinja2", "'.[evaluation]'"),
+        ("matplotlib", "'.[evaluation]'"),
+        ("rosbags", "'.[evaluation]'"),
+        ("sacrebleu", "'.[evaluation]'"),
+        ("ray", "'.[ray]'"),
+        ("scenedetect", "'.[scenes]'"),
+        ("typer", "pip install ."),
+        ("rclpy", "source your ROS workspace"),
+    ],
+)
+def test_missing_package_is_named_with_this_python_and_what_installs_it(monkeypatch, package, remedy):
+    monkeypatch.setitem(sys.modules, package, None)
+    explained = str(imported(package))
+    assert f"{package} is not installed in this Python ({sys.executable})" in explained
+    assert remedy in explained
+
+
+def test_package_that_lacks_a_package_of_its_own_is_not_reported_as_missing(importable):
+    importable("nicegui", "import no_such_package_for_nicegui")
+    explained = str(imported("nicegui"))
+    assert "nicegui is installed" in explained
+    assert "no_such_package_for_nicegui" in explained
+
+
+def test_package_with_a_broken_library_keeps_the_cause(importable):
+    importable("torch", "raise OSError('libcudart.so.12: cannot open shared object file')")
+    with pytest.raises(DependencyError) as caught, explained_imports():
+        __import__("torch")
+    assert "torch is installed" in str(caught.value)
+    assert "libcudart.so.12" in str(caught.value)
+
+
+def test_older_package_without_a_name_is_not_reported_as_missing(importable):
+    importable("sacrebleu", "")
+    importable("uses_sacrebleu", "from sacrebleu import CHRF")
+    explained = str(imported("uses_sacrebleu"))
+    assert "sacrebleu is installed" in explained
+    assert "CHRF" in explained
+
+
+@pytest.mark.parametrize("name", ["no_such_package", "delayed_vlm_ros.no_such_module"])
+def test_error_of_an_unknown_package_is_left_as_it_is(name):
+    assert imported(name) is None
+    with pytest.raises(ModuleNotFoundError), explained_imports():
+        __import__(name)
+    with pytest.raises(ModuleNotFoundError):
+        run_program(name)
+
+
+def test_program_without_a_package_prints_a_sentence_and_exits_with_1(importable, monkeypatch, capsys):
+    importable("program", "import typer")
+    monkeypatch.setitem(sys.modules, "typer", None)
+    assert run_program("program") == 1
+    assert "typer is not installed" in capsys.readouterr().err
+
+
+def test_program_without_an_exit_code_has_succeeded(importable):
+    importable("program", "def main(): pass")
+    assert run_program("program") == 0
+
+
+def test_hidden_package_counts_as_not_installed(monkeypatch):
+    assert is_installed("json")
+    assert not is_installed("no_such_package")
+    monkeypatch.setitem(sys.modules, "json", None)
+    assert not is_installed("json")

@@ -15,6 +15,7 @@ from delayed_vlm_ros.dependencies import explained_imports, is_installed, missin
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.intake import FrameGeometry
+from delayed_vlm_ros.share import data_folder
 from delayed_vlm_ros.vlm.budget import MemoryBudget, plan_budget, token_bytes
 from delayed_vlm_ros.vlm.families import check_model_type
 from delayed_vlm_ros.vlm.families.needs import check_description
@@ -27,7 +28,7 @@ DEMO_NOTICE = "demo model, synthetic scenes only"
 _DEFAULT_MIN_PIXELS = 128 * 28 * 28
 _DEFAULT_MAX_PIXELS = 768 * 28 * 28
 
-_DEMO_FOLDER = Path(__file__).parents[1] / "models" / "tiny_scene"
+_DEMO_FOLDER = data_folder("models", "tiny_scene")
 
 _CUDA_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
 

@@ -9,7 +9,7 @@ from delayed_vlm_ros.dependencies import run_program
 
 def main() -> int:
     """Run the command line; gives the process's exit code."""
-    return run_program("delayed_vlm_ros.cli")
+    return run_program("delayed_vlm_ros.cli.main")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,15 @@
 `fit_grid`, `letterbox` and `as_rgb_array` (bringing them to one size); what comes out is a `Snapshot`.
 """
 
-from delayed_vlm_ros.memory.counts import MemoryStatistics
-from delayed_vlm_ros.memory.descriptor import Descriptor, describe, distance
+from delayed_vlm_ros.ingest.sampling import FrameSampler
 from delayed_vlm_ros.memory.frame import Frame, FramePair, KeptPair, RgbArray, Snapshot
 from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
-from delayed_vlm_ros.memory.importance import Importance, ImportanceScorer
 from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
 from delayed_vlm_ros.memory.pair_ids import PairIds
-from delayed_vlm_ros.memory.sampling import FrameSampler
+from delayed_vlm_ros.memory.scoring.descriptor import Descriptor, describe, distance
+from delayed_vlm_ros.memory.scoring.importance import Importance, ImportanceScorer
 from delayed_vlm_ros.memory.star import StarMemory
+from delayed_vlm_ros.memory.statistics import MemoryStatistics
 from delayed_vlm_ros.memory.stream import StreamMemory
 
 __all__ = [

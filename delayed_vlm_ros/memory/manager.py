@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, MarksFullError, PairNotKeptError, PictureError, StampOrderError
-from delayed_vlm_ros.memory.counts import MemoryStatistics, count_kept
-from delayed_vlm_ros.memory.descriptor import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
 from delayed_vlm_ros.memory.grid import as_rgb_array
-from delayed_vlm_ros.memory.importance import ImportanceScorer
 from delayed_vlm_ros.memory.limits import check_eviction_chunk, most_marked_pairs
 from delayed_vlm_ros.memory.marks import Marks
-from delayed_vlm_ros.memory.moments import LateJudgement, Look, MomentFinder, SeenPair
 from delayed_vlm_ros.memory.pair_ids import PairIds
-from delayed_vlm_ros.memory.shrinking import halved
-from delayed_vlm_ros.memory.sketch import HALVED_DOWN_TO, sketch
+from delayed_vlm_ros.memory.scoring.background import HALVED_DOWN_TO, sketch
+from delayed_vlm_ros.memory.scoring.descriptor import describe
+from delayed_vlm_ros.memory.scoring.event_detection import LateJudgement, Look, MomentFinder, SeenPair
+from delayed_vlm_ros.memory.scoring.importance import ImportanceScorer
+from delayed_vlm_ros.memory.scoring.resize import halved
 from delayed_vlm_ros.memory.star import WORTH_A_PLACE, StarMemory
+from delayed_vlm_ros.memory.statistics import MemoryStatistics, count_kept
 from delayed_vlm_ros.memory.stream import StreamMemory
 
 

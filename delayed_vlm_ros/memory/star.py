@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory.descriptor import CELLS, Descriptor, distance, distances, distances_and_extents, is_cut
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
+from delayed_vlm_ros.memory.scoring.descriptor import (
+    CELLS,
+    Descriptor,
+    distance,
+    distances,
+    distances_and_extents,
+    is_cut,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from delayed_vlm_ros.memory.frame import FramePair, KeptPair
-    from delayed_vlm_ros.memory.tracks import Track
+    from delayed_vlm_ros.memory.scoring.tracks import Track
 
 # How much an even spread over time is worth beside appearance: looks decide, time decides among what looks alike.
 _TIME_WEIGHT = 0.3

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from delayed_vlm_ros.errors import BadRequestError, BusyError
-from delayed_vlm_ros.vlm.progress import Progress, Stage
-from delayed_vlm_ros.web.scene import Asking, Outcome, Question, SceneSource
+from delayed_vlm_ros.inference.progress import Progress, Stage
+from delayed_vlm_ros.web.backend import Asking, Outcome, Question, SceneSource
 
 MAX_CHARACTERS = 1000
 """Longest question, unless somebody says otherwise."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from nicegui.elements.mixins.text_element import TextElement
 
-from delayed_vlm_ros.web.parts import block, drawing, say, show, text
-from delayed_vlm_ros.web.scene import CameraState, Condition, Kept, Latency, Level, SceneState
-from delayed_vlm_ros.web.words import latency, size
+from delayed_vlm_ros.web.backend import CameraState, Condition, Kept, Latency, Level, SceneState
+from delayed_vlm_ros.web.components import block, drawing, say, show, text
+from delayed_vlm_ros.web.formatting import latency, size
 
 _WIDTH, _HEIGHT = 300, 64
 _BARS = 40

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.stamps import seconds_of
-from delayed_vlm_ros.web.parts import MomentCard, block, say, show, text
-from delayed_vlm_ros.web.scene import CameraState, Moment
-from delayed_vlm_ros.web.words import age, count_of
+from delayed_vlm_ros.time import seconds_of
+from delayed_vlm_ros.web.backend import CameraState, Moment
+from delayed_vlm_ros.web.components import MomentCard, block, say, show, text
+from delayed_vlm_ros.web.formatting import age, count_of
 
 _SHOWN = 80
 """Most moments in a strip; a memory may hold a thousand."""

@@ -9,10 +9,10 @@ from nicegui import ui
 
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS
-from delayed_vlm_ros.stamps import NANOSECONDS_PER_SECOND
-from delayed_vlm_ros.web.parts import block, button, say, show, text, thumbnail
-from delayed_vlm_ros.web.scene import Moment, SceneSource
-from delayed_vlm_ros.web.words import age, clock
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
+from delayed_vlm_ros.web.backend import Moment, SceneSource
+from delayed_vlm_ros.web.components import block, button, say, show, text, thumbnail
+from delayed_vlm_ros.web.formatting import age, clock
 
 # What is typed stands in the browser alone: a value kept here would overwrite it with every change of the page.
 _CLEAR_LABEL = "document.querySelector('.marking input').value = ''"

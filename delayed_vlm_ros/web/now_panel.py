@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from delayed_vlm_ros.web.parts import block, drawing, say, show, text
-from delayed_vlm_ros.web.scene import CameraState, Condition, Level, SceneState
+from delayed_vlm_ros.web.backend import CameraState, Condition, Level, SceneState
+from delayed_vlm_ros.web.components import block, drawing, say, show, text
 
 _PICTURE = '<img alt="The camera\'s picture" hidden><span class="live-size"></span>'
 

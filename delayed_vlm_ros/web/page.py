@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
+from delayed_vlm_ros.web.backend import CameraState, Level, Moment, SceneSource, SceneState
+from delayed_vlm_ros.web.components import block, drawing, say, show, text
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.health_panel import HealthPanel
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
 from delayed_vlm_ros.web.moment_dialog import MomentDialog
 from delayed_vlm_ros.web.now_panel import NowPanel
-from delayed_vlm_ros.web.parts import block, drawing, say, show, text
-from delayed_vlm_ros.web.scene import CameraState, Level, Moment, SceneSource, SceneState
 from delayed_vlm_ros.web.talk_panel import TalkPanel
 
 LIVE_PICTURES_PER_SECOND = 4.0

@@ -14,12 +14,12 @@ from fastapi.responses import Response
 from nicegui import app, ui
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.share import data_folder
+from delayed_vlm_ros.resources import data_folder
 from delayed_vlm_ros.web.access import Access, Gate
-from delayed_vlm_ros.web.album import Album
+from delayed_vlm_ros.web.backend import SceneSource
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.page import Page
-from delayed_vlm_ros.web.scene import SceneSource
+from delayed_vlm_ros.web.thumbnail_cache import Album
 
 _ASSETS = data_folder("web", "assets")
 _FAVICON = _ASSETS / "favicon.svg"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from nicegui import ui
 
 from delayed_vlm_ros.errors import DelayedVlmError
-from delayed_vlm_ros.vlm.progress import Stage
+from delayed_vlm_ros.inference.progress import Stage
+from delayed_vlm_ros.web.backend import ALL_CAMERAS, Moment, Outcome, Question, SceneState
+from delayed_vlm_ros.web.components import MomentCard, block, button, drawing, say, show, text
 from delayed_vlm_ros.web.conversation import Conversation, Exchange
-from delayed_vlm_ros.web.parts import MomentCard, block, button, drawing, say, show, text
-from delayed_vlm_ros.web.scene import ALL_CAMERAS, Moment, Outcome, Question, SceneState
-from delayed_vlm_ros.web.words import clock, count_of, latency
+from delayed_vlm_ros.web.formatting import clock, count_of, latency
 
 SUGGESTIONS = ("What do you see?", "What happened?", "What appeared last?")
 

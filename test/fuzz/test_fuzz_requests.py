@@ -15,17 +15,17 @@ from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros import action, srv
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.inference.request import select_frames
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.nodes.asks import ask_request, ask_timeout
-from delayed_vlm_ros.nodes.memory_services import MemoryServices
-from delayed_vlm_ros.nodes.poses import FrameHeader
-from delayed_vlm_ros.nodes.requests import cameras_named
-from delayed_vlm_ros.nodes.scene_memory_parameters import (
+from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.scene_memory.parameters import (
     MAX_NEW_TOKENS_LIMIT,
     MAX_TIMEOUT_SEC,
     SceneMemoryParameters,
 )
-from delayed_vlm_ros.vlm.request import select_frames
+from delayed_vlm_ros.ros.services.ask_handler import ask_request, ask_timeout
+from delayed_vlm_ros.ros.services.memory_services import MemoryServices
+from delayed_vlm_ros.ros.services.requests import cameras_named
 
 PARAMETERS = SceneMemoryParameters(max_question_characters=50)
 

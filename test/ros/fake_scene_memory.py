@@ -18,11 +18,12 @@ import time
 from pathlib import Path
 
 from delayed_vlm_ros.errors import DeviceMemoryError, ModelNotFoundError
-from delayed_vlm_ros.nodes import engines, reporter, scene_memory, session
-from delayed_vlm_ros.vlm.control import AskControl
-from delayed_vlm_ros.vlm.metrics import AskMetrics
-from delayed_vlm_ros.vlm.progress import Progress, Stage
-from delayed_vlm_ros.vlm.request import AskRequest, AskResult, select_frames
+from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.metrics import AskMetrics
+from delayed_vlm_ros.inference.progress import Progress, Stage
+from delayed_vlm_ros.inference.request import AskRequest, AskResult, select_frames
+from delayed_vlm_ros.ros.output import reporter
+from delayed_vlm_ros.ros.scene_memory import engines, node, session
 
 
 class _Bytes:
@@ -103,7 +104,7 @@ def open_session(*arguments):
 
 
 if __name__ == "__main__":
-    scene_memory.open_session = open_session
+    node.open_session = open_session
     engines.load_engines = load
     reporter._PERIOD_SEC = 0.1  # tests do not have the time that people have
-    sys.exit(scene_memory.main())
+    sys.exit(node.main())

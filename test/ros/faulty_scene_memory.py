@@ -12,10 +12,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from delayed_vlm_ros.nodes import engines, scene_memory
-from delayed_vlm_ros.vlm.control import AskControl
-from delayed_vlm_ros.vlm.progress import Progress, Stage
-from delayed_vlm_ros.vlm.request import AskRequest, AskResult
+from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.progress import Progress, Stage
+from delayed_vlm_ros.inference.request import AskRequest, AskResult
+from delayed_vlm_ros.ros.scene_memory import engines, node
 
 _SHORTAGES = {"out of memory once": 1, "out of memory": 1000}
 
@@ -58,7 +58,7 @@ def load(*arguments: Any) -> engines.Engines:
 def plant_shortages() -> None:
     import torch  # noqa: PLC0415  takes long: not before the node is up
 
-    from delayed_vlm_ros.vlm import engine as engine_module  # noqa: PLC0415
+    from delayed_vlm_ros.inference.local import engine as engine_module  # noqa: PLC0415
 
     honest_generate = engine_module.generate_answer
 
@@ -73,4 +73,4 @@ def plant_shortages() -> None:
 
 if __name__ == "__main__":
     honest_load, engines.load_engines = engines.load_engines, load
-    sys.exit(scene_memory.main())
+    sys.exit(node.main())

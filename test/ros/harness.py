@@ -37,7 +37,7 @@ from std_srvs.srv import Trigger
 from waiting import PATIENCE_SEC, end_process, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
-SCENE_MEMORY = ["-m", "delayed_vlm_ros.nodes.scene_memory"]
+SCENE_MEMORY = ["-m", "delayed_vlm_ros.ros.scene_memory.node"]
 FAKE_SCENE_MEMORY = [str(Path(__file__).with_name("fake_scene_memory.py"))]
 FAULTY_SCENE_MEMORY = [str(Path(__file__).with_name("faulty_scene_memory.py"))]
 HELD_SCENE_MEMORY = [str(Path(__file__).with_name("held_scene_memory.py"))]

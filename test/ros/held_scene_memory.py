@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from delayed_vlm_ros.nodes import scene_memory
-from delayed_vlm_ros.vlm import generation
+from delayed_vlm_ros.inference.local import generation
+from delayed_vlm_ros.ros.scene_memory import node
 
 
 class HeldWatch(generation._Watch):
@@ -30,4 +30,4 @@ class HeldWatch(generation._Watch):
 
 if __name__ == "__main__":
     generation._Watch = HeldWatch
-    sys.exit(scene_memory.main())
+    sys.exit(node.main())

@@ -9,8 +9,8 @@ import cv2
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from delayed_vlm_ros.simulation import render
-from delayed_vlm_ros.simulation.story import story_scene
+from delayed_vlm_ros.scenes import render
+from delayed_vlm_ros.scenes.story import story_scene
 
 SECOND = 10**9
 START_NS = 1_700_000_000 * SECOND  # long ago

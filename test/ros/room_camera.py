@@ -18,8 +18,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from delayed_vlm_ros.simulation import Scene, render
-from delayed_vlm_ros.simulation.scene import Episode
+from delayed_vlm_ros.scenes import Scene, render
+from delayed_vlm_ros.scenes.scene import Episode
 
 _RATE_HZ = 30.0
 _PICTURES = 15  # with a noise of their own; shown again and again

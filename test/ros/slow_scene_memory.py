@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from delayed_vlm_ros.nodes import scene_memory
-from delayed_vlm_ros.vlm import generation
+from delayed_vlm_ros.inference.local import generation
+from delayed_vlm_ros.ros.scene_memory import node
 
 _HELD_AT_MOST_SEC = 60.0
 
@@ -28,4 +28,4 @@ class SlowWatch(generation._Watch):
 
 if __name__ == "__main__":
     generation._Watch = SlowWatch
-    sys.exit(scene_memory.main())
+    sys.exit(node.main())

@@ -12,16 +12,16 @@ from recorded_bag import SECOND, START_NS, TOPIC, regular_stamps, write_bag
 from waiting import wait_until
 
 from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.evaluation.replay import Replay, ReplaySettings, memory_of
+from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.ingest.feed import FrameFeed
+from delayed_vlm_ros.ingest.intake import FrameIntake
 from delayed_vlm_ros.memory import FrameSampler
-from delayed_vlm_ros.memory.feed import FrameFeed
-from delayed_vlm_ros.memory.intake import FrameIntake
-from delayed_vlm_ros.nodes.scene_memory_parameters import SceneMemoryParameters, make_memory
-from delayed_vlm_ros.recordings import open_recording
-from delayed_vlm_ros.stamps import seconds_of
-from delayed_vlm_ros.vlm.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.replay.recordings import open_recording
+from delayed_vlm_ros.replay.runner import Replay, ReplaySettings, memory_of
+from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, make_memory
+from delayed_vlm_ros.time import seconds_of
 
-BAG_CAMERA = ["-m", "delayed_vlm_ros.nodes.bag_camera"]
+BAG_CAMERA = ["-m", "delayed_vlm_ros.cameras.bag_camera"]
 # So small that frames leave, and others are kept for what they show.
 SIZES = {"star_size": 8, "stream_size": 6, "sample_fps": 2.0}
 MANY = 1000  # messages that may wait where this machine has no time for a node

@@ -14,7 +14,7 @@ from waiting import wait_until
 
 def start_command(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "delayed_vlm_ros.cli", *arguments],
+        [sys.executable, "-m", "delayed_vlm_ros.cli.main", *arguments],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "200"},
         stdout=subprocess.PIPE,

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from delayed_vlm_ros.simulation.story import STORY_QUESTIONS
+from delayed_vlm_ros.scenes.story import STORY_QUESTIONS
 
 VIDEOS = Path(__file__).parents[3] / "shared" / "videos"
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "delayed_vlm_ros.cli", "demo", "--model", "demo", *arguments]
+    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "demo", "--model", "demo", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
 
 

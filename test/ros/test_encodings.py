@@ -9,13 +9,13 @@ from image_encodings import ENCODINGS, error, picture
 from sensor_msgs.msg import CompressedImage, Image
 from waiting import wait_until
 
+from delayed_vlm_ros.images.conversion import make_converter
+from delayed_vlm_ros.ingest.feed import FrameFeed
+from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
-from delayed_vlm_ros.memory.feed import FrameFeed
-from delayed_vlm_ros.memory.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.nodes.camera_memory import CameraMemory
-from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
-from delayed_vlm_ros.nodes.poses import PoseTrack
-from delayed_vlm_ros.pictures.conversion import make_converter
+from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
+from delayed_vlm_ros.ros.input.poses import PoseTrack
+from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 
 RGB = picture(96, 128)
 GRID_HEIGHT, GRID_WIDTH = 48, 64

@@ -270,7 +270,7 @@ def test_a_hundred_asks_at_once_from_ten_clients(robot):
 
 def test_client_is_killed_while_its_goal_runs(robot):
     kept = robot.kept()
-    command = [sys.executable, "-m", "delayed_vlm_ros.cli", "ask", "say", "--timeout", "3"]
+    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "ask", "say", "--timeout", "3"]
     asker = subprocess.Popen(
         [*command, "--namespace", robot.client.namespace], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

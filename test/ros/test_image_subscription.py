@@ -13,9 +13,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 from waiting import wait_until
 
-from delayed_vlm_ros.nodes import image_subscription
-from delayed_vlm_ros.nodes.image_subscription import ImageSubscription
-from delayed_vlm_ros.nodes.subscription_wait import SubscriptionWait
+from delayed_vlm_ros.ros.input import image_subscription
+from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
+from delayed_vlm_ros.ros.input.subscription_wait import SubscriptionWait
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 

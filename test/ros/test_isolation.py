@@ -16,7 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 from waiting import PATIENCE_SEC, wait_until
 
-from delayed_vlm_ros.nodes.domain import free_domain, isolated_environment
+from delayed_vlm_ros.ros.isolation import free_domain, isolated_environment
 
 NAMESPACE = "/robot"
 ROOM_CAMERA = [str(Path(__file__).with_name("room_camera.py"))]

@@ -1,0 +1,230 @@
+"""The pictures of a patrol, as they come onto a memory's grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, TRANSIT, Event, Patrol, Visit, Walker
+from delayed_vlm_ros.scenes.room import room
+from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON_WIDTH, STRIDES, person, sprite
+
+HEIGHT, WIDTH = 144, 192
+"""Rows and columns of the pictures."""
+
+_MARGIN_Y, _MARGIN_X = 12, 60  # pixels around the view for a camera that moves
+_NOISE_SIGMA = 3.0  # sensor noise, in grey levels of 255
+_NOISE_MARGIN = 64
+_LEAST_CONTRAST = 40.0  # of an event against what is behind it, in grey levels: mean over its pixels, largest channel
+_LEAST_CHANGED = 25.0  # of a pixel that counts as covered
+_SPRITE_SIZE = 96
+_TRANSIT_BLUR, _SHAKE_BLUR = 31, 13  # pixels
+_BLACK = 0.03
+_ROLL_DEG = 0.25  # standard deviation where the camera shakes
+_FURNITURE = (7, 12)
+_ROUND_FURNITURE = 0.25  # share
+_SHADOW_DEPTH = 0.35
+_SHADOW_PERIOD_SEC = 40.0
+
+_Picture = NDArray[np.uint8]
+_Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PatrolPictures:
+    """Paints a patrol's frames, any of them at any time.
+
+    Attributes:
+        patrol: Whose.
+    """
+
+    patrol: Patrol
+
+    def frame(self, number: int) -> _Picture:
+        """What the memory gets.
+
+        Returns:
+            ``(HEIGHT, WIDTH, 3)`` uint8, RGB; the same for the same patrol and number, and nobody else's.
+        """
+        patrol = self.patrol
+        picture = self._view(number)
+        for walker in self._walkers_at[number]:
+            _draw_walker(picture, walker, number)
+        for event in self._events_at[number]:
+            _draw_event(picture, event, self._cut_outs[event], number)
+        if patrol.place[number] == TRANSIT:
+            picture = cv2.blur(picture, (_TRANSIT_BLUR, 1))
+        elif patrol.blurred[number]:
+            picture = cv2.blur(picture, (_SHAKE_BLUR, 5))
+        if patrol.plan.moving_shadows:
+            picture = _shaded(picture, number)
+        lit = cv2.convertScaleAbs(picture, alpha=_BLACK if patrol.dark[number] else float(patrol.gain[number]))
+        return np.asarray(cv2.add(lit, self._noise(number), dtype=cv2.CV_8U), np.uint8)
+
+    def without_events(self, number: int) -> _Picture:
+        """The same frame as it would be if no event had happened."""
+        bare = PatrolPictures(self.patrol)
+        bare.__dict__["_events_at"] = [()] * self.patrol.frames
+        return bare.frame(number)
+
+    def _view(self, number: int) -> _Picture:
+        """The place as the camera sees it, or two of them on the way (a copy)."""
+        visit = self.patrol.visits[int(np.searchsorted(self._starts, number, side="right")) - 1]
+        if number < visit.stop:
+            return self._place_view(visit.place, number)
+        following = self._following(visit)
+        share = (number - visit.stop + 1) / (following.start - visit.stop + 1)
+        both = np.hstack([self._place_view(visit.place, number), self._place_view(following.place, number)])
+        left = round(share * WIDTH)
+        return both[:, left : left + WIDTH].copy()
+
+    def _following(self, visit: Visit) -> Visit:
+        visits = self.patrol.visits
+        index = visits.index(visit) + 1
+        return visits[index] if index < len(visits) else Visit(visit.place, self.patrol.frames, self.patrol.frames)
+
+    def _place_view(self, place: int, number: int) -> _Picture:
+        right, down, roll = self._offsets[number]
+        wide = _place(self.patrol.plan.seed, place)
+        turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), float(roll), 1.0)
+        turn[:, 2] += (_MARGIN_X + right, _MARGIN_Y + down)
+        return np.asarray(
+            cv2.warpAffine(wide, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8
+        )
+
+    def _noise(self, number: int) -> NDArray[np.int16]:
+        top, left = self._noise_places[number]
+        return _noise_tile()[top : top + HEIGHT, left : left + WIDTH]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [visit.start for visit in self.patrol.visits]
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.float64]:
+        """How far the view is moved right and down (pixels) and turned (degrees), for each frame."""
+        plan, frames = self.patrol.plan, self.patrol.frames
+        trembling = np.clip(np.random.default_rng([plan.seed, 10]).standard_normal((frames, 3)), -2.5, 2.5)
+        offsets = trembling * (plan.shake * WIDTH, plan.shake * WIDTH, _ROLL_DEG if plan.shake else 0.0)
+        swing = 2.0 * np.pi * np.arange(frames) * FRAME_SEC / plan.pan_period_sec
+        offsets[:, 0] += np.clip(plan.pan * WIDTH * np.sin(swing), -0.25 * WIDTH, 0.25 * WIDTH)
+        return offsets
+
+    @cached_property
+    def _noise_places(self) -> NDArray[np.int64]:
+        random = np.random.default_rng([self.patrol.plan.seed, 11])
+        return random.integers(0, _NOISE_MARGIN, (self.patrol.frames, 2))
+
+    @cached_property
+    def _walkers_at(self) -> list[tuple[Walker, ...]]:
+        return _present(self.patrol.walkers, self.patrol.frames)
+
+    @cached_property
+    def _events_at(self) -> list[tuple[Event, ...]]:
+        return _present(self.patrol.events, self.patrol.frames)
+
+    @cached_property
+    def _cut_outs(self) -> dict[Event, _Plane]:
+        """Each event's picture, in the first of its colours that stands out from what is behind it."""
+        return {event: self._cut_out(event) for event in self.patrol.events}
+
+    def _cut_out(self, event: Event) -> _Plane:
+        behind = self._place_view(int(self.patrol.place[event.start]), event.start)
+        contrasts = {}
+        for colour in event.colours:
+            cut_out = _scaled_event(event.shape, colour, event.area)
+            painted = behind.copy()
+            _draw_event(painted, event, cut_out, event.start)
+            different = np.abs(painted.astype(np.int16) - behind).max(axis=-1)
+            covered = event.area * HEIGHT * WIDTH
+            contrasts[colour] = float(different.sum()) / covered
+            if contrasts[colour] >= _LEAST_CONTRAST and (different > _LEAST_CHANGED).sum() > 0.7 * covered:
+                return cut_out
+        return _scaled_event(event.shape, max(contrasts, key=contrasts.__getitem__), event.area)
+
+
+def _present(things: tuple, frames: int) -> list[tuple]:
+    """For each frame, the things that are there."""
+    present: list[list] = [[] for _ in range(frames)]
+    for thing in things:
+        for number in range(thing.start, min(thing.stop, frames)):
+            present[number].append(thing)
+    return [tuple(some) for some in present]
+
+
+def _scaled_event(shape: str, colour: str, area: float) -> _Plane:
+    """An event's cut-out, of the size at which it covers that share of the picture."""
+    whole = sprite(shape, colour, _SPRITE_SIZE)
+    side = round(float(np.sqrt(area * HEIGHT * WIDTH / whole[..., 3].mean())))
+    return np.asarray(cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _draw_event(picture: _Picture, event: Event, cut_out: _Plane, number: int) -> None:
+    x = event.x + event.drift * (number - event.start)
+    _paste(picture, cut_out, round(x * WIDTH) - cut_out.shape[1] // 2, round(event.y * HEIGHT) - cut_out.shape[0] // 2)
+
+
+def _draw_walker(picture: _Picture, walker: Walker, number: int) -> None:
+    share = (number - walker.start) / (walker.stop - walker.start)
+    x = share if walker.to_the_right else 1.0 - share
+    rows = round(walker.height * HEIGHT)
+    cut_out = person(walker.clothes, rows, number % STRIDES)
+    wide = WIDTH + PERSON_WIDTH * rows
+    _paste(picture, cut_out, round(x * wide - PERSON_WIDTH * rows), round(walker.feet * HEIGHT) - rows)
+
+
+def _paste(picture: _Picture, cut_out: _Plane, left: int, top: int) -> None:
+    """Lay a cut-out over the picture; what falls outside is cut off."""
+    first_x, first_y = max(0, -left), max(0, -top)
+    region = picture[max(0, top) : max(0, top + cut_out.shape[0]), max(0, left) : max(0, left + cut_out.shape[1])]
+    patch = cut_out[first_y : first_y + region.shape[0], first_x : first_x + region.shape[1]]
+    region[...] = region * (1.0 - patch[..., 3:]) + patch[..., :3] + 0.5
+
+
+def _shaded(picture: _Picture, number: int) -> _Picture:
+    """With a wide soft shadow that wanders to and fro."""
+    middle = 0.5 + 0.6 * np.sin(2.0 * np.pi * number * FRAME_SEC / _SHADOW_PERIOD_SEC)
+    columns = (np.arange(WIDTH) + 0.5) / WIDTH
+    light = 1.0 - _SHADOW_DEPTH * np.exp(-(((columns - middle) / 0.12) ** 2))
+    return np.asarray(picture * light[None, :, None], np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _place(seed: int, place: int) -> _Picture:
+    """A room with its furniture, with margins for a camera that moves. Shared and read-only."""
+    own_seed = 10_000 * (seed + 1) + place
+    random = np.random.default_rng([own_seed, 1])
+    painted = room(own_seed, HEIGHT, WIDTH, _MARGIN_Y, _MARGIN_X).copy()
+    for _ in range(int(random.integers(*_FURNITURE))):
+        _furnish(painted, random)
+    tint = random.uniform(0.82, 1.12, 3)
+    tinted = np.clip(painted * tint, 0.0, 255.0).astype(np.uint8)
+    tinted.setflags(write=False)
+    return tinted
+
+
+def _furnish(painted: _Picture, random: np.random.Generator) -> None:
+    """A cupboard, a carpet or a poster: a box with a pattern, or one of the objects."""
+    rows, columns = painted.shape[:2]
+    high, wide = int(random.uniform(0.12, 0.4) * HEIGHT), int(random.uniform(0.08, 0.3) * WIDTH)
+    left, top = int(random.integers(-wide // 2, columns - wide // 2)), int(random.integers(rows // 8, rows - high // 2))
+    if random.random() < _ROUND_FURNITURE:
+        colour = sorted(COLOURS)[random.integers(len(COLOURS))]
+        _paste(painted, np.asarray(cv2.resize(sprite("cylinder", colour, 64), (high, high)), np.float32), left, top)
+        return
+    base = random.uniform(40.0, 200.0, 3)
+    grain = cv2.resize(random.normal(0.0, 22.0, (5, 4, 3)), (wide, high), interpolation=cv2.INTER_NEAREST)
+    stripes = 12.0 * np.sign(np.sin(np.arange(wide) * random.uniform(0.3, 1.0)))[None, :, None]
+    box = np.clip(base + grain + stripes, 0.0, 255.0).astype(np.float32)
+    _paste(painted, np.dstack([box, np.ones((high, wide), np.float32)]), left, top)
+
+
+@lru_cache(maxsize=1)
+def _noise_tile() -> NDArray[np.int16]:
+    random = np.random.default_rng(0)
+    shape = (HEIGHT + _NOISE_MARGIN, WIDTH + _NOISE_MARGIN, 3)
+    return np.rint(random.normal(0.0, _NOISE_SIGMA, shape)).astype(np.int16)

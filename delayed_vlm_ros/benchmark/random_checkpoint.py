@@ -1,0 +1,121 @@
+"""Checkpoints of the supported architectures, tiny, with random weights: what tests and benchmarks need no meaning of.
+
+They load through the same code as ``Qwen/Qwen2.5-VL-3B-Instruct``; what they say is noise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
+
+_SEED = 20
+
+
+def save_untrained(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:
+    """Write a tiny checkpoint with random weights: model, tokenizer, processor and chat template.
+
+    Args:
+        folder: An existing folder.
+        model_type: ``qwen2_5_vl`` or ``qwen2_vl``.
+        seed: Of the random weights.
+    """
+    import torch  # noqa: PLC0415  takes seconds
+    from transformers import AutoModelForImageTextToText, GenerationConfig  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()  # the files are small
+
+    processor = _processor(model_type)
+    config = _config(model_type, processor.tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model.generation_config = GenerationConfig(
+        eos_token_id=ending_ids(processor.tokenizer),
+        pad_token_id=processor.tokenizer.pad_token_id,
+        repetition_penalty=1.05,
+        do_sample=False,
+        min_new_tokens=8,  # an empty answer would look like a fault
+        suppress_tokens=_unreadable(processor.tokenizer),
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _processor(model_type: str) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    # One token a byte: any question comes through whole.
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = wrap_tokenizer(tokenizer)
+    size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
+    processors = {"qwen2_5_vl": Qwen2_5_VLProcessor, "qwen2_vl": Qwen2VLProcessor}
+    return processors[model_type](
+        image_processor=Qwen2VLImageProcessor(size=size),
+        tokenizer=fast,
+        video_processor=Qwen2VLVideoProcessor(size=size),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _config(model_type: str, tokenizer: Any) -> Any:
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    ids = control_ids(tokenizer)
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 32768,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "initializer_range": 0.2,  # large enough for the answers to depend on the pictures
+    }
+    if model_type == "qwen2_5_vl":
+        vision = {
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 4,
+            "out_hidden_size": 64,
+            "fullatt_block_indexes": [1],
+            "tokens_per_second": 2,
+            "initializer_range": 0.2,
+        }
+    else:
+        vision = {
+            "depth": 2,
+            "embed_dim": 64,
+            "hidden_size": 64,
+            "mlp_ratio": 2,
+            "num_heads": 4,
+            "initializer_range": 0.2,
+        }
+    return AutoConfig.for_model(model_type, text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+
+
+def _unreadable(tokenizer: Any) -> list[int]:
+    """Ids that an answer must not contain, so that noise stays readable: all but printable ASCII."""
+    endings = set(ending_ids(tokenizer))
+    unreadable = []
+    for index in range(len(tokenizer)):
+        text = tokenizer.decode([index])
+        printable = len(text) == 1 and text.isascii() and text.isprintable()
+        if not printable and index not in endings:
+            unreadable.append(index)
+    return unreadable

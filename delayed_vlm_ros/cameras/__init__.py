@@ -1,0 +1,1 @@
+"""Camera nodes: a video or device, a recording, a synthetic room."""

@@ -1,0 +1,1 @@
+"""The ``delayed-vlm`` command: one module a command."""

@@ -1,0 +1,1 @@
+"""The demo: nodes over a synthetic scene, the embedded model, and the basic course."""

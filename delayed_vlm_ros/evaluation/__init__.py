@@ -1,1 +1,0 @@
-"""Comparing answers: delayed encoding against native video inference on the same frames."""

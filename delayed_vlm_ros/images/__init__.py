@@ -1,0 +1,1 @@
+"""Images: validation, conversion from ROS messages to RGB arrays and back, video files."""

@@ -1,0 +1,1 @@
+"""Caches between questions: vision features and the prefix KV."""

@@ -1,0 +1,1 @@
+"""Checkpoints: resolving, validating and loading them; one adapter a model family."""

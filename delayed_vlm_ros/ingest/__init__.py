@@ -1,0 +1,1 @@
+"""From camera images with time stamps to frames in memory: time, sampling, geometry."""

@@ -1,0 +1,1 @@
+"""Scores that decide which frames Star keeps."""

@@ -1,1 +1,0 @@
-"""Model checkpoints that come with the package, and what makes them."""

@@ -1,0 +1,1 @@
+"""Evaluation on recordings: run a recording through the memory, ask, compare with native inference, report."""

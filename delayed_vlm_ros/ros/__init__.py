@@ -1,0 +1,1 @@
+"""ROS 2: the ``scene_memory`` node, its client, and what nodes share."""

@@ -1,0 +1,1 @@
+"""Subscriptions of the node: images and poses."""

@@ -1,0 +1,1 @@
+"""Messages and topics of the node: statistics, diagnostics, key frames, mosaics."""

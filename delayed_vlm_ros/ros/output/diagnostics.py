@@ -1,0 +1,253 @@
+"""The node's state as ``/diagnostics`` statuses.
+
+Events (a dropped picture, a failed ask) are faults for as long as they go on: a status compares the present report with
+the one of a second before, so it shows an event once and is clear again a second after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from delayed_vlm_ros.ros.output.reports import (
+    AskReport,
+    CameraReport,
+    LifecycleReport,
+    MemoryReport,
+    ModelReport,
+    NodeReport,
+    PersistenceReport,
+)
+from delayed_vlm_ros.ros.time import time_message
+
+
+class Level(IntEnum):
+    """How bad it is; the numbers of ``diagnostic_msgs/DiagnosticStatus``."""
+
+    OK = 0
+    WARN = 1
+    ERROR = 2
+    STALE = 3
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of diagnostics.
+
+    Attributes:
+        name: What it is about, without the node's name.
+        level: How bad it is.
+        message: One sentence.
+        hardware: The device behind it; empty for the node itself.
+        values: Details, each with its unit.
+    """
+
+    name: str
+    level: Level
+    message: str
+    hardware: str = ""
+    values: tuple[tuple[str, str], ...] = ()
+
+
+def statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Status, ...]:
+    """All statuses of the node.
+
+    Args:
+        report: Now.
+        previous: A second before; None at the start.
+    """
+    cameras_before = {camera.name: camera for camera in previous.cameras} if previous else {}
+    asks_before = previous.asks if previous else None
+    return (
+        lifecycle_status(report.lifecycle),
+        *(camera_status(camera, cameras_before.get(camera.name), report.stale_after_sec) for camera in report.cameras),
+        *(memory_status(memory) for memory in report.memories),
+        model_status(report.model),
+        ask_status(report.asks, asks_before),
+        *((persistence_status(report.persistence),) if report.persistence else ()),
+    )
+
+
+def diagnostic_array(found: Sequence[Status], node_name: str, stamp_ns: int) -> DiagnosticArray:
+    """The message for ``/diagnostics``.
+
+    Args:
+        found: The statuses.
+        node_name: Goes before the name of each.
+        stamp_ns: Time of publication in nanoseconds.
+    """
+    array = DiagnosticArray()
+    array.header.stamp = time_message(stamp_ns)
+    array.status = [
+        DiagnosticStatus(
+            name=f"{node_name}: {status.name}",
+            level=bytes([status.level]),
+            message=status.message,
+            hardware_id=status.hardware or node_name,
+            values=[KeyValue(key=key, value=value) for key, value in status.values],
+        )
+        for status in found
+    ]
+    return array
+
+
+def lifecycle_status(report: LifecycleReport) -> Status:
+    """Whether the node works, and if not, why."""
+    if report.fault:
+        level, message = Level.ERROR, report.fault
+    elif report.namesakes:
+        level = Level.WARN
+        message = (
+            f"{report.state}; another node has this name, or one that was killed a moment ago is still in the graph: "
+            "where each answers to it, give each a namespace or a name of its own, or stop the others"
+        )
+    elif report.state == "active":
+        level, message = Level.OK, "active"
+    else:
+        level, message = Level.WARN, f"the node is {report.state}: it takes no pictures and answers no questions"
+    return Status("lifecycle", level, message, values=(("state", report.state),))
+
+
+def camera_status(report: CameraReport, previous: CameraReport | None, stale_after_sec: float) -> Status:
+    """Whether pictures arrive and can be used."""
+    troubles = _camera_troubles(report, previous)
+    if not report.receiving:
+        level, message = Level.WARN, "pictures are not taken: the node is not active"
+    elif report.silent_sec is None:
+        level, message = Level.WARN, f"no picture yet on {report.topic}: check that the camera publishes there"
+    elif report.silent_sec > stale_after_sec:
+        silence = f"no picture for {report.silent_sec:.1f} s on {report.topic}: check the camera"
+        level, message = Level.STALE, "; ".join((silence, *troubles))
+    elif troubles:
+        level, message = Level.WARN, "; ".join(troubles)
+    else:
+        level, message = Level.OK, f"{report.input_rate_hz:.1f} pictures per second"
+    values = (
+        ("topic", report.topic),
+        ("images received", str(report.images_received)),
+        ("images sampled", str(report.images_sampled)),
+        ("images dropped", str(report.images_dropped)),
+        ("images missed", str(report.images_missed)),
+        ("images restamped", str(report.images_restamped)),
+        ("last drop reason", report.last_drop_reason),
+        ("time jumps", str(report.times_jumped)),
+        ("last time jump", report.last_jump),
+        ("poses received", str(report.poses_received)),
+        ("poses unusable", str(report.poses_unusable)),
+        ("input rate", f"{report.input_rate_hz:.2f} Hz"),
+        ("sampled rate", f"{report.sampled_rate_hz:.2f} Hz"),
+        ("last image", "never" if report.silent_sec is None else f"{report.silent_sec:.2f} s ago"),
+        ("converter", report.converter),
+        *_numbered("degraded", report.degraded),
+    )
+    return Status(f"camera {report.name}", level, message, hardware=report.frame_id or report.name, values=values)
+
+
+def memory_status(report: MemoryReport) -> Status:
+    """What is kept."""
+    kept = report.statistics
+    message = f"{kept.unique_frames} frames kept" if kept.unique_frames else "empty"
+    values = (
+        ("total_frames_added", str(kept.total_frames_added)),
+        ("star_memory_size", f"{kept.star_memory_size} frames"),
+        ("stream_memory_size", f"{kept.stream_memory_size} frames"),
+        ("unique_frames", f"{kept.unique_frames} frames"),
+        ("overlap", f"{kept.overlap} frames"),
+        ("compression_ratio", f"{kept.compression_ratio:.2f}"),
+        ("pixel bytes", f"{kept.pixel_bytes} B"),
+        ("feature bytes", f"{report.feature_bytes} B"),
+        ("kv bytes", f"{report.kv_bytes} B"),
+        ("budget", f"{report.budget_bytes} B" if report.budget_bytes else "none"),
+        ("oldest frame", _age(report.oldest_age_sec)),
+        ("newest frame", _age(report.newest_age_sec)),
+    )
+    return Status(f"memory {report.camera}", Level.OK, message, values=values)
+
+
+def model_status(report: ModelReport) -> Status:
+    """Whether questions can be answered, and how well."""
+    if report.error:
+        level, message = Level.ERROR, report.error
+    elif report.resting:
+        level, message = Level.OK, "unloaded since nobody asked: the next question loads it again"
+    elif report.state != "ready":
+        level, message = Level.WARN, f"{report.state}: {report.name}"
+    elif report.degraded:
+        level, message = Level.WARN, "; ".join(report.degraded)
+    else:
+        level, message = Level.OK, f"ready on {report.device}"
+    values = (
+        ("model", report.name),
+        ("state", report.state),
+        ("device", report.device),
+        ("error", report.error),
+        *_numbered("degraded", report.degraded),
+    )
+    return Status("model", level, message, hardware=report.device, values=values)
+
+
+def ask_status(report: AskReport, previous: AskReport | None) -> Status:
+    """Whether questions are answered."""
+    failed = _since(report.failed, previous.failed if previous else 0)
+    if failed > 0:
+        level, message = Level.WARN, f"{failed} asks failed, the last one: {report.last_error}"
+    elif report.waiting and report.waiting >= report.queue_size:
+        level, message = Level.WARN, f"busy: {report.waiting} asks are waiting, further ones are refused"
+    else:
+        level, message = Level.OK, "answering" if report.running else "idle"
+    values = (
+        ("served", str(report.served)),
+        ("failed", str(report.failed)),
+        ("running", str(int(report.running))),
+        ("waiting", f"{report.waiting} of {report.queue_size}"),
+        ("last error", report.last_error),
+        ("last total latency", f"{report.last_total_latency:.3f} s"),
+        ("last time to first token", f"{report.last_time_to_first_token:.3f} s"),
+    )
+    return Status("asks", level, message, values=values)
+
+
+def persistence_status(report: PersistenceReport) -> Status:
+    """Whether key frames are kept on disk."""
+    if report.fault:
+        level, message = Level.WARN, report.fault
+    elif report.begun_anew:
+        level, message = Level.WARN, "; ".join(report.notices)
+    else:
+        level, message = Level.OK, f"key frames are kept in {report.folder}"
+    values = (
+        ("folder", report.folder),
+        ("restored frames", str(report.restored_frames)),
+        ("times written", str(report.times_written)),
+        ("last file", f"{report.written_bytes} B"),
+        ("last written", _age(report.written_ago_sec)),
+        *_numbered("set aside", report.notices),
+    )
+    return Status("persistence", level, message, values=values)
+
+
+def _camera_troubles(report: CameraReport, previous: CameraReport | None) -> tuple[str, ...]:
+    """What has happened since the report before, and what stands."""
+    dropped = _since(report.images_dropped, previous.images_dropped if previous else 0)
+    jumped = _since(report.times_jumped, previous.times_jumped if previous else 0)
+    return (
+        *((f"{dropped} pictures dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
+        *((report.last_jump,) if jumped > 0 else ()),
+        *report.faults,
+    )
+
+
+def _since(count: int, before: int) -> int:
+    """How often something has happened since a report before; after a new configure, since that."""
+    return count - before if count >= before else count
+
+
+def _age(seconds: float | None) -> str:
+    return "none" if seconds is None else f"{seconds:.2f} s old"
+
+
+def _numbered(key: str, sentences: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"{key} {number}", sentence) for number, sentence in enumerate(sentences, start=1))

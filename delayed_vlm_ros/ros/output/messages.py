@@ -1,0 +1,212 @@
+"""From this package's objects to its ROS messages, errors included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from builtin_interfaces.msg import Time
+
+from delayed_vlm_ros import errors, msg
+from delayed_vlm_ros.action import AskScene as AskSceneAction
+from delayed_vlm_ros.inference.metrics import AskMetrics
+from delayed_vlm_ros.inference.progress import Progress
+from delayed_vlm_ros.memory import KeptPair, Snapshot
+from delayed_vlm_ros.ros.output.reports import AskReport, CameraReport, MemoryReport, ModelReport
+from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
+from delayed_vlm_ros.ros.services.ask_handler import Answer
+from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.srv import AskScene
+
+_CODES = AskScene.Response
+
+ERROR_CODES: dict[type[Exception], int] = {
+    errors.DelayedVlmError: _CODES.INTERNAL,
+    errors.ConfigurationError: _CODES.INTERNAL,
+    errors.PictureError: _CODES.INTERNAL,
+    errors.StampOrderError: _CODES.INTERNAL,
+    errors.MarkError: _CODES.BAD_REQUEST,
+    errors.PairNotKeptError: _CODES.NO_FRAMES,
+    errors.MarksFullError: _CODES.BAD_REQUEST,
+    errors.VideoSourceError: _CODES.INTERNAL,
+    errors.RecordingError: _CODES.INTERNAL,
+    errors.MemoryFileError: _CODES.INTERNAL,
+    errors.QuestionsError: _CODES.INTERNAL,
+    errors.IncompleteError: _CODES.INTERNAL,
+    errors.NodeDiedError: _CODES.INTERNAL,
+    errors.NodeNotFoundError: _CODES.INTERNAL,
+    errors.ModelError: _CODES.MODEL_NOT_READY,
+    errors.ModelNotFoundError: _CODES.MODEL_NOT_READY,
+    errors.UnsupportedModelError: _CODES.MODEL_NOT_READY,
+    errors.ModelNotReadyError: _CODES.MODEL_NOT_READY,
+    errors.AskError: _CODES.INTERNAL,
+    errors.BadRequestError: _CODES.BAD_REQUEST,
+    errors.UnknownCameraError: _CODES.UNKNOWN_CAMERA,
+    errors.NoFramesError: _CODES.NO_FRAMES,
+    errors.BusyError: _CODES.BUSY,
+    errors.AskTimeoutError: _CODES.TIMEOUT,
+    errors.AskCancelledError: _CODES.CANCELLED,
+    errors.DeviceMemoryError: _CODES.OUT_OF_MEMORY,
+    errors.NonFiniteError: _CODES.INTERNAL,
+}
+"""The code of each error that this package raises; a test fails when one is missing."""
+
+
+def error_code(error: Exception) -> int:
+    """The service's code for an error; INTERNAL for any that this package does not raise on purpose."""
+    return ERROR_CODES.get(type(error), _CODES.INTERNAL)
+
+
+def error_text(error: Exception) -> str:
+    """What the asker gets to read."""
+    text = errors.shortened(str(error))
+    if isinstance(error, errors.DelayedVlmError):
+        return text
+    return f"internal error, {type(error).__name__}: {text}. The node's log has the traceback; ask again, or report it"
+
+
+def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
+    """One kept pair."""
+    first, last = (camera.header_of(frame) for frame in (kept.pair.first, kept.pair.last))
+    frame = msg.KeyFrame(
+        end_stamp=time_message(last.stamp_ns),
+        id=kept.id,
+        camera=camera.name,
+        importance=float(kept.importance),
+        reason=kept.reason,
+        in_star=kept.in_star,
+        in_stream=kept.in_stream,
+        marked=kept.marked,
+        label=kept.label,
+    )
+    frame.header.stamp = time_message(first.stamp_ns)
+    frame.header.frame_id = first.frame_id
+    pose = first.pose
+    if pose is not None:
+        frame.pose_valid, frame.pose = True, pose
+    return frame
+
+
+def key_frame_array(snapshot: Snapshot, camera: CameraMemory) -> msg.KeyFrameArray:
+    """All kept pairs of a camera."""
+    array = msg.KeyFrameArray(camera=camera.name, key_frames=[key_frame(kept, camera) for kept in snapshot])
+    if array.key_frames:
+        array.header.stamp = array.key_frames[-1].end_stamp
+        array.header.frame_id = array.key_frames[-1].header.frame_id
+    return array
+
+
+def ask_metrics(metrics: AskMetrics, queue_latency: float, degraded: Sequence[str]) -> msg.AskMetrics:
+    """What an ask cost.
+
+    Args:
+        metrics: As the engine measured it.
+        queue_latency: Seconds from the request's arrival until the worker took it.
+        degraded: What the node knows besides the engine.
+    """
+    return msg.AskMetrics(
+        total_latency=float(metrics.total_latency),
+        queue_latency=float(queue_latency),
+        encoding_latency=float(metrics.encoding_latency or 0.0),
+        generation_latency=float(metrics.generation_latency),
+        time_to_first_token=float(metrics.time_to_first_token),
+        frames_encoded=metrics.frames_encoded,
+        frames_reused=metrics.frames_reused,
+        visual_tokens=metrics.visual_tokens,
+        kv_cache_length=metrics.kv_cache_length,
+        kv_tokens_reused=metrics.kv_tokens_reused,
+        answer_tokens=metrics.answer_tokens,
+        video_grid_thw=[int(size) for size in metrics.video_grid_thw],
+        exact=bool(metrics.exact),
+        degraded=[*metrics.degraded, *degraded],
+    )
+
+
+def fill_answer(response: Any, answer: Answer) -> None:
+    """Fill an ``AskScene`` response, or an action result (it has the same fields), with an answer."""
+    response.success = True
+    response.error_code = _CODES.NONE
+    response.answer = answer.text
+    response.frames_used = [key_frame(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
+    response.snapshot_stamp = time_message(answer.newest_header.stamp_ns)
+    response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
+    response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.degraded)
+
+
+def fill_error(response: Any, error: Exception) -> None:
+    """Fill an ``AskScene`` response, or an action result, with what went wrong."""
+    response.success = False
+    response.error_code = error_code(error)
+    response.error_msg = error_text(error)
+
+
+def feedback(progress: Progress) -> AskSceneAction.Feedback:
+    """The action's feedback; the numbers of the stages are the same."""
+    return AskSceneAction.Feedback(stage=int(progress.stage), text=progress.text, answer_tokens=progress.answer_tokens)
+
+
+def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
+    """A question with its response, for ``~/answers``."""
+    published = msg.SceneAnswer(
+        camera=errors.shortened(request.camera) or (response.frames_used[0].camera if response.frames_used else ""),
+        question=errors.shortened(request.question, MAX_QUESTION_CHARACTERS),
+        success=response.success,
+        error_code=response.error_code,
+        error_msg=response.error_msg,
+        answer=response.answer,
+        frame_ids=[frame.id for frame in response.frames_used],
+        metrics=response.metrics,
+    )
+    published.header.stamp = response.snapshot_stamp
+    newest = next((frame for frame in response.frames_used if frame.end_stamp == response.snapshot_stamp), None)
+    if newest is not None:
+        published.header.frame_id = newest.header.frame_id
+    return published
+
+
+def memory_stats(
+    camera: CameraReport, memory: MemoryReport, model: ModelReport, asks: AskReport, stamp: Time
+) -> msg.MemoryStats:
+    """The statistics message of one camera, published at ``stamp``."""
+    kept = memory.statistics
+    stats = msg.MemoryStats(
+        camera=camera.name,
+        total_frames_added=kept.total_frames_added,
+        star_memory_size=kept.star_memory_size,
+        stream_memory_size=kept.stream_memory_size,
+        unique_frames=kept.unique_frames,
+        overlap=kept.overlap,
+        compression_ratio=float(kept.compression_ratio),
+        pixel_bytes=kept.pixel_bytes,
+        feature_bytes=memory.feature_bytes,
+        kv_bytes=memory.kv_bytes,
+        budget_bytes=memory.budget_bytes,
+        oldest_frame_age_sec=_age(memory.oldest_age_sec),
+        newest_frame_age_sec=_age(memory.newest_age_sec),
+        input_rate_hz=float(camera.input_rate_hz),
+        sampled_rate_hz=float(camera.sampled_rate_hz),
+        images_received=camera.images_received,
+        images_sampled=camera.images_sampled,
+        images_dropped=camera.images_dropped,
+        images_missed=camera.images_missed,
+        images_restamped=camera.images_restamped,
+        last_drop_reason=camera.last_drop_reason,
+        asks_served=asks.served,
+        asks_failed=asks.failed,
+        asks_running=int(asks.running),
+        asks_waiting=asks.waiting,
+        last_total_latency=float(asks.last_total_latency),
+        last_time_to_first_token=float(asks.last_time_to_first_token),
+        model=model.name,
+        model_state=model.state,
+        device=model.device,
+        degraded=[*model.degraded, *camera.degraded],
+    )
+    stats.header.stamp = stamp
+    stats.header.frame_id = camera.frame_id
+    return stats
+
+
+def _age(seconds: float | None) -> float:
+    return -1.0 if seconds is None else float(seconds)

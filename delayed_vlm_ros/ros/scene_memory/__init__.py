@@ -1,0 +1,1 @@
+"""The ``scene_memory`` node: parameters, lifecycle, cameras, persistence."""

@@ -1,0 +1,29 @@
+"""A synthetic room with coloured objects and people: pictures of it at any time, the truth about them, and questions.
+
+    scene = Scene.from_seed(7)
+    picture = render(scene, time_sec=12.5, height=480, width=640)
+    truth = visible_objects(scene, time_sec=12.5)
+
+Both are pure functions of the scene and the time, so any frame rate, any order and any number of readers see the same
+room. Worlds are kept apart by their seeds: the embedded model is trained on ``TRAINING_SEEDS`` and tuned on
+``TUNING_SEEDS``, and judged on ``HELD_OUT_SEEDS``. Needs numpy and OpenCV only.
+"""
+
+from delayed_vlm_ros.scenes.render import render
+from delayed_vlm_ros.scenes.scene import CameraMotion, Episode, Scene, VisibleObject, visible_objects
+
+TRAINING_SEEDS = range(1_000_000, 2_000_000)
+TUNING_SEEDS = range(2_000_000, 2_010_000)
+HELD_OUT_SEEDS = range(3_000_000, 3_010_000)
+
+__all__ = [
+    "HELD_OUT_SEEDS",
+    "TRAINING_SEEDS",
+    "TUNING_SEEDS",
+    "CameraMotion",
+    "Episode",
+    "Scene",
+    "VisibleObject",
+    "render",
+    "visible_objects",
+]

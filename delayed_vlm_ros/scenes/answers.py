@@ -1,0 +1,227 @@
+"""The right answers to questions about a history of views. Each gives None where there is no fair one."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from delayed_vlm_ros.scenes.sprites import PERSON
+from delayed_vlm_ros.scenes.truth import History, names_seen, sightings
+
+NOT_SEEN_NOW = "I don't see one"
+NOT_SEEN_EVER = "I have not seen one"
+NOTHING = "nothing"
+EMPTY_ROOM = "the room is empty"
+NOTHING_HAPPENED = "nothing happened"
+NUMBERS = ("zero", "one", "two", "three", "four")
+REGIONS = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
+AGES_SEC = (2, 5, 10, 20, 45)  # that an answer can name
+OLDER = "more than a minute ago"
+
+_LEFT_UNTIL, _RIGHT_FROM, _UNCERTAIN = 0.40, 0.60, 0.04
+_ORDERED_APART = 0.10  # of the picture's width: nearer ones have no order from left to right
+_MOVED_FROM, _RESTED_BELOW = 0.17, 0.12
+_AGE_TOLERANCE = 0.2
+_OLDER_FROM_SEC = 80.0
+_MOST_LISTED = 2
+_MOST_EVENTS = 4
+
+
+def with_article(name: str) -> str:
+    """``an orange box``."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def listed(parts: list[str]) -> str:
+    """``x, y and z``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def matching(names: dict[str, float], wanted: str) -> dict[str, float]:
+    """Those of the things that a word or two of colour and shape, or ``person``, fits."""
+    words = set(wanted.split())
+    return {name: x for name, x in names.items() if words <= set(name.split())}
+
+
+def region(x: float) -> str | None:
+    """``left``, ``middle`` or ``right``; None near a border."""
+    if any(abs(x - border) < _UNCERTAIN for border in (_LEFT_UNTIL, _RIGHT_FROM)):
+        return None
+    return "left" if x < _LEFT_UNTIL else "right" if x > _RIGHT_FROM else "middle"
+
+
+def yes_or_no(value: bool) -> str:  # noqa: FBT001  that is what it is about
+    """As a word."""
+    return "yes" if value else "no"
+
+
+def colour_of(history: History, shape: str) -> str | None:
+    """Which colour the only thing of a shape has now."""
+    found = list(matching(history[-1].objects, shape))
+    if len(found) > 1:
+        return None
+    return found[0].split()[0] if found else NOT_SEEN_NOW
+
+
+def is_there(history: History, wanted: str) -> str:
+    """Whether such a thing is there now."""
+    return yes_or_no(bool(matching(dict(history[-1].places), wanted)))
+
+
+def how_many(history: History, wanted: str, view: int = -1) -> str | None:
+    """How many objects of a shape (or, empty, of any) there are now, or in another view."""
+    count = len(matching(history[view].objects, wanted))
+    return NUMBERS[count] if count < len(NUMBERS) else None
+
+
+def what_is_at(history: History, side: str, view: int = -1) -> str | None:
+    """The only object in a region now, or in another view."""
+    regions = {name: region(x) for name, x in history[view].objects.items()}
+    found = [name for name, where in regions.items() if where == side]
+    if None in regions.values() or len(found) > 1:
+        return None
+    return with_article(found[0]) if found else NOTHING
+
+
+def where_is(history: History, wanted: str) -> str | None:
+    """In which region the only such thing is now."""
+    found = list(matching(dict(history[-1].places), wanted).values())
+    if len(found) > 1:
+        return None
+    if not found:
+        return NOT_SEEN_NOW
+    where = region(found[0])
+    return REGIONS[where] if where else None
+
+
+def was_there(history: History, wanted: str) -> str:
+    """Whether such a thing was there at any time."""
+    return yes_or_no(any(matching(dict(view.places), wanted) for view in history))
+
+
+def at_start(history: History) -> str | None:
+    """What there was in the first view, from left to right, if that is short."""
+    places = history[0].objects
+    if len(places) > _MOST_LISTED or any(b - a < _ORDERED_APART for a, b in pairwise(places.values())):
+        return None
+    return listed([with_article(name) for name in places]) if places else NOTHING
+
+
+def _comings(history: History) -> dict[str, int]:
+    """The view in which each object appears that was not there at the start."""
+    first = {name: min(sightings(history, name)) for name in names_seen(history)}
+    return {name: number for name, number in first.items() if number > 0}
+
+
+def _goings(history: History) -> dict[str, int]:
+    """The last view of each object that is gone."""
+    last = {name: max(sightings(history, name)) for name in names_seen(history)}
+    return {name: number for name, number in last.items() if number < len(history) - 1}
+
+
+def _came_back(history: History) -> bool:
+    numbers = (list(sightings(history, name)) for name in names_seen(history))
+    return any(one[-1] - one[0] + 1 > len(one) for one in numbers)
+
+
+def _extreme(events: dict[str, int], number: int) -> str | None:
+    found = [name for name, when in events.items() if when == number]
+    return with_article(found[0]) if len(found) == 1 else None
+
+
+def appeared_first(history: History) -> str | None:
+    """The object that was the first to appear after the start."""
+    comings = _comings(history)
+    return _extreme(comings, min(comings.values())) if comings else NOTHING
+
+
+def appeared_last(history: History) -> str | None:
+    """The object that was the last to appear."""
+    comings = _comings(history)
+    if _came_back(history):
+        return None
+    return _extreme(comings, max(comings.values())) if comings else NOTHING
+
+
+def left_last(history: History) -> str | None:
+    """Of the objects that are gone, the one that was seen last."""
+    goings = _goings(history)
+    if _came_back(history):
+        return None
+    return _extreme(goings, max(goings.values())) if goings else NOTHING
+
+
+def is_move(reach: float) -> bool | None:
+    """Whether a thing seen at places so far apart (picture widths) has moved; None where that is not plain."""
+    if _RESTED_BELOW <= reach <= _MOVED_FROM:
+        return None
+    return reach > _MOVED_FROM
+
+
+def _moved(history: History, name: str) -> bool | None:
+    places = [history[number].places[name] for number in sightings(history, name)]
+    if not places:
+        return None
+    return is_move(max(places) - min(places))
+
+
+def did_move(history: History, name: str) -> str | None:
+    """Whether a thing was seen at clearly different places."""
+    moved = _moved(history, name)
+    return None if moved is None else yes_or_no(moved)
+
+
+def which_moved(history: History) -> str | None:
+    """The only object that was seen at clearly different places."""
+    moved = {name: _moved(history, name) for name in names_seen(history)}
+    movers = [name for name, has in moved.items() if has]
+    if None in moved.values() or len(movers) > 1:
+        return None
+    return with_article(movers[0]) if movers else NOTHING
+
+
+def how_long_ago(history: History, name: str) -> str | None:
+    """How long ago a thing was seen last."""
+    numbers = list(sightings(history, name))
+    if not numbers:
+        return NOT_SEEN_EVER
+    age = history[-1].stamp - history[numbers[-1]].stamp
+    if numbers[-1] == len(history) - 1:
+        return "now"
+    if age > _OLDER_FROM_SEC:
+        return OLDER
+    near = [named for named in AGES_SEC if abs(age / named - 1.0) <= _AGE_TOLERANCE]
+    return f"about {near[0]} seconds ago" if near else None
+
+
+def came_before(history: History, one: str, other: str) -> str | None:
+    """Whether one object was first seen before another."""
+    first = [next(sightings(history, name), None) for name in (one, other)]
+    if first[0] is None or first[1] is None or first[0] == first[1]:
+        return None
+    return yes_or_no(first[0] < first[1])
+
+
+def description(history: History) -> str | None:
+    """All that is there now, from left to right."""
+    places = sorted(history[-1].places.items(), key=lambda item: item[1])
+    if any(b - a < _ORDERED_APART for (_, a), (_, b) in pairwise(places)):
+        return None
+    parts = [(with_article(name), region(x)) for name, x in places]
+    if any(where is None for _, where in parts):
+        return None
+    return listed([f"{what} {REGIONS[where or '']}" for what, where in parts]) if parts else EMPTY_ROOM
+
+
+def happenings(history: History) -> str | None:
+    """What came, went and passed by, the newest events in the order of time."""
+    if _came_back(history):
+        return None
+    events = [(number, f"{with_article(name)} came") for name, number in _comings(history).items()]
+    events += [(number + 1, f"{with_article(name)} left") for name, number in _goings(history).items()]
+    persons = list(sightings(history, PERSON))
+    if persons:
+        events.append((persons[0], "a person came by"))
+    events.sort()
+    if any(a == b for (a, _), (b, _) in pairwise(events)):
+        return None
+    return listed([what for _, what in events[-_MOST_EVENTS:]]) if events else NOTHING_HAPPENED

@@ -1,0 +1,129 @@
+"""Pictures of the synthetic room: the room itself, the objects in it, and what a camera adds."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.scenes.room import room
+from delayed_vlm_ros.scenes.scene import FULL_PAN, Scene, VisibleObject, placed_objects
+from delayed_vlm_ros.scenes.sprites import PERSON, STRIDES, person, shadow, sprite
+
+_NOISE_SIGMA = 2.5  # sensor noise, in grey levels of 255
+_NOISE_MARGIN = 61  # the noise tile is this much larger than the picture, so that it can be cut out elsewhere
+_SPRITE_SIZES = (32, 64, 128, 256, 512)
+_SHADOW_SIZE = 96
+_EXPOSURE_HOLDS_SEC = 21.0
+_STEPS_ACROSS = 5  # a person's double steps across the picture
+
+_Picture = NDArray[np.uint8]
+_Plane = NDArray[np.float32]
+
+
+def render(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
+    """What a camera in the room sees; the same scene, time and size always give the same picture.
+
+    Args:
+        scene: The room.
+        time_sec: Time since the room began (s), from 0.
+        height: Rows of the picture.
+        width: Columns of the picture.
+
+    Returns:
+        ``(height, width, 3)`` uint8, RGB.
+
+    Raises:
+        ValueError: The time is negative or no number, or the size is not positive.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"the picture's size is {height}x{width}; give at least one row and one column")
+    objects = placed_objects(scene, time_sec)
+    picture = _background(scene, time_sec, height, width)
+    for thing in objects:
+        _draw(picture, thing)
+    exposed = cv2.convertScaleAbs(picture, alpha=_exposure(scene.seed, time_sec))
+    return cv2.add(exposed, _noise(scene.seed, time_sec, height, width), dtype=cv2.CV_8U)
+
+
+def _background(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
+    """The empty room as the camera sees it from where it looks now (a copy)."""
+    margin_x, margin_y = math.ceil(FULL_PAN * width), math.ceil(FULL_PAN * height)
+    wide = room(scene.seed, height, width, margin_y, margin_x)
+    right, down = scene.camera.offset(scene.seed, time_sec)
+    left, top = margin_x + round(right * width), margin_y + round(down * height)
+    return wide[top : top + height, left : left + width].copy()
+
+
+def _draw(picture: _Picture, thing: VisibleObject) -> None:
+    height, width = picture.shape[:2]
+    size, wide = thing.size * height, thing.width * height
+    left, top = thing.x * width - wide / 2, thing.y * height - size / 2
+    # The light comes from the upper left, so the shadow lies on the floor to the right of where the object stands.
+    patch, region = _placed(
+        picture,
+        shadow(_SHADOW_SIZE),
+        (left + 0.10 * wide, top + size - 0.20 * wide, 1.15 * wide, 0.36 * wide),
+    )
+    region[...] = region * (1.0 - patch[..., None])
+    drawn = next((s for s in _SPRITE_SIZES if s >= size), _SPRITE_SIZES[-1])
+    if thing.shape == PERSON:
+        cut_out = person(thing.colour, drawn, int(thing.x * _STEPS_ACROSS * STRIDES) % STRIDES)
+    else:
+        cut_out = sprite(thing.shape, thing.colour, drawn)
+    patch, region = _placed(picture, cut_out, (left, top, wide, size))
+    region[...] = region * (1.0 - patch[..., 3:]) + patch[..., :3] + 0.5
+
+
+def _placed(picture: _Picture, source: _Plane, box: tuple[float, float, float, float]) -> tuple[_Plane, _Picture]:
+    """Stretch ``source`` to ``box`` (left, top, width, height in pixels, fractions too).
+
+    Returns:
+        What of it lies inside the picture, and the picture's own pixels under it (a view). Both may be empty.
+    """
+    left, top, wide, high = box
+    first_x, last_x = _overlap(left, wide, picture.shape[1])
+    first_y, last_y = _overlap(top, high, picture.shape[0])
+    region = picture[first_y:last_y, first_x:last_x]
+    if region.size == 0:
+        return np.zeros((*region.shape[:2], *source.shape[2:]), dtype=np.float32), region
+    step_x, step_y = source.shape[1] / wide, source.shape[0] / high
+    back = np.array(
+        [
+            [step_x, 0.0, (first_x + 0.5 - left) * step_x - 0.5],
+            [0.0, step_y, (first_y + 0.5 - top) * step_y - 0.5],
+        ]
+    )
+    size = (last_x - first_x, last_y - first_y)
+    patch = cv2.warpAffine(source, back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return patch, region
+
+
+def _overlap(begin: float, length: float, pixels: int) -> tuple[int, int]:
+    """First and past-last pixel of a stretch, as far as it lies in the picture."""
+    return min(max(math.floor(begin), 0), pixels), min(max(math.ceil(begin + length), 0), pixels)
+
+
+def _exposure(seed: int, time_sec: float) -> float:
+    """The camera's gain: it drifts a few percent up and down, and in every second room it jumps now and then."""
+    drift = 0.035 * math.sin(time_sec / 7.3 + seed) + 0.015 * math.sin(time_sec / 2.1 + 2.0 * seed)
+    if seed % 2 == 0:
+        return 1.0 + drift
+    jumps = np.random.default_rng([seed, 8, int(time_sec // _EXPOSURE_HOLDS_SEC)])
+    return float(jumps.uniform(0.82, 1.16)) + drift
+
+
+def _noise(seed: int, time_sec: float, height: int, width: int) -> NDArray[np.int16]:
+    tile = _noise_tile(height + _NOISE_MARGIN, width + _NOISE_MARGIN)
+    random = np.random.default_rng([seed, round(time_sec * 1e6)])
+    top, left = random.integers(_NOISE_MARGIN + 1, size=2)
+    return tile[top : top + height, left : left + width]
+
+
+@lru_cache(maxsize=4)
+def _noise_tile(height: int, width: int) -> NDArray[np.int16]:
+    random = np.random.default_rng([height, width])
+    return np.rint(random.normal(0.0, _NOISE_SIGMA, (height, width, 3))).astype(np.int16)

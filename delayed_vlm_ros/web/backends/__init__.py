@@ -1,0 +1,1 @@
+"""Where the page gets its scene memory from: a ROS node, or this process."""

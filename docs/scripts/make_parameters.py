@@ -1,0 +1,73 @@
+"""Write docs/parameters.md from the nodes' parameter dataclasses. Run it after changing one; a test compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from delayed_vlm_ros.cameras.bag_camera import BagCameraParameters
+from delayed_vlm_ros.cameras.demo_camera import DemoCameraParameters
+from delayed_vlm_ros.cameras.video_camera import VideoCameraParameters
+from delayed_vlm_ros.ros.parameters import ParameterSpec, specifications
+from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
+from delayed_vlm_ros.web.dashboard_node import WebDashboardParameters
+
+PAGE = Path(__file__).with_name("parameters.md")
+
+_INTRODUCTION = """\
+# Parameters
+
+Made by `docs/scripts/make_parameters.py` from the code. The same values with longer comments stand in `config/*.yaml`, which is
+what to copy and edit:
+
+```
+ros2 launch delayed_vlm_ros bringup.launch.py params_file:=/path/to/my.yaml
+```
+
+*When*: `start` is taken when the node starts; `configure` when it is configured, and may be changed while it is
+unconfigured; `any time` at once. A value that cannot work is refused in a sentence that says why.
+"""
+
+_NODES = {
+    "scene_memory": SceneMemoryParameters,
+    "demo_camera": DemoCameraParameters,
+    "video_camera": VideoCameraParameters,
+    "bag_camera": BagCameraParameters,
+    "web_dashboard": WebDashboardParameters,
+}
+
+
+def page() -> str:
+    """The page's text."""
+    return "\n".join([_INTRODUCTION, *(_section(node, parameters) for node, parameters in _NODES.items())])
+
+
+def _section(node: str, parameters: type) -> str:
+    rows = [_row(spec) for spec in specifications(parameters).values()]
+    return "\n".join(
+        [
+            f"## {node}",
+            "",
+            "| parameter | default | range | when | meaning |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _row(spec: ParameterSpec) -> str:
+    default = f"`{_in_yaml(spec.default)}`" if spec.default != "" else ""
+    bounds = f"{spec.minimum:g} … {spec.maximum:g}" if spec.minimum is not None and spec.maximum is not None else ""
+    span = ", ".join(spec.choices) or " ".join(word for word in (bounds, spec.unit) if word)
+    when = "configure" if spec.at_configure else "start" if spec.read_only else "any time"
+    return f"| `{spec.name}` | {default} | {span} | {when} | {spec.description} |"
+
+
+def _in_yaml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(value)}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,190 @@
+"""Write the tables of docs/performance.md and its plots from what ``delayed-vlm bench`` has printed.
+
+Needs matplotlib (``pip install -e .[docs]``) for the plots; a test compares the tables.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).with_name("performance.md")
+IMAGES = Path(__file__).with_name("images")
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+_ASKS = {
+    "ttft_first_ask": "the first",
+    "ttft_second_ask": "another question, same frames",
+    "ttft_after_1_pair": "after one new pair, none gone",
+    "ttft_precomputed": "after one new pair, encoded ahead",
+    "ttft_over_bare_forward": "second ask ÷ one bare forward call over a ready KV cache",
+}
+_MODES = ("off", "vision", "full")
+_SHADES = {"off": "#c2571a", "vision": "#2a78b5", "full": "#2f8f4e"}
+
+
+def page() -> str:
+    """The page with its tables made anew."""
+    text = PAGE.read_text(encoding="utf-8")
+    canonical, plain, trace = (_read(name) for name in ("ask", "ask_not_canonical", "trace"))
+    tables = {"asks": _asks(canonical, plain), "trace": _traces(trace), "growth": _growth(trace), "real": _real(trace)}
+    tables["camera"] = _cameras(_read("camera_load"))
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+        before, rest = text.split(begin)
+        text = before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1]
+    return text
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _table(heading: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heading) + " |"
+    yield "| " + " | ".join("---" for _ in heading) + " |"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _asks(canonical: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[str]:
+    def cell(found: Mapping[str, Any]) -> str:
+        return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+    rows = ((text, cell(canonical[name]), cell(plain[name])) for name, text in _ASKS.items())
+    return _table(("ask", "canonical steps", "without"), rows)
+
+
+def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
+    heading = (
+        "device",
+        "chunk",
+        "encoded ahead",
+        "ask every",
+        "asks",
+        "p50",
+        "p95",
+        "most",
+        "read again",
+        "device busy",
+    )
+    rows = (
+        (
+            f"{device} s",
+            str(one["eviction_chunk"]),
+            one["mode"],
+            f"{one['ask_every_sec']:g} s",
+            str(one["asks"]),
+            *("" if one[name] is None else f"{one[name]:.2f}" for name in ("p50", "p95", "max")),
+            f"{one['read_again']:.0%}",
+            f"{one['busy']:.0%}" + (", too much asked" if one["saturated"] else ""),
+        )
+        for device, found in trace["devices"].items()
+        for one in found
+    )
+    return _table(heading, rows)
+
+
+def _growth(trace: Mapping[str, Any]) -> Iterator[str]:
+    first = trace["growth"][0]
+    rows = (
+        (
+            str(one["pairs"]),
+            f"{one['seconds']:.3f} s",
+            f"{one['seconds'] / first['seconds']:.2f}",
+            f"{one['operations'] / first['operations']:.2f}",
+            f"{one['seconds'] / one['native_seconds']:.3f}",
+        )
+        for one in trace["growth"]
+    )
+    return _table(("pairs", "to the first token", "÷ with 5 pairs", "operations ÷ with 5 pairs", "÷ native"), rows)
+
+
+def _real(trace: Mapping[str, Any]) -> Iterator[str]:
+    rows = (
+        (one["mode"], f"{one['ask_every_sec']:g} s", str(one["asks"]), f"{one['p50']:.2f}", f"{one['max']:.2f}")
+        for one in trace["real_time"]
+    )
+    return _table(("encoded ahead", "ask every", "asks", "p50", "most"), rows)
+
+
+def _cameras(load: Mapping[str, Any]) -> Iterator[str]:
+    rows = (
+        (
+            name.replace("_", " ").replace(" hz", " Hz"),
+            f"{one['received_hz']:.1f} Hz",
+            f"{one['sampled_hz']:.2f} Hz",
+            f"{one['processor_share']:.0%}",
+            f"{one['largest_gap_sec']:.2f} s",
+            f"{one['newest_frame_age_max_sec']:.2f} s",
+        )
+        for name, one in load.items()
+        if name != "shape"
+    )
+    heading = ("published", "received", "remembered", "of one processor", "largest gap", "newest frame at most")
+    return _table(heading, rows)
+
+
+def plot() -> None:
+    """Make the plots."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
+    canonical, plain, trace = (_read(name) for name in ("ask", "ask_not_canonical", "trace"))
+
+    figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+    names = [name for name in _ASKS if name != "ttft_over_bare_forward"]
+    for offset, (label, found, shade) in enumerate(
+        (("canonical", canonical, "#2a78b5"), ("without", plain, "#9db8cc"))
+    ):
+        places = [number + 0.36 * (0.5 - offset) for number in range(len(names))]
+        medians = [found[name]["median"] for name in names]
+        low = [found[name]["median"] - found[name]["low"] for name in names]
+        high = [found[name]["high"] - found[name]["median"] for name in names]
+        axes.barh(places, medians, 0.34, xerr=(low, high), color=shade, label=label, error_kw={"lw": 1.2})
+        for place, median, more in zip(places, medians, high, strict=True):
+            axes.text(median + more + 0.012, place, f"{median:.3f}", va="center", fontsize=10)
+    axes.axvline(1.0, color="#555", lw=1, ls=":")
+    axes.set_yticks(range(len(names)), [_ASKS[name] for name in names])
+    axes.invert_yaxis()
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.08)
+    axes.set_xlabel("seconds to the first token ÷ native inference on the same frames")
+    axes.legend(frameon=False, loc="lower right")
+    figure.savefig(IMAGES / "performance_ask.png", dpi=110)
+
+    devices = trace["devices"]
+    figure, grid = plt.subplots(
+        1, len(devices), figsize=(5.2 * len(devices), 4), sharey=True, layout="constrained", squeeze=False
+    )
+    chunks = sorted({one["eviction_chunk"] for found in devices.values() for one in found})
+    styles = dict(zip(chunks, ("-", "--", ":"), strict=False))
+    for axes, (device, found) in zip(grid[0], devices.items(), strict=True):
+        for mode in _MODES:
+            for chunk in chunks:
+                mine = [one for one in found if (one["mode"], one["eviction_chunk"]) == (mode, chunk)]
+                line = [one for one in mine if not one["saturated"]]  # there, times grow with the length of the stream
+                axes.plot(
+                    [one["ask_every_sec"] for one in line],
+                    [one["p50"] for one in line],
+                    styles[chunk],
+                    marker="o",
+                    ms=4,
+                    color=_SHADES[mode],
+                    label=f"{mode}, chunk {chunk}",
+                )
+        axes.axhline(1.0, color="#555", lw=1, ls=":")
+        axes.set(xscale="log", yscale="log", xlabel="an ask every … seconds", title=f"native: {device} s for 20 pairs")
+    grid[0][0].set_ylabel("median seconds to the first token ÷ native")
+    grid[0][-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.savefig(IMAGES / "performance_trace.png", dpi=110)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    plot()

@@ -1,0 +1,94 @@
+"""Make the pictures of the web page in docs/images: the demo's story, in a real browser. Takes about two minutes.
+
+Needs Chromium: ``sudo apt-get install chromium``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+IMAGES = Path(__file__).with_name("images")
+_QUALITY = 86
+_STORY_MS = 34_000
+_PATIENCE_MS = 180_000
+_QUESTIONS = ("What was on the left at the start?", "What happened?")
+
+
+def main() -> None:
+    """Start the demo, ask, mark, and take the pictures."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        sys.exit("there is no Chromium here: sudo apt-get install chromium")
+    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "web", "--demo", "--model", "demo", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603  our own command
+        try:
+            line = demo.stdout.readline() if demo.stdout is not None else ""
+            link = line.rpartition(" ")[2].strip()
+            with sync_playwright() as driver:
+                browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+                _take(browser, link)
+                browser.close()
+        finally:
+            demo.terminate()
+
+
+def _take(browser: Browser, link: str) -> None:
+    page = _open(browser, link, 1440, 900)
+    page.locator(".moment").first.wait_for()
+    page.wait_for_timeout(_STORY_MS)
+    for question in _QUESTIONS:
+        page.get_by_label("Question").fill(question)
+        page.keyboard.press("Enter")
+        page.locator(".exchange", has_text=question).locator(".cost").wait_for()
+    page.locator(".strip-star .moment").nth(3).click()
+    page.get_by_label("Name of the mark").fill("the blue ball")
+    page.get_by_role("button", name="★ Mark").click()
+    page.get_by_role("button", name="Take the mark off").wait_for()
+    page.keyboard.press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_timeout(1500)
+    _write("web_page", [_shot(page)])
+    phone = [_phone(browser, link, view, scheme) for view, scheme in (("memory", "light"), ("talk", "dark"))]
+    _write("web_page_phone", phone)
+
+
+def _open(browser: Browser, link: str, width: int, height: int, scheme: str = "light") -> Page:
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+    context.set_default_timeout(_PATIENCE_MS)
+    page = context.new_page()
+    page.goto(link)
+    page.locator(".live-size", has_text="640").wait_for()
+    return page
+
+
+def _phone(browser: Browser, link: str, view: str, scheme: str) -> Image.Image:
+    page = _open(browser, link, 390, 844, scheme)
+    page.get_by_role("button", name=view.capitalize()).click()
+    page.wait_for_timeout(1500)
+    return _shot(page)
+
+
+def _shot(page: Page) -> Image.Image:
+    return Image.open(BytesIO(page.screenshot())).convert("RGB")
+
+
+def _write(name: str, pictures: list[Image.Image]) -> None:
+    gap = 20
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, pictures[0].height), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + gap
+    sheet.save(IMAGES / f"{name}.jpg", quality=_QUALITY)
+
+
+if __name__ == "__main__":
+    main()

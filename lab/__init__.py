@@ -1,0 +1,1 @@
+"""Benchmarks and training for developers of this project; never installed."""

@@ -1,0 +1,135 @@
+"""Minutes of synthetic rooms, and questions at their end: about now, about what is past, and about the order of things.
+
+What the questions about the past ask for is not to be known from the newest pictures. In a lively room things come and
+go all the time, as where the embedded model was trained; in a quiet one little happens but that now and then a thing is
+there for two or three seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
+from delayed_vlm_ros.scenes import Episode, Scene, render
+from delayed_vlm_ros.scenes.questions import TruthfulQuestion, draw_truthful_question
+from delayed_vlm_ros.scenes.scene import GROUNDS, HOMES
+from delayed_vlm_ros.scenes.sprites import COLOURS, SHAPES
+from delayed_vlm_ros.scenes.truth import PairTruth, pair_truth, story_of
+
+LIVE, BACKWARD, ORDER = "live", "backward", "order"
+KINDS_OF = {
+    LIVE: ("colour", "is_there", "how_many", "side", "where"),
+    BACKWARD: ("was_there", "at_start", "left", "which_moved", "did_move", "how_long_ago"),
+    ORDER: ("appeared_first", "appeared_last", "before"),
+}
+"""All kinds of questions that are answered in a few words, by what they are about."""
+LIVELY, QUIET = "lively", "quiet"
+ROOMS = (LIVELY, QUIET)
+PICTURE_SIZE = (120, 160)
+"""Height and width of the pictures, in pixels."""
+
+_FRAME_SEC = 0.5  # the memory's usual rate
+_LATEST_START_SEC = 300.0
+_VISIT_SEC = (1.5, 3.0)  # at 1.5 s both frames of some pair show it
+_VISIT_EVERY_SEC = 20.0
+_MOST_VISITS = 12
+_CHANGE = (0.3, 0.6)  # when, as a part of the time, the thing that does not stay all along comes or goes
+
+
+@dataclass(frozen=True)
+class AskedStream:
+    """A camera's view of a room for some minutes, sampled twice a second, and what is asked at its end.
+
+    Attributes:
+        scene: The room.
+        stamps: Of the frames, in seconds; frames 2n and 2n + 1 are pair n.
+        truths: Of the pairs.
+        questions: By what they are about.
+    """
+
+    scene: Scene
+    stamps: tuple[float, ...]
+    truths: tuple[PairTruth, ...]
+    questions: dict[str, tuple[TruthfulQuestion, ...]]
+
+    @cached_property
+    def pictures(self) -> list[NDArray[np.uint8]]:
+        """The frames, each ``(*PICTURE_SIZE, 3)`` uint8, RGB."""
+        return [render(self.scene, stamp, *PICTURE_SIZE) for stamp in self.stamps]
+
+    def is_told_by(self, pairs: Sequence[int], asked: TruthfulQuestion) -> bool:
+        """Whether somebody who saw only these pairs, and misread nothing, would answer right."""
+        seen = story_of([self.truths[pair] for pair in pairs])
+        return asked.answer_from(seen.strict) == asked.question.answer
+
+
+def quiet_scene(seed: int, start_sec: float, stop_sec: float, until_sec: float) -> Scene:
+    """A room in which one thing stays, one comes or goes, and others are there for two or three seconds each.
+
+    Args:
+        seed: Of the room and of what happens.
+        start_sec: When somebody begins to look (s).
+        stop_sec: When they end (s).
+        until_sec: By when the last of the brief visits is over (s).
+    """
+    random = np.random.default_rng([seed, 21])
+    lanes = [int(lane) for lane in random.permutation(len(GROUNDS))]
+    homes = random.permutation(HOMES)
+    colours = [str(colour) for colour in random.permutation(list(COLOURS))]
+    change = start_sec + random.uniform(*_CHANGE) * (stop_sec - start_sec)
+    stays = (start_sec, change) if random.integers(2) else (change, stop_sec + 1.0)
+    spans = [(lanes[0], 0.0, stop_sec + 1.0, colours.pop()), (lanes[1], *stays, colours.pop())]
+    shapes = [str(SHAPES[random.integers(len(SHAPES))]) for _ in spans]
+    slots = np.linspace(start_sec, until_sec, 1 + _visits(until_sec - start_sec))
+    names = [(colour, shape) for colour in colours for shape in SHAPES]
+    for number, (begin, end) in enumerate(pairwise(slots.tolist())):
+        length = random.uniform(*_VISIT_SEC)
+        came = random.uniform(begin + 1.0, end - length)
+        colour, shape = names.pop(random.integers(len(names)))
+        spans.append((lanes[2 + number % 2], came, came + length, colour))
+        shapes.append(shape)
+    return Scene.from_script(
+        seed,
+        tuple(
+            Episode(lane, came, went, colour, shape, home=float(homes[lane]))
+            for (lane, came, went, colour), shape in zip(spans, shapes, strict=True)
+        ),
+    )
+
+
+def _visits(seconds: float) -> int:
+    return min(_MOST_VISITS, max(1, int(seconds // _VISIT_EVERY_SEC)))
+
+
+def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kind: int) -> AskedStream:
+    """The stream that belongs to a seed.
+
+    Args:
+        seed: Of the room.
+        room: One of ``ROOMS``.
+        minutes: How long; at the least twice as long as what must not be known.
+        newest_pairs: From so many newest pairs the past must not be known.
+        per_kind: Questions of each kind, where so many are found that differ.
+    """
+    random = np.random.default_rng([seed, 20])
+    frames = FRAMES_PER_PAIR * max(2 * newest_pairs, round(minutes * 60.0 / (FRAMES_PER_PAIR * _FRAME_SEC)))
+    stamps = random.uniform(0.0, _LATEST_START_SEC) + _FRAME_SEC * np.arange(frames)
+    if room == LIVELY:
+        scene = Scene.from_seed(seed)
+    else:
+        scene = quiet_scene(seed, float(stamps[0]), float(stamps[-1]), float(stamps[-FRAMES_PER_PAIR * newest_pairs]))
+    truths = tuple(pair_truth(scene, *moments) for moments in stamps.reshape(-1, FRAMES_PER_PAIR).tolist())
+    story, newest = story_of(truths), story_of(truths[-newest_pairs:]).strict
+    questions = {}
+    for group, kinds in KINDS_OF.items():
+        glimpse = None if group == LIVE else newest
+        drawn = [draw_truthful_question(kind, story, random, glimpse) for kind in kinds for _ in range(per_kind)]
+        different = {one.question.text: one for one in drawn if one is not None}
+        questions[group] = tuple(different.values())
+    return AskedStream(scene, tuple(stamps.tolist()), truths, questions)

@@ -1,0 +1,75 @@
+"""What taking in a frame costs, and how that grows with the memory's size."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+
+from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
+from delayed_vlm_ros.benchmark.patrol_images import PatrolPictures
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, freeze
+
+SIZE = (640, 480)
+"""Columns and rows of the pictures."""
+CAPACITIES = (20, 50, 100, 200)
+"""Pairs in Star memory."""
+
+_HOURS = 0.5
+_STREAM_FRAMES = 20
+
+
+def measure_cost(seed: int, capacities: tuple[int, ...] = CAPACITIES, hours: float = _HOURS) -> list[dict[str, Any]]:
+    """Time ``SmartFrameManager.add`` on a patrol with many events, at several sizes of Star memory.
+
+    The memories get each picture one after the other, so that all of them meet the same load of the machine. The
+    picture's hash, by which encodings are found again, is in it. One thread.
+
+    Args:
+        seed: Of the patrol.
+        capacities: Pairs in Star memory.
+        hours: Length of the patrol.
+
+    Returns:
+        For each capacity in pairs: milliseconds a frame, ``median`` and ``p99``, of the thread's processor time.
+    """
+    with one_thread():
+        seconds = _time_frames(seed, capacities, hours)
+    return [
+        {
+            "pairs": pairs,
+            "median_ms": round(float(np.median(seconds[pairs])) * 1e3, 3),
+            "p99_ms": round(float(np.quantile(seconds[pairs], 0.99)) * 1e3, 3),
+        }
+        for pairs in capacities
+    ]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let OpenCV work in one thread: on pictures so small, several only get in each other's way."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _time_frames(seed: int, capacities: tuple[int, ...], hours: float) -> dict[int, list[float]]:
+    patrol = draw_patrol(PatrolPlan(seed, hours=hours, events=round(20 * hours), places=8))
+    pictures = PatrolPictures(patrol)
+    memories = {pairs: SmartFrameManager(FRAMES_PER_PAIR * pairs, _STREAM_FRAMES) for pairs in capacities}
+    seconds: dict[int, list[float]] = {pairs: [] for pairs in capacities}
+    for number in range(patrol.frames):
+        picture = freeze(np.asarray(cv2.resize(pictures.frame(number), SIZE), np.uint8))
+        for pairs, memory in memories.items():
+            started = time.thread_time()
+            memory.add(picture, number * FRAME_SEC)
+            seconds[pairs].append(time.thread_time() - started)
+    return seconds

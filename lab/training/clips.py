@@ -1,0 +1,129 @@
+"""Training clips: frame pairs of many synthetic scenes with their truth, rendered once and kept in a folder.
+
+A clip is a long sequence of pairs of one scene; training takes shorter ones out of it. Shards are written one by one,
+so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.memory.grid import Grid, letterbox
+from delayed_vlm_ros.scenes import TRAINING_SEEDS, Scene, render
+from delayed_vlm_ros.scenes.scene import VisibleObject, placed_objects
+from delayed_vlm_ros.scenes.schedule import SPACINGS, draw_moments
+from delayed_vlm_ros.scenes.truth import PairTruth, pair_truth
+from lab.training.scene_model import FRAME_HEIGHT, FRAME_WIDTH
+
+PAIRS = 26
+SHARD_CLIPS = 50
+_SIZES = ((120, 160), (120, 160), (120, 160), (120, 160), (240, 320), (120, 213), (135, 150))  # height, width
+_FILLING_SIZES = ((120, 160), (240, 320))  # nearly of the grid's shape: stretched onto it
+_GRID = Grid(FRAME_HEIGHT, FRAME_WIDTH)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One scene's pairs.
+
+    Attributes:
+        truths: Of each pair.
+        objects: What is where at each pair's first frame, for learning to see.
+        spacing: One of ``SPACINGS``.
+        size: Height and width of the camera's pictures in pixels, before they came onto the grid.
+    """
+
+    truths: tuple[PairTruth, ...]
+    objects: tuple[tuple[VisibleObject, ...], ...]
+    spacing: str
+    size: tuple[int, int]
+
+    def on_grid(self, x: float, y: float) -> tuple[float, float]:
+        """Where a place in the camera's picture lies on the model's grid, both 0..1: a letterbox has bars."""
+        height, width = self.size
+        scale = min(FRAME_HEIGHT / height, FRAME_WIDTH / width)
+        wide, high = round(scale * width) / FRAME_WIDTH, round(scale * height) / FRAME_HEIGHT
+        if self.size in _FILLING_SIZES:
+            return x, y
+        return 0.5 + (x - 0.5) * wide, 0.5 + (y - 0.5) * high
+
+
+def frame(scene: Scene, time_sec: float, height: int, width: int) -> NDArray[np.uint8]:
+    """A picture as the memory keeps it: rendered at a camera's size and brought onto the model's grid."""
+    return letterbox(render(scene, time_sec, height, width), _GRID)
+
+
+def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
+    random = np.random.default_rng([seed, 99])
+    scene = Scene.from_seed(seed)
+    spacing = SPACINGS[seed % len(SPACINGS)]
+    times = draw_moments(spacing, PAIRS, random)
+    height, width = _SIZES[random.integers(len(_SIZES))]
+    pictures = [[_worn(frame(scene, moment, height, width), random) for moment in pair] for pair in times]
+    clip = Clip(
+        truths=tuple(pair_truth(scene, *pair) for pair in times),
+        objects=tuple(tuple(placed_objects(scene, pair[0])) for pair in times),
+        spacing=spacing,
+        size=(height, width),
+    )
+    return clip, np.array(pictures, np.uint8)
+
+
+def _worn(picture: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """What transport and lenses do to some pictures: JPEG, a little blur."""
+    if random.random() < 0.15:  # noqa: PLR2004
+        picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(0.4, 0.9))
+    if random.random() < 0.15:  # noqa: PLR2004
+        _, packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))])
+        picture = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+    return picture
+
+
+def _write_shard(folder: Path, number: int) -> int:
+    cv2.setNumThreads(1)
+    first = TRAINING_SEEDS[number * SHARD_CLIPS]
+    made = [_make_clip(seed) for seed in range(first, first + SHARD_CLIPS)]
+    draft = folder / f"{number}.draft.npy"
+    np.save(draft, np.stack([pictures for _, pictures in made]))
+    (folder / f"{number}.pickle").write_bytes(pickle.dumps([clip for clip, _ in made]))
+    draft.rename(folder / f"{number}.npy")  # last: a shard with pictures is whole
+    return number
+
+
+def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
+    """Render what is missing of the first ``shards`` shards.
+
+    Args:
+        folder: Where they are kept; made if need be.
+        shards: How many, of ``SHARD_CLIPS`` clips each.
+        workers: Processes that render.
+
+    Yields:
+        How many shards are there, whenever one is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [number for number in range(shards) if not (folder / f"{number}.npy").exists()]
+    done = shards - len(missing)
+    yield done
+    with ProcessPoolExecutor(workers) as pool:
+        for _ in pool.map(_write_shard, [folder] * len(missing), missing):
+            done += 1
+            yield done
+
+
+def read_clips(folder: Path, number: int) -> list[Clip]:
+    """The clips of a shard, without their pictures."""
+    return list(pickle.loads((folder / f"{number}.pickle").read_bytes()))  # noqa: S301  our own, made a moment ago
+
+
+def read_pictures(folder: Path, number: int) -> NDArray[np.uint8]:
+    """A shard's pictures, ``(clips, PAIRS, 2, H, W, 3)`` uint8, mapped from disk."""
+    return np.asarray(np.load(folder / f"{number}.npy", mmap_mode="r"))

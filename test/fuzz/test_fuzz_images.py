@@ -1,0 +1,163 @@
+"""Image messages of any kind: a picture or a ``PictureError``, and nothing kept is lost."""
+
+import array
+import itertools
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+from fuzzing import check_told, flipped, fuzz
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.images import validation
+from delayed_vlm_ros.images.conversion import make_converter
+from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes
+from delayed_vlm_ros.ingest.feed import FrameFeed
+from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.ros.input.poses import PoseTrack
+from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+
+CONVERTER = make_converter()
+SHOWN = cv2.resize(np.random.default_rng(1).integers(0, 256, (3, 4, 3), np.uint8), (20, 12))
+FILES = [cv2.imencode(ending, shown)[1].tobytes() for shown in (SHOWN, SHOWN[..., 0]) for ending in (".jpg", ".png")]
+FORMATS = ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bayer_rggb8; png compressed ", "16UC1; compressedDepth", "?"]
+ENCODINGS = [*PIXEL_BYTES, *OTHER_NAMES]
+CHANGES = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8)
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_large_pictures():
+    """A damaged size is believed up to a limit, which is lower here to save time."""
+    with mock.patch.object(validation, "MAX_PICTURE_PIXELS", 10_000):
+        yield
+
+
+def convert_or_refuse(message):
+    try:
+        picture = CONVERTER.convert(message)
+    except PictureError as error:
+        check_told(error)
+        return
+    assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
+    assert picture.flags.c_contiguous
+    assert picture.size
+
+
+@fuzz(
+    height=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
+    width=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
+    encoding=st.sampled_from([*ENCODINGS, "16UC1", "8UC3", "nv61", "RGB8"]) | st.text(max_size=8),
+    step=st.integers(0, 80) | st.just(2**32 - 1),
+    bigendian=st.integers(0, 255),
+    data=st.binary(max_size=700),
+)
+def test_any_fields_of_an_image(height, width, encoding, step, bigendian, data):
+    message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
+    message.data = array.array("B", data)
+    convert_or_refuse(message)
+
+
+@fuzz(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    encoding=st.sampled_from(ENCODINGS),
+    padding=st.integers(0, 9),
+    missing=st.integers(-3, 12),
+    bigendian=st.integers(0, 1),
+    seed=st.integers(0, 255),
+)
+def test_an_image_that_nearly_fits(height, width, encoding, padding, missing, bigendian, seed):
+    known = OTHER_NAMES.get(encoding, encoding)
+    step = width * PIXEL_BYTES[known] + padding
+    size = max(0, data_bytes(known, height, width, step) - missing)
+    message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
+    message.data = array.array("B", bytes((seed + number * 7) % 256 for number in range(size)))
+    convert_or_refuse(message)
+
+
+@fuzz(
+    file=st.sampled_from(FILES),
+    changes=CHANGES,
+    length=st.integers(-40, 0) | st.integers(0, 400),
+    kind=st.sampled_from(FORMATS),
+)
+def test_a_damaged_jpeg_or_png(file, changes, length, kind):
+    convert_or_refuse(CompressedImage(format=kind, data=array.array("B", flipped(file, changes, length))))
+
+
+class Silent:
+    """A logger; a defect must not be hidden in it."""
+
+    def warning(self, *_, **__):
+        pass
+
+    def error(self, text, **_):
+        raise AssertionError(text)
+
+
+def camera(message_type, *, restarts):
+    manager = SmartFrameManager(4, 4)
+    geometry = FrameGeometry(factor=2, min_pixels=4, max_pixels=400)
+    return CameraMemory(
+        "front",
+        "/image",
+        "/pose",
+        message_type,
+        feed=FrameFeed(FrameIntake(geometry, manager), FrameSampler(10.0), "/image", restarts=restarts),
+        frame_manager=manager,
+        converter=CONVERTER,
+        poses=PoseTrack(0.25),
+        now_ns=lambda: next(NUMBERS) * 10**9,
+        logger=Silent(),
+    )
+
+
+CAMERAS = {
+    (kind, restarts): camera(kind, restarts=restarts) for kind in (Image, CompressedImage) for restarts in (True, False)
+}
+
+
+@fuzz(
+    kind=st.sampled_from([Image, CompressedImage]),
+    restarts=st.booleans(),
+    changes=CHANGES,
+    length=st.integers(-40, 0),
+    seconds=st.integers(0, 2**31 - 1) | st.none(),
+    nanosec=st.integers(0, 2**32 - 1),
+)
+def test_any_bytes_of_a_message(kind, restarts, changes, length, seconds, nanosec):
+    # given a message in the bytes that DDS hands over, some of them changed; stamps go on, or jump
+    message = kind()
+    if kind is Image:
+        message.height, message.width, message.encoding, message.step = 4, 6, "rgb8", 18
+        message.data = array.array("B", bytes(72))
+    else:
+        message.format, message.data = "png", array.array("B", FILES[1])
+    stamp = next(NUMBERS) if seconds is None else seconds
+    message.header.stamp = Time(sec=stamp, nanosec=nanosec)
+    message.header.frame_id = "lens"
+    one = CAMERAS[kind, restarts]
+    before = one.report(receiving=True)
+
+    # when
+    one.receive(flipped(bytes(serialize_message(message)), changes, length))
+
+    # then it is counted once, and what is kept is in order
+    report = one.report(receiving=True)
+    assert report.images_received == before.images_received + 1
+    kept = one.frame_manager.snapshot()
+    frames = [frame for pair in kept for frame in pair.pair.present_frames]
+    stamps = [frame.stamp for frame in frames]
+    assert stamps == sorted(set(stamps))
+    assert len({frame.image.shape for frame in frames}) <= 1
+    assert len(frames) <= one.frame_manager.capacity

@@ -1,0 +1,116 @@
+"""Patrols with known truth, and their pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from delayed_vlm_ros.benchmark.patrol import (
+    DESIGN_SEEDS,
+    FRAME_SEC,
+    REPORT_SEEDS,
+    TRANSIT,
+    PatrolPlan,
+    draw_patrol,
+)
+from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolPictures
+
+SHORT = PatrolPlan(5, hours=0.5, events=12, event_area=(0.01, 0.10))
+
+
+def test_seeds_to_design_with_are_not_those_to_report():
+    assert not set(DESIGN_SEEDS) & set(REPORT_SEEDS)
+    assert min(len(DESIGN_SEEDS), len(REPORT_SEEDS)) >= 10
+
+
+def test_the_same_plan_gives_the_same_patrol_and_pictures_in_any_order():
+    # given
+    numbers = [0, 7, 1500, 3599, 42]
+    one, other = (PatrolPictures(draw_patrol(SHORT)) for _ in range(2))
+
+    # when
+    forwards = [one.frame(number) for number in numbers]
+    backwards = [other.frame(number) for number in reversed(numbers)]
+
+    # then
+    for picture, same in zip(forwards, reversed(backwards), strict=True):
+        np.testing.assert_array_equal(picture, same)
+        assert (picture.shape, picture.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+    another = PatrolPictures(draw_patrol(replace(SHORT, seed=6))).frame(0)
+    assert (another != forwards[0]).mean() > 0.5
+
+
+def test_events_lie_within_a_visit_and_apart_and_have_a_sharp_frame():
+    for seed in range(4):
+        patrol = draw_patrol(PatrolPlan(seed, events=40, places=8))
+        assert len(patrol.events) == 40
+        assert all(1.0 <= event.seconds <= 3.0 for event in patrol.events)
+        for number, event in enumerate(patrol.events):
+            assert len(set(patrol.place[event.start : event.stop])) == 1
+            assert patrol.place[event.start] != TRANSIT
+            pairs = range(event.start // 2, (event.stop + 1) // 2)
+            assert any(number in patrol.events_in(pair) for pair in pairs)
+            assert number not in patrol.events_in(event.start // 2 - 1)
+        assert all(one.stop < later.start for one, later in zip(patrol.events, patrol.events[1:], strict=False))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_events_are_plain_to_see_in_the_pixels_and_cover_what_they_shall(seed):
+    # given a steady light, so that only the event tells the two pictures apart
+    patrol = draw_patrol(PatrolPlan(seed, events=20, event_area=(0.01, 0.10)))
+    pictures = PatrolPictures(patrol)
+
+    shares = []
+    for event in patrol.events:
+        sharp = next(number for number in range(event.start, event.stop) if patrol.sharp[number])
+        # when
+        difference = np.abs(pictures.frame(sharp).astype(int) - pictures.without_events(sharp)).max(axis=-1)
+        # then
+        shares.append((difference > 20).mean() / event.area)
+        assert 0.3 < shares[-1] < 1.3
+        # and nothing of it before it came and after it had gone
+        for number in (event.start - 1, event.stop):
+            np.testing.assert_array_equal(pictures.frame(number), pictures.without_events(number))
+    assert np.mean(shares) > 0.7
+
+
+def test_pictures_show_places_darkness_and_the_way_between():
+    # given
+    patrol = draw_patrol(replace(SHORT, blackouts_per_hour=12.0, walkers_per_minute=0.0, exposure_jumps_per_minute=0.0))
+    pictures = PatrolPictures(patrol)
+    dark = int(np.flatnonzero(patrol.dark)[0])
+    way = int(np.flatnonzero((patrol.place == TRANSIT) & ~patrol.dark)[1])
+
+    def sharpness(number: int) -> float:
+        picture = cv2.blur(pictures.frame(number), (1, 9)).astype(float)  # without the noise
+        return float(np.abs(np.diff(picture, axis=1)).mean() / picture.mean())
+
+    # then
+    assert pictures.frame(dark).mean() < 12.0
+    assert sharpness(way) < 0.7 * sharpness(int(np.flatnonzero(patrol.sharp)[9]))
+    assert {visit.place for visit in patrol.visits} == set(range(4))
+    assert all(one.place != later.place for one, later in zip(patrol.visits, patrol.visits[1:], strict=False))
+
+
+def test_a_still_patrol_changes_by_noise_only():
+    # given
+    still = PatrolPlan(1, 0.1, 1, 0, walkers_per_minute=0.0, shake=0.0, pan=0.0, exposure_jumps_per_minute=0.0,
+                       blackouts_per_hour=0.0, flicker=0.0, daylight=0.0)  # fmt: skip
+    pictures = PatrolPictures(draw_patrol(still))
+
+    # then
+    one, other = pictures.frame(3).astype(int), pictures.frame(600).astype(int)
+    assert 0 < np.abs(one - other).mean() < 6
+    assert np.abs(one - other).max() < 40
+
+
+def test_events_that_find_no_room_are_refused():
+    with pytest.raises(ValueError, match="find no room"):
+        draw_patrol(PatrolPlan(0, hours=0.05, events=200))
+
+
+def test_frames_come_at_the_memorys_rate():
+    assert draw_patrol(PatrolPlan(0, hours=2.0)).frames * FRAME_SEC == 7200.0

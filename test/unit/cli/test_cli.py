@@ -1,0 +1,139 @@
+"""The command line, run as a user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+VIDEOS = Path(__file__).parents[4] / "shared" / "videos"
+METRICS = {
+    "total_latency",
+    "generation_latency",
+    "time_to_first_token",
+    "frames_encoded",
+    "frames_reused",
+    "visual_tokens",
+    "kv_cache_length",
+    "kv_tokens_reused",
+    "answer_tokens",
+    "video_grid_thw",
+    "exact",
+    "degraded",
+}
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", *arguments]
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=150, check=False)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    """Twelve seconds in which a bright square wanders over a textured ground."""
+    file = tmp_path_factory.mktemp("video") / "square.avi"
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (160, 120))
+    ground = np.random.default_rng(5).integers(40, 90, (120, 160, 3), dtype=np.uint8)
+    for index in range(120):
+        picture = ground.copy()
+        picture[30:70, index : index + 40] = (30, 200, 240)
+        writer.write(picture)
+    writer.release()
+    return file
+
+
+def test_basic_prints_one_json_object_and_the_second_ask_encodes_nothing(video):
+    # when
+    done = run("basic", "--video", video.name, "--model", "demo", "--json", "--max-new-tokens", "12", cwd=video.parent)
+    # then
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert set(printed) == {"stages", "asks", "statistics"}
+    assert [stage["frames_added"] for stage in printed["stages"]] == [14, 0, 0, 10]
+    first, second, third = (ask["metrics"] for ask in printed["asks"])
+    assert set(first) == METRICS | {"encoding_latency"}
+    assert set(second) == METRICS
+    assert (second["frames_encoded"], second["frames_reused"]) == (0, 14)
+    assert second["kv_tokens_reused"] > 0
+    assert "encoding_latency" in third
+    assert printed["statistics"]["total_frames_added"] == 24
+
+
+def test_basic_prints_questions_and_answers_on_lines_of_their_own(video):
+    # when
+    question = "What [bold]moves[/bold]?"
+    done = run("basic", "--video", str(video), "-q", question, "--max-new-tokens", "12", cwd=video.parent)
+    # then
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert f"Q: {question}" in lines, "typed markup is shown, not rendered"
+    assert sum(line.startswith("A: ") and len(line) > 3 for line in lines) == 3
+    assert [line.split(":")[0] for line in lines if line.startswith("stage")] == [f"stage {n}" for n in (1, 2, 3, 4)]
+    assert "demo model, synthetic scenes only" in " ".join(done.stdout.split())
+
+
+def test_compare_finds_identical_texts_when_everything_is_kept(video):
+    # when
+    done = run("compare", "--video", str(video), "-q", "What moves?", "--stream", "40", "--json", cwd=video.parent)
+    # then
+    assert done.returncode == 0, done.stderr
+    (comparison,) = json.loads(done.stdout)["comparisons"]
+    assert comparison["identical"]
+    assert comparison["native"]["answer"]
+    assert comparison["length_ratio"] == comparison["similarity"] == 1.0
+
+
+@pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
+def test_compare_finds_identical_texts_of_a_real_recording(name, tmp_path):
+    if not VIDEOS.is_dir():
+        pytest.skip("the folder with real videos is not beside this repository")
+    # when
+    video = str(VIDEOS / name)
+    done = run("compare", "--video", video, "--stream", "100", "--json", "--max-new-tokens", "24", cwd=tmp_path)
+    # then
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["frames"]["native"] == found["frames"]["delayed"] > 1
+    assert [one["identical"] for one in found["comparisons"]] == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])
+def test_basic_takes_real_recordings(name, tmp_path):
+    if not VIDEOS.is_dir():
+        pytest.skip("the folder with real videos is not beside this repository")
+    # when
+    done = run("basic", "--video", str(VIDEOS / name), "--json", "--max-new-tokens", "8", cwd=tmp_path)
+    # then
+    assert done.returncode == 0, done.stderr
+    asks = json.loads(done.stdout)["asks"]
+    assert ["encoding_latency" in ask["metrics"] for ask in asks] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("basic", "--video", "nothing.mp4"), "there is no file nothing.mp4"),
+        (("basic", "--video", "text.mp4"), "is not a video"),
+        (("demo", "--video", "text.mp4"), "is not a video"),
+        (("compare", "--video", "square.avi", "--model", "/no/such/model"), "no model folder '/no/such/model'"),
+        (
+            ("basic", "--video", "square.avi", "--model", "demo", "--device", "cuda:7"),
+            "the device 'cuda:7' is not there",
+        ),
+        (("basic", "--video", "square.avi", "--model", "demo", "--sample-fps", "0.5"), "too few"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(arguments, words, video):
+    # given
+    (video.parent / "text.mp4").write_text("I am no video.\n" * 100)
+    # when
+    done = run(*arguments, cwd=video.parent)
+    # then
+    assert done.returncode == 1
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr

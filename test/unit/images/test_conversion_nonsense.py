@@ -1,0 +1,235 @@
+"""Conversion against nonsense: whatever a message holds, a good picture or a ``PictureError`` comes out."""
+
+import array
+import sys
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.images import conversion, validation
+from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes, row_count
+
+CONVERTER = make_converter()
+RGB = np.random.default_rng(1).integers(0, 256, (12, 20, 3), np.uint8)
+SMOOTH = cv2.resize(RGB[:3, :4], (20, 12), interpolation=cv2.INTER_CUBIC)
+FORMATS = ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bayer_rggb8; png compressed ", "?"]
+FILES = [cv2.imencode(ending, shown)[1].tobytes() for shown in (SMOOTH, SMOOTH[..., 0]) for ending in (".jpg", ".png")]
+
+
+def image(encoding, pixels, *, padding=0):
+    """A message of an array (height, width, …) with ``padding`` bytes of 77 behind each row."""
+    height, width = pixels.shape[:2]
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
+    padded = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    data = array.array("B", padded.tobytes())
+    return Image(height=height, width=width, encoding=encoding, step=padded.shape[1], data=data)
+
+
+def check_good(picture, height, width):
+    assert isinstance(picture, np.ndarray)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (height, width, 3)
+    assert picture.flags.c_contiguous
+
+
+def convert_or_refuse(message, height=None, width=None):
+    """Convert; gives whether a picture came out. Anything but a good picture or a ``PictureError`` fails the test."""
+    try:
+        picture = CONVERTER.convert(message)
+    except PictureError:
+        return False
+    # The size of a file is what its header, however damaged, says.
+    check_good(picture, height or picture.shape[0], width or picture.shape[1])
+    return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
+    width=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
+    encoding=st.sampled_from([*PIXEL_BYTES, *OTHER_NAMES, "16UC1", "32FC1", "8UC3", "nv61", "RGB8"])
+    | st.text(max_size=8),
+    step=st.integers(0, 80) | st.just(2**32 - 1),
+    bigendian=st.sampled_from([0, 1, 255]),
+    data=st.binary(max_size=700),
+)
+def test_any_fields_give_a_picture_or_a_picture_error(height, width, encoding, step, bigendian, data):
+    message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
+    message.data = array.array("B", data)
+    convert_or_refuse(message, height, width)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    encoding=st.sampled_from([*PIXEL_BYTES, *OTHER_NAMES]),
+    padding=st.integers(0, 9),
+    missing=st.integers(-3, 12),
+    bigendian=st.sampled_from([0, 1, 255]),
+)
+@example(height=1, width=1, encoding="bayer_rggb8", padding=0, missing=0, bigendian=0)
+@example(height=1, width=1, encoding="rgb8", padding=9, missing=0, bigendian=0)
+def test_sizes_that_nearly_fit_give_a_picture_or_a_picture_error(height, width, encoding, padding, missing, bigendian):
+    # given a message short of so many bytes, counted from the end of the last row's pixels
+    known = OTHER_NAMES.get(encoding, encoding)
+    step = width * PIXEL_BYTES[known] + padding
+    size = data_bytes(known, height, width, step) - missing
+    message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
+    message.data = array.array("B", bytes(max(0, size)))
+
+    # when
+    converted = convert_or_refuse(message, height, width)
+
+    # then
+    if missing > 0:
+        assert not converted
+    elif not encoding.startswith(("bayer", "yuv", "yuyv", "uyvy", "nv")):  # OpenCV wants a few pixels of these
+        assert converted
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_files_give_a_picture_or_a_picture_error(data):
+    # given a JPEG or PNG, perhaps cut off somewhere, and with some bytes changed
+    file = bytearray(data.draw(st.sampled_from(FILES)))
+    if data.draw(st.booleans()):
+        del file[data.draw(st.integers(0, len(file))) :]
+    if file:
+        for position in data.draw(st.lists(st.integers(0, len(file) - 1), max_size=6)):
+            file[position] = data.draw(st.integers(0, 255))
+    message = CompressedImage(format=data.draw(st.sampled_from(["jpeg", "png", "rgb8; jpeg compressed bgr8", "?"])))
+    message.data = array.array("B", bytes(file))
+
+    # then (a changed size is believed up to a limit, which is lower here to save time)
+    with mock.patch.object(validation, "MAX_PICTURE_PIXELS", 10_000):
+        convert_or_refuse(message)
+
+
+@pytest.mark.parametrize(("encoding", "pixel_bytes"), PIXEL_BYTES.items())
+@pytest.mark.parametrize("padding", [0, 3])
+def test_every_known_encoding_gives_a_picture_of_its_own(encoding, pixel_bytes, padding):
+    # given
+    pixels = np.random.default_rng(2).integers(0, 256, (row_count(encoding, 8), 10, pixel_bytes), np.uint8)
+    message = image(encoding, pixels, padding=padding)
+    message.height = 8
+    data = bytes(message.data)
+
+    # when
+    picture = CONVERTER.convert(message)
+    before = picture.copy()
+
+    # then the message is left as it was, and its buffer may be used again
+    check_good(picture, 8, 10)
+    assert (message.encoding, message.step, bytes(message.data)) == (encoding, 10 * pixel_bytes + padding, data)
+    message.data[:] = array.array("B", bytes(len(message.data)))
+    assert np.array_equal(picture, before)
+    assert before.any()
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("bigendian", [0, 1])
+def test_sixteen_bits_are_read_in_their_byte_order(bigendian, padding):
+    # given values whose two bytes differ
+    grey = RGB[..., 0]
+    wide = (grey.astype(np.uint16) * 256 + 255 - grey).astype(">u2" if bigendian else "<u2")
+    message = image("mono16", wide[..., None], padding=padding)
+    message.is_bigendian = bigendian
+
+    # when
+    picture = CONVERTER.convert(message)
+
+    # then
+    assert np.abs(picture.astype(int) - grey[..., None]).max() <= 1
+
+
+def test_a_mirrored_view_from_the_library_is_made_contiguous():
+    converter = PictureConverter("mirror", lambda message: RGB[:, ::-1])
+    picture = converter.convert(image("rgb8", RGB))
+    check_good(picture, 12, 20)
+    assert np.array_equal(picture, RGB[:, ::-1])
+
+
+def test_a_refused_message_does_not_reach_the_library():
+    converter = PictureConverter("unreachable", lambda message: pytest.fail("it was asked"))
+    with pytest.raises(PictureError, match="depth image"):
+        converter.convert(image("16UC1", RGB[..., :2]))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.dstack([RGB[..., 0]] * 3 + [RGB[..., 1]]), RGB[..., 0].astype(np.uint16) * 257],
+    ids=["with alpha", "16 bits"],
+)
+def test_png_of_other_kinds_becomes_rgb(pixels):
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    picture = CONVERTER.convert(CompressedImage(data=array.array("B", data)))
+    check_good(picture, 12, 20)
+    assert np.abs(picture.astype(int) - RGB[..., :1]).max() <= 1
+
+
+def test_a_turning_tag_does_not_turn_the_picture():
+    # given an Exif segment that says: turn by 90 degrees
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    plain = FILES[0]
+    turned = plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (20, 12, 3)
+
+    # when
+    picture = CONVERTER.convert(CompressedImage(data=array.array("B", turned)))
+
+    # then
+    check_good(picture, 12, 20)
+
+
+def test_an_error_of_opencv_is_a_picture_error(monkeypatch):
+    def fail(*_):
+        raise cv2.error("planted")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(PictureError, match=r"'png'.* cannot be decoded"):
+        CONVERTER.convert(CompressedImage(format="png", data=array.array("B", FILES[1])))
+
+
+def test_a_missing_cv_bridge_is_said(monkeypatch):
+    pytest.importorskip("rosbags.image")
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    assert make_converter().notice == "pictures are converted by rosbags-image: cv_bridge is not installed"
+
+
+def test_broken_cv_bridge_is_not_reported_as_missing(monkeypatch):
+    def broken():
+        raise ImportError("numpy.core.multiarray failed to import")
+
+    pytest.importorskip("rosbags.image")
+    monkeypatch.setattr(conversion, "_cv_bridge_backend", broken)
+    notice = make_converter().notice
+    assert "numpy.core.multiarray failed to import" in notice
+    assert "not installed" not in notice
+
+
+def test_without_any_library_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    monkeypatch.setitem(sys.modules, "rosbags.image", None)
+    with pytest.raises(ConfigurationError, match=r"cv_bridge is not installed, and rosbags-image .*pip install"):
+        make_converter()
+
+
+def test_a_broken_replacement_is_a_configuration_error_too(monkeypatch):
+    def broken():
+        raise AttributeError("module 'cv2' has no attribute 'cvtColor'")
+
+    monkeypatch.setitem(sys.modules, "cv_bridge", None)
+    monkeypatch.setattr(conversion, "_rosbags_backend", broken)
+    with pytest.raises(ConfigurationError, match="no attribute 'cvtColor'"):
+        make_converter()

@@ -1,0 +1,302 @@
+"""Tiny models, frames, and a comparison with native inference that shares no code with what it judges."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+
+from delayed_vlm_ros.benchmark.random_checkpoint import save_untrained
+from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.request import AskRequest
+from delayed_vlm_ros.replay.native import native_inputs
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
+ANSWER_TOKENS = 10
+
+
+def pytest_configure():
+    torch.set_num_threads(1)
+
+
+# --- models --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory):
+    """Gives the folder of a tiny checkpoint with random weights, each written once."""
+    folders = {}
+
+    def make(family="qwen2_5_vl", seed=0):
+        if (family, seed) not in folders:
+            folder = tmp_path_factory.mktemp(f"{family}-{seed}-")
+            save_untrained(folder, model_type=family, seed=seed)
+            folders[family, seed] = folder
+        return folders[family, seed]
+
+    return make
+
+
+def _deepened(folder, seed):
+    """The same architecture with more layers, and so large a picture limit that there are several vision windows."""
+    config = AutoConfig.from_pretrained(folder).to_dict()
+    config["text_config"].update(num_hidden_layers=5, layer_types=["full_attention"] * 5)
+    config["vision_config"]["depth"] = 3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForImageTextToText.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def load_tiny(checkpoint_folder):
+    """Gives a tiny model with its processor; one of each kind for the whole session, so treat it as read-only."""
+    loaded = {}
+
+    def make(family="qwen2_5_vl", *, seed=0, dtype=torch.float32, deep=False, upcast=False):
+        key = (family, seed, dtype, deep, upcast)
+        if key not in loaded:
+            folder = checkpoint_folder(family, seed)
+            stored = torch.bfloat16 if dtype is torch.bfloat16 else torch.float32
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=stored)
+            processor = AutoProcessor.from_pretrained(folder)
+            if deep:
+                generation_config = model.generation_config
+                model = _deepened(folder, seed)
+                model.generation_config = generation_config
+                processor.video_processor.size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 64 * 28 * 28}
+            model = model.to(dtype)
+            loaded[key] = SimpleNamespace(model=(model.float() if upcast else model).eval(), processor=processor)
+        return loaded[key]
+
+    return make
+
+
+# --- frames --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """Gives a picture of coarse random blocks: like pictures of one number, unlike those of another."""
+
+    def make(number, size=(84, 112)):
+        height, width = size
+        blocks = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+        return np.ascontiguousarray(np.kron(blocks, np.ones((height // 4, width // 4, 1), np.uint8)))
+
+    return make
+
+
+@pytest.fixture
+def make_engine(load_tiny, picture):
+    """Gives an engine of its own memory on a shared tiny model, with frames in it."""
+
+    def make(tiny=None, *, stamps=(), size=(84, 112), **arguments):
+        tiny = tiny or load_tiny()
+        engine = DelayedBatchInferenceEngine(tiny.model, tiny.processor, **arguments)
+        for number, stamp in enumerate(stamps):
+            engine.add_frame(picture(number, size), stamp)
+        return engine
+
+    return make
+
+
+# --- native inference ----------------------------------------------------------------------------------------------
+
+
+def reference_positions(config, stamps, rows, columns, before, after):
+    """Position ids of ``[text][video][text]``, token by token, as DESIGN.md §2.3 and §2.4 say in words."""
+    triples = [(index, index, index) for index in range(before)]
+    for index, stamp in enumerate(stamps):
+        if config.model_type == "qwen2_vl":
+            time = index
+        else:
+            time = math.floor(config.vision_config.tokens_per_second * (stamp - stamps[0]) + 0.1)
+        triples += [(before + time, before + row, before + column) for row in range(rows) for column in range(columns)]
+    start = max(max(triple) for triple in triples) + 1
+    triples += [(start + index,) * 3 for index in range(after)]
+    return torch.tensor(triples).T.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a model computed for an answer.
+
+    Attributes:
+        tokens: The answer.
+        logits: One row for each token of the answer, before any processor, shape (tokens, vocabulary).
+        kv: Keys and values of each layer, over the prompt and the answer but its last token.
+        picks: What it would have chosen at each step, after all processors.
+        margins: By how much it would have chosen that.
+        text: The answer in words.
+    """
+
+    tokens: list[int]
+    logits: torch.Tensor
+    kv: list[torch.Tensor]
+    picks: list[int]
+    margins: list[float]
+    text: str
+
+
+def _positions_of(model, inputs, snapshot, extra_tokens=0):
+    ids = inputs["input_ids"][0]
+    video = (ids == model.config.video_token_id).nonzero().flatten()
+    _, height, width = inputs["video_grid_thw"][0].tolist()
+    stamps = [kept.stamps[0] for kept in snapshot]
+    before, after = int(video[0]), len(ids) - int(video[-1]) - 1 + extra_tokens
+    return reference_positions(model.config, stamps, height // 2, width // 2, before, after)
+
+
+@torch.inference_mode()
+def one_shot(model, processor, snapshot, question, answer):
+    """Logits and KV of one unmodified forward call over the prompt and an answer, without any cache."""
+    inputs = native_inputs(processor, snapshot, question)
+    output = model(
+        input_ids=torch.cat([inputs["input_ids"], torch.tensor([answer[:-1]], dtype=torch.int64)], dim=1),
+        pixel_values_videos=inputs["pixel_values_videos"],
+        video_grid_thw=inputs["video_grid_thw"],
+        position_ids=_positions_of(model, inputs, snapshot, len(answer) - 1),
+    )
+    kv = [tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)]
+    return output.logits[0, inputs["input_ids"].shape[1] - 1 :], kv
+
+
+@torch.inference_mode()
+def native_trace(model, processor, snapshot, question, tokens=ANSWER_TOKENS):
+    """The answer of one unmodified ``generate``; its logits and KV from one forward call."""
+    inputs = native_inputs(processor, snapshot, question)
+    output = model.generate(
+        **inputs,
+        position_ids=_positions_of(model, inputs, snapshot),
+        max_new_tokens=tokens,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    answer = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    logits, kv = one_shot(model, processor, snapshot, question, answer)
+    best = [score[0].topk(2).values.tolist() for score in output.scores]
+    return Trace(
+        tokens=answer,
+        logits=logits,
+        kv=kv,
+        picks=answer,
+        margins=[first - second for first, second in best],
+        text=processor.tokenizer.decode(answer, skip_special_tokens=True).strip(),
+    )
+
+
+class _Teacher(LogitsProcessor):
+    """Notes what would be chosen, and puts the given token in its place."""
+
+    def __init__(self, tokens):
+        self._tokens = tokens
+        self.picks = []
+
+    def __call__(self, input_ids, scores):
+        step = len(self.picks)
+        self.picks.append(int(scores.argmax()))
+        forced = torch.full_like(scores, -math.inf)
+        forced[:, self._tokens[step]] = 0
+        return forced
+
+
+@torch.inference_mode()
+def engine_trace(engine, question, tokens, **limits):
+    """The engine's own ``answer``, led along the given tokens and watched from outside."""
+    seen = []
+    teacher = _Teacher(tokens)
+    generate = engine.model.generate
+
+    def led(*, logits_processor, **arguments):
+        return generate(**arguments, logits_processor=LogitsProcessorList([*logits_processor, teacher]))
+
+    def look(module, arguments, keywords, output):
+        seen.append((output.logits[0, -1], output.past_key_values))
+
+    hook = engine.model.register_forward_hook(look, with_kwargs=True)
+    engine.model.generate = led
+    try:
+        result = engine.answer(AskRequest(question, max_new_tokens=len(tokens), **limits))
+    finally:
+        del engine.model.generate
+        hook.remove()
+    layers = seen[-1][1].layers
+    return result, Trace(
+        tokens=tokens,
+        logits=torch.stack([logits for logits, _ in seen[-len(tokens) :]]),
+        kv=[tensor for layer in layers for tensor in (layer.keys, layer.values)],
+        picks=teacher.picks,
+        margins=[],
+        text=result.answer,
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the engine is from native inference; errors in standard deviations of what is compared.
+
+    Attributes:
+        logits_error: Largest error of a logit.
+        kv_error: Largest error of a key or value.
+        flips: Steps at which the engine would have chosen another token although native's margin was no near tie.
+    """
+
+    logits_error: float
+    kv_error: float
+    flips: tuple[int, ...]
+
+    @property
+    def error(self):
+        return max(self.logits_error, self.kv_error)
+
+    def verdict(self, tolerance):
+        return "equal" if self.error <= tolerance and not self.flips else "different"
+
+
+def largest_error(actual, expected):
+    if actual.shape != expected.shape:
+        return math.inf
+    return float((actual.double() - expected.double()).abs().max() / expected.double().std())
+
+
+def compare_traces(engine, native):
+    absolute = float((engine.logits.double() - native.logits.double()).abs().max())
+    return Comparison(
+        logits_error=largest_error(engine.logits, native.logits),
+        kv_error=max(largest_error(*both) for both in zip(engine.kv, native.kv, strict=True)),
+        flips=tuple(
+            step
+            for step, (mine, theirs) in enumerate(zip(engine.picks, native.picks, strict=True))
+            if mine != theirs and native.margins[step] >= 10 * absolute
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def compare():
+    """Gives an ask's comparison with native inference on the frames it used."""
+
+    def run(engine, question, *, tokens=ANSWER_TOKENS, expect_frames=None, **limits):
+        snapshot = engine.snapshot() if expect_frames is None else expect_frames
+        native = native_trace(engine.model, engine.processor, snapshot, question, tokens)
+        result, trace = engine_trace(engine, question, native.tokens, **limits)
+        assert [kept.content_key for kept in result.frames_used] == [kept.content_key for kept in snapshot]
+        return SimpleNamespace(comparison=compare_traces(trace, native), metrics=result.metrics, native=native)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tolerances():
+    return TOLERANCES
+
+
+@pytest.fixture(scope="session")
+def native():
+    """Gives the parts of the reference."""
+    return SimpleNamespace(trace=native_trace, one_shot=one_shot, positions=reference_positions, led=engine_trace)

@@ -1,0 +1,351 @@
+"""Finding a checkpoint, and saying at once what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from transformers import AutoProcessor
+
+from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.local.models import checkpoint as checkpoint_module
+from delayed_vlm_ros.inference.local.models.adapters import SUPPORTED_MODEL_TYPES
+from delayed_vlm_ros.inference.local.models.checkpoint import DEMO_MODEL, ROBOT_MODEL, resolve_checkpoint
+
+
+@pytest.fixture
+def folder(checkpoint_folder, tmp_path):
+    """A checkpoint of its own, to spoil."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint_folder(), copy)
+    return copy
+
+
+@pytest.fixture(autouse=True)
+def empty_hub_cache(monkeypatch, tmp_path):
+    """No model in the cache, and no network."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return cache
+
+
+def put_in_cache(cache, name, source, pattern="*"):
+    """Lay a checkpoint out as the hub's cache does."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for file in source.glob(pattern):
+        shutil.copy(file, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    return snapshot
+
+
+def edit(file, **changes):
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | changes))
+
+
+# --- what is found --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
+def test_folder_is_read(checkpoint_folder, family):
+    # given
+    folder = checkpoint_folder(family)
+
+    # when
+    checkpoint = resolve_checkpoint(str(folder))
+
+    # then
+    assert (checkpoint.path, checkpoint.model_type, checkpoint.factor) == (folder, family, 28)
+    assert (checkpoint.min_pixels, checkpoint.max_pixels) == (4 * 28 * 28, 16 * 28 * 28)
+    assert (checkpoint.degraded, checkpoint.weights_missing) == ((), False)
+
+
+def test_home_and_blanks_are_understood(folder, monkeypatch):
+    # given
+    monkeypatch.setenv("HOME", str(folder.parent))
+
+    # then
+    assert resolve_checkpoint("  ~/checkpoint ").path == folder
+
+
+def test_hub_name_is_found_in_the_cache(folder, empty_hub_cache):
+    # given
+    snapshot = put_in_cache(empty_hub_cache, "somebody/some-model", folder)
+
+    # when
+    checkpoint = resolve_checkpoint("somebody/some-model")
+
+    # then
+    assert (checkpoint.name, checkpoint.path) == ("somebody/some-model", snapshot)
+
+
+VIDEO_SETTINGS = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("file", "sizes"),
+    [
+        ("preprocessor_config.json", {"min_pixels": 3136, "max_pixels": 12845056}),  # as the first releases have it
+        ("preprocessor_config.json", {"size": {"shortest_edge": 3136, "longest_edge": 50176}}),
+        ("video_preprocessor_config.json", {"size": {"shortest_edge": 6272, "longest_edge": 50176}}),
+        ("preprocessor_config.json", {}),
+    ],
+)
+def test_picture_sizes_are_those_the_library_reads(folder, file, sizes):
+    # given the files of an older release
+    (folder / "processor_config.json").unlink()
+    kind = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(kind | VIDEO_SETTINGS | sizes))
+    if file != "preprocessor_config.json":
+        kind = {"video_processor_type": "Qwen2VLVideoProcessor"}
+        (folder / file).write_text(json.dumps(kind | VIDEO_SETTINGS | sizes))
+
+    # when
+    checkpoint = resolve_checkpoint(str(folder))
+
+    # then
+    video_processor = AutoProcessor.from_pretrained(folder).video_processor
+    assert checkpoint.min_pixels == video_processor.size["shortest_edge"]
+    assert checkpoint.max_pixels == video_processor.size["longest_edge"]
+    assert checkpoint.factor == video_processor.patch_size * video_processor.merge_size
+
+
+def test_geometry_is_the_engines(checkpoint_folder, load_tiny):
+    # given
+    tiny = load_tiny()
+    checkpoint = resolve_checkpoint(str(checkpoint_folder()))
+
+    # then
+    for max_pixels in (4 * 28 * 28, 10_000, 10**7):
+        engine = DelayedBatchInferenceEngine(tiny.model, tiny.processor, max_pixels=max_pixels)
+        assert engine._intake._geometry == checkpoint.geometry(max_pixels)
+
+
+@pytest.mark.parametrize("max_pixels", [0, 100, 4 * 28 * 28 - 1])
+def test_too_few_pixels(checkpoint_folder, max_pixels):
+    with pytest.raises(ConfigurationError, match=rf"max_pixels is {max_pixels}, but .* 3136 pixels or more: raise it"):
+        resolve_checkpoint(str(checkpoint_folder())).geometry(max_pixels)
+
+
+# --- demo and auto --------------------------------------------------------------------------------------------------
+
+
+def test_demo_says_what_it_is_for_and_takes_one_size_of_pictures():
+    # when
+    checkpoint = resolve_checkpoint("demo")
+
+    # then
+    assert checkpoint.name == DEMO_MODEL
+    assert checkpoint.model_type in SUPPORTED_MODEL_TYPES
+    assert checkpoint.degraded == ("demo model, synthetic scenes only",)
+    assert checkpoint.geometry(10**6).grid_for(1080, 1920) == checkpoint.only_size
+    with pytest.raises(ConfigurationError, match="takes pictures of 15680 pixels or more"):
+        checkpoint.geometry(15_000)
+
+
+def test_a_size_of_pictures_that_is_none_is_refused(folder):
+    edit(folder / "config.json", frame_size="large")
+    with pytest.raises(UnsupportedModelError, match="picture sizes"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cached", "device", "expected"),
+    [
+        (True, True, "auto", ROBOT_MODEL),
+        (True, True, "cuda:0", ROBOT_MODEL),
+        (True, True, "cpu", DEMO_MODEL),
+        (True, False, "auto", DEMO_MODEL),
+        (False, True, "auto", DEMO_MODEL),
+        (False, True, "cuda", DEMO_MODEL),
+    ],
+)
+def test_automatic_choice(folder, empty_hub_cache, monkeypatch, tmp_path, cuda, cached, device, expected):
+    # given
+    monkeypatch.setattr(checkpoint_module, "_CUDA_DEVICE_FILES", (str(tmp_path if cuda else tmp_path / "none"),))
+    if cached:
+        put_in_cache(empty_hub_cache, ROBOT_MODEL, folder)
+
+    # then
+    assert resolve_checkpoint("auto", device=device).name == expected
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["/nowhere/model", "./nowhere", "~/nowhere", "~no-such-user/model", "a/b/c", "word"])
+def test_missing_folder_names_the_choices(name):
+    # then
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_checkpoint(name)
+    assert f"there is no model folder '{name}'" in str(caught.value)
+    assert all(word in str(caught.value) for word in (ROBOT_MODEL, "'demo'", "'auto'"))
+
+
+@pytest.mark.parametrize("name", ["", "  "])
+def test_empty_name_is_not_the_working_folder(folder, monkeypatch, name):
+    # given a working folder that happens to be a checkpoint
+    monkeypatch.chdir(folder)
+
+    # then
+    with pytest.raises(ModelNotFoundError, match="there is no model folder ''"):
+        resolve_checkpoint(name)
+
+
+def test_hub_name_that_is_not_cached_names_the_command():
+    with pytest.raises(ModelNotFoundError, match=f"'hf download {ROBOT_MODEL}', or set the model to 'demo'"):
+        resolve_checkpoint(ROBOT_MODEL)
+
+
+@pytest.mark.parametrize("pattern", ["*.json", "*.safetensors"])
+def test_half_a_cached_model_is_none(folder, empty_hub_cache, pattern):
+    # given
+    put_in_cache(empty_hub_cache, "somebody/half", folder, pattern)
+
+    # then
+    with pytest.raises(ModelNotFoundError, match="hf download somebody/half"):
+        resolve_checkpoint("somebody/half")
+
+
+@pytest.mark.parametrize("name", ["with blanks/name", "a/..", "a/--b"])
+def test_no_name_of_a_hub_model(name):
+    with pytest.raises(ModelNotFoundError, match="neither a folder nor a name on the model hub"):
+        resolve_checkpoint(name)
+
+
+def test_download_without_network():
+    with pytest.raises(ModelNotFoundError, match="somebody/some-model could not be fetched"):
+        resolve_checkpoint("somebody/some-model", allow_download=True)
+
+
+def test_folder_without_config(folder):
+    # given
+    (folder / "config.json").unlink()
+
+    # then
+    with pytest.raises(ModelNotFoundError, match=r"has no config\.json: it is not a checkpoint"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("file", ["config.json", "processor_config.json"])
+def test_broken_json(folder, file, content):
+    # given
+    (folder / file).write_bytes(content)
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=rf"{file} of .*: fetch it again"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2_5_vl_text", "", None])
+def test_unsupported_type_names_the_supported(folder, model_type):
+    # given
+    edit(folder / "config.json", model_type=model_type)
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=rf"is of type {model_type}; supported are qwen2_vl, qwen2_5_vl"):
+        resolve_checkpoint(str(folder))
+
+
+def test_no_weights(folder):
+    # given
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+    # then
+    with pytest.raises(ModelNotFoundError, match=r"no \*\.safetensors weights"):
+        resolve_checkpoint(str(folder))
+
+
+def test_no_video_settings(folder):
+    # given
+    (folder / "processor_config.json").unlink()
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=r"none of processor_config\.json, .* fetch it again, complete"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("settings", [{"patch_size": "large"}, {"size": 5}, {"size": {"shortest_edge": [1]}}, 7])
+def test_senseless_video_settings(folder, settings):
+    # given
+    edit(folder / "processor_config.json", video_processor=settings)
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=r"fetch (it|both) again"):
+        resolve_checkpoint(str(folder))
+
+
+# --- a configure step is quick --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of_vision", "of_processor", "message"),
+    [
+        ({"patch_size": None}, {}, r"the vision_config lacks patch_size in the files of"),
+        ({}, {"merge_size": None}, r"the video processor lacks merge_size in the files of"),
+        ({}, {"patch_size": 16}, r"has a patch_size of 14, but its video processor a patch_size of 16: fetch both"),
+        ({"spatial_merge_size": 1}, {}, r"has a spatial_merge_size of 1, but its video processor a merge_size of 2"),
+        (
+            {"temporal_patch_size": 4},
+            {"temporal_patch_size": 4},
+            r"temporal patch of .* has 4 frames; this memory keeps pairs",
+        ),
+    ],
+)
+def test_files_that_do_not_say_what_the_adapter_needs(folder, of_vision, of_processor, message):
+    # given
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", vision_config=config["vision_config"] | of_vision)
+    settings = json.loads((folder / "processor_config.json").read_text())["video_processor"]
+    edit(folder / "processor_config.json", video_processor=settings | of_processor)
+    # then
+    with pytest.raises(UnsupportedModelError, match=message):
+        resolve_checkpoint(str(folder))
+
+
+def test_config_without_a_vision_encoder(folder):
+    edit(folder / "config.json", vision_config=None)
+    with pytest.raises(UnsupportedModelError, match=r"has no vision_config: fetch it again"):
+        resolve_checkpoint(str(folder))
+
+
+def test_resolving_imports_neither_torch_nor_transformers(checkpoint_folder, tmp_path):
+    # given
+    script = f"""
+        import sys
+        from delayed_vlm_ros.errors import ModelNotFoundError
+        from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
+        resolve_checkpoint({str(checkpoint_folder())!r}).geometry(10_000)
+        try:
+            resolve_checkpoint("somebody/some-model")
+        except ModelNotFoundError:
+            pass
+        print(sorted(sys.modules.keys() & {{"torch", "transformers", "rclpy"}}))
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+
+    # when
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=environment,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    # then
+    assert done.stdout.strip() == "[]"

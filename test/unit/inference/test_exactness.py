@@ -1,0 +1,282 @@
+"""Invariant I1: what is kept between asks changes nothing, whatever has happened before.
+
+``EXACT_HISTORIES`` says how many histories are tried (``make test-exact`` tries a thousand).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import delayed_vlm_ros
+from delayed_vlm_ros.errors import AskCancelledError, NoFramesError
+from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.local.cache import prefill as prefill_module
+from delayed_vlm_ros.inference.request import AskRequest
+
+HISTORIES = int(os.environ.get("EXACT_HISTORIES", "60"))
+QUESTIONS = ("Who?", "What is on the table?", "Where is the red box?")
+SIZES = ((84, 112), (112, 84))
+TOKENS = 4
+
+additions = st.tuples(st.just("add"), st.integers(1, 5), st.integers(0, 7))
+pauses = st.tuples(st.just("pause"), st.sampled_from([0.3, 3.0, 20.0]))
+marks = st.tuples(st.just("mark"), st.integers(0, 4))
+asks = st.tuples(st.just("ask"), st.sampled_from(QUESTIONS), st.sampled_from([None, None, 1.0, 4.0]))
+others = st.sampled_from(
+    [("reset",), ("other size",), ("forget",), ("see",), ("read",), ("cancel", 1), ("cancel", 2), ("cancel", 3)]
+)
+histories = st.lists(st.one_of(additions, additions, pauses, marks, asks, asks, others), min_size=3, max_size=14)
+
+
+class EndsAtCheck(AskControl):
+    """Is cancelled when it is looked at for the nth time."""
+
+    def __init__(self, number):
+        super().__init__()
+        self._left = number
+
+    def check(self):
+        self._left -= 1
+        if self._left == 0:
+            self.cancel()
+        super().check()
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    """The checkpoint that comes with the package."""
+    folder = Path(delayed_vlm_ros.__file__).parent / "models" / "tiny_scene"
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return SimpleNamespace(model=model, processor=AutoProcessor.from_pretrained(folder))
+
+
+class History:
+    """An engine that lives through a history, and what it computes beside a cold one."""
+
+    def __init__(self, make_engine, tiny, picture, native, *, canonical):
+        self._make = lambda **more: make_engine(tiny, canonical=canonical, **more)
+        self.engine = self._make(star_memory_size=4, stream_window_size=6)
+        self._picture, self._native = picture, native
+        self._time, self._size = 0.0, SIZES[0]
+        self.compared = 0
+
+    def live(self, name, *details):
+        getattr(self, "_" + name.replace(" ", "_"))(*details)
+
+    def _add(self, count, first):
+        for number in range(count):
+            self.engine.add_frame(self._picture(first + number, self._size), self._time)
+            self._time += 0.5
+
+    def _pause(self, seconds):
+        self._time += seconds
+
+    def _mark(self, place):
+        """Mark a pair in the place of the one marked before."""
+        memory = self.engine.frame_manager
+        for kept in memory.snapshot():
+            if kept.marked:
+                memory.unmark(kept.id)
+        for kept in memory.snapshot()[place : place + 1]:
+            memory.mark(kept.id)
+
+    def _reset(self):
+        self.engine.reset()
+
+    def _other_size(self):
+        self.engine.reset()
+        self._size = SIZES[1 - SIZES.index(self._size)]
+
+    def _forget(self):
+        self.engine.forget_encoded()
+
+    def _see(self):
+        self.engine.precompute(prefill=False)
+
+    def _read(self):
+        self.engine.precompute(prefill=True)
+
+    def _cancel(self, check):
+        if self.engine.snapshot():
+            with suppress(AskCancelledError):
+                self.engine.answer(AskRequest("Who?", max_new_tokens=2), EndsAtCheck(check))
+
+    def _ask(self, question, last_sec):
+        if not self.engine.snapshot():
+            return
+        cold = self._make(frame_manager=self.engine.frame_manager)
+        limits = {} if last_sec is None else {"last_sec": last_sec}
+        request = AskRequest(question, max_new_tokens=TOKENS, **limits)
+        try:
+            answer = cold.answer(request)
+        except NoFramesError:  # the only pair began before the limit
+            with pytest.raises(NoFramesError):
+                self.engine.answer(request)
+            return
+        tokens = self.engine.processor.tokenizer(answer.answer or "no", add_special_tokens=False).input_ids[:TOKENS]
+        cold.forget_encoded()
+        _, expected = self._native.led(cold, question, tokens, **limits)
+        _, actual = self._native.led(self.engine, question, tokens, **limits)
+        self.compared += 1
+        self.compare(actual, expected)
+
+    def compare(self, actual, expected):
+        pairs = [(actual.logits, expected.logits), *zip(actual.kv, expected.kv, strict=True)]
+        self.judge(pairs)
+        assert actual.picks == expected.picks
+
+    def judge(self, pairs):
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+class RoundedHistory(History):
+    """The same up to rounding."""
+
+    def compare(self, actual, expected):
+        for mine, theirs in [(actual.logits, expected.logits), *zip(actual.kv, expected.kv, strict=True)]:
+            assert float((mine - theirs).abs().max() / theirs.std()) <= 1e-9
+
+
+MODELS = ["qwen2_vl float32", "qwen2_5_vl float32", "qwen2_5_vl bfloat16", "embedded"]
+
+
+@pytest.fixture(scope="session")
+def model_named(load_tiny, embedded):
+    def find(name):
+        if name == "embedded":
+            return embedded
+        family, dtype = name.split()
+        return load_tiny(family, dtype=getattr(torch, dtype))
+
+    return find
+
+
+def live_through(kind, make_engine, tiny, picture, native, history, chunk, *, canonical):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefill_module, "_CHUNK_TOKENS", chunk)
+        life = kind(make_engine, tiny, picture, native, canonical=canonical)
+        for event in [*history, ("ask", QUESTIONS[0], None)]:
+            life.live(*event)
+        return life
+
+
+EVERY_HISTORY = settings(
+    max_examples=HISTORIES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@EVERY_HISTORY
+@given(history=histories, chunk=st.sampled_from([1, 24, 256]))
+def test_warm_equals_cold_to_the_bit(make_engine, model_named, picture, native, name, history, chunk):
+    live_through(History, make_engine, model_named(name), picture, native, history, chunk, canonical=True)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@EVERY_HISTORY
+@given(history=histories, chunk=st.sampled_from([1, 24, 256]))
+def test_warm_equals_cold_up_to_rounding_without_canonical_steps(
+    make_engine, load_tiny, picture, native, family, history, chunk
+):
+    tiny = load_tiny(family, dtype=torch.float64)
+    live_through(RoundedHistory, make_engine, tiny, picture, native, history, chunk, canonical=False)
+
+
+# --- counts ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted(make_engine, load_tiny):
+    """An engine with counters of what its model is given."""
+    engine = make_engine(load_tiny(dtype=torch.float64), star_memory_size=0, stream_window_size=16)
+    counts = SimpleNamespace(patches=0, tokens=0)
+
+    def see(_, arguments):
+        counts.patches += len(arguments[0])
+
+    def read(_, __, keywords):
+        counts.tokens += keywords["inputs_embeds"].shape[1]
+
+    hooks = [
+        engine.model.model.visual.patch_embed.register_forward_pre_hook(see),
+        engine.model.model.language_model.register_forward_pre_hook(read, with_kwargs=True),
+    ]
+    yield engine, counts
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize("chunk_pairs", [1, 2, 4])
+def test_only_what_is_new_is_encoded_and_prefilled(counted, picture, monkeypatch, chunk_pairs):
+    # given six pairs, asked about
+    engine, counts = counted
+    monkeypatch.setattr(prefill_module, "_CHUNK_TOKENS", 12 * chunk_pairs)
+    for number in range(12):
+        engine.add_frame(picture(number), 0.5 * number)
+    engine.ask("Who?", max_new_tokens=1)
+    text = engine._encoded._prefix.length - 6 * 12
+
+    def costs(question="Who?"):
+        counts.patches = counts.tokens = 0
+        _, metrics = engine.ask(question, max_new_tokens=1)
+        prompt = metrics.kv_cache_length - metrics.visual_tokens - text
+        return counts.patches // 48, (counts.tokens - prompt) / 12
+
+    # then
+    assert costs("What is on the table?") == (0, 0)
+    engine.add_frame(picture(20), 10.0)
+    engine.add_frame(picture(21), 10.5)
+    behind = 7 - 6 // chunk_pairs * chunk_pairs  # the seventh pair, and those of its chunk that stand before it
+    assert costs() == (1, behind)
+    # and when the window slides, what stands behind the first change is everything but the text
+    for number in range(4):
+        engine.add_frame(picture(22 + number), 11.0 + 0.5 * number)
+    seen, read = costs()
+    assert seen == 2
+    assert read == pytest.approx(8 + text / 12)
+
+
+def test_provisional_pair_is_encoded_again_when_its_partner_comes(counted, picture):
+    # given
+    engine, counts = counted
+    for number in range(5):
+        engine.add_frame(picture(number), 0.5 * number)
+    engine.ask("Who?", max_new_tokens=1)
+
+    # when
+    engine.add_frame(picture(5), 2.5)
+    counts.patches = 0
+    _, metrics = engine.ask("Who?", max_new_tokens=1)
+
+    # then
+    assert counts.patches == 48
+    assert (metrics.frames_encoded, metrics.frames_reused) == (2, 4)
+
+
+def test_question_copies_nothing_of_the_prefix(counted, picture):
+    # given
+    engine, _ = counted
+    for number in range(6):
+        engine.add_frame(picture(number), 0.5 * number)
+    engine.ask("Who?", max_new_tokens=2)
+    prefix = engine._encoded._prefix
+    rooms = [layer._keys_room.data_ptr() for layer in prefix._layers]
+
+    # when
+    engine.ask("What is on the table?", max_new_tokens=2)
+
+    # then
+    assert [layer._keys_room.data_ptr() for layer in prefix._layers] == rooms
+    fork = prefix.fork()
+    assert all(layer.keys.data_ptr() == room for layer, room in zip(fork.layers, rooms, strict=True))

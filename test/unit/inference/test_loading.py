@@ -1,0 +1,249 @@
+"""Loading a checkpoint, and what is said when that cannot be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from fnmatch import fnmatch
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
+from delayed_vlm_ros.inference.local.models import loading
+from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.loading import load_model
+
+
+@pytest.fixture
+def folder(checkpoint_folder, tmp_path):
+    """A checkpoint of its own, to spoil."""
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint_folder(), copy)
+    return copy
+
+
+def resolve(folder):
+    return resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_loads_what_was_saved(checkpoint_folder, family):
+    # when
+    loaded = load_model(resolve(checkpoint_folder(family)), device="cpu")
+
+    # then
+    assert loaded.device == "cpu"
+    assert loaded.model.config.model_type == family
+    assert not loaded.model.training
+    assert loaded.processor.video_token == "<|video_pad|>"
+    assert loaded.model.generation_config.repetition_penalty == 1.05
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "expected"),
+    [
+        ("cpu", "auto", torch.float32),
+        ("cpu:0", "auto", torch.float32),
+        ("cpu", "float32", torch.float32),
+        ("cpu", "bfloat16", torch.bfloat16),
+        ("cpu", "float16", torch.float16),
+    ],
+)
+def test_dtype(checkpoint_folder, device, dtype, expected):
+    assert load_model(resolve(checkpoint_folder()), device=device, dtype=dtype).model.dtype == expected
+
+
+def test_device_auto_is_cuda_where_there_is_one(monkeypatch):
+    assert loading._choose_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert loading._choose_device("auto") == "cuda:0"
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_cuda_device_that_is_there(monkeypatch, device, expected):
+    # given
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    # then
+    assert loading._choose_device(device) == expected
+
+
+@pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
+def test_cuda_device_that_is_not_there(checkpoint_folder, monkeypatch, device, count):
+    # given
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    # then
+    with pytest.raises(ConfigurationError, match=f"the device '{device}' is not there: this torch sees {count} CUDA"):
+        load_model(resolve(checkpoint_folder()), device=device)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cuda:-1", "CPU 0"])
+def test_unknown_device(checkpoint_folder, device):
+    with pytest.raises(ConfigurationError, match=f"the device '{device}' is unknown: use auto, cpu, cuda or cuda:1"):
+        load_model(resolve(checkpoint_folder()), device=device)
+
+
+@pytest.mark.parametrize("dtype", ["", "int8", "fp16", "float64", "__name__"])
+def test_unknown_dtype(checkpoint_folder, dtype):
+    with pytest.raises(ConfigurationError, match=f"the dtype '{dtype}' is unknown: use one of auto, bfloat16"):
+        load_model(resolve(checkpoint_folder()), device="cpu", dtype=dtype)
+
+
+@pytest.mark.parametrize("attention", ["", "flash", "flash_attention_3"])
+def test_unknown_attention(checkpoint_folder, attention):
+    with pytest.raises(ConfigurationError, match=f"the attention '{attention}' is unknown: use one of auto, sdpa"):
+        load_model(resolve(checkpoint_folder()), device="cpu", attention=attention)
+
+
+def test_flash_attention_that_is_not_installed(checkpoint_folder, monkeypatch):
+    # given
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: False)
+
+    # then
+    with pytest.raises(ConfigurationError, match=r"flash_attention_2 is not installed .*: use auto or sdpa"):
+        load_model(resolve(checkpoint_folder()), device="cpu", dtype="bfloat16", attention="flash_attention_2")
+
+
+@pytest.mark.parametrize(
+    ("installed", "device", "dtype", "expected"),
+    [
+        (True, "cuda:0", "auto", "flash_attention_2"),
+        (True, "cuda:0", "bfloat16", "flash_attention_2"),
+        (True, "cuda:0", "float32", "sdpa"),
+        (True, "cpu", "bfloat16", "sdpa"),
+        (True, "cpu:0", "bfloat16", "sdpa"),
+        (False, "cuda:0", "auto", "sdpa"),
+    ],
+)
+def test_automatic_attention(monkeypatch, installed, device, dtype, expected):
+    # given
+    monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: installed)
+
+    # then
+    assert loading._choose_attention("auto", dtype, device) == expected
+
+
+def test_eager_attention_is_used_when_asked_for(checkpoint_folder):
+    assert load_model(resolve(checkpoint_folder()), attention="eager").model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("size", [0, 7, 5000])
+def test_truncated_weights_name_the_model(folder, size):
+    # given a download that was cut short
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=f"the model {folder} .* cannot be loaded"):
+        load_model(resolve(folder), device="cpu")
+
+
+def test_missing_weights_are_not_made_up(folder):
+    # given a checkpoint that lacks a shard
+    weights = load_file(folder / "model.safetensors")
+    complete = {name: tensor for name, tensor in weights.items() if "layers.1.mlp" not in name}
+    assert len(complete) < len(weights)
+    save_file(complete, folder / "model.safetensors", metadata={"format": "pt"})
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=r"lacks 3 of its weights, such as .*fetch it again"):
+        load_model(resolve(folder), device="cpu")
+
+
+def test_weights_of_another_shape(folder):
+    # given
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] += 8
+    (folder / "config.json").write_text(json.dumps(config))
+
+    # then
+    with pytest.raises(UnsupportedModelError, match="cannot be loaded"):
+        load_model(resolve(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("tokenizer*", "does not fit"), ("tokenizer.json", "cannot be loaded")]
+)
+def test_missing_tokenizer_is_not_made_up(folder, pattern, message):
+    # given
+    for file in folder.glob(pattern):
+        file.unlink()
+
+    # then
+    with pytest.raises(UnsupportedModelError, match=message):
+        load_model(resolve(folder), device="cpu")
+
+
+# --- nothing in a checkpoint is run ---------------------------------------------------------------------------------
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = str(file)
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+def test_pickled_weights_are_not_opened(folder, tmp_path):
+    # given
+    torch.save(Bomb(tmp_path / "opened"), folder / "pytorch_model.bin")
+    torch.save(Bomb(tmp_path / "opened"), folder / "training_args.bin")
+
+    # when
+    load_model(resolve(folder), device="cpu")
+    # or, behind something that only looks like weights
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")
+    with pytest.raises(UnsupportedModelError, match="cannot be loaded"):
+        load_model(resolve(folder), device="cpu")
+
+    # then
+    assert not (tmp_path / "opened").exists()
+
+
+def test_code_in_a_checkpoint_is_not_run(folder, tmp_path, monkeypatch):
+    # given
+    ran = tmp_path / "ran"
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')\nclass Model: pass\nProcessor = Config = Model\n")
+    for file in folder.glob("*.json"):
+        content = json.loads(file.read_text())
+        if file.name in ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+            names = (
+                "AutoConfig",
+                "AutoModelForImageTextToText",
+                "AutoProcessor",
+                "AutoTokenizer",
+                "AutoVideoProcessor",
+            )
+            content["auto_map"] = dict.fromkeys(names, "code.Model")
+            file.write_text(json.dumps(content))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is asked says yes
+
+    # when
+    loaded = load_model(resolve(folder), device="cpu")
+
+    # then
+    assert type(loaded.model).__module__.startswith("transformers.models.")
+    assert not ran.exists()
+
+
+def test_only_data_is_fetched(checkpoint_folder, monkeypatch):
+    # given
+    fetched = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: fetched.update(options) or name)
+    checkpoint = replace(resolve(checkpoint_folder()), weights_missing=True)
+
+    # when
+    loading._complete(checkpoint)
+
+    # then
+    for file in ("model-00001-of-00002.safetensors", "tokenizer.json", "merges.txt", "chat_template.jinja"):
+        assert any(fnmatch(file, pattern) for pattern in fetched["allow_patterns"])
+    for file in ("pytorch_model.bin", "modeling.py", "model.pt", "weights.pickle", "model.ckpt", "model.h5"):
+        assert not any(fnmatch(file, pattern) for pattern in fetched["allow_patterns"])

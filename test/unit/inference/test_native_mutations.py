@@ -1,0 +1,278 @@
+"""The comparison with native inference must see: each of these deliberate faults has to fail it, by far."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from delayed_vlm_ros.inference.local import engine as engine_module
+from delayed_vlm_ros.inference.local import video_input
+from delayed_vlm_ros.inference.local.cache import encoding, prefix, vision
+from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
+
+TOLERANCE = 1e-5  # float32; the one for float64 is finer still
+CLEARLY = 1000
+
+FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
+
+
+def patch_keys(patch, change):
+    """Give the pairs' segments other keys: ``change`` makes them from number, kept pair and temporal id."""
+    honest = prefix.segments_of
+
+    def other(prompt, layout, snapshot):
+        text, *pairs = honest(prompt, layout, snapshot)
+        told = zip(pairs, snapshot, layout.temporal_ids, strict=True)
+        return (text, *(replace(pair, key=change(n, kept, time)) for n, (pair, kept, time) in enumerate(told)))
+
+    patch.setattr(encoding, "segments_of", other)
+
+
+def patch_pixels(patch, change):
+    """Encode other pictures than the snapshot's."""
+    honest = encoding.encode_snapshot
+
+    def other(model, processor, family, cache, snapshot, *rest, **options):
+        return honest(model, processor, family, cache, tuple(change(list(snapshot))), *rest, **options)
+
+    patch.setattr(encoding, "encode_snapshot", other)
+
+
+def key_blind_to_content(patch):
+    patch_keys(patch, lambda number, kept, time: (time,))
+
+
+def key_blind_to_one_pair(patch):
+    patch_keys(patch, lambda number, kept, time: (time, kept.content_key if number != 2 else b""))
+
+
+def key_blind_to_completion(patch):
+    """The provisional pair's repeated frame stands for the pair."""
+    patch_keys(patch, lambda number, kept, time: (time, kept.id))
+
+
+def key_blind_to_time(patch):
+    patch_keys(patch, lambda number, kept, time: (kept.content_key,))
+
+
+def features_blind_to_completion(patch):
+    """The same, in the cache of vision features."""
+    patch_features(patch, lambda kept: kept.id)
+
+
+def features_of_another_pair(patch):
+    """Every second pair shares its features with the one before."""
+    patch_features(patch, lambda kept: kept.id // 2)
+
+
+def patch_features(patch, key):
+    honest = encoding.encode_snapshot
+
+    def other(model, processor, family, cache, snapshot, *rest, **options):
+        told = tuple(Keyed(kept, key(kept)) for kept in snapshot)
+        return honest(model, processor, family, cache, told, *rest, **options)
+
+    patch.setattr(encoding, "encode_snapshot", other)
+    patch.setattr(vision.VisionFeatureCache, "keep_only", lambda *_: None)
+
+
+class Keyed:
+    """A kept pair under another key."""
+
+    def __init__(self, kept, key):
+        self.content_key = key
+        self.frames = kept.frames
+
+
+def one_stale_pair(patch):
+    patch_pixels(patch, lambda pairs: [pairs[0], pairs[0], *pairs[2:]])
+
+
+def two_pairs_swapped(patch):
+    patch_pixels(patch, lambda pairs: [pairs[0], pairs[2], pairs[1], *pairs[3:]])
+
+
+def frames_of_a_pair_swapped(patch):
+    def swapped(pair):
+        return replace(pair, first=pair.second, second=pair.first)
+
+    patch_pixels(patch, lambda pairs: [pairs[0], replace(pairs[1], pair=swapped(pairs[1].pair)), *pairs[2:]])
+
+
+def one_temporal_id_off(patch):
+    def off(*arguments):
+        times = temporal_ids(*arguments)
+        return replace(times, ids=(*times.ids[:1], times.ids[1] + 1, *times.ids[2:]))
+
+    patch.setattr(video_input, "temporal_ids", off)
+
+
+def last_temporal_id_off(patch):
+    def off(*arguments):
+        times = temporal_ids(*arguments)
+        return replace(times, ids=(*times.ids[:-1], times.ids[-1] + 1))
+
+    patch.setattr(video_input, "temporal_ids", off)
+
+
+def bare_floor(patch):
+    patch.setattr("delayed_vlm_ros.inference.local.positions._SNAP", 0.0)
+
+
+def question_off(patch):
+    def off(before, ids, rows, columns, after):
+        positions = prompt_positions(before, ids, rows, columns, after)
+        positions[..., -after:] += 1
+        return positions
+
+    patch.setattr(video_input, "prompt_positions", off)
+
+
+def question_behind_rows_and_columns_only(patch):
+    """As the library has it."""
+
+    def stock(before, ids, rows, columns, after):
+        positions = prompt_positions(before, ids, rows, columns, after)
+        positions[..., -after:] += before + max(rows, columns) - positions[0, 0, -after]
+        return positions
+
+    patch.setattr(video_input, "prompt_positions", stock)
+
+
+def rows_and_columns_exchanged(patch):
+    patch.setattr(
+        video_input,
+        "prompt_positions",
+        lambda *arguments: prompt_positions(*arguments)[[0, 2, 1]],
+    )
+
+
+def positions_left_to_the_library(patch):
+    honest = engine_module.generate_answer
+
+    def without(model, token_ids, positions, cache, **options):
+        generate = model.generate
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(model, "generate", lambda position_ids, **rest: generate(**rest))
+            return honest(model, token_ids, positions, cache, **options)
+
+    patch.setattr(engine_module, "generate_answer", without)
+
+
+def penalty_forgotten(patch):
+    honest = engine_module.generate_answer
+
+    def without(model, *arguments, **options):
+        patch.setattr(model.generation_config, "repetition_penalty", 1.0)
+        return honest(model, *arguments, **options)
+
+    patch.setattr(engine_module, "generate_answer", without)
+
+
+# What the frames do before and between two asks.
+SAME = {"first": 8}
+MANY = {"first": 18}
+COMPLETED = {"first": 7, "further": 1}
+SLID = {"sizes": (0, 6), "first": 6, "further": 2}
+STILL_AFTER_A_PAUSE = {"sizes": (0, 6), "first": 6, "further": 2, "pause": 5.0, "still": True}
+LAST_PAIR_OTHER = {"sizes": (0, 6), "first": 6, "replaced": 2}
+
+MUTATIONS = [
+    (key_blind_to_content, SLID, "both"),
+    (key_blind_to_one_pair, LAST_PAIR_OTHER, "both"),
+    (key_blind_to_completion, COMPLETED, "both"),
+    (key_blind_to_time, STILL_AFTER_A_PAUSE, "qwen2_5_vl"),  # Qwen2-VL knows no time
+    (features_blind_to_completion, COMPLETED, "both"),
+    (features_of_another_pair, SAME, "both"),
+    (one_stale_pair, SAME, "both"),
+    (two_pairs_swapped, SAME, "both"),
+    (frames_of_a_pair_swapped, SAME, "both"),
+    (one_temporal_id_off, SAME, "both"),
+    (last_temporal_id_off, SAME, "both"),
+    (bare_floor, SAME, "qwen2_5_vl"),
+    (question_off, SAME, "both"),
+    (question_behind_rows_and_columns_only, MANY, "both"),
+    (rows_and_columns_exchanged, SAME, "both"),
+    (positions_left_to_the_library, SAME, "both"),
+]
+# Uneven steps, a little early or late, so that every way of counting time differs from every other.
+STAMPS = [0.0, 0.5, 0.97, 1.5, 2.0, 2.5, 2.99, 3.5, *(4.0 + 0.7 * number for number in range(12))]
+
+
+def second_ask(
+    make_engine,
+    load_tiny,
+    picture,
+    compare,
+    family,
+    *,
+    first,
+    further=0,
+    sizes=(20, 20),
+    pause=0.0,
+    still=False,
+    replaced=0,
+):
+    star, stream = sizes
+    engine = make_engine(load_tiny(family), star_memory_size=star, stream_window_size=stream)
+
+    def add(numbers, *, other=0, later=0.0):
+        for number in numbers:
+            engine.add_frame(picture(0 if still else number + other), STAMPS[number] + later)
+
+    add(range(first))
+    engine.ask("Who?", max_new_tokens=8)
+    add(range(first, first + further), later=pause)
+    if replaced:
+        kept = engine._encoded._prefix
+        engine.reset()
+        add(range(first - replaced))
+        add(range(first - replaced, first), other=50)
+        engine._encoded._prefix = kept
+    return compare(engine, "What is on the table?").comparison
+
+
+CASES = [
+    pytest.param(family, mutation, scenario, id=f"{mutation.__name__}-{family}")
+    for mutation, scenario, families in MUTATIONS
+    for family in FAMILIES
+    if families in ("both", family)
+]
+
+
+@pytest.mark.parametrize(("family", "mutation", "scenario"), CASES)
+def test_fault_is_seen(make_engine, load_tiny, picture, compare, family, mutation, scenario):
+    # given the same history with and without the fault
+    everything = (make_engine, load_tiny, picture, compare, family)
+
+    # when
+    honest = second_ask(*everything, **scenario)
+    with pytest.MonkeyPatch.context() as patch:
+        mutation(patch)
+        faulty = second_ask(*everything, **scenario)
+
+    # then
+    assert honest.verdict(TOLERANCE) == "equal"
+    assert faulty.verdict(TOLERANCE) == "different"
+    assert faulty.logits_error > CLEARLY * TOLERANCE
+    assert faulty.kv_error > CLEARLY * TOLERANCE
+    print(f"{mutation.__name__:40} {family:12} {honest.error:.1e} {faulty.logits_error:.1e} {faulty.kv_error:.1e}")
+
+
+def test_forgotten_repetition_penalty_is_seen(make_engine, load_tiny, compare):
+    # given
+    questions = ["What is on the table?", "Who?", "Where?", "Is it dark?"]
+
+    # when
+    with pytest.MonkeyPatch.context() as patch:
+        penalty_forgotten(patch)
+        engine = make_engine(load_tiny(), stamps=STAMPS[:8])
+        comparisons = []
+        for question in questions:
+            patch.setattr(engine.model.generation_config, "repetition_penalty", 1.05)
+            comparisons.append(compare(engine, question, tokens=24).comparison)
+
+    # then the numbers are right and the choice of tokens is not
+    assert all(comparison.error <= TOLERANCE for comparison in comparisons)
+    assert "different" in [comparison.verdict(TOLERANCE) for comparison in comparisons]

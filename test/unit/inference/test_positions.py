@@ -1,0 +1,215 @@
+"""Rotary positions: worked out by hand, held against the library's, and as properties."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
+from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.inference.local.video_input import lay_out
+from delayed_vlm_ros.replay.native import native_inputs
+
+FAR = 10**6
+
+
+def config(family, tokens_per_second=2):
+    vision = SimpleNamespace(tokens_per_second=tokens_per_second) if family == "qwen2_5_vl" else SimpleNamespace()
+    return SimpleNamespace(model_type=family, vision_config=vision)
+
+
+def columns_of(positions):
+    """(temporal, row, column) of every token."""
+    return [tuple(token) for token in positions[:, 0].T.tolist()]
+
+
+# --- temporal ids ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "stamps", "expected"),
+    [
+        ("qwen2_5_vl", [0.0, 1.0, 2.0, 3.0], (0, 2, 4, 6)),  # pairs of a 2 fps sample
+        ("qwen2_5_vl", [7.25, 7.75, 9.0, 60.0], (0, 1, 3, 105)),  # 0, 1.0, 3.5, 105.5 ids; from the first pair's time
+        ("qwen2_5_vl", [0.0, 0.2, 0.4], (0, 0, 0)),  # closer than the model can tell: 0, 0.4, 0.8
+        ("qwen2_5_vl", [1.7e9, 1.7e9 + 1.0], (0, 2)),  # seconds since 1970
+        ("qwen2_vl", [0.0, 1.0, 2.0, 60.0], (0, 1, 2, 3)),  # knows no time
+    ],
+)
+def test_temporal_ids_by_hand(family, stamps, expected):
+    # when
+    times = temporal_ids(config(family), stamps, FAR)
+
+    # then
+    assert times.ids == expected
+    assert not times.compressed
+
+
+def test_tokens_per_second_of_the_config_counts():
+    # given 4 ids a second, as an older release of the library had
+    four = config("qwen2_5_vl", tokens_per_second=4)
+
+    # then
+    assert temporal_ids(four, [0.0, 1.0, 1.75], FAR).ids == (0, 4, 7)
+
+
+@given(
+    count=st.integers(1, 40),
+    start=st.floats(0, 2e9),
+    jitter=st.lists(st.floats(-0.02, 0.02), min_size=40, max_size=40),
+)
+def test_jitter_of_stamps_does_not_move_ids(count, start, jitter):
+    # given the stamps of a 2 fps sample, each up to 20 ms early or late
+    stamps = [start + number + jitter[number] for number in range(count)]
+
+    # when
+    times = temporal_ids(config("qwen2_5_vl"), stamps, FAR)
+
+    # then
+    assert times.ids == tuple(2 * number for number in range(count))
+
+
+@pytest.mark.parametrize(("off", "expected"), [(-0.049, 2), (-0.051, 1), (0.0, 2), (0.449, 2), (0.451, 3)])
+def test_snap_is_a_tenth_of_an_id(off, expected):
+    assert temporal_ids(config("qwen2_5_vl"), [0.0, 1.0 + off], FAR).ids[1] == expected
+
+
+@given(
+    family=st.sampled_from(["qwen2_vl", "qwen2_5_vl"]),
+    steps=st.lists(st.floats(0.001, 1e5), min_size=0, max_size=50),
+    limit=st.integers(1, 2000),
+)
+def test_ids_start_at_zero_do_not_decrease_and_stay_within_the_limit(family, steps, limit):
+    # given
+    stamps = [12.5, *(12.5 + np.cumsum(steps)).tolist()] if steps else [12.5]
+
+    # when
+    times = temporal_ids(config(family), stamps, limit)
+    free = temporal_ids(config(family), stamps, 10**12)
+
+    # then
+    assert len(times.ids) == len(stamps)
+    assert times.ids[0] == 0
+    assert list(times.ids) == sorted(times.ids)
+    assert times.ids[-1] <= limit
+    assert not free.compressed
+    # and time is squeezed only where it does not fit, and then uses all there is
+    assert times.compressed == (free.ids[-1] > limit)
+    assert times.ids[-1] == limit if times.compressed else times.ids == free.ids
+
+
+def test_compressed_time_keeps_its_proportions():
+    # given 0, 200, 400, 1000 ids in a range of 100
+    times = temporal_ids(config("qwen2_5_vl"), [0.0, 100.0, 200.0, 500.0], 100)
+
+    # then
+    assert times.ids == (0, 20, 40, 100)
+    assert times.compressed
+
+
+# --- positions of the prompt ----------------------------------------------------------------------------------------
+
+
+def test_prompt_positions_by_hand():
+    # when 2 text tokens, 2 pairs of 1 × 2 merged tokens at ids 0 and 5, 2 text tokens
+    positions = prompt_positions(2, [0, 5], 1, 2, 2)
+
+    # then text goes on behind the largest id of all axes
+    assert positions.dtype == torch.int64
+    assert positions.shape == (3, 1, 8)
+    assert columns_of(positions) == [
+        *[(0, 0, 0), (1, 1, 1)],
+        *[(2, 2, 2), (2, 2, 3), (7, 2, 2), (7, 2, 3)],
+        *[(8, 8, 8), (9, 9, 9)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "rows", "columns", "question_start"),
+    [([0], 3, 2, 7), ([0], 2, 3, 7), ([0, 1], 3, 2, 7), ([0, 9], 3, 2, 14), ([0, 2, 2], 3, 2, 7), ([0, 3], 3, 2, 8)],
+)
+def test_question_starts_behind_the_largest_of_three_axes(ids, rows, columns, question_start):
+    # when
+    positions = prompt_positions(4, ids, rows, columns, 1)
+
+    # then
+    assert columns_of(positions)[-1] == (question_start,) * 3
+
+
+def test_prompt_may_begin_with_the_video():
+    assert columns_of(prompt_positions(0, [0], 1, 1, 1)) == [(0, 0, 0), (1, 1, 1)]
+
+
+@given(
+    before=st.integers(0, 30),
+    steps=st.lists(st.integers(0, 9), min_size=0, max_size=12),
+    rows=st.integers(1, 8),
+    columns=st.integers(1, 8),
+    after=st.integers(1, 30),
+)
+def test_prompt_positions_equal_a_count_token_by_token(native, before, steps, rows, columns, after):
+    # given
+    ids = [0, *np.cumsum(steps).tolist()]
+    clock = SimpleNamespace(model_type="qwen2_5_vl", vision_config=SimpleNamespace(tokens_per_second=1))
+
+    # then
+    expected = native.positions(clock, [float(time) for time in ids], rows, columns, before, after)
+    assert torch.equal(prompt_positions(before, ids, rows, columns, after), expected)
+
+
+# --- the library's own ----------------------------------------------------------------------------------------------
+
+
+def stock_and_ours(engine, question="Who?"):
+    inputs = native_inputs(engine.processor, engine.snapshot(), question)
+    stock, _ = engine.model.model.get_rope_index(
+        inputs["input_ids"],
+        mm_token_type_ids=inputs["mm_token_type_ids"],
+        video_grid_thw=inputs["video_grid_thw"],
+        second_per_grid_ts=inputs.get("second_per_grid_ts"),
+        attention_mask=inputs["attention_mask"],
+    )
+    layout = lay_out(engine.model.config, engine.snapshot())
+    return stock, layout.positions(build_prompt(engine.processor, question))
+
+
+@pytest.mark.parametrize(
+    ("family", "frames", "size"),
+    [
+        ("qwen2_vl", 2, (84, 112)),
+        ("qwen2_vl", 7, (84, 112)),  # 4 pairs, 4 columns
+        ("qwen2_vl", 8, (140, 56)),
+        ("qwen2_5_vl", 2, (84, 112)),
+        ("qwen2_5_vl", 4, (84, 112)),  # ids 0 and 2 below 4 columns
+        ("qwen2_5_vl", 5, (140, 56)),  # ids 0, 2, 4 below 5 rows
+    ],
+)
+def test_equals_the_library_where_rows_and_columns_outrun_time(load_tiny, make_engine, family, frames, size):
+    # given a short video of 2 frames a second, as the library assumes
+    engine = make_engine(load_tiny(family), stamps=[0.5 * number for number in range(frames)], size=size)
+
+    # when
+    stock, ours = stock_and_ours(engine)
+
+    # then
+    assert torch.equal(stock, ours)
+
+
+@pytest.mark.parametrize(("family", "frames"), [("qwen2_vl", 14), ("qwen2_5_vl", 6)])
+def test_differs_from_the_library_in_the_text_behind_a_long_video(load_tiny, make_engine, family, frames):
+    # given
+    engine = make_engine(load_tiny(family), stamps=[0.5 * number for number in range(frames)])
+
+    # when
+    stock, ours = stock_and_ours(engine)
+
+    # then up to the end of the video they agree
+    text = len(build_prompt(engine.processor, "Who?").after)
+    assert torch.equal(stock[..., :-text], ours[..., :-text])
+    assert int(ours[..., -text:].min()) == int(ours[..., :-text].max()) + 1
+    assert int(stock[..., -text:].min()) <= int(stock[..., :-text].max())

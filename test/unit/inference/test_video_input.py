@@ -1,0 +1,82 @@
+"""Kept pairs as the model's video input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from delayed_vlm_ros.inference.local.video_input import lay_out, pixel_values, snapshot_pixel_values
+from delayed_vlm_ros.replay.native import native_inputs
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 6])
+@pytest.mark.parametrize("size", [(84, 112), (140, 56), (56, 196)], ids=str)
+def test_pixels_and_grid_are_the_librarys(load_tiny, make_engine, frames, size):
+    # given
+    engine = make_engine(load_tiny(), stamps=[0.5 * number for number in range(frames)], size=size)
+    snapshot = engine.snapshot()
+
+    # when
+    pixels = snapshot_pixel_values(engine.processor, snapshot)
+    layout = lay_out(engine.model.config, snapshot)
+
+    # then
+    expected = native_inputs(engine.processor, snapshot, "Who?")
+    assert torch.equal(pixels, expected["pixel_values_videos"])
+    assert list(layout.grid_thw) == expected["video_grid_thw"][0].tolist()
+    assert layout.grid_thw == ((frames + 1) // 2, size[0] // 14, size[1] // 14)
+    assert layout.visual_tokens == int((expected["input_ids"] == engine.model.config.video_token_id).sum())
+
+
+def test_provisional_pair_shows_its_frame_twice(load_tiny, make_engine, picture):
+    # given
+    engine = make_engine(stamps=[0.0])
+
+    # when
+    pixels = snapshot_pixel_values(engine.processor, engine.snapshot())
+
+    # then
+    (kept,) = engine.snapshot()
+    assert torch.equal(pixels, pixel_values(engine.processor, [kept.frames[0], kept.frames[0]]))
+
+
+def test_pairs_are_independent_patches(load_tiny, picture):
+    # given
+    frames = [picture(number) for number in range(4)]
+    processor = load_tiny().processor
+
+    # when
+    together = pixel_values(processor, frames)
+
+    # then a pair's patches are the same alone
+    apart = [pixel_values(processor, frames[:2]), pixel_values(processor, frames[2:])]
+    assert torch.equal(together, torch.cat(apart))
+    assert not torch.equal(*apart)
+
+
+def test_frames_are_only_read(load_tiny, picture):
+    # given read-only frames, as the memory keeps them
+    frames = [picture(0), picture(1)]
+    before = [frame.copy() for frame in frames]
+    for frame in frames:
+        frame.setflags(write=False)
+
+    # when
+    pixel_values(load_tiny().processor, frames)
+
+    # then
+    assert all(np.array_equal(*both) for both in zip(frames, before, strict=True))
+
+
+def test_limit_leaves_positions_for_text(load_tiny, make_engine):
+    # given a span of a hundred hours
+    engine = make_engine(stamps=[0.0, 1.0, 360_000.0])
+    trained = engine.model.config.text_config.max_position_embeddings
+
+    # when
+    layout = lay_out(engine.model.config, engine.snapshot())
+
+    # then
+    assert layout.time_compressed
+    assert layout.temporal_ids[-1] == trained * 7 // 8

@@ -1,0 +1,258 @@
+"""Judging pictures late: brief things, people passing, places."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, Surroundings, sketch
+from delayed_vlm_ros.memory.scoring.foreground import standouts
+
+HEIGHT, WIDTH = 144, 192
+RED = (210, 30, 30)
+
+
+def room(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    large = cv2.resize(rng.uniform(50, 160, (5, 6, 3)), (WIDTH + 20, HEIGHT + 20), interpolation=cv2.INTER_CUBIC)
+    small = cv2.resize(rng.uniform(-20, 20, (40, 50, 3)), (WIDTH + 20, HEIGHT + 20), interpolation=cv2.INTER_LINEAR)
+    return np.clip(large + small, 0, 255).astype(np.uint8)
+
+
+def view(number: int, seed: int = 0, gain: float = 1.0, thing=None, colour=RED) -> np.ndarray:
+    """A room under shake and noise; ``thing`` is (left, top, side) in pixels."""
+    rng = np.random.default_rng([seed, number])
+    down, right = rng.integers(8, 13, 2)
+    picture = room(seed)[down : down + HEIGHT, right : right + WIDTH].astype(float)
+    if thing is not None:
+        left, top, side = thing
+        picture[top : top + side, left : left + side] = colour
+    return np.clip(picture * gain + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
+
+
+def found_in(picture, before, after):
+    return standouts(sketch(picture), [sketch(one) for one in before], [sketch(one) for one in after])
+
+
+def test_a_thing_of_one_per_cent_stands_out_under_shake_noise_and_other_exposures():
+    # given
+    before, after = [view(n, gain=0.8) for n in range(3)], [view(n, gain=1.1) for n in range(3, 6)]
+
+    # when
+    found = found_in(view(9, thing=(90, 60, 17)), before, after)
+
+    # then
+    assert found.is_place_known
+    (blob,) = found.blobs
+    assert (blob.x * WIDTH / COLUMNS, blob.y * HEIGHT / ROWS) == pytest.approx((97, 67), abs=6)
+    assert 0.005 < blob.area < 0.02
+    assert blob.contrast > 0.3
+
+
+@pytest.mark.parametrize("gain", [0.75, 1.0, 1.25])
+def test_nothing_stands_out_where_nothing_came(gain):
+    for seed in range(3):
+        pictures = [view(n, seed) for n in range(6)]
+        assert found_in(view(9, seed, gain), pictures[:3], pictures[3:]).blobs == ()
+
+
+def test_what_was_there_before_does_not_stand_out_and_what_stays_is_told_from_what_goes():
+    # given
+    there = [view(n, thing=(90, 60, 20)) for n in range(3)]
+    bare = [view(n) for n in range(3, 6)]
+
+    # then
+    assert found_in(view(9, thing=(90, 60, 20)), there, bare).blobs == ()
+    (stays,) = found_in(view(9, thing=(90, 60, 20)), bare, there).blobs
+    (goes,) = found_in(view(9, thing=(90, 60, 20)), bare, bare).blobs
+    assert (stays.came_and_went, goes.came_and_went) == (False, True)
+
+
+def test_other_places_do_not_count():
+    # given
+    others = [view(n, seed=7) for n in range(3)]
+
+    # then
+    assert not found_in(view(9), others, others).is_place_known
+    assert found_in(view(9), others, [view(n) for n in range(3)]).is_place_known
+    assert not Surroundings(sketch(view(9))).add(sketch(others[0]))
+
+
+def show(memory: SmartFrameManager, frames: int, things: dict, seed: int = 0) -> None:
+    start = 0 if memory.newest_stamp is None else int(memory.newest_stamp * 2) + 1
+    for number in range(start, start + frames):
+        memory.add(view(number, seed, thing=things.get(number)), number / 2)
+
+
+def stars(memory: SmartFrameManager) -> dict[float, tuple[str, float]]:
+    return {kept.stamps[0]: (kept.reason, kept.importance) for kept in memory.snapshot() if kept.in_star}
+
+
+def test_a_small_brief_thing_is_kept_among_people_passing():
+    # given a small memory, people who cross the picture, and one thing for a second
+    memory = SmartFrameManager(star_memory_size=6, stream_window_size=20)
+    walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 8) for step in range(16)}
+    brief = dict.fromkeys((350, 351), (90, 60, 19))
+
+    # when
+    show(memory, 900, walks | brief)
+
+    # then
+    reason, score = stars(memory)[175.0]
+    assert reason == "brief event"
+    assert score > 0.5
+
+
+def test_every_place_is_kept_with_a_view():
+    # given
+    memory = SmartFrameManager(star_memory_size=10, stream_window_size=20)
+
+    # when
+    for seed in range(4):
+        show(memory, 80, {}, seed)
+    show(memory, 400, {}, 3)
+
+    # then
+    assert {int(stamp // 40) for stamp in stars(memory)} >= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("seconds", [10, 60])
+def test_what_came_to_stay_is_kept_though_it_is_there_for_long(seconds):
+    # given a memory with room for little, and people who cross the picture
+    memory = SmartFrameManager(star_memory_size=10, stream_window_size=20)
+    walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 4) for step in range(16)}
+    thing = dict.fromkeys(range(340, 340 + 2 * seconds), (90, 60, 28))
+
+    # when
+    show(memory, 500, walks | thing)
+
+    # then
+    reasons = {stamp: reason for stamp, (reason, _) in stars(memory).items()}
+    assert "new thing" in {reason for stamp, reason in reasons.items() if 170 <= stamp < 170 + seconds}
+
+
+def test_one_who_comes_by_where_nobody_does_is_worth_more_than_one_of_many():
+    # given
+    crossing = [(step * 9, 50, 40) for step in range(16)]
+    deserted, busy = (SmartFrameManager(star_memory_size=6, stream_window_size=20) for _ in range(2))
+
+    # when
+    show(deserted, 200, dict(zip(range(150, 166), crossing, strict=True)))
+    show(busy, 560, {start + step: place for start in range(30, 560, 40) for step, place in enumerate(crossing)})
+
+    # then
+    alone, one_of_many = (max(kept.late_score for kept in memory.snapshot()) for memory in (deserted, busy))
+    assert alone > 0.5
+    assert alone > 2 * one_of_many
+
+
+@pytest.mark.parametrize(
+    "gain",
+    [
+        lambda _number: 1.0,
+        lambda number: 1.0 + 0.06 * np.sin(1.7 * number),
+        lambda number: 1.0 + 0.3 * np.sin(number / 100),
+        lambda number: (0.8, 1.0, 1.2)[number // 40 % 3],
+    ],
+    ids=["noise", "flicker", "daylight", "exposure jumps"],
+)
+def test_a_still_and_a_shaking_camera_fill_nothing(gain):
+    # given
+    memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
+
+    # when
+    for number in range(400):
+        memory.add(view(number, gain=gain(number)), number / 2)
+
+    # then
+    assert len(stars(memory)) <= 2
+
+
+@pytest.mark.parametrize("first", [50, 51])
+def test_a_light_that_blinks_fills_nothing(first):
+    # given
+    memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
+
+    # when it is seen in one picture of sixty
+    show(memory, 500, dict.fromkeys(range(first, 500, 60), (90, 60, 40)))
+
+    # then
+    assert len(stars(memory)) <= 4
+    assert "first frame" in {reason for reason, _ in stars(memory).values()}
+
+
+@pytest.mark.parametrize("wall", [0, 128, 255])
+@pytest.mark.parametrize("noise", [0.0, 3.0])
+def test_a_thing_before_a_plain_wall_is_found(wall, noise):
+    # given
+    random = np.random.default_rng(0)
+    memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
+
+    # when
+    for number in range(60):
+        picture = np.full((HEIGHT, WIDTH, 3), wall, float)
+        if number in (30, 31):
+            picture[60:90, 80:110] = RED
+        picture += random.normal(0, noise, picture.shape) if noise else 0.0
+        memory.add(np.clip(picture, 0, 255).astype(np.uint8), number / 2)
+
+    # then
+    assert stars(memory)[15.0][0] == "brief event"
+    assert len(stars(memory)) <= 3
+
+
+def test_what_is_known_of_pairs_that_have_gone_is_forgotten():
+    # given
+    memory = SmartFrameManager(star_memory_size=6, stream_window_size=20)
+
+    # when things and places come and go
+    for seed in range(4):
+        show(
+            memory,
+            100,
+            {50 * place + step: (60 + 20 * place, 60, 30) for place in range(10) for step in range(3)},
+            seed,
+        )
+
+    # then
+    star = memory._star
+    held = {pair.id for pair in star.pairs}
+    for known in (star._places, star._new_places, star._tracks, star._earlier):
+        assert len(set(known) - held) <= 10  # those still in Stream
+
+
+@pytest.mark.parametrize(("window", "chunk"), [(8, 0), (20, 16)])
+def test_with_little_room_in_stream_nothing_is_judged_late(window, chunk):
+    # given
+    memory = SmartFrameManager(20, window, eviction_chunk=chunk)
+
+    # when
+    show(memory, 60, dict.fromkeys((30, 31), (90, 60, 19)))
+
+    # then
+    assert not any(kept.late_score for kept in memory.snapshot())
+
+
+def test_a_late_pair_enters_star_while_it_is_in_stream():
+    # given
+    memory = SmartFrameManager(20, 20, eviction_chunk=6)
+    things = dict.fromkeys((80, 81), (90, 60, 16))
+    late = set()
+
+    for number in range(160):
+        before = {kept.id: kept for kept in memory.snapshot()}
+        # when
+        memory.add(view(number, thing=things.get(number)), number / 2)
+
+        # then
+        after = {kept.id: kept for kept in memory.snapshot()}
+        # whatever is in Star now was kept before, or is the newest
+        assert {one for one, kept in after.items() if kept.in_star} <= {*before, max(after)}
+        late |= {
+            kept.reason
+            for one, kept in after.items()
+            if kept.in_star and one in before and not before[one].in_star and one != max(after)
+        }
+    assert late == {"brief event"}

@@ -1,0 +1,217 @@
+"""Key frames of an earlier memory as the past of a new one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delayed_vlm_ros.errors import PictureError, StampOrderError
+from delayed_vlm_ros.ingest.feed import FrameFeed
+from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
+from delayed_vlm_ros.storage.file_format import star_of
+
+SIZE = (28, 28)
+
+
+def picture(seed):
+    blocks = np.random.default_rng(seed).integers(20, 220, (4, 4, 3), np.uint8)
+    return blocks.repeat(SIZE[0] // 4, axis=0).repeat(SIZE[1] // 4, axis=1)
+
+
+def show(memory, views, *, after=0.0):
+    for index, view in enumerate(views):
+        memory.add(picture(view), after + 0.5 * (index + 1), source=f"source {view}")
+
+
+def looks(snapshot):
+    """All that a snapshot says."""
+    return [
+        (
+            kept.id,
+            kept.content_key,
+            kept.stamps,
+            kept.importance,
+            kept.reason,
+            kept.marked,
+            kept.label,
+            [(frame.number, frame.source, frame.image.tobytes()) for frame in kept.pair.present_frames],
+        )
+        for kept in snapshot
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    views=st.lists(st.integers(0, 9), max_size=40),
+    star_size=st.sampled_from([0, 2, 4, 8, 20]),
+    chunk=st.sampled_from([0, 2]),
+    marked=st.sets(st.integers(0, 50), max_size=3),
+    data=st.data(),
+)
+def test_what_is_restored_is_what_was_kept(views, star_size, chunk, marked, data):
+    # given a memory with a history, and marks
+    def empty():
+        return SmartFrameManager(star_size, 4, eviction_chunk=chunk if star_size > 2 else 0)
+
+    memory = empty()
+    show(memory, views)
+    kept = memory.snapshot()
+    for number in sorted(marked):
+        if number < len(kept) and sum(pair.marked for pair in memory.snapshot()) < star_size // 8:
+            memory.mark(kept[number].id, data.draw(st.sampled_from(["", "keys"])))
+    before = star_of(memory.snapshot())
+
+    # when
+    restored = empty()
+    restored.restore(before)
+
+    # then the very same pairs are there, now and the next time
+    assert looks(restored.snapshot()) == looks(before)
+    assert looks(star_of(restored.snapshot())) == looks(before)
+    assert not any(kept.in_stream for kept in restored.snapshot())
+
+
+def test_what_was_found_late_is_worth_as_much_as_before():
+    # given
+    memory = SmartFrameManager(6, 20)
+    show(memory, range(12))
+    first, second, *others = star_of(memory.snapshot())
+    found = replace(second, late_score=0.9, late_reason="brief event")
+
+    # when
+    restored = SmartFrameManager(6, 20)
+    restored.restore([first, found, *others])
+    show(restored, range(100, 160), after=20.0)
+
+    # then
+    assert (found.id, "brief event", 0.9) in [(kept.id, kept.reason, kept.late_score) for kept in restored.snapshot()]
+
+
+def test_life_goes_on_behind_it():
+    # given
+    memory = SmartFrameManager()
+    show(memory, [1, 1, 2, 2, 3, 3])
+    restored = SmartFrameManager()
+    restored.restore(star_of(memory.snapshot()))
+    assert restored.newest_stamp == 3.0
+    assert restored.statistics().total_frames_added == 6
+
+    # when
+    with pytest.raises(StampOrderError):
+        restored.add(picture(4), 2.5)
+    with pytest.raises(PictureError, match="expected a picture of shape"):
+        restored.add(picture(4)[:14], 9.0)
+    show(restored, [4, 4], after=100.0)
+
+    # then
+    kept = restored.snapshot()
+    assert [pair.id for pair in kept] == [1, 2, 3, 4]
+    assert [pair.in_stream for pair in kept] == [False, False, False, True]
+    assert kept[-1].pair.last.number == 8
+    assert kept[-1].stamps == (100.5, 101.0)
+
+
+def test_a_smaller_star_keeps_its_marks_and_the_least_replaceable():
+    # given ten pairs, one of them marked
+    memory = SmartFrameManager()
+    show(memory, [view for view in range(10) for _ in range(2)])
+    memory.mark(4, "keys")
+    before = star_of(memory.snapshot())
+    assert len(before) == 10
+
+    # when
+    restored = SmartFrameManager(6, max_marked_frames=2)
+    restored.restore(before)
+
+    # then
+    assert len(restored.snapshot()) == 3
+    assert [(kept.id, kept.label) for kept in restored.snapshot() if kept.marked] == [(4, "keys")]
+
+
+def test_marks_beyond_those_that_may_be_are_lost_and_nothing_else():
+    memory = SmartFrameManager()
+    show(memory, [view for view in range(10) for _ in range(2)])
+    for pair_id in (2, 3, 4):
+        memory.mark(pair_id)
+    # when
+    restored = SmartFrameManager(max_marked_frames=2)
+    restored.restore(star_of(memory.snapshot()))
+    # then
+    assert [kept.id for kept in restored.snapshot()] == [kept.id for kept in memory.snapshot() if kept.in_star]
+    assert [kept.id for kept in restored.snapshot() if kept.marked] == [2]
+
+
+def test_only_an_empty_memory_takes_one_in():
+    memory = SmartFrameManager()
+    show(memory, [1, 2])
+    with pytest.raises(ValueError, match="clear it first"):
+        memory.restore(memory.snapshot())
+
+
+def feed_with_a_past(*, restarts):
+    past = SmartFrameManager()
+    show(past, [1, 1, 2, 2], after=1000.0)
+    memory = SmartFrameManager()
+    feed = FrameFeed(FrameIntake(FrameGeometry(), memory), FrameSampler(2.0), "/image", restarts=restarts)
+    feed.restore(star_of(past.snapshot()))
+    return feed, memory
+
+
+def show_through(feed, stamps, arrival=50.0):
+    """Pictures by their stamps; gives what was said of each."""
+    said = []
+    for stamp in stamps:
+        try:
+            place = feed.place(round(stamp * 1e9), arrival, round(arrival * 1e9))
+            said.append(place.jump_sec)
+            if place.is_due:
+                feed.add(picture(int(stamp * 10)), place)
+        except PictureError:
+            said.append(None)
+    return said
+
+
+@pytest.mark.parametrize("later", [0.5, 60.0, 1e6])
+def test_however_much_later_the_first_picture_comes_it_is_taken(later):
+    feed, memory = feed_with_a_past(restarts=True)
+    assert show_through(feed, [1002.0 + later]) == [0.0]
+    assert memory.newest_stamp == 1002.0 + later
+    assert len(memory.snapshot()) == 3
+
+
+def test_pictures_of_another_size_are_brought_to_the_restored_one():
+    feed, memory = feed_with_a_past(restarts=True)
+    feed.add(np.zeros((480, 640, 3), np.uint8), feed.place(2000 * 10**9, 50.0, 50 * 10**9))
+    assert memory.snapshot()[-1].frames[0].shape == (*SIZE, 3)
+
+
+def test_a_clock_that_starts_anew_begins_the_memory_anew_where_it_restarts():
+    feed, memory = feed_with_a_past(restarts=True)
+    assert show_through(feed, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
+    assert [kept.stamps for kept in memory.snapshot()] == [(1.1, 1.6)]
+
+
+def test_a_clock_that_starts_anew_is_taken_as_going_on_where_it_continues():
+    feed, memory = feed_with_a_past(restarts=False)
+    assert show_through(feed, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
+    assert feed.ahead_sec == pytest.approx(1000.9)
+    assert [kept.id for kept in memory.snapshot()][:2] == [1, 2]
+    assert memory.newest_stamp == pytest.approx(1002.5)
+
+
+def test_one_stray_stamp_does_not_cost_what_was_restored():
+    feed, memory = feed_with_a_past(restarts=True)
+    assert show_through(feed, [0.1, 5000.0]) == [None, 0.0]
+    assert len(memory.snapshot()) == 3
+
+
+def test_ids_never_come_twice():
+    ids = PairIds()
+    assert [next(ids), next(ids)] == [1, 2]
+    ids.continue_after(40)
+    assert next(ids) == 41
+    ids.continue_after(5)
+    assert next(ids) == 42

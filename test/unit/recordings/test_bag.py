@@ -1,0 +1,206 @@
+"""Bags read without ROS: whole, compressed, cut short, without their metadata."""
+
+import shutil
+import sqlite3
+import sys
+from contextlib import closing
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from delayed_vlm_ros.errors import DependencyError, PictureError, RecordingError
+from delayed_vlm_ros.replay.recordings import open_recording
+
+TYPES = get_typestore(Stores.LATEST)
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+SECOND = 10**9
+START = 1_700_000_000 * SECOND
+
+
+def header(stamp_ns, frame_id="lens"):
+    stamp = TYPES.types["builtin_interfaces/msg/Time"](sec=stamp_ns // SECOND, nanosec=stamp_ns % SECOND)
+    return TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
+
+
+def shade(number):
+    return np.full((12, 16, 3), (number * 7 % 256, 10, 200), np.uint8)
+
+
+def raw(number, stamp_ns):
+    picture = shade(number)
+    return TYPES.types["sensor_msgs/msg/Image"](
+        header(stamp_ns), 12, 16, "rgb8", is_bigendian=0, step=48, data=picture.reshape(-1)
+    )
+
+
+def compressed(number, stamp_ns):
+    data = cv2.imencode(".png", shade(number)[..., ::-1])[1].reshape(-1)
+    return TYPES.types["sensor_msgs/msg/CompressedImage"](header(stamp_ns), "png", data)
+
+
+def write_bag(path, storage="mcap", count=20, make=raw, topics=("/camera/image_raw",), compression=None):
+    writer = Writer(path, version=9, storage_plugin=STORAGES[storage])
+    if compression:
+        writer.set_compression(compression, CompressionFormat.ZSTD)
+    with writer:
+        for topic in topics:
+            kind = make(0, 0).__msgtype__
+            connection = writer.add_connection(topic, kind, typestore=TYPES)
+            for number in range(count):
+                stamp = START + number * SECOND // 10
+                data = TYPES.serialize_cdr(make(number, stamp), kind)
+                writer.write(connection, stamp + 5_000_000, data)
+        other = writer.add_connection("/speed", "std_msgs/msg/Float64", typestore=TYPES)
+        message = TYPES.types["std_msgs/msg/Float64"](1.5)
+        writer.write(other, START, TYPES.serialize_cdr(message, "std_msgs/msg/Float64"))
+    return path
+
+
+def read(path, topic=""):
+    with open_recording(path, topic=topic) as recording:
+        return list(recording.pictures()), recording
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("compression", [None, CompressionMode.MESSAGE, CompressionMode.FILE, CompressionMode.STORAGE])
+@pytest.mark.parametrize("make", [raw, compressed])
+def test_a_bag_gives_its_pictures_in_order(tmp_path, storage, compression, make):
+    # given
+    if compression is CompressionMode.STORAGE and storage == "sqlite3":
+        pytest.skip("sqlite3 has no such compression")
+    path = write_bag(tmp_path / "bag", storage, make=make, compression=compression)
+    # when
+    with open_recording(path) as recording:
+        pictures = list(recording.pictures())
+        # then
+        assert (recording.kind, recording.topic, recording.picture_count) == ("bag", "/camera/image_raw", 20)
+        assert [one.stamp_ns for one in pictures] == [START + number * SECOND // 10 for number in range(20)]
+        assert [one.arrival_ns - one.stamp_ns for one in pictures] == [5_000_000] * 20
+        for number, one in enumerate(pictures):
+            np.testing.assert_array_equal(one.decode(), shade(number))
+        assert recording.damage == ""
+
+
+@pytest.mark.parametrize(("storage", "suffix"), [("mcap", "mcap"), ("sqlite3", "db3")])
+def test_a_file_of_a_bag_is_a_recording_too(tmp_path, storage, suffix):
+    path = write_bag(tmp_path / "bag", storage)
+    (file,) = path.glob(f"*.{suffix}")
+    pictures, _ = read(file)
+    assert len(pictures) == 20
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_recorder_that_was_killed_leaves_no_metadata_and_is_read_all_the_same(tmp_path, storage):
+    path = write_bag(tmp_path / "bag", storage)
+    (path / "metadata.yaml").unlink()
+    pictures, recording = read(path)
+    assert len(pictures) == 20
+    assert recording.damage == ""
+    np.testing.assert_array_equal(pictures[7].decode(), shade(7))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.97])
+def test_a_bag_that_is_cut_short_is_read_up_to_there(tmp_path, storage, share):
+    # given (pictures of noise, large enough for several chunks of a file)
+    random = np.random.default_rng(3)
+
+    def noisy(number, stamp_ns):
+        message = raw(number, stamp_ns)
+        message.height, message.width, message.step = 96, 128, 384
+        message.data = random.integers(0, 256, 96 * 384, dtype=np.uint8)
+        return message
+
+    path = write_bag(tmp_path / "bag", storage, count=150, make=noisy)
+    (file,) = [one for one in path.iterdir() if one.suffix != ".yaml"]
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    # when
+    pictures, recording = read(path)
+    # then
+    assert 0.5 * share * 150 < len(pictures) <= 150
+    assert [one.stamp_ns for one in pictures] == [START + n * SECOND // 10 for n in range(len(pictures))]
+    assert len(pictures) == 150 or f"read up to picture {len(pictures)}" in recording.damage
+
+
+def test_what_a_killed_recorder_left_in_the_log_is_read(tmp_path):
+    # given: a database whose newest messages are in its write-ahead log, copied as a crash leaves it
+    path = write_bag(tmp_path / "bag", "sqlite3", count=20)
+    (file,) = path.glob("*.db3")
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        rows = database.execute("SELECT topic_id, timestamp, data FROM messages WHERE topic_id = 1").fetchall()
+        later = [(topic, stamp + 2 * SECOND, data) for topic, stamp, data in rows]
+        database.executemany("INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)", later)
+        database.commit()
+        shutil.copytree(path, tmp_path / "crashed")
+    # when
+    pictures, recording = read(tmp_path / "crashed")
+    # then
+    assert len(pictures) == 40
+    assert recording.damage == ""
+
+
+def test_a_topic_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    path = write_bag(tmp_path / "bag", topics=("/left/image", "/right/image"))
+    with pytest.raises(RecordingError, match=r"no pictures on topic /front; .*/left/image \(Image\), /right/image"):
+        read(path, "/front")
+    with pytest.raises(RecordingError, match="several topics with pictures: name one as the topic: /left/image"):
+        read(path)
+    with pytest.raises(RecordingError, match="no pictures on topic /speed"):
+        read(path, "/speed")
+    assert len(read(path, "/right/image")[0]) == 20
+
+
+def test_a_broken_picture_is_an_error_of_its_own(tmp_path):
+    def broken(number, stamp_ns):
+        message = compressed(number, stamp_ns)
+        if number == 3:
+            message.data = message.data[:40]
+        return message
+
+    pictures, recording = read(write_bag(tmp_path / "bag", make=broken))
+    with pytest.raises(PictureError, match=r"damaged|neither"):
+        pictures[3].decode()
+    np.testing.assert_array_equal(pictures[4].decode(), shade(4))
+    assert recording.damage == ""
+
+
+def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(RecordingError, match="there is no"):
+        open_recording(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordingError, match="neither a bag nor pictures"):
+        open_recording(tmp_path / "empty")
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0")
+    with pytest.raises(RecordingError, match="bag of ROS 1: convert it"):
+        open_recording(tmp_path / "old.bag")
+    (tmp_path / "junk.mcap").write_bytes(b"no bag at all" * 50)
+    with pytest.raises(RecordingError, match="nothing in it can be saved"):
+        open_recording(tmp_path / "junk.mcap")
+    (tmp_path / "junk.db3").write_bytes(b"no bag at all" * 50)
+    with pytest.raises(RecordingError, match="nothing in it can be saved"):
+        open_recording(tmp_path / "junk.db3")
+
+
+def test_bag_without_what_reads_bags_names_the_package(tmp_path, monkeypatch):
+    def missing(name, *_):
+        if name.partition(".")[0] == "rosbags":
+            raise ModuleNotFoundError("No module named 'rosbags'", name="rosbags")
+
+    path = write_bag(tmp_path / "bag")
+    for name in [name for name in sys.modules if name.startswith(("rosbags", "delayed_vlm_ros.replay.recordings.bag"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=missing), *sys.meta_path])
+    with pytest.raises(DependencyError) as caught:
+        open_recording(path)
+    assert "rosbags is not installed" in str(caught.value)
+
+
+def test_a_bag_without_pictures_says_so(tmp_path):
+    with pytest.raises(RecordingError, match="no topic with pictures"):
+        read(write_bag(tmp_path / "bag", topics=()))

@@ -1,0 +1,38 @@
+"""How answers are compared."""
+
+import pytest
+
+pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
+
+from delayed_vlm_ros.replay.scores import score
+
+
+@pytest.mark.parametrize(
+    ("answer", "others", "exact_match", "contains", "token_f1"),
+    [
+        ("A red box.", ["the Red box"], True, True, 1.0),
+        ("I see a red box there", ["red box"], False, True, 4 / 7),
+        ("red", ["red box"], False, False, 2 / 3),
+        ("a boxing match", ["box"], False, False, 0.0),
+        ("no", ["yes", "no"], True, True, 1.0),
+        ("", ["yes"], False, False, 0.0),
+        ("the", ["a"], False, False, 0.0),
+        ("", ["A"], False, False, 0.0),
+        ("a", ["A"], True, True, 1.0),
+        ("7 a.m.", ["7 am"], True, True, 1.0),
+        ("in the U.S.A.", ["in U.S."], False, False, 0.5),
+        ("box box", ["box"], False, True, 2 / 3),
+    ],
+)
+def test_words_count_without_case_articles_and_punctuation(answer, others, exact_match, contains, token_f1):
+    found = score(answer, others)
+    assert (found.exact_match, found.contains) == (exact_match, contains)
+    assert found.token_f1 == pytest.approx(token_f1)
+
+
+def test_characters_count_for_chrf_and_the_nearest_length_for_the_ratio():
+    assert score("yes", ["yes"]).chrf == pytest.approx(1.0)
+    assert 0.3 < score("a red box", ["a red ball", "nothing"]).chrf < 0.6
+    assert score("zzz", ["a red ball"]).chrf < 0.01
+    assert score("four", ["a long answer", "eight ch"]).length_ratio == 0.5
+    assert score("", ["yes"]).length_ratio == 0.0

@@ -1,0 +1,746 @@
+"""One camera's messages on their way into its memory: counters, stamps, headers, reset, and nothing that raises."""
+
+import array
+import threading
+import time
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.ingest.feed import FrameFeed
+from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.ros.input.poses import FrameHeader, PoseTrack
+from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+
+START_NS = 1_700_000_000_000_000_000
+NOW_NS = START_NS + 5_123_456_789
+STEP_NS = 100_000_001  # a little less often than ten times a second, and no float of seconds holds it
+
+
+class Log:
+    """A logger that remembers."""
+
+    def __init__(self):
+        self.warnings, self.errors = [], []
+
+    def warning(self, text, **_):
+        self.warnings.append(text)
+
+    def error(self, text, **_):
+        self.errors.append(text)
+
+
+def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, stream=6, restarts=False):
+    """A camera with a small memory; what it was made of can be had as its ``parts``."""
+    manager = SmartFrameManager(star, stream)
+    parts = SimpleNamespace(log=Log(), now_ns=NOW_NS)
+    camera = CameraMemory(
+        "front",
+        "/image",
+        "/pose",
+        message_type,
+        feed=FrameFeed(
+            FrameIntake(FrameGeometry(factor=2, min_pixels=4, max_pixels=400), manager),
+            FrameSampler(sample_fps),
+            "/image",
+            restarts=restarts,
+        ),
+        frame_manager=manager,
+        converter=converter or make_converter(),
+        poses=PoseTrack(0.25),
+        now_ns=lambda: parts.now_ns,
+        logger=parts.log,
+    )
+    camera.parts = parts
+    return camera
+
+
+def message(stamp_ns, shade=100, **fields):
+    image = Image(height=8, width=8, encoding="rgb8", step=24, data=array.array("B", [shade]) * 192)
+    image.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    image.header.frame_id = "lens"
+    for name, value in fields.items():
+        setattr(image, name, value)
+    return serialize_message(image)
+
+
+def camera_that_saw(pictures, **details):
+    """A camera that has remembered so many pictures."""
+    camera = make_camera(**details)
+    for number in range(pictures):
+        camera.receive(message(START_NS + number * STEP_NS))
+    return camera
+
+
+def counts(camera):
+    report = camera.report(receiving=True)
+    return report.images_received, report.images_sampled, report.images_dropped
+
+
+def kept_frames(camera):
+    return [frame for kept in camera.frame_manager.snapshot() for frame in kept.pair.present_frames]
+
+
+def kept_headers(camera):
+    return [camera.header_of(frame) for frame in kept_frames(camera)]
+
+
+def kept_stamps(camera):
+    return [frame.stamp for frame in kept_frames(camera)]
+
+
+def test_before_the_first_picture():
+    report = make_camera().report(receiving=False)
+    assert (report.images_received, report.images_sampled, report.images_dropped) == (0, 0, 0)
+    assert (report.receiving, report.silent_sec, report.frame_id, report.last_drop_reason) == (False, None, "", "")
+    assert (report.input_rate_hz, report.sampled_rate_hz) == (0.0, 0.0)
+    assert (report.name, report.topic, report.faults) == ("front", "/image", ())
+
+
+def test_pictures_are_received_and_some_of_them_sampled():
+    # given 30 Hz, of which 10 are wanted
+    camera = make_camera()
+
+    # when
+    began = time.monotonic()
+    for number in range(90):
+        camera.receive(message(START_NS + number * 33_333_333))
+
+    # then
+    assert counts(camera) == (90, 30, 0)
+    report = camera.report(receiving=True)
+    assert report.frame_id == "lens"
+    assert 0.0 <= report.silent_sec <= time.monotonic() - began
+    assert report.input_rate_hz > report.sampled_rate_hz > 0.0
+    assert camera.frame_manager.statistics().total_frames_added == 30
+
+
+def test_only_due_messages_are_deserialised_and_converted():
+    # given
+    converted = []
+    real = make_converter()
+    camera = make_camera(
+        converter=PictureConverter("counting", lambda image: converted.append(1) or real.convert(image)),
+        sample_fps=1.0,
+    )
+
+    # when: not due, so nobody looks whether it is a picture at all
+    camera.receive(message(START_NS))
+    camera.receive(message(START_NS + 1)[:12])
+
+    # then
+    assert len(converted) == 1
+    assert counts(camera) == (2, 1, 0)
+
+
+def test_the_header_of_a_kept_frame_is_exact():
+    # given
+    camera = make_camera()
+    for number in range(6):
+        camera.receive(message(START_NS + number * STEP_NS))
+
+    # then, although the memory's seconds are too coarse for it
+    assert kept_headers(camera) == [FrameHeader(START_NS + number * STEP_NS, "lens") for number in range(6)]
+
+
+def test_a_frame_that_is_gone_still_knows_its_header():
+    # given an ask that holds what was kept
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    (kept,) = camera.frame_manager.snapshot()
+    # when
+    camera.reset()
+    # then
+    assert camera.header_of(kept.pair.first) == FrameHeader(START_NS, "lens")
+
+
+def broken_backend(_message):
+    raise ValueError("no such colour")
+
+
+BAD_MESSAGES = [
+    (b"", "0 bytes is cut short"),
+    (b"\x00", "cut short"),
+    (b"\xca\xfe" + bytes(100), "unknown encoding 0xcafe"),
+    (message(START_NS)[:40], "cannot be read"),
+    (message(START_NS, step=3), "step is 3"),
+    (message(START_NS, height=0), "8 × 0 pixels"),
+    (message(START_NS, encoding="16UC1"), "depth image"),
+    (message(START_NS, width=500, step=1500, height=1, data=array.array("B", bytes(1500))), "more than a factor of"),
+]
+
+
+@pytest.mark.parametrize(("serialised", "words"), BAD_MESSAGES)
+def test_what_cannot_be_used_is_dropped_counted_and_told(serialised, words):
+    # given
+    camera = make_camera()
+
+    # when
+    camera.receive(serialised)
+
+    # then
+    assert counts(camera) == (1, 0, 1)
+    assert words in camera.last_drop_reason
+    assert camera.report(receiving=True).last_drop_reason == camera.last_drop_reason
+    assert camera.parts.log.warnings == [f"camera front: picture dropped: {camera.last_drop_reason}"]
+    assert camera.parts.log.errors == []
+    assert camera.frame_manager.snapshot() == ()
+    # and the next good one is taken
+    camera.receive(message(START_NS + 10**9))
+    assert counts(camera) == (2, 1, 1)
+
+
+def test_a_converter_that_fails_is_a_drop():
+    camera = make_camera(converter=PictureConverter("broken", broken_backend))
+    camera.receive(message(START_NS))
+    assert counts(camera) == (1, 0, 1)
+    assert "broken cannot convert a 8 × 8 rgb8 image (ValueError: no such colour)" in camera.last_drop_reason
+
+
+def test_a_defect_is_a_drop_with_its_traceback_in_the_log(monkeypatch):
+    # given
+    def fail(*_):
+        raise ZeroDivisionError("planted")
+
+    camera = make_camera()
+    monkeypatch.setattr(camera.frame_manager, "add", fail)
+
+    # when
+    camera.receive(message(START_NS))
+
+    # then
+    assert counts(camera) == (1, 0, 1)
+    assert camera.last_drop_reason == "ZeroDivisionError: planted"
+    assert "Traceback" in camera.parts.log.errors[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_no_damage_to_a_message_raises(data):
+    # given a message with bytes changed anywhere, and perhaps cut off
+    damaged = bytearray(message(START_NS))
+    for _ in range(data.draw(st.integers(0, 6))):
+        # mostly in the fields, which stand before the pixels
+        position = data.draw(st.integers(0, 70) | st.integers(0, len(damaged) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    camera = make_camera()
+
+    # when
+    camera.receive(bytes(damaged))
+
+    # then it was taken or dropped
+    received, sampled, dropped = counts(camera)
+    assert (received, sampled + dropped) == (1, 1)
+
+
+def test_a_message_without_a_stamp_gets_the_time_of_arrival_and_is_told():
+    # given
+    camera = make_camera()
+    camera.receive(message(NOW_NS - 10**9))
+    assert camera.faults == ()
+
+    # when
+    camera.receive(message(0))
+    camera.parts.now_ns += 10**9
+    camera.receive(message(0))
+
+    # then
+    assert counts(camera) == (3, 3, 0)
+    assert kept_headers(camera)[1:] == [FrameHeader(NOW_NS, "lens"), FrameHeader(NOW_NS + 10**9, "lens")]
+    (fault,) = camera.faults
+    assert "camera front without time stamps" in fault
+    assert "set header.stamp" in fault
+    assert camera.report(receiving=True).faults == camera.faults
+    assert fault in camera.degraded
+    assert fault in camera.report(receiving=True).degraded
+
+
+def test_a_replacement_library_degrades_without_being_a_fault():
+    camera = make_camera(converter=PictureConverter("other", broken_backend, "pictures are converted by other"))
+    assert camera.faults == ()
+    assert camera.degraded == ("pictures are converted by other",)
+    assert camera.report(receiving=True).converter == "other"
+
+
+def hour_before(camera, pictures):
+    """Pictures from an hour before, at 30 Hz."""
+    for number in range(pictures):
+        camera.receive(message(START_NS - 3600 * 10**9 + number * 33_400_000))
+
+
+def test_late_pictures_are_dropped_and_cost_nothing():
+    # given
+    camera = camera_that_saw(10)
+    kept = kept_stamps(camera)
+    # when
+    hour_before(camera, 2)
+    # then
+    assert counts(camera) == (12, 10, 2)
+    assert "does not follow those before: check the camera's clock" in camera.last_drop_reason
+    assert kept_stamps(camera) == kept
+    # and it goes on
+    camera.receive(message(START_NS + 10 * STEP_NS))
+    assert counts(camera)[1] == 11
+    assert camera.faults == ()
+
+
+def test_when_time_goes_back_the_memory_goes_on_and_says_so():
+    # given
+    camera = camera_that_saw(10)
+    kept = kept_stamps(camera)
+    # when half a second of 30 Hz comes from an hour before
+    hour_before(camera, 15)
+    # then the memory has gone on by that
+    after = kept_stamps(camera)
+    assert kept[-1] in after
+    assert after[-1] - kept[-1] == pytest.approx(0.4, abs=0.11)
+    assert camera.report(receiving=True).times_jumped == 1
+    assert any("time has gone back by 3600" in fault for fault in camera.faults)
+    # and still knows when each picture was taken
+    headers = dict(zip(after, kept_headers(camera), strict=True))
+    assert headers[after[-1]].stamp_ns < START_NS - 3590 * 10**9
+    assert headers[kept[-1]].stamp_ns == START_NS + 9 * STEP_NS
+    # and how old they are
+    ages = [camera.age_sec(frame) for frame in kept_frames(camera)]
+    assert ages == sorted(ages, reverse=True)
+    assert ages[0] - ages[-1] == pytest.approx(after[-1] - after[0], abs=0.01)
+    assert ages[-1] < 5.0
+    # until it is reset
+    camera.reset()
+    assert not any("gone back" in fault for fault in camera.faults)
+    camera.receive(message(START_NS))
+    assert camera.faults == ()
+    assert kept_stamps(camera) == [START_NS / 10**9]
+
+
+def test_when_time_is_right_again_so_is_the_memory():
+    # given
+    camera = camera_that_saw(10)
+    hour_before(camera, 30)
+    # when
+    for number in range(30):
+        camera.receive(message(START_NS + 25 * 10**8 + number * STEP_NS))
+    # then
+    assert camera.faults == ()
+    assert camera.report(receiving=True).times_jumped == 2
+    assert "jumped ahead by" in camera.report(receiving=True).last_jump
+    stamps = kept_stamps(camera)
+    assert stamps == sorted(stamps)
+    assert camera.header_of(kept_frames(camera)[-1]).stamp_ns / 10**9 == stamps[-1]
+
+
+def test_stamps_ahead_of_the_clock_are_told_while_they_are():
+    # given
+    camera = make_camera()
+    # when / then
+    camera.receive(message(NOW_NS + 4 * 10**9))
+    assert camera.faults == ()
+    camera.receive(message(NOW_NS + 6 * 10**9))
+    assert "6.000 s ahead of this node's clock" in camera.faults[0]
+    camera.parts.now_ns += 5 * 10**9
+    camera.receive(message(NOW_NS + 7 * 10**9))
+    assert camera.faults == ()
+
+
+SECOND = 10**9
+
+
+def play(camera, stamps_ns, arrivals_ns):
+    """Images with stamps, each at a time of the node's clock."""
+    for stamp_ns, arrival_ns in zip(stamps_ns, arrivals_ns, strict=True):
+        camera.parts.now_ns = arrival_ns
+        camera.receive(message(stamp_ns))
+
+
+def arrivals(seconds, fps=10.0):
+    """Times at which a camera of this rate delivers images."""
+    return [START_NS + round(number * SECOND / fps) for number in range(1, round(seconds * fps) + 1)]
+
+
+STANDING_STILL = {
+    "one constant stamp": lambda number: START_NS,
+    "two stamps that alternate": lambda number: START_NS + number % 2 * 16_000_000,
+    "a counter of nanoseconds": lambda number: START_NS + number,
+    "since boot and constant": lambda number: 1000 * SECOND,
+    "two stamps an hour apart": lambda number: START_NS - number % 2 * 3600 * SECOND,
+}
+
+
+@pytest.mark.parametrize("kind", STANDING_STILL)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_stamps_that_stand_still_are_reported_and_arrival_times_used(kind, restarts):
+    # given
+    camera = make_camera(sample_fps=2.0, star=8, stream=40, restarts=restarts)
+    times = arrivals(20.0)
+    # when
+    play(camera, [STANDING_STILL[kind](number) for number in range(len(times))], times)
+    # then
+    assert [fault for fault in camera.faults if "do not advance" in fault] == list(camera.faults)
+    assert set(camera.faults) <= set(camera.degraded)
+    report = camera.report(receiving=True)
+    assert report.images_sampled > 30
+    assert report.images_restamped > 150
+    assert kept_headers(camera)[-1].stamp_ns > times[-1] - SECOND
+    assert any("do not advance" in line for line in camera.parts.log.warnings)
+
+
+def test_a_slow_camera_with_a_constant_stamp_is_reported():
+    camera = make_camera(sample_fps=2.0)
+    times = arrivals(200.0, fps=0.1)
+    play(camera, [START_NS] * len(times), times)
+    assert "do not advance" in camera.faults[0]
+    assert camera.report(receiving=True).images_sampled > 5
+
+
+def test_stamps_that_advance_again_are_used_again():
+    # given
+    camera = make_camera(sample_fps=2.0)
+    play(camera, [START_NS] * 50, arrivals(5.0))
+    # when
+    times = arrivals(10.0)[50:]
+    play(camera, [time_ns - 1000 for time_ns in times], times)
+    # then
+    assert camera.faults == ()
+    assert "for a while" in camera.degraded[0]
+    assert kept_headers(camera)[-1].stamp_ns in {time_ns - 1000 for time_ns in times}
+    camera.reset()
+    assert camera.degraded == make_camera().degraded
+
+
+WRONG_STAMPS = {
+    "a clock ten times too slow": lambda time_ns: START_NS + (time_ns - START_NS) // 10,
+    "whole seconds": lambda time_ns: time_ns // SECOND * SECOND,
+    "microseconds as nanoseconds": lambda time_ns: time_ns // SECOND * SECOND + time_ns % SECOND // 1000,
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_STAMPS)
+def test_images_due_by_arrival_but_not_by_stamp_are_counted_and_reported(kind):
+    # given
+    camera = make_camera(sample_fps=2.0)
+    times = arrivals(45.0)
+    # when
+    play(camera, [WRONG_STAMPS[kind](time_ns) for time_ns in times], times)
+    # then
+    report = camera.report(receiving=True)
+    assert "due by their times of arrival" in report.faults[0]
+    assert report.faults[0] in report.degraded
+    expected = 2 * 40  # in full comparisons of ten seconds each
+    assert report.images_missed == pytest.approx(expected - report.images_sampled * 40 / 45, abs=3)
+
+
+@pytest.mark.parametrize("behind_sec", [11, 3600, 1_699_999_000])
+def test_stamps_that_lag_the_clock_are_reported_while_they_do(behind_sec):
+    # given stamps since boot, for one
+    camera = make_camera(sample_fps=2.0)
+    times = arrivals(10.0)
+    # when
+    play(camera, [time_ns - behind_sec * SECOND for time_ns in times], times)
+    # then
+    (fault,) = camera.faults
+    assert f"{behind_sec}.000 s behind this node's clock" in fault
+    assert fault in camera.report(receiving=True).degraded
+    camera.parts.now_ns = times[-1] - behind_sec * SECOND
+    camera.receive(message(camera.parts.now_ns + SECOND))
+    assert camera.faults == ()
+
+
+def test_a_clock_that_nobody_sets_is_reported():
+    camera = make_camera()
+    camera.parts.now_ns = 0
+    camera.receive(message(START_NS))
+    (fault,) = camera.faults
+    assert "/clock" in fault
+
+
+CORRECT = {
+    "thinned from 30 Hz": (arrivals(60.0, 30.0), arrivals(60.0, 30.0)),
+    "0.1 Hz": (arrivals(600.0, 0.1), arrivals(600.0, 0.1)),
+    "just the sampled rate": (arrivals(120.0, 2.0), arrivals(120.0, 2.0)),
+    "images arrive in bursts": (
+        arrivals(60.0),
+        [START_NS + ((time_ns - START_NS) // (4 * SECOND) + 1) * 4 * SECOND for time_ns in arrivals(60.0)],
+    ),
+    "ten seconds held up, then together": (
+        arrivals(60.0),
+        [START_NS + 30 * SECOND if 20 <= number / 10 < 30 else time for number, time in enumerate(arrivals(60.0), 1)],
+    ),
+    "images delivered twice": (
+        [time_ns for time_ns in arrivals(60.0) for _ in range(2)],
+        [time_ns for time_ns in arrivals(60.0) for _ in range(2)],
+    ),
+    # A bag played at a tenth of its rate, or a simulation: the node's clock is as slow as the stamps.
+    "a simulated clock that ticks coarsely": (
+        arrivals(60.0),
+        [time_ns // (SECOND // 2) * (SECOND // 2) for time_ns in arrivals(60.0)],
+    ),
+    "a paused simulation": (
+        [*arrivals(20.0), *[START_NS + 20 * SECOND] * 600],
+        [*arrivals(20.0), *[START_NS + 20 * SECOND] * 600],
+    ),
+    "a pause of an hour": (
+        [*arrivals(20.0), *(time_ns + 3600 * SECOND for time_ns in arrivals(20.0))],
+        [*arrivals(20.0), *(time_ns + 3600 * SECOND for time_ns in arrivals(20.0))],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CORRECT)
+def test_a_correct_camera_is_not_reported(kind):
+    # given
+    camera = make_camera(sample_fps=2.0)
+    # when / then
+    for stamp_ns, arrival_ns in zip(*CORRECT[kind], strict=True):
+        play(camera, [stamp_ns], [arrival_ns])
+        assert camera.degraded == make_camera().degraded
+    report = camera.report(receiving=True)
+    assert (report.images_missed, report.images_restamped) == (0, 0)
+
+
+def test_missing_stamps_are_a_fault_while_they_are_missing_and_a_notice_until_a_reset():
+    # given
+    camera = make_camera()
+    camera.receive(message(0))
+    camera.parts.now_ns += 10**9
+    # when
+    camera.receive(message(NOW_NS + 10**9))
+    # then
+    assert camera.faults == ()
+    assert "without time stamps that advance for a while" in camera.degraded[0]
+    camera.reset()
+    assert not any("time stamps" in notice for notice in camera.degraded)
+
+
+def test_when_time_goes_back_the_memory_begins_anew_where_it_shall():
+    # given
+    camera = camera_that_saw(10, restarts=True)
+    # when
+    camera.parts.now_ns = START_NS - 3600 * 10**9
+    hour_before(camera, 30)
+    # then
+    assert all(stamp < START_NS / 10**9 - 3590 for stamp in kept_stamps(camera))
+    assert camera.report(receiving=True).times_jumped == 1
+    assert "begins anew" in camera.parts.log.warnings[-1]
+    assert camera.faults == (), "what it answers from is whole"
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 60.0])
+def test_a_simulated_clock_that_jumps_begins_the_memory_anew_where_it_shall(seconds):
+    for restarts in (True, False):
+        camera = make_camera(restarts=restarts)
+        camera.receive(message(START_NS))
+        camera.clock_jumped(seconds)
+        assert len(kept_stamps(camera)) == (0 if restarts else 1)
+        assert camera.report(receiving=True).times_jumped == (1 if restarts else 0)
+
+
+def test_a_clock_that_jumps_while_a_picture_is_at_work_waits_for_nothing_and_restarts_once():
+    # given a picture whose conversion takes long
+    began, may_end = threading.Event(), threading.Event()
+    real = make_converter()
+
+    def convert(image):
+        began.set()
+        may_end.wait(10.0)
+        return real.convert(image)
+
+    camera = make_camera(restarts=True, converter=PictureConverter("slow", convert))
+    may_end.set()
+    camera.receive(message(START_NS))
+    began.clear()
+    may_end.clear()
+    at_work = threading.Thread(target=camera.receive, args=(message(START_NS + 10**9),))
+    at_work.start()
+    assert began.wait(10.0)
+    # when
+    camera.clock_jumped(-5.0)
+    camera.clock_jumped(-6.0)
+    # then
+    assert at_work.is_alive()
+    may_end.set()
+    at_work.join()
+    camera.receive(message(START_NS - 10**10))
+    assert kept_stamps(camera) == [(START_NS - 10**10) / 10**9]
+    assert camera.report(receiving=True).times_jumped == 1
+
+
+def test_the_rate_can_change_on_the_way():
+    camera = make_camera(sample_fps=1.0)
+    for number in range(10):
+        camera.receive(message(START_NS + number * STEP_NS))
+    slow = counts(camera)[1]
+    camera.sample_at(10.0)
+    for number in range(10, 20):
+        camera.receive(message(START_NS + number * STEP_NS))
+    assert slow <= 2
+    assert counts(camera)[1] == slow + 10
+
+
+# Poses
+
+
+def pose(stamp_ns, x):
+    stamped = PoseStamped()
+    stamped.header.stamp = Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    stamped.header.frame_id = "map"
+    stamped.pose.position.x = float(x)
+    return serialize_message(stamped)
+
+
+def x_of(header):
+    return header.pose.pose.position.x if header.pose else None
+
+
+def test_a_frame_keeps_the_nearest_pose_also_when_that_comes_later():
+    # given poses before, near and behind a picture
+    camera = make_camera()
+    camera.poses.receive(pose(START_NS - 200_000_000, 1))
+    camera.receive(message(START_NS))
+    (first,) = kept_headers(camera)
+    assert x_of(first) == 1
+    # when a nearer one comes, and one that is not
+    camera.poses.receive(pose(START_NS + 50_000_000, 2))
+    camera.poses.receive(pose(START_NS + 90_000_000, 3))
+    assert x_of(first) == 2
+    # then it stays, when the camera has paused and all those poses are long forgotten
+    for number in range(2100):
+        camera.poses.receive(pose(START_NS + 10**9 + number, 4))
+    assert x_of(first) == 2
+    assert first.pose.header.frame_id == "map"
+    # and a picture that has none near has none
+    camera.receive(message(START_NS + 5 * 10**9))
+    assert x_of(kept_headers(camera)[-1]) is None
+
+
+def test_poses_of_before_a_jump_are_not_those_of_after_it():
+    for restarts in (True, False):
+        camera = make_camera(restarts=restarts)
+        camera.poses.receive(pose(START_NS, 1))
+        camera.receive(message(START_NS))
+        hour_before(camera, 8)
+        assert x_of(kept_headers(camera)[-1]) is None
+        camera.poses.receive(pose(START_NS - 3600 * 10**9 + 130_000_000, 2))
+        assert x_of(kept_headers(camera)[-1]) == 2
+    track = PoseTrack(1.0)
+    track.receive(pose(START_NS, 1))
+    track.receive(pose(START_NS - 2 * 10**9, 2))
+    header = FrameHeader(START_NS, "lens")
+    track.attach(header)
+    assert header.pose is None
+
+
+def test_what_is_no_pose_is_no_pose():
+    track = PoseTrack(1.0)
+    for nonsense in (b"", b"nonsense that is long enough", pose(0, 1)):
+        track.receive(nonsense)
+    assert (track.received, track.unusable) == (3, 3)
+    header = FrameHeader(START_NS, "lens")
+    track.receive(pose(START_NS, 1)[:30])
+    track.attach(header)
+    assert header.pose is None
+
+
+def test_a_picture_sent_twice_is_taken_once():
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    camera.receive(message(START_NS))
+    assert counts(camera)[:2] == (2, 1)
+    assert len(kept_stamps(camera)) == 1
+
+
+def test_a_reset_forgets_the_frames_and_takes_any_next_picture():
+    # given a camera of one shape
+    camera = make_camera()
+    for number in range(4):
+        camera.receive(message(START_NS + number * STEP_NS))
+
+    # when
+    camera.reset()
+
+    # then
+    assert camera.frame_manager.snapshot() == ()
+    camera.receive(
+        message(START_NS - 10**12, width=4, step=12, height=16, data=array.array("B", [50]) * 192)
+    )  # earlier, and of another shape
+    assert counts(camera) == (5, 5, 0)
+    (kept,) = camera.frame_manager.snapshot()
+    assert kept.frames[0].shape == (16, 4, 3)
+    assert kept_headers(camera) == [FrameHeader(START_NS - 10**12, "lens")]
+
+
+def test_after_a_reset_no_picture_has_to_wait_for_its_turn():
+    # given
+    camera = make_camera()
+    camera.receive(message(START_NS))
+    camera.receive(message(START_NS + 1))
+    assert counts(camera) == (2, 1, 0)
+
+    # when
+    camera.reset()
+    camera.receive(message(START_NS + 2))
+
+    # then
+    assert counts(camera) == (3, 2, 0)
+
+
+def test_resets_between_pictures_from_another_thread_do_no_harm():
+    # given
+    camera = make_camera(sample_fps=50.0)
+    ended = threading.Event()
+    wrong = []
+
+    def reset_often():
+        while not ended.is_set():
+            camera.reset()
+            for kept in camera.frame_manager.snapshot():
+                header = camera.header_of(kept.pair.first)
+                if abs(header.stamp_ns - kept.stamps[0] * 1e9) > 1000:
+                    wrong.append((kept.stamps, header))
+            camera.report(receiving=True)
+
+    thread = threading.Thread(target=reset_often)
+    thread.start()
+
+    # when
+    for number in range(300):
+        camera.receive(message(START_NS + number * STEP_NS))
+    ended.set()
+    thread.join()
+
+    # then
+    assert wrong == []
+    assert counts(camera) == (300, 300, 0)
+
+
+def test_compressed_messages_are_read_as_such():
+    camera = make_camera(message_type=CompressedImage)
+    picture = CompressedImage(format="png")
+    picture.header.stamp = Time(sec=START_NS // 10**9)
+    picture.header.frame_id = "eye"
+    red = np.full((8, 8, 3), (0, 0, 200), np.uint8)
+    picture.data = array.array("B", cv2.imencode(".png", red)[1].tobytes())
+    camera.receive(serialize_message(picture))
+    assert counts(camera) == (1, 1, 0)
+    assert (camera.frame_manager.snapshot()[0].frames[0] == (200, 0, 0)).all()
+    assert camera.report(receiving=True).frame_id == "eye"
+
+
+def test_a_raw_image_where_compressed_ones_are_expected_is_dropped():
+    camera = make_camera(message_type=CompressedImage)
+    camera.receive(message(START_NS))
+    assert counts(camera) == (1, 0, 1)

@@ -1,0 +1,127 @@
+"""Every encoding through the converter: with padding, in both byte orders, in odd sizes, cut short, mixed up."""
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from image_encodings import ENCODINGS, error, picture
+from rosbags.image import message_to_cvimage
+
+from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES
+
+CONVERTER = make_converter()
+RGB = picture(36, 50)
+RAW = [encoding for encoding in ENCODINGS if not encoding.compressed]
+COMPRESSED = [encoding for encoding in ENCODINGS if encoding.compressed]
+MOSAICS = [encoding for encoding in COMPRESSED if "bayer" in encoding.name]
+
+
+def test_the_list_has_every_encoding_that_is_understood():
+    assert {encoding.name for encoding in RAW} == set(PIXEL_BYTES)
+    assert {other: encoding.name for encoding in RAW for other in encoding.other_names} == OTHER_NAMES
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+def test_a_picture_comes_out_as_it_went_in(encoding):
+    seen = CONVERTER.convert(encoding.message(RGB))
+    assert seen.shape == RGB.shape
+    assert error(seen, encoding.seen(RGB)) <= encoding.largest_error
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED, ids=str)
+def test_other_names_of_compressed_pictures_mean_the_same(encoding):
+    message = encoding.message(RGB)
+    plain = CONVERTER.convert(message)
+    for message.format in encoding.other_names:
+        assert (CONVERTER.convert(message) == plain).all()
+
+
+@pytest.mark.parametrize("encoding", MOSAICS, ids=str)
+def test_the_errors_allowed_tell_compressed_mosaics_apart(encoding):
+    message = encoding.message(RGB)
+    pattern = encoding.name[: len("bayer_rggb")]
+    for message.format in ("png", *(other.name for other in MOSAICS)):
+        if not message.format.startswith(pattern):
+            assert error(CONVERTER.convert(message), encoding.seen(RGB)) > encoding.largest_error
+
+
+@pytest.mark.parametrize("encoding", MOSAICS, ids=str)
+def test_what_was_interpolated_before_it_was_compressed_is_not_interpolated_again(encoding):
+    # given a file of colours, and a grey one that says that it is no mosaic
+    colours, grey = (next(other for other in ENCODINGS if other.name == name) for name in ("png", "mono8"))
+    message = colours.message(RGB)
+    for message.format in (encoding.name, f"{encoding.name} bgr8"):
+        assert (CONVERTER.convert(message) == RGB).all()
+    message = colours.message(grey.seen(RGB))
+    message.format = f"{encoding.name} mono8"
+    assert (CONVERTER.convert(message) == grey.seen(RGB)).all()
+
+
+@pytest.mark.parametrize("padding", [0, 1, 14])
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("encoding", RAW, ids=str)
+def test_padding_and_byte_order_change_nothing(encoding, big_endian, padding):
+    plain = CONVERTER.convert(encoding.message(RGB))
+    message = encoding.message(RGB, padding=padding, big_endian=big_endian)
+    for message.encoding in (encoding.name, *encoding.other_names):
+        assert (CONVERTER.convert(message) == plain).all()
+
+
+@pytest.mark.parametrize("encoding", RAW, ids=str)
+def test_the_last_row_may_end_with_its_last_pixel_but_not_before(encoding):
+    plain = CONVERTER.convert(encoding.message(RGB))
+    message = encoding.message(RGB, padding=14)
+    message.data = message.data[: -encoding.last_padding(RGB, 14)]
+    assert (CONVERTER.convert(message) == plain).all()
+    message.data = message.data[:-1]
+    with pytest.raises(PictureError, match="the picture is cut short"):
+        CONVERTER.convert(message)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
+@pytest.mark.parametrize(("height", "width"), [(36, 51), (35, 50), (35, 51)])
+def test_odd_sizes(encoding, height, width):
+    rgb = picture(height, width)
+    odd = width % 2, height % 2
+    if not any(odd[: encoding.even_sides]):
+        assert error(CONVERTER.convert(encoding.message(rgb)), encoding.seen(rgb)) <= encoding.largest_error
+        return
+    # given an even picture whose message says that it is a pixel smaller
+    message = encoding.message(picture(36, 52))
+    message.height, message.width = height, width
+    with pytest.raises(PictureError, match=f"must have an even {'width' if odd[0] else 'height'}, and this one's is"):
+        CONVERTER.convert(message)
+
+
+@pytest.mark.parametrize("encoding", RAW, ids=str)
+def test_the_errors_allowed_tell_encodings_apart(encoding):
+    message = encoding.message(RGB)
+    row_bytes, data_bytes = message.step, len(message.data)
+    alike = []
+    for other in RAW:
+        imitated = other.message(RGB)
+        if other != encoding and (imitated.step, len(imitated.data)) == (row_bytes, data_bytes):
+            message.encoding = other.name
+            if error(CONVERTER.convert(message), encoding.seen(RGB)) <= encoding.largest_error:
+                alike.append(other.name)
+    # a grey picture is one that stays grey when it is taken for a mosaic
+    assert all(encoding.grey and name.startswith("bayer") for name in alike)
+
+
+@pytest.mark.parametrize("encoding", RAW, ids=str)
+def test_libraries_get_what_all_of_them_can_read(encoding):
+    # given a library that knows the encodings' first names only, no padding and no byte order
+    def strict(message):
+        assert message.encoding in PIXEL_BYTES
+        assert not message.encoding.startswith("nv")
+        assert message.step == message.width * PIXEL_BYTES[message.encoding]
+        assert len(message.data) == message.height * message.step
+        assert not message.is_bigendian
+        return message_to_cvimage(message, "rgb8")
+
+    message = encoding.message(RGB, padding=1, big_endian=True)
+    for message.encoding in (encoding.name, *encoding.other_names):
+        seen = PictureConverter("strict", strict).convert(message)
+        assert error(seen, encoding.seen(RGB)) <= encoding.largest_error

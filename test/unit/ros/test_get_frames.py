@@ -1,0 +1,83 @@
+"""Pictures of kept pairs for those who ask for them, without a ROS graph."""
+
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from delayed_vlm_ros.srv import GetFrames
+
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.services import get_frames
+from delayed_vlm_ros.ros.services.get_frames import fill_frames
+
+
+@pytest.fixture
+def camera():
+    """A camera that keeps five pairs, the last one provisional."""
+    memory = SmartFrameManager()
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        memory.add(rng.integers(0, 256, (28, 28, 3), np.uint8), 0.5 * number)
+    return SimpleNamespace(
+        name="front", frame_manager=memory, header_of=lambda frame: FrameHeader(round(frame.stamp * 10**9), "lens")
+    )
+
+
+def get(camera, **fields):
+    response = GetFrames.Response()
+    fill_frames(response, GetFrames.Request(**fields), [camera])
+    return response
+
+
+def test_without_ids_all_kept_pairs_come_in_the_order_of_time(camera):
+    # when
+    response = get(camera)
+
+    # then
+    assert [frame.id for frame in response.key_frames] == [1, 2, 3, 4, 5]
+    assert [len(image.data) > 0 for image in response.second_images] == [True] * 4 + [False]
+    assert (list(response.missing), list(response.left_out), response.notice) == ([], [], "")
+
+
+def test_png_gives_the_very_pixels(camera):
+    for kept, first, second in zip(
+        camera.frame_manager.snapshot(), get(camera).first_images, get(camera).second_images, strict=True
+    ):
+        for message, pixels in zip((first, second)[: kept.frame_count], kept.frames, strict=False):
+            decoded = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+            np.testing.assert_array_equal(decoded[..., ::-1], pixels)
+
+
+def test_what_a_response_does_not_hold_is_left_out_and_told(camera, monkeypatch):
+    # given room for two pairs of noise
+    bytes_of_a_pair = 2 * len(get(camera).first_images[0].data)
+    monkeypatch.setattr(get_frames, "MAX_RESPONSE_BYTES", int(2.5 * bytes_of_a_pair))
+
+    # when
+    response = get(camera, ids=[5, 4, 2, 1, 77])
+
+    # then
+    assert [frame.id for frame in response.key_frames] == [1, 2]
+    assert len(response.first_images) == len(response.second_images) == 2
+    assert (list(response.left_out), list(response.missing)) == ([4, 5], [77])
+    assert response.notice.startswith("1 of the ids are not kept")
+    assert "2 of the key frames do not fit" in response.notice
+    assert [frame.id for frame in get(camera, ids=response.left_out).key_frames] == [4, 5]
+
+
+def test_one_pair_comes_however_large_it_is(camera, monkeypatch):
+    monkeypatch.setattr(get_frames, "MAX_RESPONSE_BYTES", 10)
+    response = get(camera, ids=[3, 4])
+    assert [frame.id for frame in response.key_frames] == [3]
+    assert list(response.left_out) == [4]
+
+
+def test_an_empty_memory_gives_nothing_and_that_is_no_error(camera):
+    camera.frame_manager.clear()
+    response = get(camera)
+    assert (list(response.key_frames), response.notice) == ([], "")

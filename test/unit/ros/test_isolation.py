@@ -1,0 +1,129 @@
+"""The corner of DDS that demos and tests keep to themselves."""
+
+import os
+import socket
+
+import pytest
+
+from delayed_vlm_ros.ros import isolation
+
+
+def port_of(number):
+    """Port of discovery in a domain, by the DDSI-RTPS standard."""
+    return 7400 + 250 * number
+
+
+@pytest.fixture
+def bound():
+    """A domain whose discovery port this test has open, on IPv4 or IPv6."""
+    sockets = []
+
+    def bind(family, address):
+        for number in range(100, 0, -1):
+            one = socket.socket(family, socket.SOCK_DGRAM)
+            try:
+                one.bind((address, port_of(number)))
+            except OSError:
+                one.close()  # somebody else's
+            else:
+                sockets.append(one)
+                return number
+        return pytest.skip(f"no free port on {address}")
+
+    yield bind
+    for one in sockets:
+        one.close()
+
+
+@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_a_domain_whose_port_is_open_is_avoided(monkeypatch, bound, family, address):
+    # given two domains, one of them taken
+    taken = bound(family, address)
+    ports = isolation._udp_ports()
+    free = next(number for number in range(1, 101) if not ports & set(range(port_of(number), port_of(number + 1))))
+    monkeypatch.setattr(isolation, "_DOMAINS", [taken, free])
+
+    # then
+    assert {isolation.free_domain() for _ in range(50)} == {free}
+
+
+def test_any_port_of_a_domain_makes_it_taken(monkeypatch):
+    monkeypatch.setattr(isolation, "_DOMAINS", [7, 8])
+    monkeypatch.setattr(isolation, "_udp_ports", lambda: {port_of(7) + 249})
+    assert {isolation.free_domain() for _ in range(50)} == {8}
+
+
+def test_a_domain_is_neither_everybodys_nor_in_the_range_of_passing_ports():
+    found = {isolation.free_domain() for _ in range(100)}
+    assert found <= set(range(1, 102))
+    assert len(found) > 1  # two demos started together do not choose alike
+
+
+def test_where_all_are_taken_one_is_shared(monkeypatch):
+    monkeypatch.setattr(isolation, "_udp_ports", lambda: set(range(2**16)))
+    assert isolation.free_domain() in range(1, 102)
+
+
+def test_a_machine_that_does_not_show_its_ports(monkeypatch):
+    def refuse(*_, **__):
+        raise FileNotFoundError("/proc")
+
+    monkeypatch.setattr(isolation.Path, "read_text", refuse)
+    assert isolation._udp_ports() == set()
+    assert isolation.free_domain() in range(1, 102)
+
+
+def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
+    # given an environment that leads to the robot
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "0")
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    monkeypatch.setenv("ROS_STATIC_PEERS", "192.168.0.7")
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    before = dict(os.environ)
+
+    # when
+    environment = isolation.isolated_environment()
+
+    # then
+    assert environment["ROS_DOMAIN_ID"] in {str(number) for number in range(1, 102)}
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert {name for name in before | environment if environment.get(name) != before.get(name)} == {
+        "ROS_DOMAIN_ID",
+        "ROS_AUTOMATIC_DISCOVERY_RANGE",
+        "ROS_STATIC_PEERS",
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+    }
+    assert "ROS_STATIC_PEERS" not in environment
+    assert dict(os.environ) == before
+
+
+def test_humble_has_another_word_for_this_machine_only(monkeypatch):
+    monkeypatch.setenv("ROS_DISTRO", "humble")
+    monkeypatch.setenv("ROS_LOCALHOST_ONLY", "0")
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    environment = isolation.isolated_environment()
+    assert environment["ROS_LOCALHOST_ONLY"] == "1"
+    # which a profile would undo there
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment
+
+
+@pytest.mark.parametrize(
+    ("distribution", "name"),
+    [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)
+def test_fast_dds_3_has_another_word_for_its_profiles(monkeypatch, distribution, name):
+    monkeypatch.setenv("ROS_DISTRO", distribution)
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    assert [key for key in isolation.isolated_environment() if "PROFILES_FILE" in key] == [name]
+
+
+@pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
+def test_a_profile_of_the_users_own_is_left_alone(monkeypatch, name):
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.setenv(name, "mine.xml")
+    environment = isolation.isolated_environment()
+    assert {key: value for key, value in environment.items() if "PROFILES_FILE" in key} == {name: "mine.xml"}

@@ -1,0 +1,101 @@
+"""Which camera a request to mark or to show means, where there are several; test/ros has the services over DDS."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from delayed_vlm_ros.srv import GetFrames, Mark
+
+from delayed_vlm_ros.memory import PairIds, SmartFrameManager
+from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.services.memory_services import MemoryServices
+
+
+class Node:
+    """Notes the services' handlers by name."""
+
+    def __init__(self):
+        self.handlers = {}
+
+    def create_service(self, _service_type, name, handler, **_details):
+        self.handlers[name] = handler
+
+    def get_logger(self):
+        return SimpleNamespace(info=lambda _: None)
+
+
+@pytest.fixture
+def memories():
+    """Of two cameras, with ids from one source: front has the odd ones."""
+    ids = PairIds()
+    found = {name: SmartFrameManager(pair_ids=ids) for name in ("front", "rear")}
+    for number in range(3):
+        for shade, memory in enumerate(found.values()):
+            for half in (0.0, 0.5):
+                memory.add(np.full((28, 28, 3), number * 40 + shade, np.uint8), number + half)
+    return found
+
+
+@pytest.fixture
+def call(memories):
+    """Gives a service's response to a request."""
+    cameras = {
+        name: SimpleNamespace(
+            name=name,
+            topic=f"/{name}/image",
+            frame_manager=memory,
+            header_of=lambda frame: FrameHeader(round(frame.stamp * 10**9), "lens"),
+        )
+        for name, memory in memories.items()
+    }
+    node = Node()
+    MemoryServices(node, lambda: cameras)
+
+    def run(service_type, name, **fields):
+        return node.handlers[name](service_type.Request(**fields), service_type.Response())
+
+    return run
+
+
+def frames_of(response):
+    return [(frame.camera, frame.id) for frame in response.key_frames]
+
+
+def test_pictures_come_by_their_ids_whichever_camera_keeps_them(call):
+    response = call(GetFrames, "~/get_frames", ids=[4, 1, 6, 77])
+    assert frames_of(response) == [("front", 1), ("rear", 4), ("rear", 6)]
+    assert len(response.first_images) == len(response.second_images) == 3
+    assert list(response.missing) == [77]
+    assert response.notice == "1 of the ids are not kept: they have left the memory, or never were there."
+
+
+def test_without_ids_all_of_the_first_camera_come_and_of_all_where_all_are_meant(call):
+    assert frames_of(call(GetFrames, "~/get_frames")) == [("front", 1), ("front", 3), ("front", 5)]
+    assert len(frames_of(call(GetFrames, "~/get_frames", camera="*"))) == 6
+
+
+def test_a_camera_that_is_named_is_the_only_one_looked_at(call):
+    response = call(GetFrames, "~/get_frames", ids=[1, 2], camera="rear")
+    assert frames_of(response) == [("rear", 2)]
+    assert list(response.missing) == [1]
+    assert "pair 1 is not kept" in call(Mark, "~/mark", id=1, camera="rear").error_msg
+
+
+def test_an_id_alone_says_which_pair_is_marked(call, memories):
+    # when
+    response = call(Mark, "~/mark", id=4, label="door")
+    # then
+    assert response.success, response.error_msg
+    assert (response.key_frame.camera, response.key_frame.id, response.key_frame.label) == ("rear", 4, "door")
+    assert [kept.id for kept in memories["rear"].snapshot() if kept.marked] == [4]
+    assert not any(kept.marked for kept in memories["front"].snapshot())
+    assert call(Mark, "~/mark", id=4, unmark=True).success
+    assert "pair 77 is not kept" in call(Mark, "~/mark", id=77).error_msg
+
+
+def test_a_mark_without_an_id_is_for_the_first_camera(call):
+    response = call(Mark, "~/mark")
+    assert (response.key_frame.camera, response.key_frame.id) == ("front", 5)

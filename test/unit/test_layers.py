@@ -1,0 +1,97 @@
+"""Arrows between the parts go one way, and what should be light to import is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "rclpy", "sensor_msgs", "cv_bridge")
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def lint_imports(config):
+    return run(sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--config", config)
+
+
+def test_arrows_go_one_way():
+    # when
+    done = lint_imports(ROOT / "pyproject.toml")
+
+    # then
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ", 0 broken" in done.stdout
+
+
+def test_an_arrow_the_wrong_way_is_seen(tmp_path):
+    # given a rule that the code breaks on purpose: vlm does know the memory
+    config = tmp_path / "wrong.toml"
+    config.write_text(
+        """
+        [tool.importlinter]
+        root_package = "delayed_vlm_ros"
+        [[tool.importlinter.contracts]]
+        name = "the wrong way round"
+        type = "layers"
+        layers = ["delayed_vlm_ros.memory", "delayed_vlm_ros.vlm"]
+        """
+    )
+
+    # when
+    done = lint_imports(config)
+
+    # then
+    assert done.returncode == 1
+    assert "delayed_vlm_ros.inference.local.engine -> delayed_vlm_ros.memory" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "",
+        ".errors",
+        ".memory",
+        ".vlm",
+        ".vlm.checkpoint",
+        ".vlm.control",
+        ".vlm.metrics",
+        ".vlm.request",
+        ".vlm.worker",
+        ".models.untrained",
+        ".simulation.questions",
+        ".simulation.story",
+    ],
+)
+def test_light_to_import(module):
+    # given
+    script = f"import sys, delayed_vlm_ros{module}; print([name for name in {HEAVY} if name in sys.modules])"
+
+    # when
+    done = run(sys.executable, "-c", script)
+
+    # then
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_model_side_knows_no_ros():
+    # given all of it
+    modules = [
+        f"delayed_vlm_ros.{part}.{file.stem}"
+        for part in ("vlm", "evaluation", "simulation", "models")
+        for file in (ROOT / "delayed_vlm_ros" / part).glob("*.py")
+        if file.stem != "__init__"
+    ]
+    script = f"import sys, {', '.join(modules)}; print([name for name in sys.modules if name.startswith('rclpy')])"
+
+    # when
+    done = run(sys.executable, "-c", script)
+
+    # then
+    assert len(modules) > 10
+    assert done.stdout.strip() == "[]", done.stderr

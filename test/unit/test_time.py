@@ -1,0 +1,51 @@
+import struct
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from builtin_interfaces.msg import Time
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.ros.time import nanoseconds_of, time_message
+from delayed_vlm_ros.time import read_stamp, seconds_of
+
+STAMPS = [Time(), Time(sec=1), Time(sec=1_800_000_000, nanosec=999_999_999), Time(sec=-3, nanosec=5)]
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
+@pytest.mark.parametrize("message_type", [Image, CompressedImage])
+def test_the_stamp_is_read_from_the_serialised_message(message_type, stamp):
+    message = message_type()
+    message.header.stamp = stamp
+    message.header.frame_id = "a name of some length"
+    assert read_stamp(serialize_message(message)) == nanoseconds_of(stamp)
+
+
+@pytest.mark.parametrize(("encoding", "order"), [(0, ">"), (1, "<"), (6, ">"), (7, "<")])
+def test_both_byte_orders_are_read(encoding, order):
+    serialised = struct.pack(">HH", encoding, 0) + struct.pack(f"{order}iI", -7, 12) + bytes(20)
+    assert read_stamp(serialised) == -7_000_000_000 + 12
+
+
+@pytest.mark.parametrize(
+    ("serialised", "words"),
+    [(b"", "0 bytes"), (bytes(11), "cut short"), (b"\xca\xfe" + bytes(20), "unknown encoding 0xcafe")],
+)
+def test_other_bytes_are_refused(serialised, words):
+    with pytest.raises(PictureError, match=words):
+        read_stamp(serialised)
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_messages_survive_the_way_through_nanoseconds(stamp):
+    assert time_message(nanoseconds_of(stamp)) == stamp
+
+
+def test_later_stamps_never_come_out_earlier():
+    base = 1_800_000_000_123_456_789
+    seconds = [seconds_of(base + step) for step in range(2000)]
+    assert seconds == sorted(seconds)
+    assert all(abs(value * 10**9 - (base + step)) < 1000 for step, value in enumerate(seconds))

@@ -1,0 +1,55 @@
+"""Numbers in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from delayed_vlm_ros.web import formatting
+from delayed_vlm_ros.web.backend import Latency
+from delayed_vlm_ros.web.health_panel import latency_chart
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-1, "0 s"),
+        (0, "0 s"),
+        (119.9, "119 s"),
+        (120, "2 min"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (273600, "3 d 4 h"),
+    ],
+)
+def test_duration(seconds, said):
+    assert formatting.duration(seconds) == said
+
+
+def test_age():
+    assert formatting.age(5_000_000_000, 4_200_000_000) == "now"
+    assert formatting.age(5_000_000_000, 9_000_000_000) == "now"
+    assert formatting.age(65_000_000_000, 5_000_000_000) == "60 s"
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0841, "84 ms"), (1.238, "1.24 s"), (12.44, "12.4 s")])
+def test_latency(seconds, said):
+    assert formatting.latency(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 B"), (812_400, "812 kB"), (14_230_000, "14.2 MB"), (1.31e9, "1.3 GB")]
+)
+def test_size(count, said):
+    assert formatting.size(count) == said
+
+
+def test_small_stamps_are_seconds():
+    assert formatting.clock(12_340_000_000) == "12.3 s"
+    assert ":" in formatting.clock(1_795_714_234_195_195_568)
+
+
+def test_the_chart_has_two_bars_an_answer():
+    chart = latency_chart([Latency(0.5, 1.0), Latency(0.1, 2.0)])
+    assert chart.count("<rect") == 4
+    assert "2.00 s" in chart
+    assert latency_chart([]).count("<rect") == 0

@@ -16,7 +16,7 @@ test: setup      ## all tests
 test-exact: setup ## that caches change nothing: a thousand random histories (half an hour)
 	@EXACT_HISTORIES=1000 .venv/bin/python -m pytest test/unit/inference/test_exactness.py
 
-fuzz: setup      ## pictures, files of key frames and requests of any kind: more than 100,000 cases (some minutes)
+fuzz: setup      ## images, files of key frames and requests of any kind: more than 100,000 cases (some minutes)
 	@FUZZ_CASES=$${FUZZ_CASES:-120000} .venv/bin/python -m pytest test/fuzz --timeout 7200
 
 soak: setup      ## ten minutes of a fast camera with asks back to back, then an accelerated day; see docs/reliability.md

@@ -3,13 +3,13 @@
     DelayedVlmError
     ├── ConfigurationError          a setting that cannot work
     ├── DependencyError             a Python package that is missing or cannot be imported
-    ├── PictureError                one picture or image message that cannot be used
+    ├── ImageError                one image or image message that cannot be used
     │   └── StampOrderError         its time stamp is not newer than the newest kept one
     ├── MarkError                   a moment that cannot be marked, or a mark that cannot be taken off
     │   ├── PairNotKeptError        the memory does not hold it, or no longer
     │   └── MarksFullError          as many are marked as may be
     ├── VideoSourceError            a video file or camera device that cannot be read
-    ├── RecordingError              a bag or folder of pictures that cannot be read, or not be written
+    ├── RecordingError              a bag or folder of images that cannot be read, or not be written
     ├── MemoryFileError             a file of kept frames that cannot be read, or not be written
     ├── QuestionsError              a file of questions with an error in it
     ├── IncompleteError             an evaluation that could not be made of all that was asked for
@@ -54,12 +54,12 @@ class DependencyError(DelayedVlmError):
     """A Python package that is needed is not installed, or cannot be imported."""
 
 
-class PictureError(DelayedVlmError):
-    """A picture or an image message cannot be used; nothing kept before it is lost."""
+class ImageError(DelayedVlmError):
+    """An image or an image message cannot be used; nothing kept before it is lost."""
 
 
-class StampOrderError(PictureError):
-    """A picture's time stamp is not newer than the newest kept one."""
+class StampOrderError(ImageError):
+    """An image's time stamp is not newer than the newest kept one."""
 
 
 class MarkError(DelayedVlmError):
@@ -79,7 +79,7 @@ class VideoSourceError(DelayedVlmError):
 
 
 class RecordingError(DelayedVlmError):
-    """A bag or a folder of pictures cannot be read, or a bag not be written."""
+    """A bag or a folder of images cannot be read, or a bag not be written."""
 
 
 class MemoryFileError(DelayedVlmError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
@@ -25,16 +25,14 @@ def read_stamp(serialised: bytes) -> int:
         The stamp in nanoseconds; 0 when it was not set.
 
     Raises:
-        PictureError: The bytes are no such message.
+        ImageError: The bytes are no such message.
     """
     if len(serialised) < _CDR_HEADER_BYTES + _STAMP_BYTES:
-        raise PictureError(f"an image message of {len(serialised)} bytes is cut short: check the publisher and network")
+        raise ImageError(f"an image message of {len(serialised)} bytes is cut short: check the publisher and network")
     encoding = int.from_bytes(serialised[:2], "big")
     byte_order = _PLAIN_CDR.get(encoding)
     if byte_order is None:
-        raise PictureError(
-            f"an image message has the unknown encoding {encoding:#06x}: use a middleware that speaks CDR"
-        )
+        raise ImageError(f"an image message has the unknown encoding {encoding:#06x}: use a middleware that speaks CDR")
     seconds, nanoseconds = struct.unpack_from(f"{byte_order}iI", serialised, _CDR_HEADER_BYTES)
     return int(seconds) * NANOSECONDS_PER_SECOND + int(nanoseconds)
 

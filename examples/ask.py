@@ -35,7 +35,7 @@ def main() -> None:
         question=arguments.question,
         last_sec=arguments.last_sec,
         timeout_sec=arguments.timeout_sec,
-        asker=node.get_fully_qualified_name(),  # those who differ in it share the queue evenly
+        client_id=node.get_fully_qualified_name(),  # those who differ in it share the queue evenly
     )
     # In a node that does other things as well, do not wait for it here: future.add_done_callback(…).
     future = client.call_async(request)
@@ -51,8 +51,8 @@ def main() -> None:
         f"  from {len(response.frames_used)} pairs of frames, the newest {response.newest_frame_age_sec:.1f} s old; "
         f"first token after {metrics.time_to_first_token:.2f} s, whole answer {metrics.total_latency:.2f} s"
     )
-    for note in metrics.degraded:
-        print(f"  degraded: {note}")
+    for note in metrics.warnings:
+        print(f"  warnings: {note}")
 
 
 if __name__ == "__main__":

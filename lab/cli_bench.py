@@ -54,7 +54,7 @@ def quality(
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
     from delayed_vlm_ros.scenes.questions import KINDS, SENTENCE_KINDS  # noqa: PLC0415
     from delayed_vlm_ros.scenes.schedule import SPACINGS  # noqa: PLC0415
-    from lab.bench.quality import PICTURE_SIZE, cell_json, judge, summary_json  # noqa: PLC0415
+    from lab.bench.quality import IMAGE_SIZE, cell_json, judge, summary_json  # noqa: PLC0415
 
     for one in spacing or ():
         if one not in SPACINGS:
@@ -81,7 +81,7 @@ def quality(
             "parameters": engine.model.num_parameters(),
             "worlds": worlds.value,
             "seeds": [seeds.start, seeds.stop],
-            "picture": list(PICTURE_SIZE),
+            "image": list(IMAGE_SIZE),
             "per_kind": per_kind,
         },
         "cells": [cell_json(cell) for cell in cells],
@@ -102,7 +102,7 @@ def ask(
     device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     canonical: Annotated[bool, typer.Option(help="Whether warm asks compute in the steps of cold ones.")] = True,
-    seed: Annotated[int, typer.Option(help="Of weights and pictures.", min=0)] = 3,
+    seed: Annotated[int, typer.Option(help="Of weights and images.", min=0)] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Time to the first token of each kind of ask, as ratios to native inference on the same frames."""
@@ -161,7 +161,7 @@ def trace(
     turns: Annotated[int, typer.Option(help="Turns of calibration.", min=1)] = 5,
     real_time_sec: Annotated[float, typer.Option(help="Live in real time for so long in each mode.", min=0)] = 60.0,
     canonical: Annotated[bool, typer.Option(help="Whether warm asks compute in the steps of cold ones.")] = True,
-    seed: Annotated[int, typer.Option(help="Of weights and pictures.", min=0)] = 3,
+    seed: Annotated[int, typer.Option(help="Of weights and images.", min=0)] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """A camera's day in virtual time: what asks cost while frames go on arriving, by what is encoded ahead."""
@@ -204,7 +204,7 @@ def memory(
     events: Annotated[int, typer.Option(help="Of that setting: events.", min=0)] = 5,
     places: Annotated[int, typer.Option(help="Of that setting: places.", min=1)] = 4,
     area: Annotated[
-        tuple[float, float], typer.Option(help="Of that setting: shares of the picture that events cover.")
+        tuple[float, float], typer.Option(help="Of that setting: shares of the image that events cover.")
     ] = (0.03, 0.10),
     event_sec: Annotated[tuple[float, float], typer.Option(help="Of that setting: how long events last.")] = (1.0, 3.0),
     worlds: Annotated[PatrolWorlds, typer.Option(help="Which seeds.")] = PatrolWorlds.REPORT,
@@ -247,7 +247,7 @@ def memory(
             "hours": hours,
             "worlds": worlds.value,
             "seeds": [pool.start, pool.start + seeds],
-            "picture": [memory.HEIGHT, memory.WIDTH],
+            "image": [memory.HEIGHT, memory.WIDTH],
         },
         "settings": _patrols(console, chosen, list(pool[:seeds]), hours, jobs),
     }
@@ -320,7 +320,7 @@ def _setting(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> AskSetting:
-    """A random-weight model of a shape, with square pictures of so many merged tokens."""
+    """A random-weight model of a shape, with square images of so many merged tokens."""
     import tempfile  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 

@@ -82,7 +82,7 @@ def answers(
             "star_memory_size": star,
             "stream_window_size": stream,
             "importance_threshold": importance_threshold,
-            "picture": list(answer_streams.PICTURE_SIZE),
+            "image": list(answer_streams.IMAGE_SIZE),
         },
         "rooms": rooms,
     }
@@ -208,7 +208,7 @@ def sweep(
     for cell in cells:
         cell.memory()  # what cannot work is said now
     usual = sweeping.PatrolUnit(cells[0], 0, hours, events, places)
-    patrols = sweeping.usual_patrols(cells, DESIGN_SEEDS[:seeds], usual)
+    patrols = sweeping.patrol_units(cells, DESIGN_SEEDS[:seeds], usual)
     costs = {cell: sweeping.CostUnit(cell.pairs, cell.max_pixels, shape, device) for cell in cells}
     console = Console(stderr=as_json)
     lines = sweeping.LineStore(out)

@@ -64,7 +64,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "image_topic",
             default_value="image",
-            description="Topic with the pictures of the camera, where there is one; of several, each has its own: see "
+            description="Topic with the images of the camera, where there is one; of several, each has its own: see "
             "cameras. It is also where demo_camera, video and bag publish, unless cameras is given",
         ),
         DeclareLaunchArgument(
@@ -78,7 +78,7 @@ def generate_launch_description() -> LaunchDescription:
             default_value="",
             description="Several cameras with their topics: 'front:/front/image_raw rear:/rear/image_raw'; without a "
             "topic, <name>/image. demo_camera, video and bag are the first one. Empty: what params_file says; if that "
-            "names several, their pictures are expected on <name>/image and their poses on <name>/pose, whatever "
+            "names several, their images are expected on <name>/image and their poses on <name>/pose, whatever "
             "image_topic and pose_topic say: remap those in a launch file of your own, or name the cameras here",
         ),
         DeclareLaunchArgument(
@@ -102,7 +102,7 @@ def generate_launch_description() -> LaunchDescription:
             "use_sim_time, unless that is given",
         ),
         DeclareLaunchArgument(
-            "bag_topic", default_value="", description="Which pictures of the bag (empty: those of its only topic)"
+            "bag_topic", default_value="", description="Which images of the bag (empty: those of its only topic)"
         ),
         DeclareLaunchArgument(
             "web",
@@ -212,7 +212,7 @@ def _wanted_camera(settings: dict[str, str]) -> str:
 
 
 def _topics_of_cameras(words: str, given: set[str]) -> dict[str, str]:
-    """The topics of several cameras by name; of a single one, too, whose pictures the node expects on ``image``."""
+    """The topics of several cameras by name; of a single one, too, whose images the node expects on ``image``."""
     if words and "image_topic" in given:
         raise RuntimeError("both cameras and image_topic are given: write the topic behind the camera's name")
     topics: dict[str, str] = {}
@@ -252,12 +252,12 @@ def _node(
 
 
 def _first_topic(settings: dict[str, str], cameras: dict[str, str]) -> str:
-    """Where the first camera's pictures come from, and so where a camera that is started as well publishes."""
+    """Where the first camera's images come from, and so where a camera that is started as well publishes."""
     return next(iter(cameras.values()), settings["image_topic"])
 
 
 def _remappings(settings: dict[str, str], cameras: dict[str, str]) -> list[tuple[str, str]]:
-    """Where the memory gets the cameras' pictures and poses from."""
+    """Where the memory gets the cameras' images and poses from."""
     if len(cameras) > 1:
         images = [(f"{name}/image", topic) for name, topic in cameras.items()]
         poses = [(f"{name}/pose", settings["pose_topic"]) for name in cameras if settings["pose_topic"] != "pose"]

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache, encode_snapshot
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
-from delayed_vlm_ros.inference.local.models.adapters import family_of
+from delayed_vlm_ros.inference.local.models.adapters import adapter_of
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import lay_out
 from delayed_vlm_ros.replay.native import native_generate
@@ -38,14 +38,14 @@ class Setting:
     Attributes:
         model: The library's model.
         processor: Its processor.
-        picture: Height and width of the frames, already on the model's grid.
+        image: Height and width of the frames, already on the model's grid.
         pairs: Pairs in memory.
         canonical: How the engine computes.
     """
 
     model: Any
     processor: Any
-    picture: tuple[int, int]
+    image: tuple[int, int]
     pairs: int
     canonical: bool
 
@@ -54,11 +54,11 @@ class Setting:
         """Merged tokens of one pair."""
         vision = self.model.config.vision_config
         side = int(vision.patch_size) * int(vision.spatial_merge_size)
-        return (self.picture[0] // side) * (self.picture[1] // side)
+        return (self.image[0] // side) * (self.image[1] // side)
 
     def engine(self, **memory: Any) -> DelayedBatchInferenceEngine:
         """An engine with an empty memory, of the given further arguments."""
-        height, width = self.picture
+        height, width = self.image
         return DelayedBatchInferenceEngine(
             self.model, self.processor, max_pixels=height * width, canonical=self.canonical, **memory
         )
@@ -73,7 +73,7 @@ def _filled(setting: Setting, random: np.random.Generator) -> DelayedBatchInfere
 
 def _add(engine: DelayedBatchInferenceEngine, setting: Setting, random: np.random.Generator, pairs: int) -> None:
     for _ in range(2 * pairs):
-        engine.add_frame(random.integers(0, 256, (*setting.picture, 3), dtype=np.uint8))
+        engine.add_frame(random.integers(0, 256, (*setting.image, 3), dtype=np.uint8))
 
 
 def _ask(engine: DelayedBatchInferenceEngine) -> float:
@@ -138,7 +138,7 @@ def measure_growth(setting: Setting, pairs: int, random: np.random.Generator) ->
     Args:
         setting: What is measured; how many pairs it says does not count.
         pairs: In memory before the new one; whole chunks, so that canonical steps read one pair only.
-        random: Of the pictures.
+        random: Of the images.
     """
     whole = replace(setting, pairs=pairs)
     times, natives = [], []
@@ -173,7 +173,7 @@ def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
     def batched() -> None:
         layout, prompt = lay_out(model.config, snapshot), build_prompt(processor, QUESTION)
         features = encode_snapshot(
-            model, processor, family_of(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
+            model, processor, adapter_of(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
         ).features
         ids = torch.tensor([prompt.token_ids(layout.visual_tokens)], device=model.device)
         with torch.inference_mode():

@@ -15,7 +15,7 @@ CONTROL_TOKENS = (
 )
 END, PADDING = "<|im_end|>", "<|endoftext|>"
 
-# The form of Qwen's chat: system, user with pictures and text, assistant.
+# The form of Qwen's chat: system, user with images and text, assistant.
 CHAT_TEMPLATE = "".join(  # noqa: FLY002  a line each
     (
         "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}",

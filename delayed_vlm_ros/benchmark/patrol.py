@@ -1,7 +1,7 @@
 """A camera's patrol through rooms for hours, with rare events, and the truth about every sampled frame of it.
 
-A patrol is drawn from its plan alone, so the same plan always gives the same one. Nothing is painted here: the pictures
-are made by ``memory_pictures``. Frames are numbered as a memory samples them, twice a second; frames 2n and 2n + 1 are
+A patrol is drawn from its plan alone, so the same plan always gives the same one. Nothing is painted here: the images
+are made by ``memory_images``. Frames are numbered as a memory samples them, twice a second; frames 2n and 2n + 1 are
 pair n.
 """
 
@@ -35,7 +35,7 @@ _TRIES = 1000
 
 @dataclass(frozen=True)
 class PatrolPlan:
-    """What a patrol is drawn from; areas are shares of the picture, ranges are from and to.
+    """What a patrol is drawn from; areas are shares of the image, ranges are from and to.
 
     Attributes:
         seed: Of everything that is drawn.
@@ -43,17 +43,17 @@ class PatrolPlan:
         places: Rooms that are visited in turn, in a new order each time round.
         events: Things that appear and are gone again.
         event_sec: For how long (s).
-        event_area: How much of the picture each covers.
+        event_area: How much of the image each covers.
         dwell_sec: How long the camera stays at a place (s).
-        walkers_per_minute: People crossing the picture.
-        shake: Standard deviation of the camera's trembling, in picture widths.
-        pan: How far the camera swings to each side, in picture widths; at most 0.25.
+        walkers_per_minute: People crossing the image.
+        shake: Standard deviation of the camera's trembling, in image widths.
+        pan: How far the camera swings to each side, in image widths; at most 0.25.
         pan_period_sec: How long a swing there and back takes (s).
         exposure_jumps_per_minute: Sudden changes of gain, by up to a quarter.
         blackouts_per_hour: Times of darkness, of 3 to 15 s.
         flicker: Standard deviation of the light from frame to frame, as a share.
         daylight: Slow change of light over hours, as a share to each side.
-        moving_shadows: Whether wide shadows wander through the picture.
+        moving_shadows: Whether wide shadows wander through the image.
     """
 
     seed: int
@@ -96,12 +96,12 @@ class Event:
     Attributes:
         start: First frame that shows it.
         stop: The frame after the last.
-        area: The share of the picture that it covers.
+        area: The share of the image that it covers.
         shape: One of ``SHAPES``.
         colours: Its colour, and others to take instead where that one would not stand out.
-        x: Its middle, in picture widths.
-        y: Its middle, in picture heights.
-        drift: How far it moves to the right in a frame, in picture widths.
+        x: Its middle, in image widths.
+        y: Its middle, in image heights.
+        drift: How far it moves to the right in a frame, in image widths.
     """
 
     start: int
@@ -121,14 +121,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Walker:
-    """A person who crosses the picture.
+    """A person who crosses the image.
 
     Attributes:
         start: First frame.
         stop: The frame after the last.
         clothes: One of ``CLOTHES``.
-        height: In picture heights.
-        feet: Where they touch the floor, in picture heights.
+        height: In image heights.
+        feet: Where they touch the floor, in image heights.
         to_the_right: Which way.
     """
 

@@ -1,4 +1,4 @@
-"""The pictures of a patrol, as they come onto a memory's grid."""
+"""The images of a patrol, as they come onto a memory's grid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from delayed_vlm_ros.scenes.room import room
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON_WIDTH, STRIDES, person, sprite
 
 HEIGHT, WIDTH = 144, 192
-"""Rows and columns of the pictures."""
+"""Rows and columns of the images."""
 
 _MARGIN_Y, _MARGIN_X = 12, 60  # pixels around the view for a camera that moves
 _NOISE_SIGMA = 3.0  # sensor noise, in grey levels of 255
@@ -30,12 +30,12 @@ _ROUND_FURNITURE = 0.25  # share
 _SHADOW_DEPTH = 0.35
 _SHADOW_PERIOD_SEC = 40.0
 
-_Picture = NDArray[np.uint8]
+_Image = NDArray[np.uint8]
 _Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class PatrolPictures:
+class PatrolImages:
     """Paints a patrol's frames, any of them at any time.
 
     Attributes:
@@ -44,34 +44,34 @@ class PatrolPictures:
 
     patrol: Patrol
 
-    def frame(self, number: int) -> _Picture:
+    def frame(self, number: int) -> _Image:
         """What the memory gets.
 
         Returns:
             ``(HEIGHT, WIDTH, 3)`` uint8, RGB; the same for the same patrol and number, and nobody else's.
         """
         patrol = self.patrol
-        picture = self._view(number)
+        image = self._view(number)
         for walker in self._walkers_at[number]:
-            _draw_walker(picture, walker, number)
+            _draw_walker(image, walker, number)
         for event in self._events_at[number]:
-            _draw_event(picture, event, self._cut_outs[event], number)
+            _draw_event(image, event, self._cut_outs[event], number)
         if patrol.place[number] == TRANSIT:
-            picture = cv2.blur(picture, (_TRANSIT_BLUR, 1))
+            image = cv2.blur(image, (_TRANSIT_BLUR, 1))
         elif patrol.blurred[number]:
-            picture = cv2.blur(picture, (_SHAKE_BLUR, 5))
+            image = cv2.blur(image, (_SHAKE_BLUR, 5))
         if patrol.plan.moving_shadows:
-            picture = _shaded(picture, number)
-        lit = cv2.convertScaleAbs(picture, alpha=_BLACK if patrol.dark[number] else float(patrol.gain[number]))
+            image = _shaded(image, number)
+        lit = cv2.convertScaleAbs(image, alpha=_BLACK if patrol.dark[number] else float(patrol.gain[number]))
         return np.asarray(cv2.add(lit, self._noise(number), dtype=cv2.CV_8U), np.uint8)
 
-    def without_events(self, number: int) -> _Picture:
+    def without_events(self, number: int) -> _Image:
         """The same frame as it would be if no event had happened."""
-        bare = PatrolPictures(self.patrol)
+        bare = PatrolImages(self.patrol)
         bare.__dict__["_events_at"] = [()] * self.patrol.frames
         return bare.frame(number)
 
-    def _view(self, number: int) -> _Picture:
+    def _view(self, number: int) -> _Image:
         """The place as the camera sees it, or two of them on the way (a copy)."""
         visit = self.patrol.visits[int(np.searchsorted(self._starts, number, side="right")) - 1]
         if number < visit.stop:
@@ -87,7 +87,7 @@ class PatrolPictures:
         index = visits.index(visit) + 1
         return visits[index] if index < len(visits) else Visit(visit.place, self.patrol.frames, self.patrol.frames)
 
-    def _place_view(self, place: int, number: int) -> _Picture:
+    def _place_view(self, place: int, number: int) -> _Image:
         right, down, roll = self._offsets[number]
         wide = _place(self.patrol.plan.seed, place)
         turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), float(roll), 1.0)
@@ -129,7 +129,7 @@ class PatrolPictures:
 
     @cached_property
     def _cut_outs(self) -> dict[Event, _Plane]:
-        """Each event's picture, in the first of its colours that stands out from what is behind it."""
+        """Each event's image, in the first of its colours that stands out from what is behind it."""
         return {event: self._cut_out(event) for event in self.patrol.events}
 
     def _cut_out(self, event: Event) -> _Plane:
@@ -157,44 +157,44 @@ def _present(things: tuple, frames: int) -> list[tuple]:
 
 
 def _scaled_event(shape: str, colour: str, area: float) -> _Plane:
-    """An event's cut-out, of the size at which it covers that share of the picture."""
+    """An event's cut-out, of the size at which it covers that share of the image."""
     whole = sprite(shape, colour, _SPRITE_SIZE)
     side = round(float(np.sqrt(area * HEIGHT * WIDTH / whole[..., 3].mean())))
     return np.asarray(cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _draw_event(picture: _Picture, event: Event, cut_out: _Plane, number: int) -> None:
+def _draw_event(image: _Image, event: Event, cut_out: _Plane, number: int) -> None:
     x = event.x + event.drift * (number - event.start)
-    _paste(picture, cut_out, round(x * WIDTH) - cut_out.shape[1] // 2, round(event.y * HEIGHT) - cut_out.shape[0] // 2)
+    _paste(image, cut_out, round(x * WIDTH) - cut_out.shape[1] // 2, round(event.y * HEIGHT) - cut_out.shape[0] // 2)
 
 
-def _draw_walker(picture: _Picture, walker: Walker, number: int) -> None:
+def _draw_walker(image: _Image, walker: Walker, number: int) -> None:
     share = (number - walker.start) / (walker.stop - walker.start)
     x = share if walker.to_the_right else 1.0 - share
     rows = round(walker.height * HEIGHT)
     cut_out = person(walker.clothes, rows, number % STRIDES)
     wide = WIDTH + PERSON_WIDTH * rows
-    _paste(picture, cut_out, round(x * wide - PERSON_WIDTH * rows), round(walker.feet * HEIGHT) - rows)
+    _paste(image, cut_out, round(x * wide - PERSON_WIDTH * rows), round(walker.feet * HEIGHT) - rows)
 
 
-def _paste(picture: _Picture, cut_out: _Plane, left: int, top: int) -> None:
-    """Lay a cut-out over the picture; what falls outside is cut off."""
+def _paste(image: _Image, cut_out: _Plane, left: int, top: int) -> None:
+    """Lay a cut-out over the image; what falls outside is cut off."""
     first_x, first_y = max(0, -left), max(0, -top)
-    region = picture[max(0, top) : max(0, top + cut_out.shape[0]), max(0, left) : max(0, left + cut_out.shape[1])]
+    region = image[max(0, top) : max(0, top + cut_out.shape[0]), max(0, left) : max(0, left + cut_out.shape[1])]
     patch = cut_out[first_y : first_y + region.shape[0], first_x : first_x + region.shape[1]]
     region[...] = region * (1.0 - patch[..., 3:]) + patch[..., :3] + 0.5
 
 
-def _shaded(picture: _Picture, number: int) -> _Picture:
+def _shaded(image: _Image, number: int) -> _Image:
     """With a wide soft shadow that wanders to and fro."""
     middle = 0.5 + 0.6 * np.sin(2.0 * np.pi * number * FRAME_SEC / _SHADOW_PERIOD_SEC)
     columns = (np.arange(WIDTH) + 0.5) / WIDTH
     light = 1.0 - _SHADOW_DEPTH * np.exp(-(((columns - middle) / 0.12) ** 2))
-    return np.asarray(picture * light[None, :, None], np.uint8)
+    return np.asarray(image * light[None, :, None], np.uint8)
 
 
 @lru_cache(maxsize=64)
-def _place(seed: int, place: int) -> _Picture:
+def _place(seed: int, place: int) -> _Image:
     """A room with its furniture, with margins for a camera that moves. Shared and read-only."""
     own_seed = 10_000 * (seed + 1) + place
     random = np.random.default_rng([own_seed, 1])
@@ -207,7 +207,7 @@ def _place(seed: int, place: int) -> _Picture:
     return tinted
 
 
-def _furnish(painted: _Picture, random: np.random.Generator) -> None:
+def _furnish(painted: _Image, random: np.random.Generator) -> None:
     """A cupboard, a carpet or a poster: a box with a pattern, or one of the objects."""
     rows, columns = painted.shape[:2]
     high, wide = int(random.uniform(0.12, 0.4) * HEIGHT), int(random.uniform(0.08, 0.3) * WIDTH)

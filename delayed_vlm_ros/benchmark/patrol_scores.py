@@ -17,7 +17,7 @@ LENGTHS_SEC = ((0.0, 1.5), (1.5, 2.5), (2.5, 4.0), (4.0, 7.5), (7.5, 20.0), (20.
 """Events are told apart by how long they last: from, and up to but not with (s)."""
 AGES = ("oldest third", "middle third", "newest third")
 
-_ALIKE = 0.3  # distance of descriptors up to which two pictures show the same
+_ALIKE = 0.3  # distance of descriptors up to which two images show the same
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def oracle(patrol: Patrol, pairs: int) -> list[int]:
 
 
 def redundancy(looks: Sequence[Descriptor]) -> float:
-    """Share of pictures that look like another of them, but for exposure, noise and small shake."""
+    """Share of images that look like another of them, but for exposure, noise and small shake."""
     if len(looks) <= 1:
         return 0.0
     alike = [distances(look, [*looks[:index], *looks[index + 1 :]]).min() < _ALIKE for index, look in enumerate(looks)]
@@ -99,7 +99,7 @@ def redundancy(looks: Sequence[Descriptor]) -> float:
 
 
 def coverage(stream: Sequence[Descriptor], looks: Sequence[Descriptor]) -> float:
-    """Share of a stream's pictures that look like a kept one: what can be said where no truth is known."""
+    """Share of a stream's images that look like a kept one: what can be said where no truth is known."""
     if not looks:
         return 0.0
     alike: list[NDArray[np.bool_]] = [distances(one, looks).min(keepdims=True) < _ALIKE for one in stream]

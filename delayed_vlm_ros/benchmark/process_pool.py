@@ -12,7 +12,7 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 
-def side_by_side(
+def map_in_processes(
     work: Callable[[Unit], Result],
     units: Sequence[Unit],
     jobs: int,

@@ -84,7 +84,7 @@ def _config(model_type: str, tokenizer: Any) -> Any:
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
         "bos_token_id": None,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        "initializer_range": 0.2,  # large enough for the answers to depend on the pictures
+        "initializer_range": 0.2,  # large enough for the answers to depend on the images
     }
     if model_type == "qwen2_5_vl":
         vision = {

@@ -78,7 +78,7 @@ def make_shaped(shape: Shape, folder: Path, max_pixels: int, seed: int, dtype: A
     Args:
         shape: How large.
         folder: An existing folder for the processor's files.
-        max_pixels: Largest height × width of a picture.
+        max_pixels: Largest height × width of an image.
         seed: Of the weights.
         dtype: Of torch.
         device: Where to make it.

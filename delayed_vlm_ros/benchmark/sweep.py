@@ -20,19 +20,19 @@ import numpy as np
 
 from delayed_vlm_ros import __version__, evaluation, memory
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
-from delayed_vlm_ros.benchmark.patrol_images import PatrolPictures
+from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import judge
-from delayed_vlm_ros.benchmark.process_pool import side_by_side
+from delayed_vlm_ros.benchmark.process_pool import map_in_processes
 from delayed_vlm_ros.errors import IncompleteError
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory import SmartFrameManager, describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from lab.bench.memory_cost import one_thread
-from lab.bench.strategies import usual_memory
+from lab.bench.strategies import default_memory
 
 LINES_FILE = "cells.jsonl"
 CAMERA = (640, 480)
-"""Columns and rows of the camera's pictures."""
+"""Columns and rows of the camera's images."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Cell:
         Raises:
             ConfigurationError: Its sizes cannot work.
         """
-        return usual_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
+        return default_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ def show_patrol(unit: PatrolUnit) -> dict[str, float]:
     """
     cell = unit.cell
     patrol = draw_patrol(PatrolPlan(unit.seed, hours=unit.hours, events=unit.events, places=unit.places))
-    pictures = PatrolPictures(patrol)
+    images = PatrolImages(patrol)
     intake = FrameIntake(FrameGeometry(max_pixels=cell.max_pixels), cell.memory())
     with one_thread():
         for number in range(patrol.frames):
-            picture = cv2.resize(pictures.frame(number), CAMERA, interpolation=cv2.INTER_LINEAR)
-            intake.add(picture, number * FRAME_SEC)
+            image = cv2.resize(images.frame(number), CAMERA, interpolation=cv2.INTER_LINEAR)
+            intake.add(image, number * FRAME_SEC)
         kept = {one.pair.first.number // FRAMES_PER_PAIR: one for one in intake.frame_manager.snapshot()}
         looks = {number: describe(one.pair.first.image) for number, one in kept.items()}
     judgement = judge(patrol, sorted(kept), cell.pairs, looks)
@@ -162,7 +162,7 @@ def show_patrols(units: Sequence[PatrolUnit], jobs: int) -> Iterator[tuple[Patro
     """Show all of them, over so many processes; results come as they are ready."""
     if jobs == 1:
         return ((unit, show_patrol(unit)) for unit in units)
-    return side_by_side(show_patrol, units, jobs)
+    return map_in_processes(show_patrol, units, jobs)
 
 
 class LineStore:
@@ -257,6 +257,6 @@ def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(as_good and (one["bytes"], one["evidence"]) != (other["bytes"], other["evidence"]))
 
 
-def usual_patrols(cells: Sequence[Cell], seeds: Sequence[int], unit: PatrolUnit) -> list[PatrolUnit]:
+def patrol_units(cells: Sequence[Cell], seeds: Sequence[int], unit: PatrolUnit) -> list[PatrolUnit]:
     """Every cell on every patrol, a patrol being like that of ``unit`` but for its seed."""
     return [replace(unit, cell=cell, seed=seed) for cell in cells for seed in seeds]

@@ -21,7 +21,7 @@ def measure_costs(units: Sequence[CostUnit], model: Any, processor: Any) -> Iter
     """Measure one after the other: side by side they would slow each other down.
 
     Yields:
-        Each with its figures. ``bytes`` between asks, of which ``picture_bytes``, ``feature_bytes`` and ``kv_bytes``;
+        Each with its figures. ``bytes`` between asks, of which ``image_bytes``, ``feature_bytes`` and ``kv_bytes``;
         ``visual_tokens``; seconds to the first token: ``first_ask_sec``, where everything has to be encoded, and
         ``next_ask_sec``, after one new pair, none having left. The better of two turns.
     """
@@ -43,12 +43,12 @@ def _measure(unit: CostUnit, model: Any, processor: Any) -> dict[str, float]:
     add(unit.pairs)
     _, first = engine.ask(_QUESTION, max_new_tokens=1)
     cached = engine.cached_bytes()
-    pictures = sum(frame.nbytes for kept in engine.snapshot() for frame in kept.frames)
+    images = sum(frame.nbytes for kept in engine.snapshot() for frame in kept.frames)
     add(1)
     _, following = engine.ask(_QUESTION, max_new_tokens=1)
     return {
-        "bytes": pictures + cached.features + cached.kv,
-        "picture_bytes": pictures,
+        "bytes": images + cached.features + cached.kv,
+        "image_bytes": images,
         "feature_bytes": cached.features,
         "kv_bytes": cached.kv,
         "visual_tokens": first["visual_tokens"],

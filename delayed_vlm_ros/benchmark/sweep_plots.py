@@ -21,7 +21,7 @@ _GAINS = (("evidence", "share of events kept"), ("places", "share of places kept
 def write_plots(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Draw evidence and places against bytes and seconds, a point for each cell.
 
-    Colours are Star's sizes, markers Stream's; larger pictures are drawn larger, higher thresholds paler.
+    Colours are Star's sizes, markers Stream's; larger images are drawn larger, higher thresholds paler.
 
     Args:
         table: As of ``sweep.rows``.

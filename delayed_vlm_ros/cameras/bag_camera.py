@@ -15,19 +15,19 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.cameras.playback_clock import PlayedTime
-from delayed_vlm_ros.errors import DelayedVlmError, PictureError, RecordingError
-from delayed_vlm_ros.replay.recordings import RecordedPicture, Recording, open_recording
+from delayed_vlm_ros.cameras.playback_clock import PlaybackClock
+from delayed_vlm_ros.errors import DelayedVlmError, ImageError, RecordingError
+from delayed_vlm_ros.replay.recordings import RecordedImage, Recording, open_recording
 from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE
 from delayed_vlm_ros.ros.image_publisher import image_message
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.ros.time import time_message
 
-_DEPTH = 100  # pictures kept for a slow reliable subscriber: none of a recording shall be lost
+_DEPTH = 100  # images kept for a slow reliable subscriber: none of a recording shall be lost
 _TICK_SEC = 0.02  # between two times told
 _STANDING_TICK_SEC = 1.0  # the same after the end, for those who come then
-_LEAD_SEC = 0.5  # how long the time stands at a new beginning, so that all have heard it before the first picture comes
+_LEAD_SEC = 0.5  # how long the time stands at a new beginning, so that all have heard it before the first image comes
 _FOLLOWING_SEC = 2.0  # how long a best-effort subscriber may take to see that it can be a reliable one
 _LATE_SEC = 1.0  # playing this far behind gives up catching up
 _JOIN_SEC = 0.5  # how long the end waits for a file that is being read
@@ -39,9 +39,9 @@ class BagCameraParameters:
     """What can be set on the bag camera."""
 
     bag: str = parameter(
-        "", "recording: a ROS 2 bag (its folder, or a .mcap or .db3 file), a video file or a folder of pictures"
+        "", "recording: a ROS 2 bag (its folder, or a .mcap or .db3 file), a video file or a folder of images"
     )
-    topic: str = parameter("", "which pictures of a bag; empty: those of its only topic with pictures")
+    topic: str = parameter("", "which images of a bag; empty: those of its only topic with images")
     rate: float = parameter(1.0, "recorded seconds played in a second", minimum=0.01, maximum=100.0)
     loop: bool = parameter(default=False, description="begin again at the end: the time jumps back then")
     publish_clock: bool = parameter(
@@ -50,22 +50,22 @@ class BagCameraParameters:
     wait_for_subscriber: bool = parameter(default=True, description="begin to play once somebody subscribes")
     frame_id: str = parameter(
         "camera",
-        "frame of the camera, for the headers of pictures that are not a bag's, whose messages stay as they are",
+        "frame of the camera, for the headers of images that are not a bag's, whose messages stay as they are",
     )
 
 
 class BagCamera(Node):
-    """Publishes a recording's pictures with their own stamps, and their time on ``/clock``.
+    """Publishes a recording's images with their own stamps, and their time on ``/clock``.
 
     A bag's messages go out as they are, compressed ones on ``image/compressed``. All is published by one thread, so
-    that the time is told before the picture that was taken then.
+    that the time is told before the image that was taken then.
     """
 
     def __init__(self) -> None:
         """Open the recording and start to play it.
 
         Raises:
-            RecordingError: It cannot be read, or has no such pictures.
+            RecordingError: It cannot be read, or has no such images.
             VideoSourceError: It is a video that cannot be read.
             ConfigurationError: A parameter has a value that cannot work.
         """
@@ -80,14 +80,14 @@ class BagCamera(Node):
         is_compressed = recording.type_name == COMPRESSED_TYPE
         # image_transport's rule, so that one remapping of image serves both.
         self._topic = self.resolve_topic_name("image") + ("/compressed" if is_compressed else "")
-        self._pictures = self.create_publisher(
+        self._images = self.create_publisher(
             CompressedImage if is_compressed else Image,
             self._topic,
             QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if self._settings.publish_clock else None
-        self._time = PlayedTime(self._settings.rate)
+        self._time = PlaybackClock(self._settings.rate)
         self._heard = not self._settings.wait_for_subscriber
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(recording,), name="player", daemon=True)
@@ -103,9 +103,9 @@ class BagCamera(Node):
 
     def _open(self) -> Recording:
         recording = open_recording(self._settings.bag, topic=self._settings.topic)
-        if recording.picture_count == 0:
+        if recording.image_count == 0:
             recording.close()
-            raise RecordingError(f"{self._settings.bag} has no picture on topic {recording.topic}: record it again")
+            raise RecordingError(f"{self._settings.bag} has no image on topic {recording.topic}: record it again")
         return recording
 
     def _run(self, recording: Recording) -> None:
@@ -123,37 +123,37 @@ class BagCamera(Node):
             self._tell_time()
 
     def _play(self, recording: Recording) -> int:
-        """Publish a recording's pictures, each at its time, to the end or until stopped; gives how many."""
+        """Publish a recording's images, each at its time, to the end or until stopped; gives how many."""
         count = 0
-        self._time = PlayedTime(self._settings.rate)
+        self._time = PlaybackClock(self._settings.rate)
         with recording:
-            for picture in recording.pictures():
+            for image in recording.images():
                 try:
-                    stamp_ns = picture.stamp_ns or picture.arrival_ns
-                    message = self._message(picture)
-                except PictureError as error:
-                    self.get_logger().warning(f"picture left out: {error}", throttle_duration_sec=_LOG_EVERY_SEC)
+                    stamp_ns = image.stamp_ns or image.arrival_ns
+                    message = self._message(image)
+                except ImageError as error:
+                    self.get_logger().warning(f"image left out: {error}", throttle_duration_sec=_LOG_EVERY_SEC)
                     continue
-                if not self._wait_for(stamp_ns, picture.arrival_ns):
+                if not self._wait_for(stamp_ns, image.arrival_ns):
                     return count
-                self._pictures.publish(message)
+                self._images.publish(message)
                 count += 1
         if recording.damage:
             self.get_logger().warning(recording.damage)
         looping = "" if self._settings.loop else "; set the parameter loop to play it over and over"
-        self.get_logger().info(f"{self._settings.bag} has ended after {count} pictures{looping}")
+        self.get_logger().info(f"{self._settings.bag} has ended after {count} images{looping}")
         return count
 
-    def _message(self, picture: RecordedPicture) -> Any:
-        if picture.serialised:
-            return picture.serialised
-        message = image_message(picture.decode())
-        message.header.stamp = time_message(picture.stamp_ns)
+    def _message(self, image: RecordedImage) -> Any:
+        if image.serialised:
+            return image.serialised
+        message = image_message(image.decode())
+        message.header.stamp = time_message(image.stamp_ns)
         message.header.frame_id = self._settings.frame_id
         return message
 
     def _wait_for(self, stamp_ns: int, recorded_ns: int) -> bool:
-        """Tell the time until a picture is due; gives whether it is, and not the end."""
+        """Tell the time until an image is due; gives whether it is, and not the end."""
         if self._time.begins(stamp_ns, recorded_ns):
             if not (self._wait_for_subscriber() and self._tell_time_for(_LEAD_SEC)):
                 return False
@@ -174,15 +174,15 @@ class BagCamera(Node):
         """Tell the time until somebody listens, once; gives whether somebody does.
 
         One that is best effort becomes reliable when it has seen us, if it is of the kind that does, and would lose
-        pictures meanwhile.
+        images meanwhile.
         """
         began: float | None = None
         while not self._heard:
             if not self._tell_time_for(_TICK_SEC):
                 return False
-            listens = self._pictures.get_subscription_count() > 0
+            listens = self._images.get_subscription_count() > 0
             began = (began or time.monotonic()) if listens else None
-            readers = self.get_subscriptions_info_by_topic(self._pictures.topic_name)
+            readers = self.get_subscriptions_info_by_topic(self._images.topic_name)
             reliable = all(reader.qos_profile.reliability == ReliabilityPolicy.RELIABLE for reader in readers)
             self._heard = began is not None and (reliable or time.monotonic() - began > _FOLLOWING_SEC)
         return True
@@ -202,7 +202,7 @@ class BagCamera(Node):
             self._clock_publisher.publish(Clock(clock=time_message(now_ns)))
 
     def _described(self, recording: Recording, *, is_compressed: bool) -> str:
-        count = "" if recording.picture_count is None else f", {recording.picture_count} pictures"
+        count = "" if recording.image_count is None else f", {recording.image_count} images"
         source = f" of its topic {recording.topic}" if recording.topic else ""
         rate = f", {self._settings.rate:g} times as fast" if self._settings.rate != 1.0 else ""
         hint = " (scene_memory hears it with image_transport: compressed)" if is_compressed else ""

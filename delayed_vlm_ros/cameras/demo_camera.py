@@ -18,9 +18,9 @@ from delayed_vlm_ros.scenes.story import story_scene
 class DemoCameraParameters:
     """What can be set on the demo camera."""
 
-    rate: float = parameter(10.0, "pictures published per second", unit="Hz", minimum=0.1, maximum=120.0)
-    width: int = parameter(640, "columns of the picture", unit="pixels", minimum=16, maximum=4096)
-    height: int = parameter(480, "rows of the picture", unit="pixels", minimum=16, maximum=4096)
+    rate: float = parameter(10.0, "images published per second", unit="Hz", minimum=0.1, maximum=120.0)
+    width: int = parameter(640, "columns of the image", unit="pixels", minimum=16, maximum=4096)
+    height: int = parameter(480, "rows of the image", unit="pixels", minimum=16, maximum=4096)
     frame_id: str = parameter("demo_camera", "frame of the camera, for the messages' headers")
     seed: int = parameter(0, "which room: the same number gives the same objects", minimum=0, maximum=2**31 - 1)
     story: bool = parameter(
@@ -29,7 +29,7 @@ class DemoCameraParameters:
 
 
 class DemoCamera(Node):
-    """Publishes pictures of ``simulation``'s room on ``image``.
+    """Publishes images of ``simulation``'s room on ``image``.
 
     The room's time begins when the node starts, a story's when somebody has subscribed: nobody misses its beginning.
     """
@@ -55,8 +55,8 @@ class DemoCamera(Node):
             self._started = self.get_clock().now()
         elapsed = (self.get_clock().now() - self._started).nanoseconds * 1e-9
         # Simulated time may jump back, when somebody restarts the simulation.
-        picture = render(self._scene, max(0.0, elapsed), self._settings.height, self._settings.width)
-        self._images.publish(picture)
+        image = render(self._scene, max(0.0, elapsed), self._settings.height, self._settings.width)
+        self._images.publish(image)
 
 
 def main(arguments: list[str] | None = None) -> int:

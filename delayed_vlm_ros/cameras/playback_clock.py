@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable
 
-from delayed_vlm_ros.ingest.timestamps import StampWatch
+from delayed_vlm_ros.ingest.timestamps import TimestampMonitor
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 
-class PlayedTime:
-    """The time of a recording that is played: its pictures' stamps, and between two of them it runs on.
+class PlaybackClock:
+    """The time of a recording that is played: its images' stamps, and between two of them it runs on.
 
-    A picture is due by the time at which it was recorded; its stamp says what time it is then. Single stamps that are
+    An image is due by the time at which it was recorded; its stamp says what time it is then. Single stamps that are
     late or broken move no time. Where the stamps jump for good, as the memory sees it, a new line of time begins: it
     stands still at its beginning until ``run``.
 
@@ -25,7 +25,7 @@ class PlayedTime:
     def __init__(self, rate: float, steady: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._steady = steady
-        self._watch = StampWatch()
+        self._watch = TimestampMonitor()
         self._began = False
         self._newest_ns = 0  # stamp
         self._reached_ns = -math.inf  # the newest stamp that the time has been set by
@@ -35,7 +35,7 @@ class PlayedTime:
         self._told_ns = 0
 
     def begins(self, stamp_ns: int, recorded_ns: int) -> bool:
-        """Look at the next picture; where a line of time begins with it, stand still at its stamp.
+        """Look at the next image; where a line of time begins with it, stand still at its stamp.
 
         Args:
             stamp_ns: When it was taken, nanoseconds.
@@ -55,7 +55,7 @@ class PlayedTime:
         return True
 
     def run(self) -> None:
-        """Go on from where it stands: the picture with which this line of time begins is due."""
+        """Go on from where it stands: the image with which this line of time begins is due."""
         self._since = self._steady()
 
     def stand(self) -> None:
@@ -64,7 +64,7 @@ class PlayedTime:
         self._since = None
 
     def seconds_until(self, recorded_ns: int) -> float:
-        """How long it takes until a picture is due; negative: so much too late."""
+        """How long it takes until an image is due; negative: so much too late."""
         return (recorded_ns - self._recorded_at_present()) / (self._rate * NANOSECONDS_PER_SECOND)
 
     def delay(self, seconds: float) -> None:
@@ -73,7 +73,7 @@ class PlayedTime:
             self._since += seconds
 
     def reach(self, stamp_ns: int, recorded_ns: int) -> None:
-        """It is the time of this picture, which is due; stamps that do not advance leave the time running."""
+        """It is the time of this image, which is due; stamps that do not advance leave the time running."""
         if self._reached_ns < stamp_ns == self._newest_ns:
             self._reached_ns = stamp_ns
             self._ahead_ns = stamp_ns - recorded_ns

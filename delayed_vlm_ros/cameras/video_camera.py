@@ -27,7 +27,7 @@ class VideoCameraParameters:
     video: str = parameter("", "video file, or camera device: its number or a path such as /dev/video0")
     rate: float = parameter(
         0.0,
-        "pictures published per second at most, the others are skipped; 0 takes the source's own rate",
+        "images published per second at most, the others are skipped; 0 takes the source's own rate",
         unit="Hz",
         minimum=0.0,
         maximum=240.0,
@@ -37,9 +37,9 @@ class VideoCameraParameters:
 
 
 class VideoCamera(Node):
-    """Publishes a video's pictures on ``image``, stamped with the node's clock.
+    """Publishes a video's images on ``image``, stamped with the node's clock.
 
-    The source is read in a thread of its own: a camera's read blocks until its next picture, and pictures that nobody
+    The source is read in a thread of its own: a camera's read blocks until its next image, and images that nobody
     fetches grow old in the driver's queue.
     """
 
@@ -47,7 +47,7 @@ class VideoCamera(Node):
         """Open the source and start to play it.
 
         Raises:
-            VideoSourceError: The source cannot be opened or holds no picture.
+            VideoSourceError: The source cannot be opened or holds no image.
             ConfigurationError: A parameter has a value that cannot work.
         """
         super().__init__("video_camera")
@@ -93,7 +93,7 @@ class VideoCamera(Node):
             source = None
 
     def _play(self, source: VideoSource) -> None:
-        """Publish the source's pictures, a file's each at its time; returns at the file's end or when stopped."""
+        """Publish the source's images, a file's each at its time; returns at the file's end or when stopped."""
         began = time.monotonic()
         stamp = 0.0
         for frame in source.frames(self._settings.rate or None):
@@ -112,7 +112,7 @@ class VideoCamera(Node):
                 if self._stopping.wait(max(0.0, -behind)):
                     return
             self._images.publish(frame.image)
-        # The last picture stands for one period too, so that a loop keeps its rhythm.
+        # The last image stands for one period too, so that a loop keeps its rhythm.
         self._stopping.wait(max(0.0, began + stamp + 1.0 / (source.frames_per_second or 1.0) - time.monotonic()))
 
     def _described(self, source: VideoSource) -> str:

@@ -85,10 +85,10 @@ def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:
         # A node that is not configured has no cameras, and no statistics to wait for.
         cameras = [name.removeprefix(prefix) for name in found() if name.startswith(prefix)]
         client.wait_until(lambda: client.statistics_by_camera.keys() >= set(cameras), _REPORT_WAIT_SEC)
-        told = client.statistics_by_camera
+        on_progress = client.statistics_by_camera
     statuses = list(found().values())
     # In the order in which the node reports its cameras.
-    statistics = {name: output.message_fields(told[name]) for name in cameras if name in told}
+    statistics = {name: output.message_fields(on_progress[name]) for name in cameras if name in on_progress}
     if as_json:
         content = {"statistics": statistics, "diagnostics": output.diagnostics_json(statuses)}
         sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")

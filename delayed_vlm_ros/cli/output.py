@@ -70,7 +70,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
     console.print(
         f"   length ratio {comparison.length_ratio:.2f}, similarity {comparison.similarity:.2f}{same}", highlight=False
     )
-    _show_degraded(console, comparison.metrics.degraded)
+    _show_degraded(console, comparison.metrics.warnings)
 
 
 def show_kept(console: Console, kept: int, all_frames: int) -> None:
@@ -188,12 +188,12 @@ def _show_ask(
     )
     for line in (times, work):
         console.print(f"   {line}", highlight=False, soft_wrap=True)
-    _show_degraded(console, metrics["degraded"])
+    _show_degraded(console, metrics["warnings"])
 
 
 def _show_degraded(console: Console, notes: Sequence[str]) -> None:
     for note in notes:
-        console.print(f"   [yellow]degraded:[/] {escape(note)}", highlight=False, soft_wrap=True)
+        console.print(f"   [yellow]warnings:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def _print_line(console: Console, letter: str, text: str) -> None:

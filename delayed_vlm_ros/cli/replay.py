@@ -24,9 +24,9 @@ _METHODS = "delayed,delayed_uncached,native_kept,native_all,newest_4"
 
 def replay(
     recordings: Annotated[
-        list[Path] | None, typer.Argument(help="Bags (folder, .mcap or .db3), video files, or folders of pictures.")
+        list[Path] | None, typer.Argument(help="Bags (folder, .mcap or .db3), video files, or folders of images.")
     ] = None,
-    topic: Annotated[str, typer.Option(help="The pictures' topic in bags; needed where there are several.")] = "",
+    topic: Annotated[str, typer.Option(help="The images' topic in bags; needed where there are several.")] = "",
     questions: Annotated[
         Path | None, typer.Option(help="The file of questions.  [default: questions.yaml in each bag's folder]")
     ] = None,
@@ -55,8 +55,8 @@ def replay(
         str, typer.Option(help="When time goes back: 'continue' the memory, or 'restart' it.")
     ] = "continue",
     max_new_tokens: Annotated[int, typer.Option(help="Length limit of an answer, in tokens.", min=1)] = 128,
-    picture_rate: Annotated[
-        float, typer.Option(help="Pictures per second of a folder whose files are not named by their times.", min=0.01)
+    image_rate: Annotated[
+        float, typer.Option(help="Images per second of a folder whose files are not named by their times.", min=0.01)
     ] = 2.0,
     workers: Annotated[
         int, typer.Option(help="Processes, each with the model; recordings are spread over them.", min=1)
@@ -71,7 +71,7 @@ def replay(
         _make_questions(questions or Path(question_file.FILE_NAME))
         return
     if not recordings:
-        raise typer.BadParameter("name a bag, a video file or a folder of pictures", param_hint="RECORDINGS")
+        raise typer.BadParameter("name a bag, a video file or a folder of images", param_hint="RECORDINGS")
     different = {recording.resolve(): recording for recording in recordings}
     asked = [_questions_of(recording, questions) for recording in different.values()]  # before seconds go into imports
 
@@ -98,7 +98,7 @@ def replay(
     memory_of(settings)
     resolve_checkpoint(model, device=device)
     _make_folder(out)
-    jobs = _jobs(tuple(different), asked, settings, out, topic, picture_rate)
+    jobs = _jobs(tuple(different), asked, settings, out, topic, image_rate)
     _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh)
 
 
@@ -106,11 +106,11 @@ def record_scene(
     seed: Annotated[int, typer.Option(help="Which room; held-out ones begin at 3000000.", min=0)],
     out: Annotated[Path, typer.Option(help="The bag's folder; it must not be there yet.")],
     seconds: Annotated[float, typer.Option(help="How long.", min=1.0)] = 60.0,
-    rate: Annotated[float, typer.Option(help="Pictures per second.", min=0.1, max=240.0)] = 10.0,
-    width: Annotated[int, typer.Option(help="Columns of a picture.", min=16)] = 320,
-    height: Annotated[int, typer.Option(help="Rows of a picture.", min=16)] = 240,
+    rate: Annotated[float, typer.Option(help="Images per second.", min=0.1, max=240.0)] = 10.0,
+    width: Annotated[int, typer.Option(help="Columns of an image.", min=16)] = 320,
+    height: Annotated[int, typer.Option(help="Rows of an image.", min=16)] = 240,
     storage: Annotated[str, typer.Option(help="mcap or sqlite3.")] = "mcap",
-    compressed: Annotated[bool, typer.Option("--compressed", help="JPEG pictures in place of raw ones.")] = False,
+    compressed: Annotated[bool, typer.Option("--compressed", help="JPEG images in place of raw ones.")] = False,
     questions: Annotated[int, typer.Option(help="How many questions with right answers.", min=1)] = 12,
 ) -> None:
     """Record a synthetic scene as a bag, with questions about it and their right answers in its questions.yaml."""
@@ -124,7 +124,7 @@ def record_scene(
     with ReplayProgress(console) as progress:
         task = progress.begin(out.name, max(1, round(seconds * rate)))
         count = record(out, wanted, lambda written: progress.update(task, written, 0))
-    console.print(f"{out}: {count} pictures, and questions in questions.yaml", highlight=False, soft_wrap=True)
+    console.print(f"{out}: {count} images, and questions in questions.yaml", highlight=False, soft_wrap=True)
     console.print(f"Now: delayed-vlm replay {out}", highlight=False, soft_wrap=True)
 
 
@@ -174,7 +174,7 @@ def _jobs(
     settings: ReplaySettings,
     out: Path,
     topic: str,
-    picture_rate: float,
+    image_rate: float,
 ) -> list[ReplayJob]:
     """A job for each recording, each with a folder of its own."""
     from delayed_vlm_ros.replay.job import ReplayJob  # noqa: PLC0415
@@ -186,7 +186,7 @@ def _jobs(
         taken = {Path(job.folder).name for job in jobs}
         names = (name, *(f"{name}~{number}" for number in range(2, len(jobs) + 2)))
         folder = out.resolve() / next(one for one in names if one not in taken)
-        jobs.append(ReplayJob(str(path), str(folder), questions, settings, topic, picture_rate))
+        jobs.append(ReplayJob(str(path), str(folder), questions, settings, topic, image_rate))
     return jobs
 
 
@@ -228,7 +228,7 @@ def _finished(
     jobs: Sequence[ReplayJob], console: Console, *, workers: int, ray: str
 ) -> Iterator[tuple[ReplayJob, Mapping[str, Any]]]:
     from delayed_vlm_ros.replay import executor  # noqa: PLC0415
-    from delayed_vlm_ros.replay.job import picture_count  # noqa: PLC0415
+    from delayed_vlm_ros.replay.job import image_count  # noqa: PLC0415
     from delayed_vlm_ros.replay.progress import ReplayProgress  # noqa: PLC0415
 
     if not jobs:
@@ -245,8 +245,8 @@ def _finished(
 
         def told(job: ReplayJob, now: Any) -> None:
             if job.folder not in tasks:
-                tasks[job.folder] = progress.begin(job.name, picture_count(job), len(job.questions))
-            progress.update(tasks[job.folder], now.pictures, now.asked)
+                tasks[job.folder] = progress.begin(job.name, image_count(job), len(job.questions))
+            progress.update(tasks[job.folder], now.images, now.asked)
 
         for job, result in executor.one_by_one(jobs, told):
             if job.folder in tasks:
@@ -261,7 +261,7 @@ def _tell(console: Console, job: ReplayJob, result: Mapping[str, Any]) -> None:
         return
     recording = result["recording"]
     console.print(
-        f"[bold]{escape(job.name)}[/]: {recording['pictures']} pictures in {recording['duration_sec']:.0f} s, "
+        f"[bold]{escape(job.name)}[/]: {recording['images']} images in {recording['duration_sec']:.0f} s, "
         f"{recording['sampled']} sampled, {len(result['questions'])} questions, "
         f"{result['seconds']:.1f} s",
         highlight=False,

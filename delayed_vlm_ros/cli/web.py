@@ -59,7 +59,7 @@ def web(
 
 
 def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int) -> None:
-    from delayed_vlm_ros.web.backends.in_process import LocalScene, LocalSettings  # noqa: PLC0415
+    from delayed_vlm_ros.web.backends.in_process import InProcessBackend, LocalSettings  # noqa: PLC0415
     from delayed_vlm_ros.web.conversation import MAX_CHARACTERS, QUESTIONS_PER_MINUTE, Conversation  # noqa: PLC0415
     from delayed_vlm_ros.web.server import WebServer  # noqa: PLC0415
 
@@ -67,7 +67,7 @@ def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int)
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
-    scene = LocalScene(LocalSettings(video, loop=loop, model=model))
+    scene = InProcessBackend(LocalSettings(video, loop=loop, model=model))
     try:
         conversation = Conversation(scene, max_characters=MAX_CHARACTERS, questions_per_minute=QUESTIONS_PER_MINUTE)
         server = WebServer(scene, conversation, access, port)

@@ -43,11 +43,11 @@ class SceneRecording:
     Attributes:
         seed: Which room.
         seconds: How long.
-        rate: Pictures per second.
-        height: Rows of a picture.
-        width: Columns of a picture.
+        rate: Images per second.
+        height: Rows of an image.
+        width: Columns of an image.
         storage: One of ``STORAGES``.
-        compressed: JPEG pictures in place of raw ones.
+        compressed: JPEG images in place of raw ones.
         questions: How many questions.
     """
 
@@ -62,17 +62,17 @@ class SceneRecording:
 
 
 def record_scene(path: Path, wanted: SceneRecording, told: Callable[[int], None] = lambda _: None) -> int:
-    """Write a bag with the scene's pictures, and ``questions.yaml`` in its folder.
+    """Write a bag with the scene's images, and ``questions.yaml`` in its folder.
 
     The bag also says of itself, as its custom data, which scene it shows.
 
     Args:
         path: The bag's folder; it must not be there yet.
         wanted: What to record.
-        told: Called with the number of pictures written.
+        told: Called with the number of images written.
 
     Returns:
-        How many pictures were written.
+        How many images were written.
 
     Raises:
         RecordingError: The bag cannot be written.
@@ -82,7 +82,7 @@ def record_scene(path: Path, wanted: SceneRecording, told: Callable[[int], None]
     scene = Scene.from_seed(wanted.seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        count = _write_pictures(path, scene, wanted, told)
+        count = _write_images(path, scene, wanted, told)
         write_questions(path / FILE_NAME, scene_questions(scene, wanted))
     except BaseException as error:
         shutil.rmtree(path, ignore_errors=True)  # half a bag would only be in the way
@@ -93,7 +93,7 @@ def record_scene(path: Path, wanted: SceneRecording, told: Callable[[int], None]
     return count
 
 
-def _write_pictures(path: Path, scene: Scene, wanted: SceneRecording, told: Callable[[int], None]) -> int:
+def _write_images(path: Path, scene: Scene, wanted: SceneRecording, told: Callable[[int], None]) -> int:
     types = get_typestore(Stores.LATEST)
     kind = COMPRESSED_TYPE if wanted.compressed else RAW_TYPE
     topic = f"{TOPIC}/compressed" if wanted.compressed else TOPIC
@@ -107,23 +107,23 @@ def _write_pictures(path: Path, scene: Scene, wanted: SceneRecording, told: Call
         for number in range(count):
             elapsed = number / wanted.rate
             stamp_ns = _FIRST_STAMP_SEC * NANOSECONDS_PER_SECOND + round(elapsed * NANOSECONDS_PER_SECOND)
-            picture = render(scene, elapsed, wanted.height, wanted.width)
-            message = _message(types, picture, stamp_ns, compressed=wanted.compressed)
+            image = render(scene, elapsed, wanted.height, wanted.width)
+            message = _message(types, image, stamp_ns, compressed=wanted.compressed)
             writer.write(connection, stamp_ns, types.serialize_cdr(message, kind))
             told(number + 1)
     return count
 
 
-def _message(types: Any, picture: np.ndarray[Any, Any], stamp_ns: int, *, compressed: bool) -> Any:
+def _message(types: Any, image: np.ndarray[Any, Any], stamp_ns: int, *, compressed: bool) -> Any:
     seconds, nanoseconds = divmod(stamp_ns, NANOSECONDS_PER_SECOND)
     stamp = types.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
     header = types.types["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
     if compressed:
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-        data = cv2.imencode(".jpg", picture[..., ::-1], quality)[1].reshape(-1)
+        data = cv2.imencode(".jpg", image[..., ::-1], quality)[1].reshape(-1)
         return types.types[COMPRESSED_TYPE](header, "jpeg", data)
-    height, width = picture.shape[:2]
-    data = np.ascontiguousarray(picture).reshape(-1)
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image).reshape(-1)
     return types.types[RAW_TYPE](header, height, width, "rgb8", is_bigendian=0, step=3 * width, data=data)
 
 
@@ -134,7 +134,7 @@ def scene_questions(scene: Scene, wanted: SceneRecording) -> list[TimedQuestion]
     """
     random = np.random.default_rng([wanted.seed, 11])
     last = wanted.seconds - _SAMPLE_PERIOD_SEC
-    last_picture = max(0.0, wanted.seconds - 1.0 / wanted.rate)
+    last_image = max(0.0, wanted.seconds - 1.0 / wanted.rate)
     times = np.linspace(min(_FIRST_QUESTION_SEC, last), last, wanted.questions)
     kinds = [str(kind) for kind in random.permutation(_ASKED)]
     found = []
@@ -149,7 +149,7 @@ def scene_questions(scene: Scene, wanted: SceneRecording) -> list[TimedQuestion]
         question = next((one for one in drawn if one is not None), None)
         if question is not None:
             # Behind the last pair's second frame, before the next one's first.
-            asked_at = min(float(moments[-1]) + 1.5 * _SAMPLE_PERIOD_SEC, last_picture)
+            asked_at = min(float(moments[-1]) + 1.5 * _SAMPLE_PERIOD_SEC, last_image)
             found.append(TimedQuestion(question.text, asked_at, (question.answer,), _kind(question.kind)))
     return found
 

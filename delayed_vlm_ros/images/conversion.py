@@ -1,4 +1,4 @@
-"""Image messages to RGB pictures: with ``cv_bridge`` where it is installed and works, else with ``rosbags-image``."""
+"""Image messages to RGB images: with ``cv_bridge`` where it is installed and works, else with ``rosbags-image``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 from delayed_vlm_ros.images.messages import CompressedMessage, DenseImage, RawMessage
 from delayed_vlm_ros.images.validation import (
     PIXEL_BYTES,
-    check_compressed,
-    check_image,
     compressed_mosaic,
     row_count,
+    validate_compressed,
+    validate_image,
 )
 
-RgbPicture = NDArray[np.uint8]
+RgbImage = NDArray[np.uint8]
 
 # Those that cv_bridge does not know.
 _OPENCV_CODES = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
@@ -48,17 +48,17 @@ _RGB_OF_YUV = np.array(
 class Backend(Protocol):
     """Converts one raw image, checked and dense; gives RGB uint8 of shape (height, width, 3)."""
 
-    def __call__(self, message: RawMessage) -> RgbPicture:
+    def __call__(self, message: RawMessage) -> RgbImage:
         """Convert it."""
 
 
-class PictureConverter:
-    """Turns image messages into RGB pictures.
+class ImageConverter:
+    """Turns image messages into RGB images.
 
     Attributes:
         name: The library behind it.
         notice: Why it is not the first choice; empty when it is.
-        max_pixels: Largest height × width that it takes; None: ``MAX_PICTURE_PIXELS``.
+        max_pixels: Largest height × width that it takes; None: ``MAX_IMAGE_PIXELS``.
     """
 
     def __init__(self, name: str, backend: Backend, notice: str = "", max_pixels: int | None = None) -> None:
@@ -67,49 +67,49 @@ class PictureConverter:
         self.max_pixels = max_pixels
         self._backend = backend
 
-    def convert(self, message: RawMessage | CompressedMessage) -> RgbPicture:
+    def convert(self, message: RawMessage | CompressedMessage) -> RgbImage:
         """Convert one message; a compressed one is told by its field ``format``.
 
         Returns:
-            RGB uint8 of shape (height, width, 3) with its own storage; grey pictures have three equal channels.
+            RGB uint8 of shape (height, width, 3) with its own storage; grey images have three equal channels.
 
         Raises:
-            PictureError: The message is no usable picture; the text says why, and what to do.
+            ImageError: The message is no usable image; the text says why, and what to do.
         """
         if hasattr(message, "format"):
             return decode_compressed(message, self.max_pixels)
         return self._convert_raw(message)
 
-    def _convert_raw(self, message: RawMessage) -> RgbPicture:
-        encoding = check_image(message, self.max_pixels)
+    def _convert_raw(self, message: RawMessage) -> RgbImage:
+        encoding = validate_image(message, self.max_pixels)
         try:
             if encoding in _OPENCV_CODES:
-                picture = cv2.cvtColor(_rows(message, encoding), _OPENCV_CODES[encoding])
+                image = cv2.cvtColor(_rows(message, encoding), _OPENCV_CODES[encoding])
             elif encoding == "nv24":  # which OpenCV does not know either
-                picture = cv2.transform(_yuv_of_nv24(message), _RGB_OF_YUV)
+                image = cv2.transform(_yuv_of_nv24(message), _RGB_OF_YUV)
             else:
-                picture = self._backend(_dense(message, encoding))
+                image = self._backend(_dense(message, encoding))
         except Exception as error:
-            raise PictureError(
+            raise ImageError(
                 f"{self.name} cannot convert a {message.width} × {message.height} {message.encoding} image "
                 f"({type(error).__name__}: {error}): have the driver publish rgb8 or bgr8"
             ) from error
-        return _owned(picture, message.data)
+        return _owned(image, message.data)
 
 
-def make_converter(max_pixels: int | None = None) -> PictureConverter:
+def make_converter(max_pixels: int | None = None) -> ImageConverter:
     """Choose the library: ``cv_bridge`` if it works here, else ``rosbags-image``.
 
-    A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first picture: so it has to convert one.
+    A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, some only at the first image: so it has to convert one.
 
     Args:
-        max_pixels: Largest height × width of a picture; None: ``MAX_PICTURE_PIXELS``.
+        max_pixels: Largest height × width of an image; None: ``MAX_IMAGE_PIXELS``.
 
     Raises:
         ConfigurationError: Neither is there and works.
     """
     try:
-        return PictureConverter("cv_bridge", _tried(_cv_bridge_backend()), max_pixels=max_pixels)
+        return ImageConverter("cv_bridge", _tried(_cv_bridge_backend()), max_pixels=max_pixels)
     except Exception as error:  # noqa: BLE001  a broken binary raises whatever it likes
         reason = (
             "cv_bridge is not installed"
@@ -123,40 +123,40 @@ def make_converter(max_pixels: int | None = None) -> PictureConverter:
             f"no library to convert images: {reason}, and rosbags-image cannot be used ({type(error).__name__}: "
             f"{error}): install one of them, for example with 'pip install rosbags-image'"
         ) from error
-    notice = f"pictures are converted by rosbags-image: {reason}"
-    return PictureConverter("rosbags-image", backend, notice, max_pixels)
+    notice = f"images are converted by rosbags-image: {reason}"
+    return ImageConverter("rosbags-image", backend, notice, max_pixels)
 
 
-def decode_compressed(message: CompressedMessage, max_pixels: int | None = None) -> RgbPicture:
+def decode_compressed(message: CompressedMessage, max_pixels: int | None = None) -> RgbImage:
     """Decode a JPEG or PNG; one of a Bayer mosaic, by its format, is interpolated.
 
     Args:
         message: It.
-        max_pixels: Largest height × width of its picture; None: ``MAX_PICTURE_PIXELS``.
+        max_pixels: Largest height × width of its image; None: ``MAX_IMAGE_PIXELS``.
 
     Returns:
         RGB uint8 of shape (height, width, 3).
 
     Raises:
-        PictureError: It is neither, or damaged.
+        ImageError: It is neither, or damaged.
     """
-    check_compressed(message, max_pixels)
+    validate_compressed(message, max_pixels)
     mosaic = compressed_mosaic(message.format)
-    # Cameras do not turn their pictures by metadata; a stray EXIF tag must not change the shape.
+    # Cameras do not turn their images by metadata; a stray EXIF tag must not change the shape.
     flags = (cv2.IMREAD_ANYCOLOR if mosaic else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
-        if picture is not None:
-            has_colours = picture.ndim > 2  # noqa: PLR2004  then it is no mosaic, whatever the format says
-            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB if has_colours else _MOSAIC_CODES[mosaic])
+        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
+        if image is not None:
+            has_colours = image.ndim > 2  # noqa: PLR2004  then it is no mosaic, whatever the format says
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if has_colours else _MOSAIC_CODES[mosaic])
     except cv2.error as error:
-        raise PictureError(f"the compressed image ('{message.format}') cannot be decoded: {error.err}") from error
-    if picture is None:
-        raise PictureError(
+        raise ImageError(f"the compressed image ('{message.format}') cannot be decoded: {error.err}") from error
+    if image is None:
+        raise ImageError(
             f"the compressed image ('{message.format}', {len(message.data)} bytes) is damaged and cannot be decoded: "
             "check the camera driver and the network"
         )
-    return np.ascontiguousarray(picture)
+    return np.ascontiguousarray(image)
 
 
 def _cv_bridge_backend() -> Backend:
@@ -175,16 +175,16 @@ def _rosbags_backend() -> Backend:
 def _tried(backend: Backend) -> Backend:
     expected = np.array([[[3, 2, 1], [6, 5, 4]]], np.uint8)
     message = DenseImage(height=1, width=2, encoding="bgr8", step=6, data=bytes([1, 2, 3, 4, 5, 6]))
-    picture = backend(message)
-    if not np.array_equal(picture, expected):
-        raise RuntimeError(f"it converts {expected.tolist()} to {np.asarray(picture).tolist()}")
+    image = backend(message)
+    if not np.array_equal(image, expected):
+        raise RuntimeError(f"it converts {expected.tolist()} to {np.asarray(image).tolist()}")
     return backend
 
 
 def _dense(message: RawMessage, encoding: str) -> RawMessage:
     """The same image under the encoding's first name, little-endian, with rows that follow each other directly.
 
-    ``rosbags-image`` takes dense rows for granted. ``cv_bridge`` slants a picture whose padding is no whole number of
+    ``rosbags-image`` takes dense rows for granted. ``cv_bridge`` slants an image whose padding is no whole number of
     pixels, refuses one whose last row has none, and cannot swap bytes under NumPy 2.
     """
     row_bytes = message.width * PIXEL_BYTES[encoding]
@@ -215,8 +215,8 @@ def _yuv_of_nv24(message: RawMessage) -> NDArray[np.uint8]:
     return np.dstack([brightness, colours])
 
 
-def _owned(picture: RgbPicture, data: object) -> RgbPicture:
-    """A picture that does not change when the message's buffer is used again."""
-    contiguous = np.ascontiguousarray(picture)
+def _owned(image: RgbImage, data: object) -> RgbImage:
+    """An image that does not change when the message's buffer is used again."""
+    contiguous = np.ascontiguousarray(image)
     aliases = np.may_share_memory(contiguous, np.frombuffer(data, np.uint8))  # type: ignore[call-overload]
     return contiguous.copy() if aliases else contiguous

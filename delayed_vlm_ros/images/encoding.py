@@ -1,4 +1,4 @@
-"""Pictures as the browser gets them."""
+"""Images as the browser gets them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIVE_WIDTH = 640
-"""Most columns of the live picture."""
+"""Most columns of the live image."""
 
 _LIVE_QUALITY, _KEPT_QUALITY = 78, 90
 
 
 def live_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """A camera's picture as JPEG, scaled down to ``LIVE_WIDTH`` where it is wider.
+    """A camera's image as JPEG, scaled down to ``LIVE_WIDTH`` where it is wider.
 
     Args:
         image: ``(height, width, 3)`` uint8, RGB.
@@ -37,5 +37,5 @@ def kept_jpeg(image: NDArray[np.uint8]) -> bytes:
 def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise RuntimeError(f"OpenCV cannot write a picture of shape {image.shape} as JPEG")
+        raise RuntimeError(f"OpenCV cannot write an image of shape {image.shape} as JPEG")
     return data.tobytes()

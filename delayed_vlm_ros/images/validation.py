@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.messages import CompressedMessage, RawMessage
 
-MAX_PICTURE_PIXELS = 100_000_000
-"""Largest height × width that is taken for a picture and not for a broken or hostile message."""
+MAX_IMAGE_PIXELS = 100_000_000
+"""Largest height × width that is taken for an image and not for a broken or hostile message."""
 
 PIXEL_BYTES = {
     "rgb8": 3,
@@ -57,48 +57,46 @@ _JPEG_MOST_MARKERS = 2000  # a large colour profile takes 255 segments; more are
 _JPEG_FRAME_BYTES = 9  # marker, length, precision, height, width
 
 
-def check_image(message: RawMessage, max_pixels: int | None = None) -> str:
-    """Refuse a raw image that cannot be a picture.
+def validate_image(message: RawMessage, max_pixels: int | None = None) -> str:
+    """Refuse a raw image that cannot be an image.
 
     Args:
         message: It.
-        max_pixels: Largest height × width; None: ``MAX_PICTURE_PIXELS``.
+        max_pixels: Largest height × width; None: ``MAX_IMAGE_PIXELS``.
 
     Returns:
         Its encoding, by the name in ``PIXEL_BYTES``.
 
     Raises:
-        PictureError: What is wrong with it, and what to do.
+        ImageError: What is wrong with it, and what to do.
     """
     _check_size(message.height, message.width, max_pixels)
     encoding = OTHER_NAMES.get(message.encoding, message.encoding)
     pixel_bytes = PIXEL_BYTES.get(encoding)
     if pixel_bytes is None:
-        raise PictureError(_about_encoding(message.encoding))
+        raise ImageError(_about_encoding(message.encoding))
     if encoding in _PAIRWISE_ENCODINGS and message.width % 2:
-        raise PictureError(f"an image in {message.encoding} must have an even width, and this one's is {message.width}")
+        raise ImageError(f"an image in {message.encoding} must have an even width, and this one's is {message.width}")
     if encoding in _HALVED_ENCODINGS and message.height % 2:
-        raise PictureError(
-            f"an image in {message.encoding} must have an even height, and this one's is {message.height}"
-        )
+        raise ImageError(f"an image in {message.encoding} must have an even height, and this one's is {message.height}")
     row_bytes = message.width * pixel_bytes
     if message.step < row_bytes:
-        raise PictureError(
+        raise ImageError(
             f"step is {message.step}, but a row of {message.width} {message.encoding} pixels has {row_bytes} bytes: "
             "correct step, width or encoding in the camera driver"
         )
     needed = data_bytes(encoding, message.height, message.width, message.step)
     if len(message.data) < needed:
         rows = row_count(encoding, message.height)
-        raise PictureError(
+        raise ImageError(
             f"data has {len(message.data)} bytes, but {rows} rows with a step of {message.step} need "
-            f"{needed}: the picture is cut short; check the camera driver"
+            f"{needed}: the image is cut short; check the camera driver"
         )
     return encoding
 
 
 def row_count(encoding: str, height: int) -> int:
-    """Rows of ``step`` bytes in the data of a picture of this height; a row of twice as many counts as two."""
+    """Rows of ``step`` bytes in the data of an image of this height; a row of twice as many counts as two."""
     if encoding in _DOUBLED_ENCODINGS:
         return height * 3
     return height * 3 // 2 if encoding in _HALVED_ENCODINGS else height
@@ -110,27 +108,27 @@ def data_bytes(encoding: str, height: int, width: int, step: int) -> int:
     return row_count(encoding, height) * step - padding * (2 if encoding in _DOUBLED_ENCODINGS else 1)
 
 
-def check_compressed(message: CompressedMessage, max_pixels: int | None = None) -> None:
+def validate_compressed(message: CompressedMessage, max_pixels: int | None = None) -> None:
     """Refuse a compressed image that is no JPEG or PNG of a sensible size, before it is decoded.
 
     Args:
         message: It.
-        max_pixels: Largest height × width; None: ``MAX_PICTURE_PIXELS``.
+        max_pixels: Largest height × width; None: ``MAX_IMAGE_PIXELS``.
 
     Raises:
-        PictureError: What is wrong with it, and what to do.
+        ImageError: What is wrong with it, and what to do.
     """
     if "compresseddepth" in message.format.lower() or message.format.startswith(_DEPTH_ENCODINGS):
-        raise PictureError(
-            f"'{message.format}' is a depth image, and only colour or grey pictures can be described: "
+        raise ImageError(
+            f"'{message.format}' is a depth image, and only colour or grey images can be described: "
             "remap image to the camera's colour topic"
         )
     data = bytes(message.data)
     if not data:
-        raise PictureError("the compressed image has no data: check the camera driver")
+        raise ImageError("the compressed image has no data: check the camera driver")
     size = _encoded_size(data)
     if size is None:
-        raise PictureError(
+        raise ImageError(
             f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: have the "
             "driver publish one of these, or use image_transport raw"
         )
@@ -149,11 +147,11 @@ def compressed_mosaic(compressed_format: str) -> str:
 
 
 def _check_size(height: int, width: int, max_pixels: int | None) -> None:
-    limit = MAX_PICTURE_PIXELS if max_pixels is None else max_pixels
+    limit = MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
     if height == 0 or width == 0:
-        raise PictureError(f"the image is {width} × {height} pixels, so it shows nothing: check the camera driver")
+        raise ImageError(f"the image is {width} × {height} pixels, so it shows nothing: check the camera driver")
     if height * width > limit:
-        raise PictureError(
+        raise ImageError(
             f"the image claims to be {width} × {height} pixels; more than {limit} are not believed: check "
             "the camera driver"
         )
@@ -162,7 +160,7 @@ def _check_size(height: int, width: int, max_pixels: int | None) -> None:
 def _about_encoding(encoding: str) -> str:
     if encoding in _DEPTH_ENCODINGS:
         return (
-            f"{encoding} is a depth image: its values are distances, and only colour or grey pictures can be "
+            f"{encoding} is a depth image: its values are distances, and only colour or grey images can be "
             "described. Remap image to the camera's colour topic"
         )
     known = ", ".join(PIXEL_BYTES)

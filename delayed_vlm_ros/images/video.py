@@ -1,10 +1,10 @@
-"""Pictures from a video file or a camera device, with their times.
+"""Images from a video file or a camera device, with their times.
 
     with open_video("room.mp4") as video:
         for frame in video.frames():
             use(frame.image, frame.stamp)
 
-OpenCV does the decoding; what it knows but does not say clearly (what is wrong with this file, when was this picture
+OpenCV does the decoding; what it knows but does not say clearly (what is wrong with this file, when was this image
 taken) is worked out here. Needs numpy and OpenCV only.
 """
 
@@ -29,18 +29,18 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import VideoSourceError
 
-_ASSUMED_RATE = 25.0  # pictures per second where a file tells neither times nor a rate
+_ASSUMED_RATE = 25.0  # images per second where a file tells neither times nor a rate
 _BELIEVABLE_RATES = (0.01, 1000.0)  # some files give the ticks of their clock as the rate
-_JITTER = 0.05  # part of a period by which a picture may come early and still be the next one
+_JITTER = 0.05  # part of a period by which an image may come early and still be the next one
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One picture.
+    """One image.
 
     Attributes:
         image: ``(height, width, 3)`` uint8, RGB, upright.
-        stamp: Seconds from the source's first picture.
+        stamp: Seconds from the source's first image.
     """
 
     image: NDArray[np.uint8]
@@ -52,9 +52,9 @@ class VideoSource:
 
     Attributes:
         name: What the user called it.
-        is_device: Whether it is a camera: it has no end, and its pictures come when they come.
+        is_device: Whether it is a camera: it has no end, and its images come when they come.
         frames_per_second: The rate it says it has; None when it does not say.
-        frame_count: How many pictures the file says it has; None when it does not say, and for a device.
+        frame_count: How many images the file says it has; None when it does not say, and for a device.
     """
 
     def __init__(self, name: str, capture: Any, *, is_device: bool) -> None:
@@ -66,13 +66,13 @@ class VideoSource:
         self.frames_per_second = rate if _BELIEVABLE_RATES[0] <= rate <= _BELIEVABLE_RATES[1] else None
         count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.frame_count = int(count) if not is_device and math.isfinite(count) and count >= 1 else None
-        self._first_time = 0.0  # what the source calls the time of its first picture (s)
-        self._stamp = -1.0  # of the newest picture
-        # One picture is decoded right away: many a file that opens has none.
+        self._first_time = 0.0  # what the source calls the time of its first image (s)
+        self._stamp = -1.0  # of the newest image
+        # One image is decoded right away: many a file that opens has none.
         self._waiting = self._first()
         if self._waiting is None:
             capture.release()
-            raise VideoSourceError(_no_picture(name, is_device=is_device))
+            raise VideoSourceError(_no_image(name, is_device=is_device))
 
     @property
     def duration_sec(self) -> float | None:
@@ -82,19 +82,19 @@ class VideoSource:
         return self.frame_count / self.frames_per_second
 
     def frames(self, rate: float | None = None) -> Iterator[VideoFrame]:
-        """Go through the pictures, from where the source stands; a file ends, a device does not.
+        """Go through the images, from where the source stands; a file ends, a device does not.
 
         Args:
-            rate: Pictures per second of the source's own time at most, the others are skipped; None gives all.
+            rate: Images per second of the source's own time at most, the others are skipped; None gives all.
 
         Yields:
-            Each picture; stamps increase strictly.
+            Each image; stamps increase strictly.
 
         Raises:
             VideoSourceError: The device stopped delivering.
         """
         newest_slot = -1
-        for stamp, retrieve in self.pictures():
+        for stamp, retrieve in self.images():
             if rate:
                 slot = math.floor(stamp * rate + _JITTER)
                 if slot <= newest_slot:
@@ -105,18 +105,18 @@ class VideoSource:
                 yield VideoFrame(image, stamp)
         if self.is_device:
             raise VideoSourceError(
-                f"camera device {self.name} stopped delivering pictures: is it unplugged? Plug it in again"
+                f"camera device {self.name} stopped delivering images: is it unplugged? Plug it in again"
             )
 
-    def pictures(self) -> Iterator[tuple[float, Callable[[], NDArray[np.uint8] | None]]]:
-        """Go through the pictures without decoding them, from where the source stands.
+    def images(self) -> Iterator[tuple[float, Callable[[], NDArray[np.uint8] | None]]]:
+        """Go through the images without decoding them, from where the source stands.
 
         Yields:
-            Each picture's stamp (s from the source's first picture; they increase strictly), and what decodes it to
+            Each image's stamp (s from the source's first image; they increase strictly), and what decodes it to
             RGB, ``(height, width, 3)``, until the next one is taken; it gives None where that cannot be done.
         """
-        while (picture := self._next()) is not None:
-            stamp, waiting = picture
+        while (image := self._next()) is not None:
+            stamp, waiting = image
             yield stamp, self._retrieve if waiting is None else partial(_rgb, waiting)
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ class VideoSource:
         self.close()
 
     def _next(self) -> tuple[float, NDArray[np.uint8] | None] | None:
-        """The next picture's stamp, and its pixels where they are decoded already; None at the end."""
+        """The next image's stamp, and its pixels where they are decoded already; None at the end."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             return waiting
@@ -152,7 +152,7 @@ class VideoSource:
         return self._advance(), pixels
 
     def _advance(self) -> float:
-        """The grabbed picture's stamp: what the source says, or one period on where that does not increase."""
+        """The grabbed image's stamp: what the source says, or one period on where that does not increase."""
         stamp = self._source_time() - self._first_time
         if stamp <= self._stamp:
             stamp = self._stamp + 1.0 / (self.frames_per_second or _ASSUMED_RATE)
@@ -176,7 +176,7 @@ def open_video(source: str | int) -> VideoSource:
         The open source, to be used in a ``with`` statement.
 
     Raises:
-        VideoSourceError: There is no such file or device, or no picture can be got from it.
+        VideoSourceError: There is no such file or device, or no image can be got from it.
     """
     name = str(source).strip()
     if not name:
@@ -223,9 +223,9 @@ def _open_device(path: Path) -> VideoSource:
     if not capture.isOpened():
         raise VideoSourceError(
             f"camera device {path} cannot be opened: another program uses it, or it is not a camera "
-            f"(many cameras have a second device without pictures: try its neighbours)"
+            f"(many cameras have a second device without images: try its neighbours)"
         )
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest picture, not one from a queue; not all drivers obey
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest image, not one from a queue; not all drivers obey
     return VideoSource(str(path), capture, is_device=True)
 
 
@@ -247,14 +247,14 @@ def _opencv_silent() -> Iterator[None]:
         logging.setLogLevel(before)
 
 
-def _no_picture(name: str, *, is_device: bool) -> str:
+def _no_image(name: str, *, is_device: bool) -> str:
     if is_device:
         return (
-            f"camera device {name} opens but delivers no picture: another program may use it, "
-            f"or it is not a camera's picture device (try its neighbours)"
+            f"camera device {name} opens but delivers no image: another program may use it, "
+            f"or it is not a camera's image device (try its neighbours)"
         )
     return (
-        f"{name} opens as a video but holds no picture that can be decoded: it is damaged, has sound only, "
+        f"{name} opens as a video but holds no image that can be decoded: it is damaged, has sound only, "
         f"or this OpenCV lacks its codec; convert it to MP4 (H.264)"
     )
 

@@ -74,7 +74,7 @@ class AskControl:
         listener = self.listener
         return listener is not None and listener.wants_text
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         """Say how far the ask has come, to whoever listens."""
         if self.listener is not None:
-            self.listener.tell(progress)
+            self.listener.report(progress)

@@ -26,7 +26,7 @@ class AskMetrics(Mapping[str, Any]):
         answer_tokens: Tokens generated, the end token included.
         video_grid_thw: Temporal, height and width patches of the encoded video; of several, one after the other.
         exact: True when no approximate method was used: equal to native video inference up to rounding.
-        degraded: One sentence for each way in which the answer is less than it should be.
+        warnings: One sentence for each way in which the answer is less than it should be.
     """
 
     total_latency: float
@@ -41,7 +41,7 @@ class AskMetrics(Mapping[str, Any]):
     answer_tokens: int
     video_grid_thw: tuple[int, ...]
     exact: bool
-    degraded: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def __getitem__(self, key: str) -> Any:
         value = getattr(self, key) if key in _NAMES else None
@@ -72,7 +72,7 @@ def in_a_row(metrics: Sequence[AskMetrics]) -> AskMetrics:
         answer_tokens=sum(one.answer_tokens for one in metrics),
         video_grid_thw=tuple(size for one in metrics for size in one.video_grid_thw),
         exact=all(one.exact for one in metrics),
-        degraded=tuple(dict.fromkeys(notice for one in metrics for notice in one.degraded)),
+        warnings=tuple(dict.fromkeys(notice for one in metrics for notice in one.warnings)),
     )
 
 

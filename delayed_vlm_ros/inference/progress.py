@@ -38,7 +38,7 @@ class ProgressListener(Protocol):
     def wants_text(self) -> bool:
         """Whether to be told of the next token; a new stage is told in any case."""
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         """Take it; returns at once."""
 
 
@@ -59,7 +59,7 @@ class ProgressFeed:
         """Whether all that was told is taken."""
         return not self._news
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         """Put it here."""
         with self._changed:
             self._news.append(progress)

@@ -43,7 +43,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class WorkAhead(Generic[Model]):
+class IdleTask(Generic[Model]):
     """What a worker does while nobody asks.
 
     Attributes:
@@ -74,13 +74,13 @@ class ModelWorker(Generic[Model]):
         load: Makes the model; called in the worker's thread, when it starts and, after an unloading, for the next job.
         queue_size: How many jobs may wait besides the running one.
         unload: Called with the model, in the worker's thread, when it stops or has been idle for long.
-        work_ahead: What to do while nobody asks; None: nothing.
+        idle_task: What to do while nobody asks; None: nothing.
         unload_after_idle_sec: Seconds without a job after which the model is unloaded; None: never.
 
     Attributes:
         state: Where the model stands.
         error: Why it could not be loaded; empty when it could.
-        error_ahead: Why working ahead has ended; empty when it has not.
+        idle_error: Why working ahead has ended; empty when it has not.
         resource: The model while it is loaded.
     """
 
@@ -90,13 +90,13 @@ class ModelWorker(Generic[Model]):
         queue_size: int,
         *,
         unload: Callable[[Model], None] | None = None,
-        work_ahead: WorkAhead[Model] | None = None,
+        idle_task: IdleTask[Model] | None = None,
         unload_after_idle_sec: float | None = None,
     ) -> None:
         self._load = load
         self._unload = unload
         self._queue_size = queue_size
-        self._work_ahead = work_ahead
+        self._work_ahead = idle_task
         self._unload_after_idle_sec = unload_after_idle_sec
         self._waiting: FairQueue[_Job] = FairQueue()
         self._changed = threading.Condition()
@@ -107,7 +107,7 @@ class ModelWorker(Generic[Model]):
         self._thread = threading.Thread(target=self._work, name="model-worker", daemon=True)
         self.state = ModelState.UNLOADED
         self.error = ""
-        self.error_ahead = ""
+        self.idle_error = ""
         self.resource: Model | None = None
 
     @property
@@ -155,8 +155,8 @@ class ModelWorker(Generic[Model]):
         timeout_sec: float,
         *,
         control: AskControl | None = None,
-        asker: str = "",
-        told: Callable[[Progress], None] | None = None,
+        client_id: str = "",
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Result:
         """Queue a job and wait for its result; called from any thread but the worker's.
 
@@ -164,7 +164,7 @@ class ModelWorker(Generic[Model]):
             work: Gets the model and the job's control, in the worker's thread.
             timeout_sec: Deadline in seconds from now, waiting included.
             control: The job's control, where the caller wants to cancel it; its deadline and listener are set here.
-            asker: For whom: those who differ in it share the queue evenly.
+            client_id: For whom: those who differ in it share the queue evenly.
             told: Called in this thread with what the job tells of its progress: new stages, and text while it grows,
                 at most twenty times a second.
 
@@ -178,14 +178,14 @@ class ModelWorker(Generic[Model]):
         control = control or AskControl()
         control.deadline = time.monotonic() + timeout_sec
         job = _Job(work, control)
-        if told is not None:
+        if on_progress is not None:
             feed = control.listener = ProgressFeed()
             job.future.add_done_callback(lambda _: feed.end())
-        self._enqueue(job, asker)
+        self._enqueue(job, client_id)
         try:
             control.when_cancelled(partial(self._withdraw, job))
-            if told is not None:
-                _tell(told, feed, job)
+            if on_progress is not None:
+                _report(on_progress, feed, job)
             if not wait([job.future], timeout=control.remaining()).done:
                 raise self._too_late(timeout_sec)
             result: Result = job.future.result()
@@ -196,21 +196,21 @@ class ModelWorker(Generic[Model]):
             control.when_cancelled(None)
             del job  # an error's traceback holds this frame: through the job, it would hold itself alive
 
-    def _enqueue(self, job: _Job, asker: str) -> None:
+    def _enqueue(self, job: _Job, client_id: str) -> None:
         with self._changed:
             if self._stopping:
                 raise AskCancelledError("the ask was refused: the node is going down or being cleaned up")
             if self.state is ModelState.FAILED:
                 raise ModelNotReadyError(f"the model could not be loaded: {self.error}")
-            turned_away = self._waiting.let_in(asker, job, self._queue_size + (self._running is None))
+            evicted = self._waiting.offer(client_id, job, self._queue_size + (self._running is None))
             waiting = len(self._waiting)
             self._end_work_ahead()
             self._changed.notify_all()
-        if turned_away is job:
+        if evicted is job:
             raise BusyError(f"{waiting} asks are waiting already: ask again when some are answered")
-        if turned_away is not None:
+        if evicted is not None:
             _fail(
-                turned_away,
+                evicted,
                 BusyError(
                     f"{waiting} asks are waiting, of others who ask less than you: ask again when some are answered"
                 ),
@@ -221,7 +221,7 @@ class ModelWorker(Generic[Model]):
             self._running_ahead.cancel()
 
     def _withdraw(self, job: _Job) -> None:
-        """Make room for others, and let its asker go, when a job is cancelled; a running one stops by itself."""
+        """Make room for others, and let its client_id go, when a job is cancelled; a running one stops by itself."""
         with self._changed:
             self._waiting.remove(job)
         _fail(job, AskCancelledError(CANCELLED))
@@ -272,7 +272,7 @@ class ModelWorker(Generic[Model]):
         due: dict[_Step, float] = {}
         if self.resource is not None and self._unload_after_idle_sec is not None:
             due[_Step.UNLOAD] = self._quiet_since + self._unload_after_idle_sec
-        if self.resource is not None and self._work_ahead is not None and not self.error_ahead:
+        if self.resource is not None and self._work_ahead is not None and not self.idle_error:
             due[_Step.WORK_AHEAD] = max(self._quiet_since + self._work_ahead.quiet_sec, self._ahead_at)
         return due
 
@@ -306,7 +306,7 @@ class ModelWorker(Generic[Model]):
         try:
             job.control.check()
             _succeed(job, job.work(self.resource, job.control))
-        except Exception as error:  # noqa: BLE001  it belongs to the asker
+        except Exception as error:  # noqa: BLE001  it belongs to the client_id
             _fail(job, error)
         except BaseException as error:  # noqa: BLE001  such as a panic in a library, which must not end this thread
             _fail(job, RuntimeError(_text_of(error)).with_traceback(error.__traceback__))
@@ -326,7 +326,7 @@ class ModelWorker(Generic[Model]):
         except AskCancelledError:
             pass  # a job has come
         except BaseException as error:  # noqa: BLE001  asks must go on; the error is reported
-            self.error_ahead = _text_of(error)
+            self.idle_error = _text_of(error)
         finally:
             with self._changed:
                 self._running_ahead = None
@@ -343,16 +343,16 @@ class ModelWorker(Generic[Model]):
                 _fail(job, ModelNotReadyError(f"the model could not be loaded: {self.error}"))
 
 
-def _tell(told: Callable[[Progress], None], feed: ProgressFeed, job: _Job) -> None:
+def _report(on_progress: Callable[[Progress], None], feed: ProgressFeed, job: _Job) -> None:
     """Pass a job's progress on until it is done or its deadline has passed."""
     while (remaining := job.control.remaining() or 0.0) > 0:
         for progress in feed.take(remaining):
-            told(progress)
+            on_progress(progress)
         if job.future.done():
             break
         wait([job.future], timeout=min(remaining, _TOLD_EVERY_SEC))
     for progress in feed.take(0.0):  # the stages of a job that was quick
-        told(progress)
+        on_progress(progress)
 
 
 def _text_of(error: BaseException) -> str:
@@ -360,7 +360,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _succeed(job: _Job, result: Any) -> None:
-    with suppress(InvalidStateError):  # its asker was told something else already
+    with suppress(InvalidStateError):  # its client_id was told something else already
         job.future.set_result(result)
 
 

@@ -1,4 +1,4 @@
-"""A camera's pictures by their stamps: which ones its memory takes, and what becomes of it when time goes back."""
+"""A camera's images by their stamps: which ones its memory takes, and what becomes of it when time goes back."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ingest.intake import FrameIntake
 from delayed_vlm_ros.ingest.sampling import FrameSampler, SampleCheck
-from delayed_vlm_ros.ingest.timestamps import StampProgress, StampWatch
+from delayed_vlm_ros.ingest.timestamps import StampProgress, TimestampMonitor
 from delayed_vlm_ros.memory.frame import KeptPair
 from delayed_vlm_ros.memory.manager import AddedFrame
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A picture's place in time.
+class SampleDecision:
+    """An image's place in time.
 
     Attributes:
         stamp: Its time in the memory, seconds.
@@ -31,15 +31,15 @@ class Place:
 
 
 class FrameFeed:
-    """Brings one camera's pictures into its memory, sampled at a steady rate and through jumps of time.
+    """Brings one camera's images into its memory, sampled at a steady rate and through jumps of time.
 
-    A picture is decoded only when it is due, so there are three steps: ``usable_stamp`` and ``place`` for every
-    picture's stamp, and ``add`` for a picture that is due. A live camera and a recording that is read
+    An image is decoded only when it is due, so there are three steps: ``usable_stamp`` and ``place`` for every
+    image's stamp, and ``add`` for an image that is due. A live camera and a recording that is read
     without ROS go the same way.
 
     Args:
         intake: The memory's entrance.
-        sampler: Chooses the pictures to remember.
+        sampler: Chooses the images to remember.
         topic: Where they come from, for what is said about a stray one.
         restarts: Whether the memory begins anew when time goes back; else it goes on as if no time had passed.
 
@@ -54,7 +54,7 @@ class FrameFeed:
         self._sampler = sampler
         self._topic = topic
         self._restarts = restarts
-        self._watch = StampWatch()
+        self._watch = TimestampMonitor()
         self._progress = StampProgress()
         self._check = SampleCheck(sampler.sample_fps)
         self.stamps_missing = False
@@ -105,8 +105,8 @@ class FrameFeed:
             return clock_ns
         return stamp_ns
 
-    def place(self, stamp_ns: int, arrival: float, clock_ns: int) -> Place:
-        """Find a picture's place in time; when time has gone back, do what is to be done then.
+    def place(self, stamp_ns: int, arrival: float, clock_ns: int) -> SampleDecision:
+        """Find an image's place in time; when time has gone back, do what is to be done then.
 
         Args:
             stamp_ns: What ``usable_stamp`` returned, nanoseconds.
@@ -114,11 +114,11 @@ class FrameFeed:
             clock_ns: As for ``usable_stamp``.
 
         Raises:
-            PictureError: Its stamp fits neither the present time nor a new one.
+            ImageError: Its stamp fits neither the present time nor a new one.
         """
         jump = self._watch.jump(seconds_of(stamp_ns), arrival)
         if jump is None:
-            raise PictureError(
+            raise ImageError(
                 f"its stamp {seconds_of(stamp_ns):.3f} s does not follow those before: check the camera's clock, "
                 f"and that nobody else publishes on {self._topic}"
             )
@@ -133,20 +133,20 @@ class FrameFeed:
         stamp = seconds_of(stamp_ns + self._ahead_ns)
         is_due = self._sampler.accept(stamp)
         self._check.count(seconds_of(clock_ns), is_due=is_due)
-        return Place(stamp, is_due, jump)
+        return SampleDecision(stamp, is_due, jump)
 
-    def add(self, picture: Any, place: Place, source: Any = None) -> AddedFrame:
-        """Remember a picture that is due.
+    def add(self, image: Any, place: SampleDecision, source: Any = None) -> AddedFrame:
+        """Remember an image that is due.
 
         Raises:
-            PictureError: It cannot be used; nothing has changed.
+            ImageError: It cannot be used; nothing has changed.
         """
-        return self._intake.add(picture, place.stamp, source)
+        return self._intake.add(image, place.stamp, source)
 
     def restore(self, pairs: Sequence[KeptPair]) -> None:
         """Take in the key frames of an earlier memory: what comes now is expected behind them, however much later.
 
-        Pictures older than that mean that time has gone back, as at any other time.
+        Images older than that mean that time has gone back, as at any other time.
 
         Args:
             pairs: As for `FrameIntake.restore`.
@@ -173,6 +173,6 @@ class FrameFeed:
         self._ahead_ns = self._newest_ns = 0
 
     def reset(self) -> None:
-        """Forget every frame and stamp: the next picture is remembered, whatever its stamp."""
+        """Forget every frame and stamp: the next image is remembered, whatever its stamp."""
         self.begin_anew()
         self._watch.reset()

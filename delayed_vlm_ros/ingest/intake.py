@@ -1,4 +1,4 @@
-"""From any picture to a kept frame: choose the grid once, bring every picture onto it, hand it to the memory."""
+"""From any image to a kept frame: choose the grid once, bring every image onto it, hand it to the memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
 
 @dataclass(frozen=True, slots=True)
 class FrameGeometry:
-    """What picture sizes a checkpoint can take.
+    """What image sizes a checkpoint can take.
 
     Attributes:
         factor: Both sides must be multiples of it (patch size × merge size), in pixels.
@@ -28,10 +28,10 @@ class FrameGeometry:
     only_size: Grid | None = None
 
     def grid_for(self, height: int, width: int) -> Grid:
-        """The size that kept frames have when the camera's pictures have this one.
+        """The size that kept frames have when the camera's images have this one.
 
         Raises:
-            PictureError: Nothing can be made of such a picture.
+            ImageError: Nothing can be made of such an image.
         """
         return self.only_size or fit_grid(
             height, width, factor=self.factor, min_pixels=self.min_pixels, max_pixels=self.max_pixels
@@ -39,10 +39,10 @@ class FrameGeometry:
 
 
 class FrameIntake:
-    """Feeds one camera's pictures to one memory.
+    """Feeds one camera's images to one memory.
 
-    The grid is chosen for the first picture and holds until ``reset``, so that every kept frame has one shape and
-    the model sees one video; a picture of another shape is letterboxed onto it.
+    The grid is chosen for the first image and holds until ``reset``, so that every kept frame has one shape and
+    the model sees one video; an image of another shape is letterboxed onto it.
     """
 
     def __init__(self, geometry: FrameGeometry, frame_manager: SmartFrameManager) -> None:
@@ -52,14 +52,14 @@ class FrameIntake:
 
     @property
     def grid(self) -> Grid | None:
-        """Size of the kept frames; None before the first picture."""
+        """Size of the kept frames; None before the first image."""
         return self._grid
 
-    def add(self, picture: Any, stamp: float, source: Any = None) -> AddedFrame:
-        """Bring a picture onto the grid and remember it.
+    def add(self, image: Any, stamp: float, source: Any = None) -> AddedFrame:
+        """Bring an image onto the grid and remember it.
 
         Args:
-            picture: RGB uint8 array of shape (H, W, 3), or a PIL image; of any size.
+            image: RGB uint8 array of shape (H, W, 3), or a PIL image; of any size.
             stamp: Time it was taken, in seconds; newer than the newest kept one.
             source: Kept with the frame.
 
@@ -67,10 +67,10 @@ class FrameIntake:
             What became of it.
 
         Raises:
-            PictureError: The picture cannot be used; nothing has changed.
+            ImageError: The image cannot be used; nothing has changed.
             StampOrderError: The stamp is not newer than the newest kept one; nothing has changed.
         """
-        image = as_rgb_array(picture)
+        image = as_rgb_array(image)
         grid = self._grid or self._geometry.grid_for(*image.shape[:2])
         added = self.frame_manager.add(letterbox(image, grid), stamp, source)
         self._grid = grid

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 
-# A picture this share of a period before its slot is taken: with jitter, the next one may come much too late.
+# An image this share of a period before its slot is taken: with jitter, the next one may come much too late.
 _EARLY_SHARE = 0.1
-# A late picture must not be followed at once by the one that is due at its own slot.
+# A late image must not be followed at once by the one that is due at its own slot.
 _SHORTEST_GAP_SHARE = 0.5
 
 _COMPARED = 20  # images due by their arrival, before the two ways of sampling are compared
@@ -16,12 +16,12 @@ _ENOUGH_SHARE = 0.6  # of these due by their stamps: images that are late for so
 
 
 class FrameSampler:
-    """Says of each picture of a camera, by its stamp, whether it belongs to the sample.
+    """Says of each image of a camera, by its stamp, whether it belongs to the sample.
 
-    Slots lie one period apart, and the first picture at (or a little before) each slot is taken. As slots do not move
-    with the pictures that filled them, jitter does not add up: the long-run rate is exact. Two pictures taken are
-    never further apart than a period plus the interval between two input pictures, nor closer than half a period. A
-    camera slower than the rate is taken whole. After a pause the slots start again from the first picture.
+    Slots lie one period apart, and the first image at (or a little before) each slot is taken. As slots do not move
+    with the images that filled them, jitter does not add up: the long-run rate is exact. Two images taken are
+    never further apart than a period plus the interval between two input images, nor closer than half a period. A
+    camera slower than the rate is taken whole. After a pause the slots start again from the first image.
 
     Args:
         sample_fps: Rate of the sample, frames per second.
@@ -39,7 +39,7 @@ class FrameSampler:
         self.reset()
 
     def set_rate(self, sample_fps: float) -> None:
-        """Take so many frames per second from now on: the next slot lies a new period after the last picture taken.
+        """Take so many frames per second from now on: the next slot lies a new period after the last image taken.
 
         Raises:
             ConfigurationError: `sample_fps` is not a positive finite number.
@@ -51,29 +51,29 @@ class FrameSampler:
         self._due = self._last + self._period
 
     def reset(self) -> None:
-        """Forget all stamps: the next picture is taken."""
+        """Forget all stamps: the next image is taken."""
         self._last = -math.inf
         self._due = -math.inf
         self._last_backward = math.inf
 
     def accept(self, stamp: float) -> bool:
-        """Decide about one picture, and count it if it is taken.
+        """Decide about one image, and count it if it is taken.
 
         A stamp more than a period before the last one taken (a clock set back, a bag played again) is not for the
         sampler to judge. It passes, so that the memory refuses it and counts that, but no more often than one per
-        period of such stamps, so that refused pictures are not all decoded first.
+        period of such stamps, so that refused images are not all decoded first.
 
         Args:
-            stamp: When the picture was taken, seconds.
+            stamp: When the image was taken, seconds.
 
         Returns:
             Whether to take it.
 
         Raises:
-            PictureError: The stamp is not a finite number.
+            ImageError: The stamp is not a finite number.
         """
         if not math.isfinite(stamp):
-            raise PictureError(f"the picture's stamp is {stamp}, not a time in seconds: check the camera's clock")
+            raise ImageError(f"the image's stamp is {stamp}, not a time in seconds: check the camera's clock")
         if stamp < self._last - self._period:
             if abs(stamp - self._last_backward) < self._period:
                 return False

@@ -1,4 +1,4 @@
-"""Telling pictures that are late, or of another clock, from time that has jumped."""
+"""Telling images that are late, or of another clock, from time that has jumped."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
-_LATE_SEC = 1.0  # a picture may be so much older than the newest one and still only be late
-_LEAP_SEC = 5.0  # a picture may be so much newer than the time that has passed would have it
+_LATE_SEC = 1.0  # an image may be so much older than the newest one and still only be late
+_LEAP_SEC = 5.0  # an image may be so much newer than the time that has passed would have it
 _FASTEST = 100.0  # of a recording that is played, or a simulation: times as fast as it was
-_SURE_AFTER = 3  # pictures in a row
+_SURE_AFTER = 3  # images in a row
 
 _WINDOW_IMAGES = 5  # and both of these before stamps count as standing still
 _WINDOW_SEC = 2.0
@@ -17,13 +17,13 @@ _LONGEST_GAP_SEC = 1.0  # what a silence adds to a window: images held up by it 
 _LEAST_ADVANCE = 0.001  # of the clock's: a recording of one that was played this slowly is not expected
 
 STRAYS_OF_A_JUMP = _SURE_AFTER - 1
-"""Pictures that pass for strays before it is clear that time has jumped."""
+"""Images that pass for strays before it is clear that time has jumped."""
 
 
-class StampWatch:
-    """Looks at the stamp of every picture of a camera, and says when its time has jumped.
+class TimestampMonitor:
+    """Looks at the stamp of every image of a camera, and says when its time has jumped.
 
-    One picture much older than the newest one, or much newer than it can be by now, is a stray: late, with a broken
+    One image much older than the newest one, or much newer than it can be by now, is a stray: late, with a broken
     stamp, or from another publisher on the same topic. Time has jumped when several in a row are strays to the same
     side, each newer than the one before it, and none of the present time comes between.
     """
@@ -43,7 +43,7 @@ class StampWatch:
         self._believe(stamp, -math.inf)
 
     def jump(self, stamp: float, arrival: float) -> float | None:
-        """Look at a picture's stamp.
+        """Look at an image's stamp.
 
         Args:
             stamp: When it was taken, seconds.

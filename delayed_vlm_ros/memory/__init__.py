@@ -1,6 +1,6 @@
 """Which frames of a camera to keep. Knows nothing of models or of ROS.
 
-`SmartFrameManager` is the memory of one camera. Before it stand `FrameSampler` (which pictures to take in) and
+`SmartFrameManager` is the memory of one camera. Before it stand `FrameSampler` (which images to take in) and
 `fit_grid`, `letterbox` and `as_rgb_array` (bringing them to one size); what comes out is a `Snapshot`.
 """
 

@@ -85,7 +85,7 @@ class FramePair:
         first: The earlier frame.
         second: The later frame, or None as long as it has not come (the pair is provisional).
         content_key: 16-byte hash of the pixels and shapes of both frames. A provisional pair has another key than the
-            completed one, even when both pictures are equal.
+            completed one, even when both images are equal.
     """
 
     id: int
@@ -94,7 +94,7 @@ class FramePair:
     content_key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Hashing the frames' fixed-length keys reads each picture once, not again when the pair is completed.
+        # Hashing the frames' fixed-length keys reads each image once, not again when the pair is completed.
         object.__setattr__(self, "content_key", _digest([frame.content_key for frame in self.present_frames]))
 
     @property
@@ -119,7 +119,7 @@ class FramePair:
 
     @property
     def frames(self) -> tuple[RgbArray, RgbArray]:
-        """Both pictures, each (H, W, 3) uint8 RGB; the first one twice while provisional."""
+        """Both images, each (H, W, 3) uint8 RGB; the first one twice while provisional."""
         return self.first.image, self.last.image
 
     @property
@@ -175,7 +175,7 @@ class KeptPair:
         in_stream: Whether Stream memory held it.
         marked: Whether it was protected.
         label: The label it was marked with; empty when there is none.
-        late_score: What it is found to be worth now that the moments after it are known, 0..1; 0.0 when nothing. It
+        deferred_score: What it is found to be worth now that the moments after it are known, 0..1; 0.0 when nothing. It
             falls when what it shows proves usual.
         late_reason: For what, in a few words; empty when it is not, or no longer, worth a place for that.
     """
@@ -185,7 +185,7 @@ class KeptPair:
     in_stream: bool
     marked: bool = False
     label: str = ""
-    late_score: float = 0.0
+    deferred_score: float = 0.0
     late_reason: str = ""
 
     @property
@@ -206,7 +206,7 @@ class KeptPair:
     @property
     def importance(self) -> float:
         """The larger of `FramePair.importance`, when it came, and of what it was found to be worth, 0..1."""
-        return max(self.pair.importance, self.late_score)
+        return max(self.pair.importance, self.deferred_score)
 
     @property
     def reason(self) -> str:

@@ -1,7 +1,7 @@
-"""Bringing pictures of any size onto the memory's grid.
+"""Bringing images of any size onto the memory's grid.
 
-Vision-language models cut a picture into square patches and merge neighbouring ones, so both sides have to be
-multiples of patch size times merge size. Pictures are resized once, when they enter the memory, so that the model's
+Vision-language models cut an image into square patches and merge neighbouring ones, so both sides have to be
+multiples of patch size times merge size. Images are resized once, when they enter the memory, so that the model's
 processor has nothing left to resize.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.memory.frame import RgbArray
@@ -23,7 +23,7 @@ MAX_ASPECT_RATIO = 200
 """Longest side over shortest; the limit of the Qwen processors."""
 
 # Fitting to multiples of 28 or 32 pixels moves a side by less than this. Up to here, and up to an eighth of the side
-# (what that is on a small grid is no rounding any more), a picture is stretched rather than given thin bars.
+# (what that is on a small grid is no rounding any more), an image is stretched rather than given thin bars.
 _ROUNDING_PIXELS = 32
 _ROUNDING_SHARE = 1 / 8
 
@@ -37,14 +37,14 @@ class Grid:
 
 
 def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> Grid:
-    """Choose the grid for pictures of a given size: the "smart resize" rule of the Qwen vision-language models.
+    """Choose the grid for images of a given size: the "smart resize" rule of the Qwen vision-language models.
 
     Both sides become multiples of `factor`, the aspect ratio is kept as far as that allows, and the number of pixels
     lies between the limits. Where both limits cannot hold at once, the upper one does.
 
     Args:
-        height: Height of the pictures, pixels.
-        width: Width of the pictures, pixels.
+        height: Height of the images, pixels.
+        width: Width of the images, pixels.
         factor: Patch size times merge size of the model, pixels (28 for Qwen2.5-VL, 32 for Qwen3-VL).
         min_pixels: Fewest pixels of the grid.
         max_pixels: Most pixels of the grid.
@@ -53,7 +53,7 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
         The grid.
 
     Raises:
-        PictureError: A side is below one pixel, or one side is more than 200 times the other.
+        ImageError: A side is below one pixel, or one side is more than 200 times the other.
         ConfigurationError: `factor` is below 1, `max_pixels` does not hold one cell of factor × factor pixels, or
             `min_pixels` is above `max_pixels`.
     """
@@ -61,17 +61,17 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
         raise ConfigurationError(f"factor must be at least 1 pixel, got {factor}")
     if max_pixels < factor * factor:
         raise ConfigurationError(
-            f"max_pixels is {max_pixels}, but the smallest picture of this model has {factor} × {factor} = "
+            f"max_pixels is {max_pixels}, but the smallest image of this model has {factor} × {factor} = "
             f"{factor * factor} pixels: raise max_pixels"
         )
     if min_pixels > max_pixels:
         raise ConfigurationError(f"min_pixels ({min_pixels}) is above max_pixels ({max_pixels}): swap or change them")
     if height < 1 or width < 1:
-        raise PictureError(f"a picture of height {height} and width {width} has no pixels: check the camera's settings")
+        raise ImageError(f"an image of height {height} and width {width} has no pixels: check the camera's settings")
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise PictureError(
+        raise ImageError(
             f"height {height} and width {width} differ by more than a factor of {MAX_ASPECT_RATIO}, the most the model "
-            "takes: crop the picture"
+            "takes: crop the image"
         )
     rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
     if rows * columns * factor**2 < min_pixels:
@@ -82,7 +82,7 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
     if rows * columns * factor**2 > max_pixels:
         rows = max(1, math.isqrt(max_pixels * height // (width * factor**2)))
         columns = max(1, math.isqrt(max_pixels * width // (height * factor**2)))
-        # A thin picture's short side was just lifted to one cell: its long side pays for that.
+        # A thin image's short side was just lifted to one cell: its long side pays for that.
         cells = max_pixels // factor**2
         rows = min(rows, cells)
         columns = min(columns, cells // rows)
@@ -95,20 +95,20 @@ def _ceil_sqrt(numerator: int, denominator: int) -> int:
 
 
 def letterbox(image: RgbArray, grid: Grid) -> RgbArray:
-    """Resize a picture to exactly the grid.
+    """Resize an image to exactly the grid.
 
-    The aspect ratio is kept, with black bars at both ends of one side, unless the picture's aspect differs from the
-    grid's by no more than the rounding of the grid to whole cells: then the picture fills the grid.
+    The aspect ratio is kept, with black bars at both ends of one side, unless the image's aspect differs from the
+    grid's by no more than the rounding of the grid to whole cells: then the image fills the grid.
 
     Args:
-        image: RGB picture, shape (H, W, 3), uint8.
+        image: RGB image, shape (H, W, 3), uint8.
         grid: The size to give it.
 
     Returns:
         A new C-contiguous RGB uint8 array of shape (grid.height, grid.width, 3) that shares no storage with `image`.
 
     Raises:
-        PictureError: `image` is not such an array.
+        ImageError: `image` is not such an array.
     """
     image = as_rgb_array(image)
     height, width = image.shape[:2]
@@ -125,7 +125,7 @@ def letterbox(image: RgbArray, grid: Grid) -> RgbArray:
 
 
 def _is_rounding_only(height: int, width: int, grid: Grid) -> bool:
-    """Whether the picture would fit but for a few pixels on one side, be they missing or too many."""
+    """Whether the image would fit but for a few pixels on one side, be they missing or too many."""
     height_off = abs(height * grid.width / width - grid.height)
     width_off = abs(width * grid.height / height - grid.width)
     return height_off < min(_ROUNDING_PIXELS, grid.height * _ROUNDING_SHARE) or width_off < min(
@@ -140,53 +140,53 @@ def _resize(image: RgbArray, height: int, width: int) -> RgbArray:
     return np.asarray(resized, np.uint8)
 
 
-def as_rgb_array(picture: Any) -> RgbArray:
-    """Take a picture as it comes and give it as an RGB array.
+def as_rgb_array(image: Any) -> RgbArray:
+    """Take an image as it comes and give it as an RGB array.
 
     Args:
-        picture: A uint8 RGB array of shape (H, W, 3), or a PIL image of any mode (an alpha channel is dropped).
+        image: A uint8 RGB array of shape (H, W, 3), or a PIL image of any mode (an alpha channel is dropped).
 
     Returns:
         RGB pixels, shape (H, W, 3), uint8; a given array is not copied.
 
     Raises:
-        PictureError: It is anything else, or has no pixels. The message says what to do.
+        ImageError: It is anything else, or has no pixels. The message says what to do.
     """
     # By its looks, so that PIL need not be there for those who only have arrays.
-    if not isinstance(picture, np.ndarray) and hasattr(picture, "convert") and hasattr(picture, "getbands"):
+    if not isinstance(image, np.ndarray) and hasattr(image, "convert") and hasattr(image, "getbands"):
         try:
-            picture = np.asarray(picture.convert("RGB"))
+            image = np.asarray(image.convert("RGB"))
         except (OSError, ValueError) as error:
-            raise PictureError(f"the PIL image cannot be decoded ({error}): open or capture it again") from error
-    if not isinstance(picture, np.ndarray):
-        raise PictureError(
-            f"expected a uint8 RGB array of shape (H, W, 3) or a PIL image, got {type(picture).__name__}: "
+            raise ImageError(f"the PIL image cannot be decoded ({error}): open or capture it again") from error
+    if not isinstance(image, np.ndarray):
+        raise ImageError(
+            f"expected a uint8 RGB array of shape (H, W, 3) or a PIL image, got {type(image).__name__}: "
             "convert it to a NumPy array of that kind first"
         )
-    problem = _problem_of(picture)
+    problem = _problem_of(image)
     if problem:
-        raise PictureError(
-            f"expected a uint8 RGB array of shape (H, W, 3), got {picture.dtype} of shape {picture.shape}: {problem}"
+        raise ImageError(
+            f"expected a uint8 RGB array of shape (H, W, 3), got {image.dtype} of shape {image.shape}: {problem}"
         )
-    return np.asarray(picture)
+    return np.asarray(image)
 
 
-def _problem_of(picture: np.ndarray[Any, Any]) -> str:
-    """Say what to do about an array that is no RGB picture; empty if it is one."""
-    shape, channels_last = picture.shape, 3
-    if picture.size == 0:
-        return "it has no pixels; check that the camera delivers pictures"
+def _problem_of(image: np.ndarray[Any, Any]) -> str:
+    """Say what to do about an array that is no RGB image; empty if it is one."""
+    shape, channels_last = image.shape, 3
+    if image.size == 0:
+        return "it has no pixels; check that the camera delivers images"
     if len(shape) != channels_last:
         return {
-            2: "it is a grey picture; repeat it into three channels with np.stack([picture] * 3, axis=-1)",
-        }.get(len(shape), "give one picture at a time, as height × width × 3")
+            2: "it is a grey image; repeat it into three channels with np.stack([image] * 3, axis=-1)",
+        }.get(len(shape), "give one image at a time, as height × width × 3")
     if shape[-1] != channels_last:
         return {
-            1: "it is a grey picture; repeat it into three channels with np.repeat(picture, 3, axis=-1)",
-            4: "it has a fourth channel; drop it with picture[..., :3]",
-        }.get(shape[-1], "put the three colour channels last, for example with picture.transpose(1, 2, 0)")
-    if np.issubdtype(picture.dtype, np.floating):
+            1: "it is a grey image; repeat it into three channels with np.repeat(image, 3, axis=-1)",
+            4: "it has a fourth channel; drop it with image[..., :3]",
+        }.get(shape[-1], "put the three colour channels last, for example with image.transpose(1, 2, 0)")
+    if np.issubdtype(image.dtype, np.floating):
         return "if its values lie in 0..1, multiply by 255 and convert with .astype(np.uint8)"
-    if picture.dtype != np.uint8:
+    if image.dtype != np.uint8:
         return "scale its values to 0..255 and convert with .astype(np.uint8)"
     return ""

@@ -9,7 +9,7 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 _MARKED_PART = 4
 
 
-def usual_eviction_chunk(star_memory_size: int, stream_window_size: int) -> int:
+def default_eviction_chunk(star_memory_size: int, stream_window_size: int) -> int:
     """The chunk (frames) of the node unless somebody says otherwise: a third of the smaller memory that there is."""
     smaller = min(size for size in (star_memory_size, stream_window_size) if size)
     return smaller // 3 // FRAMES_PER_PAIR * FRAMES_PER_PAIR
@@ -32,7 +32,7 @@ def check_eviction_chunk(eviction_chunk: int, **sizes: int) -> None:
             )
 
 
-def most_marked_pairs(max_marked_frames: int | None, star_memory_size: int) -> int:
+def max_marked_pairs(max_marked_frames: int | None, star_memory_size: int) -> int:
     """How many pairs may be marked at once.
 
     Args:

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.errors import ConfigurationError, MarksFullError, PairNotKeptError, PictureError, StampOrderError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError, MarksFullError, PairNotKeptError, StampOrderError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
 from delayed_vlm_ros.memory.grid import as_rgb_array
-from delayed_vlm_ros.memory.limits import check_eviction_chunk, most_marked_pairs
+from delayed_vlm_ros.memory.limits import check_eviction_chunk, max_marked_pairs
 from delayed_vlm_ros.memory.marks import Marks
 from delayed_vlm_ros.memory.pair_ids import PairIds
-from delayed_vlm_ros.memory.scoring.background import HALVED_DOWN_TO, sketch
+from delayed_vlm_ros.memory.scoring.background import HALVED_DOWN_TO, downsample
 from delayed_vlm_ros.memory.scoring.descriptor import describe
-from delayed_vlm_ros.memory.scoring.event_detection import LateJudgement, Look, MomentFinder, SeenPair
+from delayed_vlm_ros.memory.scoring.event_detection import DeferredScore, EventDetector, FrameFeatures, PendingPair
 from delayed_vlm_ros.memory.scoring.importance import ImportanceScorer
 from delayed_vlm_ros.memory.scoring.resize import halved
-from delayed_vlm_ros.memory.star import WORTH_A_PLACE, StarMemory
+from delayed_vlm_ros.memory.star import MIN_EVENT_VALUE, StarMemory
 from delayed_vlm_ros.memory.statistics import MemoryStatistics, count_kept
 from delayed_vlm_ros.memory.stream import StreamMemory
 
@@ -102,7 +102,7 @@ class SmartFrameManager:
         self._importance_threshold = importance_threshold
         self._lock = threading.Lock()
         self._pair_ids = PairIds() if pair_ids is None else pair_ids
-        self._max_marked_pairs = most_marked_pairs(max_marked_frames, star_memory_size)
+        self._max_marked_pairs = max_marked_pairs(max_marked_frames, star_memory_size)
         self._changes = 0
         self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
         self._forget()
@@ -114,9 +114,9 @@ class SmartFrameManager:
         self._marks = Marks(self._max_marked_pairs)
         self._scorer = ImportanceScorer()
         stream_pairs = self._stream_window_size // FRAMES_PER_PAIR - self._extra_evictions
-        self._moments = MomentFinder(stream_pairs if self._star_memory_size else 0)
+        self._moments = EventDetector(stream_pairs if self._star_memory_size else 0)
         self._frames_added = 0
-        self._newest_look: Look | None = None
+        self._newest_look: FrameFeatures | None = None
 
     @property
     def capacity(self) -> int:
@@ -142,7 +142,7 @@ class SmartFrameManager:
         """Take in a frame. After an error the memory is as it was.
 
         Args:
-            image: RGB picture on the memory's grid: shape (H, W, 3), uint8, the same shape for all frames until
+            image: RGB image on the memory's grid: shape (H, W, 3), uint8, the same shape for all frames until
                 `clear`. It is copied unless it is read-only and owns its pixels.
             stamp: When the camera took it, seconds; newer than that of the newest frame.
             source: Kept with the frame, see `Frame`.
@@ -151,15 +151,15 @@ class SmartFrameManager:
             What became of it.
 
         Raises:
-            PictureError: The image is no such array or of another shape, or the stamp is not finite.
+            ImageError: The image is no such array or of another shape, or the stamp is not finite.
             StampOrderError: The stamp is not newer than the newest frame's.
         """
         image = as_rgb_array(image)
         if not math.isfinite(stamp):
-            raise PictureError(f"the picture's stamp is {stamp}, not a time in seconds: check the camera's clock")
+            raise ImageError(f"the image's stamp is {stamp}, not a time in seconds: check the camera's clock")
         image = freeze(image)
         small = halved(image, HALVED_DOWN_TO)
-        look = Look(describe(small), sketch(small))
+        look = FrameFeatures(describe(small), downsample(small))
         with self._lock:
             self._check_fits(image, stamp)
             importance = self._scorer.assess(look.descriptor, self._star.novelty(look.descriptor))
@@ -175,7 +175,7 @@ class SmartFrameManager:
             # Nothing above has changed the memory, and nothing below can fail.
             pair = self._keep(frame, look, is_notable=is_notable)
             if pair.is_complete and self._newest_look is not None:
-                self._judge_late(SeenPair(pair.id, (self._newest_look, look)))
+                self._judge_late(PendingPair(pair.id, (self._newest_look, look)))
             self._scorer.remember(look.descriptor, importance)
             self._newest_look = look
             self._frames_added = frame.number
@@ -195,14 +195,14 @@ class SmartFrameManager:
         if newest is None:
             return
         if image.shape != newest.image.shape:
-            raise PictureError(
-                f"expected a picture of shape {newest.image.shape} like the frames kept, got {image.shape}: "
+            raise ImageError(
+                f"expected an image of shape {newest.image.shape} like the frames kept, got {image.shape}: "
                 "letterbox it to their size, or reset the memory"
             )
         if stamp <= newest.stamp:
             raise StampOrderError(
-                f"the picture's stamp {stamp:.6f} s is not newer than the newest frame's, {newest.stamp:.6f} s (by "
-                f"{newest.stamp - stamp:.6f} s): drop it if pictures arrive out of order; reset the memory if the "
+                f"the image's stamp {stamp:.6f} s is not newer than the newest frame's, {newest.stamp:.6f} s (by "
+                f"{newest.stamp - stamp:.6f} s): drop it if images arrive out of order; reset the memory if the "
                 "clock was set back or a recording starts again"
             )
 
@@ -211,7 +211,7 @@ class SmartFrameManager:
         pairs = self._stream.pairs or self._star.pairs
         return pairs[-1].last if pairs else None
 
-    def _keep(self, frame: Frame, look: Look, *, is_notable: bool) -> FramePair:
+    def _keep(self, frame: Frame, look: FrameFeatures, *, is_notable: bool) -> FramePair:
         """Put a frame into the memories, as a new pair or as the partner that the newest pair waits for."""
         pairs = self._stream.pairs
         if not pairs or pairs[-1].is_complete or self._newest_look is None:
@@ -230,7 +230,7 @@ class SmartFrameManager:
             self._complete_eviction(pair)
         return pair
 
-    def _judge_late(self, seen: SeenPair) -> None:
+    def _judge_late(self, seen: PendingPair) -> None:
         """Judge the pair that is due, and keep it in Star if that makes it worth a place."""
         judgement = self._moments.add(seen)
         if judgement is None:
@@ -241,7 +241,7 @@ class SmartFrameManager:
                 self._consider(pair, judgement)
         self._star.forget_judgements(self._stream.pairs[0].id)
 
-    def _consider(self, pair: FramePair, judgement: LateJudgement) -> None:
+    def _consider(self, pair: FramePair, judgement: DeferredScore) -> None:
         is_due = pair.id == judgement.pair.pair_id
         tracks = [track for track in judgement.tracks if track.pair_id == pair.id]
         self._star.judge(pair.id, tracks, is_view=is_due and judgement.is_view)
@@ -252,7 +252,7 @@ class SmartFrameManager:
         else:
             looks = [describe(frame.image) for frame in pair.present_frames]
         has_evicted = False
-        if self._star.moment_value(pair.id) >= WORTH_A_PLACE:
+        if self._star.moment_value(pair.id) >= MIN_EVENT_VALUE:
             has_evicted = self._star.add(pair, looks)
         elif is_due and judgement.is_view and self._star.is_new_place(looks[-1]):
             has_evicted = self._star.add_place(pair, looks)
@@ -264,7 +264,7 @@ class SmartFrameManager:
         if self._stream.is_full:
             self._stream.drop_oldest(self._extra_evictions)
         if self._star.is_full:
-            self._star.drop_least_missed(self._extra_evictions, besides=newcomer)
+            self._star.evict_least_valuable(self._extra_evictions, keep=newcomer)
 
     def restore(self, pairs: Sequence[KeptPair]) -> None:
         """Take in the key frames of an earlier memory, with their ids and marks, as the past of this one.
@@ -365,7 +365,7 @@ class SmartFrameManager:
                 in_stream=pair_id in stream,
                 marked=pair_id in self._marks,
                 label=self._marks.label_of(pair_id),
-                late_score=self._star.moment_value(pair_id),
+                deferred_score=self._star.moment_value(pair_id),
                 late_reason=self._star.late_reason(pair_id),
             )
             for pair_id, pair in sorted((star | stream).items())

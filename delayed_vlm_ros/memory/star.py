@@ -35,7 +35,7 @@ _COVERAGE_WEIGHT = 0.25
 _PLACE_WEIGHT = 0.5
 # And how it was at the start, which nothing that comes later shows; less than a brief thing of clear contrast.
 _START_WEIGHT = 0.4
-# Share of the picture that differs between views of one place at most, and of two places for sure.
+# Share of the image that differs between views of one place at most, and of two places for sure.
 _ONE_PLACE, _TWO_PLACES = 0.25, 0.5
 
 
@@ -47,7 +47,7 @@ _FEWEST_KNOWN = 4
 # Distance up to which one of them is enough.
 _NEAR_ENOUGH = 0.2
 # What a brief thing must be worth for its pair to be brought in late.
-WORTH_A_PLACE = 0.25
+MIN_EVENT_VALUE = 0.25
 
 
 class _Views:
@@ -66,7 +66,7 @@ class _Views:
         return near if near < _NEAR_ENOUGH else float(distances(descriptor, others).min(initial=near))
 
     def _likeliest(self, descriptor: Descriptor, indices: Sequence[int]) -> Sequence[int]:
-        """Those few of the frames that a picture is most like at a coarse glance, the likeliest first.
+        """Those few of the frames that an image is most like at a coarse glance, the likeliest first.
 
         Most frames need no closer look.
         """
@@ -192,14 +192,14 @@ class StarMemory:
         return any(pair.id == pair_id for pair in self._pairs)
 
     def novelty(self, descriptor: Descriptor) -> float:
-        """Tell how far a picture is from all that is kept.
+        """Tell how far an image is from all that is kept.
 
         Args:
-            descriptor: The picture's descriptor.
+            descriptor: The image's descriptor.
 
         Returns:
             Distance to the nearest of the kept frames most like it, 0..1, or to the first one found that is near enough
-            to say that the picture is not novel; infinite when none is kept.
+            to say that the image is not novel; infinite when none is kept.
         """
         return self._views.nearest(descriptor) if self._pairs else math.inf
 
@@ -234,7 +234,7 @@ class StarMemory:
         """
         if self._max_pairs == 0:
             return
-        self._earlier[kept.id] = (kept.late_score, kept.late_reason)
+        self._earlier[kept.id] = (kept.deferred_score, kept.late_reason)
         self._places.add(kept.id)
         self.add(kept.pair, descriptors)
 
@@ -247,7 +247,7 @@ class StarMemory:
     def late_reason(self, pair_id: int) -> str:
         """What was found in a pair late, in a few words, as far as it is still worth a place; empty: nothing."""
         moment = self._moment(pair_id)
-        if moment is not None and moment.value >= WORTH_A_PLACE:
+        if moment is not None and moment.value >= MIN_EVENT_VALUE:
             return "brief event" if moment.came_and_went else "new thing"
         _, earlier = self._earlier.get(pair_id, (0.0, ""))
         return "new place" if pair_id in self._new_places else earlier
@@ -284,7 +284,7 @@ class StarMemory:
             self._drop_least_missed()
         return was_full and self.contains(pair.id)
 
-    def drop_least_missed(self, count: int, *, besides: FramePair) -> None:
+    def evict_least_valuable(self, count: int, *, keep: FramePair) -> None:
         """Let pairs leave one after the other, each the one whose loss costs the least coverage then.
 
         Args:
@@ -292,7 +292,7 @@ class StarMemory:
             besides: A pair that stays if it is kept.
         """
         for _ in range(count):
-            self._drop_least_missed(besides)
+            self._drop_least_missed(keep)
 
     def protect(self, pair_id: int) -> None:
         """Let a pair, which may come later, never leave until it is released."""
@@ -318,8 +318,8 @@ class StarMemory:
         for descriptor in _standing_for(descriptors)[1:]:  # the first one's is known
             self._views.add(pair.id, descriptor)
 
-    def _drop_least_missed(self, besides: FramePair | None = None) -> None:
-        staying = self._protected if besides is None else {*self._protected, besides.id}
+    def _drop_least_missed(self, keep: FramePair | None = None) -> None:
+        staying = self._protected if keep is None else {*self._protected, keep.id}
         losses = np.where([pair.id in staying for pair in self._pairs], math.inf, self._losses())
         least_missed = int(np.argmin(losses))
         if math.isinf(losses[least_missed]):
@@ -338,7 +338,7 @@ class StarMemory:
         pair_ids = [pair.id for pair in self._pairs]
         moments = np.array([self.moment_value(pair_id) for pair_id in pair_ids])
         # A thing in the way makes no ordinary view of a place: without one, every view of it would be novel.
-        ordinary = {one for one, value in zip(pair_ids, moments, strict=True) if value < WORTH_A_PLACE}
+        ordinary = {one for one, value in zip(pair_ids, moments, strict=True) if value < MIN_EVENT_VALUE}
         places = self._views.place_losses(pair_ids, self._places & ordinary)
         losses = moments + _PLACE_WEIGHT * places + _COVERAGE_WEIGHT * coverage
         if self._max_pairs > 1:  # the only pair must not be the first one for ever

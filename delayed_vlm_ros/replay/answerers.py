@@ -108,7 +108,7 @@ class Methods:
     def begin_anew(self) -> None:
         """Forget what the delayed memory has forgotten, when time has gone back."""
         self._newest.clear()
-        self._delayed.forget_encoded()
+        self._delayed.reset_cache()
         if self._everything is not None:
             self._everything.clear()
 
@@ -138,7 +138,7 @@ class Methods:
         try:
             return replace(_engine_answer(self._uncached, request), cached_bytes=0)
         finally:
-            self._uncached.forget_encoded()
+            self._uncached.reset_cache()
 
     def _newest_snapshot(self) -> Snapshot:
         memory = SmartFrameManager(0, _NEWEST_FRAMES)

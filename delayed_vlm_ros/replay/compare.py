@@ -26,7 +26,7 @@ class Comparison:
     Attributes:
         question: Plain text.
         native: Answer of native inference on all frames, with the positions of true time.
-        native_seconds: From pictures to text.
+        native_seconds: From images to text.
         native_stock: Answer of native inference with the library's own positions.
         delayed: Answer of the delayed memory.
         delayed_seconds: From the ask to text.

@@ -43,8 +43,8 @@ class ReplayJob:
         folder: Where its result goes.
         questions: In the order of their times.
         settings: How.
-        topic: Which pictures of a bag; empty: the only ones.
-        picture_rate: Of a folder of pictures, per second.
+        topic: Which images of a bag; empty: the only ones.
+        image_rate: Of a folder of images, per second.
     """
 
     path: str
@@ -52,7 +52,7 @@ class ReplayJob:
     questions: tuple[TimedQuestion, ...]
     settings: ReplaySettings
     topic: str = ""
-    picture_rate: float = DEFAULT_RATE
+    image_rate: float = DEFAULT_RATE
 
     @property
     def name(self) -> str:
@@ -102,11 +102,11 @@ def finished_result(job: ReplayJob) -> dict[str, Any] | None:
     return None if lacking else result
 
 
-def picture_count(job: ReplayJob) -> int | None:
-    """How many pictures its recording says it has; None where it does not say, or cannot be opened."""
+def image_count(job: ReplayJob) -> int | None:
+    """How many images its recording says it has; None where it does not say, or cannot be opened."""
     try:
-        with open_recording(job.path, topic=job.topic, picture_rate=job.picture_rate) as recording:
-            return recording.picture_count
+        with open_recording(job.path, topic=job.topic, image_rate=job.image_rate) as recording:
+            return recording.image_count
     except DelayedVlmError:
         return None
 
@@ -138,14 +138,14 @@ class Evaluator:
         # Before the model is loaded: most that can be wrong is wrong here.
         fingerprint = job.fingerprint()
         memory = memory_of(job.settings)
-        with open_recording(job.path, topic=job.topic, picture_rate=job.picture_rate) as recording:
+        with open_recording(job.path, topic=job.topic, image_rate=job.image_rate) as recording:
             checkpoint, loaded = self._model(job.settings)
             geometry = checkpoint.geometry(job.settings.max_pixels)
             chosen = job.settings.methods
             methods = Methods(loaded.model, loaded.processor, memory, chosen, job.settings.max_pixels)
             result = Replay(recording, job.questions, memory, geometry, methods, job.settings).run(told)
         result["recording"]["path"] = job.path
-        result["problems"] = [*checkpoint.degraded, *result["problems"]]
+        result["problems"] = [*checkpoint.warnings, *result["problems"]]
         return {
             "version": RESULT_VERSION,
             "fingerprint": fingerprint,
@@ -204,7 +204,7 @@ def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
 
 def _flat(job: ReplayJob) -> dict[str, Any]:
     settings = {**asdict(job.settings), "methods": ", ".join(job.settings.methods)}
-    return {**settings, "topic": job.topic, "picture_rate": job.picture_rate}
+    return {**settings, "topic": job.topic, "image_rate": job.image_rate}
 
 
 def _environment(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Any]:
@@ -222,5 +222,5 @@ def _environment(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Any]:
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "model": checkpoint.name,
         "model type": loaded.model.config.model_type,
-        "notices": "; ".join(checkpoint.degraded),
+        "notices": "; ".join(checkpoint.warnings),
     }

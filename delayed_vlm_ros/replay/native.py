@@ -89,8 +89,8 @@ class NativeAnswer:
 
     Attributes:
         text: The answer.
-        first_token_sec: From pictures to the answer's first token.
-        seconds: From pictures to text.
+        first_token_sec: From images to the answer's first token.
+        seconds: From images to text.
         visual_tokens: Merged visual tokens in the prompt.
         kv_cache_length: Tokens of prompt and answer.
     """

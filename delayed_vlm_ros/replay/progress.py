@@ -15,15 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 class Pace:
     """What is left to do, and how long it takes by what has been done.
 
-    Pictures and questions take very different times, and questions mostly come late: each has its own pace. Nothing is
+    Images and questions take very different times, and questions mostly come late: each has its own pace. Nothing is
     said before both are known.
 
     Attributes:
-        pictures: Pictures in all; None: nobody knows.
+        images: Images in all; None: nobody knows.
         questions: Questions in all.
     """
 
-    pictures: int | None
+    images: int | None
     questions: int
     _taken: int = 0
     _asked: int = 0
@@ -32,7 +32,7 @@ class Pace:
     _last: float = field(default_factory=time.monotonic)
 
     def update(self, taken: int, asked: int) -> None:
-        """So many pictures have been taken and questions asked by now."""
+        """So many images have been taken and questions asked by now."""
         now = time.monotonic()
         if asked > self._asked:
             self._asking_sec += now - self._last
@@ -43,9 +43,9 @@ class Pace:
     @property
     def left_sec(self) -> float | None:
         """Seconds that are left; None where that cannot be said yet."""
-        if self.pictures is None or self._taken == 0 or (self._asked == 0 and self.questions):
+        if self.images is None or self._taken == 0 or (self._asked == 0 and self.questions):
             return None
-        looking = max(0, self.pictures - self._taken) * self._looking_sec / self._taken
+        looking = max(0, self.images - self._taken) * self._looking_sec / self._taken
         asking = (self.questions - self._asked) * self._asking_sec / max(1, self._asked)
         return looking + asking
 
@@ -72,19 +72,19 @@ class ReplayProgress:
         return self._progress.console
 
     def begin(self, name: str, total: int | None, questions: int = 0) -> TaskID:
-        """Show a bar of so many pictures, or whatever is counted, and of so many questions; gives its number."""
+        """Show a bar of so many images, or whatever is counted, and of so many questions; gives its number."""
         task = self._progress.add_task(name, total=total, asked="", left="")
         self._paces[task] = Pace(total, questions)
         return task
 
-    def update(self, task: TaskID, pictures: int, asked: int) -> None:
+    def update(self, task: TaskID, images: int, asked: int) -> None:
         """So much of a recording is done."""
         pace = self._paces[task]
-        pace.update(pictures, asked)
+        pace.update(images, asked)
         left = pace.left_sec
         shown = "" if left is None else f"{timedelta(seconds=round(left))} left"
         told = f"{asked} of {pace.questions} asked" if pace.questions else ""
-        self._progress.update(task, completed=pictures, asked=told, left=shown)
+        self._progress.update(task, completed=images, asked=told, left=shown)
 
     def end(self, task: TaskID) -> None:
         """Take a bar away."""

@@ -22,7 +22,7 @@ KINDS = ("backward", "live", "order")
 _TEMPLATE = """\
 # Questions to put to a recording, for 'delayed-vlm replay'. Each is asked when so much of the recording has been seen.
 #
-#   at:      seconds from the recording's first picture; leave it out to ask at the end
+#   at:      seconds from the recording's first image; leave it out to ask at the end
 #   ask:     the question, in plain words
 #   expect:  the right answer, or a list of right answers; leave it out where nobody judges
 #   kind:    backward (about what has been), live (about what is to be seen now) or order (what came before what)
@@ -47,7 +47,7 @@ class TimedQuestion:
 
     Attributes:
         ask: The question.
-        at: When, in seconds from the recording's first picture; None: at its end.
+        at: When, in seconds from the recording's first image; None: at its end.
         expect: Right answers; empty where nobody judges.
         kind: One of ``KINDS``; empty where it was not said.
     """
@@ -159,7 +159,7 @@ def _at(node: yaml.Node, name: str) -> float:
         at = math.nan
     if not (math.isfinite(at) and at >= 0):
         wrong = f"{name}, line {node.start_mark.line + 1}: 'at' is {_shown(node)}"
-        raise QuestionsError(f"{wrong}: give seconds from the recording's first picture, 0 or more")
+        raise QuestionsError(f"{wrong}: give seconds from the recording's first image, 0 or more")
     return at
 
 

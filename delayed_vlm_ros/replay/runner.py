@@ -1,4 +1,4 @@
-"""A recording through a delayed memory, as a camera's pictures go on a robot, with each question asked at its time.
+"""A recording through a delayed memory, as a camera's images go on a robot, with each question asked at its time.
 
 No ROS runs, and no clock: what is remembered and answered depends on the recording, its questions and the settings
 alone, however fast the machine is.
@@ -15,27 +15,27 @@ from typing import Any
 
 import cv2
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.ingest.timestamps import STRAYS_OF_A_JUMP
 from delayed_vlm_ros.memory import AddedFrame, FrameSampler, KeptPair, SmartFrameManager
-from delayed_vlm_ros.memory.limits import usual_eviction_chunk
+from delayed_vlm_ros.memory.limits import default_eviction_chunk
 from delayed_vlm_ros.replay.answerers import METHODS, Methods, pair_key
 from delayed_vlm_ros.replay.question_file import TimedQuestion
-from delayed_vlm_ros.replay.recordings import RecordedPicture, Recording
+from delayed_vlm_ros.replay.recordings import RecordedImage, Recording
 from delayed_vlm_ros.replay.result import is_lacking, judged, summary
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 RESTART = "restart"
 CONTINUE = "continue"
 
-_END_SEC = 1.0  # a recording goes on so long behind its last picture
+_END_SEC = 1.0  # a recording goes on so long behind its last image
 _ROUNDING_SEC = 1e-6  # stamps are whole nanoseconds, and sums of seconds are not
 _THUMBNAIL_WIDTH = 160
 _THUMBNAIL_QUALITY = 80
-_MOST_DROP_REASONS = 20  # told one by one; a broken camera may invent a new one for every picture
+_MOST_DROP_REASONS = 20  # told one by one; a broken camera may invent a new one for every image
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Progress:
     """How far a replay is.
 
     Attributes:
-        pictures: Pictures gone through.
+        images: Images gone through.
         asked: Questions asked.
     """
 
-    pictures: int
+    images: int
     asked: int
 
 
@@ -91,7 +91,7 @@ def memory_of(settings: ReplaySettings) -> SmartFrameManager:
         ConfigurationError: Its sizes or its chunk cannot work.
     """
     star, stream = settings.star_memory_size, settings.stream_window_size
-    chunk = settings.eviction_chunk if settings.eviction_chunk >= 0 else usual_eviction_chunk(star, stream)
+    chunk = settings.eviction_chunk if settings.eviction_chunk >= 0 else default_eviction_chunk(star, stream)
     return SmartFrameManager(star, stream, settings.importance_threshold, eviction_chunk=chunk)
 
 
@@ -102,7 +102,7 @@ class Replay:
         recording: Open, at its beginning.
         questions: In the order of their times.
         memory: Empty; see ``memory_of``.
-        geometry: What picture sizes the model takes.
+        geometry: What image sizes the model takes.
         methods: What answers, over the same memory.
         settings: How.
     """
@@ -125,17 +125,17 @@ class Replay:
         restarts = settings.on_time_jump == RESTART
         sampler = FrameSampler(settings.sample_fps)
         self._feed = FrameFeed(FrameIntake(geometry, memory), sampler, topic, restarts=restarts)
-        self._pictures = self._sampled = 0
+        self._images = self._sampled = 0
         self._dropped: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
         self._first_ns: int | None = None
-        self._shift_sec = 0.0  # from a picture's stamp to its time in the recording, whatever has jumped before
+        self._shift_sec = 0.0  # from an image's stamp to its time in the recording, whatever has jumped before
         self._jumps: list[float] = []
         self._stamps_missing = 0
         self._stamps_still = 0
         self._strays = 0  # stamps that fit neither the present time nor a new one
-        self._at = 0.0  # the newest picture's time from the first one, however often time has jumped
-        self._arrival_ns = 0  # the newest picture's
+        self._at = 0.0  # the newest image's time from the first one, however often time has jumped
+        self._arrival_ns = 0  # the newest image's
         self._shown_at: dict[int, list[float]] = {}  # of the frames of each pair
         self._stopped = ""
         self._timeline: list[dict[str, Any]] = []
@@ -146,37 +146,37 @@ class Replay:
         """Go through the recording and ask.
 
         Args:
-            told: Called after each picture and each question.
+            told: Called after each image and each question.
 
         Returns:
             What a recording's JSON file holds; see ``docs/recordings.md``.
         """
         started = time.monotonic()
         try:
-            for picture in self._recording.pictures():
-                self._pictures += 1
+            for image in self._recording.images():
+                self._images += 1
                 try:
-                    self._take(picture, told)
-                except PictureError as error:
+                    self._take(image, told)
+                except ImageError as error:
                     reason = str(error) if len(self._dropped) < _MOST_DROP_REASONS else "other reasons"
                     self._dropped[reason] += 1
-                told(Progress(self._pictures, len(self._asked)))
+                told(Progress(self._images, len(self._asked)))
         except Exception as error:  # noqa: BLE001  a defect must not cost what has been answered by now
-            self._stopped = f"stopped at picture {self._pictures}: {type(error).__name__}: {error}"
+            self._stopped = f"stopped at image {self._images}: {type(error).__name__}: {error}"
         self._ask(len(self._waiting), told)
         return self._result(time.monotonic() - started)
 
-    def _take(self, picture: RecordedPicture, told: Callable[[Progress], None]) -> None:
+    def _take(self, image: RecordedImage, told: Callable[[Progress], None]) -> None:
         if self._first_ns is not None:  # before time may jump and take away what they are about
             self._ask(sum(question.due <= self._at + _ROUNDING_SEC for question in self._waiting), told)
-        stamp_ns = self._feed.usable_stamp(picture.stamp_ns, picture.arrival_ns)
+        stamp_ns = self._feed.usable_stamp(image.stamp_ns, image.arrival_ns)
         self._stamps_missing += self._feed.stamps_missing
         self._stamps_still += self._feed.stamps_stand_still and not self._feed.stamps_missing
         if self._first_ns is None:
             self._first_ns = stamp_ns
         try:
-            place = self._feed.place(stamp_ns, seconds_of(picture.arrival_ns), picture.arrival_ns)
-        except PictureError:
+            place = self._feed.place(stamp_ns, seconds_of(image.arrival_ns), image.arrival_ns)
+        except ImageError:
             self._strays += 1
             return
         at = seconds_of(stamp_ns - self._first_ns) + self._shift_sec
@@ -185,15 +185,15 @@ class Replay:
             if place.jump_sec < 0 and self._feed.restarts:
                 self._methods.begin_anew()
             # As much later as it came later.
-            follows = self._at + max(0.0, seconds_of(picture.arrival_ns - self._arrival_ns))
+            follows = self._at + max(0.0, seconds_of(image.arrival_ns - self._arrival_ns))
             self._shift_sec += follows - at
             at = follows
         self._ask(sum(question.due < at - _ROUNDING_SEC for question in self._waiting), told)
         self._at = max(self._at, at)
-        self._arrival_ns = picture.arrival_ns
+        self._arrival_ns = image.arrival_ns
         if not place.is_due:
             return
-        pixels = picture.decode()
+        pixels = image.decode()
         added = self._feed.add(pixels, place)
         self._sampled += 1
         self._sizes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
@@ -235,7 +235,7 @@ class Replay:
                     "answers": judged(answers, right),
                 }
             )
-            told(Progress(self._pictures, len(self._asked)))
+            told(Progress(self._images, len(self._asked)))
 
     def _reaches(self, at: float | None) -> bool:
         """Whether the recording goes on so long: an answer about a time that it does not show is not judged."""
@@ -265,7 +265,7 @@ class Replay:
                 "name": recording.name,
                 "kind": recording.kind,
                 "topic": recording.topic,
-                "pictures": self._pictures,
+                "images": self._images,
                 "sampled": self._sampled,
                 "dropped": sum(self._dropped.values()),
                 "drop_reasons": dict(self._dropped),
@@ -283,7 +283,7 @@ class Replay:
         }
 
     def _is_complete(self) -> bool:
-        """Whether all pictures could be used and all questions answered."""
+        """Whether all images could be used and all questions answered."""
         # It takes some strays to tell that time has jumped.
         lost = self._dropped.total() + self._strays - STRAYS_OF_A_JUMP * len(self._jumps)
         return bool(self._sampled and lost <= 0 and not (self._recording.damage or self._stopped or self._failed()))
@@ -309,12 +309,12 @@ class Replay:
     def _problems(self) -> list[str]:
         recording = self._recording
         problems = [told for told in (recording.damage, self._stopped) if told]
-        problems += [f"{count} pictures dropped: {reason}" for reason, count in self._dropped.items()]
+        problems += [f"{count} images dropped: {reason}" for reason, count in self._dropped.items()]
         if not self._sampled:
-            problems.append("no picture of the recording could be used")
+            problems.append("no image of the recording could be used")
         if self._stamps_missing:
             problems.append(
-                f"{self._stamps_missing} pictures without time stamps: the times at which they were recorded are used"
+                f"{self._stamps_missing} images without time stamps: the times at which they were recorded are used"
             )
         if self._stamps_still:
             problems.append(
@@ -328,7 +328,7 @@ class Replay:
             )
         if self._strays:
             problems.append(
-                f"{self._strays} pictures passed over, as their stamps do not follow those before: check the clock"
+                f"{self._strays} images passed over, as their stamps do not follow those before: check the clock"
             )
         back = [-jump for jump in self._jumps if jump < 0]
         if back:
@@ -341,7 +341,7 @@ class Replay:
             )
         if len(self._sizes) > 1:
             sizes = ", ".join(f"{count} of {size}" for size, count in self._sizes.most_common())
-            problems.append(f"pictures of several sizes ({sizes}): those unlike the first one have bars at their sides")
+            problems.append(f"images of several sizes ({sizes}): those unlike the first one have bars at their sides")
         late = [asked for asked in self._asked if not self._reaches(asked["at"])]
         problems += [
             f"question {asked['number']} was to be asked at {asked['at']:g} s, and the recording ends at "

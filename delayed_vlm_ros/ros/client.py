@@ -115,7 +115,7 @@ class SceneMemoryClient:
             max_new_tokens=max_new_tokens,
             camera=camera,
             last_sec=last_sec,
-            asker=self._name,
+            client_id=self._name,
         )
         pending = self._asking.call_async(request)
         return self._wait_for(pending, "the service ask_scene", timeout_sec)
@@ -123,7 +123,7 @@ class SceneMemoryClient:
     def stream(
         self,
         goal: AskSceneAction.Goal,
-        told: Callable[[AskSceneAction.Feedback], None],
+        on_progress: Callable[[AskSceneAction.Feedback], None],
         *,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Any:
@@ -132,7 +132,7 @@ class SceneMemoryClient:
         Args:
             goal: What to ask, with a deadline; asked in this client's name.
             told: Called with each feedback.
-            cancelled: Whether the asker wants it no more; looked at every 50 ms.
+            cancelled: Whether the client_id wants it no more; looked at every 50 ms.
 
         Returns:
             The result, an error's included; it has the fields of an ``AskScene`` response.
@@ -140,8 +140,8 @@ class SceneMemoryClient:
         Raises:
             AskTimeoutError: No result came at all.
         """
-        goal.asker = self._name
-        sending = self._streaming.send_goal_async(goal, lambda message: told(message.feedback))
+        goal.client_id = self._name
+        sending = self._streaming.send_goal_async(goal, lambda message: on_progress(message.feedback))
         handle = self._wait_for(sending, "the action ask_scene_stream", 0.0)
         fetching = handle.get_result_async()
         if self.wait_until(lambda: fetching.done() or cancelled(), goal.timeout_sec) and not fetching.done():

@@ -11,11 +11,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
-_DEPTH = 2  # pictures kept for a slow reliable subscriber; more would only be late
+_DEPTH = 2  # images kept for a slow reliable subscriber; more would only be late
 
 
 def image_message(image: NDArray[np.uint8]) -> Image:
-    """A picture as a message, without its header.
+    """An image as a message, without its header.
 
     Args:
         image: ``(height, width, 3)`` uint8, RGB.
@@ -30,7 +30,7 @@ def image_message(image: NDArray[np.uint8]) -> Image:
 
 
 class ImagePublisher:
-    """Publishes pictures on the relative topic ``image``, reliably, stamped with the node's clock.
+    """Publishes images on the relative topic ``image``, reliably, stamped with the node's clock.
 
     A reliable publisher serves reliable and best-effort subscribers alike.
     """
@@ -57,7 +57,7 @@ class ImagePublisher:
         return bool(self._publisher.get_subscription_count() > 0)
 
     def publish(self, image: NDArray[np.uint8]) -> None:
-        """Publish one picture, taken now.
+        """Publish one image, taken now.
 
         Args:
             image: ``(height, width, 3)`` uint8, RGB.

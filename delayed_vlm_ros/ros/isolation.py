@@ -21,7 +21,7 @@ _WITH_FAST_DDS_2 = ("iron", "jazzy")
 def isolated_environment() -> dict[str, str]:
     """This process's environment, changed so that no robot hears us and we hear none.
 
-    Where nothing else is set, Fast DDS also gets shared memory enough for raw pictures.
+    Where nothing else is set, Fast DDS also gets shared memory enough for raw images.
     """
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(free_domain())
@@ -34,7 +34,7 @@ def isolated_environment() -> dict[str, str]:
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if _PROFILES not in environment and _OLD_PROFILES not in environment:
         name = _OLD_PROFILES if distribution in _WITH_FAST_DDS_2 else _PROFILES
-        environment[name] = str(config_file("fastdds_large_pictures.xml"))
+        environment[name] = str(config_file("fastdds_large_images.xml"))
     return environment
 
 

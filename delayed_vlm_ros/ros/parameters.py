@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True)
     class DemoCameraParameters:
-        rate: float = parameter(10.0, "pictures published per second", unit="Hz", minimum=0.1, maximum=120.0)
+        rate: float = parameter(10.0, "images published per second", unit="Hz", minimum=0.1, maximum=120.0)
 
 ``declare`` announces them with descriptors; ``read`` gives the dataclass, checked. Types are declared dynamic so that
 ``rate: 5`` in a YAML file is a 5.0 and not the end of the node; what cannot be converted is refused in a sentence.

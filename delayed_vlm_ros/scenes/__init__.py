@@ -1,7 +1,7 @@
-"""A synthetic room with coloured objects and people: pictures of it at any time, the truth about them, and questions.
+"""A synthetic room with coloured objects and people: images of it at any time, the truth about them, and questions.
 
     scene = Scene.from_seed(7)
-    picture = render(scene, time_sec=12.5, height=480, width=640)
+    image = render(scene, time_sec=12.5, height=480, width=640)
     truth = visible_objects(scene, time_sec=12.5)
 
 Both are pure functions of the scene and the time, so any frame rate, any order and any number of readers see the same

@@ -18,7 +18,7 @@ AGES_SEC = (2, 5, 10, 20, 45)  # that an answer can name
 OLDER = "more than a minute ago"
 
 _LEFT_UNTIL, _RIGHT_FROM, _UNCERTAIN = 0.40, 0.60, 0.04
-_ORDERED_APART = 0.10  # of the picture's width: nearer ones have no order from left to right
+_ORDERED_APART = 0.10  # of the image's width: nearer ones have no order from left to right
 _MOVED_FROM, _RESTED_BELOW = 0.17, 0.12
 _AGE_TOLERANCE = 0.2
 _OLDER_FROM_SEC = 80.0
@@ -151,7 +151,7 @@ def left_last(history: History) -> str | None:
 
 
 def is_move(reach: float) -> bool | None:
-    """Whether a thing seen at places so far apart (picture widths) has moved; None where that is not plain."""
+    """Whether a thing seen at places so far apart (image widths) has moved; None where that is not plain."""
     if _RESTED_BELOW <= reach <= _MOVED_FROM:
         return None
     return reach > _MOVED_FROM

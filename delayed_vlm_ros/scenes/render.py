@@ -1,4 +1,4 @@
-"""Pictures of the synthetic room: the room itself, the objects in it, and what a camera adds."""
+"""Images of the synthetic room: the room itself, the objects in it, and what a camera adds."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from delayed_vlm_ros.scenes.scene import FULL_PAN, Scene, VisibleObject, placed_
 from delayed_vlm_ros.scenes.sprites import PERSON, STRIDES, person, shadow, sprite
 
 _NOISE_SIGMA = 2.5  # sensor noise, in grey levels of 255
-_NOISE_MARGIN = 61  # the noise tile is this much larger than the picture, so that it can be cut out elsewhere
+_NOISE_MARGIN = 61  # the noise tile is this much larger than the image, so that it can be cut out elsewhere
 _SPRITE_SIZES = (32, 64, 128, 256, 512)
 _SHADOW_SIZE = 96
 _EXPOSURE_HOLDS_SEC = 21.0
-_STEPS_ACROSS = 5  # a person's double steps across the picture
+_STEPS_ACROSS = 5  # a person's double steps across the image
 
-_Picture = NDArray[np.uint8]
+_Image = NDArray[np.uint8]
 _Plane = NDArray[np.float32]
 
 
-def render(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
-    """What a camera in the room sees; the same scene, time and size always give the same picture.
+def render(scene: Scene, time_sec: float, height: int, width: int) -> _Image:
+    """What a camera in the room sees; the same scene, time and size always give the same image.
 
     Args:
         scene: The room.
         time_sec: Time since the room began (s), from 0.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
 
     Returns:
         ``(height, width, 3)`` uint8, RGB.
@@ -40,16 +40,16 @@ def render(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
         ValueError: The time is negative or no number, or the size is not positive.
     """
     if height < 1 or width < 1:
-        raise ValueError(f"the picture's size is {height}x{width}; give at least one row and one column")
+        raise ValueError(f"the image's size is {height}x{width}; give at least one row and one column")
     objects = placed_objects(scene, time_sec)
-    picture = _background(scene, time_sec, height, width)
+    image = _background(scene, time_sec, height, width)
     for thing in objects:
-        _draw(picture, thing)
-    exposed = cv2.convertScaleAbs(picture, alpha=_exposure(scene.seed, time_sec))
+        _draw(image, thing)
+    exposed = cv2.convertScaleAbs(image, alpha=_exposure(scene.seed, time_sec))
     return cv2.add(exposed, _noise(scene.seed, time_sec, height, width), dtype=cv2.CV_8U)
 
 
-def _background(scene: Scene, time_sec: float, height: int, width: int) -> _Picture:
+def _background(scene: Scene, time_sec: float, height: int, width: int) -> _Image:
     """The empty room as the camera sees it from where it looks now (a copy)."""
     margin_x, margin_y = math.ceil(FULL_PAN * width), math.ceil(FULL_PAN * height)
     wide = room(scene.seed, height, width, margin_y, margin_x)
@@ -58,13 +58,13 @@ def _background(scene: Scene, time_sec: float, height: int, width: int) -> _Pict
     return wide[top : top + height, left : left + width].copy()
 
 
-def _draw(picture: _Picture, thing: VisibleObject) -> None:
-    height, width = picture.shape[:2]
+def _draw(image: _Image, thing: VisibleObject) -> None:
+    height, width = image.shape[:2]
     size, wide = thing.size * height, thing.width * height
     left, top = thing.x * width - wide / 2, thing.y * height - size / 2
     # The light comes from the upper left, so the shadow lies on the floor to the right of where the object stands.
     patch, region = _placed(
-        picture,
+        image,
         shadow(_SHADOW_SIZE),
         (left + 0.10 * wide, top + size - 0.20 * wide, 1.15 * wide, 0.36 * wide),
     )
@@ -74,20 +74,20 @@ def _draw(picture: _Picture, thing: VisibleObject) -> None:
         cut_out = person(thing.colour, drawn, int(thing.x * _STEPS_ACROSS * STRIDES) % STRIDES)
     else:
         cut_out = sprite(thing.shape, thing.colour, drawn)
-    patch, region = _placed(picture, cut_out, (left, top, wide, size))
+    patch, region = _placed(image, cut_out, (left, top, wide, size))
     region[...] = region * (1.0 - patch[..., 3:]) + patch[..., :3] + 0.5
 
 
-def _placed(picture: _Picture, source: _Plane, box: tuple[float, float, float, float]) -> tuple[_Plane, _Picture]:
+def _placed(image: _Image, source: _Plane, box: tuple[float, float, float, float]) -> tuple[_Plane, _Image]:
     """Stretch ``source`` to ``box`` (left, top, width, height in pixels, fractions too).
 
     Returns:
-        What of it lies inside the picture, and the picture's own pixels under it (a view). Both may be empty.
+        What of it lies inside the image, and the image's own pixels under it (a view). Both may be empty.
     """
     left, top, wide, high = box
-    first_x, last_x = _overlap(left, wide, picture.shape[1])
-    first_y, last_y = _overlap(top, high, picture.shape[0])
-    region = picture[first_y:last_y, first_x:last_x]
+    first_x, last_x = _overlap(left, wide, image.shape[1])
+    first_y, last_y = _overlap(top, high, image.shape[0])
+    region = image[first_y:last_y, first_x:last_x]
     if region.size == 0:
         return np.zeros((*region.shape[:2], *source.shape[2:]), dtype=np.float32), region
     step_x, step_y = source.shape[1] / wide, source.shape[0] / high
@@ -103,7 +103,7 @@ def _placed(picture: _Picture, source: _Plane, box: tuple[float, float, float, f
 
 
 def _overlap(begin: float, length: float, pixels: int) -> tuple[int, int]:
-    """First and past-last pixel of a stretch, as far as it lies in the picture."""
+    """First and past-last pixel of a stretch, as far as it lies in the image."""
     return min(max(math.floor(begin), 0), pixels), min(max(math.ceil(begin + length), 0), pixels)
 
 

@@ -1,4 +1,4 @@
-"""The empty synthetic room: a papered wall with a window and a picture, a skirting board, a wooden floor."""
+"""The empty synthetic room: a papered wall with a window and an image, a skirting board, a wooden floor."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def room(seed: int, height: int, width: int, margin_y: int = 0, margin_x: int = 
 
     Args:
         seed: The scene's seed.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
         margin_y: Further rows above and below, for a camera that moves.
         margin_x: Further columns at both sides.
 
@@ -43,13 +43,13 @@ def room(seed: int, height: int, width: int, margin_y: int = 0, margin_x: int = 
     columns = (np.arange(-margin_x, width + margin_x, dtype=np.float32) + 0.5) / width
     x, y = np.meshgrid(columns, rows)
     window_left = float(random.uniform(0.06, 0.24))
-    picture = np.where((y < HORIZON)[..., None], _wall(random, x, y), _floor(random, x, y))
-    _fill(picture, x, y, (-1.0, HORIZON - 0.035, 2.0, HORIZON), (222, 216, 204))
-    _fill(picture, x, y, (-1.0, HORIZON - 0.004, 2.0, HORIZON + 0.004), (82, 66, 52))
-    _window(picture, x, y, window_left)
-    _painting(picture, x, y, float(random.uniform(0.60, 0.78)))
+    image = np.where((y < HORIZON)[..., None], _wall(random, x, y), _floor(random, x, y))
+    _fill(image, x, y, (-1.0, HORIZON - 0.035, 2.0, HORIZON), (222, 216, 204))
+    _fill(image, x, y, (-1.0, HORIZON - 0.004, 2.0, HORIZON + 0.004), (82, 66, 52))
+    _window(image, x, y, window_left)
+    _painting(image, x, y, float(random.uniform(0.60, 0.78)))
     light = 0.72 + 0.42 * np.exp(-(((x - window_left - 0.1) / 0.55) ** 2) - ((y - 0.45) / 0.60) ** 2)
-    lit = np.clip(picture * light[..., None], 0.0, 255.0).astype(np.uint8)
+    lit = np.clip(image * light[..., None], 0.0, 255.0).astype(np.uint8)
     lit.setflags(write=False)
     return lit
 
@@ -74,28 +74,28 @@ def _floor(random: np.random.Generator, x: _Plane, y: _Plane) -> _Plane:
     return np.array(floor, dtype=np.float32) * tone[..., None]
 
 
-def _window(picture: _Plane, x: _Plane, y: _Plane, left: float) -> None:
+def _window(image: _Plane, x: _Plane, y: _Plane, left: float) -> None:
     right, top, bottom, frame = left + 0.19, 0.05, 0.29, 0.012
-    _fill(picture, x, y, (left - frame, top - 1.3 * frame, right + frame, bottom + 1.3 * frame), (240, 238, 230))
-    _fill(picture, x, y, (left, top, right, bottom), (196, 222, 244))
-    _fill(picture, x, y, (left, bottom - 0.07, right, bottom), (150, 178, 150))
+    _fill(image, x, y, (left - frame, top - 1.3 * frame, right + frame, bottom + 1.3 * frame), (240, 238, 230))
+    _fill(image, x, y, (left, top, right, bottom), (196, 222, 244))
+    _fill(image, x, y, (left, bottom - 0.07, right, bottom), (150, 178, 150))
     middle = (left + right) / 2
-    _fill(picture, x, y, (middle - frame / 3, top, middle + frame / 3, bottom), (240, 238, 230))
-    _fill(picture, x, y, (left, 0.165, right, 0.175), (240, 238, 230))
+    _fill(image, x, y, (middle - frame / 3, top, middle + frame / 3, bottom), (240, 238, 230))
+    _fill(image, x, y, (left, 0.165, right, 0.175), (240, 238, 230))
 
 
-def _painting(picture: _Plane, x: _Plane, y: _Plane, left: float) -> None:
-    _fill(picture, x, y, (left, 0.08, left + 0.15, 0.27), (92, 70, 50))
-    _fill(picture, x, y, (left + 0.012, 0.096, left + 0.138, 0.254), (206, 196, 170))
-    _fill(picture, x, y, (left + 0.012, 0.19, left + 0.138, 0.254), (138, 142, 118))
+def _painting(image: _Plane, x: _Plane, y: _Plane, left: float) -> None:
+    _fill(image, x, y, (left, 0.08, left + 0.15, 0.27), (92, 70, 50))
+    _fill(image, x, y, (left + 0.012, 0.096, left + 0.138, 0.254), (206, 196, 170))
+    _fill(image, x, y, (left + 0.012, 0.19, left + 0.138, 0.254), (138, 142, 118))
 
 
 def _fill(
-    picture: _Plane, x: _Plane, y: _Plane, box: tuple[float, float, float, float], colour: tuple[int, int, int]
+    image: _Plane, x: _Plane, y: _Plane, box: tuple[float, float, float, float], colour: tuple[int, int, int]
 ) -> None:
-    """Paint the box (left, top, right, bottom, each 0..1 of the picture) in one colour (RGB)."""
+    """Paint the box (left, top, right, bottom, each 0..1 of the image) in one colour (RGB)."""
     left, top, right, bottom = box
-    picture[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = colour
+    image[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = colour
 
 
 def _rough(random: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> _Plane:

@@ -5,8 +5,8 @@ is cut into episodes of equal length; the scene's seed, the lane and the episode
 the room never ends and never repeats, and any moment can be computed without the ones before it. A scene may also be
 *scripted*: then its episodes are given one by one.
 
-The room is laid out on a picture of 4:3. Other shapes of picture show the same room, stretched sideways, with
-undistorted objects in it. All places are those in the picture: what the camera's pan and shake do to them is in them.
+The room is laid out on an image of 4:3. Other shapes of image show the same room, stretched sideways, with
+undistorted objects in it. All places are those in the image: what the camera's pan and shake do to them is in them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, PERSON_WIDTH, SHAPES
 
-HORIZON = 0.42  # where the floor meets the wall, in picture heights from the top
-ASPECT = 4.0 / 3.0  # width to height of the picture the room is laid out on
-FULL_PAN = 0.08  # the farthest that pan and shake take the view sideways or up, in picture widths or heights
+HORIZON = 0.42  # where the floor meets the wall, in image heights from the top
+ASPECT = 4.0 / 3.0  # width to height of the image the room is laid out on
+FULL_PAN = 0.08  # the farthest that pan and shake take the view sideways or up, in image widths or heights
 
 # Both keep resting objects' middles away from the lines at fifths of the width and quarters of the height: there a
-# picture of 4:3 is cut into the embedded model's tokens, and it names what lies across such a line less reliably.
-GROUNDS = (0.52, 0.69, 0.80, 0.98)  # where each lane's objects touch the floor, in picture heights from the top
-HOMES = (0.12, 0.31, 0.50, 0.69, 0.88)  # where objects rest, in picture widths
+# image of 4:3 is cut into the embedded model's tokens, and it names what lies across such a line less reliably.
+GROUNDS = (0.52, 0.69, 0.80, 0.98)  # where each lane's objects touch the floor, in image heights from the top
+HOMES = (0.12, 0.31, 0.50, 0.69, 0.88)  # where objects rest, in image widths
 _HOME_SPREAD = 0.025
 _EPISODE_SEC = (14.0, 80.0)  # shortest and longest episode
 _PRESENT = (0.06, 0.94)  # the part of an episode in which its object may be there
@@ -48,9 +48,9 @@ class CameraMotion:
     """How the camera moves.
 
     Attributes:
-        pan: How far it swings to each side, in picture widths.
+        pan: How far it swings to each side, in image widths.
         pan_period_sec: How long a swing there and back takes (s).
-        shake: Standard deviation of its trembling, in picture heights.
+        shake: Standard deviation of its trembling, in image heights.
     """
 
     pan: float = 0.0
@@ -58,7 +58,7 @@ class CameraMotion:
     shake: float = 0.0
 
     def offset(self, seed: int, time_sec: float) -> tuple[float, float]:
-        """How far the view is moved: right in picture widths, down in picture heights."""
+        """How far the view is moved: right in image widths, down in image heights."""
         right = self.pan * math.sin(2.0 * math.pi * time_sec / self.pan_period_sec + seed)
         if self.shake == 0.0:
             return right, 0.0
@@ -73,7 +73,7 @@ class Lane:
 
     Attributes:
         index: Number of the lane, 0 is the farthest from the camera.
-        home: Where its objects rest, in picture widths from the left.
+        home: Where its objects rest, in image widths from the left.
         colours: The colours its objects may have.
         episode_sec: Length of an episode (s).
         offset_sec: How far into its first episode the lane is at time 0 (s).
@@ -96,12 +96,12 @@ class Episode:
         end_sec: When it is gone again (s).
         colour: The object's colour, one of ``COLOURS``.
         shape: The object's shape, one of ``SHAPES``.
-        home: Where it rests, in picture widths.
+        home: Where it rests, in image widths.
         story: ``stay``, ``shift`` (it rolls to ``target`` in the middle of its stay), ``cross`` (it rolls through the
-            picture) or ``walker`` (a person walks through, without an object).
+            image) or ``walker`` (a person walks through, without an object).
         arrival: ``sudden``, ``rolling`` or ``carried`` in by a person, who leaves again.
         departure: Likewise.
-        target: Where a shift ends, in picture widths.
+        target: Where a shift ends, in image widths.
         side: From where it comes: -1 left, 1 right.
         travel_sec: How long coming in, going out and shifting take (s).
         scale: Its size beside the usual at its distance.
@@ -197,17 +197,17 @@ def _check_seed(seed: int) -> None:
 
 @dataclass(frozen=True)
 class VisibleObject:
-    """The truth about one object or person in the picture.
+    """The truth about one object or person in the image.
 
     Attributes:
         colour: One of ``red green blue yellow orange purple white black``, unique among the objects of one moment
             (unless a script says otherwise); for a person, of the clothes.
         shape: One of ``SHAPES``, or ``person``.
-        x: Its middle, in picture widths from the left; 0..1 inside the picture.
-        y: Its middle, in picture heights from the top; 0..1 inside the picture.
-        size: Its height, in picture heights; objects are as wide as high.
+        x: Its middle, in image widths from the left; 0..1 inside the image.
+        y: Its middle, in image heights from the top; 0..1 inside the image.
+        size: Its height, in image heights; objects are as wide as high.
         moving: Whether it is on its way.
-        shown: How much of it is inside the picture and not hidden by something nearer, by bounding boxes (0..1).
+        shown: How much of it is inside the image and not hidden by something nearer, by bounding boxes (0..1).
     """
 
     colour: str
@@ -225,12 +225,12 @@ class VisibleObject:
 
     @property
     def width(self) -> float:
-        """Its width, in picture heights."""
+        """Its width, in image heights."""
         return self.size * (PERSON_WIDTH if self.shape == PERSON else 1.0)
 
     @property
     def half_width(self) -> float:
-        """Half its width, in picture widths."""
+        """Half its width, in image widths."""
         return self.width / ASPECT / 2
 
 
@@ -256,7 +256,7 @@ def placed_objects(scene: Scene, time_sec: float) -> list[VisibleObject]:
 
 
 def visible_objects(scene: Scene, time_sec: float) -> list[VisibleObject]:
-    """What a person would say is in the picture: middle inside it, and at most half hidden by something nearer.
+    """What a person would say is in the image: middle inside it, and at most half hidden by something nearer.
 
     Args:
         scene: The room.
@@ -384,7 +384,7 @@ def _object_x(episode: Episode, outside: float, time_sec: float) -> float:
 
 
 def _shown(thing: VisibleObject, nearer: list[VisibleObject]) -> float:
-    """How much of a thing lies in the picture and behind nothing, by bounding boxes, at least (0..1)."""
+    """How much of a thing lies in the image and behind nothing, by bounding boxes, at least (0..1)."""
     half = thing.half_width
     inside_x = min(1.0, thing.x + half) - max(0.0, thing.x - half)
     inside_y = min(1.0, thing.y + thing.size / 2) - max(0.0, thing.y - thing.size / 2)

@@ -1,4 +1,4 @@
-"""Shaded pictures of single objects and of a person, cut out of their background.
+"""Shaded images of single objects and of a person, cut out of their background.
 
 A sprite is drawn on a square of -1..1 in both directions, v downwards, lit from the upper left. It is a pure function
 of shape, colour and size, and kept once made.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 SHAPES = ("box", "ball", "cylinder", "cone", "ring")
 PERSON = "person"
 PERSON_WIDTH = 0.42  # of a person's height
-STRIDES = 4  # how many pictures a person's step has
+STRIDES = 4  # how many images a person's step has
 COLOURS = {  # RGB, 0..255
     "red": (205, 28, 32),
     "green": (30, 145, 55),
@@ -41,7 +41,7 @@ _Plane = NDArray[np.float32]
 
 @lru_cache(maxsize=256)
 def sprite(shape: str, colour: str, size: int) -> _Plane:
-    """An object's picture.
+    """An object's image.
 
     Args:
         shape: One of ``SHAPES``.
@@ -58,9 +58,9 @@ def sprite(shape: str, colour: str, size: int) -> _Plane:
     inside, light, gloss = _SHADERS[shape](u, v)
     rgb = light[..., None] * np.array(COLOURS[colour], dtype=np.float32) + gloss[..., None] * 255.0
     rgba = np.dstack([np.clip(rgb, 0.0, 255.0), np.ones_like(u)]) * inside[..., None]
-    picture = cv2.resize(rgba.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-    picture.setflags(write=False)
-    return picture
+    image = cv2.resize(rgba.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    image.setflags(write=False)
+    return image
 
 
 @lru_cache(maxsize=8)
@@ -76,7 +76,7 @@ def shadow(size: int) -> _Plane:
 
 @lru_cache(maxsize=64)
 def person(clothes: str, height: int, stride: int) -> _Plane:
-    """A person's picture, walking.
+    """A person's image, walking.
 
     Args:
         clothes: One of the keys of ``CLOTHES``.
@@ -99,9 +99,9 @@ def person(clothes: str, height: int, stride: int) -> _Plane:
     _limb(rgba, u, v, (0.085, 0.24), (0.105 + swing, 0.50), 0.030, CLOTHES[clothes])
     _limb(rgba, u, v, (0.0, 0.075), (0.0, 0.09), 0.070, _SKIN)
     _limb(rgba, u, v, (-0.008, 0.048), (0.008, 0.045), 0.052, _HAIR)
-    picture = cv2.resize(rgba, (max(1, columns // _SUPERSAMPLING), height), interpolation=cv2.INTER_AREA)
-    picture.setflags(write=False)
-    return picture
+    image = cv2.resize(rgba, (max(1, columns // _SUPERSAMPLING), height), interpolation=cv2.INTER_AREA)
+    image.setflags(write=False)
+    return image
 
 
 def _limb(

@@ -1,6 +1,6 @@
 """The truth about a sequence of frame pairs: what was where, as far as a fair judge could say.
 
-Whether a thing that is half behind another, or half outside the picture, "is there" is not for a question to decide.
+Whether a thing that is half behind another, or half outside the image, "is there" is not for a question to decide.
 So a history comes in two versions: a strict one, with only what is plain to see, and a lenient one, with all that could
 be meant. A question is fair where both give the same answer.
 """
@@ -16,16 +16,16 @@ from delayed_vlm_ros.scenes.scene import Scene, placed_objects
 from delayed_vlm_ros.scenes.sprites import PERSON
 
 _PLAINLY_SHOWN = 0.6
-_PLAINLY_INSIDE = 0.02  # of the picture's width from its edge
+_PLAINLY_INSIDE = 0.02  # of the image's width from its edge
 
 
 @dataclass(frozen=True)
 class View:
-    """What is in the picture at one time.
+    """What is in the image at one time.
 
     Attributes:
         stamp: When (s).
-        places: Where each thing is, by name (``red box``, ``person``), in picture widths from the left.
+        places: Where each thing is, by name (``red box``, ``person``), in image widths from the left.
     """
 
     stamp: float

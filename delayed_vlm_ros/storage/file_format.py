@@ -2,7 +2,7 @@
 
     magic, version, length of the header      20 bytes, little-endian
     header                                    JSON: the camera, the grid's rules, each pair and its frames
-    pictures                                  RGB bytes of each frame, in the header's order, all of one shape
+    images                                  RGB bytes of each frame, in the header's order, all of one shape
     checksum                                  SHA-256 of all before it
 
 Nothing in it is executed, and no length in it is believed before the file's own length agrees with it.
@@ -60,7 +60,7 @@ def star_of(snapshot: Snapshot) -> Snapshot:
 
 
 def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any]) -> bytes:
-    """The file's header. It is the same for the same memory: pictures stand in it by their hashes.
+    """The file's header. It is the same for the same memory: images stand in it by their hashes.
 
     Args:
         memory: What is to be written.
@@ -78,7 +78,7 @@ def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any])
                 "content_key": kept.content_key.hex(),
                 "marked": kept.marked,
                 "label": kept.label,
-                "late_score": float(kept.late_score),
+                "deferred_score": float(kept.deferred_score),
                 "late_reason": kept.late_reason,
                 "frames": [_described_frame(frame, describe_source) for frame in kept.pair.present_frames],
             }
@@ -110,7 +110,7 @@ def write_memory(file: BufferedIOBase, memory: StoredMemory, header: bytes, *, i
         file: Where to; it must take all bytes it is given, as a buffered file does.
         memory: What to write.
         header: As ``describe_memory`` gave it for this memory.
-        interrupted: Looked at before each picture.
+        interrupted: Looked at before each image.
 
     Raises:
         MemoryFileError: It was interrupted; what is written is of no use.
@@ -157,8 +157,8 @@ def read_memory(file: BufferedIOBase, length: int, revive_source: Callable[[Any]
     expected = _PREFIX.size + header_bytes + reader.pixel_bytes + _DIGEST_BYTES
     if expected != length:
         raise MemoryFileError(f"is cut short, or damaged: it has {length} bytes, and by its header {expected}")
-    memory = reader.memory(lambda shape: _read_picture(file, shape, hasher))
-    # A last look: nothing above can tell a flipped bit of a stamp, or of a picture, from what was meant.
+    memory = reader.memory(lambda shape: _read_image(file, shape, hasher))
+    # A last look: nothing above can tell a flipped bit of a stamp, or of an image, from what was meant.
     if file.read(_DIGEST_BYTES) != hasher.digest():
         raise MemoryFileError("is damaged: its checksum is another")
     return memory
@@ -172,7 +172,7 @@ def _read_exactly(file: BufferedIOBase, count: int, hasher: Any) -> bytes:
     return found
 
 
-def _read_picture(file: BufferedIOBase, shape: tuple[int, int, int], hasher: Any) -> RgbArray:
+def _read_image(file: BufferedIOBase, shape: tuple[int, int, int], hasher: Any) -> RgbArray:
     image = np.empty(shape, np.uint8)
     view = image.reshape(-1).data
     done = 0
@@ -220,11 +220,11 @@ class _HeaderReader:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of all pictures together."""
+        """Bytes of all images together."""
         return sum(map(len, self._frames)) * math.prod(self._shape)
 
-    def memory(self, read_picture: Callable[[tuple[int, int, int]], RgbArray]) -> StoredMemory:
-        """Make the memory, with pictures that are read one after the other."""
+    def memory(self, read_image: Callable[[tuple[int, int, int]], RgbArray]) -> StoredMemory:
+        """Make the memory, with images that are read one after the other."""
         camera = _a_word(self._header, "camera", 64)
         geometry = _geometry(_an_object(self._header.get("geometry"), "geometry"))
         pairs = []
@@ -233,7 +233,7 @@ class _HeaderReader:
             newest_id = _an_int(pair, "id", newest_id + 1, _MOST_NUMBER)
             frames = []
             for described in described_frames:
-                frame = self._frame(described, read_picture(self._shape))
+                frame = self._frame(described, read_image(self._shape))
                 if not (frame.stamp > newest_stamp and frame.number > newest_number):
                     raise MemoryFileError("is damaged: its frames do not stand in time order")
                 newest_stamp, newest_number = frame.stamp, frame.number
@@ -265,14 +265,14 @@ def _kept(described: Mapping[str, Any], pair: FramePair) -> KeptPair:
     if not isinstance(marked, bool) or (label and not marked):
         raise MemoryFileError("is damaged: the mark of a pair makes no sense")
     if described.get("content_key") != pair.content_key.hex():
-        raise MemoryFileError("is damaged: the pictures of a pair are others than its header says")
+        raise MemoryFileError("is damaged: the images of a pair are others than its header says")
     return KeptPair(
         pair,
         in_star=True,
         in_stream=False,
         marked=marked,
         label=label,
-        late_score=_a_float(described, "late_score", 0.0, 1.0),
+        deferred_score=_a_float(described, "deferred_score", 0.0, 1.0),
         late_reason=_a_word(described, "late_reason", _MOST_REASON_CHARACTERS),
     )
 

@@ -30,7 +30,7 @@ SUFFIX = ".star"
 
 _NEW = ".new"  # a file that is being written; what is left of one after a crash is worth nothing
 _MOST_SET_ASIDE = 5  # of each camera: a file that is damaged at every start must not fill the disk
-_MODE = 0o600  # pictures of somebody's rooms are nobody else's business
+_MODE = 0o600  # images of somebody's rooms are nobody else's business
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class MemoryFolder:
 
         Args:
             memory: The memory.
-            interrupted: Looked at before each picture.
+            interrupted: Looked at before each image.
 
         Returns:
             Bytes of the file; 0 when nothing has changed.

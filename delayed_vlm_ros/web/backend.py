@@ -23,14 +23,14 @@ class Level(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class KeptFrame:
     """A kept pair of frames.
 
     Attributes:
         id: Its name for the life of the memory.
         camera: Whose it is.
-        stamp_ns: Time of its first picture, nanoseconds on the camera's clock.
-        end_stamp_ns: Time of its second picture; equal while that has not come.
+        stamp_ns: Time of its first image, nanoseconds on the camera's clock.
+        end_stamp_ns: Time of its second image; equal while that has not come.
         importance: 0 … 1.
         reason: Why it is notable; empty when it is not.
         in_star: Whether it is one of the key frames of the whole past.
@@ -52,12 +52,12 @@ class Moment:
 
     @property
     def key(self) -> str:
-        """Names its pictures: an id alone comes again when the memory's node is started again."""
+        """Names its images: an id alone comes again when the memory's node is started again."""
         return f"{self.id}-{self.stamp_ns}"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class MemoryCounts:
     """What is kept of a camera. Sizes count frames, two to a moment.
 
     Attributes:
@@ -66,7 +66,7 @@ class Kept:
         star: In Star memory.
         stream: In Stream memory.
         compression_ratio: Frames added for each one kept; 0 when empty.
-        pixel_bytes: Pictures.
+        pixel_bytes: Images.
         feature_bytes: Vision features kept between asks.
         kv_bytes: KV cache kept between asks.
         budget_bytes: Upper bound of the three together; 0: none.
@@ -89,10 +89,10 @@ class CameraState:
 
     Attributes:
         name: The camera's.
-        topic: Where its pictures come from, for people.
-        input_rate_hz: Pictures a second over the last seconds.
+        topic: Where its images come from, for people.
+        input_rate_hz: Images a second over the last seconds.
         sampled_rate_hz: Of these, taken into memory.
-        dropped: Pictures that were due for memory and could not be used, since the start.
+        dropped: Images that were due for memory and could not be used, since the start.
         newest_age_sec: Age of the newest kept frame; None when there is none.
         kept: Counts and bytes.
         moments: All that is kept, oldest first.
@@ -104,12 +104,12 @@ class CameraState:
     sampled_rate_hz: float = 0.0
     dropped: int = 0
     newest_age_sec: float | None = None
-    kept: Kept = Kept()
-    moments: tuple[Moment, ...] = ()
+    kept: MemoryCounts = MemoryCounts()
+    moments: tuple[KeptFrame, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class Diagnostic:
     """How one part of the system is, in a sentence."""
 
     name: str
@@ -147,7 +147,7 @@ class SceneState:
     waiting_for: str = ""
     now_ns: int = 0
     cameras: tuple[CameraState, ...] = ()
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Diagnostic, ...] = ()
     model: str = ""
     model_state: str = ""
     device: str = ""
@@ -163,13 +163,13 @@ class SceneState:
 
 
 @dataclass(frozen=True, slots=True)
-class LivePicture:
-    """A camera's newest picture, scaled for the page.
+class LiveImage:
+    """A camera's newest image, scaled for the page.
 
     Attributes:
-        number: Counts the camera's pictures that were made for the page.
-        jpeg: The picture.
-        width: Of the camera's own picture, pixels.
+        number: Counts the camera's images that were made for the page.
+        jpeg: The image.
+        width: Of the camera's own image, pixels.
         height: Likewise.
     """
 
@@ -180,8 +180,8 @@ class LivePicture:
 
 
 @dataclass(frozen=True, slots=True)
-class MomentPictures:
-    """The pictures of a kept pair, as JPEG; the second one is empty while it has not come."""
+class KeptFrameImages:
+    """The images of a kept pair, as JPEG; the second one is empty while it has not come."""
 
     first: bytes
     second: bytes
@@ -217,7 +217,7 @@ class AnswerCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AskOutcome:
     """How an ask has ended.
 
     Attributes:
@@ -232,7 +232,7 @@ class Outcome:
     answer: str = ""
     error: str = ""
     was_stopped: bool = False
-    moments: tuple[Moment, ...] = ()
+    moments: tuple[KeptFrame, ...] = ()
     cost: AnswerCost | None = None
     notices: tuple[str, ...] = ()
 
@@ -244,7 +244,7 @@ class Asking(Protocol):
         """Ask it to end; its outcome comes as ever. From any thread; more than once does no harm."""
 
 
-class SceneSource(Protocol):
+class SceneBackend(Protocol):
     """A scene memory, as the page sees it. All of it may be called from any thread.
 
     ``state`` and ``ask`` return at once, the others may take a while.
@@ -253,27 +253,29 @@ class SceneSource(Protocol):
     def state(self) -> SceneState:
         """How things are now."""
 
-    def live_picture(self, camera: str) -> LivePicture | None:
-        """The camera's newest picture; None while there is none. Whoever goes on calling it is watching."""
+    def live_image(self, camera: str) -> LiveImage | None:
+        """The camera's newest image; None while there is none. Whoever goes on calling it is watching."""
 
-    def pictures(self, ids: Sequence[int]) -> Mapping[str, MomentPictures]:
-        """Pictures of kept moments by their keys; what is no longer kept is left out."""
+    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
+        """Images of kept moments by their keys; what is no longer kept is left out."""
 
-    def mark(self, moment: Moment, label: str) -> None:
+    def mark(self, moment: KeptFrame, label: str) -> None:
         """Protect a moment.
 
         Raises:
             DelayedVlmError: Why it cannot be done.
         """
 
-    def unmark(self, moment: Moment) -> None:
+    def unmark(self, moment: KeptFrame) -> None:
         """Take the protection off.
 
         Raises:
             DelayedVlmError: Why it cannot be done.
         """
 
-    def ask(self, question: Question, progress: Callable[[Progress], None], ended: Callable[[Outcome], None]) -> Asking:
+    def ask(
+        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
+    ) -> Asking:
         """Put a question.
 
         Args:

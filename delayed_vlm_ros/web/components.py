@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
-from delayed_vlm_ros.web.backend import Moment
+from delayed_vlm_ros.web.backend import KeptFrame
 
 
 def text(tag: str, words: str = "", classes: str = "") -> TextElement:
@@ -46,18 +46,18 @@ def say(element: TextElement, words: str) -> None:
         element.set_text(words)
 
 
-def thumbnail(moment: Moment, *, second: bool = False) -> ui.element:
-    """A moment's picture."""
+def thumbnail(moment: KeptFrame, *, second: bool = False) -> ui.element:
+    """A moment's image."""
     which = "second" if second else "first"
-    picture = ui.element("img")
-    picture.props["src"] = f"/moments/{moment.key}/{which}.jpg"
-    picture.props["alt"] = ""
-    picture.props["decoding"] = "async"
-    return picture
+    image = ui.element("img")
+    image.props["src"] = f"/moments/{moment.key}/{which}.jpg"
+    image.props["alt"] = ""
+    image.props["decoding"] = "async"
+    return image
 
 
-class MomentCard:
-    """A moment as a button: picture, age, score, reason and mark.
+class FrameCard:
+    """A moment as a button: image, age, score, reason and mark.
 
     Args:
         moment: What it shows.
@@ -65,12 +65,12 @@ class MomentCard:
         opened: Called with the moment when somebody chooses it.
     """
 
-    def __init__(self, moment: Moment, when: str, opened: Callable[[Moment], None]) -> None:
+    def __init__(self, moment: KeptFrame, when: str, opened: Callable[[KeptFrame], None]) -> None:
         self._moment = moment
         self.element = block("button", "moment").props("type=button")
         self.element.on("click", lambda: opened(self._moment), args=[])
         with self.element:
-            with block("span", "moment-picture"):
+            with block("span", "moment-image"):
                 thumbnail(moment)
                 self._mark = text("span", "★", "moment-mark")
             with block("span", "moment-line"):
@@ -80,7 +80,7 @@ class MomentCard:
         self._described = ""
         self.show(moment, when)
 
-    def show(self, moment: Moment, when: str) -> None:
+    def show(self, moment: KeptFrame, when: str) -> None:
         """Bring it up to date."""
         self._moment = moment
         say(self._age, when)

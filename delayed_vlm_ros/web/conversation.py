@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from delayed_vlm_ros.errors import BadRequestError, BusyError
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.web.backend import Asking, Outcome, Question, SceneSource
+from delayed_vlm_ros.web.backend import Asking, AskOutcome, Question, SceneBackend
 
 MAX_CHARACTERS = 1000
 """Longest question, unless somebody says otherwise."""
@@ -40,7 +40,7 @@ class Exchange:
     number: int
     question: Question
     progress: Progress = field(default_factory=lambda: Progress(Stage.QUEUED))
-    outcome: Outcome | None = None
+    outcome: AskOutcome | None = None
     is_stopping: bool = False
 
 
@@ -56,7 +56,7 @@ class Conversation:
 
     def __init__(
         self,
-        source: SceneSource,
+        source: SceneBackend,
         *,
         max_characters: int,
         questions_per_minute: int,
@@ -112,7 +112,7 @@ class Conversation:
         def progress(step: Progress) -> None:
             exchange.progress = step
 
-        def ended(outcome: Outcome) -> None:
+        def ended(outcome: AskOutcome) -> None:
             exchange.outcome = outcome
 
         asking = self._source.ask(question, progress, ended)

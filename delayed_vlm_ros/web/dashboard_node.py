@@ -15,7 +15,7 @@ from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE, access_of
-from delayed_vlm_ros.web.backends.ros import RemoteScene
+from delayed_vlm_ros.web.backends.ros import RosBackend
 from delayed_vlm_ros.web.conversation import MAX_CHARACTERS, QUESTIONS_PER_MINUTE, Conversation
 
 PAGE_IS_AT = "The page is at"
@@ -55,7 +55,7 @@ class WebDashboard(Node):
         declare(self, WebDashboardParameters)
         settings = read(self, WebDashboardParameters)
         access = access_of(settings.address, os.environ.get(TOKEN_VARIABLE, ""))
-        self._scene = RemoteScene(self)
+        self._scene = RosBackend(self)
         conversation = Conversation(
             self._scene,
             max_characters=settings.max_question_characters,

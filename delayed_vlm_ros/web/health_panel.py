@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nicegui.elements.mixins.text_element import TextElement
 
-from delayed_vlm_ros.web.backend import CameraState, Condition, Kept, Latency, Level, SceneState
+from delayed_vlm_ros.web.backend import CameraState, Diagnostic, Latency, Level, MemoryCounts, SceneState
 from delayed_vlm_ros.web.components import block, drawing, say, show, text
 from delayed_vlm_ros.web.formatting import latency, size
 
@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT = 300, 64
 _BARS = 40
 _SHORTEST_SCALE_SEC = 0.1
 _LEVELS = {Level.OK: "OK", Level.WARN: "Warning", Level.STALE: "Stale", Level.ERROR: "Error"}
-_KINDS = (("pixels", "Pictures"), ("features", "Vision features"), ("kv", "KV cache"))
+_KINDS = (("pixels", "Images"), ("features", "Vision features"), ("kv", "KV cache"))
 
 
 class HealthPanel:
@@ -27,7 +27,7 @@ class HealthPanel:
                 self._model = text("span", "", "quiet")
             with block("div", "figures"):
                 self._ratio = _Figure("seen for each kept")
-                self._rate = _Figure("pictures a second")
+                self._rate = _Figure("images a second")
                 self._answers = _Figure("answers")
             with block("div", "chart"):
                 with block("div", "chart-head"):
@@ -42,11 +42,11 @@ class HealthPanel:
                     self._newest = text("span", "", "quiet")
                 self._no_answers = text("p", "Each answer shows here what it took.", "empty small")
                 self._latencies = drawing("", "latencies").props('role=img aria-label="Latency of the latest answers"')
-            self._conditions = _Conditions()
+            self._conditions = _Diagnostics()
 
     def show(self, state: SceneState, camera: CameraState | None) -> None:
         """Bring it up to date; camera: the one that is looked at."""
-        kept = camera.kept if camera is not None else Kept()
+        kept = camera.kept if camera is not None else MemoryCounts()
         where = f" on {state.device}" if state.device else ""
         say(self._model, f"{state.model}{where}" if state.model else "")
         self._ratio.show(f"{kept.compression_ratio:.1f}" if kept.added else "–")
@@ -56,7 +56,7 @@ class HealthPanel:
         self._show_latencies(state.latencies[-_BARS:])
         self._conditions.show(state.conditions)
 
-    def _show_bytes(self, kept: Kept) -> None:
+    def _show_bytes(self, kept: MemoryCounts) -> None:
         sizes = {"pixels": kept.pixel_bytes, "features": kept.feature_bytes, "kv": kept.kv_bytes}
         total = sum(sizes.values())
         bound = f" of {size(kept.budget_bytes)}" if kept.budget_bytes else ", no budget set"
@@ -119,15 +119,15 @@ def _legend(kind: str, name: str) -> TextElement:
         return text("span", "", "quiet")
 
 
-class _Conditions:
+class _Diagnostics:
     """The diagnostics, a line for each, the worst first."""
 
     def __init__(self) -> None:
-        self._shown: tuple[Condition, ...] | None = None
+        self._shown: tuple[Diagnostic, ...] | None = None
         self._list = block("ul", "conditions").props("aria-label=Diagnostics")
         self.show(())
 
-    def show(self, conditions: tuple[Condition, ...]) -> None:
+    def show(self, conditions: tuple[Diagnostic, ...]) -> None:
         if conditions == self._shown:
             return
         self._shown = conditions

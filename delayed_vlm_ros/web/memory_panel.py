@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from nicegui import ui
 
 from delayed_vlm_ros.time import seconds_of
-from delayed_vlm_ros.web.backend import CameraState, Moment
-from delayed_vlm_ros.web.components import MomentCard, block, say, show, text
+from delayed_vlm_ros.web.backend import CameraState, KeptFrame
+from delayed_vlm_ros.web.components import FrameCard, block, say, show, text
 from delayed_vlm_ros.web.formatting import age, count_of
 
 _SHOWN = 80
@@ -24,7 +24,7 @@ class MemoryPanel:
         opened: Called with a moment that somebody chooses.
     """
 
-    def __init__(self, opened: Callable[[Moment], None]) -> None:
+    def __init__(self, opened: Callable[[KeptFrame], None]) -> None:
         with block("section", "panel memory").props('data-view=memory aria-label="Memory"'):
             with block("header", "panel-head"):
                 text("h2", "Memory")
@@ -46,7 +46,7 @@ class MemoryPanel:
         show(self._empty, visible=not moments)
         if camera is None or not moments:
             topic = f" on {camera.topic}" if camera is not None and camera.topic else ""
-            say(self._empty, f"Nothing is kept yet. The first moment comes with the first pictures{topic}.")
+            say(self._empty, f"Nothing is kept yet. The first moment comes with the first images{topic}.")
         say(self._counts, _counts(camera))
         self._timeline.show(moments, now_ns)
         self._star.show([moment for moment in moments if moment.in_star], now_ns, any_kept=bool(moments))
@@ -62,9 +62,9 @@ def _counts(camera: CameraState | None) -> str:
 class _Strip:
     """Moments beside each other, the newest at the right; a new one slides in there."""
 
-    def __init__(self, title: str, meaning: str, empty: str, opened: Callable[[Moment], None]) -> None:
+    def __init__(self, title: str, meaning: str, empty: str, opened: Callable[[KeptFrame], None]) -> None:
         self._opened = opened
-        self._cards: dict[str, MomentCard] = {}
+        self._cards: dict[str, FrameCard] = {}
         self._element = block("div", f"strip strip-{title.lower()}")
         with self._element:
             with block("div", "strip-head"):
@@ -74,7 +74,7 @@ class _Strip:
             self._empty = text("p", empty, "empty small")
             self._track = block("div", "strip-track").props(f'role=group aria-label="{title} memory"')
 
-    def show(self, moments: Sequence[Moment], now_ns: int, *, any_kept: bool) -> None:
+    def show(self, moments: Sequence[KeptFrame], now_ns: int, *, any_kept: bool) -> None:
         shown = list(moments[-_SHOWN:])
         left_out = len(moments) - len(shown)
         say(self._more, f"and {left_out} older" if left_out else "")
@@ -91,7 +91,7 @@ class _Strip:
                 card.show(moment, age(now_ns, moment.stamp_ns))
                 continue
             with self._track:
-                card = MomentCard(moment, age(now_ns, moment.stamp_ns), self._opened)
+                card = FrameCard(moment, age(now_ns, moment.stamp_ns), self._opened)
             if place < len(self._cards):
                 card.element.move(self._track, target_index=place)
             self._cards[moment.key] = card
@@ -103,7 +103,7 @@ class _Timeline:
     Each tick says only when it was; where that is stands in two numbers of the whole.
     """
 
-    def __init__(self, opened: Callable[[Moment], None]) -> None:
+    def __init__(self, opened: Callable[[KeptFrame], None]) -> None:
         self._opened = opened
         self._ticks: dict[str, tuple[ui.element, str]] = {}
         self._origin_ns = 0
@@ -114,7 +114,7 @@ class _Timeline:
                 self._oldest = text("span")
                 text("span", "now")
 
-    def show(self, moments: Sequence[Moment], now_ns: int) -> None:
+    def show(self, moments: Sequence[KeptFrame], now_ns: int) -> None:
         show(self._element, visible=bool(moments))
         if not moments:
             return
@@ -151,7 +151,7 @@ class _Timeline:
             self._opened(moment)
 
 
-def _kind(moment: Moment) -> str:
+def _kind(moment: KeptFrame) -> str:
     if moment.marked:
         return "tick-marked"
     return "tick-star" if moment.in_star else "tick-stream"

@@ -1,4 +1,4 @@
-"""One moment, large: its two pictures, its stamp, its mark, and questions about the time from or up to it."""
+"""One moment, large: its two images, its stamp, its mark, and questions about the time from or up to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nicegui import ui
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
-from delayed_vlm_ros.web.backend import Moment, SceneSource
+from delayed_vlm_ros.web.backend import KeptFrame, SceneBackend
 from delayed_vlm_ros.web.components import block, button, say, show, text, thumbnail
 from delayed_vlm_ros.web.formatting import age, clock
 
@@ -18,7 +18,7 @@ from delayed_vlm_ros.web.formatting import age, clock
 _CLEAR_LABEL = "document.querySelector('.marking input').value = ''"
 
 
-class MomentDialog:
+class FrameDialog:
     """Opens over the page; closed by Esc, by its button, or by a click beside it.
 
     Args:
@@ -27,12 +27,12 @@ class MomentDialog:
         limited: Called with since and until (nanoseconds; 0: leave that one) for the next questions.
     """
 
-    def __init__(self, source: SceneSource, changed: Callable[[], None], limited: Callable[[int, int], None]) -> None:
+    def __init__(self, source: SceneBackend, changed: Callable[[], None], limited: Callable[[int, int], None]) -> None:
         self._source = source
         self._changed = changed
         self._limited = limited
-        self._moment: Moment | None = None
-        self._neighbours: Sequence[Moment] = ()
+        self._moment: KeptFrame | None = None
+        self._neighbours: Sequence[KeptFrame] = ()
         self._now_ns = 0
         with ui.dialog() as self._dialog, block("article", "enlarged").props('aria-label="Moment"'):
             with block("header", "enlarged-head"):
@@ -40,7 +40,7 @@ class MomentDialog:
                 self._previous = button("←", lambda: self._step(-1), "plain older").props('aria-label="Older moment"')
                 self._next = button("→", lambda: self._step(1), "plain newer").props('aria-label="Newer moment"')
                 button("✕", self._dialog.close, "plain").props("aria-label=Close")
-            self._pictures = block("div", "enlarged-pictures")
+            self._images = block("div", "enlarged-images")
             self._facts = block("dl", "facts")
             with block("form", "marking") as form:
                 self._label = block("input", "field").props(
@@ -59,7 +59,7 @@ class MomentDialog:
                 button("Ask from here on", lambda: self._limit(since=True), "plain")
                 button("Ask up to here", lambda: self._limit(since=False), "plain")
 
-    def open(self, moment: Moment, neighbours: Sequence[Moment], now_ns: int) -> None:
+    def open(self, moment: KeptFrame, neighbours: Sequence[KeptFrame], now_ns: int) -> None:
         """Show a moment.
 
         Args:
@@ -72,7 +72,7 @@ class MomentDialog:
         self._fill(moment)
         self._dialog.open()
 
-    def update(self, moments: Sequence[Moment], now_ns: int) -> None:
+    def update(self, moments: Sequence[KeptFrame], now_ns: int) -> None:
         """Follow what has become of the moment that is shown."""
         shown = self._moment
         if shown is None or not self._dialog.value:
@@ -82,7 +82,7 @@ class MomentDialog:
         if present is not None and present != shown:
             self._fill(present)
 
-    def _fill(self, moment: Moment) -> None:
+    def _fill(self, moment: KeptFrame) -> None:
         is_other = self._moment is None or self._moment.key != moment.key
         was_whole = not is_other and self._moment is not None and self._moment.end_stamp_ns != self._moment.stamp_ns
         self._moment = moment
@@ -93,11 +93,11 @@ class MomentDialog:
         show(self._next, visible=0 <= place < len(keys) - 1)
         is_whole = moment.end_stamp_ns != moment.stamp_ns
         if is_other or is_whole != was_whole:
-            self._pictures.clear()
-            with self._pictures:
-                thumbnail(moment).props('alt="First picture"')
+            self._images.clear()
+            with self._images:
+                thumbnail(moment).props('alt="First image"')
                 if is_whole:
-                    thumbnail(moment, second=True).props('alt="Second picture"')
+                    thumbnail(moment, second=True).props('alt="Second image"')
         self._facts.clear()
         with self._facts:
             for name, value in _facts(moment, self._now_ns):
@@ -148,7 +148,7 @@ class MomentDialog:
             self._dialog.close()
 
 
-def _facts(moment: Moment, now_ns: int) -> list[tuple[str, str]]:
+def _facts(moment: KeptFrame, now_ns: int) -> list[tuple[str, str]]:
     kept = " and ".join(name for name, is_in in (("Star", moment.in_star), ("Stream", moment.in_stream)) if is_in)
     ago = age(now_ns, moment.stamp_ns)
     facts = [

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.web.backend import CameraState, Level, Moment, SceneSource, SceneState
+from delayed_vlm_ros.web.backend import CameraState, KeptFrame, Level, SceneBackend, SceneState
 from delayed_vlm_ros.web.components import block, drawing, say, show, text
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.health_panel import HealthPanel
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
-from delayed_vlm_ros.web.moment_dialog import MomentDialog
+from delayed_vlm_ros.web.moment_dialog import FrameDialog
 from delayed_vlm_ros.web.now_panel import NowPanel
 from delayed_vlm_ros.web.talk_panel import TalkPanel
 
-LIVE_PICTURES_PER_SECOND = 4.0
-"""Most pictures a second that a page fetches of the camera it shows."""
+LIVE_IMAGES_PER_SECOND = 4.0
+"""Most images a second that a page fetches of the camera it shows."""
 
 _SCENE_PERIOD_SEC = 0.5
 _TALK_PERIOD_SEC = 0.1
@@ -42,7 +42,7 @@ class Page:
         conversation: Where questions go.
     """
 
-    def __init__(self, source: SceneSource, conversation: Conversation) -> None:
+    def __init__(self, source: SceneBackend, conversation: Conversation) -> None:
         self._source = source
         self._conversation = conversation
 
@@ -57,7 +57,7 @@ class Page:
 class _View:
     """The page in one browser."""
 
-    def __init__(self, source: SceneSource, conversation: Conversation) -> None:
+    def __init__(self, source: SceneBackend, conversation: Conversation) -> None:
         self._source = source
         self._camera_name = ""
         self._state = source.state()
@@ -65,14 +65,14 @@ class _View:
         with block("div", "shell").props("data-view=now"):
             self._header()
             with block("main", "board"):
-                self._now = NowPanel(LIVE_PICTURES_PER_SECOND)
+                self._now = NowPanel(LIVE_IMAGES_PER_SECOND)
                 self._health = HealthPanel()
                 self._memory = MemoryPanel(self._open_kept)
                 self._talk = TalkPanel(conversation, self._open)
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
                     text("button", view.capitalize(), "tab").props(f"type=button data-show={view}")
-        self._dialog = MomentDialog(source, self._show, self._limit)
+        self._dialog = FrameDialog(source, self._show, self._limit)
         self._show()
         self._talk.follow()
         ui.timer(_SCENE_PERIOD_SEC, self._show)
@@ -124,11 +124,11 @@ class _View:
         self._offered = ()
         self._show()
 
-    def _open_kept(self, moment: Moment) -> None:
+    def _open_kept(self, moment: KeptFrame) -> None:
         camera = self._state.camera(moment.camera)
         self._open(moment, camera.moments if camera is not None else ())
 
-    def _open(self, moment: Moment, neighbours: Sequence[Moment]) -> None:
+    def _open(self, moment: KeptFrame, neighbours: Sequence[KeptFrame]) -> None:
         self._dialog.open(moment, neighbours, self._state.now_ns)
 
     def _limit(self, since_ns: int, until_ns: int) -> None:
@@ -146,5 +146,5 @@ def _status(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
     if state.model_state == "loading":
         return Level.WARN, "The model is loading; memory fills meanwhile"
     if camera is None or not camera.input_rate_hz:
-        return Level.WARN, "Waiting for pictures"
+        return Level.WARN, "Waiting for images"
     return Level.OK, "Live"

@@ -16,10 +16,10 @@ from nicegui import app, ui
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.resources import data_folder
 from delayed_vlm_ros.web.access import Access, Gate
-from delayed_vlm_ros.web.backend import SceneSource
+from delayed_vlm_ros.web.backend import SceneBackend
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.page import Page
-from delayed_vlm_ros.web.thumbnail_cache import Album
+from delayed_vlm_ros.web.thumbnail_cache import ThumbnailCache
 
 _ASSETS = data_folder("web", "assets")
 _FAVICON = _ASSETS / "favicon.svg"
@@ -43,7 +43,7 @@ class WebServer:
         ConfigurationError: The address or the port cannot be had.
     """
 
-    def __init__(self, source: SceneSource, conversation: Conversation, access: Access, port: int) -> None:
+    def __init__(self, source: SceneBackend, conversation: Conversation, access: Access, port: int) -> None:
         self._access = access
         self._socket = _bound(access.address, port)
         self.port: int = self._socket.getsockname()[1]
@@ -120,24 +120,24 @@ def _bound(address: str, port: int) -> socket.socket:
     return bound
 
 
-def _add_routes(outer: FastAPI, source: SceneSource) -> None:
-    album = Album(source)
+def _add_routes(outer: FastAPI, source: SceneBackend) -> None:
+    thumbnails = ThumbnailCache(source)
 
     @outer.get("/live/{camera}")
     async def live(camera: str) -> Response:
-        picture = await asyncio.to_thread(source.live_picture, camera)
-        if picture is None:
+        image = await asyncio.to_thread(source.live_image, camera)
+        if image is None:
             return Response(status_code=204, headers=_NEVER)
-        size = {"x-number": str(picture.number), "x-size": f"{picture.width}x{picture.height}"}
-        return Response(picture.jpeg, media_type="image/jpeg", headers={**_NEVER, **size})
+        size = {"x-number": str(image.number), "x-size": f"{image.width}x{image.height}"}
+        return Response(image.jpeg, media_type="image/jpeg", headers={**_NEVER, **size})
 
     @outer.get("/moments/{key}/{which}")
     async def moment(key: str, which: str) -> Response:
         if not _KEY.fullmatch(key) or which not in ("first.jpg", "second.jpg"):
             return Response(status_code=404)
         second = which == "second.jpg"
-        pictures = await album.get(key, second=second)
-        jpeg = (pictures.second if second else pictures.first) if pictures is not None else b""
+        images = await thumbnails.get(key, second=second)
+        jpeg = (images.second if second else images.first) if images is not None else b""
         if not jpeg:  # it has left the memory meanwhile: nothing to complain about in a browser's console
             return Response(status_code=204, headers=_NEVER)
         return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"})

@@ -9,8 +9,8 @@ from nicegui import ui
 
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.inference.progress import Stage
-from delayed_vlm_ros.web.backend import ALL_CAMERAS, Moment, Outcome, Question, SceneState
-from delayed_vlm_ros.web.components import MomentCard, block, button, drawing, say, show, text
+from delayed_vlm_ros.web.backend import ALL_CAMERAS, AskOutcome, KeptFrame, Question, SceneState
+from delayed_vlm_ros.web.components import FrameCard, block, button, drawing, say, show, text
 from delayed_vlm_ros.web.conversation import Conversation, Exchange
 from delayed_vlm_ros.web.formatting import clock, count_of, latency
 
@@ -44,7 +44,7 @@ class TalkPanel:
         opened: Called with a moment that somebody chooses, and its neighbours.
     """
 
-    def __init__(self, conversation: Conversation, opened: Callable[[Moment, Sequence[Moment]], None]) -> None:
+    def __init__(self, conversation: Conversation, opened: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
         self._conversation = conversation
         self._opened = opened
         self._limits = _Limits()
@@ -177,7 +177,7 @@ class TalkPanel:
 class _ExchangeView:
     """One question with its answer."""
 
-    def __init__(self, exchange: Exchange, opened: Callable[[Moment, Sequence[Moment]], None]) -> None:
+    def __init__(self, exchange: Exchange, opened: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
         self._exchange = exchange
         self._opened = opened
         self._is_complete = False
@@ -203,7 +203,7 @@ class _ExchangeView:
         say(self._answer, progress.text)
         say(self._stage, "Stopping …" if self._exchange.is_stopping else _STAGES[progress.stage])
 
-    def _complete(self, outcome: Outcome) -> None:
+    def _complete(self, outcome: AskOutcome) -> None:
         self._is_complete = True
         say(self._answer, outcome.answer)
         show(self._stage, visible=False)
@@ -227,10 +227,10 @@ class _ExchangeView:
             for notice in outcome.notices:
                 text("p", notice, "notice")
 
-    def _show_moments(self, moments: Sequence[Moment]) -> None:
+    def _show_moments(self, moments: Sequence[KeptFrame]) -> None:
         with block("div", "used").props('role=group aria-label="Frames used"'):
             for moment in reversed(moments):
-                MomentCard(moment, clock(moment.stamp_ns), lambda chosen: self._opened(chosen, moments))
+                FrameCard(moment, clock(moment.stamp_ns), lambda chosen: self._opened(chosen, moments))
 
 
 def _model(state: SceneState) -> str:

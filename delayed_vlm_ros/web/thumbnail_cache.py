@@ -1,38 +1,38 @@
-"""Pictures of kept moments, fetched when a browser asks for them and remembered for the next one."""
+"""Images of kept moments, fetched when a browser asks for them and remembered for the next one."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 
-from delayed_vlm_ros.web.backend import MomentPictures, SceneSource
+from delayed_vlm_ros.web.backend import KeptFrameImages, SceneBackend
 
 _GATHERING_SEC = 0.02
 """A page asks for all of its thumbnails at once: one call of the memory answers them together."""
 
 
-class Album:
-    """For one event loop. The pictures of an answer stay for a while after the memory has let them go.
+class ThumbnailCache:
+    """For one event loop. The images of an answer stay for a while after the memory has let them go.
 
     Args:
         source: Where they come from.
         max_bytes: Most bytes that are remembered; those that nobody has looked at for longest go first.
     """
 
-    def __init__(self, source: SceneSource, max_bytes: int = 64_000_000) -> None:
+    def __init__(self, source: SceneBackend, max_bytes: int = 64_000_000) -> None:
         self._source = source
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._kept: OrderedDict[str, MomentPictures] = OrderedDict()
-        self._waiting: dict[str, asyncio.Future[MomentPictures | None]] = {}
+        self._kept: OrderedDict[str, KeptFrameImages] = OrderedDict()
+        self._waiting: dict[str, asyncio.Future[KeptFrameImages | None]] = {}
         self._loading: asyncio.Task[None] | None = None
 
-    async def get(self, key: str, *, second: bool = False) -> MomentPictures | None:
-        """The pictures of a moment; None where nobody has them any more.
+    async def get(self, key: str, *, second: bool = False) -> KeptFrameImages | None:
+        """The images of a moment; None where nobody has them any more.
 
         Args:
             key: ``Moment.key``.
-            second: Whether the second picture is wanted, which may have come since they were fetched.
+            second: Whether the second image is wanted, which may have come since they were fetched.
         """
         kept = self._kept.get(key)
         if kept is not None and (kept.second or not second):
@@ -49,19 +49,19 @@ class Album:
             keys = list(self._waiting)
             ids = [int(key.partition("-")[0]) for key in keys]
             try:
-                found = await asyncio.to_thread(self._source.pictures, ids)
+                found = await asyncio.to_thread(self._source.images, ids)
             except Exception:  # noqa: BLE001  whoever waits must hear that there is nothing
                 found = {}
             for key in keys:
-                pictures = found.get(key)
-                if pictures is not None:
-                    self._keep(key, pictures)
+                images = found.get(key)
+                if images is not None:
+                    self._keep(key, images)
                 self._waiting.pop(key).set_result(self._kept.get(key))
 
-    def _keep(self, key: str, pictures: MomentPictures) -> None:
+    def _keep(self, key: str, images: KeptFrameImages) -> None:
         self._forget(key)
-        self._kept[key] = pictures
-        self._bytes += _size(pictures)
+        self._kept[key] = images
+        self._bytes += _size(images)
         while self._bytes > self._max_bytes and len(self._kept) > 1:
             self._forget(next(iter(self._kept)))
 
@@ -71,5 +71,5 @@ class Album:
             self._bytes -= _size(old)
 
 
-def _size(pictures: MomentPictures) -> int:
-    return len(pictures.first) + len(pictures.second)
+def _size(images: KeptFrameImages) -> int:
+    return len(images.first) + len(images.second)

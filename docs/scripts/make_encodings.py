@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 # Encodings
 
 Made by `docs/scripts/make_encodings.py` from `test/ros/image_encodings.py`. A test publishes each of these over DDS and looks
-at the picture in the memory. *Error* is the mean absolute difference that it allows, of values 0 … 255, in one of soft
+at the image in the memory. *Error* is the mean absolute difference that it allows, of values 0 … 255, in one of soft
 colours; it is no more than rounding, shared colours and interpolation cost.
 """
 
@@ -23,15 +23,15 @@ _REST = """\
 * `step` may be larger than a row; the last row may end without its padding, and bytes behind it are ignored.
 * `is_bigendian` counts for 16 bits.
 * Y, U and V are those of ITU-R BT.601 in video range (Y from 16 to 235).
-* `nv12` and `nv21`: `height` is the picture's, `step` that of all its rows, and `data` holds `height * 3 / 2` of them.
+* `nv12` and `nv21`: `height` is the image's, `step` that of all its rows, and `data` holds `height * 3 / 2` of them.
 * `nv24`: `step` is that of the rows of Y; those of U V behind them have twice as much, padding included (as in V4L2).
-* A compressed picture is what its bytes say, except that a grey one is a mosaic where `format` says that this is what
+* A compressed image is what its bytes say, except that a grey one is a mosaic where `format` says that this is what
   was compressed. `image_transport` writes `mono8` or `bgr8` behind `compressed` when it has interpolated before.
 * Refused, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings that
   do not say which colours they mean (`8UC3`), unknown ones (`nv61`), too little data, a `step` below a row's bytes.
 
 `cv_bridge` converts where it is installed and works, else `rosbags-image`; OpenCV does what neither does for certain:
-`nv12`, `nv21`, `nv24` and compressed pictures.
+`nv12`, `nv21`, `nv24` and compressed images.
 """
 
 

@@ -130,14 +130,14 @@ def draw_timeline() -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol  # noqa: PLC0415
-    from delayed_vlm_ros.benchmark.patrol_images import PatrolPictures  # noqa: PLC0415
+    from delayed_vlm_ros.benchmark.patrol_images import PatrolImages  # noqa: PLC0415
     from delayed_vlm_ros.memory import SmartFrameManager  # noqa: PLC0415
 
     patrol = draw_patrol(PatrolPlan(_SEED, hours=_HOURS, places=6, events=12, event_area=(0.01, 0.10)))
-    pictures = PatrolPictures(patrol)
+    images = PatrolImages(patrol)
     memory = SmartFrameManager(2 * _PAIRS, 20)
     for number in range(patrol.frames):
-        memory.add(pictures.frame(number), number * FRAME_SEC)
+        memory.add(images.frame(number), number * FRAME_SEC)
     star = [kept for kept in memory.snapshot() if kept.in_star]
     shown = set().union(*(patrol.events_in((kept.pair.first.number - 1) // 2) for kept in star))
     minutes = FRAME_SEC / 60.0

@@ -1,4 +1,4 @@
-"""Make the pictures in docs/images from the code. Run it after changing the synthetic scenes or the mosaics."""
+"""Make the images in docs/images from the code. Run it after changing the synthetic scenes or the mosaics."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _MARKED_AT_SEC = 13.5
 
 
 def sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Pictures of one size in rows, with white gaps."""
+    """Images of one size in rows, with white gaps."""
     height, width = rows[0][0].shape[:2]
     page = np.full((len(rows) * (height + _GAP) + _GAP, len(rows[0]) * (width + _GAP) + _GAP, 3), 255, np.uint8)
-    for row, pictures in enumerate(rows):
-        for column, picture in enumerate(pictures):
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
             top, left = _GAP + row * (height + _GAP), _GAP + column * (width + _GAP)
-            page[top : top + height, left : left + width] = picture
+            page[top : top + height, left : left + width] = image
     return page
 
 
@@ -73,9 +73,9 @@ def star_mosaic() -> NDArray[np.uint8]:
 def main() -> None:
     """Write them all."""
     IMAGES.mkdir(exist_ok=True)
-    pictures = {"scenes": scenes(), "objects": objects(), "story": story(), "star_mosaic": star_mosaic()}
-    for name, picture in pictures.items():
-        cv2.imwrite(str(IMAGES / f"{name}.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    images = {"scenes": scenes(), "objects": objects(), "story": story(), "star_mosaic": star_mosaic()}
+    for name, image in images.items():
+        cv2.imwrite(str(IMAGES / f"{name}.jpg"), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from delayed_vlm_ros.inference.local.budget import token_bytes
 from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs
-from delayed_vlm_ros.inference.local.cache.prefix import roomy
+from delayed_vlm_ros.inference.local.cache.prefix import round_up_capacity
 from delayed_vlm_ros.ingest.intake import FrameGeometry
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
@@ -30,7 +30,7 @@ _COLUMNS = (
     "parameters",
     "weights",
     "tokens a pair",
-    "pictures",
+    "images",
     "features",
     "KV",
     "`budget_mb`",
@@ -101,7 +101,7 @@ class Need(NamedTuple):
     Attributes:
         parameters: How many numbers the model has.
         pair_tokens: Merged visual tokens of a pair of frames.
-        pictures: Bytes of the kept frames, in the host's memory.
+        images: Bytes of the kept frames, in the host's memory.
         features: Bytes of their vision features.
         kv: Bytes of the KV cache, with its room.
         working: Bytes of the larger of one pair's vision encoding and one chunk's prefill.
@@ -109,7 +109,7 @@ class Need(NamedTuple):
 
     parameters: int
     pair_tokens: int
-    pictures: int
+    images: int
     features: int
     kv: int
     working: int
@@ -155,12 +155,12 @@ def need(preset: str) -> Need:
     frames = chosen.star_size + chosen.stream_size
     pair_tokens = chosen.max_pixels // FrameGeometry().factor ** 2
     visual_tokens = frames // 2 * pair_tokens
-    kv_tokens = roomy(visual_tokens + _ROOM_TOKENS)
+    kv_tokens = round_up_capacity(visual_tokens + _ROOM_TOKENS)
     token = token_bytes(text_config(preset), _ELEMENT_BYTES)
     return Need(
         parameters=sum(weight.numel() for weight in model.parameters()),  # gives tied ones once
         pair_tokens=pair_tokens,
-        pictures=frames * chosen.max_pixels * 3,
+        images=frames * chosen.max_pixels * 3,
         features=visual_tokens * token.features,
         kv=kv_tokens * token.kv,
         working=max(_vision_bytes(config.vision_config, pair_tokens), _prefill_bytes(config, pair_tokens, kv_tokens)),
@@ -214,7 +214,7 @@ def _row(preset: str) -> tuple[str, ...]:
         f"{needed.parameters / 10**9:.2f} · 10⁹",
         _gigabytes(needed.weights),
         str(needed.pair_tokens),
-        *(f"{math.ceil(size / 10**6)} MB" for size in (needed.pictures, needed.features, needed.kv)),
+        *(f"{math.ceil(size / 10**6)} MB" for size in (needed.images, needed.features, needed.kv)),
         f"{parameters(preset).budget_mb:g}",
         f"**{_gigabytes(needed.peak)}**",
     )

@@ -1,4 +1,4 @@
-"""Make the pictures of the web page in docs/images: the demo's story, in a real browser. Takes about two minutes.
+"""Make the images of the web page in docs/images: the demo's story, in a real browser. Takes about two minutes.
 
 Needs Chromium: ``sudo apt-get install chromium``.
 """
@@ -22,7 +22,7 @@ _QUESTIONS = ("What was on the left at the start?", "What happened?")
 
 
 def main() -> None:
-    """Start the demo, ask, mark, and take the pictures."""
+    """Start the demo, ask, mark, and take the images."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("there is no Chromium here: sudo apt-get install chromium")
@@ -79,14 +79,14 @@ def _shot(page: Page) -> Image.Image:
     return Image.open(BytesIO(page.screenshot())).convert("RGB")
 
 
-def _write(name: str, pictures: list[Image.Image]) -> None:
+def _write(name: str, images: list[Image.Image]) -> None:
     gap = 20
-    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
-    sheet = Image.new("RGB", (width, pictures[0].height), "white")
+    width = sum(image.width for image in images) + gap * (len(images) - 1)
+    sheet = Image.new("RGB", (width, images[0].height), "white")
     left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + gap
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + gap
     sheet.save(IMAGES / f"{name}.jpg", quality=_QUALITY)
 
 

@@ -1,6 +1,6 @@
 """Minutes of synthetic rooms, and questions at their end: about now, about what is past, and about the order of things.
 
-What the questions about the past ask for is not to be known from the newest pictures. In a lively room things come and
+What the questions about the past ask for is not to be known from the newest images. In a lively room things come and
 go all the time, as where the embedded model was trained; in a quiet one little happens but that now and then a thing is
 there for two or three seconds.
 """
@@ -31,8 +31,8 @@ KINDS_OF = {
 """All kinds of questions that are answered in a few words, by what they are about."""
 LIVELY, QUIET = "lively", "quiet"
 ROOMS = (LIVELY, QUIET)
-PICTURE_SIZE = (120, 160)
-"""Height and width of the pictures, in pixels."""
+IMAGE_SIZE = (120, 160)
+"""Height and width of the images, in pixels."""
 
 _FRAME_SEC = 0.5  # the memory's usual rate
 _LATEST_START_SEC = 300.0
@@ -59,9 +59,9 @@ class AskedStream:
     questions: dict[str, tuple[TruthfulQuestion, ...]]
 
     @cached_property
-    def pictures(self) -> list[NDArray[np.uint8]]:
-        """The frames, each ``(*PICTURE_SIZE, 3)`` uint8, RGB."""
-        return [render(self.scene, stamp, *PICTURE_SIZE) for stamp in self.stamps]
+    def images(self) -> list[NDArray[np.uint8]]:
+        """The frames, each ``(*IMAGE_SIZE, 3)`` uint8, RGB."""
+        return [render(self.scene, stamp, *IMAGE_SIZE) for stamp in self.stamps]
 
     def is_told_by(self, pairs: Sequence[int], asked: TruthfulQuestion) -> bool:
         """Whether somebody who saw only these pairs, and misread nothing, would answer right."""

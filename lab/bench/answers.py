@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.benchmark.process_pool import side_by_side
+from delayed_vlm_ros.benchmark.process_pool import map_in_processes
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import KeptPair, SmartFrameManager
@@ -29,7 +29,7 @@ from lab.bench.strategies import (
     SeenFrame,
     Strategy,
     Uniform,
-    usual_memory,
+    default_memory,
 )
 
 NEWEST = "newest"
@@ -67,7 +67,7 @@ class AnswerPlan:
         Raises:
             ConfigurationError: Its sizes cannot work.
         """
-        return usual_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
+        return default_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def ask_stream(engine: DelayedBatchInferenceEngine, seed: int, plan: AnswerPlan)
     frames = plan.star_memory_size + plan.stream_window_size
     stream = draw_stream(seed, plan.room, plan.minutes, frames // FRAMES_PER_PAIR, plan.per_kind)
     memory = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=plan.memory())
-    for picture, stamp in zip(stream.pictures, stream.stamps, strict=True):
-        memory.add_frame(picture, stamp)
+    for image, stamp in zip(stream.images, stream.stamps, strict=True):
+        memory.add_frame(image, stamp)
     kept = memory.snapshot()
     chosen = {name: _chosen_by(make(len(kept)), stream) for name, make in _OTHERS.items()}
     chosen[STREAM_ONLY] = _numbers(one for one in kept if one.in_stream)
@@ -134,8 +134,8 @@ def _numbers(kept: Iterable[KeptPair]) -> list[int]:
 
 
 def _chosen_by(strategy: Strategy, stream: AskedStream) -> list[int]:
-    for number, picture in enumerate(stream.pictures):
-        strategy.add(SeenFrame(number, picture, _NO_FEATURES))
+    for number, image in enumerate(stream.images):
+        strategy.add(SeenFrame(number, image, _NO_FEATURES))
     return strategy.kept()
 
 
@@ -145,7 +145,7 @@ def _engine_with(
     holding = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
     for pair in pairs:
         for number in range(FRAMES_PER_PAIR * pair, FRAMES_PER_PAIR * (pair + 1)):
-            holding.add_frame(stream.pictures[number], stream.stamps[number])
+            holding.add_frame(stream.images[number], stream.stamps[number])
     return holding
 
 
@@ -175,7 +175,7 @@ def ask_all(
     """
     if jobs == 1:
         return ((seed, ask_stream(engine, seed, plan)) for seed in seeds)
-    return side_by_side(partial(_ask_here, plan=plan), seeds, jobs, _load, checkpoint)
+    return map_in_processes(partial(_ask_here, plan=plan), seeds, jobs, _load, checkpoint)
 
 
 _engines: list[DelayedBatchInferenceEngine] = []  # of this worker's process: one

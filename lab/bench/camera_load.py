@@ -2,9 +2,9 @@
 
     .venv/bin/python lab/bench/camera_load.py [--json] [--seconds 60] [--rate 60] [--height 1080] [--width 1920]
 
-A camera process publishes pictures of a synthetic room, raw (rgb8) and then as JPEG, to a ``scene_memory`` node in
+A camera process publishes images of a synthetic room, raw (rgb8) and then as JPEG, to a ``scene_memory`` node in
 another process, over DDS in a domain of its own. Nobody asks meanwhile. Beside each run one of a slow camera, at the
-rate that the memory samples: what the node costs without the pictures that it does not need.
+rate that the memory samples: what the node costs without the images that it does not need.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from delayed_vlm_ros.time import seconds_of
 
 _SAMPLE_FPS = 2.0
 _WARM_UP_SEC = 5.0
-_PICTURES = 4
+_IMAGES = 4
 _STAMP_AT = 4  # bytes, in a serialised message that begins with a header
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -49,13 +49,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def _messages(transport: str, height: int, width: int) -> list[bytearray]:
     """Serialised messages; their stamps are written in as they are published."""
     found = []
-    for number in range(_PICTURES):
-        picture = render(Scene.from_seed(3), number * 0.5, height, width)
+    for number in range(_IMAGES):
+        image = render(Scene.from_seed(3), number * 0.5, height, width)
         if transport == "raw":
-            message: Any = image_message(picture)
+            message: Any = image_message(image)
         else:
             message = CompressedImage(format="jpeg")
-            message.data.frombytes(cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes())
+            message.data.frombytes(cv2.imencode(".jpg", image[..., ::-1])[1].tobytes())
         found.append(bytearray(serialize_message(message)))
     return found
 
@@ -69,7 +69,7 @@ def _publish(transport: str, rate: float, height: int, width: int) -> None:
     messages = _messages(transport, height, width)
     due = time.monotonic()
     for number in range(10**9):
-        message = messages[number % _PICTURES]
+        message = messages[number % _IMAGES]
         struct.pack_into("<iI", message, _STAMP_AT, *divmod(time.time_ns(), 10**9))
         publisher.publish(bytes(message))
         due = max(due + 1.0 / rate, time.monotonic() - 0.1)
@@ -177,13 +177,13 @@ def _measure(transport: str, rate: float, height: int, width: int, seconds: floa
 
 def main(
     publish: Annotated[str, typer.Option(hidden=True)] = "",
-    rate: Annotated[float, typer.Option(help="Pictures a second.")] = 60.0,
+    rate: Annotated[float, typer.Option(help="Images a second.")] = 60.0,
     height: Annotated[int, typer.Option(help="Rows.")] = 1080,
     width: Annotated[int, typer.Option(help="Columns.")] = 1920,
     seconds: Annotated[float, typer.Option(help="How long each run is.")] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,  # noqa: FBT002  a flag
 ) -> None:
-    """Measure raw and compressed pictures, each fast and slow."""
+    """Measure raw and compressed images, each fast and slow."""
     if publish:
         _publish(publish, rate, height, width)
         return

@@ -1,10 +1,10 @@
-"""A fast camera with asks back to back: does every picture arrive, and do those to remember come on time?
+"""A fast camera with asks back to back: does every image arrive, and do those to remember come on time?
 
     .venv/bin/python lab/bench/load.py [--json] [--seconds 600] [--rate 30] [--height 480] [--width 640]
 
-A camera process publishes raw pictures (rgb8) of a synthetic room to a ``scene_memory`` node with the embedded model in
+A camera process publishes raw images (rgb8) of a synthetic room to a ``scene_memory`` node with the embedded model in
 another process, over DDS in a domain of its own, and this process asks, the next question as soon as one is answered.
-Camera and node each write down the stamps of their pictures, and those of one stretch of time are compared. The node's
+Camera and node each write down the stamps of their images, and those of one stretch of time are compared. The node's
 settings are the defaults.
 """
 
@@ -46,7 +46,7 @@ from delayed_vlm_ros.ros.time import nanoseconds_of
 from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.time import read_stamp
 
-_PICTURES = 15
+_IMAGES = 15
 _STAMP_AT = 4  # bytes, in a serialised message that begins with a header
 _SETTLING_SEC = 3.0  # until the subscription has become a reliable one, and again at the end
 _PATIENCE_SEC = 300.0
@@ -62,7 +62,7 @@ def _be_camera(rate: float, height: int, width: int, stamps: Path) -> None:
     scene = Scene.from_seed(3)
     messages = [
         bytearray(serialize_message(image_message(render(scene, number * 0.5, height, width))))
-        for number in range(_PICTURES)
+        for number in range(_IMAGES)
     ]
     due = time.monotonic()
     with stamps.open("wb", buffering=0) as written:
@@ -73,7 +73,7 @@ def _be_camera(rate: float, height: int, width: int, stamps: Path) -> None:
             struct.pack_into("<iI", message, _STAMP_AT, *divmod(stamp_ns, 10**9))
             try:
                 publisher.publish(bytes(message))
-            except RCLError:  # the middleware found no room in time: nobody takes its pictures
+            except RCLError:  # the middleware found no room in time: nobody takes its images
                 written.write(struct.pack("<qq", stamp_ns, 0))
             else:
                 written.write(struct.pack("<qq", stamp_ns, 1))
@@ -82,7 +82,7 @@ def _be_camera(rate: float, height: int, width: int, stamps: Path) -> None:
 
 
 def _be_node(calls: Path) -> int:
-    """Run the node, and write down of each picture its stamp, when its callback began, and when that ended."""
+    """Run the node, and write down of each image its stamp, when its callback began, and when that ended."""
     receive = CameraMemory.receive
     written = calls.open("wb", buffering=0)
 
@@ -101,7 +101,7 @@ class _Asker:
     def __init__(self, domain: int) -> None:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        self._node = Node("asker", context=self._context)
+        self._node = Node("client_id", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._client = self._node.create_client(AskScene, "ask_scene")
@@ -165,32 +165,32 @@ def _measure(rate: float, height: int, width: int, seconds: float, folder: Path)
         subprocess.Popen([*ending_with_us(), *command], env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  this file
         for command in (node_command, camera_command)
     ]
-    asker = _Asker(int(environment["ROS_DOMAIN_ID"]))
+    client_id = _Asker(int(environment["ROS_DOMAIN_ID"]))
     try:
         give_up = time.monotonic() + _PATIENCE_SEC
-        while not asker.is_ready:
-            asker.listen(0.5)
+        while not client_id.is_ready:
+            client_id.listen(0.5)
             if time.monotonic() > give_up or any(process.poll() is not None for process in processes):
                 sys.exit("camera or node did not come up: see above")
-        asker.listen(_SETTLING_SEC)
+        client_id.listen(_SETTLING_SEC)
         asks = []
-        began_ns, before = time.time_ns(), asker.stats
+        began_ns, before = time.time_ns(), client_id.stats
         while time.time_ns() < began_ns + seconds * 1e9:
-            asks.append(asker.ask())
+            asks.append(client_id.ask())
         ended_ns = time.time_ns()
-        asker.listen(_SETTLING_SEC)
-        after = asker.stats
+        client_id.listen(_SETTLING_SEC)
+        after = client_id.stats
     finally:
         for process in processes:
             process.kill()
             process.wait()
-        asker.close()
+        client_id.close()
     tried = _numbers(stamps, 2)
     tried = tried[(tried[:, 0] >= began_ns) & (tried[:, 0] < ended_ns)]
     published = tried[tried[:, 1] == 1, 0]
     received = _numbers(calls, 3)
     received = received[(received[:, 0] >= began_ns) & (received[:, 0] < ended_ns)]
-    sampled = sorted(stamp for stamp in asker.stamps_ns if began_ns <= stamp < ended_ns)
+    sampled = sorted(stamp for stamp in client_id.stamps_ns if began_ns <= stamp < ended_ns)
     assert before is not None  # noqa: S101  is_ready
     assert after is not None  # noqa: S101
     latencies = np.array([took for took, _ in asks]) * 1e3
@@ -215,7 +215,7 @@ def _measure(rate: float, height: int, width: int, seconds: float, folder: Path)
 
 def main(
     camera: Annotated[str, typer.Option(hidden=True)] = "",
-    rate: Annotated[float, typer.Option(help="Pictures a second.")] = 30.0,
+    rate: Annotated[float, typer.Option(help="Images a second.")] = 30.0,
     height: Annotated[int, typer.Option(help="Rows.")] = 480,
     width: Annotated[int, typer.Option(help="Columns.")] = 640,
     seconds: Annotated[float, typer.Option(help="How long to ask.", min=1.0)] = 600.0,

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
-from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolPictures
+from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import Judgement, coverage, judge, redundancy
-from delayed_vlm_ros.benchmark.process_pool import side_by_side
+from delayed_vlm_ros.benchmark.process_pool import map_in_processes
 from delayed_vlm_ros.images.video import open_video
 from delayed_vlm_ros.memory import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
@@ -22,9 +22,9 @@ from lab.bench.memory_cost import one_thread
 from lab.bench.strategies import SeenFrame, features_of, strategies
 
 BIG, SMALL = (0.03, 0.10), (0.01, 0.03)
-"""Shares of the picture that events cover."""
+"""Shares of the image that events cover."""
 
-_VIDEO_LOOKS = 500  # pictures of a video that its coverage is measured on, at most
+_VIDEO_LOOKS = 500  # images of a video that its coverage is measured on, at most
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,20 @@ def run_patrol(
     """
     patrol = draw_patrol(replace(setting.plan, seed=seed, hours=hours))
     with one_thread():
-        return _show_all(setting, PatrolPictures(patrol), on_frame)
+        return _show_all(setting, PatrolImages(patrol), on_frame)
 
 
-def _show_all(setting: Setting, pictures: PatrolPictures, on_frame: Callable[[int, int], None]) -> dict[str, Judgement]:
-    patrol = pictures.patrol
+def _show_all(setting: Setting, images: PatrolImages, on_frame: Callable[[int, int], None]) -> dict[str, Judgement]:
+    patrol = images.patrol
     chosen = strategies(setting.pairs)
     for number in range(patrol.frames):
-        image = pictures.frame(number)
+        image = images.frame(number)
         seen = SeenFrame(number, image, features_of(image))
         for strategy in chosen.values():
             strategy.add(seen)
         on_frame(number + 1, patrol.frames)
     kept = {name: strategy.kept() for name, strategy in chosen.items()}
-    looks = {pair: describe(pictures.frame(FRAMES_PER_PAIR * pair)) for pair in set().union(*kept.values())}
+    looks = {pair: describe(images.frame(FRAMES_PER_PAIR * pair)) for pair in set().union(*kept.values())}
     return {name: judge(patrol, one, setting.pairs, looks) for name, one in kept.items()}
 
 
@@ -123,7 +123,7 @@ def run_all(
     """Run every setting on every seed, over so many processes; results come as they are ready."""
     units = [(setting, seed) for seed in seeds for setting in settings]
     run = partial(_run_unit, hours=hours)
-    results = ((unit, run(unit)) for unit in units) if jobs == 1 else side_by_side(run, units, jobs)
+    results = ((unit, run(unit)) for unit in units) if jobs == 1 else map_in_processes(run, units, jobs)
     for (setting, seed), judged in results:
         yield setting, seed, judged
 
@@ -188,7 +188,7 @@ def run_video(path: Path, pairs: int) -> dict[str, Any]:
 
     Returns:
         For each strategy how many pairs it kept, its ``redundancy``, and the ``coverage``: the share of the video's
-        pictures that look like a kept one.
+        images that look like a kept one.
 
     Raises:
         VideoSourceError: It cannot be read.

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
-from delayed_vlm_ros.benchmark.patrol_images import PatrolPictures
+from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, freeze
 
 SIZE = (640, 480)
-"""Columns and rows of the pictures."""
+"""Columns and rows of the images."""
 CAPACITIES = (20, 50, 100, 200)
 """Pairs in Star memory."""
 
@@ -27,8 +27,8 @@ _STREAM_FRAMES = 20
 def measure_cost(seed: int, capacities: tuple[int, ...] = CAPACITIES, hours: float = _HOURS) -> list[dict[str, Any]]:
     """Time ``SmartFrameManager.add`` on a patrol with many events, at several sizes of Star memory.
 
-    The memories get each picture one after the other, so that all of them meet the same load of the machine. The
-    picture's hash, by which encodings are found again, is in it. One thread.
+    The memories get each image one after the other, so that all of them meet the same load of the machine. The
+    image's hash, by which encodings are found again, is in it. One thread.
 
     Args:
         seed: Of the patrol.
@@ -52,7 +52,7 @@ def measure_cost(seed: int, capacities: tuple[int, ...] = CAPACITIES, hours: flo
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let OpenCV work in one thread: on pictures so small, several only get in each other's way."""
+    """Let OpenCV work in one thread: on images so small, several only get in each other's way."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -63,13 +63,13 @@ def one_thread() -> Iterator[None]:
 
 def _time_frames(seed: int, capacities: tuple[int, ...], hours: float) -> dict[int, list[float]]:
     patrol = draw_patrol(PatrolPlan(seed, hours=hours, events=round(20 * hours), places=8))
-    pictures = PatrolPictures(patrol)
+    images = PatrolImages(patrol)
     memories = {pairs: SmartFrameManager(FRAMES_PER_PAIR * pairs, _STREAM_FRAMES) for pairs in capacities}
     seconds: dict[int, list[float]] = {pairs: [] for pairs in capacities}
     for number in range(patrol.frames):
-        picture = freeze(np.asarray(cv2.resize(pictures.frame(number), SIZE), np.uint8))
+        image = freeze(np.asarray(cv2.resize(images.frame(number), SIZE), np.uint8))
         for pairs, memory in memories.items():
             started = time.thread_time()
-            memory.add(picture, number * FRAME_SEC)
+            memory.add(image, number * FRAME_SEC)
             seconds[pairs].append(time.thread_time() - started)
     return seconds

@@ -19,8 +19,8 @@ from delayed_vlm_ros.scenes.questions import KINDS, SENTENCE_KINDS, SceneQuestio
 from delayed_vlm_ros.scenes.schedule import draw_moments
 from delayed_vlm_ros.scenes.truth import pair_truth, story_of
 
-PICTURE_SIZE = (240, 320)
-"""Height and width of the pictures that the engine gets, in pixels."""
+IMAGE_SIZE = (240, 320)
+"""Height and width of the images that the engine gets, in pixels."""
 
 _LONGEST_ANSWER = 64
 
@@ -108,7 +108,7 @@ def judge(
             continue
         engine = DelayedBatchInferenceEngine(model, processor, frame_manager=keep_everything())
         for moment in times.reshape(-1):
-            engine.add_frame(render(scene, float(moment), *PICTURE_SIZE), float(moment))
+            engine.add_frame(render(scene, float(moment), *IMAGE_SIZE), float(moment))
         for question in questions:
             with_stock = sum(one.native is not None for one in cell.judged) < stock
             cell.judged.append(_judge_one(engine, question, with_stock=with_stock))

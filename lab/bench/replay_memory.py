@@ -2,7 +2,7 @@
 
     .venv/bin/python lab/bench/replay_memory.py [--json] [--gigabytes 1] [--storage mcap]
 
-A bag of raw 640 × 480 pictures of a synthetic room is written to a temporary folder and replayed with the embedded
+A bag of raw 640 × 480 images of a synthetic room is written to a temporary folder and replayed with the embedded
 model and three questions, as ``delayed-vlm replay`` does. Beside it, the process's resident memory, and the remaining
 time that its progress bar would have told, against what it then was.
 """
@@ -52,16 +52,16 @@ def _measure(folder: Path, gigabytes: float, storage: str) -> dict[str, Any]:
     samples: list[tuple[float, int, int, float | None]] = []
 
     def told(progress: Progress) -> None:
-        pace.update(progress.pictures, progress.asked)
-        samples.append((time.monotonic(), progress.pictures, _resident_bytes(), pace.left_sec))
+        pace.update(progress.images, progress.asked)
+        samples.append((time.monotonic(), progress.images, _resident_bytes(), pace.left_sec))
 
     started = time.monotonic()
     result = evaluator.run(job, told)
     ended = time.monotonic()
-    pictures = np.array([sample[1] for sample in samples])
+    images = np.array([sample[1] for sample in samples])
     resident = np.array([sample[2] for sample in samples], float)
-    after = pictures > count // 4  # Stream and Star are full by then
-    slope = float(np.polyfit(pictures[after] / count, resident[after], 1)[0])
+    after = images > count // 4  # Stream and Star are full by then
+    slope = float(np.polyfit(images[after] / count, resident[after], 1)[0])
     promised = {}
     for share in _TOLD_AT:
         now, _, _, left = next(sample for sample in samples if sample[1] >= share * count)
@@ -70,14 +70,14 @@ def _measure(folder: Path, gigabytes: float, storage: str) -> dict[str, Any]:
         "shape": {
             "storage": storage,
             "bag_mb": size / _MB,
-            "pictures_mb": count * _HEIGHT * _WIDTH * 3 / _MB,
-            "pictures": count,
-            "picture": f"{_WIDTH}x{_HEIGHT} rgb8",
+            "images_mb": count * _HEIGHT * _WIDTH * 3 / _MB,
+            "images": count,
+            "image": f"{_WIDTH}x{_HEIGHT} rgb8",
             "questions": len(questions),
         },
         "complete": result["complete"],
         "seconds": ended - started,
-        "pictures_per_sec": count / (ended - started),
+        "images_per_sec": count / (ended - started),
         "resident_mb": {
             "after_a_quarter": resident[after][0] / _MB,
             "largest_after_a_quarter": resident[after].max() / _MB,
@@ -90,7 +90,7 @@ def _measure(folder: Path, gigabytes: float, storage: str) -> dict[str, Any]:
 
 def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,  # noqa: FBT002
-    gigabytes: Annotated[float, typer.Option(help="Size of the pictures in the bag.", min=0.05)] = 1.0,
+    gigabytes: Annotated[float, typer.Option(help="Size of the images in the bag.", min=0.05)] = 1.0,
     storage: Annotated[str, typer.Option(help=f"One of {', '.join(STORAGES)}.")] = "sqlite3",
 ) -> None:
     """Measure and print."""
@@ -100,7 +100,7 @@ def main(
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return
     shape, resident = found["shape"], found["resident_mb"]
-    print(f"{shape['pictures_mb']:.0f} MB of pictures in {shape['storage']}, {found['pictures_per_sec']:.0f} a second")
+    print(f"{shape['images_mb']:.0f} MB of images in {shape['storage']}, {found['images_per_sec']:.0f} a second")
     print(f"resident memory after a quarter of them {resident['after_a_quarter']:.0f} MB")
     print(f"at most from there on {resident['largest_after_a_quarter']:.0f} MB")
     print(f"by a straight line from there on {resident['slope_over_the_bag']:+.1f} MB over a whole bag")

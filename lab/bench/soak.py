@@ -2,7 +2,7 @@
 
     .venv/bin/python lab/bench/soak.py [--json] [--frames 172800] [--ask-every 600]
 
-172,800 frames are a day at two a second. They are pictures of synthetic rooms, another room every minute, rendered four
+172,800 frames are a day at two a second. They are images of synthetic rooms, another room every minute, rendered four
 times each and with a noise of its own in every frame, and go the way of a camera's (`memory/feed.py`) into a memory of
 the node's sizes. The embedded model is asked about them, in turn about all, about the last minute, and after encoding
 ahead; marks come and go, key frames are written to disk, and once in a while the memory begins anew. Beside it the
@@ -71,7 +71,7 @@ def _nothing(_source: Any) -> None:
     return None
 
 
-def _pictures(count: int) -> Iterator[RgbArray]:
+def _images(count: int) -> Iterator[RgbArray]:
     noise = np.random.default_rng(0).integers(0, _NOISE, _HEIGHT * _WIDTH * 3, np.uint8)
     rendered = np.zeros((_HEIGHT, _WIDTH, 3), np.uint8)
     for number in range(count):
@@ -89,9 +89,9 @@ def run(frames: int, ask_every: int, folder: Path, *, quiet: bool) -> tuple[Cour
     files = MemoryFolder(str(folder), _nothing, _nothing)
     course = Course()
     started = time.monotonic()
-    for number, picture in enumerate(_pictures(frames)):
+    for number, image in enumerate(_images(frames)):
         at_sec = number / _FPS
-        feed.add(picture, feed.place(round(at_sec * 1e9), at_sec, round(at_sec * 1e9)))
+        feed.add(image, feed.place(round(at_sec * 1e9), at_sec, round(at_sec * 1e9)))
         course.frames += 1
         if course.frames % ask_every == 0:
             _ask(engine, feed, files, course)
@@ -119,7 +119,7 @@ def _ask(engine: DelayedBatchInferenceEngine, feed: FrameFeed, files: MemoryFold
     course.files += files.save(StoredMemory("soak", FrameGeometry(), star_of(engine.snapshot()))) > 0
     if course.asks % _ANEW_EVERY_ASKS == 0:
         feed.begin_anew()
-        engine.forget_encoded()
+        engine.reset_cache()
     gc.collect()
     course.readings.append((course.frames, _resident_bytes()))
 

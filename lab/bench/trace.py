@@ -22,7 +22,7 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.metrics import AskMetrics
-from delayed_vlm_ros.inference.worker import WorkAhead
+from delayed_vlm_ros.inference.worker import IdleTask
 from delayed_vlm_ros.memory import FrameSampler
 
 MODES = ("off", "vision", "full")
@@ -219,13 +219,13 @@ def live_through(setting: Setting, habit: Habit, costs: Costs, seed: int) -> Tra
     """Live through a stream of one camera, with a memory of 20 + 20 frames.
 
     Args:
-        setting: A small model, with square pictures; how many pairs it says does not count.
+        setting: A small model, with square images; how many pairs it says does not count.
         habit: Who asks how often, and what is done meanwhile.
         costs: Of the device.
         seed: Of the stream.
     """
     engine = setting.engine(eviction_chunk=habit.eviction_chunk)
-    arrivals = _Arrivals(engine, stream(setting.picture[0], np.random.default_rng(seed)))
+    arrivals = _Arrivals(engine, stream(setting.image[0], np.random.default_rng(seed)))
     meter = _Meter(costs, setting.tokens_per_pair)
     meter.attach(setting.model)
     try:
@@ -269,7 +269,7 @@ def _live(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, habit: Habit
             worked += meter.seconds
             if meter.seconds:
                 free_at = now + meter.seconds
-            now += meter.seconds + WorkAhead.period_sec  # the worker looks again after a while
+            now += meter.seconds + IdleTask.period_sec  # the worker looks again after a while
         begin = max(free_at, ask_at)
         arrivals.until(begin)
         meter.restart()

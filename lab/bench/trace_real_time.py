@@ -1,4 +1,4 @@
-"""The same as ``ask_trace`` in real time, for a few minutes: a camera's thread, an asker's, and a real worker."""
+"""The same as ``ask_trace`` in real time, for a few minutes: a camera's thread, an client_id's, and a real worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from delayed_vlm_ros.benchmark.ask_cost import QUESTION, Setting, native_seconds
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
-from delayed_vlm_ros.inference.worker import ModelWorker, WorkAhead
+from delayed_vlm_ros.inference.worker import IdleTask, ModelWorker
 from lab.bench.trace import FILLING_SEC, MOST_LATE_SEC, SAMPLE_FPS, Habit, stream
 
 _PATIENCE_SEC = 300.0
@@ -23,23 +23,23 @@ def live_in_real_time(setting: Setting, habit: Habit, seed: int) -> dict[str, An
         The habit, and seconds to the first token, waiting included, ÷ native inference's for as many pairs.
     """
     engine = setting.engine(eviction_chunk=habit.eviction_chunk)
-    frames = stream(setting.picture[0], np.random.default_rng(seed))
+    frames = stream(setting.image[0], np.random.default_rng(seed))
     for _ in range(int(FILLING_SEC * SAMPLE_FPS)):
-        stamp, picture = next(frames)
-        engine.add_frame(picture, stamp)
+        stamp, image = next(frames)
+        engine.add_frame(image, stamp)
     ended = threading.Event()
 
     def see() -> None:
         started = time.monotonic()
-        for number, (stamp, picture) in enumerate(frames, start=1):
+        for number, (stamp, image) in enumerate(frames, start=1):
             if ended.wait(max(0.0, started + number / SAMPLE_FPS - time.monotonic())):
                 return
-            engine.add_frame(picture, stamp)
+            engine.add_frame(image, stamp)
 
-    ahead = WorkAhead[DelayedBatchInferenceEngine](
+    ahead = IdleTask[DelayedBatchInferenceEngine](
         lambda one, control: one.precompute(control, prefill=habit.mode == "full"), habit.quiet_sec
     )
-    worker = ModelWorker(lambda: engine, 1, work_ahead=None if habit.mode == "off" else ahead)
+    worker = ModelWorker(lambda: engine, 1, idle_task=None if habit.mode == "off" else ahead)
     worker.start()
     camera = threading.Thread(target=see)
     camera.start()

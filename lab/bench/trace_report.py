@@ -33,7 +33,7 @@ class TracePlan:
         traced_sec: How long to live in virtual time, about.
         turns: Turns of calibration.
         real_time_sec: How long to live in real time, in each mode; 0: not.
-        seed: Of the pictures.
+        seed: Of the images.
     """
 
     devices: tuple[float, ...]
@@ -50,7 +50,7 @@ def measure_trace(measured: Setting, traced: Setting, plan: TracePlan, tell: Tel
 
     Args:
         measured: A model large enough for its times to mean something.
-        traced: A small one with pictures of the same size.
+        traced: A small one with images of the same size.
         plan: What to trace.
         tell: Is told what comes next.
     """

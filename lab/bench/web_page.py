@@ -1,4 +1,4 @@
-"""What the web page costs the memory node: pictures lost, and how much longer an ask takes, with the page open.
+"""What the web page costs the memory node: images lost, and how much longer an ask takes, with the page open.
 
     .venv/bin/python lab/bench/web_page.py [--json] [--turns 10] [--asks 8] [--rate 30]
 
@@ -52,19 +52,19 @@ from delayed_vlm_ros.scenes import Scene, render
 _QUESTION = "What is there?"
 _PAUSE_SEC = 1.0  # between two asks: a pair of frames comes in it, so that each has as much to do
 _SETTLE_SEC = 5.0  # the page's node lets go of the camera when nobody has looked for some seconds
-_PICTURES = 4
+_IMAGES = 4
 _STAMP_AT = 4  # bytes, in a serialised message that begins with a header
 _DRAWS = 10_000
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-# What the browser shows while the page is closed: pictures that change so often that it takes as much of a processor.
+# What the browser shows while the page is closed: images that change so often that it takes as much of a processor.
 _OTHER_PAGE = """<body><img id="live" width="960"><div id="strip"></div><script>
-const pictures = %s, strip = document.getElementById("strip");
+const images = %s, strip = document.getElementById("strip");
 for (let n = 0; n < 20; n++) strip.appendChild(new Image(160));
 let count = 0;
-setInterval(() => document.getElementById("live").src = pictures[++count %% pictures.length], 55);
-setInterval(() => [...strip.children].forEach((one, n) => one.src = pictures[(count + n) %% pictures.length]), 110);
+setInterval(() => document.getElementById("live").src = images[++count %% images.length], 55);
+setInterval(() => [...strip.children].forEach((one, n) => one.src = images[(count + n) %% images.length]), 110);
 </script></body>"""
 
 
@@ -129,7 +129,7 @@ def _wait_until_ready(group: NodeGroup, client: SceneMemoryClient, frames: int) 
 
 
 class _Camera:
-    """Publishes pictures from a thread, and counts them. It can pause: then all that it has published has arrived."""
+    """Publishes images from a thread, and counts them. It can pause: then all that it has published has arrived."""
 
     def __init__(self, domain: int, rate: float, height: int, width: int) -> None:
         self.published = 0
@@ -139,9 +139,9 @@ class _Camera:
         self._node = Node("fast_camera", context=self._context)
         quality = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
         self._publisher = self._node.create_publisher(Image, "image", quality)
-        pictures = (render(Scene.from_seed(3), number * 0.5, height, width) for number in range(_PICTURES))
-        self.pictures = list(pictures)
-        self._messages = [bytearray(serialize_message(image_message(picture))) for picture in self.pictures]
+        images = (render(Scene.from_seed(3), number * 0.5, height, width) for number in range(_IMAGES))
+        self.images = list(images)
+        self._messages = [bytearray(serialize_message(image_message(image))) for image in self.images]
         self._running = threading.Event()
         self._ended = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -151,7 +151,7 @@ class _Camera:
         due = time.monotonic()
         while not self._ended:
             self._running.wait()
-            message = self._messages[self.published % _PICTURES]
+            message = self._messages[self.published % _IMAGES]
             struct.pack_into("<iI", message, _STAMP_AT, *divmod(time.time_ns(), 10**9))
             # A starved machine's DDS refuses one now and then, which is then not on its way.
             with suppress(rclpy_implementation.RCLError):
@@ -208,7 +208,7 @@ class _Turns:
         return float(answer.metrics.total_latency)
 
     def _received(self) -> int:
-        """Pictures that the memory has received, once all have arrived."""
+        """Images that the memory has received, once all have arrived."""
         self._rest(2.5)  # reports come once a second
         return int(self._client.statistics.images_received)
 
@@ -230,12 +230,12 @@ def _growth(turns: _Turns, generator: np.random.Generator) -> dict[str, float]:
 def main(
     turns: Annotated[int, typer.Option(help="Pairs of turns, one with the page open and one without.", min=2)] = 10,
     asks: Annotated[int, typer.Option(help="Asks in a turn.", min=1)] = 8,
-    rate: Annotated[float, typer.Option(help="Pictures a second.")] = 30.0,
+    rate: Annotated[float, typer.Option(help="Images a second.")] = 30.0,
     height: Annotated[int, typer.Option(help="Rows.")] = 480,
     width: Annotated[int, typer.Option(help="Columns.")] = 640,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,  # noqa: FBT002  a flag
 ) -> None:
-    """Measure asks and pictures with the page open and closed."""
+    """Measure asks and images with the page open and closed."""
     environment = isolated_environment()
     os.environ.update(environment)
     generator = np.random.default_rng(0)
@@ -249,7 +249,7 @@ def main(
             link = _link(group, client)
             camera.pause()
             found = _Turns(group, client, camera, asks)
-            other_page = _OTHER_PAGE % json.dumps([_data_url(picture) for picture in camera.pictures])
+            other_page = _OTHER_PAGE % json.dumps([_data_url(image) for image in camera.images])
             shown = {"open": link, "closed": other_page}
             for _ in range(turns):
                 for kind in generator.permutation(["open", "closed"]):
@@ -274,8 +274,8 @@ def main(
     print(json.dumps(result, indent=2) if as_json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 
 
-def _data_url(picture: NDArray[np.uint8]) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(live_jpeg(picture)).decode()}"
+def _data_url(image: NDArray[np.uint8]) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(live_jpeg(image)).decode()}"
 
 
 def _means(shares: dict[str, list[float]]) -> dict[str, float]:

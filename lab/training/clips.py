@@ -38,7 +38,7 @@ class Clip:
         truths: Of each pair.
         objects: What is where at each pair's first frame, for learning to see.
         spacing: One of ``SPACINGS``.
-        size: Height and width of the camera's pictures in pixels, before they came onto the grid.
+        size: Height and width of the camera's images in pixels, before they came onto the grid.
     """
 
     truths: tuple[PairTruth, ...]
@@ -47,7 +47,7 @@ class Clip:
     size: tuple[int, int]
 
     def on_grid(self, x: float, y: float) -> tuple[float, float]:
-        """Where a place in the camera's picture lies on the model's grid, both 0..1: a letterbox has bars."""
+        """Where a place in the camera's image lies on the model's grid, both 0..1: a letterbox has bars."""
         height, width = self.size
         scale = min(FRAME_HEIGHT / height, FRAME_WIDTH / width)
         wide, high = round(scale * width) / FRAME_WIDTH, round(scale * height) / FRAME_HEIGHT
@@ -57,7 +57,7 @@ class Clip:
 
 
 def frame(scene: Scene, time_sec: float, height: int, width: int) -> NDArray[np.uint8]:
-    """A picture as the memory keeps it: rendered at a camera's size and brought onto the model's grid."""
+    """An image as the memory keeps it: rendered at a camera's size and brought onto the model's grid."""
     return letterbox(render(scene, time_sec, height, width), _GRID)
 
 
@@ -67,24 +67,24 @@ def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
     spacing = SPACINGS[seed % len(SPACINGS)]
     times = draw_moments(spacing, PAIRS, random)
     height, width = _SIZES[random.integers(len(_SIZES))]
-    pictures = [[_worn(frame(scene, moment, height, width), random) for moment in pair] for pair in times]
+    images = [[_worn(frame(scene, moment, height, width), random) for moment in pair] for pair in times]
     clip = Clip(
         truths=tuple(pair_truth(scene, *pair) for pair in times),
         objects=tuple(tuple(placed_objects(scene, pair[0])) for pair in times),
         spacing=spacing,
         size=(height, width),
     )
-    return clip, np.array(pictures, np.uint8)
+    return clip, np.array(images, np.uint8)
 
 
-def _worn(picture: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """What transport and lenses do to some pictures: JPEG, a little blur."""
+def _worn(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """What transport and lenses do to some images: JPEG, a little blur."""
     if random.random() < 0.15:  # noqa: PLR2004
-        picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(0.4, 0.9))
+        image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 0.9))
     if random.random() < 0.15:  # noqa: PLR2004
-        _, packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))])
-        picture = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
-    return picture
+        _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))])
+        image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+    return image
 
 
 def _write_shard(folder: Path, number: int) -> int:
@@ -92,9 +92,9 @@ def _write_shard(folder: Path, number: int) -> int:
     first = TRAINING_SEEDS[number * SHARD_CLIPS]
     made = [_make_clip(seed) for seed in range(first, first + SHARD_CLIPS)]
     draft = folder / f"{number}.draft.npy"
-    np.save(draft, np.stack([pictures for _, pictures in made]))
+    np.save(draft, np.stack([images for _, images in made]))
     (folder / f"{number}.pickle").write_bytes(pickle.dumps([clip for clip, _ in made]))
-    draft.rename(folder / f"{number}.npy")  # last: a shard with pictures is whole
+    draft.rename(folder / f"{number}.npy")  # last: a shard with images is whole
     return number
 
 
@@ -120,10 +120,10 @@ def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
 
 
 def read_clips(folder: Path, number: int) -> list[Clip]:
-    """The clips of a shard, without their pictures."""
+    """The clips of a shard, without their images."""
     return list(pickle.loads((folder / f"{number}.pickle").read_bytes()))  # noqa: S301  our own, made a moment ago
 
 
-def read_pictures(folder: Path, number: int) -> NDArray[np.uint8]:
-    """A shard's pictures, ``(clips, PAIRS, 2, H, W, 3)`` uint8, mapped from disk."""
+def read_images(folder: Path, number: int) -> NDArray[np.uint8]:
+    """A shard's images, ``(clips, PAIRS, 2, H, W, 3)`` uint8, mapped from disk."""
     return np.asarray(np.load(folder / f"{number}.npy", mmap_mode="r"))

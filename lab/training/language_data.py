@@ -275,7 +275,7 @@ def _events_of(truths: Sequence[PairTruth], random: np.random.Generator) -> list
 
 
 def _token_of(clip: Clip, thing: VisibleObject) -> int | None:
-    """The merged token that holds a thing's middle; None outside the picture."""
+    """The merged token that holds a thing's middle; None outside the image."""
     x, y = clip.on_grid(thing.x, thing.y)
     inside = 0.0 <= x < 1.0 and 0.0 <= y < 1.0
     return int(y * ROWS) * COLUMNS + int(x * COLUMNS) if inside else None

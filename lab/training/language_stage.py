@@ -19,13 +19,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lab.training.clips import SHARD_CLIPS, read_pictures
+from lab.training.clips import SHARD_CLIPS, read_images
 from lab.training.language_data import CHANGES, EVENTS, NAMES, Batch
 from lab.training.optimization import Optimization, all_but, hidden_matrices
 from lab.training.pair_vision import attend, encode_pairs, patches_of
 from lab.training.scene_model import COLUMNS, ROWS
 
-_FEATURE_NOISE = 0.05  # of a feature's standard deviation: pictures never seen give less clear ones
+_FEATURE_NOISE = 0.05  # of a feature's standard deviation: images never seen give less clear ones
 _IGNORED = -100
 _ATTENTION = "questions_behind_a_video"
 _HIDDEN_SCORE = -1e4
@@ -70,10 +70,10 @@ def _attention(
 def features_of(model: Any, folder: Path, shards: range) -> Iterator[torch.Tensor]:
     """The features of all clips of some shards, shard by shard: ``(clips, pairs, tokens, hidden size)`` bfloat16."""
     for number in shards:
-        pictures = torch.from_numpy(np.array(read_pictures(folder, number)))
-        clips, pairs = pictures.shape[:2]
+        images = torch.from_numpy(np.array(read_images(folder, number)))
+        clips, pairs = images.shape[:2]
         encoded = []
-        for frames in pictures.flatten(0, 1).split(130):
+        for frames in images.flatten(0, 1).split(130):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 encoded.append(encode_pairs(model.model.visual, patches_of(frames), ROWS, COLUMNS).bfloat16())
         yield torch.cat(encoded).view(clips, pairs, ROWS * COLUMNS, -1)
@@ -102,11 +102,11 @@ def stored(features: torch.Tensor, seed: int) -> See:
 
 def live(model: Any, folder: Path, shards: range) -> See:
     """See through the vision encoder itself, which then learns along."""
-    pictures = [read_pictures(folder, number) for number in shards]
+    images = [read_images(folder, number) for number in shards]
 
     def see(batch: Batch) -> torch.Tensor:
         frames = [
-            torch.from_numpy(np.array(pictures[clip // SHARD_CLIPS][clip % SHARD_CLIPS][pairs]))
+            torch.from_numpy(np.array(images[clip // SHARD_CLIPS][clip % SHARD_CLIPS][pairs]))
             for clip, pairs in zip(batch.clips.tolist(), batch.pairs.numpy(), strict=True)
         ]
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -57,7 +57,7 @@ def vocabulary() -> list[str]:
 
 
 def make_processor() -> Any:
-    """The checkpoint's processor: word-level tokenizer, Qwen's chat, the stock video processor on one picture size."""
+    """The checkpoint's processor: word-level tokenizer, Qwen's chat, the stock video processor on one image size."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: PLC0415
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor  # noqa: PLC0415
 

@@ -33,7 +33,7 @@ from lab.training.vision_stage import VisionStage, read_seen
 EMBEDDED = data_folder("models", "tiny_scene")
 _ROUND_RATES = (1.5e-3, 1e-3, 1e-3, 1e-3)  # the second stage's: from nothing, then again from there
 _JOINT_RATE = 6e-4
-_JOINT_CLIPS = 16  # a batch: their pictures have to be encoded as well
+_JOINT_CLIPS = 16  # a batch: their images have to be encoded as well
 _SAVE_EVERY = 250
 _TOLD_EVERY = 50
 _SMOOTHING = 0.02

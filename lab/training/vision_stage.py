@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
-from lab.training.clips import PAIRS, SHARD_CLIPS, Clip, read_clips, read_pictures
+from lab.training.clips import PAIRS, SHARD_CLIPS, Clip, read_clips, read_images
 from lab.training.optimization import Optimization, all_but, hidden_matrices
 from lab.training.pair_vision import encode_pairs, patches_of
 from lab.training.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS
@@ -32,7 +32,7 @@ _BATCH = 96
 _RATE = 2e-3
 _MOST_THINGS = 8
 _NO_COLOUR, _NO_SHAPE = len(COLOUR_WORDS) - 1, len(SHAPE_WORDS) - 1
-_LARGEST_SHIFT = (8, 12)  # pixels down and right by which training pictures are moved
+_LARGEST_SHIFT = (8, 12)  # pixels down and right by which training images are moved
 _PAIRS_OF_A_CLIP = 13  # every second one: neighbours look alike
 
 
@@ -63,10 +63,10 @@ def read_seen(folder: Path, shards: range) -> Seen:
     frames = np.empty((len(shards) * SHARD_CLIPS * _PAIRS_OF_A_CLIP, 2, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
     things = []
     for number in shards:
-        pictures = read_pictures(folder, number)
+        images = read_images(folder, number)
         for index, clip in enumerate(read_clips(folder, number)):
             chosen = range(index % 2, PAIRS, PAIRS // _PAIRS_OF_A_CLIP)
-            frames[len(things) : len(things) + len(chosen)] = pictures[index, list(chosen)]
+            frames[len(things) : len(things) + len(chosen)] = images[index, list(chosen)]
             things += [_things_of(clip, pair) for pair in chosen]
     return Seen(torch.from_numpy(frames), torch.from_numpy(np.stack(things)))
 

@@ -78,7 +78,7 @@ def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
         }
         for number in range(frames)
     ]
-    picture = thumbnail()
+    image = thumbnail()
     return {
         "version": 1,
         "complete": True,
@@ -88,7 +88,7 @@ def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
             "path": f"recordings/{name}",
             "kind": "bag",
             "topic": "/camera/image_raw",
-            "pictures": 3600,
+            "images": 3600,
             "sampled": frames,
             "dropped": 2,
             "drop_reasons": {"out of order": 2},
@@ -105,7 +105,7 @@ def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
                 "at": [frames / 2 * number / (pairs + 1), frames / 2 * number / (pairs + 1) + 0.5],
                 "importance": 0.7,
                 "reason": "novel view",
-                "thumbnail": picture,
+                "thumbnail": image,
             }
             for number in range(1, pairs + 1)
         },
@@ -236,8 +236,8 @@ def test_identifiers_are_unique_and_references_lead_somewhere(tmp_path):
         assert {reference for reference in references if reference} <= set(identifiers)
 
 
-def test_each_picture_is_in_the_page_once_however_often_it_is_shown(tmp_path):
-    # given pictures that can be told apart
+def test_each_image_is_in_the_page_once_however_often_it_is_shown(tmp_path):
+    # given images that can be told apart
     result = a_result(questions=[a_question(number, 10.0, METHODS, kind="") for number in range(1, 6)])
     for number, pair in result["pairs"].items():
         pair["thumbnail"] = thumbnail(at=int(number))
@@ -282,8 +282,8 @@ def test_long_recording_gives_a_page_of_sensible_size(tmp_path):
     # when
     text = page_of([result], tmp_path)
     # then
-    pictures = sum(len(pair["thumbnail"]) for pair in result["pairs"].values())
-    assert len(text) < pictures + 300_000
+    images = sum(len(pair["thumbnail"]) for pair in result["pairs"].values())
+    assert len(text) < images + 300_000
     assert "each point is the highest of 108 frames" in text
 
 
@@ -318,7 +318,7 @@ def test_unreadable_thumbnail_is_said_to_be_missing(tmp_path):
     result["pairs"]["1"]["thumbnail"] = "no base64"
     result["pairs"]["2"]["thumbnail"] = ""
     # then
-    assert Page(page_of([result], tmp_path)).texts.count("no picture") == 4  # in its memory, and enlarged
+    assert Page(page_of([result], tmp_path)).texts.count("no image") == 4  # in its memory, and enlarged
 
 
 def test_page_before_stays_whole_when_the_new_one_fails(tmp_path):

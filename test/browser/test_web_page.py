@@ -185,7 +185,7 @@ def test_it_shows_what_is_now_and_what_is_kept(page):
     page.wait_for_function("first => document.querySelector('.live').dataset.number !== first", arg=first)
     page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
     page.locator(".status.level-ok", has_text="Live").wait_for()
-    assert "pictures a second" in page.locator(".now .panel-head").inner_text()
+    assert "images a second" in page.locator(".now .panel-head").inner_text()
     assert "model" in page.locator(".conditions").inner_text()
     assert page.locator(".tick").count() >= 3
 
@@ -399,15 +399,15 @@ def test_nothing_came_from_elsewhere_and_the_browser_has_nothing_to_complain_abo
 def test_while_nobody_looks_nothing_is_subscribed_to(page, system, start):
     # given
     _, client = start()  # only for its eyes: it lists who subscribes
-    picture, kept = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
-    wait_until(lambda: client.node.count_subscribers(picture) == 2, "the memory and the page to listen to the camera")
+    image, kept = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
+    wait_until(lambda: client.node.count_subscribers(image) == 2, "the memory and the page to listen to the camera")
     assert client.node.count_subscribers(kept) == 1
 
     # when
     page.goto("about:blank")
 
     # then
-    wait_until(lambda: client.node.count_subscribers(picture) == 1, "the page to let the camera go")
+    wait_until(lambda: client.node.count_subscribers(image) == 1, "the page to let the camera go")
     wait_until(lambda: client.node.count_subscribers(kept) == 0, "the page to let the key frames go")
 
 

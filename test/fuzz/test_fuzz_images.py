@@ -1,4 +1,4 @@
-"""Image messages of any kind: a picture or a ``PictureError``, and nothing kept is lost."""
+"""Image messages of any kind: an image or a ``ImageError``, and nothing kept is lost."""
 
 import array
 import itertools
@@ -16,7 +16,7 @@ from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images import validation
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes
@@ -36,21 +36,21 @@ NUMBERS = itertools.count(1)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_large_pictures():
+def no_large_images():
     """A damaged size is believed up to a limit, which is lower here to save time."""
-    with mock.patch.object(validation, "MAX_PICTURE_PIXELS", 10_000):
+    with mock.patch.object(validation, "MAX_IMAGE_PIXELS", 10_000):
         yield
 
 
 def convert_or_refuse(message):
     try:
-        picture = CONVERTER.convert(message)
-    except PictureError as error:
+        image = CONVERTER.convert(message)
+    except ImageError as error:
         check_told(error)
         return
-    assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
-    assert picture.flags.c_contiguous
-    assert picture.size
+    assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
+    assert image.flags.c_contiguous
+    assert image.size
 
 
 @fuzz(

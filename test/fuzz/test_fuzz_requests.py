@@ -112,7 +112,7 @@ def test_any_mark(**fields):
     camera=NAMES,
     format=st.sampled_from(["", "png", "jpeg", "PNG", "tiff"]) | TEXTS,
 )
-def test_any_wish_for_pictures(**fields):
+def test_any_wish_for_images(**fields):
     response = SERVICES._on_get_frames(srv.GetFrames.Request(**fields), srv.GetFrames.Response())
     check_response(response)
     if response.success and fields["ids"]:

@@ -55,11 +55,11 @@ def start_for_module(ros: None) -> Iterator[Callable[..., tuple[NodeProcess, Cli
 
 
 @pytest.fixture(scope="module")
-def with_pictures(start_for_module: Callable[..., tuple[NodeProcess, Client]]) -> Client:
-    """A client to a node that has seen a few pictures; its engine is a fake."""
+def with_images(start_for_module: Callable[..., tuple[NodeProcess, Client]]) -> Client:
+    """A client to a node that has seen a few images; its engine is a fake."""
     _, client = start_for_module(memory__sample_fps=50.0)
     client.wait_until_ready()
-    client.show_pictures(4)
+    client.show_images(4)
     return client
 
 

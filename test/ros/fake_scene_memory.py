@@ -49,13 +49,13 @@ class FakeEngine:
         elif word == "say":
             words = rest.split() or itertools.repeat("word", 100_000)
             said = []
-            control.tell(Progress(Stage.ENCODING))
-            control.tell(Progress(Stage.GENERATING))
+            control.report(Progress(Stage.ENCODING))
+            control.report(Progress(Stage.GENERATING))
             for one in words:
                 control.check()
                 said.append(one)
                 if control.wants_text:
-                    control.tell(Progress(Stage.GENERATING, " ".join(said), len(said)))
+                    control.report(Progress(Stage.GENERATING, " ".join(said), len(said)))
                 time.sleep(0.05)
         elif word == "defect":
             raise ZeroDivisionError("planted by the test")
@@ -75,14 +75,14 @@ class FakeEngine:
             answer_tokens=request.max_new_tokens,
             video_grid_thw=(len(snapshot), 2, 2),
             exact=True,
-            degraded=("fake engine",),
+            warnings=("fake engine",),
         )
         return AskResult(f"about {request.question}", metrics, snapshot)
 
     def cached_bytes(self) -> _Bytes:
         return _Bytes()
 
-    def forget_encoded(self) -> None:
+    def reset_cache(self) -> None:
         pass
 
     def release(self) -> None:

@@ -42,7 +42,7 @@ class FaultyEngine:
             control.check()
             words += 1
             if control.wants_text:
-                control.tell(Progress(Stage.GENERATING, "word " * words, words))
+                control.report(Progress(Stage.GENERATING, "word " * words, words))
             time.sleep(0.02)
         if Device.shortages:
             request = replace(request, question="What is on the left?")

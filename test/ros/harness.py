@@ -50,8 +50,8 @@ _DOMAINS = range(20, 100)
 _PORTS_PER_DOMAIN = 250
 _FIRST_PORT = 7400
 
-# Further than the pictures that a memory samples in these tests, 20 a second or more.
-_PICTURES_APART_NS = 60_000_000
+# Further than the images that a memory samples in these tests, 20 a second or more.
+_IMAGES_APART_NS = 60_000_000
 
 
 def free_domain() -> tuple[int, socket.socket]:
@@ -307,7 +307,7 @@ class Client:
         wait_until(future.done, "parameters to be set")
         return future.result().result.successful, future.result().result.reason
 
-    # Pictures
+    # Images
 
     def publish(self, message: Any, topic: str = "image", *, reliable: bool = True, depth: int = 10) -> None:
         """Publish on a topic; the depth counts where it is the topic's first message."""
@@ -322,11 +322,11 @@ class Client:
     def image(
         self, *, height: int = 48, width: int = 64, shade: int = 100, frame_id: str = "lens", **fields: Any
     ) -> Image:
-        """A grey rgb8 picture, stamped now; fields may be overwritten.
+        """A grey rgb8 image, stamped now; fields may be overwritten.
 
         So long after the last one that it is due to be remembered.
         """
-        time.sleep(max(0, self._last_stamp_ns + _PICTURES_APART_NS - self.now_ns()) * 1e-9)
+        time.sleep(max(0, self._last_stamp_ns + _IMAGES_APART_NS - self.now_ns()) * 1e-9)
         message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
         message.header.stamp = self.node.get_clock().now().to_msg()
         message.header.frame_id = frame_id
@@ -336,8 +336,8 @@ class Client:
             setattr(message, name, value)
         return message
 
-    def connect_pictures(self) -> None:
-        """Publish pictures until one arrives: from then on, all do.
+    def connect_images(self) -> None:
+        """Publish images until one arrives: from then on, all do.
 
         DDS promises that only to a reliable subscription that has found its publisher, and the node's becomes one when
         it has learnt that its cameras are reliable.
@@ -351,36 +351,36 @@ class Client:
             return {reader.qos_profile.reliability for reader in readers} == {ReliabilityPolicy.RELIABLE}
 
         def arrived() -> bool:
-            self._show_picture()
-            return bool(self._find_picture(range(first, self._shown + 1)))
+            self._show_image()
+            return bool(self._find_image(range(first, self._shown + 1)))
 
-        self._show_picture()
+        self._show_image()
         wait_until(reliable, f"a reliable subscription to {topic}")
         first = self._shown + 1
-        wait_until(arrived, lambda: f"a picture at the node; its last reports are {self._statuses[-2:]}")
+        wait_until(arrived, lambda: f"an image at the node; its last reports are {self._statuses[-2:]}")
         self._connected = True
 
-    def show_pictures(self, count: int) -> None:
-        """Publish pictures, every time another one, and wait until they are remembered.
+    def show_images(self, count: int) -> None:
+        """Publish images, every time another one, and wait until they are remembered.
 
         When it returns, they all are, and none is on its way any more.
         """
-        self.connect_pictures()
+        self.connect_images()
         for _ in range(count):
-            self._show_picture()
-        self._wait_for_last_picture()
+            self._show_image()
+        self._wait_for_last_image()
 
-    def _show_picture(self) -> None:
+    def _show_image(self) -> None:
         self._shown += 1
         self.publish(self.image(shade=self._shown * 40 % 256, frame_id=_frame_id(self._shown)))
 
-    def _wait_for_last_picture(self) -> None:
+    def _wait_for_last_image(self) -> None:
         last = range(self._shown, self._shown + 1)
-        what = f"picture {self._shown} to be remembered; the last reports are"
-        wait_until(lambda: self._find_picture(last), lambda: f"{what} {self._statuses[-2:]}")
+        what = f"image {self._shown} to be remembered; the last reports are"
+        wait_until(lambda: self._find_image(last), lambda: f"{what} {self._statuses[-2:]}")
 
-    def _find_picture(self, numbers: range) -> Any:
-        """The first report in which one of these is the newest picture remembered."""
+    def _find_image(self, numbers: range) -> Any:
+        """The first report in which one of these is the newest image remembered."""
         names = {_frame_id(number) for number in numbers}
         return self.find_status("camera camera", lambda status: status.hardware_id in names, 0)
 

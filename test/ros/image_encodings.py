@@ -1,4 +1,4 @@
-"""Every encoding in which pictures may come: how a picture gets into a message, and how well it has to come out.
+"""Every encoding in which images may come: how an image gets into a message, and how well it has to come out.
 
 The messages are made by NumPy and OpenCV alone. ``docs/encodings.md`` is written from this list.
 """
@@ -21,12 +21,12 @@ _YUV_OF_BLACK = 16, 128, 128
 
 @dataclass(frozen=True)
 class Encoding:
-    """One way in which a picture may come.
+    """One way in which an image may come.
 
     Attributes:
         name: What the message calls it: ``encoding``, or ``format`` if it is compressed.
         meaning: What is understood by it, for people.
-        encode: Gives an RGB picture's bytes in rows or, if compressed, in a file; in two arrays where the later rows
+        encode: Gives an RGB image's bytes in rows or, if compressed, in a file; in two arrays where the later rows
             are twice as long, padding included.
         largest_error: Mean absolute difference that is allowed, of values 0..255.
         other_names: Further names of the same.
@@ -48,11 +48,11 @@ class Encoding:
         return self.name
 
     def seen(self, rgb: np.ndarray) -> np.ndarray:
-        """What is to be seen of a picture."""
+        """What is to be seen of an image."""
         return cv2.cvtColor(_grey(rgb), cv2.COLOR_GRAY2RGB) if self.grey else rgb
 
     def message(self, rgb: np.ndarray, *, padding: int = 0, big_endian: bool = False) -> Image | CompressedImage:
-        """The picture as a message, raw ones with so many bytes behind each row."""
+        """The image as a message, raw ones with so many bytes behind each row."""
         content = self.encode(rgb)
         if self.compressed:
             return CompressedImage(format=self.name, data=array.array("B", content.tobytes()))
@@ -64,7 +64,7 @@ class Encoding:
         return message
 
     def last_padding(self, rgb: np.ndarray, padding: int) -> int:
-        """Bytes behind the last row of a picture with so much padding."""
+        """Bytes behind the last row of an image with so much padding."""
         return padding * (2 if isinstance(self.encode(rgb), tuple) else 1)
 
 
@@ -73,14 +73,14 @@ def _padded(content: np.ndarray, padding: int, big_endian: bool) -> np.ndarray:
     return np.pad(ordered.view(np.uint8).reshape(len(content), -1), ((0, 0), (0, padding)), constant_values=77)
 
 
-def picture(height: int, width: int) -> np.ndarray:
-    """An RGB picture of soft colours in which no two channels, and no two directions, are alike."""
+def image(height: int, width: int) -> np.ndarray:
+    """An RGB image of soft colours in which no two channels, and no two directions, are alike."""
     down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return np.stack([20 + 200 * right, 30 + 180 * down, 210 - 160 * right * down], axis=-1).round().astype(np.uint8)
 
 
 def error(seen: np.ndarray, expected: np.ndarray) -> float:
-    """Mean absolute difference of two pictures of the same size."""
+    """Mean absolute difference of two images of the same size."""
     return float(cv2.absdiff(seen, np.ascontiguousarray(expected)).mean())
 
 

@@ -14,7 +14,7 @@ from delayed_vlm_ros.scenes.story import story_scene
 
 SECOND = 10**9
 START_NS = 1_700_000_000 * SECOND  # long ago
-RATE = 10  # pictures a second
+RATE = 10  # images a second
 TOPIC = "/camera/image_raw"
 
 _TYPES = get_typestore(Stores.LATEST)
@@ -23,7 +23,7 @@ _HEIGHT, _WIDTH = 120, 160
 
 
 def write_bag(path: Path, stamps_ns: Sequence[int], *, compressed: bool = False) -> Path:
-    """A bag of pictures, recorded ``RATE`` times a second.
+    """A bag of images, recorded ``RATE`` times a second.
 
     Args:
         path: Where to; a folder that is not there yet.
@@ -41,7 +41,7 @@ def write_bag(path: Path, stamps_ns: Sequence[int], *, compressed: bool = False)
 
 
 def regular_stamps(count: int, start_ns: int = START_NS) -> list[int]:
-    """Stamps of so many pictures in a row."""
+    """Stamps of so many images in a row."""
     return [start_ns + number * SECOND // RATE for number in range(count)]
 
 
@@ -50,17 +50,17 @@ def _header(stamp_ns: int):
     return _TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id="lens")
 
 
-def _picture(number: int):
+def _image(number: int):
     return render(story_scene(), number / RATE, _HEIGHT, _WIDTH)
 
 
 def _raw(number: int, stamp_ns: int):
-    data = _picture(number).reshape(-1)
+    data = _image(number).reshape(-1)
     return _TYPES.types["sensor_msgs/msg/Image"](
         _header(stamp_ns), _HEIGHT, _WIDTH, "rgb8", is_bigendian=0, step=3 * _WIDTH, data=data
     )
 
 
 def _compressed(number: int, stamp_ns: int):
-    data = cv2.imencode(".jpg", _picture(number)[..., ::-1])[1].reshape(-1)
+    data = cv2.imencode(".jpg", _image(number)[..., ::-1])[1].reshape(-1)
     return _TYPES.types["sensor_msgs/msg/CompressedImage"](_header(stamp_ns), "jpeg", data)

@@ -1,6 +1,6 @@
 """A camera at 30 Hz in a room with one thing in it: parameters colour, shape, home, width, height.
 
-Its parameter ``fault`` may change while it runs: ``corrupt`` (one picture in ten is cut short), ``no stamps``, ``back``
+Its parameter ``fault`` may change while it runs: ``corrupt`` (one image in ten is cut short), ``no stamps``, ``back``
 (stamps of an hour before), ``future`` (of a day after), ``frozen`` (always the stamp of when that began), ``slow`` (a
 clock at a tenth of the speed), or empty.
 """
@@ -22,13 +22,13 @@ from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.scenes.scene import Episode
 
 _RATE_HZ = 30.0
-_PICTURES = 15  # with a noise of their own; shown again and again
+_IMAGES = 15  # with a noise of their own; shown again and again
 _SHIFTS = {"back": Duration(seconds=-3600), "future": Duration(seconds=86400)}
 _SPEEDS = {"frozen": 0.0, "slow": 0.1}  # of the camera's clock
 
 
-def room_pictures(colour: str, shape: str, home: float, width: int, height: int) -> list[Image]:
-    """Some pictures of the room, without stamps."""
+def room_images(colour: str, shape: str, home: float, width: int, height: int) -> list[Image]:
+    """Some images of the room, without stamps."""
     scene = Scene.from_script(7, (Episode(1, 0.0, math.inf, colour, shape, home),))
     return [
         Image(
@@ -38,7 +38,7 @@ def room_pictures(colour: str, shape: str, home: float, width: int, height: int)
             step=3 * width,
             data=array.array("B", render(scene, number / _RATE_HZ, height, width).tobytes()),
         )
-        for number in range(_PICTURES)
+        for number in range(_IMAGES)
     ]
 
 
@@ -49,7 +49,7 @@ class RoomCamera(Node):
         home = self.declare_parameter("home", 0.5).value
         width, height = (self.declare_parameter(name, 320).value for name in ("width", "height"))
         self.declare_parameter("fault", "")
-        self._messages = room_pictures(colour, shape, home, width, height)
+        self._messages = room_images(colour, shape, home, width, height)
         self._shown = 0
         self._fault_since = self.get_clock().now()
         self._publisher = self.create_publisher(Image, "image", 5)
@@ -57,7 +57,7 @@ class RoomCamera(Node):
 
     def _show(self) -> None:
         fault = self.get_parameter("fault").value
-        message = self._messages[self._shown % _PICTURES]
+        message = self._messages[self._shown % _IMAGES]
         now = self.get_clock().now()
         if not fault:
             self._fault_since = now

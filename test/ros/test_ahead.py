@@ -7,8 +7,8 @@ def test_with_precompute_an_ask_finds_everything_encoded(start):
     # given
     _, client = start(fake=False, memory__sample_fps=20.0, precompute__mode="full", precompute__quiet_sec=0.0)
     client.wait_until_ready()
-    # when pictures have come, and nobody has asked
-    client.show_pictures(6)
+    # when images have come, and nobody has asked
+    client.show_images(6)
     stats = client.wait_for_stats(lambda stats: stats.kv_bytes > 0)
     client.wait_for_stats()  # a second later, all of it is done
     # then
@@ -25,7 +25,7 @@ def test_an_idle_model_is_unloaded_and_loaded_again_for_the_next_ask(start):
     # given
     _, client = start(fake=False, memory__sample_fps=20.0, model__unload_after_idle_sec=1.0)
     client.wait_until_ready()
-    client.show_pictures(4)
+    client.show_images(4)
     assert client.ask(max_new_tokens=4).success
     # when
     stats = client.wait_for_stats(lambda stats: stats.model_state == "unloaded")

@@ -18,7 +18,7 @@ def running(start_for_module):
 
 def test_no_model_code_runs_before_somebody_asks(running):
     _, client = running
-    client.show_pictures(4)
+    client.show_images(4)
     stats = client.wait_for_stats(lambda stats: stats.model_state == "ready")
     assert stats.unique_frames >= 4
     assert (stats.asks_served, stats.asks_failed) == (0, 0)
@@ -28,7 +28,7 @@ def test_no_model_code_runs_before_somebody_asks(running):
 
 def test_an_answer_names_its_frames_and_its_cost(running):
     _, client = running
-    client.show_pictures(4)
+    client.show_images(4)
     # when
     response = client.ask(max_new_tokens=4)
     # then
@@ -49,12 +49,12 @@ def test_an_answer_names_its_frames_and_its_cost(running):
     assert metrics.queue_latency >= 0
     assert metrics.answer_tokens <= 4
     assert metrics.video_grid_thw[0] == len(response.frames_used)
-    assert any("synthetic scenes only" in note for note in metrics.degraded)
+    assert any("synthetic scenes only" in note for note in metrics.warnings)
 
 
 def test_a_second_question_about_the_same_frames_encodes_nothing(running):
     _, client = running
-    client.show_pictures(2)
+    client.show_images(2)
     first = client.ask("What is there?", max_new_tokens=2)
     second = client.ask("And what else?", max_new_tokens=2)
     assert first.success
@@ -67,7 +67,7 @@ def test_a_second_question_about_the_same_frames_encodes_nothing(running):
 
 def test_statistics_and_diagnostics_tell_the_same(running):
     _, client = running
-    client.show_pictures(2)
+    client.show_images(2)
     client.ask("Statistics?", max_new_tokens=2)
     served = client.wait_for_stats()
     assert served.asks_served > 0
@@ -79,7 +79,7 @@ def test_statistics_and_diagnostics_tell_the_same(running):
     assert served.last_total_latency > 0
     assert served.oldest_frame_age_sec >= served.newest_frame_age_sec >= 0
     assert (served.model, served.model_state, served.device) == ("demo", "ready", "cpu")
-    assert any("synthetic scenes only" in note for note in served.degraded)
+    assert any("synthetic scenes only" in note for note in served.warnings)
     reported_ns = nanoseconds(served.header.stamp)
     model = client.wait_for_status("model", since_ns=reported_ns)
     assert "synthetic scenes only" in model.message
@@ -104,7 +104,7 @@ def test_reports_come_once_a_second(running):
 
 def test_each_answer_is_published(running):
     _, client = running
-    client.show_pictures(2)
+    client.show_images(2)
 
     def published_answer(question):
         return next((answer for answer in client.answers if answer.question == question), None)
@@ -124,7 +124,7 @@ def test_each_answer_is_published(running):
 
 def test_limits_in_time_choose_the_frames(running):
     _, client = running
-    client.show_pictures(6)
+    client.show_images(6)
     everything = client.ask("All?", max_new_tokens=1).frames_used
     last = everything[-1]
     # when / then
@@ -136,7 +136,7 @@ def test_limits_in_time_choose_the_frames(running):
 
 def test_reset_forgets_the_frames_and_not_the_counters(running):
     _, client = running
-    client.show_pictures(2)
+    client.show_images(2)
     response = client.reset()
     assert response.success
     assert client.ask().error_code == RESPONSE.NO_FRAMES
@@ -144,5 +144,5 @@ def test_reset_forgets_the_frames_and_not_the_counters(running):
     assert stats.unique_frames == 0
     assert stats.images_received > 0
     assert stats.oldest_frame_age_sec == -1
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask(max_new_tokens=1).success

@@ -23,7 +23,7 @@ def two_cameras(start_for_module):
             client.publish(client.image(), f"{camera}/image")
             return client.find_stats(lambda stats: stats.camera == camera and stats.unique_frames >= 2, 0)
 
-        wait_until(seen, f"pictures of {camera}")
+        wait_until(seen, f"images of {camera}")
     return client
 
 
@@ -101,14 +101,14 @@ def test_a_deadline_ends_it(two_cameras):
     assert two_cameras.ask().success
 
 
-def test_askers_share_the_queue_of_both(two_cameras):
+def test_clients_share_the_queue_of_both(two_cameras):
     """One that asks a lot, by the service, and one that asks once, by the action; three may wait."""
     running = two_cameras.start_goal("say")
     running.wait_for_feedback(lambda got: got.answer_tokens > 0)
-    many = [two_cameras.start_ask("say a", asker="many") for _ in range(5)]
+    many = [two_cameras.start_ask("say a", client_id="many") for _ in range(5)]
     wait_until(lambda: sum(future.done() for future in many) == 2, "two refusals")
     # when
-    one = two_cameras.start_goal("say b", asker="one")
+    one = two_cameras.start_goal("say b", client_id="one")
     # then it is let in for one of theirs
     wait_until(lambda: sum(future.done() for future in many) == 3, "a third refusal")
     refused = [future.result() for future in many if future.done()]
@@ -134,14 +134,14 @@ def test_a_node_that_is_not_active_says_so_in_the_result(start):
 def test_the_real_model_tells_and_stops_within_a_token(start, tmp_path):
     _, client = start(command=HELD_SCENE_MEMORY, memory__sample_fps=20.0, environment={"HELD_ANSWERS": str(tmp_path)})
     client.wait_until_ready()
-    client.show_pictures(4)
+    client.show_images(4)
     # given an ask that is held up behind its first token
     goal = client.start_goal("What is there?", max_new_tokens=50)
     first = goal.wait_for_feedback(lambda got: got.answer_tokens > 0)
     assert (first.stage, first.answer_tokens) == (GENERATING, 1)
     # when it is cancelled
     goal.cancel()
-    # then the asker hears at once, and the worker is free with the next token
+    # then the client_id hears at once, and the worker is free with the next token
     assert goal.status() == "CANCELED"
     assert client.wait_for_stats().asks_running == 1
     (tmp_path / "released").touch()

@@ -1,4 +1,4 @@
-"""Bad requests and bad pictures: a clear word, the node lives, no kept frame is lost."""
+"""Bad requests and bad images: a clear word, the node lives, no kept frame is lost."""
 
 import array
 import math
@@ -20,18 +20,18 @@ RESPONSE = AskScene.Response
 def running(start_for_module):
     process, client = start_for_module(memory__sample_fps=50.0)
     client.wait_until_ready()
-    client.show_pictures(2)
+    client.show_images(2)
     return process, client
 
 
-def test_an_ask_before_the_first_picture_says_what_to_check(start):
+def test_an_ask_before_the_first_image_says_what_to_check(start):
     _, client = start()
     client.wait_until_active()
     response = client.ask()
     assert not response.success
     assert response.error_code == RESPONSE.NO_FRAMES
     assert client.namespace + "/image" in response.error_msg
-    camera = client.wait_for_status("camera camera", lambda status: "no picture yet" in status.message)
+    camera = client.wait_for_status("camera camera", lambda status: "no image yet" in status.message)
     assert camera.level == b"\x01"
 
 
@@ -93,7 +93,7 @@ def test_failed_asks_are_counted_and_shown_for_a_moment(running):
         ({"height": 100_000, "width": 100_000, "step": 300_000}, "100000 × 100000 pixels"),
     ],
 )
-def test_a_bad_picture_costs_nothing_and_is_told(running, fields, words):
+def test_a_bad_image_costs_nothing_and_is_told(running, fields, words):
     process, client = running
     kept = client.ask().frames_used
     before = client.wait_for_stats()
@@ -119,7 +119,7 @@ def test_a_bad_picture_costs_nothing_and_is_told(running, fields, words):
 def test_a_camera_that_falls_silent_is_stale_until_it_returns(start):
     _, client = start(memory__sample_fps=50.0, diagnostics__stale_after_sec=0.5)
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     status = client.wait_for_status("camera camera", lambda status: status.level == b"\x03")
     assert client.namespace + "/image" in status.message
     # when it returns, and goes on until it is noticed
@@ -129,7 +129,7 @@ def test_a_camera_that_falls_silent_is_stale_until_it_returns(start):
         client.publish(client.image())
         return client.find_status("camera camera", lambda status: status.level == b"\x00", returned_ns)
 
-    wait_until(noticed, "pictures again")
+    wait_until(noticed, "images again")
 
 
 def test_a_camera_without_stamps_gets_those_of_arrival_and_is_told(start):
@@ -141,26 +141,26 @@ def test_a_camera_without_stamps_gets_those_of_arrival_and_is_told(start):
         client.publish(client.image(header=Header()))
         return client.find_stats(lambda stats: stats.images_sampled >= 2, began_ns)
 
-    wait_until(remembered, "two pictures remembered")
+    wait_until(remembered, "two images remembered")
     response = client.ask()
     assert began_ns <= nanoseconds(response.frames_used[0].header.stamp) <= client.now_ns()
-    assert any("without time stamps" in note for note in response.metrics.degraded)
+    assert any("without time stamps" in note for note in response.metrics.warnings)
     client.wait_for_status("camera camera", lambda status: "without time stamps" in status.message)
 
 
-def test_compressed_pictures_come_on_the_compressed_topic_of_the_same_name(start):
-    _, client = start(image_transport="compressed", memory__sample_fps=50.0, remap={"image": "front/picture"})
+def test_compressed_images_come_on_the_compressed_topic_of_the_same_name(start):
+    _, client = start(image_transport="compressed", memory__sample_fps=50.0, remap={"image": "front/image"})
     client.wait_until_active()
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 
     def publish_until(condition, data):
         def found():
             message = CompressedImage(header=client.image().header, format="jpeg", data=array.array("B", data))
-            client.publish(message, "front/picture/compressed")
+            client.publish(message, "front/image/compressed")
             return client.find_stats(condition, 0)
 
-        wait_until(found, "the picture's effect")
+        wait_until(found, "the image's effect")
 
     publish_until(lambda stats: stats.images_sampled >= 2, jpeg)
-    publish_until(lambda stats: "neither a JPEG nor a PNG" in stats.last_drop_reason, b"\xff\xd8 this is no picture")
+    publish_until(lambda stats: "neither a JPEG nor a PNG" in stats.last_drop_reason, b"\xff\xd8 this is no image")
     assert client.ask().success

@@ -11,7 +11,7 @@ from harness import NodeProcess, nanoseconds, values_of
 from recorded_bag import SECOND, START_NS, TOPIC, regular_stamps, write_bag
 from waiting import wait_until
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameIntake
@@ -31,7 +31,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def start_memory(start):
-    """Starts a memory that loses no picture, however busy this machine is; gives it with its client."""
+    """Starts a memory that loses no image, however busy this machine is; gives it with its client."""
 
     def start_one(transport="raw", **parameters):
         namespace = f"/bag_{next(_numbers)}"
@@ -74,13 +74,13 @@ def kept_without_ros(bag, *, restarts):
     intake = FrameIntake(resolve_checkpoint("demo").geometry(parameters.max_pixels), memory)
     feed = FrameFeed(intake, FrameSampler(parameters.sample_fps), TOPIC, restarts=restarts)
     with open_recording(bag) as recording:
-        for picture in recording.pictures():
+        for image in recording.images():
             try:
-                place = feed.place(picture.stamp_ns, picture.arrival_ns / SECOND, picture.arrival_ns)
-            except PictureError:  # as long as it may be a stray one
+                place = feed.place(image.stamp_ns, image.arrival_ns / SECOND, image.arrival_ns)
+            except ImageError:  # as long as it may be a stray one
                 continue
             if place.is_due:
-                feed.add(picture.decode(), place, picture.stamp_ns)
+                feed.add(image.decode(), place, image.stamp_ns)
     return [
         (kept.pair.first.source, kept.pair.last.source, kept.in_star, kept.in_stream, pixels(kept.pair))
         for kept in memory.snapshot()
@@ -155,7 +155,7 @@ def test_the_frames_kept_are_those_kept_without_ros(start_memory, play, tmp_path
     # when
     player = play(client, bag, transport, rate=2.0)
     wait_for_all(client, count)
-    wait_until(lambda: f"has ended after {count} pictures" in player.log, "the bag's end")
+    wait_until(lambda: f"has ended after {count} images" in player.log, "the bag's end")
     # then
     assert_same(kept_by(client), expected)
     assert jumps(client) == 0
@@ -199,7 +199,7 @@ def test_a_bag_that_is_played_over_and_over(start_memory, play, tmp_path, outcom
         assert "its memory goes on as if no time had passed" in memory.log
         assert stamps != sorted(set(stamps)), "two rounds are kept"
         notice = "the memory goes on as if no time had passed"
-        client.wait_for_stats(lambda stats: any(notice in one for one in stats.degraded), since_ns=0)
+        client.wait_for_stats(lambda stats: any(notice in one for one in stats.warnings), since_ns=0)
     assert memory.alive
     assert player.alive
 
@@ -210,14 +210,14 @@ def test_a_damaged_bag_is_played_up_to_the_damage(start_memory, play, tmp_path):
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with open_recording(bag) as recording:
-        count = len(list(recording.pictures()))
+        count = len(list(recording.images()))
     assert 0 < count < 60
     _, client = start_memory()
     # when
     player = play(client, bag, rate=4.0)
     # then
-    wait_until(lambda: f"has ended after {count} pictures" in player.log, "the end of what is left")
-    assert f"is damaged: read up to picture {count}" in player.log
+    wait_until(lambda: f"has ended after {count} images" in player.log, "the end of what is left")
+    assert f"is damaged: read up to image {count}" in player.log
     wait_for_all(client, count)
 
 
@@ -230,7 +230,7 @@ def test_bag_with_fewer_messages_than_its_metadata_lists_is_played_with_a_warnin
     # when
     player = play(client, bag, rate=4.0)
     # then
-    wait_until(lambda: "has ended after 20 pictures" in player.log, "the end")
+    wait_until(lambda: "has ended after 20 images" in player.log, "the end")
     assert "metadata.yaml lists 400" in player.log
     assert "[WARN]" in player.log
 

@@ -70,7 +70,7 @@ def running():
 
 @pytest.fixture
 def video(tmp_path):
-    """A video of 2 s at 20 Hz; the brightness of its pictures counts 0, 6, 12, …"""
+    """A video of 2 s at 20 Hz; the brightness of its images counts 0, 6, 12, …"""
     path = tmp_path / "count.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
     for index in range(40):
@@ -111,13 +111,13 @@ def stamps_of(messages):
 
 
 def wait_for_period(messages, period_sec, tolerance_sec):
-    """Wait until pictures follow one another as they should: a busy machine delays some, but not for good."""
+    """Wait until images follow one another as they should: a busy machine delays some, but not for good."""
 
     def found():
         between = np.diff(stamps_of(messages[-10:]))
         return len(between) == 9 and abs(np.median(between) - period_sec) < tolerance_sec
 
-    wait_until(found, lambda: f"a picture every {period_sec} s; the last ones came at {stamps_of(messages[-20:])}")
+    wait_until(found, lambda: f"an image every {period_sec} s; the last ones came at {stamps_of(messages[-20:])}")
 
 
 @pytest.mark.parametrize(
@@ -148,17 +148,17 @@ def test_the_demo_camera_publishes_its_room(running, received):
     message = received[-1]
     assert (message.width, message.height, message.step) == (320, 240, 960)
     assert (message.encoding, message.header.frame_id, message.is_bigendian) == ("rgb8", "eye", 0)
-    picture = np.asarray(message.data, dtype=np.uint8).reshape(240, 320, 3)
-    assert picture.std() > 20
+    image = np.asarray(message.data, dtype=np.uint8).reshape(240, 320, 3)
+    assert image.std() > 20
 
 
-def test_a_video_plays_at_its_true_speed_with_fewer_pictures(running, received, video):
-    # given room for all pictures, should the listener get no time for a while
+def test_a_video_plays_at_its_true_speed_with_fewer_images(running, received, video):
+    # given room for all images, should the listener get no time for a while
     depth = f"qos_overrides.{NAMESPACE}/image.publisher.depth:=1000"
     running("video_camera", f"video:={video}", "rate:=5", "loop:=true", depth)
     # then
     wait_for_period(received, 0.2, 0.05)
-    wait_until(lambda: len(received) >= 16, "16 pictures")
+    wait_until(lambda: len(received) >= 16, "16 images")
     shown = [round(message.data[-1] / 6) for message in received]
     begin = shown.index(0, 1)  # the first round may have been missed in part
     assert shown[begin : begin + 5] == [0, 4, 8, 12, 16]
@@ -168,7 +168,7 @@ def test_a_video_plays_at_its_true_speed_with_fewer_pictures(running, received, 
 def test_a_recording_is_played_whole_with_its_own_stamps(running, received, video):
     depth = f"qos_overrides.{NAMESPACE}/image.publisher.depth:=1000"
     running("bag_camera", f"bag:={video}", "rate:=4", "frame_id:=eye", depth)
-    wait_until(lambda: len(received) == 40, lambda: f"40 pictures; {len(received)} have come")
+    wait_until(lambda: len(received) == 40, lambda: f"40 images; {len(received)} have come")
     assert [round(message.data[-1] / 6) for message in received] == list(range(40))
     np.testing.assert_allclose(stamps_of(received), 1.0 + 0.05 * np.arange(40), atol=1e-3)
     assert {message.header.frame_id for message in received} == {"eye"}
@@ -225,7 +225,7 @@ def test_what_cannot_work_is_said_in_a_sentence(running, name, parameters, words
 
 
 class FakeDevice:
-    """An open camera: gives ``count`` pictures, then does ``after``."""
+    """An open camera: gives ``count`` images, then does ``after``."""
 
     is_device = True
     name = "/dev/video9"
@@ -286,7 +286,7 @@ def make_camera(monkeypatch):
 
 
 def gone():
-    raise VideoSourceError("camera device /dev/video9 stopped delivering pictures")
+    raise VideoSourceError("camera device /dev/video9 stopped delivering images")
 
 
 def test_a_camera_that_went_away_is_opened_again(make_camera):
@@ -294,7 +294,7 @@ def test_a_camera_that_went_away_is_opened_again(make_camera):
     missing = VideoSourceError("there is no camera device /dev/video9")
     first, second = FakeDevice(3, gone), FakeDevice(2, forever.wait)
     _, published = make_camera([first, missing, missing, second])
-    wait_until(lambda: len(published) == 5, "both devices' pictures")
+    wait_until(lambda: len(published) == 5, "both devices' images")
     forever.set()
     assert published == [0, 1, 2, 0, 1]
     assert first.closed
@@ -303,7 +303,7 @@ def test_a_camera_that_went_away_is_opened_again(make_camera):
 def test_a_driver_that_does_not_return_does_not_hold_up_the_end(make_camera):
     forever = threading.Event()
     node, published = make_camera([FakeDevice(1, forever.wait)])
-    wait_until(lambda: len(published) == 1, "a picture")
+    wait_until(lambda: len(published) == 1, "an image")
     # when
     node.stop()
     # then it has returned although the driver has not

@@ -45,12 +45,12 @@ def test_each_camera_is_remembered_and_answered_for_by_itself(start, front_camer
         response = client.ask(LEFT, camera="rear")
         assert response.error_code == AskScene.Response.NO_FRAMES
         where = f"{client.namespace}/rear/image"
-        assert f"camera rear has nothing in its memory. Check that pictures arrive on {where}" in response.error_msg
+        assert f"camera rear has nothing in its memory. Check that images arrive on {where}" in response.error_msg
         response = client.ask(LEFT, camera="*")
         assert response.answer == "front: a red box"
-        assert any("camera rear is not in the answer" in notice for notice in response.metrics.degraded)
+        assert any("camera rear is not in the answer" in notice for notice in response.metrics.warnings)
 
-        # when it starts late, with pictures of another size
+        # when it starts late, with images of another size
         rear = open_eyes(client.namespace, "rear", **rear_camera)
         wait_for_frames(client, "rear", 8)
 
@@ -63,7 +63,7 @@ def test_each_camera_is_remembered_and_answered_for_by_itself(start, front_camer
         # and both in one answer
         response = client.ask(RIGHT, camera="*")
         assert response.answer == "front: nothing\nrear: a blue ball"
-        assert [notice for notice in response.metrics.degraded if "not in the answer" in notice] == []
+        assert [notice for notice in response.metrics.warnings if "not in the answer" in notice] == []
         assert {frame.camera for frame in response.frames_used} == {"front", "rear"}
         ids = [frame.id for frame in response.frames_used]
         assert len(set(ids)) == len(ids), "an id means one pair of one camera"

@@ -29,15 +29,15 @@ def command(*arguments):
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
-def test_ask_prints_the_answer(with_pictures):
-    done = command("ask", "What is [bold]there[/]?", "--namespace", with_pictures.namespace, "--last", "60")
+def test_ask_prints_the_answer(with_images):
+    done = command("ask", "What is [bold]there[/]?", "--namespace", with_images.namespace, "--last", "60")
     assert done.returncode == 0, done.stderr
     assert "Q: What is [bold]there[/]?" in done.stdout
     assert "\nA: " in done.stdout
 
 
-def test_ask_for_scripts(with_pictures):
-    done = command("ask", "What is there?", "--namespace", with_pictures.namespace, "--json")
+def test_ask_for_scripts(with_images):
+    done = command("ask", "What is there?", "--namespace", with_images.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["success"]
@@ -45,18 +45,18 @@ def test_ask_for_scripts(with_pictures):
     assert len(printed["frames_used"]) >= 2
 
 
-def test_ctrl_c_cancels_the_ask(with_pictures):
+def test_ctrl_c_cancels_the_ask(with_images):
     # given
-    process = start_command("ask", "say", "--namespace", with_pictures.namespace)
-    with_pictures.wait_for_stats(lambda stats: stats.asks_running == 1)
+    process = start_command("ask", "say", "--namespace", with_images.namespace)
+    with_images.wait_for_stats(lambda stats: stats.asks_running == 1)
     # when
     process.send_signal(signal.SIGINT)
     # then
     _, stderr = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "Traceback" not in stderr
-    with_pictures.wait_for_stats(lambda stats: stats.asks_running == 0)
-    said = wait_until(lambda: [answer for answer in with_pictures.answers if answer.question == "say"], "the answer")
+    with_images.wait_for_stats(lambda stats: stats.asks_running == 0)
+    said = wait_until(lambda: [answer for answer in with_images.answers if answer.question == "say"], "the answer")
     assert said[0].error_code == AskScene.Response.CANCELLED
 
 
@@ -78,23 +78,23 @@ def test_a_node_without_the_action_is_asked_by_the_service(ros):
     assert "the answer comes in one piece" in done.stderr
 
 
-def test_refused_ask_is_one_sentence_and_an_exit_code(with_pictures):
-    done = command("ask", "What is there?", "--namespace", with_pictures.namespace, "--camera", "attic")
+def test_refused_ask_is_one_sentence_and_an_exit_code(with_images):
+    done = command("ask", "What is there?", "--namespace", with_images.namespace, "--camera", "attic")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "attic" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_status_shows_what_the_node_says(with_pictures):
-    done = command("status", "--namespace", with_pictures.namespace)
+def test_status_shows_what_the_node_says(with_images):
+    done = command("status", "--namespace", with_images.namespace)
     assert done.returncode == 0, done.stderr
     for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks", "memory of camera camera: "):
         assert part in done.stdout
 
 
-def test_status_for_scripts(with_pictures):
-    done = command("status", "--namespace", with_pictures.namespace, "--json")
+def test_status_for_scripts(with_images):
+    done = command("status", "--namespace", with_images.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["statistics"]["camera"]["unique_frames"] >= 4

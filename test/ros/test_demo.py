@@ -23,9 +23,9 @@ def small_video(folder: Path) -> Path:
     file = folder / "bar.avi"
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (160, 120))
     for index in range(30):
-        picture = np.full((120, 160, 3), 60, np.uint8)
-        picture[:, index * 5 : index * 5 + 10] = (20, 20, 220)
-        writer.write(picture)
+        image = np.full((120, 160, 3), 60, np.uint8)
+        image[:, index * 5 : index * 5 + 10] = (20, 20, 220)
+        writer.write(image)
     writer.release()
     return file
 

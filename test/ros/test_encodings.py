@@ -5,7 +5,7 @@ import itertools
 import cv2
 import pytest
 from harness import Client
-from image_encodings import ENCODINGS, error, picture
+from image_encodings import ENCODINGS, error, image
 from sensor_msgs.msg import CompressedImage, Image
 from waiting import wait_until
 
@@ -17,7 +17,7 @@ from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseTrack
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 
-RGB = picture(96, 128)
+RGB = image(96, 128)
 GRID_HEIGHT, GRID_WIDTH = 48, 64
 GEOMETRY = FrameGeometry(factor=4, min_pixels=16, max_pixels=GRID_HEIGHT * GRID_WIDTH)
 
@@ -72,7 +72,7 @@ def test_what_is_published_is_remembered(publisher, cameras, encoding):
         frames = [frame for kept in camera.frame_manager.snapshot() for frame in kept.pair.present_frames]
         return next((frame for frame in frames if frame.stamp > first), None)
 
-    frame = wait_until(remembered, lambda: f"a picture in {encoding}; the last was dropped: {camera.last_drop_reason}")
+    frame = wait_until(remembered, lambda: f"an image in {encoding}; the last was dropped: {camera.last_drop_reason}")
 
     # then
     expected = cv2.resize(encoding.seen(RGB), (GRID_WIDTH, GRID_HEIGHT), interpolation=cv2.INTER_AREA)

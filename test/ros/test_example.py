@@ -15,7 +15,7 @@ def ask(namespace, *arguments):
 def test_the_example_prints_an_answer_and_what_it_rests_on(start):
     _, client = start(memory__sample_fps=50.0)
     client.wait_until_ready()
-    client.show_pictures(4)
+    client.show_images(4)
     done = ask(client.namespace, "What is on the table?", "--last-sec", "60")
     assert done.returncode == 0, done.stderr
     assert "What is on the table?" in done.stdout

@@ -16,7 +16,7 @@ from delayed_vlm_ros.srv import AskScene, GetFrames
 from harness import CONTEXT, FAULTY_SCENE_MEMORY, ROOT, NodeProcess, Spinning
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import QoSProfile
-from room_camera import room_pictures
+from room_camera import room_images
 from waiting import PATIENCE_SEC, Stopwatch, wait_until
 
 RESPONSE = AskScene.Response
@@ -39,7 +39,7 @@ class Robot:
         return NodeProcess(self.client.namespace, ROOM_CAMERA, ROOM, {}, {})
 
     def kept(self):
-        """Stamps and pictures of all that is kept, by the key frames' ids."""
+        """Stamps and images of all that is kept, by the key frames' ids."""
         got = self.client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
         frames = zip(got.key_frames, got.first_images, got.second_images, strict=True)
         return {frame.id: (frame.header, bytes(first.data), bytes(second.data)) for frame, first, second in frames}
@@ -48,7 +48,7 @@ class Robot:
         """All is well again, and nothing has happened to what was kept before."""
         assert self.process.alive
         now = self.kept()
-        both = [key for key in now if key in kept and kept[key][2]]  # without those that had no second picture yet
+        both = [key for key in now if key in kept and kept[key][2]]  # without those that had no second image yet
         assert both, "nothing is left of what was kept"
         assert all(now[key] == kept[key] for key in both)
         response = self.client.ask(QUESTION)
@@ -63,7 +63,7 @@ class Robot:
         kept = self.kept()
         with Stopwatch() as watch:
             began_ns = self.client.now_ns()
-            happened = Moment(self.client)
+            happened = KeptFrame(self.client)
             yield happened
             status, told_ns = self.client.wait_for_report(name, lambda status: words in status.message, began_ns)
             assert status.level == level
@@ -76,7 +76,7 @@ class Robot:
         self.check(kept)
 
 
-class Moment:
+class KeptFrame:
     """When a fault happened, and how it ends."""
 
     def __init__(self, client):
@@ -121,7 +121,7 @@ def test_camera_dies_and_returns(robot):
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("corrupt", "pictures dropped: "), ("no stamps", "without time stamps"), ("back", "time has gone back by ")],
+    [("corrupt", "images dropped: "), ("no stamps", "without time stamps"), ("back", "time has gone back by ")],
 )
 def test_camera_is_out_of_order_for_a_while(robot, fault, words):
     with robot.shown("camera camera", words) as happened:
@@ -138,12 +138,12 @@ def test_stamps_that_do_not_advance_or_too_slowly(robot, fault, words):
     status = robot.client.wait_for_status("camera camera", lambda status: words in status.message)
     # then
     assert status.level == WARN
-    stats = robot.client.wait_for_stats(lambda stats: any(words in notice for notice in stats.degraded))
+    stats = robot.client.wait_for_stats(lambda stats: any(words in notice for notice in stats.warnings))
     counter = {"frozen": "images_restamped", "slow": "images_missed"}[fault]
     assert getattr(stats, counter) > getattr(before, counter)
     response = robot.client.ask(QUESTION)
     assert response.answer == ANSWER
-    assert any(words in notice for notice in response.metrics.degraded)
+    assert any(words in notice for notice in response.metrics.warnings)
     if fault == "frozen":  # the memory goes on
         sampled = stats.images_sampled
         robot.client.wait_for_stats(lambda stats: stats.images_sampled > sampled + 10)
@@ -178,12 +178,12 @@ def test_stamps_far_in_the_future(robot):
 
 def test_burst_of_a_thousand_images(robot):
     kept, before = robot.kept(), robot.client.wait_for_stats()
-    pictures = room_pictures(**ROOM)
+    images = room_images(**ROOM)
     for number in range(1000):
-        picture = pictures[number % len(pictures)]
-        picture.header.stamp = robot.client.node.get_clock().now().to_msg()
-        with suppress(rclpy_implementation.RCLError):  # the publisher's own history is full: that picture never was
-            robot.client.publish(picture, depth=100)
+        image = images[number % len(images)]
+        image.header.stamp = robot.client.node.get_clock().now().to_msg()
+        with suppress(rclpy_implementation.RCLError):  # the publisher's own history is full: that image never was
+            robot.client.publish(image, depth=100)
     # then those that were due were remembered, and no more, and nothing is wrong
     after = robot.client.wait_for_stats()
     assert after.images_received - before.images_received > 50
@@ -217,14 +217,14 @@ def test_out_of_memory_once_is_answered_and_told_in_the_answer(robot):
     kept = robot.kept()
     response = robot.client.ask("out of memory once")
     assert response.answer == ANSWER
-    assert any("memory" in notice for notice in response.metrics.degraded)
+    assert any("memory" in notice for notice in response.metrics.warnings)
     robot.check(kept)
 
 
 @contextmanager
 def ten_clients(namespace):
     """Nodes with their clients of the service, all spun by one thread, which ends with them whatever happens."""
-    nodes = [rclpy.create_node(f"asker_{n}", namespace=namespace, context=CONTEXT) for n in range(10)]
+    nodes = [rclpy.create_node(f"client_id_{n}", namespace=namespace, context=CONTEXT) for n in range(10)]
     # Replies go to all clients of a service; each of these sees a hundred.
     depth = QoSProfile(depth=200)
     clients = [node.create_client(AskScene, "ask_scene", qos_profile=depth) for node in nodes]
@@ -249,7 +249,7 @@ def test_a_hundred_asks_at_once_from_ten_clients(robot):
         # when
         fault.now()
         asked = [
-            (name, client.call_async(AskScene.Request(question=QUESTION, asker=name, timeout_sec=PATIENCE_SEC)))
+            (name, client.call_async(AskScene.Request(question=QUESTION, client_id=name, timeout_sec=PATIENCE_SEC)))
             for name, client in clients.items()
             for _ in range(10)
         ]
@@ -271,13 +271,13 @@ def test_a_hundred_asks_at_once_from_ten_clients(robot):
 def test_client_is_killed_while_its_goal_runs(robot):
     kept = robot.kept()
     command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "ask", "say", "--timeout", "3"]
-    asker = subprocess.Popen(
+    client_id = subprocess.Popen(
         [*command, "--namespace", robot.client.namespace], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     robot.client.wait_for_stats(lambda stats: stats.asks_running == 1)
     # when
-    asker.kill()
-    asker.communicate()
+    client_id.kill()
+    client_id.communicate()
     # then its deadline ends it
     robot.client.wait_for_status("asks", lambda status: "AskTimeoutError" in status.message)
     robot.client.wait_for_stats(lambda stats: stats.asks_running == 0)

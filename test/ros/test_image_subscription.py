@@ -1,4 +1,4 @@
-"""The thread that takes a camera's pictures: it needs nobody, follows the cameras, and ends whatever happens."""
+"""The thread that takes a camera's images: it needs nobody, follows the cameras, and ends whatever happens."""
 
 import itertools
 import threading
@@ -58,7 +58,7 @@ def camera():
 
 
 def threads_of(*cameras):
-    names = {f"pictures of {camera.name}" for camera in cameras}
+    names = {f"images of {camera.name}" for camera in cameras}
     return [thread for thread in threading.enumerate() if thread.name in names]
 
 
@@ -66,7 +66,7 @@ def publisher_for(node, camera, reliability=RELIABLE):
     return node.create_publisher(Image, camera.topic, QoSProfile(depth=10, reliability=reliability))
 
 
-def wait_for_picture(camera, publisher, frame_id):
+def wait_for_image(camera, publisher, frame_id):
     def arrived():
         message = Image()
         message.header.frame_id = frame_id
@@ -88,7 +88,7 @@ def test_two_cameras_are_heard_by_a_node_that_nobody_spins_until_they_are_destro
         subscriptions = [ImageSubscription(node, camera) for camera in cameras]
         for camera, publisher in zip(cameras, publishers, strict=True):
             camera.received.clear()
-            wait_for_picture(camera, publisher, camera.name)
+            wait_for_image(camera, publisher, camera.name)
         assert len(threads_of(*cameras)) == 2
         for subscription in subscriptions:
             subscription.destroy()
@@ -111,10 +111,10 @@ def test_an_executor_of_the_node_takes_nothing_from_it(nodes, camera):
         executor.spin_once(timeout_sec=0.01)
         return len(camera.received) > 20
 
-    wait_until(arrived, "twenty pictures")
+    wait_until(arrived, "twenty images")
     subscription.destroy()
     executor.shutdown()
-    assert takers == {f"pictures of {camera.name}"}
+    assert takers == {f"images of {camera.name}"}
 
 
 def test_it_follows_the_reliability_of_cameras_that_come_and_go(nodes, camera):
@@ -123,7 +123,7 @@ def test_it_follows_the_reliability_of_cameras_that_come_and_go(nodes, camera):
     for turn, reliability in enumerate((BEST_EFFORT, RELIABLE, BEST_EFFORT)):
         publisher = publisher_for(sender, camera, reliability)
         wait_until(lambda: readers(sender, camera) == [reliability], f"a subscription that is {reliability}")  # noqa: B023
-        wait_for_picture(camera, publisher, f"turn {turn}")
+        wait_for_image(camera, publisher, f"turn {turn}")
         sender.destroy_publisher(publisher)
     assert len(threads_of(camera)) == 1
     subscription.destroy()
@@ -142,14 +142,14 @@ def test_a_replacement_that_fails_leaves_the_subscription_there_is_and_is_tried_
     monkeypatch.setattr(node, "create_subscription", refuse)
     publisher = publisher_for(sender, camera)
     wait_until(fails.is_set, "an attempt")
-    wait_for_picture(camera, publisher, "meanwhile")
+    wait_for_image(camera, publisher, "meanwhile")
     monkeypatch.setattr(node, "create_subscription", create)
     wait_until(lambda: readers(sender, camera) == [RELIABLE], "a reliable subscription")
-    wait_for_picture(camera, publisher, "after it")
+    wait_for_image(camera, publisher, "after it")
     subscription.destroy()
 
 
-def test_a_defect_in_what_takes_the_pictures_does_not_end_it(nodes, camera, monkeypatch):
+def test_a_defect_in_what_takes_the_images_does_not_end_it(nodes, camera, monkeypatch):
     monkeypatch.setattr(image_subscription, "_LOOK_EVERY_SEC", 0.05)
     node, sender = nodes(), nodes()
     faults = iter(range(3))
@@ -160,12 +160,12 @@ def test_a_defect_in_what_takes_the_pictures_does_not_end_it(nodes, camera, monk
 
     camera.hook = fail
     subscription = ImageSubscription(node, camera)
-    wait_for_picture(camera, publisher_for(sender, camera), "after three")
+    wait_for_image(camera, publisher_for(sender, camera), "after three")
     subscription.destroy()
     assert next(faults, None) is None
 
 
-def test_a_picture_at_work_holds_the_end_up_for_a_moment_only_and_the_thread_ends_behind_it(nodes, camera):
+def test_an_image_at_work_holds_the_end_up_for_a_moment_only_and_the_thread_ends_behind_it(nodes, camera):
     node, sender = nodes(), nodes()
     at_work, let_go = threading.Event(), threading.Event()
 
@@ -176,7 +176,7 @@ def test_a_picture_at_work_holds_the_end_up_for_a_moment_only_and_the_thread_end
     camera.hook = hold
     subscription = ImageSubscription(node, camera)
     publisher = publisher_for(sender, camera)
-    wait_until(lambda: publisher.publish(Image()) or at_work.is_set(), "a picture")
+    wait_until(lambda: publisher.publish(Image()) or at_work.is_set(), "an image")
     subscription.destroy()
     assert len(threads_of(camera)) == 1
     let_go.set()
@@ -209,7 +209,7 @@ def test_a_camera_that_cannot_be_heard_is_told_once_and_others_are_heard(start):
     client.publish(client.image(), reliable=False)
     # then rclpy's own warning is there, and a reliable camera on the same topic is heard
     wait_until(lambda: "offering incompatible QoS" in process.log, lambda: f"a warning in {process.log}")
-    client.show_pictures(2)
+    client.show_images(2)
     assert process.log.count("offering incompatible QoS") == 1
 
 

@@ -77,11 +77,11 @@ def test_two_runs_with_the_same_names_neither_hear_nor_disturb_each_other(start,
     # given one run in the domain of these tests, and another one as the demo starts it, both with /robot/scene_memory
     process, client = start(namespace=NAMESPACE, memory__sample_fps=50.0)
     client.wait_until_ready()
-    client.show_pictures(4)
-    other.spin_until(lambda: other.stats and other.stats[-1].images_sampled >= 4, "pictures in the other domain")
+    client.show_images(4)
+    other.spin_until(lambda: other.stats and other.stats[-1].images_sampled >= 4, "images in the other domain")
     assert len({0, other.domain, CONTEXT.get_domain_id()}) == 3
 
-    # when the one sees nothing for a while in which the other's camera shows many pictures
+    # when the one sees nothing for a while in which the other's camera shows many images
     before, before_other = client.wait_for_stats(), other.stats[-1]
     other.spin_until(lambda: other.stats[-1].images_received >= before_other.images_received + 30, "more of them")
     after = client.wait_for_stats()
@@ -107,7 +107,7 @@ def test_two_runs_with_the_same_names_neither_hear_nor_disturb_each_other(start,
     # and the end of one is not the other's
     other.processes[0].end()
     assert process.alive
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask().success
 
 
@@ -118,7 +118,7 @@ def test_neither_tests_nor_demo_ever_take_the_default_domain(ros):
 
 
 @pytest.mark.skipif(get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="the profile is Fast DDS's")
-def test_the_demos_have_shared_memory_enough_for_raw_pictures(monkeypatch):
+def test_the_demos_have_shared_memory_enough_for_raw_images(monkeypatch):
     one_node = "import rclpy; rclpy.init(); node = rclpy.create_node('camera'); print(flush=True); input()"
 
     def segments():

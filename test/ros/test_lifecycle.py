@@ -17,14 +17,14 @@ def test_up_and_down_and_up_again(start):
     assert refused.error_code == RESPONSE.MODEL_NOT_READY
     assert "not active but unconfigured" in refused.error_msg
     assert not client.reset().success
-    # inactive: no pictures are taken
+    # inactive: no images are taken
     assert client.transition("configure")
     client.publish(client.image())
     assert "activate" in client.ask().error_msg
     # active
     assert client.transition("activate")
     client.wait_until_active()
-    client.show_pictures(4)
+    client.show_images(4)
     kept = [frame.id for frame in client.ask().frames_used]
     # deactivated: what is kept stays
     assert client.transition("deactivate")
@@ -63,7 +63,7 @@ def test_a_model_that_is_not_there_fails_configure_and_another_one_mends_it(star
     assert client.transition("activate")
     # then
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask().success
 
 
@@ -99,7 +99,7 @@ def test_parameters_change_when_they_can(start):
     assert "type int" in reason
     done, reason = client.set_parameters({"ask.timeout_sec": 0.2})
     assert done, reason
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask("work 600", timeout_sec=0.0).error_code == RESPONSE.TIMEOUT
 
 
@@ -107,7 +107,7 @@ def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start, tmp_
     loaded = tmp_path / "loaded"
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_UNTIL": str(loaded)})
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     loading = client.wait_for_stats()
     assert loading.unique_frames > 0
     assert loading.model_state == "loading"
@@ -130,7 +130,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_
     gone.touch()
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_FAILS": str(gone)})
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     response = client.ask()
     assert response.error_code == RESPONSE.MODEL_NOT_READY
     assert "planted by the test" in response.error_msg
@@ -141,7 +141,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_
     for transition in ("deactivate", "cleanup", "configure", "activate"):
         assert client.transition(transition)
     # then
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask().success
     assert values_of(client.wait_for_status("model"))["state"] == "ready"
 
@@ -149,16 +149,16 @@ def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_
 def test_the_queue_is_bounded_and_everything_else_goes_on(start):
     _, client = start(memory__sample_fps=50.0, ask__queue_size=2)
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     # when: one runs, two wait, the others are too many
     futures = [client.start_ask("work 600", timeout_sec=2 * PATIENCE_SEC) for _ in range(6)]
     # then: those are refused while the first one is still at work
     wait_until(lambda: sum(future.done() for future in futures) == 3, "three refusals")
     refused = [future.result() for future in futures if future.done()]
     assert all(response.error_code == RESPONSE.BUSY for response in refused)
-    # and lifecycle, pictures and reports do not wait for them
+    # and lifecycle, images and reports do not wait for them
     assert client.state() == "active"
-    client.show_pictures(3)
+    client.show_images(3)
     client.wait_for_status("asks", lambda status: "busy" in status.message)
     # and cleaning up ends them
     assert client.transition("deactivate")
@@ -173,7 +173,7 @@ def test_two_nodes_in_two_namespaces_do_not_meet(start):
     _, other = start(memory__sample_fps=50.0)
     one.wait_until_active()
     other.wait_until_active()
-    one.show_pictures(3)
+    one.show_images(3)
     assert one.ask().success
     assert other.ask().error_code == RESPONSE.NO_FRAMES
     one.wait_for_stats(lambda stats: stats.asks_served == 1)

@@ -47,7 +47,7 @@ def test_transitions_in_any_order(running, seed):
         code = client.ask(timeout_sec=5.0).error_code
         assert code == (RESPONSE.NO_FRAMES if state == "active" else RESPONSE.MODEL_NOT_READY)
         if state == "active" and dice.random() < 0.5:
-            client.show_pictures(1)
+            client.show_images(1)
             goals.append(client.start_goal("say"))
             goals[-1].wait_for_feedback(lambda _: True)
             client.reset()
@@ -66,7 +66,7 @@ def test_unknown_transitions_are_refused(running):
         assert not client.transition(label, number), (label, number)
         assert client.state() == "inactive"
     assert client.transition("activate")
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask().success
 
 
@@ -75,7 +75,7 @@ def test_a_manager_by_hand_with_asks_under_way(start, tmp_path):
     assert client.transition(number=Transition.TRANSITION_CONFIGURE)
     assert client.transition(number=Transition.TRANSITION_ACTIVATE)
     assert client.state() == "active"
-    client.show_pictures(2)
+    client.show_images(2)
     # when it is deactivated, asks under way are answered to their end
     held = client.start_ask(f"hold {tmp_path / 'go'}")
     client.wait_for_stats(lambda stats: stats.asks_running == 1)
@@ -94,7 +94,7 @@ def test_a_manager_by_hand_with_asks_under_way(start, tmp_path):
     assert client.transition(number=Transition.TRANSITION_DEACTIVATE)
     assert client.transition(number=Transition.TRANSITION_CLEANUP)
     assert goal.result().error_code == RESPONSE.CANCELLED
-    assert goal.status() == "ABORTED", "its asker has not cancelled it"
+    assert goal.status() == "ABORTED", "its client_id has not cancelled it"
     # when it is shut down for good, it stays so and says so
     assert client.transition(number=Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert client.state() == "finalized"
@@ -111,7 +111,7 @@ def test_shut_down_from_any_state(start, state):
     assert client.transition("configure")
     if state == "ACTIVE":
         assert client.transition("activate")
-        client.show_pictures(1)
+        client.show_images(1)
         client.start_goal("say").wait_for_feedback(lambda got: got.answer_tokens > 0)
     assert client.transition(number=getattr(Transition, f"TRANSITION_{state}_SHUTDOWN"))
     assert client.state() == "finalized"
@@ -123,7 +123,7 @@ def test_clean_up_while_the_model_loads(start, tmp_path):
     loaded = tmp_path / "loaded"
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_UNTIL": str(loaded)})
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     goal = client.start_goal()
     client.wait_for_stats(lambda stats: stats.asks_waiting == 1)
     # when
@@ -134,7 +134,7 @@ def test_clean_up_while_the_model_loads(start, tmp_path):
     # and it loads again for whoever comes next, when the device has room: not beside what is still being loaded
     assert client.transition("configure")
     assert client.transition("activate")
-    client.show_pictures(2)
+    client.show_images(2)
     goal = client.start_goal()
     goal.wait_for_feedback(lambda _: True)
     assert client.wait_for_stats().model_state == "loading"
@@ -158,6 +158,6 @@ def test_a_defect_in_configure_is_told_and_recovered_from(start, tmp_path):
     assert client.transition("configure")
     assert client.transition("activate")
     client.wait_for_status("lifecycle", lambda status: status.level == b"\x00")
-    client.show_pictures(2)
+    client.show_images(2)
     assert client.ask().success
     assert process.alive

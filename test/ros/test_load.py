@@ -1,6 +1,6 @@
-"""Pictures are never in the way of asks, nor asks in the way of pictures.
+"""Images are never in the way of asks, nor asks in the way of images.
 
-No clock decides here. That pictures do not wait for an ask shows while one is held up for as long as the test likes;
+No clock decides here. That images do not wait for an ask shows while one is held up for as long as the test likes;
 that none is lost shows in their number and their stamps, however long they took.
 """
 
@@ -17,8 +17,8 @@ from sensor_msgs.msg import Image
 from waiting import wait_until
 
 RATE_HZ = 30
-PICTURES = 180
-SAMPLE_FPS = 5  # every sixth picture
+IMAGES = 180
+SAMPLE_FPS = 5  # every sixth image
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -28,7 +28,7 @@ def held(request, start, tmp_path):
     command = {"fake": FAKE_SCENE_MEMORY, "real": HELD_SCENE_MEMORY}[request.param]
     _, client = start(command=command, memory__sample_fps=20.0, environment={"HELD_ANSWERS": str(tmp_path)})
     client.wait_until_ready()
-    client.show_pictures(2)
+    client.show_images(2)
     future = client.start_ask(f"hold {release}")
     client.wait_for_stats(lambda stats: stats.asks_running == 1)
     if request.param == "real":
@@ -36,15 +36,15 @@ def held(request, start, tmp_path):
     return client, future, release.touch
 
 
-def test_pictures_services_and_reports_do_not_wait_for_an_ask(held):
+def test_images_services_and_reports_do_not_wait_for_an_ask(held):
     client, future, let_go = held
     before = client.wait_for_stats()
     # when: each of these returns when it has happened
-    client.show_pictures(10)
+    client.show_images(10)
     remembered = client.wait_for_stats()
     state = client.state()
     marked = client.call(Mark, "scene_memory/mark", Mark.Request(label="meanwhile"))
-    pictures = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
+    images = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
     reset = client.reset()
     # then it all happened during the ask
     assert not future.done()
@@ -52,7 +52,7 @@ def test_pictures_services_and_reports_do_not_wait_for_an_ask(held):
     assert remembered.images_sampled == before.images_sampled + 10
     assert state == "active"
     assert marked.success
-    assert pictures.key_frames[-1] == marked.key_frame
+    assert images.key_frames[-1] == marked.key_frame
     assert reset.success
     # and the ask rests on the frames of its own moment, forgotten meanwhile or not
     let_go()
@@ -63,35 +63,35 @@ def test_pictures_services_and_reports_do_not_wait_for_an_ask(held):
 
 
 class Camera(threading.Thread):
-    """Publishes 640 × 480 pictures, at 30 Hz where the machine has time for it, and so stamped in any case."""
+    """Publishes 640 × 480 images, at 30 Hz where the machine has time for it, and so stamped in any case."""
 
     def __init__(self, client) -> None:
         super().__init__(daemon=True)
         self.client = client
-        self.first_ns = client.now_ns() + 10**9  # behind all pictures shown before
+        self.first_ns = client.now_ns() + 10**9  # behind all images shown before
 
     def stamp_ns(self, number: int) -> int:
         return self.first_ns + number * 10**9 // RATE_HZ
 
     def run(self) -> None:
         noise = np.random.default_rng(3).integers(0, 255, (3, 640 * 480 * 3), np.uint8)
-        pictures = [array.array("B", picture.tobytes()) for picture in noise]
+        images = [array.array("B", image.tobytes()) for image in noise]
         message = Image(height=480, width=640, encoding="rgb8", step=640 * 3)
-        for number in range(PICTURES):
-            message.data = pictures[number // 15 % 3]
+        for number in range(IMAGES):
+            message.data = images[number // 15 % 3]
             seconds, nanosec = divmod(self.stamp_ns(number), 10**9)
             message.header.stamp = Time(sec=seconds, nanosec=nanosec)
             self.client.publish(message)
             time.sleep(1 / RATE_HZ)
 
 
-def test_thirty_pictures_a_second_while_asks_run_back_to_back(start):
-    # given room for all pictures on their way: a node that gets no time for half a second would lose some, rightly
-    depth = {"qos_overrides./load/image.subscription.depth": PICTURES + 20}
+def test_thirty_images_a_second_while_asks_run_back_to_back(start):
+    # given room for all images on their way: a node that gets no time for half a second would lose some, rightly
+    depth = {"qos_overrides./load/image.subscription.depth": IMAGES + 20}
     _, client = start(fake=False, namespace="/load", memory__sample_fps=SAMPLE_FPS, memory__stream__size=100, **depth)
-    client.publish(client.image(), depth=PICTURES + 20)
+    client.publish(client.image(), depth=IMAGES + 20)
     client.wait_until_ready()
-    client.connect_pictures()
+    client.connect_images()
     client.reset()
     before = client.wait_for_stats()
     camera = Camera(client)
@@ -100,15 +100,15 @@ def test_thirty_pictures_a_second_while_asks_run_back_to_back(start):
     asked = []
     while camera.is_alive():
         response = client.ask("What is there?", max_new_tokens=1000)
-        assert response.success or not asked, response.error_msg  # the first one may come before the first picture
+        assert response.success or not asked, response.error_msg  # the first one may come before the first image
         asked += [response] if response.success else []
-    # then every picture arrives
-    stats = client.wait_for_stats(lambda stats: stats.images_received - before.images_received >= PICTURES)
-    assert stats.images_received - before.images_received == PICTURES
+    # then every image arrives
+    stats = client.wait_for_stats(lambda stats: stats.images_received - before.images_received >= IMAGES)
+    assert stats.images_received - before.images_received == IMAGES
     assert stats.images_dropped == 0
     # and those due are remembered in their order, and no others
     kept = client.ask(max_new_tokens=1).frames_used
-    due = [camera.stamp_ns(number) for number in range(0, PICTURES, RATE_HZ // SAMPLE_FPS)]
+    due = [camera.stamp_ns(number) for number in range(0, IMAGES, RATE_HZ // SAMPLE_FPS)]
     assert [nanoseconds(stamp) for frame in kept for stamp in (frame.header.stamp, frame.end_stamp)] == due
     # and asks were answered meanwhile, none from an older memory than the one before it
     newest = [nanoseconds(response.snapshot_stamp) for response in asked]

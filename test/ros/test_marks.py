@@ -1,4 +1,4 @@
-"""Marking moments and fetching their pictures, with the model that comes with the package, over DDS."""
+"""Marking moments and fetching their images, with the model that comes with the package, over DDS."""
 
 import array
 
@@ -17,7 +17,7 @@ def running(start_for_module):
     parameters = {"memory.star.size": 8, "memory.stream.size": 6, "memory.sample_fps": 20.0, "memory.marks.max": 4}
     _, client = start_for_module(fake=False, **parameters)
     client.wait_until_ready()
-    client.connect_pictures()
+    client.connect_images()
     return client
 
 
@@ -40,7 +40,7 @@ def decoded(message):
 
 
 def show_noise(client, count):
-    """Pictures of which no two pixels can be guessed, by the nanoseconds of their stamps."""
+    """Images of which no two pixels can be guessed, by the nanoseconds of their stamps."""
     shown = {}
     for seed in range(count):
         pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -53,14 +53,14 @@ def show_noise(client, count):
 
 def test_a_marked_moment_outlasts_what_comes_after_it_and_is_asked_about(client):
     # given
-    client.show_pictures(2)
+    client.show_images(2)
     response = mark(client, label="keys on the table")
     assert response.success, response.error_msg
     marked = response.key_frame
     assert (marked.marked, marked.label, marked.in_star, marked.camera) == (True, "keys on the table", True, "camera")
 
     # when
-    client.show_pictures(60)
+    client.show_images(60)
 
     # then
     used = {frame.id: frame for frame in client.ask(max_new_tokens=1).frames_used}
@@ -73,7 +73,7 @@ def test_a_marked_moment_outlasts_what_comes_after_it_and_is_asked_about(client)
 
 def test_a_mark_is_found_by_its_stamp_and_taken_off_by_its_id(client):
     # given
-    client.show_pictures(6)
+    client.show_images(6)
     kept = get_frames(client).key_frames
     # when
     by_stamp = mark(client, stamp=kept[1].end_stamp)
@@ -103,14 +103,14 @@ def test_a_mark_is_found_by_its_stamp_and_taken_off_by_its_id(client):
     ],
 )
 def test_what_cannot_be_marked_is_refused_in_a_sentence(client, fields, words):
-    client.show_pictures(2)
+    client.show_images(2)
     response = mark(client, **fields)
     assert not response.success
     assert words in response.error_msg
     assert not any(frame.marked for frame in get_frames(client).key_frames)
 
 
-def test_the_pictures_of_an_answer_are_those_that_were_shown(client):
+def test_the_images_of_an_answer_are_those_that_were_shown(client):
     # given
     shown = show_noise(client, 7)
     used = client.ask(max_new_tokens=1).frames_used
@@ -120,26 +120,26 @@ def test_the_pictures_of_an_answer_are_those_that_were_shown(client):
     assert response.success, response.error_msg
     assert [frame.id for frame in response.key_frames] == [frame.id for frame in used]
     assert response.notice == ""
-    pictures = []
+    images = []
     for frame, first, second in zip(response.key_frames, response.first_images, response.second_images, strict=True):
         assert (first.format, first.header) == ("png", frame.header)
-        pictures.append(first)
+        images.append(first)
         if frame.end_stamp == frame.header.stamp:
             assert (second.format, len(second.data)) == ("", 0)
         else:
             assert second.header.stamp == frame.end_stamp
-            pictures.append(second)
-    assert [nanoseconds(picture.header.stamp) for picture in pictures] == list(shown)
-    for picture, pixels in zip(pictures, shown.values(), strict=True):
-        np.testing.assert_array_equal(decoded(picture), pixels)
+            images.append(second)
+    assert [nanoseconds(image.header.stamp) for image in images] == list(shown)
+    for image, pixels in zip(images, shown.values(), strict=True):
+        np.testing.assert_array_equal(decoded(image), pixels)
 
 
 def test_what_is_no_longer_kept_is_listed_and_the_others_come(client):
     # given
-    client.show_pictures(2)
+    client.show_images(2)
     first = get_frames(client).key_frames[-1].id
     client.reset()
-    client.show_pictures(4)
+    client.show_images(4)
     kept = get_frames(client).key_frames
     # when
     response = get_frames(client, ids=[kept[1].id, first, 999_999, kept[1].id], format="jpeg")
@@ -160,7 +160,7 @@ def test_what_is_no_longer_kept_is_listed_and_the_others_come(client):
         ({"ids": list(range(4097))}, "4097 ids are given: give at most 4096"),
     ],
 )
-def test_a_request_for_pictures_that_makes_no_sense_is_refused(client, fields, words):
+def test_a_request_for_images_that_makes_no_sense_is_refused(client, fields, words):
     response = get_frames(client, **fields)
     assert not response.success
     assert words in response.error_msg

@@ -23,32 +23,32 @@ def listen(client, message_type, topic, quality):
     return heard
 
 
-def test_who_comes_late_gets_the_key_frames_at_once_and_then_every_change(with_pictures):
+def test_who_comes_late_gets_the_key_frames_at_once_and_then_every_change(with_images):
     # given
-    used = with_pictures.ask().frames_used
+    used = with_images.ask().frames_used
     # when
-    heard = listen(with_pictures, KeyFrameArray, "key_frames", KEPT)
+    heard = listen(with_images, KeyFrameArray, "key_frames", KEPT)
     # then
     wait_until(lambda: heard and heard[-1].key_frames == used, "the key frames")
     assert heard[-1].header.stamp == used[-1].end_stamp
     # and when nothing changes, nothing comes
     count = len(heard)
-    with_pictures.wait_for_stats()
-    # and a mark is a change, and so are pictures and a reset
-    with_pictures.call(Mark, "scene_memory/mark", Mark.Request(id=used[0].id, label="door"))
+    with_images.wait_for_stats()
+    # and a mark is a change, and so are images and a reset
+    with_images.call(Mark, "scene_memory/mark", Mark.Request(id=used[0].id, label="door"))
     wait_until(lambda: heard[-1].key_frames[0].label == "door", "the mark")
     assert len(heard) == count + 1
-    with_pictures.show_pictures(2)
-    newest = with_pictures.ask().frames_used[-1]
+    with_images.show_images(2)
+    newest = with_images.ask().frames_used[-1]
     wait_until(lambda: heard[-1].key_frames[-1] == newest, "the newest pair")
-    with_pictures.reset()
+    with_images.reset()
     wait_until(lambda: not heard[-1].key_frames, "the empty memory")
 
 
-def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_known(with_pictures):
-    # given a room and something in it in two pictures
-    with_pictures.reset()
-    heard = listen(with_pictures, KeyFrameArray, "key_frames", KEPT)
+def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_known(with_images):
+    # given a room and something in it in two images
+    with_images.reset()
+    heard = listen(with_images, KeyFrameArray, "key_frames", KEPT)
     random = np.random.default_rng(0)
     room = cv2.resize(random.uniform(50, 160, (5, 6, 3)), (128, 96), interpolation=cv2.INTER_CUBIC)
 
@@ -58,9 +58,9 @@ def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_kno
         pixels = room + random.normal(0, 3, room.shape)
         if number in (50, 51):
             pixels[40:54, 60:74] = (210, 30, 30)
-        picture = np.clip(pixels, 0, 255).astype(np.uint8)
-        message = with_pictures.image(height=96, width=128, data=array.array("B", picture.tobytes()))
-        with_pictures.publish(message)
+        image = np.clip(pixels, 0, 255).astype(np.uint8)
+        message = with_images.image(height=96, width=128, data=array.array("B", image.tobytes()))
+        with_images.publish(message)
         stamps.append(message.header.stamp)
 
     # then
@@ -75,13 +75,13 @@ def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_kno
 
 
 @pytest.mark.parametrize("topic", ["star_mosaic", "stream_mosaic"])
-def test_a_mosaic_comes_to_who_listens_and_shows_the_pictures(with_pictures, topic):
+def test_a_mosaic_comes_to_who_listens_and_shows_the_images(with_images, topic):
     # given
-    with_pictures.reset()
-    heard = listen(with_pictures, Image, topic, 1)
+    with_images.reset()
+    heard = listen(with_images, Image, topic, 1)
     empty = wait_until(lambda: heard and heard[-1], "an empty sheet")
     # when
-    with_pictures.show_pictures(4)
+    with_images.show_images(4)
     # then
     before = bytes(empty.data)
     message = wait_until(lambda: bytes(heard[-1].data) != before and heard[-1], "another sheet")
@@ -91,15 +91,15 @@ def test_a_mosaic_comes_to_who_listens_and_shows_the_pictures(with_pictures, top
     assert sheet.std() > np.frombuffer(before, np.uint8).std()
 
 
-def test_the_file_for_rviz_names_topics_that_there_are_with_qualities_that_fit(with_pictures):
+def test_the_file_for_rviz_names_topics_that_there_are_with_qualities_that_fit(with_images):
     # given
     file = ROOT / "rviz" / "scene_memory.rviz"
     displays = yaml.safe_load(file.read_text(encoding="utf-8"))["Visualization Manager"]["Displays"]
     for display in displays:
-        topic = with_pictures.namespace + display["Topic"]["Value"]
-        ends = with_pictures.node.get_publishers_info_by_topic(
+        topic = with_images.namespace + display["Topic"]["Value"]
+        ends = with_images.node.get_publishers_info_by_topic(topic) + with_images.node.get_subscriptions_info_by_topic(
             topic
-        ) + with_pictures.node.get_subscriptions_info_by_topic(topic)
+        )
         # then
         assert {end.topic_type for end in ends} == {"sensor_msgs/msg/Image"}, topic
         reliable = all(end.qos_profile.reliability == ReliabilityPolicy.RELIABLE for end in ends)

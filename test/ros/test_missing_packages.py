@@ -30,7 +30,7 @@ def wait_for_load_failure(process, client, words):
         assert word in status.message
     assert "Traceback" not in process.log
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     response = client.ask()
     assert response.error_code == AskScene.Response.MODEL_NOT_READY
     assert all(word in response.error_msg for word in words)

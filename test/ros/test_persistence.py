@@ -26,7 +26,7 @@ WARN, OK = b"\x01", b"\x00"
 
 
 def blocks(seed):
-    """A picture that looks like no other."""
+    """An image that looks like no other."""
     cells = np.random.default_rng(seed).integers(20, 220, (4, 4, 3), np.uint8)
     return cells.repeat(HEIGHT // 4, axis=0).repeat(WIDTH // 4, axis=1)
 
@@ -36,8 +36,8 @@ def novel(client, seed):
 
 
 def show_novel(client, count):
-    """Pictures of which each is worth keeping; returns when all are kept or have been."""
-    client.connect_pictures()
+    """Images of which each is worth keeping; returns when all are kept or have been."""
+    client.connect_images()
     before = client.wait_for_stats().images_sampled
     for seed in range(count):
         client.publish(novel(client, seed))
@@ -45,7 +45,7 @@ def show_novel(client, count):
 
 
 def key_frames(client):
-    """The kept key frames by id, with both pictures' bytes."""
+    """The kept key frames by id, with both images' bytes."""
     response = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
     return {
         frame.id: (frame, bytes(first.data), bytes(second.data))
@@ -118,7 +118,7 @@ def test_a_restart_brings_key_frames_back_and_they_are_answered_from(start, tmp_
 
 
 class Publishing(threading.Thread):
-    """Publishes pictures worth keeping until it is ended."""
+    """Publishes images worth keeping until it is ended."""
 
     def __init__(self, client):
         super().__init__(daemon=True)
@@ -135,7 +135,7 @@ class Publishing(threading.Thread):
         self.join()
 
 
-def test_killed_at_random_moments_it_comes_back_with_whole_pictures(start, tmp_path):
+def test_killed_at_random_moments_it_comes_back_with_whole_images(start, tmp_path):
     options = {"namespace": "/killed", "memory__sample_fps": 50.0, "persistence__folder": str(tmp_path)}
     options |= {"persistence__period_sec": 0.1, "memory__star__size": 40}
     process, client = start(**options)
@@ -260,7 +260,7 @@ def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, st
         since_ns=began_ns,
     )
     publishing.end()
-    client.show_pictures(1)  # and with it, all before it have arrived
+    client.show_images(1)  # and with it, all before it have arrived
 
     # then
     assert "writing camera.star" in status.message

@@ -40,7 +40,7 @@ def start_all(start, signals, **options):
 
 @contextmanager
 def stream(client, rate_hz=60):
-    """Pictures that follow each other, from before the signal until after the end."""
+    """Images that follow each other, from before the signal until after the end."""
     message = client.image(height=480, width=640)
     ending = threading.Event()
 
@@ -61,7 +61,7 @@ def test_while_idle(start):
         check_end(process, number, times)
 
 
-def test_while_pictures_stream_in(start):
+def test_while_images_stream_in(start):
     started = start_all(start, SIGNALS, memory__sample_fps=50.0)
     for (process, client), (number, times) in zip(started, SIGNALS, strict=True):
         with stream(client):
@@ -72,7 +72,7 @@ def test_while_pictures_stream_in(start):
 def test_during_an_ask_with_others_waiting(start):
     started = start_all(start, SIGNALS, memory__sample_fps=50.0)
     for (process, client), (number, times) in zip(started, SIGNALS, strict=True):
-        client.show_pictures(2)
+        client.show_images(2)
         goals = [client.start_goal("say") for _ in range(2)]
         goals[0].wait_for_feedback(lambda got: got.answer_tokens > 0)
         futures = [client.start_ask("work 600") for _ in range(2)]
@@ -84,7 +84,7 @@ def test_during_an_ask_with_others_waiting(start):
 def test_deep_inside_the_model(start, tmp_path):
     process, client = start(memory__sample_fps=50.0)
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     client.start_ask(f"hold {tmp_path / 'never'}")
     client.wait_for_stats(lambda stats: stats.asks_running == 1)
     check_end(process, signal.SIGINT, 2)
@@ -105,7 +105,7 @@ def test_while_the_real_model_loads(start):
 def test_while_the_real_model_answers(start):
     process, client = start(fake=False, memory__sample_fps=20.0)
     client.wait_until_ready()
-    client.show_pictures(4)
+    client.show_images(4)
     # A small model's answer may be short, so there are some to answer.
     futures = [client.start_ask(f"Question {number}?", max_new_tokens=4000) for number in range(4)]
     goals = [client.start_goal(f"Question {number}?", max_new_tokens=4000) for number in range(4)]
@@ -126,7 +126,7 @@ def test_nothing_is_left_in_shared_memory(start):
     before = segments()
     process, client = start(memory__sample_fps=50.0)
     client.wait_until_active()
-    client.show_pictures(2)
+    client.show_images(2)
     client.start_ask("work 600")
     client.wait_for_stats(lambda stats: stats.asks_running == 1)
     mapped = Path(f"/proc/{process.process.pid}/maps").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ def test_a_recording_that_begins_again(start, outcome):
     # given a memory of a recording
     _, client = start(memory__sample_fps=20.0, memory__on_time_jump=outcome)
     client.wait_until_active()
-    client.show_pictures(4)
+    client.show_images(4)
     before = client.ask()
     beginning = nanoseconds(before.frames_used[0].header.stamp) - 3600 * 10**9
     # when it is played again
@@ -35,10 +35,10 @@ def test_a_recording_that_begins_again(start, outcome):
     new = [frame for frame in after.frames_used if nanoseconds(frame.header.stamp) < beginning + 10**9]
     if outcome == "restart":
         assert new == list(after.frames_used)
-        assert not any("time has gone back" in notice for notice in after.metrics.degraded)
+        assert not any("time has gone back" in notice for notice in after.metrics.warnings)
     else:
         assert {frame.id for frame in before.frames_used[:1]} <= {frame.id for frame in after.frames_used}
-        assert any("time has gone back by" in notice for notice in after.metrics.degraded)
+        assert any("time has gone back by" in notice for notice in after.metrics.warnings)
     assert len(new) >= 3
 
 
@@ -58,7 +58,7 @@ def test_a_simulated_clock_that_jumps_begins_the_memory_anew(start):
         return client.find_stats(lambda stats: stats.header.stamp.sec == 1000, 0)
 
     wait_until(told_the_time, "the clock to be heard")
-    client.show_pictures(2)
+    client.show_images(2)
     # when it goes on, nothing happens
     for seconds in range(1001, 1005):
         tick(seconds)
@@ -75,15 +75,15 @@ def test_a_simulated_clock_that_jumps_begins_the_memory_anew(start):
         wait_until(lambda told=told: client.find_status("camera camera", told, 0), "the jump to be told")
         wait_until(lambda words=words: words not in client.newest_status("camera camera").message, "it to be over")
         assert not client.ask().success
-        client.show_pictures(2)
+        client.show_images(2)
         assert client.ask().success
     assert process.alive
 
 
-def test_a_simulated_clock_that_is_heard_after_the_first_pictures_begins_nothing_anew(start):
+def test_a_simulated_clock_that_is_heard_after_the_first_images_begins_nothing_anew(start):
     # given
     _, client = start(memory__sample_fps=20.0, use_sim_time="true")
-    client.show_pictures(2)
+    client.show_images(2)
     kept = client.ask().frames_used
 
     def told_the_time():
@@ -92,7 +92,7 @@ def test_a_simulated_clock_that_is_heard_after_the_first_pictures_begins_nothing
 
     # when
     wait_until(told_the_time, "the clock to be heard")
-    client.show_pictures(2)
+    client.show_images(2)
     # then
     assert [frame.id for frame in client.ask().frames_used][: len(kept)] == [frame.id for frame in kept]
     assert jumps(client) == 0
@@ -102,19 +102,19 @@ def test_a_frame_knows_where_the_camera_was(start):
     # given
     _, client = start(memory__sample_fps=20.0)
     client.wait_until_active()
-    client.connect_pictures()
+    client.connect_images()
     client.reset()
 
-    def stand_at(x, picture):
-        pose = PoseStamped(header=picture.header)
+    def stand_at(x, image):
+        pose = PoseStamped(header=image.header)
         pose.header.frame_id = "map"
         pose.pose.position.x = float(x)
         client.publish(pose, "pose")
 
     def arrived():
-        picture = client.image()
-        stand_at(1, picture)
-        client.publish(picture)
+        image = client.image()
+        stand_at(1, image)
+        client.publish(image)
         return any(frame.pose_valid for frame in client.ask().frames_used)
 
     # when

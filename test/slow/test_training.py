@@ -125,7 +125,7 @@ def test_a_thing_is_named_by_the_token_that_holds_its_middle():
 
 
 @pytest.mark.parametrize(("size", "expected"), [((240, 320), 0.0), ((150, 150), 0.1), ((120, 213), 0.0)])
-def test_places_in_letterboxed_pictures_are_those_on_the_grid(size, expected):
+def test_places_in_letterboxed_images_are_those_on_the_grid(size, expected):
     clip = Clip(truths=(), objects=(), spacing="even", size=size)
     assert clip.on_grid(0.5, 0.5) == (0.5, 0.5)
     assert clip.on_grid(0.0, 0.5)[0] == pytest.approx(expected)

@@ -8,7 +8,7 @@ from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ros.time import nanoseconds_of, time_message
 from delayed_vlm_ros.time import read_stamp, seconds_of
 
@@ -35,7 +35,7 @@ def test_both_byte_orders_are_read(encoding, order):
     [(b"", "0 bytes"), (bytes(11), "cut short"), (b"\xca\xfe" + bytes(20), "unknown encoding 0xcafe")],
 )
 def test_other_bytes_are_refused(serialised, words):
-    with pytest.raises(PictureError, match=words):
+    with pytest.raises(ImageError, match=words):
         read_stamp(serialised)
 
 

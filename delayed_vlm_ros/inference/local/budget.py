@@ -38,7 +38,7 @@ class MemoryBudget:
 
     Attributes:
         total: All of them.
-        pixels: Of these, reserved for the pictures of a full memory.
+        pixels: Of these, reserved for the images of a full memory.
         token: What a merged visual token costs.
         full_tokens: Merged visual tokens of a full memory, at most.
     """
@@ -93,7 +93,7 @@ def plan_budget(
         The part of one memory.
 
     Raises:
-        ConfigurationError: There would be no room for the encoding of a single pair beside the pictures.
+        ConfigurationError: There would be no room for the encoding of a single pair beside the images.
     """
     only = geometry.only_size
     max_pixels = geometry.max_pixels if only is None else only.height * only.width
@@ -109,7 +109,7 @@ def plan_budget(
         needed = shares * (budget.pixels + pair) / BYTES_PER_MB
         sharers, each = ("", "") if shares == 1 else (f" for {shares} cameras", " of each camera")
         raise ConfigurationError(
-            f"memory_budget_mb is {memory_budget_mb:g}{sharers}, but the pictures of {frames} frames and the encoding "
+            f"memory_budget_mb is {memory_budget_mb:g}{sharers}, but the images of {frames} frames and the encoding "
             f"of one pair{each} need {needed:.1f}: raise it, or lower max_pixels or the memory sizes"
         )
     return budget

@@ -13,8 +13,8 @@ from transformers import Cache
 from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.budget import plan_budget, token_bytes
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodedMemory
-from delayed_vlm_ros.inference.local.cache.prefix import roomy
+from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
+from delayed_vlm_ros.inference.local.cache.prefix import round_up_capacity
 from delayed_vlm_ros.inference.local.generation import generate_answer
 from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, only_size, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
@@ -58,8 +58,8 @@ class DelayedBatchInferenceEngine:
         features_on_host: Whether vision features are kept in the host's memory rather than on the device.
         canonical: Whether a warm ask computes in the very steps of a cold one. Its answer then equals the cold one's to
             the bit, whatever the dtype; else up to rounding.
-        degraded: Standing notices for every answer, such as that the model is the demo's.
-        on_shortage: Called when an ask has run out of the device's memory, before any frame is left out for that:
+        warnings: Standing notices for every answer, such as that the model is the demo's.
+        on_oom: Called when an ask has run out of the device's memory, before any frame is left out for that:
             others on the device may drop what they keep.
 
     Raises:
@@ -81,8 +81,8 @@ class DelayedBatchInferenceEngine:
         budget_shares: int = 1,
         features_on_host: bool = False,
         canonical: bool = True,
-        degraded: tuple[str, ...] = (),
-        on_shortage: Callable[[], None] | None = None,
+        warnings: tuple[str, ...] = (),
+        on_oom: Callable[[], None] | None = None,
     ) -> None:
         self.model = model if device is None else model.to(device)
         self.processor = processor
@@ -98,9 +98,9 @@ class DelayedBatchInferenceEngine:
             budget = plan_budget(memory_budget_mb, frames, geometry, token, shares=budget_shares)
         self._budget = budget
         self._precomputed: tuple[Any, ...] = ()
-        self._degraded = degraded
-        self._on_shortage = on_shortage
-        self._encoded = EncodedMemory(
+        self._degraded = warnings
+        self._on_shortage = on_oom
+        self._encoded = EncodingCache(
             model,
             processor,
             features_on_host=features_on_host,
@@ -136,13 +136,13 @@ class DelayedBatchInferenceEngine:
         """
         checkpoint = resolve_checkpoint(model, allow_download=allow_download, device=device)
         loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention)
-        return cls(loaded.model, loaded.processor, degraded=checkpoint.degraded, **memory)
+        return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, **memory)
 
-    def add_frame(self, picture: Any, timestamp: float | None = None) -> str:
-        """Remember a picture.
+    def add_frame(self, image: Any, timestamp: float | None = None) -> str:
+        """Remember an image.
 
         Args:
-            picture: RGB uint8 array of shape (H, W, 3), or a PIL image.
+            image: RGB uint8 array of shape (H, W, 3), or a PIL image.
             timestamp: When it was taken, in seconds, newer than the last one; None: half a second after the last one.
 
         Returns:
@@ -150,13 +150,13 @@ class DelayedBatchInferenceEngine:
             Stream: 10``.
 
         Raises:
-            PictureError: The picture cannot be used; nothing has changed.
+            ImageError: The image cannot be used; nothing has changed.
             StampOrderError: The timestamp is not newer than the last one; nothing has changed.
         """
         if timestamp is None:
             newest = self.frame_manager.newest_stamp
             timestamp = 0.0 if newest is None else newest + _DEFAULT_FRAME_PERIOD_SEC
-        return str(self._intake.add(picture, timestamp))
+        return str(self._intake.add(image, timestamp))
 
     def snapshot(self) -> Snapshot:
         """The kept pairs in time order."""
@@ -201,10 +201,10 @@ class DelayedBatchInferenceEngine:
             try:
                 return self._answer(request, snapshot, control, notices, started)
             except NonFiniteError:
-                self.forget_encoded()
+                self.reset_cache()
                 raise
             except torch.OutOfMemoryError as error:
-                self.forget_encoded()
+                self.reset_cache()
                 if self._on_shortage is not None:
                     self._on_shortage()
                 # Their tensors would live as long as the caller, or the next attempt, holds the error.
@@ -238,7 +238,7 @@ class DelayedBatchInferenceEngine:
             NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
         """
         control = control or AskControl()
-        times_forgotten = self._encoded.times_forgotten
+        generation = self._encoded.generation
         snapshot = self.snapshot()
         wanted = (prefill, *((kept.content_key, kept.stamps) for kept in snapshot))
         if not snapshot or wanted == self._precomputed:
@@ -248,7 +248,7 @@ class DelayedBatchInferenceEngine:
         room = _QUESTION_ROOM + DEFAULT_MAX_NEW_TOKENS
         if self._budget is not None:
             tokens = layout.visual_tokens
-            prefill = prefill and self._budget.holds(tokens, roomy(len(prompt.before) + tokens + room))
+            prefill = prefill and self._budget.holds(tokens, round_up_capacity(len(prompt.before) + tokens + room))
             if not self._budget.holds(tokens, 0):
                 self._precomputed = wanted
                 return False
@@ -259,13 +259,13 @@ class DelayedBatchInferenceEngine:
                 else:
                     done = bool(self._encoded.features(snapshot, layout, control).new_pairs)
         except NonFiniteError:
-            self.forget_encoded()
+            self.reset_cache()
             raise
         except torch.OutOfMemoryError as error:
-            self.forget_encoded()
+            self.reset_cache()
             traceback.clear_frames(error.__traceback__)
             raise _device_memory_error(len(snapshot), error) from error
-        if self._encoded.times_forgotten == times_forgotten:
+        if self._encoded.generation == generation:
             self._precomputed = wanted
         return done
 
@@ -280,7 +280,7 @@ class DelayedBatchInferenceEngine:
         """Bytes of encoded state kept between asks."""
         return self._encoded.cached_bytes()
 
-    def forget_encoded(self) -> None:
+    def reset_cache(self) -> None:
         """Drop what is kept of earlier asks, and of one that runs in another thread; frames stay."""
         self._precomputed = ()
         self._encoded.forget()
@@ -288,11 +288,11 @@ class DelayedBatchInferenceEngine:
     def reset(self) -> None:
         """Forget every frame, and what was kept of earlier asks."""
         self._intake.reset()
-        self.forget_encoded()
+        self.reset_cache()
 
     def release(self) -> None:
         """Give the model and the device's memory back; the engine cannot be asked again."""
-        self.forget_encoded()
+        self.reset_cache()
         self._encoded.release()
         self.model = None
         if torch.cuda.is_available():
@@ -306,7 +306,7 @@ class DelayedBatchInferenceEngine:
         notices: tuple[str, ...],
         started: float,
     ) -> AskResult:
-        control.tell(Progress(Stage.ENCODING))
+        control.report(Progress(Stage.ENCODING))
         prompt = build_prompt(self.processor, request.question)
         layout = lay_out(self.model.config, snapshot)
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
@@ -315,7 +315,7 @@ class DelayedBatchInferenceEngine:
         with self._encoded.settling(self.snapshot):
             work = self._encoded.prefix(prompt, layout, snapshot, control, room=room, transient=transient)
             encoded = time.monotonic()
-            control.tell(Progress(Stage.GENERATING))
+            control.report(Progress(Stage.GENERATING))
             generated = generate_answer(
                 self.model,
                 prompt.token_ids(layout.visual_tokens),
@@ -343,7 +343,7 @@ class DelayedBatchInferenceEngine:
             answer_tokens=len(generated.token_ids),
             video_grid_thw=layout.grid_thw,
             exact=True,
-            degraded=(*self._degraded, *_degraded_by_time(layout), *notices),
+            warnings=(*self._degraded, *_degraded_by_time(layout), *notices),
         )
         return AskResult(text, metrics, snapshot)
 

@@ -53,7 +53,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]
         # Only a copy of the text waits for the device here: the library reads the returned flag in its own time.
         if self._control.wants_text and not self._logits.failed:
             tokens = input_ids[0, self._prompt_tokens :].tolist()
-            self._control.tell(Progress(Stage.GENERATING, whole_characters(self._decode(tokens)), len(tokens)))
+            self._control.report(Progress(Stage.GENERATING, whole_characters(self._decode(tokens)), len(tokens)))
         return self._logits.failed.expand(input_ids.shape[0])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from delayed_vlm_ros.inference.local.models.adapters import family_of
+from delayed_vlm_ros.inference.local.models.adapters import adapter_of
 
 # A bare floor is fragile: at 2 Hz, 2 ms of jitter in the stamps would move half of the ids by one.
 _SNAP = 0.1
@@ -46,7 +46,7 @@ def temporal_ids(config: Any, start_stamps: Sequence[float], limit: int) -> Temp
     Raises:
         UnsupportedModelError: The family is not supported.
     """
-    times = family_of(config).pair_times(config, start_stamps)
+    times = adapter_of(config).pair_times(config, start_stamps)
     longest = times[-1] + _SNAP
     compressed = longest >= limit + 1
     scale = limit / longest if compressed else 1.0

@@ -1,11 +1,11 @@
-"""A small description of what a picture shows, and how different two of them are.
+"""A small description of what an image shows, and how different two of them are.
 
-A picture is averaged to a coarse grid of cells and kept as the logarithms of its luma and of its two colour ratios,
+An image is averaged to a coarse grid of cells and kept as the logarithms of its luma and of its two colour ratios,
 where a change of exposure or white balance adds one constant to all cells. Comparing takes that constant out by its
 median over the cells. Differences count only beyond what half a cell of camera shake explains: each cell is compared
-with the range of the other picture's values interpolated half a cell around it, the sampling-insensitive
+with the range of the other image's values interpolated half a cell around it, the sampling-insensitive
 dissimilarity of Birchfield and Tomasi (IEEE PAMI 20(4), 1998). The distance is the mean over the few cells that differ
-most, so that a thing covering 2–3 % of the picture is not averaged away by the rest that stayed as it was.
+most, so that a thing covering 2–3 % of the image is not averaged away by the rest that stayed as it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from delayed_vlm_ros.memory.scoring.luma_grid import least_and_most_around, log_cells, open_where_clipped
+from delayed_vlm_ros.memory.scoring.luma_grid import least_and_most_around, log_luma_grid, open_where_clipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ CELLS = 24
 
 _COMPARED_SHARE = 0.02
 _COMPARED_CELLS = round(_COMPARED_SHARE * CELLS * CELLS)
-# A fifth of the cells is enough for a median. They are an odd number, so that it is one of them whichever picture is
+# A fifth of the cells is enough for a median. They are an odd number, so that it is one of them whichever image is
 # taken from the other.
 _SOME = slice(0, CELLS * CELLS - 1, 5)
 _MIDDLE = (CELLS * CELLS - 1) // 5 // 2
@@ -46,14 +46,14 @@ _CUT_SHARE = 0.4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Descriptor:
-    """What a picture shows, cell by cell.
+    """What an image shows, cell by cell.
 
     All arrays are float32 of shape (3, CELLS * CELLS): log luma, log red over green, log blue over green.
 
     Attributes:
         values: The cells' own values.
         lower: The smallest value within half a cell around.
-        upper: The largest value within half a cell around. Where the picture is clipped it says only "at least this
+        upper: The largest value within half a cell around. Where the image is clipped it says only "at least this
             bright" and nothing of colour: the bounds that are not known are infinite.
     """
 
@@ -63,15 +63,15 @@ class Descriptor:
 
 
 def describe(image: RgbArray) -> Descriptor:
-    """Describe a picture.
+    """Describe an image.
 
     Args:
-        image: RGB picture, shape (H, W, 3), uint8.
+        image: RGB image, shape (H, W, 3), uint8.
 
     Returns:
         Its descriptor.
     """
-    values, clipped = log_cells(image, CELLS, CELLS, halved_down_to=_HALVED_DOWN_TO, dark_level=_DARK_LEVEL)
+    values, clipped = log_luma_grid(image, CELLS, CELLS, halved_down_to=_HALVED_DOWN_TO, dark_level=_DARK_LEVEL)
     # The extremes of the half-way points to the neighbours are half-way to the neighbours' extremes.
     lower, upper = (np.asarray((values + extreme) / 2, np.float32) for extreme in least_and_most_around(values))
     open_where_clipped(lower, upper, clipped)
@@ -79,10 +79,10 @@ def describe(image: RgbArray) -> Descriptor:
 
 
 def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float64]:
-    """Compare one picture with several.
+    """Compare one image with several.
 
     Args:
-        one: A picture's descriptor.
+        one: An image's descriptor.
         others: Those of N others.
 
     Returns:
@@ -101,14 +101,14 @@ def _distances_of(differences: NDArray[np.float32]) -> NDArray[np.float64]:
 def distances_and_extents(
     one: Descriptor, others: Sequence[Descriptor]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compare one picture with several, by how much differs and by how far it reaches.
+    """Compare one image with several, by how much differs and by how far it reaches.
 
     Args:
-        one: A picture's descriptor.
+        one: An image's descriptor.
         others: Those of N others.
 
     Returns:
-        N distances, see `distance`, and N shares of the picture that is not the same: small for a thing that came,
+        N distances, see `distance`, and N shares of the image that is not the same: small for a thing that came,
         large for another place.
     """
     if not others:
@@ -139,15 +139,15 @@ def _outside(
 
 
 def distance(a: Descriptor, b: Descriptor) -> float:
-    """Compare two pictures.
+    """Compare two images.
 
     Args:
-        a: One picture's descriptor.
+        a: One image's descriptor.
         b: The other's.
 
     Returns:
         0 for the same view up to exposure, noise and small shake; about 0.6 when a thing of clear contrast covers 2–3 %
-        more of the picture; towards 1 for another scene. Symmetric.
+        more of the image; towards 1 for another scene. Symmetric.
     """
     return float(distances(a, [b])[0])
 
@@ -156,10 +156,10 @@ def is_cut(a: Descriptor, b: Descriptor) -> bool:
     """Tell a cut to another scene from something that moved: they differ in extent, hardly in distance.
 
     Args:
-        a: One picture's descriptor.
+        a: One image's descriptor.
         b: The other's.
 
     Returns:
-        Whether a large part of the picture is not the same.
+        Whether a large part of the image is not the same.
     """
     return bool((_cell_differences(a, [b]) > _CHANGED_FROM).mean() > _CUT_SHARE)

@@ -1,4 +1,4 @@
-"""What stands out in a picture from the moments before and after it."""
+"""What stands out in an image from the moments before and after it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, Sketch, Surroundings, middle
+from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, BackgroundModel, Thumbnail, middle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 # Log difference from which a cell stands out.
 _STANDS_OUT_FROM = 0.12
-# Cells of the smallest thing: 0.2 % of the picture.
+# Cells of the smallest thing: 0.2 % of the image.
 _LEAST_CELLS = 6
 _MOST_BLOBS = 3
-# The largest share of a picture that came to stay at one time: more is another view.
+# The largest share of an image that came to stay at one time: more is another view.
 _MOST_LASTING = 0.12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blob:
-    """A thing in a picture that is not there before and after.
+    """A thing in an image that is not there before and after.
 
     Attributes:
         x: Its middle, in cells from the left.
         y: Its middle, in cells from the top.
-        area: The share of the picture that it covers.
+        area: The share of the image that it covers.
         contrast: How far its cells lie outside of what was there, mean log difference.
-        colour: Mean of its cells' values, shape (3,), float32, without the picture's median.
+        colour: Mean of its cells' values, shape (3,), float32, without the image's median.
         came_and_went: Whether it is known not to have been there before, and to be gone after; else only one of them
             is known: it came to stay, or nobody can say since the camera did.
     """
@@ -52,13 +52,13 @@ class Blob:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Standouts:
-    """What stands out in one picture.
+class Foreground:
+    """What stands out in one image.
 
     Attributes:
         blobs: What came and went, then what came to stay; of either a few at most, the heaviest first.
-        is_place_known: Whether pictures of the same place were found around it.
-        sharpness: The picture's ÷ that of the sharpest of them.
+        is_place_known: Whether images of the same place were found around it.
+        sharpness: The image's ÷ that of the sharpest of them.
     """
 
     blobs: tuple[Blob, ...]
@@ -66,20 +66,20 @@ class Standouts:
     sharpness: float
 
 
-def standouts(one: Sketch, before: Sequence[Sketch], after: Sequence[Sketch]) -> Standouts:
-    """Find what stands out in a picture: what came and went, and what came to stay.
+def foreground(one: Thumbnail, before: Sequence[Thumbnail], after: Sequence[Thumbnail]) -> Foreground:
+    """Find what stands out in an image: what came and went, and what came to stay.
 
-    Most pictures have nothing, which the nearest earlier ones are enough to tell.
+    Most images have nothing, which the nearest earlier ones are enough to tell.
 
     Args:
-        one: The picture's sketch.
-        before: Those of earlier pictures, the nearest first.
+        one: The image's sketch.
+        before: Those of earlier images, the nearest first.
         after: Those of later ones, likewise.
     """
-    as_it_lies = _Side(Surroundings(one, lies_still=True), [])
+    as_it_lies = _Side(BackgroundModel(one, lies_still=True), [])
     if before and as_it_lies.explains(before[:1]):
         return _standouts(one, [as_it_lies], ())
-    earlier, later = sides = [_Side(Surroundings(one), []) for _ in range(2)]
+    earlier, later = sides = [_Side(BackgroundModel(one), []) for _ in range(2)]
     if earlier.explains(before):
         return _standouts(one, sides, ())
     later.explains(after)
@@ -98,13 +98,13 @@ def standouts(one: Sketch, before: Sequence[Sketch], after: Sequence[Sketch]) ->
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One side in time: what it shows around the picture, and the sketches of the same place that were looked at."""
+    """One side in time: what it shows around the image, and the sketches of the same place that were looked at."""
 
-    around: Surroundings
-    same_place: list[Sketch]
+    around: BackgroundModel
+    same_place: list[Thumbnail]
 
-    def explains(self, others: Sequence[Sketch]) -> bool:
-        """Look at other pictures until they show all that the picture does; whether they do."""
+    def explains(self, others: Sequence[Thumbnail]) -> bool:
+        """Look at other images until they show all that the image does; whether they do."""
         for other in others:
             if self.around.add(other):
                 self.same_place.append(other)
@@ -113,13 +113,13 @@ class _Side:
         return False
 
 
-def _standouts(one: Sketch, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Standouts:
+def _standouts(one: Thumbnail, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Foreground:
     sharpest = max((other.sharpness for side in sides for other in side.same_place), default=one.sharpness)
-    return Standouts(blobs, any(side.same_place for side in sides), one.sharpness / max(sharpest, 1e-6))
+    return Foreground(blobs, any(side.same_place for side in sides), one.sharpness / max(sharpest, 1e-6))
 
 
 def _blobs(
-    one: Sketch, excess: NDArray[np.float32], outside: NDArray[np.bool_], *, came_and_went: bool
+    one: Thumbnail, excess: NDArray[np.float32], outside: NDArray[np.bool_], *, came_and_went: bool
 ) -> tuple[Blob, ...]:
     """The largest connected patches of the cells that are outside, the heaviest first."""
     count, labels, boxes, middles = cv2.connectedComponentsWithStats(outside.astype(np.uint8))

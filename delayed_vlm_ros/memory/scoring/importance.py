@@ -25,7 +25,7 @@ class Importance:
     Attributes:
         score: 0 for nothing new, 1 for all new. From about 0.6 it is worth a place in Star memory.
         reason: What stands out most, in a few words: "first frame", "scene change" (a cut), "local change" (in a part
-            of the picture), "novel view" (it came slowly), "moving scene" or "quiet scene".
+            of the image), "novel view" (it came slowly), "moving scene" or "quiet scene".
         scene_change: Distance to the frame before, 0..1.
         novelty: Distance to the nearest frame of Star memory, 0..1.
     """
@@ -42,7 +42,7 @@ class ImportanceScorer:
     It knows the frame before and how large the recent changes were. As with a biological sense, what goes on all the
     time becomes usual: half of the median recent change is taken off, so that waving trees or steady traffic need
     something out of the ordinary to be notable, and a camera on the move gives a frame now and then. It does not know
-    what the things in the picture are.
+    what the things in the image are.
     """
 
     def __init__(self) -> None:

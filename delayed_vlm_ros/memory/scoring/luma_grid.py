@@ -1,4 +1,4 @@
-"""A picture as a coarse grid of logarithms, in which a change of exposure or white balance adds one constant to all."""
+"""An image as a coarse grid of logarithms, in which a change of exposure or white balance adds one constant to all."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
-def log_cells(
+def log_luma_grid(
     image: RgbArray, rows: int, columns: int, *, halved_down_to: int, dark_level: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Average a picture to cells.
+    """Average an image to cells.
 
     Args:
-        image: RGB picture, shape (H, W, 3), uint8.
+        image: RGB image, shape (H, W, 3), uint8.
         rows: Rows of cells.
         columns: Columns of cells.
         halved_down_to: See `halved`.

@@ -1,4 +1,4 @@
-"""Things that stand out, followed from picture to picture, and what each of them is worth keeping."""
+"""Things that stand out, followed from image to image, and what each of them is worth keeping."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from delayed_vlm_ros.memory.scoring.foreground import Blob, Standouts
+    from delayed_vlm_ros.memory.scoring.foreground import Blob, Foreground
 
-# Pictures within which a thing may be missing, under blur, and still be the same.
+# Images within which a thing may be missing, under blur, and still be the same.
 _LONGEST_GAP = 2
-# How far a thing may go from one picture to the next, in cells.
+# How far a thing may go from one image to the next, in cells.
 _FARTHEST_STEP = 9.0
 # And by how much its colour may change, as a log difference.
 _COLOUR_STEP = 0.5
-# Pictures up to which a thing counts as brief; longer ones are worth less.
+# Images up to which a thing counts as brief; longer ones are worth less.
 _BRIEF = 7
 _LENGTH_POWER = 0.5
-# Cells a picture by which a thing may tremble; what moves more is passing, and worth less by each further cell where
+# Cells an image by which a thing may tremble; what moves more is passing, and worth less by each further cell where
 # so many of the things remembered were passing, too.
 _TREMBLING = 1.5
 _USUALLY_PASSING = 8
-# A thing seen in a single picture may be a reflex or a jolt: it counts, but alone it is never worth a place, or a light
+# A thing seen in a single image may be a reflex or a jolt: it counts, but alone it is never worth a place, or a light
 # that blinks would fill Star.
 _UNCONFIRMED = 0.2
-# A blurred picture shows a thing less well.
+# A blurred image shows a thing less well.
 _SHARP_FROM = 0.75
 _BLURRED = 0.5
 # A thing that came to stay, or of which it is known on one side only whether it was there: it may be no news.
@@ -47,7 +47,7 @@ _FULL_WEIGHT = 0.45
 
 
 @dataclass(slots=True)
-class Habits:
+class MotionStats:
     """What is usual, as far as is known by now.
 
     Attributes:
@@ -62,17 +62,17 @@ class Track:
     """One thing over time.
 
     Attributes:
-        first: Number of the first picture that shows it.
+        first: Number of the first image that shows it.
         last: Number of the last one so far.
-        seen: How many pictures show it.
+        seen: How many images show it.
         x: Where it was last, in cells from the left.
         y: The same from the top.
         way: How far it has gone in all, in cells.
         colour: What colour it was last.
-        weight: Of its best picture.
-        pair_id: The pair of that picture.
-        came_and_went: Whether it came and went, as seen in that picture; else it came to stay, or that is not known.
-        area: The share of the picture it covered where it was best.
+        weight: Of its best image.
+        pair_id: The pair of that image.
+        came_and_went: Whether it came and went, as seen in that image; else it came to stay, or that is not known.
+        area: The share of the image it covered where it was best.
         recurrence: How usual such a thing is by what has been before it; 0 for the first.
         habits: What is usual; shared by all tracks.
     """
@@ -82,24 +82,24 @@ class Track:
     seen: int
     x: float
     y: float
-    way: float
+    path_length: float
     colour: NDArray[np.float32]
     weight: float
     pair_id: int
     came_and_went: bool
     area: float
     recurrence: float
-    habits: Habits
+    habits: MotionStats
 
     @property
     def length(self) -> int:
-        """Pictures from the first to the last that shows it."""
+        """Images from the first to the last that shows it."""
         return self.last - self.first + 1
 
     @property
     def pace(self) -> float:
-        """How far it goes from picture to picture beyond trembling, in cells."""
-        return max(0.0, self.way / max(1, self.last - self.first) - _TREMBLING)
+        """How far it goes from image to image beyond trembling, in cells."""
+        return max(0.0, self.path_length / max(1, self.last - self.first) - _TREMBLING)
 
     @property
     def value(self) -> float:
@@ -111,18 +111,18 @@ class Track:
 
 
 class Tracker:
-    """Links what stands out in successive pictures. Bounded: it knows the present things, and some past ones."""
+    """Links what stands out in successive images. Bounded: it knows the present things, and some past ones."""
 
     def __init__(self) -> None:
         self._present: list[Track] = []
         self._past: deque[Track] = deque(maxlen=_MOST_PAST)
-        self._habits = Habits()
+        self._habits = MotionStats()
 
-    def follow(self, number: int, pair_id: int, found: Standouts) -> list[Track]:
-        """Take in what stands out in the next picture.
+    def follow(self, number: int, pair_id: int, found: Foreground) -> list[Track]:
+        """Take in what stands out in the next image.
 
         Args:
-            number: The picture's number; pictures come in order.
+            number: The image's number; images come in order.
             pair_id: The pair it belongs to.
             found: What stands out in it.
 
@@ -140,7 +140,7 @@ class Tracker:
             if weight > track.weight:
                 track.weight, track.pair_id, track.area = weight, pair_id, blob.area
                 track.came_and_went = blob.came_and_went
-            track.way += float(np.hypot(track.x - blob.x, track.y - blob.y))
+            track.path_length += float(np.hypot(track.x - blob.x, track.y - blob.y))
             track.last, track.x, track.y, track.colour = number, blob.x, blob.y, blob.colour
             track.seen += 1
             touched.append(track)
@@ -153,7 +153,7 @@ class Tracker:
             seen=0,
             x=blob.x,
             y=blob.y,
-            way=0.0,
+            path_length=0.0,
             colour=blob.colour,
             weight=0.0,
             pair_id=pair_id,

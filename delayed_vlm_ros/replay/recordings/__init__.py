@@ -1,11 +1,11 @@
-"""Recordings of cameras, read without ROS: ROS 2 bags, video files, folders of pictures.
+"""Recordings of cameras, read without ROS: ROS 2 bags, video files, folders of images.
 
 with open_recording("drive.mcap", topic="/camera/image_raw") as recording:
-for picture in recording.pictures():
-use(picture.stamp_ns, picture.decode())
+for image in recording.images():
+use(image.stamp_ns, image.decode())
 """
 
 from delayed_vlm_ros.replay.recordings.opening import open_recording
-from delayed_vlm_ros.replay.recordings.recording import RecordedPicture, Recording
+from delayed_vlm_ros.replay.recordings.recording import RecordedImage, Recording
 
-__all__ = ["RecordedPicture", "Recording", "open_recording"]
+__all__ = ["RecordedImage", "Recording", "open_recording"]

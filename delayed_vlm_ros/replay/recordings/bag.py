@@ -1,4 +1,4 @@
-"""The pictures of one topic of a ROS 2 bag, read with ``rosbags``, without ROS."""
+"""The images of one topic of a ROS 2 bag, read with ``rosbags``, without ROS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from delayed_vlm_ros.errors import PictureError, RecordingError
-from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.errors import ImageError, RecordingError
+from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE, read_metadata
 from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE, RAW_TYPE, Recording
 from delayed_vlm_ros.replay.recordings.salvage import Message, has_log, salvage, storage_files
@@ -25,10 +25,10 @@ _MOST_FILES_NAMED = 5  # in a message
 _ZSTD_MAGIC = bytes.fromhex("28b52ffd")  # a message in CDR begins with 00
 
 
-class BagPicture:
-    """One image message, still serialised; see ``RecordedPicture``."""
+class BagImage:
+    """One image message, still serialised; see ``RecordedImage``."""
 
-    def __init__(self, message: Message, types: Any, converter: PictureConverter) -> None:
+    def __init__(self, message: Message, types: Any, converter: ImageConverter) -> None:
         self._message = message
         self._data = _decompressed(message.data)
         self._types = types
@@ -54,7 +54,7 @@ class BagPicture:
         try:
             message = self._types.deserialize_cdr(self._data, self._message.type_name)
         except Exception as error:  # the library has no common class for what a damaged message can cause
-            raise PictureError(
+            raise ImageError(
                 f"an image message of {len(self._data)} bytes cannot be read "
                 f"({type(error).__name__}: {error}): the recording is damaged there, or its publisher was"
             ) from error
@@ -72,10 +72,10 @@ class BagRecording(Recording):
 
     Args:
         path: The bag's folder, or one of its ``.mcap`` or ``.db3`` files.
-        topic: Which pictures; empty: those of the only topic that has pictures.
+        topic: Which images; empty: those of the only topic that has images.
 
     Raises:
-        RecordingError: It is no bag, or has no such pictures; the topics that have some are named.
+        RecordingError: It is no bag, or has no such images; the topics that have some are named.
     """
 
     kind = "bag"
@@ -110,10 +110,10 @@ class BagRecording(Recording):
         except BaseException:
             self.close()
             raise
-        self.picture_count: int | None = max(self._listed.values(), default=None)
+        self.image_count: int | None = max(self._listed.values(), default=None)
 
-    def pictures(self) -> Iterator[BagPicture]:
-        """Go through the topic's pictures in the order in which they were recorded."""
+    def images(self) -> Iterator[BagImage]:
+        """Go through the topic's images in the order in which they were recorded."""
         first = last = None
         count = 0
         try:
@@ -121,12 +121,12 @@ class BagRecording(Recording):
                 first = message.recorded_ns if first is None else first
                 last = message.recorded_ns
                 count += 1
-                yield BagPicture(message, self._types, self._converter)
+                yield BagImage(message, self._types, self._converter)
         except Exception as error:  # noqa: BLE001  a damaged file can cause anything, wherever it is damaged
             seconds = 0.0 if first is None or last is None else (last - first) / NANOSECONDS_PER_SECOND
             reason = self._trouble or f"{type(error).__name__}: {error}".rstrip(".")
             self.damage = (
-                f"{self._path} is damaged: read up to picture {count}, {seconds:.1f} s after the first one; "
+                f"{self._path} is damaged: read up to image {count}, {seconds:.1f} s after the first one; "
                 f"what comes behind it is lost ({reason})"
             )
         else:
@@ -151,7 +151,7 @@ class BagRecording(Recording):
                 found.setdefault(message.topic, message.type_name)
         except RecordingError as error:
             refusal = error
-        except Exception:  # noqa: BLE001, S110  the damage is reported when the pictures are read
+        except Exception:  # noqa: BLE001, S110  the damage is reported when the images are read
             pass
         if not found:
             raise refusal or RecordingError(
@@ -244,18 +244,18 @@ def _chosen(wanted: str, topics: Mapping[str, str], path: Path) -> str:
         return wanted
     if wanted in topics:
         raise RecordingError(
-            f"{path} has no pictures on topic {wanted}: the topic has type {topics[wanted]}{_remedy(topics[wanted])}"
+            f"{path} has no images on topic {wanted}: the topic has type {topics[wanted]}{_remedy(topics[wanted])}"
         )
     if not images:
         listed = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "no topics at all"
         raise RecordingError(
-            f"{path} has no topic with pictures ({' or '.join(IMAGE_TYPES)}), but {listed}{_remedy(*topics.values())}"
+            f"{path} has no topic with images ({' or '.join(IMAGE_TYPES)}), but {listed}{_remedy(*topics.values())}"
         )
     listed = ", ".join(f"{topic} ({kind.rpartition('/')[2]})" for topic, kind in sorted(images.items()))
     if wanted:
-        raise RecordingError(f"{path} has no pictures on topic {wanted}; those with pictures are: {listed}")
+        raise RecordingError(f"{path} has no images on topic {wanted}; those with images are: {listed}")
     if len(images) > 1:
-        raise RecordingError(f"{path} has several topics with pictures: name one as the topic: {listed}")
+        raise RecordingError(f"{path} has several topics with images: name one as the topic: {listed}")
     return next(iter(images))
 
 

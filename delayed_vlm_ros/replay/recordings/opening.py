@@ -1,4 +1,4 @@
-"""Finding out what a path is: a bag, a video, or a folder of pictures."""
+"""Finding out what a path is: a bag, a video, or a folder of images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES, Recording
 from delayed_vlm_ros.replay.recordings.video import VideoRecording
 
 
-def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = DEFAULT_RATE) -> Recording:
+def open_recording(path: str | Path, *, topic: str = "", image_rate: float = DEFAULT_RATE) -> Recording:
     """Open a recording of a camera.
 
     Args:
-        path: A ROS 2 bag (its folder, or a ``.mcap`` or ``.db3`` file), a video file, or a folder of pictures.
-        topic: Which pictures of a bag; empty: those of the only topic that has pictures.
-        picture_rate: Pictures per second of a folder whose files are not named by their times.
+        path: A ROS 2 bag (its folder, or a ``.mcap`` or ``.db3`` file), a video file, or a folder of images.
+        topic: Which images of a bag; empty: those of the only topic that has images.
+        image_rate: Images per second of a folder whose files are not named by their times.
 
     Raises:
-        RecordingError: There is no such path, or it is nothing of these, or has no such pictures.
+        RecordingError: There is no such path, or it is nothing of these, or has no such images.
         DependencyError: What reads bags is not installed.
         VideoSourceError: The video cannot be read.
     """
@@ -37,7 +37,7 @@ def open_recording(path: str | Path, *, topic: str = "", picture_rate: float = D
         return BagRecording(path, topic)
     if topic:
         raise RecordingError(f"{path} is no bag, so it has no topic {topic}: leave the topic out")
-    return FolderRecording(path, picture_rate) if path.is_dir() else VideoRecording(path)
+    return FolderRecording(path, image_rate) if path.is_dir() else VideoRecording(path)
 
 
 def check_is_there(path: Path) -> None:

@@ -22,18 +22,18 @@ BAG_SUFFIXES = (".mcap", ".db3", ".zstd")
 """Of a bag's files that hold messages."""
 
 FIRST_STAMP_NS = NANOSECONDS_PER_SECOND
-"""Where the stamps of pictures begin that were taken at no known time: 0 would mean that there is none."""
+"""Where the stamps of images begin that were taken at no known time: 0 would mean that there is none."""
 
 
-class RecordedPicture(Protocol):
-    """One picture, not decoded yet."""
+class RecordedImage(Protocol):
+    """One image, not decoded yet."""
 
     @property
     def stamp_ns(self) -> int:
         """When the camera took it, nanoseconds; 0 where its message does not say.
 
         Raises:
-            PictureError: Its message is broken.
+            ImageError: Its message is broken.
         """
 
     @property
@@ -48,13 +48,13 @@ class RecordedPicture(Protocol):
         """Its pixels: RGB, shape (height, width, 3).
 
         Raises:
-            PictureError: It cannot be used.
+            ImageError: It cannot be used.
         """
 
 
 @dataclass(frozen=True)
-class StampedPicture:
-    """What pictures have in common that come from no message, and of which nothing is known but the stamp."""
+class StampedImage:
+    """What images have in common that come from no message, and of which nothing is known but the stamp."""
 
     stamp_ns: int
 
@@ -70,27 +70,27 @@ class StampedPicture:
 
 
 class Recording(Protocol):
-    """A camera's pictures in the order in which they were recorded; a context manager.
+    """A camera's images in the order in which they were recorded; a context manager.
 
     Attributes:
         name: What it is called in reports.
         kind: ``bag``, ``video`` or ``folder``.
-        topic: The pictures' topic; empty where there is none.
+        topic: The images' topic; empty where there is none.
         type_name: The type of their messages, such as ``sensor_msgs/msg/Image``; empty where there are none.
-        picture_count: How many pictures it says it has; None when it does not say.
+        image_count: How many images it says it has; None when it does not say.
         damage: Where reading had to stop before the end and why, or how what was read differs from what the recording
-            lists, in a sentence; empty while nothing is wrong. Complete after the last picture.
+            lists, in a sentence; empty while nothing is wrong. Complete after the last image.
     """
 
     name: str
     kind: str
     topic: str
     type_name: str
-    picture_count: int | None
+    image_count: int | None
     damage: str
 
-    def pictures(self) -> Iterator[RecordedPicture]:
-        """Go through the pictures, once. Damage ends them, and is told in ``damage``."""
+    def images(self) -> Iterator[RecordedImage]:
+        """Go through the images, once. Damage ends them, and is told in ``damage``."""
 
     def close(self) -> None:
         """Let go of its files."""

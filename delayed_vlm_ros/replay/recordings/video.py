@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.errors import PictureError, RecordingError
+from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.images.video import open_video
-from delayed_vlm_ros.replay.recordings.recording import FIRST_STAMP_NS, Recording, StampedPicture
+from delayed_vlm_ros.replay.recordings.recording import FIRST_STAMP_NS, Recording, StampedImage
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
-_MOST_OF_THEM = 0.95  # what a file says of its pictures is not always exact
+_MOST_OF_THEM = 0.95  # what a file says of its images is not always exact
 
 
 @dataclass(frozen=True)
-class VideoPicture(StampedPicture):
-    """One picture, to be decoded before the next one is taken; see ``RecordedPicture``."""
+class VideoImage(StampedImage):
+    """One image, to be decoded before the next one is taken; see ``RecordedImage``."""
 
     retrieve: Callable[[], NDArray[np.uint8] | None]
 
@@ -27,7 +27,7 @@ class VideoPicture(StampedPicture):
         """Decode it."""
         pixels = self.retrieve()
         if pixels is None:
-            raise PictureError("a picture of the video cannot be decoded: the file is damaged there")
+            raise ImageError("an image of the video cannot be decoded: the file is damaged there")
         return pixels
 
 
@@ -52,18 +52,18 @@ class VideoRecording(Recording):
             self._source.close()
             raise RecordingError(f"{path} is a camera device, which has no end: name a video file")
         self.name = path.stem
-        self.picture_count = self._source.frame_count
+        self.image_count = self._source.frame_count
         self.damage = ""
 
-    def pictures(self) -> Iterator[VideoPicture]:
-        """Go through the pictures."""
+    def images(self) -> Iterator[VideoImage]:
+        """Go through the images."""
         count, stamp = 0, 0.0
-        for stamp, retrieve in self._source.pictures():
+        for stamp, retrieve in self._source.images():
             count += 1
-            yield VideoPicture(FIRST_STAMP_NS + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
-        if self.picture_count is not None and count < _MOST_OF_THEM * self.picture_count:
+            yield VideoImage(FIRST_STAMP_NS + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
+        if self.image_count is not None and count < _MOST_OF_THEM * self.image_count:
             self.damage = (
-                f"{self._source.name} is damaged: it says it has {self.picture_count} pictures, and ends with the "
+                f"{self._source.name} is damaged: it says it has {self.image_count} images, and ends with the "
                 f"{count}th, {stamp:.1f} s after the first one"
             )
 

@@ -76,7 +76,7 @@ def clock(value: Any) -> str:
 
 
 def stamp(value: Any) -> str:
-    """A picture's time stamp, as a date where it is one."""
+    """An image's time stamp, as a date where it is one."""
     if not is_number(value):
         return NOTHING
     if not _PROBABLY_EPOCH < value < 1e11:  # noqa: PLR2004

@@ -77,7 +77,7 @@ def memory_plot(result: Mapping[str, Any], identifier: str) -> Markup:
         kept_bytes = [row["kept_bytes"] or 0 for row in rows]
         kept.fill_between(at, kept_bytes, step="post", color=_INK, alpha=0.22, lw=0)
         kept.step(at, kept_bytes, where="post", color=_INK, lw=1.4)
-        kept.set_title("memory for pictures and encodings", loc="left", fontsize=11)
+        kept.set_title("memory for images and encodings", loc="left", fontsize=11)
         kept.yaxis.set_major_locator(MaxNLocator(3))
         kept.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
         kept.set_ylim(bottom=0)

@@ -276,8 +276,8 @@ def _pair(number: str, pair: Mapping[str, Any], kept: Mapping[str, Any] | None, 
 def _size_of(thumbnail: str) -> tuple[int, int]:
     """Width and height of a base64 JPEG; zeros where it is none."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(thumbnail or "", validate=True)), formats=["JPEG"]) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(base64.b64decode(thumbnail or "", validate=True)), formats=["JPEG"]) as image:
+            width, height = image.size
     except (binascii.Error, UnidentifiedImageError):
         return 0, 0
     return width, height
@@ -335,8 +335,8 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("recording", " ".join(filter(None, (known.get("kind", ""), known.get("topic", ""))))),
         ("duration", numbers.seconds(known.get("duration_sec"))),
-        ("first picture", numbers.stamp(known.get("first_stamp"))),
-        ("pictures", numbers.count(known.get("pictures"))),
+        ("first image", numbers.stamp(known.get("first_stamp"))),
+        ("images", numbers.count(known.get("images"))),
         ("sampled", numbers.count(known.get("sampled"))),
         ("dropped", numbers.count(known.get("dropped")) + (f" ({dropped})" if dropped else "")),
         (

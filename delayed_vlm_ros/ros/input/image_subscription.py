@@ -1,11 +1,11 @@
-"""A subscription to a camera's pictures whose reliability follows the cameras there are.
+"""A subscription to a camera's images whose reliability follows the cameras there are.
 
-A best-effort subscription hears every publisher, but DDS may lose most pictures that are larger than its shared-memory
+A best-effort subscription hears every publisher, but DDS may lose most images that are larger than its shared-memory
 segment (half a megabyte in Fast DDS, rmw_fastrtps #739). A reliable one loses none, but hears nothing from a
 best-effort publisher. So this one is reliable while all publishers of its topic are, else best effort: what ROS calls
 "best available", but looked at again and again, as cameras may start late or be replaced.
 
-Sixty pictures a second are too many for the node's executor, so a thread takes them: see ``subscription_wait.py``. It
+Sixty images a second are too many for the node's executor, so a thread takes them: see ``subscription_wait.py``. It
 also does the looking, so that it never waits for a subscription that has been replaced.
 """
 
@@ -31,7 +31,7 @@ from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 _DEPTH = 15  # half a second at 30 Hz, for a busy machine that lets us wait
 _LOOK_EVERY_SEC = 0.5
 _LOG_EVERY_SEC = 5.0
-_JOIN_TIMEOUT_SEC = 0.5  # a large picture may be at work; the end of the process has little time
+_JOIN_TIMEOUT_SEC = 0.5  # a large image may be at work; the end of the process has little time
 _FOLLOWING = "best_available"
 _FIXED = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 
@@ -59,7 +59,7 @@ class ImageSubscription:
         self._waking = GuardCondition(None, None, node.context)
         self._subscription = self._subscribe(self._reliability)
         self._wait = SubscriptionWait(self._subscription, self._waking, node.context)
-        self._thread = threading.Thread(target=self._run, name=f"pictures of {camera.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"images of {camera.name}", daemon=True)
         self._thread.start()
 
     def destroy(self) -> None:

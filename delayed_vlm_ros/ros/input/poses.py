@@ -1,4 +1,4 @@
-"""When and where a picture was taken: its header, and the camera's pose nearest in time."""
+"""When and where an image was taken: its header, and the camera's pose nearest in time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 
 _MOST_POSES = 2000  # ten seconds at 200 Hz
@@ -87,7 +87,7 @@ class PoseTrack:
         self._received += 1
         try:
             stamp_ns = read_stamp(serialised)
-        except PictureError:
+        except ImageError:
             stamp_ns = 0
         if not stamp_ns or len(serialised) < _LEAST_POSE_BYTES:
             self._unusable += 1

@@ -1,7 +1,7 @@
 """Waiting for one subscription's messages in a thread of its own, and not in the node's executor.
 
 rclpy's executor gathers all of a node's connections anew for each message, thirty and more here: many times the work
-that it takes to count a picture. So a subscription for many messages belongs to the node for everybody else, but its
+that it takes to count an image. So a subscription for many messages belongs to the node for everybody else, but its
 executor leaves it alone, and somebody waits for it with a wait set that holds nothing else, as
 ``rclpy.wait_for_message`` does.
 

@@ -1,6 +1,6 @@
 """The node's state as ``/diagnostics`` statuses.
 
-Events (a dropped picture, a failed ask) are faults for as long as they go on: a status compares the present report with
+Events (a dropped image, a failed ask) are faults for as long as they go on: a status compares the present report with
 the one of a second before, so it shows an event once and is clear again a second after the last one.
 """
 
@@ -107,24 +107,24 @@ def lifecycle_status(report: LifecycleReport) -> Status:
     elif report.state == "active":
         level, message = Level.OK, "active"
     else:
-        level, message = Level.WARN, f"the node is {report.state}: it takes no pictures and answers no questions"
+        level, message = Level.WARN, f"the node is {report.state}: it takes no images and answers no questions"
     return Status("lifecycle", level, message, values=(("state", report.state),))
 
 
 def camera_status(report: CameraReport, previous: CameraReport | None, stale_after_sec: float) -> Status:
-    """Whether pictures arrive and can be used."""
+    """Whether images arrive and can be used."""
     troubles = _camera_troubles(report, previous)
     if not report.receiving:
-        level, message = Level.WARN, "pictures are not taken: the node is not active"
+        level, message = Level.WARN, "images are not taken: the node is not active"
     elif report.silent_sec is None:
-        level, message = Level.WARN, f"no picture yet on {report.topic}: check that the camera publishes there"
+        level, message = Level.WARN, f"no image yet on {report.topic}: check that the camera publishes there"
     elif report.silent_sec > stale_after_sec:
-        silence = f"no picture for {report.silent_sec:.1f} s on {report.topic}: check the camera"
+        silence = f"no image for {report.silent_sec:.1f} s on {report.topic}: check the camera"
         level, message = Level.STALE, "; ".join((silence, *troubles))
     elif troubles:
         level, message = Level.WARN, "; ".join(troubles)
     else:
-        level, message = Level.OK, f"{report.input_rate_hz:.1f} pictures per second"
+        level, message = Level.OK, f"{report.input_rate_hz:.1f} images per second"
     values = (
         ("topic", report.topic),
         ("images received", str(report.images_received)),
@@ -141,7 +141,7 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("sampled rate", f"{report.sampled_rate_hz:.2f} Hz"),
         ("last image", "never" if report.silent_sec is None else f"{report.silent_sec:.2f} s ago"),
         ("converter", report.converter),
-        *_numbered("degraded", report.degraded),
+        *_numbered("warnings", report.warnings),
     )
     return Status(f"camera {report.name}", level, message, hardware=report.frame_id or report.name, values=values)
 
@@ -175,8 +175,8 @@ def model_status(report: ModelReport) -> Status:
         level, message = Level.OK, "unloaded since nobody asked: the next question loads it again"
     elif report.state != "ready":
         level, message = Level.WARN, f"{report.state}: {report.name}"
-    elif report.degraded:
-        level, message = Level.WARN, "; ".join(report.degraded)
+    elif report.warnings:
+        level, message = Level.WARN, "; ".join(report.warnings)
     else:
         level, message = Level.OK, f"ready on {report.device}"
     values = (
@@ -184,7 +184,7 @@ def model_status(report: ModelReport) -> Status:
         ("state", report.state),
         ("device", report.device),
         ("error", report.error),
-        *_numbered("degraded", report.degraded),
+        *_numbered("warnings", report.warnings),
     )
     return Status("model", level, message, hardware=report.device, values=values)
 
@@ -234,7 +234,7 @@ def _camera_troubles(report: CameraReport, previous: CameraReport | None) -> tup
     dropped = _since(report.images_dropped, previous.images_dropped if previous else 0)
     jumped = _since(report.times_jumped, previous.times_jumped if previous else 0)
     return (
-        *((f"{dropped} pictures dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
+        *((f"{dropped} images dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
         *((report.last_jump,) if jumped > 0 else ()),
         *report.faults,
     )

@@ -139,10 +139,10 @@ def _publish(publishers: Iterable[Publisher], message: Any) -> None:
         publisher.publish(message)
 
 
-class PicturesOut:
+class MemoryPublisher:
     """Publishes what the cameras' memories hold, while there are any.
 
-    Its timers have a callback group of their own and a steady clock: drawing never holds up pictures that come in, asks
+    Its timers have a callback group of their own and a steady clock: drawing never holds up images that come in, asks
     or reports, and a simulation at rest shows, too.
 
     Args:

@@ -24,7 +24,7 @@ _CODES = AskScene.Response
 ERROR_CODES: dict[type[Exception], int] = {
     errors.DelayedVlmError: _CODES.INTERNAL,
     errors.ConfigurationError: _CODES.INTERNAL,
-    errors.PictureError: _CODES.INTERNAL,
+    errors.ImageError: _CODES.INTERNAL,
     errors.StampOrderError: _CODES.INTERNAL,
     errors.MarkError: _CODES.BAD_REQUEST,
     errors.PairNotKeptError: _CODES.NO_FRAMES,
@@ -59,7 +59,7 @@ def error_code(error: Exception) -> int:
 
 
 def error_text(error: Exception) -> str:
-    """What the asker gets to read."""
+    """What the client_id gets to read."""
     text = errors.shortened(str(error))
     if isinstance(error, errors.DelayedVlmError):
         return text
@@ -97,13 +97,13 @@ def key_frame_array(snapshot: Snapshot, camera: CameraMemory) -> msg.KeyFrameArr
     return array
 
 
-def ask_metrics(metrics: AskMetrics, queue_latency: float, degraded: Sequence[str]) -> msg.AskMetrics:
+def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[str]) -> msg.AskMetrics:
     """What an ask cost.
 
     Args:
         metrics: As the engine measured it.
         queue_latency: Seconds from the request's arrival until the worker took it.
-        degraded: What the node knows besides the engine.
+        warnings: What the node knows besides the engine.
     """
     return msg.AskMetrics(
         total_latency=float(metrics.total_latency),
@@ -119,7 +119,7 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, degraded: Sequence[st
         answer_tokens=metrics.answer_tokens,
         video_grid_thw=[int(size) for size in metrics.video_grid_thw],
         exact=bool(metrics.exact),
-        degraded=[*metrics.degraded, *degraded],
+        warnings=[*metrics.warnings, *warnings],
     )
 
 
@@ -131,7 +131,7 @@ def fill_answer(response: Any, answer: Answer) -> None:
     response.frames_used = [key_frame(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
     response.snapshot_stamp = time_message(answer.newest_header.stamp_ns)
     response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
-    response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.degraded)
+    response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.warnings)
 
 
 def fill_error(response: Any, error: Exception) -> None:
@@ -201,7 +201,7 @@ def memory_stats(
         model=model.name,
         model_state=model.state,
         device=model.device,
-        degraded=[*model.degraded, *camera.degraded],
+        warnings=[*model.warnings, *camera.warnings],
     )
     stats.header.stamp = stamp
     stats.header.frame_id = camera.frame_id

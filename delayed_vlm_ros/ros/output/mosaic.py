@@ -1,4 +1,4 @@
-"""A memory as one picture for people: a contact sheet with the age, the score and the reason of each moment."""
+"""A memory as one image for people: a contact sheet with the age, the score and the reason of each moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_TILES = 60
 """Most moments on one sheet; of more, evenly spread ones are shown."""
 
 _TILE_WIDTH = 232
-_TILE_HEIGHTS = (100, 320)  # pictures much wider or higher than usual are shown smaller
+_TILE_HEIGHTS = (100, 320)  # images much wider or higher than usual are shown smaller
 _USUAL_ASPECT = 4 / 3
 _GAP = 10
 _TITLE_HEIGHT = 44
@@ -51,7 +51,7 @@ class Tile:
 
     Attributes:
         id: The pair's, to mark it by.
-        picture: RGB uint8, shape (H, W, 3).
+        image: RGB uint8, shape (H, W, 3).
         age_sec: How long ago it was, in seconds.
         importance: Its score, 0..1.
         reason: Why it is notable; may be empty.
@@ -60,7 +60,7 @@ class Tile:
     """
 
     id: int
-    picture: RgbArray
+    image: RgbArray
     age_sec: float
     importance: float
     reason: str
@@ -70,8 +70,8 @@ class Tile:
 
 def tile_of(kept: KeptPair, age_sec: float) -> Tile:
     """A kept pair by its more important frame, which is so many seconds old."""
-    picture = kept.pair.important_frame.image
-    return Tile(kept.id, picture, age_sec, kept.importance, kept.reason, kept.marked, kept.label)
+    image = kept.pair.important_frame.image
+    return Tile(kept.id, image, age_sec, kept.importance, kept.reason, kept.marked, kept.label)
 
 
 def draw_mosaic(title: str, detail: str, tiles: Sequence[Tile], places: int) -> RgbArray:
@@ -84,7 +84,7 @@ def draw_mosaic(title: str, detail: str, tiles: Sequence[Tile], places: int) -> 
         places: How many moments there is room for; as the memory fills, the sheet keeps its size.
 
     Returns:
-        RGB uint8, shape (H, W, 3); its size depends on the number of places and the shape of the pictures alone.
+        RGB uint8, shape (H, W, 3); its size depends on the number of places and the shape of the images alone.
 
     Raises:
         ConfigurationError: The installed Pillow is too old.
@@ -126,7 +126,7 @@ def _spread(tiles: Sequence[Tile], most: int) -> list[Tile]:
 
 
 def _tile_height(tiles: Sequence[Tile]) -> int:
-    aspect = tiles[0].picture.shape[1] / tiles[0].picture.shape[0] if tiles else _USUAL_ASPECT
+    aspect = tiles[0].image.shape[1] / tiles[0].image.shape[0] if tiles else _USUAL_ASPECT
     return int(np.clip(round(_TILE_WIDTH / aspect), *_TILE_HEIGHTS))
 
 
@@ -146,9 +146,9 @@ def _draw_tile(sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int,
     left, top = corner
     right, bottom = left + _TILE_WIDTH - 1, top + height - 1
     draw.rectangle((left, top, right, bottom), fill=_PLACE)
-    picture = _fitted(tile.picture, _TILE_WIDTH, height)
+    image = _fitted(tile.image, _TILE_WIDTH, height)
     sheet.paste(
-        Image.fromarray(picture), (left + (_TILE_WIDTH - picture.shape[1]) // 2, top + (height - picture.shape[0]) // 2)
+        Image.fromarray(image), (left + (_TILE_WIDTH - image.shape[1]) // 2, top + (height - image.shape[0]) // 2)
     )
     if tile.marked:
         draw.rectangle((left, top, right, bottom), outline=_MARK, width=_BORDER)
@@ -168,7 +168,7 @@ def _two_texts(
     at_left: tuple[str, tuple[int, ...]],
     at_right: tuple[str, tuple[int, ...]],
 ) -> None:
-    """Write a line under a picture, with words on either side."""
+    """Write a line under an image, with words on either side."""
     left, middle = left_middle
     words, colour = at_right
     width = int(_font(_TEXT_SIZE).getlength(words))
@@ -176,11 +176,11 @@ def _two_texts(
     _text(draw, left_middle, at_left[0], _TEXT_SIZE, at_left[1], _TILE_WIDTH - width - _GAP)
 
 
-def _fitted(picture: RgbArray, width: int, height: int) -> RgbArray:
-    """The whole picture, as large as fits."""
-    scale = min(width / picture.shape[1], height / picture.shape[0])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+def _fitted(image: RgbArray, width: int, height: int) -> RgbArray:
+    """The whole image, as large as fits."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def _text(

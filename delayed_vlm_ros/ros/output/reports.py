@@ -28,10 +28,10 @@ class CameraReport:
 
     Attributes:
         name: The camera's name.
-        topic: Where its pictures come from, resolved.
-        frame_id: Its frame, as its newest sampled picture says.
-        receiving: Whether pictures are taken now (the node is active).
-        images_received: Pictures that arrived.
+        topic: Where its images come from, resolved.
+        frame_id: Its frame, as its newest sampled image says.
+        receiving: Whether images are taken now (the node is active).
+        images_received: Images that arrived.
         images_sampled: Of these, remembered.
         images_dropped: Of these, due to be remembered but unusable.
         images_missed: Due by their times of arrival, but not by their stamps.
@@ -39,14 +39,14 @@ class CameraReport:
         last_drop_reason: Why the last one was dropped.
         poses_received: Poses that came.
         poses_unusable: Of these, without a stamp or unreadable.
-        times_jumped: How often the pictures' time, or a simulated clock, has jumped.
+        times_jumped: How often the images' time, or a simulated clock, has jumped.
         last_jump: What became of the last jump; empty when there was none.
-        input_rate_hz: Pictures arriving, per second.
-        sampled_rate_hz: Pictures remembered, per second.
-        silent_sec: Seconds since the last picture arrived; None before the first.
-        converter: Library that converts its pictures.
+        input_rate_hz: Images arriving, per second.
+        sampled_rate_hz: Images remembered, per second.
+        silent_sec: Seconds since the last image arrived; None before the first.
+        converter: Library that converts its images.
         faults: Standing faults that its operator should mend.
-        degraded: Standing ways in which answers about it are less than they should be, faults included.
+        warnings: Standing ways in which answers about it are less than they should be, faults included.
     """
 
     name: str
@@ -68,7 +68,7 @@ class CameraReport:
     silent_sec: float | None
     converter: str
     faults: tuple[str, ...]
-    degraded: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class MemoryReport:
         kv_bytes: KV cache kept between asks.
         oldest_age_sec: Age of the oldest kept frame by its stamp, in seconds; None when nothing is kept.
         newest_age_sec: Age of the newest one.
-        budget_bytes: Upper bound of pictures, features and KV together; 0: none.
+        budget_bytes: Upper bound of images, features and KV together; 0: none.
     """
 
     camera: str
@@ -103,7 +103,7 @@ class ModelReport:
         state: unloaded, loading, ready or failed.
         device: Where it runs; empty until it is loaded.
         error: Why it could not be loaded; empty when it could.
-        degraded: Standing ways in which its answers are less, or come later, than they should.
+        warnings: Standing ways in which its answers are less, or come later, than they should.
         resting: Whether it was unloaded since nobody asked, and comes back for the next ask.
     """
 
@@ -111,7 +111,7 @@ class ModelReport:
     state: str
     device: str
     error: str
-    degraded: tuple[str, ...]
+    warnings: tuple[str, ...]
     resting: bool = False
 
 

@@ -12,8 +12,8 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError, shortened
-from delayed_vlm_ros.images.conversion import PictureConverter
+from delayed_vlm_ros.errors import ImageError, shortened
+from delayed_vlm_ros.images.conversion import ImageConverter
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.memory import SmartFrameManager
@@ -40,12 +40,12 @@ class CameraMemory:
         topic: Where its messages come from.
         pose_topic: Where its poses come from.
         message_type: ``Image`` or ``CompressedImage``.
-        feed: Chooses the messages to remember, and brings their pictures into the memory.
+        feed: Chooses the messages to remember, and brings their images into the memory.
         frame_manager: The memory.
-        converter: Makes pictures of messages.
+        converter: Makes images of messages.
         poses: Where the camera was.
         now_ns: The node's clock, in nanoseconds.
-        logger: Where dropped pictures are told, now and then.
+        logger: Where dropped images are told, now and then.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class CameraMemory:
         *,
         feed: FrameFeed,
         frame_manager: SmartFrameManager,
-        converter: PictureConverter,
+        converter: ImageConverter,
         poses: PoseTrack,
         now_ns: Callable[[], int],
         logger: RcutilsLogger,
@@ -76,16 +76,16 @@ class CameraMemory:
         self._now_ns = now_ns
         self._logger = logger
         self._clock_jump_sec: float | None = None  # one of the node's clock, not acted on yet
-        self._adding = threading.Lock()  # between pictures and a reset
+        self._adding = threading.Lock()  # between images and a reset
         self._frame_id = ""
         self._input_rate = RateWindow()
         self._sampled_rate = RateWindow()
         self._received = self._sampled = self._dropped = 0
         self._last_drop_reason = ""
         self._last_arrival: float | None = None
-        self._clock_unset = False  # at the newest picture
+        self._clock_unset = False  # at the newest image
         self._stamps_made_up = False  # of some since the memory began
-        self._ahead_of_clock_sec = 0.0  # the newest picture's stamp
+        self._ahead_of_clock_sec = 0.0  # the newest image's stamp
 
     def receive(self, serialised: bytes) -> None:
         """Take one serialised message; never raises. Most are only counted: few are due to be remembered."""
@@ -97,14 +97,14 @@ class CameraMemory:
             if self._remember(serialised, arrival):
                 self._sampled += 1
                 self._sampled_rate.tick(arrival)
-        except PictureError as error:
+        except ImageError as error:
             self._drop(str(error))
         except Exception as error:  # noqa: BLE001  one bad message must not end the subscription
             self._drop(f"{type(error).__name__}: {error}")
             self._logger.error(traceback.format_exc(), throttle_duration_sec=_LOG_EVERY_SEC)  # noqa: TRY400  ROS's logger
 
     def _remember(self, serialised: bytes, arrival: float) -> bool:
-        """Remember the message's picture if it is due; gives whether it was."""
+        """Remember the message's image if it is due; gives whether it was."""
         stamp_ns = read_stamp(serialised)
         now_ns = self._now_ns()
         self._clock_unset = now_ns == 0
@@ -131,7 +131,7 @@ class CameraMemory:
         return True
 
     def _tell_jump(self, seconds: float) -> None:
-        """Say that the pictures' time has jumped."""
+        """Say that the images' time has jumped."""
         self._times_jumped += 1
         if seconds < 0:
             self.poses.forget()
@@ -149,8 +149,8 @@ class CameraMemory:
     def clock_jumped(self, seconds: float) -> None:
         """Hear that the node's clock, a simulated one, has jumped by so many seconds, ahead or back.
 
-        Never waits for a picture at work: the memory then begins anew at the next one. Where the memory goes on there
-        is nothing to do: ahead, time has a gap, and back, the pictures will tell.
+        Never waits for an image at work: the memory then begins anew at the next one. Where the memory goes on there
+        is nothing to do: ahead, time has a gap, and back, the images will tell.
         """
         if not self._feed.restarts:
             return
@@ -178,7 +178,7 @@ class CameraMemory:
         try:
             return deserialize_message(serialised, self.message_type)
         except Exception as error:  # rclpy has no common class for what a damaged message can cause
-            raise PictureError(
+            raise ImageError(
                 f"an image message of {len(serialised)} bytes cannot be read ({type(error).__name__}: {error}): "
                 "check the publisher"
             ) from error
@@ -186,7 +186,7 @@ class CameraMemory:
     def _drop(self, reason: str) -> None:
         self._dropped += 1
         self._last_drop_reason = shortened(reason)
-        message = f"camera {self.name}: picture dropped: {self._last_drop_reason}"
+        message = f"camera {self.name}: image dropped: {self._last_drop_reason}"
         self._logger.warning(message, throttle_duration_sec=_LOG_EVERY_SEC)
 
     def header_of(self, frame: Frame) -> FrameHeader:
@@ -251,7 +251,7 @@ class CameraMemory:
         return tuple(found)
 
     @property
-    def degraded(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Standing ways in which answers about this camera's frames are less than they should be."""
         found = list(self.faults)
         if self._stamps_made_up and not (self._feed.stamps_missing or self._feed.stamps_stand_still):
@@ -265,7 +265,7 @@ class CameraMemory:
 
     @property
     def last_drop_reason(self) -> str:
-        """Why the last picture was dropped; empty when none was."""
+        """Why the last image was dropped; empty when none was."""
         return self._last_drop_reason
 
     def restore(self, pairs: Sequence[KeptPair]) -> None:
@@ -278,13 +278,13 @@ class CameraMemory:
             self._feed.restore(pairs)
 
     def reset(self) -> None:
-        """Forget all frames; the next picture is remembered, whatever its stamp."""
+        """Forget all frames; the next image is remembered, whatever its stamp."""
         with self._adding:
             self._feed.reset()
             self._stamps_made_up = False
 
     def report(self, *, receiving: bool) -> CameraReport:
-        """What arrives, now. ``receiving``: whether the node takes pictures at all."""
+        """What arrives, now. ``receiving``: whether the node takes images at all."""
         now = time.monotonic()
         return CameraReport(
             name=self.name,
@@ -306,5 +306,5 @@ class CameraMemory:
             silent_sec=None if self._last_arrival is None else now - self._last_arrival,
             converter=self._converter.name,
             faults=self.faults,
-            degraded=self.degraded,
+            warnings=self.warnings,
         )

@@ -29,7 +29,7 @@ class Engine(Protocol):
     def cached_bytes(self) -> CachedBytes:
         """Bytes kept between asks."""
 
-    def forget_encoded(self) -> None:
+    def reset_cache(self) -> None:
         """Drop what is kept of earlier asks."""
 
     def release(self) -> None:
@@ -57,10 +57,10 @@ class Engines:
         for engine in self.by_camera.values():
             engine.precompute(control, prefill=prefill)
 
-    def forget_encoded(self) -> None:
+    def reset_cache(self) -> None:
         """Drop what is kept of earlier asks about any camera."""
         for engine in self.by_camera.values():
-            engine.forget_encoded()
+            engine.reset_cache()
 
     def release(self) -> None:
         """Give the device's memory back."""
@@ -95,8 +95,8 @@ def load_engines(
                 budget_shares=len(parameters.cameras),
                 features_on_host=parameters.features_on_host,
                 canonical=parameters.canonical,
-                degraded=checkpoint.degraded,
+                warnings=checkpoint.warnings,
                 # They share the device: what another camera's engine keeps must not cost this one a frame.
-                on_shortage=engines.forget_encoded,
+                on_oom=engines.reset_cache,
             )
     return engines

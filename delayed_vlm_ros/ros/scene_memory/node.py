@@ -1,8 +1,8 @@
 """scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
 
-Callback groups: asks have their own (each waits in a thread for the worker), marks and pictures out have their own,
+Callback groups: asks have their own (each waits in a thread for the worker), marks and images out have their own,
 poses and reports have theirs, and the default one keeps the lifecycle and parameter services. None waits for another.
-Pictures come past the executor: each camera's are taken by a thread of their own, so one whose pictures are large holds
+Images come past the executor: each camera's are taken by a thread of their own, so one whose images are large holds
 up no other.
 """
 
@@ -28,7 +28,7 @@ from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseSubscription
-from delayed_vlm_ros.ros.output.memory_publisher import PicturesOut
+from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
 from delayed_vlm_ros.ros.output.reporter import Reporter
 from delayed_vlm_ros.ros.output.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
 from delayed_vlm_ros.ros.parameters import declare, read, specifications
@@ -40,13 +40,13 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     check_change,
     check_together,
 )
-from delayed_vlm_ros.ros.scene_memory.session import Session, Surroundings, open_session
+from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, open_session
 from delayed_vlm_ros.ros.services.ask_handler import Answer
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 
 # Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
-# pictures out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
+# images out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
 THREADS = MAX_QUEUE_SIZE + 1 + 9
 
 _AUTOSTART_DELAY_SEC = 0.05
@@ -80,7 +80,7 @@ class SceneMemory(LifecycleNode):
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._ask_services = AskServices(self, self._ask)
         self._memory_services = MemoryServices(self, self._cameras)
-        self._pictures_out = PicturesOut(self, self._cameras)
+        self._images_out = MemoryPublisher(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
         self._jumps = self.get_clock().create_jump_callback(
@@ -104,11 +104,11 @@ class SceneMemory(LifecycleNode):
         return self._transition("configure", self._configure, "inactive")
 
     def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Take pictures and answer questions."""
+        """Take images and answer questions."""
         return self._transition("activate", self._subscribe, "active")
 
     def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Take no more pictures; what is kept stays, and so does the model."""
+        """Take no more images; what is kept stays, and so does the model."""
         return self._transition("deactivate", self._unsubscribe, "inactive")
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
@@ -149,7 +149,7 @@ class SceneMemory(LifecycleNode):
         parameters = read(self, SceneMemoryParameters)
         check_together(parameters)
         clock = self.get_clock()
-        surroundings = Surroundings(
+        surroundings = NodeContext(
             resolve_topic=self.resolve_topic_name,
             now_ns=lambda: clock.now().nanoseconds,
             simulated=bool(self.get_parameter("use_sim_time").value),
@@ -183,7 +183,7 @@ class SceneMemory(LifecycleNode):
             self._subscriptions_of_cameras.append(ImageSubscription(self, camera))
             poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
             self._subscriptions_of_cameras.append(poses)
-        self.get_logger().info(f"camera {camera.name}: taking pictures from {camera.topic}")
+        self.get_logger().info(f"camera {camera.name}: taking images from {camera.topic}")
 
     def _unsubscribe(self) -> None:
         with self._opening:
@@ -217,9 +217,9 @@ class SceneMemory(LifecycleNode):
 
     # Services -------------------------------------------------------------------------------------------------------
 
-    def _ask(self, message: Any, control: AskControl, told: Callable[[Progress], None] | None) -> Answer:
+    def _ask(self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None) -> Answer:
         desk = self._active_session().desk
-        return desk.ask(message, read(self, SceneMemoryParameters), control=control, told=told)
+        return desk.ask(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
 
     def _active_session(self) -> Session:
         session = self._session
@@ -268,7 +268,7 @@ class SceneMemory(LifecycleNode):
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.delta.nanoseconds == self.get_clock().now().nanoseconds:
-            return  # from nothing to the first time told, which may come later than the first picture
+            return  # from nothing to the first time told, which may come later than the first image
         session = self._session
         for camera in session.cameras.values() if session is not None else ():
             camera.clock_jumped(jump.delta.nanoseconds * 1e-9)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.images.validation import MAX_PICTURE_PIXELS
+from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
-from delayed_vlm_ros.memory.limits import usual_eviction_chunk
+from delayed_vlm_ros.memory.limits import default_eviction_chunk
 from delayed_vlm_ros.ros.parameters import parameter, specifications
 
 MAX_NEW_TOKENS_LIMIT = 4096
@@ -39,7 +39,7 @@ VISION = "vision"
 FULL = "full"
 
 MAX_CAMERAS = 16
-"""Most cameras of one node. Each has a thread of the executor for its pictures."""
+"""Most cameras of one node. Each has a thread of the executor for its images."""
 
 # A camera's name becomes part of topic names and of diagnostics.
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -60,17 +60,17 @@ class SceneMemoryParameters:
     autostart: bool = parameter(default=True, description="configure and activate by itself at start")
     cameras: tuple[str, ...] = _at_configure(
         ("camera",),
-        "names of the cameras, in questions and reports; the pictures of one come on image, those of several on "
+        "names of the cameras, in questions and reports; the images of one come on image, those of several on "
         "<name>/image each",
     )
-    image_transport: str = _at_configure("raw", "which topic to take pictures from", choices=(RAW, COMPRESSED))
+    image_transport: str = _at_configure("raw", "which topic to take images from", choices=(RAW, COMPRESSED))
 
     image_max_pixels: int = _at_configure(
-        MAX_PICTURE_PIXELS,
-        "largest height times width of a picture that is taken; larger ones are dropped before they are decoded",
+        MAX_IMAGE_PIXELS,
+        "largest height times width of an image that is taken; larger ones are dropped before they are decoded",
         unit="pixels",
         minimum=1,
-        maximum=MAX_PICTURE_PIXELS,
+        maximum=MAX_IMAGE_PIXELS,
     )
 
     star_size: int = _at_configure(
@@ -124,7 +124,7 @@ class SceneMemoryParameters:
     )
     budget_mb: float = _at_configure(
         0.0,
-        "most bytes kept between asks: pictures, vision features and KV, all cameras together; 0: no bound",
+        "most bytes kept between asks: images, vision features and KV, all cameras together; 0: no bound",
         name="memory.budget_mb",
         unit="MB",
         minimum=0.0,
@@ -250,7 +250,7 @@ class SceneMemoryParameters:
 
     stale_after_sec: float = _at_any_time(
         1.0,
-        "a camera silent for longer is reported as stale; more than the time between two pictures of a slow camera",
+        "a camera silent for longer is reported as stale; more than the time between two images of a slow camera",
         name="diagnostics.stale_after_sec",
         unit="s",
         minimum=0.1,
@@ -270,7 +270,7 @@ def make_memory(parameters: SceneMemoryParameters, pair_ids: PairIds | None = No
     """
     chunk = parameters.eviction_chunk
     if chunk < 0:
-        chunk = usual_eviction_chunk(parameters.star_size, parameters.stream_size)
+        chunk = default_eviction_chunk(parameters.star_size, parameters.stream_size)
     with naming_parameters("memory.star.size", "memory.stream.size", "memory.eviction_chunk", "memory.marks.max"):
         return SmartFrameManager(
             parameters.star_size,

@@ -94,7 +94,7 @@ class Persistence:
             if memory.camera != camera:
                 return f"is of another camera, {memory.camera}"
             if memory.geometry != self._geometry:
-                return "has pictures that were sized for another model, or another memory.max_pixels"
+                return "has images that were sized for another model, or another memory.max_pixels"
             if any(kept.id in known for kept in memory.pairs):
                 return "has ids of key frames that another camera's file has, too"
             return ""

@@ -13,10 +13,10 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError
-from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
-from delayed_vlm_ros.inference.worker import ModelState, ModelWorker, WorkAhead
+from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
@@ -35,14 +35,14 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     naming_parameters,
 )
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
-from delayed_vlm_ros.ros.services.ask_handler import AskDesk
+from delayed_vlm_ros.ros.services.ask_handler import AskHandler
 
 # A slow card takes so long for the few megabytes of key frames; of the two seconds that a process has for its end.
 _LAST_WRITE_SEC = 0.8
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class NodeContext:
     """What a session needs of the node it lives in.
 
     Attributes:
@@ -80,7 +80,7 @@ class Session:
     checkpoint: Checkpoint
     cameras: Mapping[str, CameraMemory]
     worker: ModelWorker[engines.Engines]
-    desk: AskDesk
+    desk: AskHandler
     budget_bytes: int = 0
     notices: tuple[str, ...] = ()
     persistence: Persistence | None = None
@@ -106,7 +106,7 @@ class Session:
             self.persistence.hurry()
         loaded = self.worker.resource
         if loaded is not None:
-            loaded.forget_encoded()
+            loaded.reset_cache()
 
     def memory_report(self, camera: CameraMemory) -> MemoryReport:
         """What is kept of a camera, now."""
@@ -128,14 +128,14 @@ class Session:
     def model_report(self) -> ModelReport:
         """Where the model stands, now."""
         loaded, state = self.worker.resource, self.worker.state
-        ahead = self.worker.error_ahead
+        ahead = self.worker.idle_error
         return ModelReport(
             name=self.checkpoint.name,
             state=state.value,
             device=loaded.device if loaded else "",
             error=self.worker.error,
-            degraded=(
-                *self.checkpoint.degraded,
+            warnings=(
+                *self.checkpoint.warnings,
                 *self.notices,
                 *((f"nothing is encoded ahead any more: {ahead}",) if ahead else ()),
             ),
@@ -143,7 +143,7 @@ class Session:
         )
 
 
-def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) -> Session:
+def open_session(parameters: SceneMemoryParameters, surroundings: NodeContext) -> Session:
     """Check all that can be checked quickly, make the memories, and start loading the model in the worker.
 
     Raises:
@@ -158,7 +158,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
     converter = make_converter(parameters.image_max_pixels)
     if converter.notice:
         surroundings.logger.info(converter.notice)
-    for notice in checkpoint.degraded:
+    for notice in checkpoint.warnings:
         surroundings.logger.warning(notice)
     cameras = {name: _camera(name, parameters, geometry, converter, surroundings) for name in parameters.cameras}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
@@ -181,7 +181,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: Surroundings) 
             notices = (notice,)
             surroundings.logger.warning(notice)
     worker = _worker(parameters, checkpoint, memories, surroundings)
-    desk = AskDesk(worker, cameras, parameters.queue_size)
+    desk = AskHandler(worker, cameras, parameters.queue_size)
     persistence = None
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
@@ -194,7 +194,7 @@ def _worker(
     parameters: SceneMemoryParameters,
     checkpoint: Checkpoint,
     memories: Mapping[str, SmartFrameManager],
-    surroundings: Surroundings,
+    surroundings: NodeContext,
 ) -> ModelWorker[engines.Engines]:
     node_log, device = surroundings.logger, surroundings.device
 
@@ -221,14 +221,14 @@ def _worker(
             device.release()
         node_log.info(f"{checkpoint.name} is unloaded, the device's memory is free")
 
-    def work_ahead(loaded: engines.Engines, control: AskControl) -> None:
+    def idle_task(loaded: engines.Engines, control: AskControl) -> None:
         with _logged(node_log, "nothing is encoded ahead any more"):
             loaded.precompute(control, prefill=parameters.precompute == FULL)
 
-    ahead = WorkAhead(work_ahead, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
+    ahead = IdleTask(idle_task, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
     idle_sec = parameters.unload_after_idle_sec or None
     worker: ModelWorker[engines.Engines] = ModelWorker(
-        load, parameters.queue_size, unload=unload, work_ahead=ahead, unload_after_idle_sec=idle_sec
+        load, parameters.queue_size, unload=unload, idle_task=ahead, unload_after_idle_sec=idle_sec
     )
     return worker
 
@@ -252,8 +252,8 @@ def _camera(
     name: str,
     parameters: SceneMemoryParameters,
     geometry: FrameGeometry,
-    converter: PictureConverter,
-    surroundings: Surroundings,
+    converter: ImageConverter,
+    surroundings: NodeContext,
 ) -> CameraMemory:
     compressed = parameters.image_transport == COMPRESSED
     manager = make_memory(parameters, surroundings.pair_ids)

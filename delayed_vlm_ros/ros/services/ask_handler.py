@@ -32,8 +32,8 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
 )
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, cameras_named, moment
 
-MAX_ASKER_CHARACTERS = 255
-"""Longest name of an asker; a node's full name fits."""
+MAX_CLIENT_ID_CHARACTERS = 255
+"""Longest name of an client_id; a node's full name fits."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Answer:
         return max(part.newest_frame_age_sec for part in self.parts)
 
     @property
-    def degraded(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """In which ways it is less than it should be, besides what the engine knows."""
-        of_cameras = (notice for part in self.parts for notice in part.camera.degraded)
+        of_cameras = (notice for part in self.parts for notice in part.camera.warnings)
         return tuple(dict.fromkeys((*self.notices, *of_cameras)))
 
 
@@ -113,9 +113,9 @@ def ask_request(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
             f"max_new_tokens is {message.max_new_tokens}: give at most {parameters.max_new_tokens_limit}, or raise the "
             "parameter ask.max_new_tokens_limit"
         )
-    if len(message.asker) > MAX_ASKER_CHARACTERS:
+    if len(message.client_id) > MAX_CLIENT_ID_CHARACTERS:
         raise BadRequestError(
-            f"the asker's name has {len(message.asker)} characters: give at most {MAX_ASKER_CHARACTERS}, or none"
+            f"the client_id's name has {len(message.client_id)} characters: give at most {MAX_CLIENT_ID_CHARACTERS}, or none"
         )
     request = AskRequest(
         question=message.question,
@@ -142,7 +142,7 @@ def ask_timeout(message: Any, parameters: SceneMemoryParameters) -> float:
     return timeout or parameters.timeout_sec
 
 
-class AskDesk:
+class AskHandler:
     """Takes requests to the worker, waits for the answers, and counts. Safe to use from several threads.
 
     Args:
@@ -171,7 +171,7 @@ class AskDesk:
         parameters: SceneMemoryParameters,
         *,
         control: AskControl | None = None,
-        told: Callable[[Progress], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Answer:
         """Answer an ``AskScene`` request or goal; blocks until the answer is there or the deadline has passed.
 
@@ -185,7 +185,7 @@ class AskDesk:
             DelayedVlmError: Why there is no answer.
         """
         try:
-            answer = self._ask(message, parameters, control, told)
+            answer = self._ask(message, parameters, control, on_progress)
         except Exception as error:
             self.count_failure(error)
             raise
@@ -206,7 +206,7 @@ class AskDesk:
         message: Any,
         parameters: SceneMemoryParameters,
         control: AskControl | None,
-        told: Callable[[Progress], None] | None,
+        on_progress: Callable[[Progress], None] | None,
     ) -> Answer:
         arrived = time.monotonic()
         asked = cameras_named(self._cameras, message.camera)
@@ -214,7 +214,7 @@ class AskDesk:
         timeout_sec = ask_timeout(message, parameters)
         if all(camera.frame_manager.newest_stamp is None for camera in asked):
             raise NoFramesError("; ".join(_nothing_seen(camera) for camera in asked))
-        asking = _Round(asked, arrived, is_of_all=message.camera == ALL_CAMERAS)
+        asking = _MultiCameraAsk(asked, arrived, is_of_all=message.camera == ALL_CAMERAS)
 
         def answer(engines: Engines, control: AskControl) -> Answer:
             asking.taken()
@@ -223,7 +223,9 @@ class AskDesk:
             return asking.answer()
 
         try:
-            return self._worker.run(answer, timeout_sec, control=control, asker=message.asker, told=told)
+            return self._worker.run(
+                answer, timeout_sec, control=control, client_id=message.client_id, on_progress=on_progress
+            )
         except AskTimeoutError as error:
             # What some cameras have said by now is not lost; of the worker itself nothing would be heard any more.
             answer_so_far = asking.answer_so_far(str(error))
@@ -246,10 +248,10 @@ class AskDesk:
             )
 
 
-class _Round:
+class _MultiCameraAsk:
     """The cameras of one ask, asked one after the other, and what has come of it so far.
 
-    The worker's thread fills it; the asker's may take what there is when its deadline has passed.
+    The worker's thread fills it; the client_id's may take what there is when its deadline has passed.
 
     Args:
         asked: The cameras.
@@ -347,9 +349,9 @@ class _ListenerOfOne:
     def wants_text(self) -> bool:
         return self._listener.wants_text
 
-    def tell(self, progress: Progress) -> None:
+    def report(self, progress: Progress) -> None:
         lines = (*self._lines, _line(self._camera, progress.text)) if progress.text else self._lines
-        self._listener.tell(Progress(progress.stage, "\n".join(lines), self._tokens + progress.answer_tokens))
+        self._listener.report(Progress(progress.stage, "\n".join(lines), self._tokens + progress.answer_tokens))
 
 
 def _line(camera: str, text: str) -> str:
@@ -366,13 +368,13 @@ def _why_nobody(failures: Mapping[str, DelayedVlmError]) -> DelayedVlmError:
 
 
 def _under_its_name(part: CameraAnswer) -> AskMetrics:
-    notices = tuple(f"camera {part.camera.name}: {notice}" for notice in part.result.metrics.degraded)
-    return replace(part.result.metrics, degraded=notices)
+    notices = tuple(f"camera {part.camera.name}: {notice}" for notice in part.result.metrics.warnings)
+    return replace(part.result.metrics, warnings=notices)
 
 
 def _nothing_seen(camera: CameraMemory) -> str:
-    dropped = f" The last picture was dropped: {camera.last_drop_reason}." if camera.last_drop_reason else ""
+    dropped = f" The last image was dropped: {camera.last_drop_reason}." if camera.last_drop_reason else ""
     return (
-        f"no frames: camera {camera.name} has nothing in its memory.{dropped} Check that pictures arrive on "
+        f"no frames: camera {camera.name} has nothing in its memory.{dropped} Check that images arrive on "
         f"{camera.topic}, then ask again"
     )

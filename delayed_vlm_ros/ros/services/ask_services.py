@@ -32,7 +32,7 @@ _BURST = QoSProfile(depth=500)
 class Ask(Protocol):
     """Answers a request or a goal, in the caller's thread."""
 
-    def __call__(self, message: Any, control: AskControl, told: Callable[[Progress], None] | None) -> Answer:
+    def __call__(self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None) -> Answer:
         """Give the answer, or raise why there is none."""
 
 
@@ -94,12 +94,12 @@ class AskServices:
         return self._respond(request, response, AskControl(), None)
 
     def _on_goal(self, goal: Any) -> AskSceneAction.Result:
-        def told(progress: Progress) -> None:
-            self._tell(lambda: goal.publish_feedback(feedback(progress)))
+        def on_progress(progress: Progress) -> None:
+            self._report(lambda: goal.publish_feedback(feedback(progress)))
 
         control = self._control_of(goal)
-        told(Progress(Stage.QUEUED))
-        result = self._respond(goal.request, AskSceneAction.Result(), control, told)
+        on_progress(Progress(Stage.QUEUED))
+        result = self._respond(goal.request, AskSceneAction.Result(), control, on_progress)
         if self._ended:
             return result
         if result.success:
@@ -125,22 +125,22 @@ class AskServices:
             return control
 
     def _respond(
-        self, message: Any, response: Any, control: AskControl, told: Callable[[Progress], None] | None
+        self, message: Any, response: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
     ) -> Any:
         """Fill the response; never raises."""
         try:
-            fill_answer(response, self._ask(message, control, told))
+            fill_answer(response, self._ask(message, control, on_progress))
         except DelayedVlmError as error:
             fill_error(response, error)
             self._node.get_logger().info(f"ask failed: {error_text(error)}")
-        except Exception as error:  # noqa: BLE001  a defect must not take the node down; the asker hears of it
+        except Exception as error:  # noqa: BLE001  a defect must not take the node down; the client_id hears of it
             response = type(response)()
             fill_error(response, error)
             self._node.get_logger().error(f"ask failed: {traceback.format_exc()}")
-        self._tell(lambda: self._answers.publish(scene_answer(message, response)))
+        self._report(lambda: self._answers.publish(scene_answer(message, response)))
         return response
 
-    def _tell(self, publish: Callable[[], None]) -> None:
+    def _report(self, publish: Callable[[], None]) -> None:
         """Publish something that decides no ask's outcome; never raises."""
         if self._ended:
             return

@@ -1,4 +1,4 @@
-"""Requests for the pictures of kept pairs."""
+"""Requests for the images of kept pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.time import time_message
 
 MAX_RESPONSE_BYTES = 32_000_000
-"""Most bytes of pictures in one response, but for a single pair."""
+"""Most bytes of images in one response, but for a single pair."""
 
 MAX_IDS = 4096
 """Most ids in one request."""
@@ -24,7 +24,7 @@ MAX_IDS = 4096
 PNG, JPEG = "png", "jpeg"
 _JPEG_QUALITY = 90
 
-_Pictures: TypeAlias = tuple[CompressedImage, CompressedImage]
+_Images: TypeAlias = tuple[CompressedImage, CompressedImage]
 
 _ENCODERS: dict[str, tuple[str, list[int]]] = {
     PNG: (".png", []),
@@ -32,7 +32,7 @@ _ENCODERS: dict[str, tuple[str, list[int]]] = {
 }
 
 
-def fill_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) -> None:
+def handle_get_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) -> None:
     """Fill a ``GetFrames`` response with what the request asks for.
 
     Args:
@@ -43,9 +43,9 @@ def fill_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) ->
     Raises:
         BadRequestError: The request makes no sense.
     """
-    picture_format = request.format or PNG
-    if picture_format not in _ENCODERS:
-        raise BadRequestError(f"format is '{picture_format}': give {' or '.join(_ENCODERS)}, or leave it empty for png")
+    image_format = request.format or PNG
+    if image_format not in _ENCODERS:
+        raise BadRequestError(f"format is '{image_format}': give {' or '.join(_ENCODERS)}, or leave it empty for png")
     if len(request.ids) > MAX_IDS:
         raise BadRequestError(f"{len(request.ids)} ids are given: give at most {MAX_IDS}, or none for all kept frames")
     asked = set(request.ids)
@@ -55,7 +55,7 @@ def fill_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) ->
         for pair in camera.frame_manager.snapshot()
         if pair.id in asked or not asked
     ]
-    shown = _within_limit((_pictures(pair, camera, picture_format) for pair, camera in wanted), MAX_RESPONSE_BYTES)
+    shown = _within_limit((_images(pair, camera, image_format) for pair, camera in wanted), MAX_RESPONSE_BYTES)
     response.key_frames = [key_frame(pair, camera) for pair, camera in wanted[: len(shown)]]
     response.first_images = [first for first, _ in shown]
     response.second_images = [second for _, second in shown]
@@ -64,38 +64,38 @@ def fill_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) ->
     response.notice = _notice(len(response.missing), len(response.left_out))
 
 
-def _within_limit(pictures: Iterable[_Pictures], limit: int) -> list[_Pictures]:
+def _within_limit(images: Iterable[_Images], limit: int) -> list[_Images]:
     """The first ones that together have no more bytes than the limit, and one in any case. Makes no more than that."""
-    shown: list[_Pictures] = []
+    shown: list[_Images] = []
     size = 0
-    for pair in pictures:
-        size += sum(len(picture.data) for picture in pair)
+    for pair in images:
+        size += sum(len(image.data) for image in pair)
         if size > limit and shown:
             break
         shown.append(pair)
     return shown
 
 
-def _pictures(kept: KeptPair, camera: CameraMemory, picture_format: str) -> _Pictures:
+def _images(kept: KeptPair, camera: CameraMemory, image_format: str) -> _Images:
     first, second = kept.pair.first, kept.pair.second
     return (
-        picture_message(first, camera, picture_format),
-        CompressedImage() if second is None else picture_message(second, camera, picture_format),
+        to_compressed_image(first, camera, image_format),
+        CompressedImage() if second is None else to_compressed_image(second, camera, image_format),
     )
 
 
-def picture_message(frame: Frame, camera: CameraMemory, picture_format: str) -> CompressedImage:
+def to_compressed_image(frame: Frame, camera: CameraMemory, image_format: str) -> CompressedImage:
     """A kept frame as it is encoded for the model, under the stamp and frame of the camera's message.
 
     Args:
         frame: The frame.
         camera: Its camera.
-        picture_format: ``PNG``, which loses nothing, or ``JPEG``.
+        image_format: ``PNG``, which loses nothing, or ``JPEG``.
     """
-    extension, settings = _ENCODERS[picture_format]
+    extension, settings = _ENCODERS[image_format]
     data = cv2.imencode(extension, frame.image[..., ::-1], settings)[1]
     header = camera.header_of(frame)
-    message = CompressedImage(format=picture_format, data=array.array("B", data.tobytes()))
+    message = CompressedImage(format=image_format, data=array.array("B", data.tobytes()))
     message.header.stamp = time_message(header.stamp_ns)
     message.header.frame_id = header.frame_id
     return message

@@ -44,7 +44,7 @@ def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:
     snapshot = camera.frame_manager.snapshot()
     if not snapshot:
         raise PairNotKeptError(
-            f"camera {camera.name} has nothing in its memory: check that pictures arrive on {camera.topic}"
+            f"camera {camera.name} has nothing in its memory: check that images arrive on {camera.topic}"
         )
     if stamp is None:
         return snapshot[-1]

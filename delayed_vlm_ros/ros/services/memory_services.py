@@ -12,7 +12,7 @@ from rclpy.node import Node
 from delayed_vlm_ros.errors import DelayedVlmError, PairNotKeptError
 from delayed_vlm_ros.ros.output.messages import error_text, key_frame
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
-from delayed_vlm_ros.ros.services.get_frames import fill_frames
+from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 from delayed_vlm_ros.ros.services.marks import mark
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, camera_of_pair, cameras_named
 from delayed_vlm_ros.srv import GetFrames, Mark
@@ -22,7 +22,7 @@ class MemoryServices:
     """Offers the services, in every state of the node.
 
     Their callback group is their own, one for both: however many callers there are, they hold one thread, and neither
-    pictures nor asks wait for them.
+    images nor asks wait for them.
 
     Args:
         node: The node to offer them from.
@@ -52,7 +52,7 @@ class MemoryServices:
         cameras = self._configured()
         # Ids are unique in the node: they say by themselves whose pairs they are.
         every = bool(request.ids) and not request.camera
-        fill_frames(response, request, cameras_named(cameras, ALL_CAMERAS if every else request.camera))
+        handle_get_frames(response, request, cameras_named(cameras, ALL_CAMERAS if every else request.camera))
 
     def _configured(self) -> Mapping[str, CameraMemory]:
         cameras = self._cameras()

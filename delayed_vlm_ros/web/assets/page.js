@@ -1,11 +1,11 @@
-// What the browser does by itself: the live picture, light and dark, views on a phone, and the keyboard.
+// What the browser does by itself: the live image, light and dark, views on a phone, and the keyboard.
 "use strict";
 
-// The live picture. The next one is fetched when the last one is there, so a slow network gets fewer and never old ones,
+// The live image. The next one is fetched when the last one is there, so a slow network gets fewer and never old ones,
 // and a page that nobody looks at fetches none: then the camera is not even subscribed to.
 const live = { busy: false, number: "", url: "" };
 
-async function nextPicture() {
+async function nextImage() {
   const frame = document.querySelector(".live");
   const camera = frame && frame.dataset.camera;
   if (!camera || document.hidden || live.busy || !frame.offsetParent) return;
@@ -31,7 +31,7 @@ async function nextPicture() {
 }
 
 function keepFetching() {
-  nextPicture();
+  nextImage();
   const frame = document.querySelector(".live");
   setTimeout(keepFetching, Number(frame && frame.dataset.period) || 250);
 }

@@ -23,20 +23,20 @@ from delayed_vlm_ros.inference.worker import ModelState, ModelWorker
 from delayed_vlm_ros.ingest.intake import FrameIntake
 from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.memory import FrameSampler, KeptPair, SmartFrameManager
-from delayed_vlm_ros.memory.limits import usual_eviction_chunk
+from delayed_vlm_ros.memory.limits import default_eviction_chunk
 from delayed_vlm_ros.time import seconds_of
 from delayed_vlm_ros.web.backend import (
     ALL_CAMERAS,
     AnswerCost,
+    AskOutcome,
     CameraState,
-    Condition,
-    Kept,
+    Diagnostic,
+    KeptFrame,
+    KeptFrameImages,
     Latency,
     Level,
-    LivePicture,
-    Moment,
-    MomentPictures,
-    Outcome,
+    LiveImage,
+    MemoryCounts,
     Question,
     SceneState,
 )
@@ -75,10 +75,10 @@ class LocalSettings:
     sample_fps: float = 2.0
 
 
-class LocalScene:
+class InProcessBackend:
     """One camera's scene in this process, from construction until ``stop``.
 
-    Stamps are this machine's time as the pictures are shown, so a video that begins again goes on in time.
+    Stamps are this machine's time as the images are shown, so a video that begins again goes on in time.
 
     Args:
         settings: What it is made of.
@@ -90,14 +90,14 @@ class LocalScene:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._checkpoint = resolve_checkpoint(settings.model, device=settings.device)
-        chunk = usual_eviction_chunk(settings.star, settings.stream)
+        chunk = default_eviction_chunk(settings.star, settings.stream)
         self._memory = SmartFrameManager(settings.star, settings.stream, eviction_chunk=chunk)
         self._intake = FrameIntake(self._checkpoint.geometry(_MAX_PIXELS), self._memory)
         self._sampler = FrameSampler(settings.sample_fps)
         self._video = LocalVideo(settings.video, self._shown, loop=settings.loop)
         self._name = "webcam" if self._video.is_device else "video"
         self._newest: NDArray[np.uint8] | None = None
-        self._live: LivePicture | None = None
+        self._live: LiveImage | None = None
         self._number = 0
         self._arrived = 0.0
         self._input_rate, self._sampled_rate = RateWindow(), RateWindow()
@@ -126,7 +126,7 @@ class LocalScene:
             loaded.processor,
             max_pixels=_MAX_PIXELS,
             frame_manager=self._memory,
-            degraded=self._checkpoint.degraded,
+            warnings=self._checkpoint.warnings,
         )
 
     def _shown(self, image: NDArray[np.uint8]) -> None:
@@ -147,7 +147,7 @@ class LocalScene:
     # What the page shows --------------------------------------------------------------------------------------------
 
     def state(self) -> SceneState:
-        """See ``SceneSource``."""
+        """See ``SceneBackend``."""
         camera = self._camera()
         model = self._worker.resource
         return SceneState(
@@ -177,7 +177,7 @@ class LocalScene:
             sampled_rate_hz=self._sampled_rate.rate(now),
             dropped=self._dropped,
             newest_age_sec=max(0.0, seconds_of(time.time_ns() - moments[-1].end_stamp_ns)) if moments else None,
-            kept=Kept(
+            kept=MemoryCounts(
                 added=counted.total_frames_added,
                 unique=counted.unique_frames,
                 star=counted.star_memory_size,
@@ -190,8 +190,8 @@ class LocalScene:
             moments=moments,
         )
 
-    def _moment(self, kept: KeptPair) -> Moment:
-        return Moment(
+    def _moment(self, kept: KeptPair) -> KeptFrame:
+        return KeptFrame(
             id=kept.id,
             camera=self._name,
             stamp_ns=int(kept.pair.first.source),
@@ -204,63 +204,63 @@ class LocalScene:
             label=kept.label,
         )
 
-    def _conditions(self, camera: CameraState) -> tuple[Condition, ...]:
+    def _conditions(self, camera: CameraState) -> tuple[Diagnostic, ...]:
         silent_sec = time.monotonic() - self._arrived if self._arrived else 0.0
         if self._video.trouble:
-            picture = Condition(f"camera {self._name}", Level.STALE, self._video.trouble)
+            image = Diagnostic(f"camera {self._name}", Level.STALE, self._video.trouble)
         elif silent_sec > _SILENT_AFTER_SEC:
-            picture = Condition(f"camera {self._name}", Level.STALE, f"no picture for {silent_sec:.0f} s")
+            image = Diagnostic(f"camera {self._name}", Level.STALE, f"no image for {silent_sec:.0f} s")
         else:
-            picture = Condition(f"camera {self._name}", Level.OK, f"{camera.input_rate_hz:.1f} pictures per second")
-        return (picture, self._model_condition())
+            image = Diagnostic(f"camera {self._name}", Level.OK, f"{camera.input_rate_hz:.1f} images per second")
+        return (image, self._model_condition())
 
-    def _model_condition(self) -> Condition:
+    def _model_condition(self) -> Diagnostic:
         state = self._worker.state
         if self._worker.error:
-            return Condition("model", Level.ERROR, self._worker.error)
+            return Diagnostic("model", Level.ERROR, self._worker.error)
         if state is not ModelState.READY:
-            return Condition("model", Level.WARN, f"{state.value}: {self._checkpoint.name}")
-        if self._checkpoint.degraded:
-            return Condition("model", Level.WARN, "; ".join(self._checkpoint.degraded))
-        return Condition("model", Level.OK, "ready")
+            return Diagnostic("model", Level.WARN, f"{state.value}: {self._checkpoint.name}")
+        if self._checkpoint.warnings:
+            return Diagnostic("model", Level.WARN, "; ".join(self._checkpoint.warnings))
+        return Diagnostic("model", Level.OK, "ready")
 
-    def live_picture(self, camera: str) -> LivePicture | None:
-        """See ``SceneSource``."""
+    def live_image(self, camera: str) -> LiveImage | None:
+        """See ``SceneBackend``."""
         image, number = self._newest, self._number
         if image is None or camera != self._name:
             return None
         live = self._live
         if live is None or live.number != number:
             height, width = image.shape[:2]
-            self._live = live = LivePicture(number, live_jpeg(image), width, height)
+            self._live = live = LiveImage(number, live_jpeg(image), width, height)
         return live
 
-    def pictures(self, ids: Sequence[int]) -> Mapping[str, MomentPictures]:
-        """See ``SceneSource``."""
+    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
+        """See ``SceneBackend``."""
         wanted = set(ids)
         found = {}
         for kept in self._memory.snapshot():
             if kept.id in wanted:
                 second = kept.pair.second
-                found[self._moment(kept).key] = MomentPictures(
+                found[self._moment(kept).key] = KeptFrameImages(
                     kept_jpeg(kept.pair.first.image), kept_jpeg(second.image) if second is not None else b""
                 )
         return found
 
-    def mark(self, moment: Moment, label: str) -> None:
-        """See ``SceneSource``."""
+    def mark(self, moment: KeptFrame, label: str) -> None:
+        """See ``SceneBackend``."""
         self._memory.mark(moment.id, label)
 
-    def unmark(self, moment: Moment) -> None:
-        """See ``SceneSource``."""
+    def unmark(self, moment: KeptFrame) -> None:
+        """See ``SceneBackend``."""
         self._memory.unmark(moment.id)
 
     # Questions ------------------------------------------------------------------------------------------------------
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[Outcome], None]
+        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
     ) -> _LocalAsking:
-        """See ``SceneSource``."""
+        """See ``SceneBackend``."""
         control = AskControl()
         asking = threading.Thread(
             target=self._ask, args=(question, control, progress, ended), name="asking", daemon=True
@@ -273,23 +273,23 @@ class LocalScene:
         question: Question,
         control: AskControl,
         progress: Callable[[Progress], None],
-        ended: Callable[[Outcome], None],
+        ended: Callable[[AskOutcome], None],
     ) -> None:
         newest = Progress(Stage.QUEUED)
 
-        def told(step: Progress) -> None:
+        def on_progress(step: Progress) -> None:
             nonlocal newest
             newest = step
             progress(step)
 
         try:
-            outcome = self._outcome(self._answer(question, control, told))
+            outcome = self._outcome(self._answer(question, control, on_progress))
         except AskCancelledError as error:
-            outcome = Outcome(answer=newest.text, was_stopped=control.is_cancelled, error=f"{error}.")
+            outcome = AskOutcome(answer=newest.text, was_stopped=control.is_cancelled, error=f"{error}.")
         except DelayedVlmError as error:
-            outcome = Outcome(answer=newest.text, error=f"{error}.")
+            outcome = AskOutcome(answer=newest.text, error=f"{error}.")
         except Exception as error:  # noqa: BLE001  a defect; whoever asked must hear of it
-            outcome = Outcome(error=f"Internal error, {type(error).__name__}: {error}.")
+            outcome = AskOutcome(error=f"Internal error, {type(error).__name__}: {error}.")
         with self._counting:
             if outcome.cost is not None:
                 self._served += 1
@@ -298,7 +298,7 @@ class LocalScene:
                 self._failed += 1
         ended(outcome)
 
-    def _answer(self, question: Question, control: AskControl, told: Callable[[Progress], None]) -> AskResult:
+    def _answer(self, question: Question, control: AskControl, on_progress: Callable[[Progress], None]) -> AskResult:
         if question.camera not in ("", ALL_CAMERAS, self._name):
             raise UnknownCameraError(f"there is no camera '{question.camera}': ask about {self._name}")
         request = AskRequest(
@@ -309,18 +309,21 @@ class LocalScene:
         )
         check_request(request)
         return self._worker.run(
-            lambda engine, at_work: engine.answer(request, at_work), _TIMEOUT_SEC, control=control, told=told
+            lambda engine, at_work: engine.answer(request, at_work),
+            _TIMEOUT_SEC,
+            control=control,
+            on_progress=on_progress,
         )
 
-    def _outcome(self, result: AskResult) -> Outcome:
+    def _outcome(self, result: AskResult) -> AskOutcome:
         metrics = result.metrics
-        return Outcome(
+        return AskOutcome(
             answer=result.answer,
             moments=tuple(self._moment(kept) for kept in result.frames_used),
             cost=AnswerCost(
                 metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
             ),
-            notices=metrics.degraded,
+            notices=metrics.warnings,
         )
 
 

@@ -1,4 +1,4 @@
-"""A camera's pictures for people to look at: subscribed to while somebody does, converted when somebody asks."""
+"""A camera's images for people to look at: subscribed to while somebody does, converted when somebody asks."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.images.conversion import PictureConverter
+from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.images.conversion import ImageConverter
 from delayed_vlm_ros.images.encoding import live_jpeg
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
-from delayed_vlm_ros.web.backend import LivePicture
+from delayed_vlm_ros.web.backend import LiveImage
 
 _COMPRESSED = "/compressed"
 _WATCHED_SEC = 3.0
 
 
 class LiveCamera:
-    """One camera's topic. ``tend`` belongs to the node's thread, ``picture`` to any.
+    """One camera's topic. ``tend`` belongs to the node's thread, ``image`` to any.
 
-    Where the camera offers compressed pictures as well, those are taken: the page may be on another computer.
+    Where the camera offers compressed images as well, those are taken: the page may be on another computer.
 
     Args:
         node: The node to subscribe from.
         name: The camera's.
-        topic: Where the memory takes its pictures from, resolved.
-        converter: Makes pictures of messages.
+        topic: Where the memory takes its images from, resolved.
+        converter: Makes images of messages.
     """
 
-    def __init__(self, node: Node, name: str, topic: str, converter: PictureConverter) -> None:
+    def __init__(self, node: Node, name: str, topic: str, converter: ImageConverter) -> None:
         self.name = name
         self.base_topic = topic
         self.topic = topic
@@ -43,7 +43,7 @@ class LiveCamera:
         self._newest: tuple[int, bytes] | None = None
         self._number = 0
         self._converting = threading.Lock()
-        self._made: LivePicture | None = None
+        self._made: LiveImage | None = None
 
     def tend(self) -> None:
         """Subscribe while somebody watches, and not longer."""
@@ -55,7 +55,7 @@ class LiveCamera:
             self.close()
 
     def close(self) -> None:
-        """Subscribe to nothing, and forget the picture."""
+        """Subscribe to nothing, and forget the image."""
         if self._subscription is not None:
             self._subscription.destroy()
             self._subscription = None
@@ -69,12 +69,12 @@ class LiveCamera:
             self.topic, self.message_type = self.base_topic + _COMPRESSED, CompressedImage
 
     def receive(self, serialised: bytes) -> None:
-        """Take one serialised message; it is looked at only when somebody asks for a picture."""
+        """Take one serialised message; it is looked at only when somebody asks for an image."""
         self._number += 1
         self._newest = self._number, serialised
 
-    def picture(self) -> LivePicture | None:
-        """The newest picture; whoever goes on asking for it is watching."""
+    def image(self) -> LiveImage | None:
+        """The newest image; whoever goes on asking for it is watching."""
         self._watched_until = time.monotonic() + _WATCHED_SEC
         with self._converting:
             newest = self._newest
@@ -82,11 +82,11 @@ class LiveCamera:
                 self._made = self._convert(*newest) or self._made
             return self._made
 
-    def _convert(self, number: int, serialised: bytes) -> LivePicture | None:
+    def _convert(self, number: int, serialised: bytes) -> LiveImage | None:
         try:
             image = self._converter.convert(deserialize_message(serialised, self.message_type))
-        except PictureError as error:  # the memory's diagnostics say the same to everybody
+        except ImageError as error:  # the memory's diagnostics say the same to everybody
             self._node.get_logger().warning(f"camera {self.name}: {error}", throttle_duration_sec=10.0)
             return None
         height, width = image.shape[:2]
-        return LivePicture(number, live_jpeg(image), width, height)
+        return LiveImage(number, live_jpeg(image), width, height)

@@ -25,15 +25,15 @@ from delayed_vlm_ros.ros.time import nanoseconds_of
 from delayed_vlm_ros.srv import GetFrames, Mark
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.web.backend import (
+    AskOutcome,
     CameraState,
-    Condition,
-    Kept,
+    Diagnostic,
+    KeptFrame,
+    KeptFrameImages,
     Latency,
     Level,
-    LivePicture,
-    Moment,
-    MomentPictures,
-    Outcome,
+    LiveImage,
+    MemoryCounts,
     Question,
     SceneState,
 )
@@ -56,10 +56,10 @@ _LEVELS = {
 }
 
 
-class RemoteScene:
-    """See ``SceneSource``. What it hears it hears in the executor's thread; the page calls from its own.
+class RosBackend:
+    """See ``SceneBackend``. What it hears it hears in the executor's thread; the page calls from its own.
 
-    Statistics and diagnostics come once a second anyway. Key frames and pictures are subscribed to only while a page
+    Statistics and diagnostics come once a second anyway. Key frames and images are subscribed to only while a page
     is open.
 
     Args:
@@ -75,7 +75,7 @@ class RemoteScene:
         self._clock_ns = (0, 0.0)  # the node's time, and when it was heard
         self._statuses: tuple[DiagnosticStatus, ...] = ()
         self._statistics: dict[str, MemoryStats] = {}
-        self._moments: dict[str, tuple[Moment, ...]] = {}
+        self._moments: dict[str, tuple[KeptFrame, ...]] = {}
         self._latencies: deque[Latency] = deque(maxlen=_LATENCIES)
         self._cameras: dict[str, LiveCamera] = {}
         self._key_frames: dict[str, Subscription] = {}
@@ -169,7 +169,7 @@ class RemoteScene:
         return bool(self._heard_at) and time.monotonic() - self._heard_at < _SILENT_AFTER_SEC
 
     def state(self) -> SceneState:
-        """See ``SceneSource``."""
+        """See ``SceneBackend``."""
         self._watched_until = time.monotonic() + _WATCHED_SEC
         is_heard = self._is_heard
         clock_ns, heard_at = self._clock_ns
@@ -193,14 +193,14 @@ class RemoteScene:
             latencies=tuple(self._latencies),
         )
 
-    def _conditions(self, *, is_heard: bool) -> tuple[Condition, ...]:
+    def _conditions(self, *, is_heard: bool) -> tuple[Diagnostic, ...]:
         found = tuple(
-            Condition(self._name(status), _LEVELS.get(status.level, Level.ERROR), status.message)
+            Diagnostic(self._name(status), _LEVELS.get(status.level, Level.ERROR), status.message)
             for status in self._statuses
         )
         if is_heard or not found:
             return found
-        return (Condition("scene_memory", Level.ERROR, "silent; what stands here is what it said last"), *found)
+        return (Diagnostic("scene_memory", Level.ERROR, "silent; what stands here is what it said last"), *found)
 
     def _waiting_for(self) -> str:
         domain = os.environ.get("ROS_DOMAIN_ID", "0")
@@ -212,14 +212,14 @@ class RemoteScene:
     def _name(self, status: DiagnosticStatus) -> str:
         return str(status.name.removeprefix(self._prefix))
 
-    def live_picture(self, camera: str) -> LivePicture | None:
-        """See ``SceneSource``."""
+    def live_image(self, camera: str) -> LiveImage | None:
+        """See ``SceneBackend``."""
         live = self._cameras.get(camera)
-        return live.picture() if live is not None else None
+        return live.image() if live is not None else None
 
-    def pictures(self, ids: Sequence[int]) -> Mapping[str, MomentPictures]:
-        """See ``SceneSource``."""
-        found: dict[str, MomentPictures] = {}
+    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
+        """See ``SceneBackend``."""
+        found: dict[str, KeptFrameImages] = {}
         wanted = list(ids)
         for _ in range(_MOST_CALLS):
             if not wanted:
@@ -227,16 +227,16 @@ class RemoteScene:
             response = self._call(self._get_frames, GetFrames.Request(ids=wanted, format="jpeg"))
             shown = zip(response.key_frames, response.first_images, response.second_images, strict=True)
             for frame, first, second in shown:
-                found[moment_of(frame).key] = MomentPictures(bytes(first.data), bytes(second.data))
+                found[moment_of(frame).key] = KeptFrameImages(bytes(first.data), bytes(second.data))
             wanted = list(response.left_out)
         return found
 
-    def mark(self, moment: Moment, label: str) -> None:
-        """See ``SceneSource``."""
+    def mark(self, moment: KeptFrame, label: str) -> None:
+        """See ``SceneBackend``."""
         self._change_mark(Mark.Request(id=moment.id, label=label))
 
-    def unmark(self, moment: Moment) -> None:
-        """See ``SceneSource``."""
+    def unmark(self, moment: KeptFrame) -> None:
+        """See ``SceneBackend``."""
         self._change_mark(Mark.Request(id=moment.id, unmark=True))
 
     def _change_mark(self, request: Mark.Request) -> None:
@@ -245,9 +245,9 @@ class RemoteScene:
             raise MarkError(response.error_msg)
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[Outcome], None]
+        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
     ) -> RemoteAsk:
-        """See ``SceneSource``."""
+        """See ``SceneBackend``."""
         return self._asks.ask(question, progress, ended)
 
     def _call(self, client: Client, request: Any) -> Any:
@@ -269,7 +269,7 @@ def _value(status: DiagnosticStatus, key: str) -> str:
     return next((pair.value for pair in status.values if pair.key == key), "")
 
 
-def _camera_state(name: str, topic: str, told: MemoryStats | None, moments: tuple[Moment, ...]) -> CameraState:
+def _camera_state(name: str, topic: str, told: MemoryStats | None, moments: tuple[KeptFrame, ...]) -> CameraState:
     if told is None:
         return CameraState(name, topic, moments=moments)
     age_sec = told.newest_frame_age_sec
@@ -280,7 +280,7 @@ def _camera_state(name: str, topic: str, told: MemoryStats | None, moments: tupl
         sampled_rate_hz=told.sampled_rate_hz,
         dropped=told.images_dropped,
         newest_age_sec=age_sec if age_sec >= 0 else None,
-        kept=Kept(
+        kept=MemoryCounts(
             added=told.total_frames_added,
             unique=told.unique_frames,
             star=told.star_memory_size,

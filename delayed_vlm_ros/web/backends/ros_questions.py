@@ -11,7 +11,7 @@ from rclpy.node import Node
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.ros.time import nanoseconds_of, time_message
-from delayed_vlm_ros.web.backend import AnswerCost, Moment, Outcome, Question
+from delayed_vlm_ros.web.backend import AnswerCost, AskOutcome, KeptFrame, Question
 
 _IDLE_REPORTS = 3  # of a node that knows nothing of our ask: it was started again meanwhile
 
@@ -24,26 +24,26 @@ class RemoteAsks:
         nobody: Says whom a question could not be put to, and what to do.
     """
 
-    def __init__(self, node: Node, nobody: Callable[[], str]) -> None:
+    def __init__(self, node: Node, no_server_message: Callable[[], str]) -> None:
         self._node = node
-        self._nobody = nobody
+        self._nobody = no_server_message
         self._client = ActionClient(node, AskScene, "ask_scene_stream")
         self._running: set[RemoteAsk] = set()
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[Outcome], None]
+        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
     ) -> RemoteAsk:
-        """Put a question; see ``SceneSource.ask``."""
+        """Put a question; see ``SceneBackend.ask``."""
         ask = RemoteAsk(question, progress, ended, self._in_executor, self._running.discard)
         self._in_executor(lambda: self._send(ask))
         return ask
 
     def _send(self, ask: RemoteAsk) -> None:
         if not self._client.server_is_ready():
-            ask.end(Outcome(error=self._nobody()))
+            ask.end(AskOutcome(error=self._nobody()))
             return
         self._running.add(ask)
-        ask.send(self._client, asker=self._node.get_fully_qualified_name())
+        ask.send(self._client, client_id=self._node.get_fully_qualified_name())
 
     def reported(self, *, is_busy: bool) -> None:
         """Hear whether the node has anything to answer; in the executor's thread, for each of its reports.
@@ -51,12 +51,12 @@ class RemoteAsks:
         A node that is started again has forgotten what it was asked, and nobody else would say so.
         """
         for ask in tuple(self._running):
-            ask.reported(is_busy=is_busy, nobody=self._nobody)
+            ask.reported(is_busy=is_busy, no_server_message=self._nobody)
 
     def lost(self) -> None:
         """Hear that the node is silent."""
         for ask in tuple(self._running):
-            ask.end(Outcome(answer=ask.text, error=self._nobody()))
+            ask.end(AskOutcome(answer=ask.text, error=self._nobody()))
 
     def destroy(self) -> None:
         """Take the client down."""
@@ -75,7 +75,7 @@ class RemoteAsk:
         self,
         question: Question,
         progress: Callable[[Progress], None],
-        ended: Callable[[Outcome], None],
+        ended: Callable[[AskOutcome], None],
         in_executor: Callable[[Callable[[], Any]], None],
         done: Callable[[RemoteAsk], None],
     ) -> None:
@@ -99,7 +99,7 @@ class RemoteAsk:
         if self._goal is not None and not self._has_ended:
             self._goal.cancel_goal_async()
 
-    def send(self, client: ActionClient, asker: str) -> None:
+    def send(self, client: ActionClient, client_id: str) -> None:
         """Send the goal."""
         question = self._question
         goal = AskScene.Goal(
@@ -108,14 +108,14 @@ class RemoteAsk:
             last_sec=question.last_sec,
             since=time_message(question.since_ns),
             until=time_message(question.until_ns),
-            asker=asker,
+            client_id=client_id,
         )
         client.send_goal_async(goal, feedback_callback=self._on_feedback).add_done_callback(self._on_accepted)
 
     def _on_accepted(self, future: Any) -> None:
         goal = future.result()
         if goal is None or not goal.accepted:
-            self.end(Outcome(error="scene_memory has refused the question: see its log."))
+            self.end(AskOutcome(error="scene_memory has refused the question: see its log."))
             return
         self._goal = goal
         goal.get_result_async().add_done_callback(lambda done: self._on_result(done.result().result))
@@ -134,23 +134,23 @@ class RemoteAsk:
             self.end(outcome_of(result))
             return
         was_stopped = self._is_stopping and result.error_code == AskScene.Result.CANCELLED
-        self.end(Outcome(answer=self.text, error=f"{result.error_msg}.", was_stopped=was_stopped))
+        self.end(AskOutcome(answer=self.text, error=f"{result.error_msg}.", was_stopped=was_stopped))
 
-    def reported(self, *, is_busy: bool, nobody: Callable[[], str]) -> None:
+    def reported(self, *, is_busy: bool, no_server_message: Callable[[], str]) -> None:
         """See ``RemoteAsks.reported``."""
         self._idle_reports = 0 if is_busy else self._idle_reports + 1
         if self._idle_reports >= _IDLE_REPORTS:
             self.end(
-                Outcome(
+                AskOutcome(
                     answer=self.text,
                     error="scene_memory was started again while it was answering, and knows nothing of the question "
                     "any more: ask again."
                     if self._goal is not None
-                    else nobody(),
+                    else no_server_message(),
                 )
             )
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: AskOutcome) -> None:
         """Tell the outcome, once."""
         if not self._has_ended:
             self._has_ended = True
@@ -158,22 +158,22 @@ class RemoteAsk:
             self._ended(outcome)
 
 
-def outcome_of(result: Any) -> Outcome:
+def outcome_of(result: Any) -> AskOutcome:
     """The outcome of an ``AskScene`` result that is a success."""
     metrics = result.metrics
-    return Outcome(
+    return AskOutcome(
         answer=result.answer,
         moments=tuple(moment_of(frame) for frame in result.frames_used),
         cost=AnswerCost(
             metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
         ),
-        notices=tuple(metrics.degraded),
+        notices=tuple(metrics.warnings),
     )
 
 
-def moment_of(frame: Any) -> Moment:
+def moment_of(frame: Any) -> KeptFrame:
     """A ``KeyFrame`` message as the page has it."""
-    return Moment(
+    return KeptFrame(
         id=int(frame.id),
         camera=frame.camera,
         stamp_ns=nanoseconds_of(frame.header.stamp),

@@ -23,10 +23,10 @@ class LocalVideo:
     Args:
         video: A video file, or a camera device.
         loop: Whether a file begins again at its end.
-        shown: Called in the player's thread with each picture, ``(height, width, 3)`` uint8, RGB.
+        shown: Called in the player's thread with each image, ``(height, width, 3)`` uint8, RGB.
 
     Attributes:
-        trouble: Why there is no new picture; empty while all is well.
+        trouble: Why there is no new image; empty while all is well.
 
     Raises:
         VideoSourceError: It cannot be opened.

@@ -1,4 +1,4 @@
-"""Patrols with known truth, and their pictures."""
+"""Patrols with known truth, and their images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from delayed_vlm_ros.benchmark.patrol import (
     PatrolPlan,
     draw_patrol,
 )
-from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolPictures
+from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolImages
 
 SHORT = PatrolPlan(5, hours=0.5, events=12, event_area=(0.01, 0.10))
 
@@ -26,20 +26,20 @@ def test_seeds_to_design_with_are_not_those_to_report():
     assert min(len(DESIGN_SEEDS), len(REPORT_SEEDS)) >= 10
 
 
-def test_the_same_plan_gives_the_same_patrol_and_pictures_in_any_order():
+def test_the_same_plan_gives_the_same_patrol_and_images_in_any_order():
     # given
     numbers = [0, 7, 1500, 3599, 42]
-    one, other = (PatrolPictures(draw_patrol(SHORT)) for _ in range(2))
+    one, other = (PatrolImages(draw_patrol(SHORT)) for _ in range(2))
 
     # when
     forwards = [one.frame(number) for number in numbers]
     backwards = [other.frame(number) for number in reversed(numbers)]
 
     # then
-    for picture, same in zip(forwards, reversed(backwards), strict=True):
-        np.testing.assert_array_equal(picture, same)
-        assert (picture.shape, picture.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
-    another = PatrolPictures(draw_patrol(replace(SHORT, seed=6))).frame(0)
+    for image, same in zip(forwards, reversed(backwards), strict=True):
+        np.testing.assert_array_equal(image, same)
+        assert (image.shape, image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
+    another = PatrolImages(draw_patrol(replace(SHORT, seed=6))).frame(0)
     assert (another != forwards[0]).mean() > 0.5
 
 
@@ -59,37 +59,37 @@ def test_events_lie_within_a_visit_and_apart_and_have_a_sharp_frame():
 
 @pytest.mark.parametrize("seed", range(2))
 def test_events_are_plain_to_see_in_the_pixels_and_cover_what_they_shall(seed):
-    # given a steady light, so that only the event tells the two pictures apart
+    # given a steady light, so that only the event tells the two images apart
     patrol = draw_patrol(PatrolPlan(seed, events=20, event_area=(0.01, 0.10)))
-    pictures = PatrolPictures(patrol)
+    images = PatrolImages(patrol)
 
     shares = []
     for event in patrol.events:
         sharp = next(number for number in range(event.start, event.stop) if patrol.sharp[number])
         # when
-        difference = np.abs(pictures.frame(sharp).astype(int) - pictures.without_events(sharp)).max(axis=-1)
+        difference = np.abs(images.frame(sharp).astype(int) - images.without_events(sharp)).max(axis=-1)
         # then
         shares.append((difference > 20).mean() / event.area)
         assert 0.3 < shares[-1] < 1.3
         # and nothing of it before it came and after it had gone
         for number in (event.start - 1, event.stop):
-            np.testing.assert_array_equal(pictures.frame(number), pictures.without_events(number))
+            np.testing.assert_array_equal(images.frame(number), images.without_events(number))
     assert np.mean(shares) > 0.7
 
 
-def test_pictures_show_places_darkness_and_the_way_between():
+def test_images_show_places_darkness_and_the_way_between():
     # given
     patrol = draw_patrol(replace(SHORT, blackouts_per_hour=12.0, walkers_per_minute=0.0, exposure_jumps_per_minute=0.0))
-    pictures = PatrolPictures(patrol)
+    images = PatrolImages(patrol)
     dark = int(np.flatnonzero(patrol.dark)[0])
     way = int(np.flatnonzero((patrol.place == TRANSIT) & ~patrol.dark)[1])
 
     def sharpness(number: int) -> float:
-        picture = cv2.blur(pictures.frame(number), (1, 9)).astype(float)  # without the noise
-        return float(np.abs(np.diff(picture, axis=1)).mean() / picture.mean())
+        image = cv2.blur(images.frame(number), (1, 9)).astype(float)  # without the noise
+        return float(np.abs(np.diff(image, axis=1)).mean() / image.mean())
 
     # then
-    assert pictures.frame(dark).mean() < 12.0
+    assert images.frame(dark).mean() < 12.0
     assert sharpness(way) < 0.7 * sharpness(int(np.flatnonzero(patrol.sharp)[9]))
     assert {visit.place for visit in patrol.visits} == set(range(4))
     assert all(one.place != later.place for one, later in zip(patrol.visits, patrol.visits[1:], strict=False))
@@ -99,10 +99,10 @@ def test_a_still_patrol_changes_by_noise_only():
     # given
     still = PatrolPlan(1, 0.1, 1, 0, walkers_per_minute=0.0, shake=0.0, pan=0.0, exposure_jumps_per_minute=0.0,
                        blackouts_per_hour=0.0, flicker=0.0, daylight=0.0)  # fmt: skip
-    pictures = PatrolPictures(draw_patrol(still))
+    images = PatrolImages(draw_patrol(still))
 
     # then
-    one, other = pictures.frame(3).astype(int), pictures.frame(600).astype(int)
+    one, other = images.frame(3).astype(int), images.frame(600).astype(int)
     assert 0 < np.abs(one - other).mean() < 6
     assert np.abs(one - other).max() < 40
 

@@ -48,7 +48,7 @@ def test_the_command_measures_only_what_is_missing(tmp_path, shown, monkeypatch)
     assert 0.0 <= only["evidence_low"] <= only["evidence"] <= only["evidence_high"] <= 1.0
     assert only["places"] > 0.0
     assert only["kept_pairs"] <= 10
-    assert only["bytes"] == only["picture_bytes"] + only["feature_bytes"] + only["kv_bytes"]
+    assert only["bytes"] == only["image_bytes"] + only["feature_bytes"] + only["kv_bytes"]
     assert only["first_ask_sec"] > 0.0
     assert only["best"]
     assert len(shown) == 1
@@ -62,7 +62,7 @@ def test_the_command_measures_only_what_is_missing(tmp_path, shown, monkeypatch)
     assert len(shown) == 2
     assert [one["max_pixels"] for one in cells] == [3136, 12544]
     assert cells[0] == only | {"best": cells[0]["best"]}
-    assert cells[0]["picture_bytes"] < cells[1]["picture_bytes"]
+    assert cells[0]["image_bytes"] < cells[1]["image_bytes"]
     with (tmp_path / "sweep.csv").open() as file:
         assert [row["max_pixels"] for row in csv.DictReader(file)] == ["3136", "12544"]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

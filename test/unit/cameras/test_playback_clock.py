@@ -2,7 +2,7 @@
 
 import pytest
 
-from delayed_vlm_ros.cameras.playback_clock import PlayedTime
+from delayed_vlm_ros.cameras.playback_clock import PlaybackClock
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND
@@ -21,13 +21,13 @@ def steady():
 
 
 def started(steady, rate=1.0, latency_ns=0):
-    time = PlayedTime(rate, steady)
+    time = PlaybackClock(rate, steady)
     assert time.begins(START, START + latency_ns)
     return time
 
 
 def see(time, stamp_ns, recorded_ns=None):
-    """A picture comes when it is due."""
+    """An image comes when it is due."""
     recorded_ns = stamp_ns if recorded_ns is None else recorded_ns
     time._steady.now += max(0.0, time.seconds_until(recorded_ns))
     begins = time.begins(stamp_ns, recorded_ns)
@@ -36,7 +36,7 @@ def see(time, stamp_ns, recorded_ns=None):
     return begins
 
 
-def test_it_stands_at_the_first_picture_until_it_runs(steady):
+def test_it_stands_at_the_first_image_until_it_runs(steady):
     time = started(steady, latency_ns=5_000_000)
     steady.now += 100.0
     assert time.now_ns() == START
@@ -48,7 +48,7 @@ def test_it_stands_at_the_first_picture_until_it_runs(steady):
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 10.0])
-def test_pictures_are_due_at_the_rate_and_the_time_runs_on_between_them(steady, rate):
+def test_images_are_due_at_the_rate_and_the_time_runs_on_between_them(steady, rate):
     time = started(steady, rate)
     time.run()
     assert time.seconds_until(START + SECOND) == pytest.approx(1 / rate)
@@ -61,9 +61,9 @@ def test_pictures_are_due_at_the_rate_and_the_time_runs_on_between_them(steady, 
 def test_it_follows_the_stamps_and_not_the_times_of_recording(steady):
     time = started(steady, latency_ns=40_000_000)
     time.run()
-    # when the recorder gets a picture sooner after it was taken than the one before
+    # when the recorder gets an image sooner after it was taken than the one before
     assert not see(time, START + SECOND, START + SECOND + 10_000_000)
-    # then it is the time of that picture
+    # then it is the time of that image
     assert time.now_ns() == START + SECOND
     # when it gets one later
     assert not see(time, START + 2 * SECOND, START + 2 * SECOND + 60_000_000)
@@ -97,7 +97,7 @@ def test_stamps_that_jump_for_good_begin_a_new_time(steady, leap_sec):
     # when
     leap = leap_sec * SECOND
     begins = [see(time, START + leap + n * SECOND, START + n * SECOND) for n in (2, 3, 4)]
-    # then, with the third picture as in the memory, it stands at that one's stamp
+    # then, with the third image as in the memory, it stands at that one's stamp
     assert begins == [False, False, True]
     steady.now += 3.0
     assert time.now_ns() == START + leap + 4 * SECOND

@@ -23,7 +23,7 @@ METRICS = {
     "answer_tokens",
     "video_grid_thw",
     "exact",
-    "degraded",
+    "warnings",
 }
 
 
@@ -40,9 +40,9 @@ def video(tmp_path_factory) -> Path:
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (160, 120))
     ground = np.random.default_rng(5).integers(40, 90, (120, 160, 3), dtype=np.uint8)
     for index in range(120):
-        picture = ground.copy()
-        picture[30:70, index : index + 40] = (30, 200, 240)
-        writer.write(picture)
+        image = ground.copy()
+        image[30:70, index : index + 40] = (30, 200, 240)
+        writer.write(image)
     writer.release()
     return file
 

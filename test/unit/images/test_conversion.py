@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.conversion import make_converter
 
 
@@ -58,7 +58,7 @@ def test_an_unusable_image_is_refused_with_its_reason(converter, rgb, changes, w
     message = image_message(rgb, "rgb8")
     for name, value in changes.items():
         setattr(message, name, value)
-    with pytest.raises(PictureError, match=words):
+    with pytest.raises(ImageError, match=words):
         converter.convert(message)
 
 
@@ -68,9 +68,9 @@ def compressed(data, kind="jpeg"):
     return message
 
 
-def test_a_grey_compressed_picture_becomes_rgb(converter, rgb):
-    picture = converter.convert(compressed(cv2.imencode(".png", grey_of(rgb))[1].tobytes(), "png"))
-    assert np.array_equal(picture, np.repeat(grey_of(rgb)[..., None], 3, axis=-1))
+def test_a_grey_compressed_image_becomes_rgb(converter, rgb):
+    image = converter.convert(compressed(cv2.imencode(".png", grey_of(rgb))[1].tobytes(), "png"))
+    assert np.array_equal(image, np.repeat(grey_of(rgb)[..., None], 3, axis=-1))
 
 
 def jpeg(rgb):
@@ -98,18 +98,18 @@ def png_claiming(width, height):
     ],
 )
 def test_an_unusable_compressed_image_is_refused_with_its_reason(converter, rgb, make, kind, words):
-    with pytest.raises(PictureError, match=words):
+    with pytest.raises(ImageError, match=words):
         converter.convert(compressed(make(rgb), kind))
 
 
 class WorkingBridge:
-    """Does what the real one does for the picture it is tried with."""
+    """Does what the real one does for the image it is tried with."""
 
     def imgmsg_to_cv2(self, message, desired_encoding):
         assert desired_encoding == "rgb8"
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-        picture = pixels[:, : message.width * 3].reshape(message.height, message.width, 3)
-        return picture[..., ::-1] if message.encoding == "bgr8" else picture
+        image = pixels[:, : message.width * 3].reshape(message.height, message.width, 3)
+        return image[..., ::-1] if message.encoding == "bgr8" else image
 
 
 class BrokenBridge:
@@ -135,9 +135,9 @@ def test_cv_bridge_is_taken_where_it_works(monkeypatch, rgb):
     converter = make_converter()
     assert (converter.name, converter.notice) == ("cv_bridge", "")
     message = image_message(rgb, "rgb8")
-    picture = converter.convert(message)
+    image = converter.convert(message)
     message.data[0] = 255 - message.data[0]
-    assert np.array_equal(picture, rgb)
+    assert np.array_equal(image, rgb)
 
 
 @pytest.mark.parametrize(("bridge", "words"), [(BrokenBridge, "_ARRAY_API"), (LyingBridge, "it converts")])
@@ -149,9 +149,9 @@ def test_a_cv_bridge_that_does_not_work_is_passed_over_and_told(monkeypatch, rgb
     assert np.array_equal(converter.convert(image_message(rgb, "rgb8")), rgb)
 
 
-def test_what_the_library_refuses_is_a_picture_error(monkeypatch, rgb):
+def test_what_the_library_refuses_is_an_image_error(monkeypatch, rgb):
     install_bridge(monkeypatch, WorkingBridge)
     converter = make_converter()
     monkeypatch.setattr(WorkingBridge, "imgmsg_to_cv2", BrokenBridge.imgmsg_to_cv2)
-    with pytest.raises(PictureError, match="cv_bridge cannot convert a 32 × 24 rgb8 image"):
+    with pytest.raises(ImageError, match="cv_bridge cannot convert a 32 × 24 rgb8 image"):
         converter.convert(image_message(rgb, "rgb8"))

@@ -1,4 +1,4 @@
-"""Conversion against nonsense: whatever a message holds, a good picture or a ``PictureError`` comes out."""
+"""Conversion against nonsense: whatever a message holds, a good image or a ``ImageError`` comes out."""
 
 import array
 import sys
@@ -14,9 +14,9 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 from delayed_vlm_ros.images import conversion, validation
-from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes, row_count
 
 CONVERTER = make_converter()
@@ -35,21 +35,21 @@ def image(encoding, pixels, *, padding=0):
     return Image(height=height, width=width, encoding=encoding, step=padded.shape[1], data=data)
 
 
-def check_good(picture, height, width):
-    assert isinstance(picture, np.ndarray)
-    assert picture.dtype == np.uint8
-    assert picture.shape == (height, width, 3)
-    assert picture.flags.c_contiguous
+def check_good(image, height, width):
+    assert isinstance(image, np.ndarray)
+    assert image.dtype == np.uint8
+    assert image.shape == (height, width, 3)
+    assert image.flags.c_contiguous
 
 
 def convert_or_refuse(message, height=None, width=None):
-    """Convert; gives whether a picture came out. Anything but a good picture or a ``PictureError`` fails the test."""
+    """Convert; gives whether an image came out. Anything but a good image or a ``ImageError`` fails the test."""
     try:
-        picture = CONVERTER.convert(message)
-    except PictureError:
+        image = CONVERTER.convert(message)
+    except ImageError:
         return False
     # The size of a file is what its header, however damaged, says.
-    check_good(picture, height or picture.shape[0], width or picture.shape[1])
+    check_good(image, height or image.shape[0], width or image.shape[1])
     return True
 
 
@@ -63,7 +63,7 @@ def convert_or_refuse(message, height=None, width=None):
     bigendian=st.sampled_from([0, 1, 255]),
     data=st.binary(max_size=700),
 )
-def test_any_fields_give_a_picture_or_a_picture_error(height, width, encoding, step, bigendian, data):
+def test_any_fields_give_an_image_or_an_image_error(height, width, encoding, step, bigendian, data):
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
     message.data = array.array("B", data)
     convert_or_refuse(message, height, width)
@@ -80,7 +80,7 @@ def test_any_fields_give_a_picture_or_a_picture_error(height, width, encoding, s
 )
 @example(height=1, width=1, encoding="bayer_rggb8", padding=0, missing=0, bigendian=0)
 @example(height=1, width=1, encoding="rgb8", padding=9, missing=0, bigendian=0)
-def test_sizes_that_nearly_fit_give_a_picture_or_a_picture_error(height, width, encoding, padding, missing, bigendian):
+def test_sizes_that_nearly_fit_give_an_image_or_an_image_error(height, width, encoding, padding, missing, bigendian):
     # given a message short of so many bytes, counted from the end of the last row's pixels
     known = OTHER_NAMES.get(encoding, encoding)
     step = width * PIXEL_BYTES[known] + padding
@@ -100,7 +100,7 @@ def test_sizes_that_nearly_fit_give_a_picture_or_a_picture_error(height, width, 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_damaged_files_give_a_picture_or_a_picture_error(data):
+def test_damaged_files_give_an_image_or_an_image_error(data):
     # given a JPEG or PNG, perhaps cut off somewhere, and with some bytes changed
     file = bytearray(data.draw(st.sampled_from(FILES)))
     if data.draw(st.booleans()):
@@ -112,13 +112,13 @@ def test_damaged_files_give_a_picture_or_a_picture_error(data):
     message.data = array.array("B", bytes(file))
 
     # then (a changed size is believed up to a limit, which is lower here to save time)
-    with mock.patch.object(validation, "MAX_PICTURE_PIXELS", 10_000):
+    with mock.patch.object(validation, "MAX_IMAGE_PIXELS", 10_000):
         convert_or_refuse(message)
 
 
 @pytest.mark.parametrize(("encoding", "pixel_bytes"), PIXEL_BYTES.items())
 @pytest.mark.parametrize("padding", [0, 3])
-def test_every_known_encoding_gives_a_picture_of_its_own(encoding, pixel_bytes, padding):
+def test_every_known_encoding_gives_an_image_of_its_own(encoding, pixel_bytes, padding):
     # given
     pixels = np.random.default_rng(2).integers(0, 256, (row_count(encoding, 8), 10, pixel_bytes), np.uint8)
     message = image(encoding, pixels, padding=padding)
@@ -126,14 +126,14 @@ def test_every_known_encoding_gives_a_picture_of_its_own(encoding, pixel_bytes, 
     data = bytes(message.data)
 
     # when
-    picture = CONVERTER.convert(message)
-    before = picture.copy()
+    image = CONVERTER.convert(message)
+    before = image.copy()
 
     # then the message is left as it was, and its buffer may be used again
-    check_good(picture, 8, 10)
+    check_good(image, 8, 10)
     assert (message.encoding, message.step, bytes(message.data)) == (encoding, 10 * pixel_bytes + padding, data)
     message.data[:] = array.array("B", bytes(len(message.data)))
-    assert np.array_equal(picture, before)
+    assert np.array_equal(image, before)
     assert before.any()
 
 
@@ -147,22 +147,22 @@ def test_sixteen_bits_are_read_in_their_byte_order(bigendian, padding):
     message.is_bigendian = bigendian
 
     # when
-    picture = CONVERTER.convert(message)
+    image = CONVERTER.convert(message)
 
     # then
-    assert np.abs(picture.astype(int) - grey[..., None]).max() <= 1
+    assert np.abs(image.astype(int) - grey[..., None]).max() <= 1
 
 
 def test_a_mirrored_view_from_the_library_is_made_contiguous():
-    converter = PictureConverter("mirror", lambda message: RGB[:, ::-1])
-    picture = converter.convert(image("rgb8", RGB))
-    check_good(picture, 12, 20)
-    assert np.array_equal(picture, RGB[:, ::-1])
+    converter = ImageConverter("mirror", lambda message: RGB[:, ::-1])
+    image = converter.convert(image("rgb8", RGB))
+    check_good(image, 12, 20)
+    assert np.array_equal(image, RGB[:, ::-1])
 
 
 def test_a_refused_message_does_not_reach_the_library():
-    converter = PictureConverter("unreachable", lambda message: pytest.fail("it was asked"))
-    with pytest.raises(PictureError, match="depth image"):
+    converter = ImageConverter("unreachable", lambda message: pytest.fail("it was asked"))
+    with pytest.raises(ImageError, match="depth image"):
         converter.convert(image("16UC1", RGB[..., :2]))
 
 
@@ -173,12 +173,12 @@ def test_a_refused_message_does_not_reach_the_library():
 )
 def test_png_of_other_kinds_becomes_rgb(pixels):
     data = cv2.imencode(".png", pixels)[1].tobytes()
-    picture = CONVERTER.convert(CompressedImage(data=array.array("B", data)))
-    check_good(picture, 12, 20)
-    assert np.abs(picture.astype(int) - RGB[..., :1]).max() <= 1
+    image = CONVERTER.convert(CompressedImage(data=array.array("B", data)))
+    check_good(image, 12, 20)
+    assert np.abs(image.astype(int) - RGB[..., :1]).max() <= 1
 
 
-def test_a_turning_tag_does_not_turn_the_picture():
+def test_a_turning_tag_does_not_turn_the_image():
     # given an Exif segment that says: turn by 90 degrees
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     plain = FILES[0]
@@ -186,25 +186,25 @@ def test_a_turning_tag_does_not_turn_the_picture():
     assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (20, 12, 3)
 
     # when
-    picture = CONVERTER.convert(CompressedImage(data=array.array("B", turned)))
+    image = CONVERTER.convert(CompressedImage(data=array.array("B", turned)))
 
     # then
-    check_good(picture, 12, 20)
+    check_good(image, 12, 20)
 
 
-def test_an_error_of_opencv_is_a_picture_error(monkeypatch):
+def test_an_error_of_opencv_is_an_image_error(monkeypatch):
     def fail(*_):
         raise cv2.error("planted")
 
     monkeypatch.setattr(cv2, "imdecode", fail)
-    with pytest.raises(PictureError, match=r"'png'.* cannot be decoded"):
+    with pytest.raises(ImageError, match=r"'png'.* cannot be decoded"):
         CONVERTER.convert(CompressedImage(format="png", data=array.array("B", FILES[1])))
 
 
 def test_a_missing_cv_bridge_is_said(monkeypatch):
     pytest.importorskip("rosbags.image")
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    assert make_converter().notice == "pictures are converted by rosbags-image: cv_bridge is not installed"
+    assert make_converter().notice == "images are converted by rosbags-image: cv_bridge is not installed"
 
 
 def test_broken_cv_bridge_is_not_reported_as_missing(monkeypatch):

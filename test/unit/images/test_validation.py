@@ -12,18 +12,18 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.validation import (
     PIXEL_BYTES,
-    check_compressed,
-    check_image,
     compressed_mosaic,
     row_count,
+    validate_compressed,
+    validate_image,
 )
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
-JPEG = cv2.imencode(".jpg", PICTURE)[1].tobytes()
-PNG = cv2.imencode(".png", PICTURE)[1].tobytes()
+IMAGE = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+JPEG = cv2.imencode(".jpg", IMAGE)[1].tobytes()
+PNG = cv2.imencode(".png", IMAGE)[1].tobytes()
 
 
 def image(encoding="rgb8", height=6, width=8, *, step=None, data=None):
@@ -38,12 +38,12 @@ def compressed(data, image_format="jpeg"):
 
 @pytest.mark.parametrize("encoding", PIXEL_BYTES)
 def test_every_known_encoding_passes_under_its_name(encoding):
-    assert check_image(image(encoding)) == encoding
+    assert validate_image(image(encoding)) == encoding
 
 
 @pytest.mark.parametrize(("name", "known"), [("8UC1", "mono8"), ("uyvy", "yuv422"), ("yuyv", "yuv422_yuy2")])
 def test_other_names_are_understood(name, known):
-    assert check_image(image(name)) == known
+    assert validate_image(image(name)) == known
 
 
 @pytest.mark.parametrize(
@@ -78,20 +78,20 @@ def test_other_names_are_understood(name, known):
     ],
 )
 def test_a_bad_image_is_refused_in_a_sentence(message, words):
-    with pytest.raises(PictureError) as caught:
-        check_image(message)
+    with pytest.raises(ImageError) as caught:
+        validate_image(message)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("extra", [0, 1, 6, 1000])
 def test_the_last_row_may_lack_its_padding_and_data_may_be_too_long(extra):
-    assert check_image(image(step=30, data=5 * 30 + 24 + extra)) == "rgb8"
+    assert validate_image(image(step=30, data=5 * 30 + 24 + extra)) == "rgb8"
 
 
 @pytest.mark.parametrize("image_format", ["jpeg", "rgb8; jpeg compressed bgr8", "", "png"])
 @pytest.mark.parametrize("data", [JPEG, PNG])
 def test_the_data_and_not_the_format_say_what_it_is(data, image_format):
-    check_compressed(compressed(data, image_format))
+    validate_compressed(compressed(data, image_format))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_the_data_and_not_the_format_say_what_it_is(data, image_format):
     ],
 )
 def test_a_bad_compressed_image_is_refused_in_a_sentence(message, words):
-    with pytest.raises(PictureError) as caught:
-        check_compressed(message)
+    with pytest.raises(ImageError) as caught:
+        validate_compressed(message)
     assert words in str(caught.value)
 
 
@@ -143,8 +143,8 @@ def jpeg_claiming(height, width):
 
 
 def test_a_jpeg_bomb_is_not_decoded():
-    with pytest.raises(PictureError, match="65000 × 64000 pixels"):
-        check_compressed(compressed(jpeg_claiming(64_000, 65_000)))
+    with pytest.raises(ImageError, match="65000 × 64000 pixels"):
+        validate_compressed(compressed(jpeg_claiming(64_000, 65_000)))
 
 
 def test_a_jpegs_size_is_found_behind_other_segments_and_fill_bytes():
@@ -154,9 +154,9 @@ def test_a_jpegs_size_is_found_behind_other_segments_and_fill_bytes():
     led_in = b"\xff\xd8\xff\xfe" + struct.pack(">H", 2 + len(comment)) + comment + b"\xff\xff\xff"
 
     # then
-    check_compressed(compressed(led_in + JPEG[2:]))
-    with pytest.raises(PictureError, match="65000 × 64000 pixels"):
-        check_compressed(compressed(led_in + bomb[2:]))
+    validate_compressed(compressed(led_in + JPEG[2:]))
+    with pytest.raises(ImageError, match="65000 × 64000 pixels"):
+        validate_compressed(compressed(led_in + bomb[2:]))
 
 
 @pytest.mark.parametrize("filling", [b"\xff", b"\xff\xe0\x00\x02"])
@@ -166,17 +166,17 @@ def test_a_hostile_jpeg_header_does_not_hold_the_camera_up(filling):
 
     # when
     began = time.thread_time()  # its own work, not what the machine does besides
-    with pytest.raises(PictureError, match="neither"):
-        check_compressed(message)
+    with pytest.raises(ImageError, match="neither"):
+        validate_compressed(message)
 
     # then
     assert time.thread_time() - began < 0.5
 
 
 def test_a_lower_limit_holds_for_both():
-    check_image(image(height=4, width=8, data=96), max_pixels=32)
-    with pytest.raises(PictureError, match="more than 31 are not believed"):
-        check_image(image(height=4, width=8, data=96), max_pixels=31)
-    check_compressed(compressed(jpeg_claiming(100, 100)), max_pixels=10_000)
-    with pytest.raises(PictureError, match="more than 9999 are not believed"):
-        check_compressed(compressed(jpeg_claiming(100, 100)), max_pixels=9999)
+    validate_image(image(height=4, width=8, data=96), max_pixels=32)
+    with pytest.raises(ImageError, match="more than 31 are not believed"):
+        validate_image(image(height=4, width=8, data=96), max_pixels=31)
+    validate_compressed(compressed(jpeg_claiming(100, 100)), max_pixels=10_000)
+    with pytest.raises(ImageError, match="more than 9999 are not believed"):
+        validate_compressed(compressed(jpeg_claiming(100, 100)), max_pixels=9999)

@@ -18,7 +18,7 @@ VIDEOS = Path(__file__).resolve().parents[4] / "shared" / "videos"
 
 
 def write_video(path, code="mp4v", rate=12.5, count=10, size=(64, 48)):
-    """A video whose left half is red and whose right half gets brighter by 20 in each picture, up to white."""
+    """A video whose left half is red and whose right half gets brighter by 20 in each image, up to white."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, size)
     assert writer.isOpened()
     for index in range(count):
@@ -31,7 +31,7 @@ def write_video(path, code="mp4v", rate=12.5, count=10, size=(64, 48)):
 
 
 class FakeCapture:
-    """As much of cv2.VideoCapture as is used; ``times`` is what it says about each picture's time (s)."""
+    """As much of cv2.VideoCapture as is used; ``times`` is what it says about each image's time (s)."""
 
     def __init__(self, times, rate=0.0, count=0.0, pixels=None):
         self.times, self.rate, self.count = times, rate, count
@@ -61,7 +61,7 @@ class FakeCapture:
 
 
 @pytest.mark.parametrize(("name", "code"), [("a.mp4", "mp4v"), ("a.avi", "MJPG")])
-def test_a_file_gives_upright_rgb_pictures_with_their_times(tmp_path, name, code):
+def test_a_file_gives_upright_rgb_images_with_their_times(tmp_path, name, code):
     with open_video(str(write_video(tmp_path / name, code))) as video:
         assert not video.is_device
         assert video.frames_per_second == pytest.approx(12.5)
@@ -76,13 +76,13 @@ def test_a_file_gives_upright_rgb_pictures_with_their_times(tmp_path, name, code
         assert frame.image[24, 54] == pytest.approx((20 * index,) * 3, abs=12)
 
 
-def test_a_lower_rate_skips_pictures_evenly(tmp_path):
+def test_a_lower_rate_skips_images_evenly(tmp_path):
     with open_video(str(write_video(tmp_path / "a.mp4", rate=20.0, count=40))) as video:
         stamps = [frame.stamp for frame in video.frames(rate=4.0)]
     assert stamps == pytest.approx([index * 0.25 for index in range(8)], abs=1e-3)
 
 
-def test_skipped_pictures_are_not_converted():
+def test_skipped_images_are_not_converted():
     capture = FakeCapture([index / 10 for index in range(100)], rate=10.0)
     assert len(list(VideoSource("x", capture, is_device=False).frames(rate=1.0))) == 10
     assert capture.retrieved == 10
@@ -109,7 +109,7 @@ def test_a_rate_nobody_can_believe_is_unknown(rate):
     assert [frame.stamp for frame in video.frames()] == [0.0, 0.04]
 
 
-def test_a_grey_picture_becomes_rgb():
+def test_a_grey_image_becomes_rgb():
     grey = FakeCapture([0.0], pixels=np.full((4, 6), 7, dtype=np.uint8))
     (frame,) = VideoSource("x", grey, is_device=False).frames()
     assert frame.image.shape == (4, 6, 3)
@@ -165,9 +165,9 @@ def test_nothing_given_is_an_error():
         open_video("  ")
 
 
-def test_a_file_without_pictures_is_refused_when_opened():
+def test_a_file_without_images_is_refused_when_opened():
     capture = FakeCapture([])
-    with pytest.raises(VideoSourceError, match="no picture that can be decoded"):
+    with pytest.raises(VideoSourceError, match="no image that can be decoded"):
         VideoSource("sound.mp4", capture, is_device=False)
     assert capture.released
 
@@ -185,7 +185,7 @@ def test_a_device_that_goes_away_is_an_error_and_no_end():
     with pytest.raises(VideoSourceError, match="stopped delivering"):
         stamps.extend(frame.stamp for frame in video.frames())
     assert video.frame_count is None
-    with pytest.raises(VideoSourceError, match="delivers no picture"):
+    with pytest.raises(VideoSourceError, match="delivers no image"):
         VideoSource("/dev/video0", FakeCapture([]), is_device=True)
 
 

@@ -43,7 +43,7 @@ def checkpoint_folder(tmp_path_factory):
 
 
 def _deepened(folder, seed):
-    """The same architecture with more layers, and so large a picture limit that there are several vision windows."""
+    """The same architecture with more layers, and so large an image limit that there are several vision windows."""
     config = AutoConfig.from_pretrained(folder).to_dict()
     config["text_config"].update(num_hidden_layers=5, layer_types=["full_attention"] * 5)
     config["vision_config"]["depth"] = 3
@@ -80,8 +80,8 @@ def load_tiny(checkpoint_folder):
 
 
 @pytest.fixture(scope="session")
-def picture():
-    """Gives a picture of coarse random blocks: like pictures of one number, unlike those of another."""
+def image():
+    """Gives an image of coarse random blocks: like images of one number, unlike those of another."""
 
     def make(number, size=(84, 112)):
         height, width = size
@@ -92,14 +92,14 @@ def picture():
 
 
 @pytest.fixture
-def make_engine(load_tiny, picture):
+def make_engine(load_tiny, image):
     """Gives an engine of its own memory on a shared tiny model, with frames in it."""
 
     def make(tiny=None, *, stamps=(), size=(84, 112), **arguments):
         tiny = tiny or load_tiny()
         engine = DelayedBatchInferenceEngine(tiny.model, tiny.processor, **arguments)
         for number, stamp in enumerate(stamps):
-            engine.add_frame(picture(number, size), stamp)
+            engine.add_frame(image(number, size), stamp)
         return engine
 
     return make

@@ -54,7 +54,7 @@ def test_engine_refuses_it_at_once(make_engine):
 
 
 @pytest.mark.parametrize("spare", [0, 20_000, 60_000, 10_000_000])
-def test_kept_bytes_stay_within_the_budget(make_engine, picture, spare):
+def test_kept_bytes_stay_within_the_budget(make_engine, image, spare):
     # given the least budget that is taken, and some more
     with pytest.raises(ConfigurationError) as caught:
         make_engine(memory_budget_mb=0.001, star_memory_size=4, stream_window_size=8)
@@ -73,11 +73,11 @@ def test_kept_bytes_stay_within_the_budget(make_engine, picture, spare):
         # then
         assert kept.features + kept.kv <= limit
         assert answer == free.ask("Who?", max_new_tokens=8)[0]
-        engine.add_frame(picture(20 + number), 10.0 + number)
+        engine.add_frame(image(20 + number), 10.0 + number)
     assert len(engine.snapshot()) == len(free.snapshot())
 
 
-def test_features_go_with_their_pair(make_engine, picture):
+def test_features_go_with_their_pair(make_engine, image):
     # given
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=8)
     engine.ask("Who?", max_new_tokens=4)
@@ -85,7 +85,7 @@ def test_features_go_with_their_pair(make_engine, picture):
 
     # when every pair has been replaced
     for number in range(12):
-        engine.add_frame(picture(30 + number), 20.0 + number)
+        engine.add_frame(image(30 + number), 20.0 + number)
     engine.ask("Who?", max_new_tokens=4)
 
     # then
@@ -114,7 +114,7 @@ def test_kept_features_own_their_storage_only():
     assert cache.storage_bytes == batch[2].nbytes
 
 
-def test_star_is_worth_more_than_stream_and_new_more_than_old(make_engine, picture):
+def test_star_is_worth_more_than_stream_and_new_more_than_old(make_engine, image):
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=4, stream_window_size=4)
     snapshot = engine.snapshot()
     worth = by_worth(snapshot)

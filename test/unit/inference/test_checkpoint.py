@@ -69,7 +69,7 @@ def test_folder_is_read(checkpoint_folder, family):
     # then
     assert (checkpoint.path, checkpoint.model_type, checkpoint.factor) == (folder, family, 28)
     assert (checkpoint.min_pixels, checkpoint.max_pixels) == (4 * 28 * 28, 16 * 28 * 28)
-    assert (checkpoint.degraded, checkpoint.weights_missing) == ((), False)
+    assert (checkpoint.warnings, checkpoint.weights_missing) == ((), False)
 
 
 def test_home_and_blanks_are_understood(folder, monkeypatch):
@@ -103,7 +103,7 @@ VIDEO_SETTINGS = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
         ("preprocessor_config.json", {}),
     ],
 )
-def test_picture_sizes_are_those_the_library_reads(folder, file, sizes):
+def test_image_sizes_are_those_the_library_reads(folder, file, sizes):
     # given the files of an older release
     (folder / "processor_config.json").unlink()
     kind = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
@@ -142,22 +142,22 @@ def test_too_few_pixels(checkpoint_folder, max_pixels):
 # --- demo and auto --------------------------------------------------------------------------------------------------
 
 
-def test_demo_says_what_it_is_for_and_takes_one_size_of_pictures():
+def test_demo_says_what_it_is_for_and_takes_one_size_of_images():
     # when
     checkpoint = resolve_checkpoint("demo")
 
     # then
     assert checkpoint.name == DEMO_MODEL
     assert checkpoint.model_type in SUPPORTED_MODEL_TYPES
-    assert checkpoint.degraded == ("demo model, synthetic scenes only",)
+    assert checkpoint.warnings == ("demo model, synthetic scenes only",)
     assert checkpoint.geometry(10**6).grid_for(1080, 1920) == checkpoint.only_size
-    with pytest.raises(ConfigurationError, match="takes pictures of 15680 pixels or more"):
+    with pytest.raises(ConfigurationError, match="takes images of 15680 pixels or more"):
         checkpoint.geometry(15_000)
 
 
-def test_a_size_of_pictures_that_is_none_is_refused(folder):
+def test_a_size_of_images_that_is_none_is_refused(folder):
     edit(folder / "config.json", frame_size="large")
-    with pytest.raises(UnsupportedModelError, match="picture sizes"):
+    with pytest.raises(UnsupportedModelError, match="image sizes"):
         resolve_checkpoint(str(folder))
 
 

@@ -10,8 +10,8 @@ import torch
 from delayed_vlm_ros.errors import (
     BadRequestError,
     ConfigurationError,
+    ImageError,
     NoFramesError,
-    PictureError,
     StampOrderError,
 )
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
@@ -32,19 +32,19 @@ METRICS = {
     "kv_tokens_reused",
     "video_grid_thw",
     "exact",
-    "degraded",
+    "warnings",
 }
 
 
 # --- adding frames --------------------------------------------------------------------------------------------------
 
 
-def test_status_line(make_engine, picture):
+def test_status_line(make_engine, image):
     # given
     engine = make_engine()
 
     # when
-    lines = [engine.add_frame(picture(number // 4), 0.5 * number) for number in range(5)]
+    lines = [engine.add_frame(image(number // 4), 0.5 * number) for number in range(5)]
 
     # then
     assert lines == [
@@ -56,24 +56,24 @@ def test_status_line(make_engine, picture):
     ]
 
 
-def test_time_goes_on_by_half_a_second_where_none_is_given(make_engine, picture):
+def test_time_goes_on_by_half_a_second_where_none_is_given(make_engine, image):
     # given
     engine = make_engine()
 
     # when
     for stamp in (None, None, 12.5, None):
-        engine.add_frame(picture(0), stamp)
+        engine.add_frame(image(0), stamp)
 
     # then
     assert [stamp for kept in engine.snapshot() for stamp in kept.stamps] == [0.0, 0.5, 12.5, 13.0]
 
 
-def test_array_and_pil_image_are_the_same(make_engine, picture):
+def test_array_and_pil_image_are_the_same(make_engine, image):
     # given
     engine = make_engine(stamps=[0.0])
 
     # when
-    engine.add_frame(PIL.Image.fromarray(picture(0)), timestamp=1.0)
+    engine.add_frame(PIL.Image.fromarray(image(0)), timestamp=1.0)
 
     # then
     (kept,) = engine.snapshot()
@@ -81,28 +81,28 @@ def test_array_and_pil_image_are_the_same(make_engine, picture):
 
 
 @pytest.mark.parametrize(("max_pixels", "shape"), [(10**6, (84, 112, 3)), (8_000, (56, 84, 3)), (3136, (28, 56, 3))])
-def test_frames_are_fitted_to_the_smaller_limit(make_engine, picture, max_pixels, shape):
+def test_frames_are_fitted_to_the_smaller_limit(make_engine, image, max_pixels, shape):
     # given a checkpoint that takes 12,544 pixels
     engine = make_engine(max_pixels=max_pixels)
 
     # when
-    engine.add_frame(picture(0, (360, 480)))
-    engine.add_frame(picture(1, (480, 360)))
+    engine.add_frame(image(0, (360, 480)))
+    engine.add_frame(image(1, (480, 360)))
 
     # then all frames have one shape, whatever comes
     assert {frame.shape for kept in engine.snapshot() for frame in kept.frames} == {shape}
 
 
-def test_a_refused_picture_changes_nothing(make_engine, picture):
+def test_a_refused_image_changes_nothing(make_engine, image):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     before = [kept.content_key for kept in engine.snapshot()]
 
     # when
     with pytest.raises(StampOrderError):
-        engine.add_frame(picture(7), 1.0)
-    for nonsense in (np.zeros((0, 5, 3), np.uint8), np.zeros((9, 9), np.uint8), "picture.png", None):
-        with pytest.raises(PictureError):
+        engine.add_frame(image(7), 1.0)
+    for nonsense in (np.zeros((0, 5, 3), np.uint8), np.zeros((9, 9), np.uint8), "image.png", None):
+        with pytest.raises(ImageError):
             engine.add_frame(nonsense, 99.0)
 
     # then
@@ -119,7 +119,7 @@ def test_too_few_pixels_are_refused_at_once(load_tiny, max_pixels):
         DelayedBatchInferenceEngine(tiny.model, tiny.processor, max_pixels=max_pixels)
 
 
-def test_own_frame_manager(make_engine, picture):
+def test_own_frame_manager(make_engine, image):
     # given
     manager = SmartFrameManager(star_memory_size=0, stream_window_size=2)
 
@@ -162,7 +162,7 @@ def test_metrics_of_a_first_and_a_second_ask(make_engine):
         assert metrics["video_grid_thw"] == (3, 6, 8)
         assert 1 <= metrics["answer_tokens"] <= 9
         assert metrics["exact"] is True
-        assert metrics["degraded"] == ()
+        assert metrics["warnings"] == ()
         assert 0 < metrics["time_to_first_token"] <= metrics["total_latency"]
     assert 0 < first["encoding_latency"] <= first["time_to_first_token"]
     assert first["encoding_latency"] + first["generation_latency"] == pytest.approx(first["total_latency"])
@@ -190,14 +190,14 @@ def test_lengths_of_the_cache_are_the_real_ones(make_engine, native):
     assert engine.cached_bytes() == CachedBytes(features, kv)
 
 
-def test_answer_lists_exactly_the_encoded_pairs(make_engine, picture):
+def test_answer_lists_exactly_the_encoded_pairs(make_engine, image):
     # given
     engine = make_engine(stamps=HALF_SECONDS[:5], star_memory_size=2, stream_window_size=2)
     asked = engine.snapshot()
 
     # when
     result = engine.answer(AskRequest("Who?", max_new_tokens=8))
-    engine.add_frame(picture(9), 9.0)
+    engine.add_frame(image(9), 9.0)
 
     # then
     assert [(kept.id, kept.content_key) for kept in result.frames_used] == [
@@ -206,12 +206,12 @@ def test_answer_lists_exactly_the_encoded_pairs(make_engine, picture):
     assert result.metrics.frames_encoded == sum(kept.frame_count for kept in asked)
 
 
-def test_degraded_notices_go_with_every_answer(make_engine):
+def test_warnings_notices_go_with_every_answer(make_engine):
     # given
-    engine = make_engine(stamps=[0.0, 0.5, 1e6], degraded=("untrained",))
+    engine = make_engine(stamps=[0.0, 0.5, 1e6], warnings=("untrained",))
 
     # when
-    notices = [engine.ask("Who?", max_new_tokens=8)[1].degraded for _ in range(2)]
+    notices = [engine.ask("Who?", max_new_tokens=8)[1].warnings for _ in range(2)]
 
     # then
     assert [len(each) for each in notices] == [2, 2]

@@ -29,7 +29,7 @@ class Untouchable:
         raise AssertionError("called")
 
 
-def test_adding_frames_runs_no_model_code(make_engine, picture):
+def test_adding_frames_runs_no_model_code(make_engine, image):
     # given an engine whose model and processor are gone, and a watch over all of torch
     engine = make_engine()
     engine.model = engine.processor = Untouchable()
@@ -39,12 +39,12 @@ def test_adding_frames_runs_no_model_code(make_engine, picture):
     # when
     try:
         for number in range(60):
-            engine.add_frame(picture(number // 7), 0.5 * number)
+            engine.add_frame(image(number // 7), 0.5 * number)
             engine.snapshot()
             engine.cached_bytes()
         engine.frame_manager.get_statistics()
         engine.reset()
-        engine.add_frame(picture(0))
+        engine.add_frame(image(0))
     finally:
         watch.remove()
 
@@ -52,7 +52,7 @@ def test_adding_frames_runs_no_model_code(make_engine, picture):
     assert calls == []
 
 
-def test_second_ask_does_not_see_a_picture(make_engine, monkeypatch):
+def test_second_ask_does_not_see_an_image(make_engine, monkeypatch):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
@@ -88,7 +88,7 @@ def counted(engine):
 
 
 @pytest.mark.parametrize("prefill", [False, True])
-def test_same_frames_are_encoded_ahead_once(make_engine, picture, prefill):
+def test_same_frames_are_encoded_ahead_once(make_engine, image, prefill):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     pairs, runs = counted(engine)
@@ -98,7 +98,7 @@ def test_same_frames_are_encoded_ahead_once(make_engine, picture, prefill):
     assert (sum(pairs), bool(runs)) == (3, prefill)
     assert not engine.precompute(prefill=prefill)
     assert sum(pairs) == 3
-    engine.add_frame(picture(9), 3.0)
+    engine.add_frame(image(9), 3.0)
     assert engine.precompute(prefill=prefill)
     assert sum(pairs) == 4
 
@@ -148,7 +148,7 @@ def in_thread(work):
     return thread, results
 
 
-def test_frames_are_added_while_an_ask_runs(make_engine, picture, native):
+def test_frames_are_added_while_an_ask_runs(make_engine, image, native):
     # given an ask in the midst of the model
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=6)
     asked = engine.snapshot()
@@ -158,7 +158,7 @@ def test_frames_are_added_while_an_ask_runs(make_engine, picture, native):
 
         # when every frame it works on is evicted
         for number in range(8):
-            engine.add_frame(picture(60 + number), 10.0 + number)
+            engine.add_frame(image(60 + number), 10.0 + number)
         pause.opened.set()
         thread.join(10)
 
@@ -211,7 +211,7 @@ def test_reset_as_an_ask_begins_leaves_nothing_of_the_forgotten_frames(make_engi
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 
-def test_answers_stay_right_while_a_camera_runs(make_engine, picture, native):
+def test_answers_stay_right_while_a_camera_runs(make_engine, image, native):
     # given
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=4, stream_window_size=4)
     stop = threading.Event()
@@ -219,7 +219,7 @@ def test_answers_stay_right_while_a_camera_runs(make_engine, picture, native):
     def camera():
         number = 0
         while not stop.wait(0.002):
-            engine.add_frame(picture(number % 9), 10.0 + 0.5 * number)
+            engine.add_frame(image(number % 9), 10.0 + 0.5 * number)
             number += 1
 
     thread, _ = in_thread(camera)

@@ -113,13 +113,11 @@ PLACES = ["vision", "prefill", "generate"]
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("asked_before", [False, True])
-def test_device_out_of_memory_for_good(
-    exact_engine, compare, picture, short_of_memory, monkeypatch, place, asked_before
-):
+def test_device_out_of_memory_for_good(exact_engine, compare, image, short_of_memory, monkeypatch, place, asked_before):
     # given
     if asked_before:
         exact_engine.ask("Who?", max_new_tokens=8)
-        exact_engine.add_frame(picture(9), 9.0)
+        exact_engine.add_frame(image(9), 9.0)
     frames = [kept.content_key for kept in exact_engine.snapshot()]
 
     # when
@@ -149,15 +147,15 @@ def test_memory_that_suffices_without_the_caches(exact_engine, native, short_of_
 
     # then
     assert result.answer == expected
-    assert result.metrics.degraded == ("device memory was short: what was kept of earlier asks has been dropped",)
+    assert result.metrics.warnings == ("device memory was short: what was kept of earlier asks has been dropped",)
     assert result.metrics.exact
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short_of_memory, picture, place):
+def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short_of_memory, image, place):
     # given
-    exact_engine.add_frame(picture(9), 9.0)
-    exact_engine.add_frame(picture(10), 9.5)
+    exact_engine.add_frame(image(9), 9.0)
+    exact_engine.add_frame(image(10), 9.5)
     asked = exact_engine.snapshot()
     short_of_memory(exact_engine, place, calls=2)
 
@@ -170,12 +168,12 @@ def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short
     assert len(used) == 2
     assert used[-1].id == asked[-1].id
     assert used[0].importance == max(kept.importance for kept in asked[:-1])
-    assert result.metrics.degraded[-1] == (
+    assert result.metrics.warnings[-1] == (
         "device memory was short: answered from 2 of 4 kept pairs, the newest and most important"
     )
     assert result.answer == native.trace(exact_engine.model, exact_engine.processor, used, "Who?", 8).text
     # and the next one is about all of them again
-    assert exact_engine.answer(AskRequest("Who?", max_new_tokens=8)).metrics.degraded == ()
+    assert exact_engine.answer(AskRequest("Who?", max_new_tokens=8)).metrics.warnings == ()
 
 
 def test_caches_of_every_camera_go_before_any_frame_is_left_out(make_engine, load_tiny, short_of_memory):
@@ -184,11 +182,11 @@ def test_caches_of_every_camera_go_before_any_frame_is_left_out(make_engine, loa
 
     def forget_all():
         for engine in engines.values():
-            engine.forget_encoded()
+            engine.reset_cache()
 
     tiny = load_tiny(dtype=torch.float64)
     for name in ("front", "rear"):
-        engines[name] = make_engine(tiny, stamps=HALF_SECONDS, on_shortage=forget_all)
+        engines[name] = make_engine(tiny, stamps=HALF_SECONDS, on_oom=forget_all)
         engines[name].ask("Who?", max_new_tokens=8)
     expected = engines["front"].ask("Where?", max_new_tokens=8)[0]
     assert engines["rear"].cached_bytes() != CachedBytes(0, 0)
@@ -201,7 +199,7 @@ def test_caches_of_every_camera_go_before_any_frame_is_left_out(make_engine, loa
     assert engines["rear"].cached_bytes() == CachedBytes(0, 0)
     assert result.answer == expected
     assert result.frames_used == engines["front"].snapshot()
-    assert result.metrics.degraded == ("device memory was short: what was kept of earlier asks has been dropped",)
+    assert result.metrics.warnings == ("device memory was short: what was kept of earlier asks has been dropped",)
     assert engines["rear"].ask("Who?", max_new_tokens=8)[1].frames_encoded == 6
 
 
@@ -250,7 +248,7 @@ def test_reported_bytes_are_all_that_an_ask_leaves_behind(make_engine):
     # given an engine that has asked, so that nothing is new
     engine = make_engine(stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
-    engine.forget_encoded()
+    engine.reset_cache()
     before = live_tensor_bytes()
 
     # when
@@ -260,7 +258,7 @@ def test_reported_bytes_are_all_that_an_ask_leaves_behind(make_engine):
     kept = engine.cached_bytes()
     assert kept.kv > 0
     assert live_tensor_bytes() - before == kept.kv + kept.features
-    engine.forget_encoded()
+    engine.reset_cache()
     assert live_tensor_bytes() == before
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
@@ -281,7 +279,7 @@ def test_kept_bytes_do_not_grow_with_asks(make_engine):
     assert live_tensor_bytes() == before
 
 
-def test_kept_bytes_are_those_of_the_newest_prefix_only(make_engine, picture):
+def test_kept_bytes_are_those_of_the_newest_prefix_only(make_engine, image):
     # given a memory of bounded size
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=6)
     sizes = []
@@ -291,7 +289,7 @@ def test_kept_bytes_are_those_of_the_newest_prefix_only(make_engine, picture):
         engine.ask("Who?", max_new_tokens=8)
         sizes.append((engine.cached_bytes().kv, live_tensor_bytes()))
         for frame in range(2):
-            engine.add_frame(picture(number), 10.0 + 2 * number + frame)
+            engine.add_frame(image(number), 10.0 + 2 * number + frame)
 
     # then
     assert len(set(sizes)) == 1

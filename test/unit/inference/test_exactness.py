@@ -62,10 +62,10 @@ def embedded():
 class History:
     """An engine that lives through a history, and what it computes beside a cold one."""
 
-    def __init__(self, make_engine, tiny, picture, native, *, canonical):
+    def __init__(self, make_engine, tiny, image, native, *, canonical):
         self._make = lambda **more: make_engine(tiny, canonical=canonical, **more)
         self.engine = self._make(star_memory_size=4, stream_window_size=6)
-        self._picture, self._native = picture, native
+        self._image, self._native = image, native
         self._time, self._size = 0.0, SIZES[0]
         self.compared = 0
 
@@ -74,7 +74,7 @@ class History:
 
     def _add(self, count, first):
         for number in range(count):
-            self.engine.add_frame(self._picture(first + number, self._size), self._time)
+            self.engine.add_frame(self._image(first + number, self._size), self._time)
             self._time += 0.5
 
     def _pause(self, seconds):
@@ -97,7 +97,7 @@ class History:
         self._size = SIZES[1 - SIZES.index(self._size)]
 
     def _forget(self):
-        self.engine.forget_encoded()
+        self.engine.reset_cache()
 
     def _see(self):
         self.engine.precompute(prefill=False)
@@ -123,7 +123,7 @@ class History:
                 self.engine.answer(request)
             return
         tokens = self.engine.processor.tokenizer(answer.answer or "no", add_special_tokens=False).input_ids[:TOKENS]
-        cold.forget_encoded()
+        cold.reset_cache()
         _, expected = self._native.led(cold, question, tokens, **limits)
         _, actual = self._native.led(self.engine, question, tokens, **limits)
         self.compared += 1
@@ -160,10 +160,10 @@ def model_named(load_tiny, embedded):
     return find
 
 
-def live_through(kind, make_engine, tiny, picture, native, history, chunk, *, canonical):
+def live_through(kind, make_engine, tiny, image, native, history, chunk, *, canonical):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefill_module, "_CHUNK_TOKENS", chunk)
-        life = kind(make_engine, tiny, picture, native, canonical=canonical)
+        life = kind(make_engine, tiny, image, native, canonical=canonical)
         for event in [*history, ("ask", QUESTIONS[0], None)]:
             life.live(*event)
         return life
@@ -179,18 +179,18 @@ EVERY_HISTORY = settings(
 @pytest.mark.parametrize("name", MODELS)
 @EVERY_HISTORY
 @given(history=histories, chunk=st.sampled_from([1, 24, 256]))
-def test_warm_equals_cold_to_the_bit(make_engine, model_named, picture, native, name, history, chunk):
-    live_through(History, make_engine, model_named(name), picture, native, history, chunk, canonical=True)
+def test_warm_equals_cold_to_the_bit(make_engine, model_named, image, native, name, history, chunk):
+    live_through(History, make_engine, model_named(name), image, native, history, chunk, canonical=True)
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 @EVERY_HISTORY
 @given(history=histories, chunk=st.sampled_from([1, 24, 256]))
 def test_warm_equals_cold_up_to_rounding_without_canonical_steps(
-    make_engine, load_tiny, picture, native, family, history, chunk
+    make_engine, load_tiny, image, native, family, history, chunk
 ):
     tiny = load_tiny(family, dtype=torch.float64)
-    live_through(RoundedHistory, make_engine, tiny, picture, native, history, chunk, canonical=False)
+    live_through(RoundedHistory, make_engine, tiny, image, native, history, chunk, canonical=False)
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
@@ -218,12 +218,12 @@ def counted(make_engine, load_tiny):
 
 
 @pytest.mark.parametrize("chunk_pairs", [1, 2, 4])
-def test_only_what_is_new_is_encoded_and_prefilled(counted, picture, monkeypatch, chunk_pairs):
+def test_only_what_is_new_is_encoded_and_prefilled(counted, image, monkeypatch, chunk_pairs):
     # given six pairs, asked about
     engine, counts = counted
     monkeypatch.setattr(prefill_module, "_CHUNK_TOKENS", 12 * chunk_pairs)
     for number in range(12):
-        engine.add_frame(picture(number), 0.5 * number)
+        engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=1)
     text = engine._encoded._prefix.length - 6 * 12
 
@@ -235,27 +235,27 @@ def test_only_what_is_new_is_encoded_and_prefilled(counted, picture, monkeypatch
 
     # then
     assert costs("What is on the table?") == (0, 0)
-    engine.add_frame(picture(20), 10.0)
-    engine.add_frame(picture(21), 10.5)
+    engine.add_frame(image(20), 10.0)
+    engine.add_frame(image(21), 10.5)
     behind = 7 - 6 // chunk_pairs * chunk_pairs  # the seventh pair, and those of its chunk that stand before it
     assert costs() == (1, behind)
     # and when the window slides, what stands behind the first change is everything but the text
     for number in range(4):
-        engine.add_frame(picture(22 + number), 11.0 + 0.5 * number)
+        engine.add_frame(image(22 + number), 11.0 + 0.5 * number)
     seen, read = costs()
     assert seen == 2
     assert read == pytest.approx(8 + text / 12)
 
 
-def test_provisional_pair_is_encoded_again_when_its_partner_comes(counted, picture):
+def test_provisional_pair_is_encoded_again_when_its_partner_comes(counted, image):
     # given
     engine, counts = counted
     for number in range(5):
-        engine.add_frame(picture(number), 0.5 * number)
+        engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=1)
 
     # when
-    engine.add_frame(picture(5), 2.5)
+    engine.add_frame(image(5), 2.5)
     counts.patches = 0
     _, metrics = engine.ask("Who?", max_new_tokens=1)
 
@@ -264,11 +264,11 @@ def test_provisional_pair_is_encoded_again_when_its_partner_comes(counted, pictu
     assert (metrics.frames_encoded, metrics.frames_reused) == (2, 4)
 
 
-def test_question_copies_nothing_of_the_prefix(counted, picture):
+def test_question_copies_nothing_of_the_prefix(counted, image):
     # given
     engine, _ = counted
     for number in range(6):
-        engine.add_frame(picture(number), 0.5 * number)
+        engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=2)
     prefix = engine._encoded._prefix
     rooms = [layer._keys_room.data_ptr() for layer in prefix._layers]
@@ -279,4 +279,4 @@ def test_question_copies_nothing_of_the_prefix(counted, picture):
     # then
     assert [layer._keys_room.data_ptr() for layer in prefix._layers] == rooms
     fork = prefix.fork()
-    assert all(layer.keys.data_ptr() == room for layer, room in zip(fork.layers, rooms, strict=True))
+    assert all(layer.keys.data_ptr() == capacity for layer, capacity in zip(fork.layers, rooms, strict=True))

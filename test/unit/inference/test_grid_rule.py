@@ -23,7 +23,7 @@ def is_square(value: Fraction) -> bool:
     largest=st.integers(16, 1200),
 )
 def test_grids_are_those_of_qwen_vl_utils(height, width, factor, largest):
-    # given limits that both rules can hold: on thin pictures theirs gives none of a side, or more than the limit
+    # given limits that both rules can hold: on thin images theirs gives none of a side, or more than the limit
     limits = {"min_pixels": 4 * factor**2, "max_pixels": largest * factor**2}
     theirs = smart_resize(height, width, factor, **limits)
     assume(0 < theirs[0] * theirs[1] <= limits["max_pixels"])

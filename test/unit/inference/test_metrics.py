@@ -24,7 +24,7 @@ DOCUMENTED = {
     "kv_tokens_reused",
     "video_grid_thw",
     "exact",
-    "degraded",
+    "warnings",
 }
 
 
@@ -42,7 +42,7 @@ def metrics(encoding_latency=0.5):
         answer_tokens=9,
         video_grid_thw=(2, 6, 8),
         exact=False,
-        degraded=(),
+        warnings=(),
     )
 
 
@@ -79,7 +79,7 @@ def test_empty_and_zero_values_are_present():
 
     # then
     assert some["encoding_latency"] == 0.0
-    assert (some["frames_encoded"], some["exact"], some["degraded"]) == (0, False, ())
+    assert (some["frames_encoded"], some["exact"], some["warnings"]) == (0, False, ())
 
 
 @pytest.mark.parametrize("key", ["nothing", "__class__", "_NAMES", "keys", 3, None, ()])

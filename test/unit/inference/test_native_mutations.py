@@ -30,7 +30,7 @@ def patch_keys(patch, change):
 
 
 def patch_pixels(patch, change):
-    """Encode other pictures than the snapshot's."""
+    """Encode other images than the snapshot's."""
     honest = encoding.encode_snapshot
 
     def other(model, processor, family, cache, snapshot, *rest, **options):
@@ -203,7 +203,7 @@ STAMPS = [0.0, 0.5, 0.97, 1.5, 2.0, 2.5, 2.99, 3.5, *(4.0 + 0.7 * number for num
 def second_ask(
     make_engine,
     load_tiny,
-    picture,
+    image,
     compare,
     family,
     *,
@@ -219,7 +219,7 @@ def second_ask(
 
     def add(numbers, *, other=0, later=0.0):
         for number in numbers:
-            engine.add_frame(picture(0 if still else number + other), STAMPS[number] + later)
+            engine.add_frame(image(0 if still else number + other), STAMPS[number] + later)
 
     add(range(first))
     engine.ask("Who?", max_new_tokens=8)
@@ -242,9 +242,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "mutation", "scenario"), CASES)
-def test_fault_is_seen(make_engine, load_tiny, picture, compare, family, mutation, scenario):
+def test_fault_is_seen(make_engine, load_tiny, image, compare, family, mutation, scenario):
     # given the same history with and without the fault
-    everything = (make_engine, load_tiny, picture, compare, family)
+    everything = (make_engine, load_tiny, image, compare, family)
 
     # when
     honest = second_ask(*everything, **scenario)

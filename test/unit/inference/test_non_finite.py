@@ -17,7 +17,7 @@ from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.finite import FiniteLogits, check_finite
 from delayed_vlm_ros.inference.local.models.loading import _choose_dtype
 from delayed_vlm_ros.inference.request import AskRequest
-from delayed_vlm_ros.inference.worker import ModelWorker, WorkAhead
+from delayed_vlm_ros.inference.worker import IdleTask, ModelWorker
 
 HALF_SECONDS = [0.5 * number for number in range(6)]
 NAN, INF = float("nan"), float("inf")
@@ -86,7 +86,7 @@ def test_poisoned_weight_fails_the_ask_and_leaves_no_trace(own_tiny, make_engine
     choose_by_sampling(tiny.model, sampling)
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     expected = engine.ask("Who?", max_new_tokens=8)[0]
-    engine.forget_encoded()
+    engine.reset_cache()
     frames = engine.snapshot()
 
     # when
@@ -108,12 +108,12 @@ def test_poisoned_weight_fails_the_ask_and_leaves_no_trace(own_tiny, make_engine
 
 
 @pytest.mark.parametrize("part", ["vision", "layer", "norm"])
-def test_poison_after_an_answer_is_reported_at_the_next_ask(own_tiny, make_engine, picture, part):
+def test_poison_after_an_answer_is_reported_at_the_next_ask(own_tiny, make_engine, image, part):
     # given a prefix that is kept, and one more frame
     tiny = own_tiny()
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
-    engine.add_frame(picture(9), 9.0)
+    engine.add_frame(image(9), 9.0)
 
     # when
     poison = Poison(weight_of(tiny.model, part), NAN)
@@ -125,7 +125,7 @@ def test_poison_after_an_answer_is_reported_at_the_next_ask(own_tiny, make_engin
         assert caches_are_finite(engine)
     poison.remove()
     cold = make_engine(tiny, stamps=HALF_SECONDS)
-    cold.add_frame(picture(9), 9.0)
+    cold.add_frame(image(9), 9.0)
     assert engine.ask("Where?", max_new_tokens=8)[0] == cold.ask("Where?", max_new_tokens=8)[0]
 
 
@@ -244,7 +244,7 @@ def test_missing_checks_are_seen_in_the_caches(own_tiny, make_engine, monkeypatc
         monkeypatch.setattr(module, "check_finite", lambda values, name: None)
     tiny = own_tiny()
     engine = make_engine(tiny, stamps=HALF_SECONDS)
-    monkeypatch.setattr(engine, "forget_encoded", lambda: None)
+    monkeypatch.setattr(engine, "reset_cache", lambda: None)
     Poison(weight_of(tiny.model, part), NAN)
 
     # when
@@ -287,19 +287,19 @@ def test_worker_reports_a_poisoned_model_ahead_of_an_ask(own_tiny, make_engine):
     tiny = own_tiny()
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     Poison(weight_of(tiny.model, "vision"), NAN)
-    ahead = WorkAhead(lambda model, control: model.precompute(control, prefill=True), quiet_sec=0.0, period_sec=0.01)
-    worker = ModelWorker(lambda: engine, 1, work_ahead=ahead)
+    ahead = IdleTask(lambda model, control: model.precompute(control, prefill=True), quiet_sec=0.0, period_sec=0.01)
+    worker = ModelWorker(lambda: engine, 1, idle_task=ahead)
 
     # when
     worker.start()
     until = time.monotonic() + 60.0
-    while not worker.error_ahead and time.monotonic() < until:
+    while not worker.idle_error and time.monotonic() < until:
         time.sleep(0.01)
     worker.stop(10.0)
 
     # then
-    assert "vision features" in worker.error_ahead
-    assert "NaN" in worker.error_ahead
+    assert "vision features" in worker.idle_error
+    assert "NaN" in worker.idle_error
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 

@@ -19,7 +19,7 @@ def test_what_is_told_is_taken_once_in_order():
     feed = ProgressFeed()
     news = [Progress(Stage.ENCODING), Progress(Stage.GENERATING), Progress(Stage.GENERATING, "a", 1)]
     for progress in news:
-        feed.tell(progress)
+        feed.report(progress)
 
     # then
     assert feed.take(PATIENCE) == news
@@ -34,13 +34,13 @@ def test_no_text_is_wanted_until_the_last_one_is_taken():
     assert control.wants_text
 
     # when / then
-    control.tell(Progress(Stage.GENERATING, "a", 1))
+    control.report(Progress(Stage.GENERATING, "a", 1))
     assert not control.wants_text
     feed.take(PATIENCE)
     assert control.wants_text
 
 
-@pytest.mark.parametrize("wake", [lambda feed: feed.tell(Progress(Stage.ENCODING)), ProgressFeed.end])
+@pytest.mark.parametrize("wake", [lambda feed: feed.report(Progress(Stage.ENCODING)), ProgressFeed.end])
 def test_who_waits_is_woken(wake):
     # given
     feed, taken = ProgressFeed(), []

@@ -8,67 +8,67 @@ from hypothesis import strategies as some
 from delayed_vlm_ros.inference.queue import FairQueue
 
 
-def test_one_asker_has_an_ordinary_queue():
+def test_one_client_id_has_an_ordinary_queue():
     queue = FairQueue()
-    assert [queue.let_in("", number, 3) for number in range(5)] == [None, None, None, 3, 4]
+    assert [queue.offer("", number, 3) for number in range(5)] == [None, None, None, 3, 4]
     assert [queue.take() for _ in range(3)] == [0, 1, 2]
     assert len(queue) == 0
 
 
-def test_askers_take_turns():
+def test_clients_take_turns():
     queue = FairQueue()
     for item in ("a1", "a2", "a3", "b1", "c1", "b2"):
-        queue.let_in(item[0], item, 9)
+        queue.offer(item[0], item, 9)
     assert [queue.take() for _ in range(4)] == ["a1", "b1", "c1", "a2"]
-    queue.let_in("c", "c2", 9)
+    queue.offer("c", "c2", 9)
     assert [queue.take() for _ in range(3)] == ["b2", "a3", "c2"]
 
 
 def test_who_asks_less_gets_in_for_the_newest_of_who_asks_most():
     queue = FairQueue()
     for number in range(4):
-        queue.let_in("a", f"a{number}", 4)
+        queue.offer("a", f"a{number}", 4)
     # when / then
-    assert queue.let_in("b", "b0", 4) == "a3"
-    assert queue.let_in("b", "b1", 4) == "a2"
-    assert queue.let_in("b", "b2", 4) == "b2"
-    assert queue.let_in("c", "c0", 4) == "a1"
-    assert queue.let_in("c", "c1", 4) == "c1", "nobody has two more than c"
+    assert queue.offer("b", "b0", 4) == "a3"
+    assert queue.offer("b", "b1", 4) == "a2"
+    assert queue.offer("b", "b2", 4) == "b2"
+    assert queue.offer("c", "c0", 4) == "a1"
+    assert queue.offer("c", "c1", 4) == "c1", "nobody has two more than c"
     assert [queue.take() for _ in range(4)] == ["a0", "b0", "c0", "b1"]
 
 
 def test_what_is_removed_leaves_room():
     queue = FairQueue()
     for item in ("a1", "b1"):
-        queue.let_in(item[0], item, 2)
+        queue.offer(item[0], item, 2)
     assert queue.remove("b1")
     assert not queue.remove("b1")
-    assert queue.let_in("c", "c1", 2) is None
+    assert queue.offer("c", "c1", 2) is None
     assert sorted(queue.clear()) == ["a1", "c1"]
     assert len(queue) == 0
-    assert queue.let_in("a", "a2", 2) is None
+    assert queue.offer("a", "a2", 2) is None
 
 
 @given(some.lists(some.sampled_from("aaabc")), some.integers(1, 5))
 def test_nobody_is_kept_out_and_nothing_is_lost(askers, size):
-    queue, waiting, turned_away = FairQueue(), [], []
-    for number, asker in enumerate(askers):
-        item = (asker, number)
+    queue, waiting, evicted = FairQueue(), [], []
+    for number, client_id in enumerate(askers):
+        item = (client_id, number)
         waiting.append(item)
-        gone = queue.let_in(asker, item, size)
+        gone = queue.offer(client_id, item, size)
         if gone is not None:
             waiting.remove(gone)
-            turned_away.append(gone)
+            evicted.append(gone)
         assert len(queue) == len(waiting) <= size
     # then: whoever was turned away has as many waiting as anybody, save one
-    lines = {asker: sum(owner == asker for owner, _ in waiting) for asker in askers}
-    for asker, _ in turned_away:
-        assert lines[asker] >= max(lines.values()) - 1
-    # and each asker is served in the order of its asks, whoever has any within one round
+    lines = {client_id: sum(owner == client_id for owner, _ in waiting) for client_id in askers}
+    for client_id, _ in evicted:
+        assert lines[client_id] >= max(lines.values()) - 1
+    # and each client_id is served in the order of its asks, whoever has any within one round
     served = [queue.take() for _ in range(len(queue))]
     assert sorted(served) == sorted(waiting)
-    for asker in lines:
-        own = [number for owner, number in served if owner == asker]
+    for client_id in lines:
+        own = [number for owner, number in served if owner == client_id]
         assert own == sorted(own)
     first_round = [owner for owner, _ in served[: sum(length > 0 for length in lines.values())]]
     assert len(set(first_round)) == len(first_round)

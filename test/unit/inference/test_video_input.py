@@ -29,7 +29,7 @@ def test_pixels_and_grid_are_the_librarys(load_tiny, make_engine, frames, size):
     assert layout.visual_tokens == int((expected["input_ids"] == engine.model.config.video_token_id).sum())
 
 
-def test_provisional_pair_shows_its_frame_twice(load_tiny, make_engine, picture):
+def test_provisional_pair_shows_its_frame_twice(load_tiny, make_engine, image):
     # given
     engine = make_engine(stamps=[0.0])
 
@@ -41,9 +41,9 @@ def test_provisional_pair_shows_its_frame_twice(load_tiny, make_engine, picture)
     assert torch.equal(pixels, pixel_values(engine.processor, [kept.frames[0], kept.frames[0]]))
 
 
-def test_pairs_are_independent_patches(load_tiny, picture):
+def test_pairs_are_independent_patches(load_tiny, image):
     # given
-    frames = [picture(number) for number in range(4)]
+    frames = [image(number) for number in range(4)]
     processor = load_tiny().processor
 
     # when
@@ -55,9 +55,9 @@ def test_pairs_are_independent_patches(load_tiny, picture):
     assert not torch.equal(*apart)
 
 
-def test_frames_are_only_read(load_tiny, picture):
+def test_frames_are_only_read(load_tiny, image):
     # given read-only frames, as the memory keeps them
-    frames = [picture(0), picture(1)]
+    frames = [image(0), image(1)]
     before = [frame.copy() for frame in frames]
     for frame in frames:
         frame.setflags(write=False)

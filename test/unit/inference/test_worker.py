@@ -19,7 +19,7 @@ from delayed_vlm_ros.errors import (
 )
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.inference.worker import ModelState, ModelWorker, WorkAhead
+from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 
 PATIENCE = 10.0  # seconds; only ever waited when something is wrong
 
@@ -229,7 +229,7 @@ def test_deadline_while_waiting(make_worker, askers):
     assert not ran
 
 
-def test_job_that_ignores_its_deadline_does_not_keep_the_asker(make_worker):
+def test_job_that_ignores_its_deadline_does_not_keep_the_client_id(make_worker):
     # given
     worker, gate = make_worker(), Gate()
 
@@ -250,7 +250,7 @@ def test_job_that_ignores_its_deadline_does_not_keep_the_asker(make_worker):
 @pytest.mark.parametrize(
     "error", [ValueError("of the job"), TimeoutError("of the job's network"), AskCancelledError("x")]
 )
-def test_jobs_error_goes_to_its_asker_and_the_worker_lives(make_worker, error):
+def test_jobs_error_goes_to_its_client_id_and_the_worker_lives(make_worker, error):
     # given
     worker = make_worker()
 
@@ -384,7 +384,7 @@ def test_panic_while_loading_is_told(make_worker):
         make_worker(panic).run(lambda *_: None, PATIENCE)
 
 
-def test_cancelled_while_waiting_it_makes_room_and_its_asker_hears_at_once(make_worker, askers):
+def test_cancelled_while_waiting_it_makes_room_and_its_client_id_hears_at_once(make_worker, askers):
     # given
     worker, gate, control = make_worker(queue_size=1), Gate(), AskControl()
     first = askers.submit(worker.run, gate, PATIENCE)
@@ -406,7 +406,7 @@ def test_cancelled_while_waiting_it_makes_room_and_its_asker_hears_at_once(make_
     first.result(PATIENCE)
 
 
-def test_askers_share_the_queue(make_worker, askers):
+def test_clients_share_the_queue(make_worker, askers):
     # given
     worker, gate, order = make_worker(queue_size=3), Gate(), []
     first = askers.submit(worker.run, gate, PATIENCE)
@@ -414,11 +414,11 @@ def test_askers_share_the_queue(make_worker, askers):
     answers = []
     for number in range(3):
         work = lambda *_, number=number: order.append(number)  # noqa: E731
-        answers.append(askers.submit(worker.run, work, PATIENCE, asker="many"))
+        answers.append(askers.submit(worker.run, work, PATIENCE, client_id="many"))
         eventually(lambda number=number: worker.waiting == number + 1)
 
     # when
-    one = askers.submit(worker.run, lambda *_: order.append("one"), PATIENCE, asker="one")
+    one = askers.submit(worker.run, lambda *_: order.append("one"), PATIENCE, client_id="one")
 
     # then
     with pytest.raises(BusyError, match="of others who ask less"):
@@ -429,45 +429,47 @@ def test_askers_share_the_queue(make_worker, askers):
     assert order == [0, "one", 1]
 
 
-def test_progress_is_told_to_the_asker(make_worker):
+def test_progress_is_told_to_the_client_id(make_worker):
     # given
-    worker, told = make_worker(), []
+    worker, on_progress = make_worker(), []
 
     def work(_, control):
-        control.tell(Progress(Stage.ENCODING))
+        control.report(Progress(Stage.ENCODING))
         for number in range(1, 400):
             if control.wants_text:
-                control.tell(Progress(Stage.GENERATING, "a" * number, number))
+                control.report(Progress(Stage.GENERATING, "a" * number, number))
             time.sleep(0.001)
         return threading.current_thread()
 
     # when
-    thread = worker.run(work, PATIENCE, told=lambda progress: told.append((progress, threading.current_thread())))
+    thread = worker.run(
+        work, PATIENCE, on_progress=lambda progress: on_progress.append((progress, threading.current_thread()))
+    )
 
     # then
-    assert {where for _, where in told} == {threading.current_thread()} != {thread}
-    assert told[0][0] == Progress(Stage.ENCODING)
-    tokens = [progress.answer_tokens for progress, _ in told[1:]]
+    assert {where for _, where in on_progress} == {threading.current_thread()} != {thread}
+    assert on_progress[0][0] == Progress(Stage.ENCODING)
+    tokens = [progress.answer_tokens for progress, _ in on_progress[1:]]
     assert tokens == sorted(set(tokens))
     assert 2 < len(tokens) < 100
 
 
-def test_asker_that_cannot_be_told_lets_the_worker_go(make_worker):
+def test_client_id_that_cannot_be_told_lets_the_worker_go(make_worker):
     # given
     worker = make_worker()
 
     def work(_, control):
-        control.tell(Progress(Stage.ENCODING))
+        control.report(Progress(Stage.ENCODING))
         until_cancelled(_, control)
 
     # when / then
     with pytest.raises(ZeroDivisionError):
-        worker.run(work, PATIENCE, told=lambda _: 1 / 0)
+        worker.run(work, PATIENCE, on_progress=lambda _: 1 / 0)
     eventually(lambda: not worker.running)
     assert worker.run(lambda *_: "next", PATIENCE) == "next"
 
 
-def test_stop_during_a_job_answers_its_asker_and_those_who_wait(make_worker, askers):
+def test_stop_during_a_job_answers_its_client_id_and_those_who_wait(make_worker, askers):
     # given
     unloaded = []
     worker = make_worker(unload=lambda model: unloaded.append((model, threading.current_thread().name)))
@@ -496,7 +498,7 @@ def test_stop_while_loading(make_worker, askers):
     # when it cannot end at once
     assert not worker.stop(0.05)
 
-    # then the asker hears at once, and the model is given back when it is there
+    # then the client_id hears at once, and the model is given back when it is there
     with pytest.raises(AskCancelledError, match="going down"):
         answer.result(PATIENCE)
     load.opened.set()
@@ -542,7 +544,7 @@ def test_stop_before_start(make_worker):
 def test_works_ahead_while_it_is_quiet(make_worker):
     # given
     seen = []
-    worker = make_worker(work_ahead=WorkAhead(lambda model, _: seen.append(model), quiet_sec=0.0, period_sec=0.01))
+    worker = make_worker(idle_task=IdleTask(lambda model, _: seen.append(model), quiet_sec=0.0, period_sec=0.01))
 
     # then again and again, beside jobs, and not as a job
     eventually(lambda: len(seen) > 3)
@@ -556,7 +558,7 @@ def test_works_ahead_while_it_is_quiet(make_worker):
 def test_no_work_ahead_before_it_has_been_quiet_for_long_enough(make_worker):
     # given
     seen = []
-    worker = make_worker(work_ahead=WorkAhead(lambda *_: seen.append(time.monotonic()), quiet_sec=0.2, period_sec=0.01))
+    worker = make_worker(idle_task=IdleTask(lambda *_: seen.append(time.monotonic()), quiet_sec=0.2, period_sec=0.01))
 
     # when asked every now and then
     for _ in range(10):
@@ -577,13 +579,13 @@ def test_a_job_ends_work_ahead_at_once(make_worker):
         entered.set()
         until_cancelled(_, control)
 
-    worker = make_worker(work_ahead=WorkAhead(ahead, quiet_sec=0.0), queue_size=0)
+    worker = make_worker(idle_task=IdleTask(ahead, quiet_sec=0.0), queue_size=0)
     assert entered.wait(PATIENCE)
 
     # then it counts as free
     assert not worker.running
     assert worker.run(lambda model, _: model, PATIENCE) == "model"
-    assert worker.error_ahead == ""
+    assert worker.idle_error == ""
     entered.clear()
     assert entered.wait(PATIENCE)  # and goes on afterwards
 
@@ -591,7 +593,7 @@ def test_a_job_ends_work_ahead_at_once(make_worker):
 def test_stop_ends_work_ahead(make_worker):
     entered = threading.Event()
     worker = make_worker(
-        work_ahead=WorkAhead(lambda _, control: (entered.set(), until_cancelled(_, control)), quiet_sec=0.0)
+        idle_task=IdleTask(lambda _, control: (entered.set(), until_cancelled(_, control)), quiet_sec=0.0)
     )
     assert entered.wait(PATIENCE)
     assert worker.stop(PATIENCE)
@@ -606,10 +608,10 @@ def test_failed_work_ahead_is_told_and_not_tried_again(make_worker):
         calls.append(1)
         raise ValueError("no room")
 
-    worker = make_worker(work_ahead=WorkAhead(ahead, quiet_sec=0.0, period_sec=0.0))
+    worker = make_worker(idle_task=IdleTask(ahead, quiet_sec=0.0, period_sec=0.0))
 
     # then
-    eventually(lambda: worker.error_ahead == "ValueError: no room")
+    eventually(lambda: worker.idle_error == "ValueError: no room")
     assert worker.run(lambda model, _: model, PATIENCE) == "model"
     time.sleep(0.05)
     assert len(calls) == 1
@@ -650,7 +652,7 @@ def test_failed_unloading_is_told_and_the_next_job_loads_again(make_worker):
 def test_working_ahead_does_not_keep_the_model_loaded(make_worker):
     seen = []
     worker = make_worker(
-        work_ahead=WorkAhead(lambda *_: seen.append(1), quiet_sec=0.0, period_sec=0.01),
+        idle_task=IdleTask(lambda *_: seen.append(1), quiet_sec=0.0, period_sec=0.01),
         unload_after_idle_sec=0.15,
     )
     eventually(lambda: worker.state is ModelState.UNLOADED)
@@ -683,9 +685,9 @@ def test_model_that_cannot_be_loaded_again_costs_only_the_jobs_that_wait(make_wo
     assert (worker.state, worker.error) == (ModelState.READY, "")
 
 
-def test_many_askers_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
+def test_many_clients_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
     # given askers that hurry, cancel, fail and meet full queues
-    worker = make_worker(queue_size=4, work_ahead=WorkAhead(until_cancelled, quiet_sec=0.0, period_sec=0.0))
+    worker = make_worker(queue_size=4, idle_task=IdleTask(until_cancelled, quiet_sec=0.0, period_sec=0.0))
     outcomes, expected = [], (AskCancelledError, AskTimeoutError, BusyError, ValueError)
 
     def job(number):
@@ -699,8 +701,8 @@ def test_many_askers_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
 
         return work
 
-    def ask(asker):
-        for number in range(asker, asker + 40):
+    def ask(client_id):
+        for number in range(client_id, client_id + 40):
             control = AskControl()
             if number % 5 == 0:
                 control.cancel()
@@ -712,14 +714,14 @@ def test_many_askers_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
 
     # when
     with ThreadPoolExecutor(16) as pool:
-        askers = [pool.submit(ask, asker) for asker in range(16)]
+        askers = [pool.submit(ask, client_id) for client_id in range(16)]
         time.sleep(0.1)
-        while not all(asker.done() for asker in askers[:8]):
+        while not all(client_id.done() for client_id in askers[:8]):
             time.sleep(0.01)
         assert worker.stop(PATIENCE)
 
         # then
-        assert all(asker.result(PATIENCE) for asker in askers)
+        assert all(client_id.result(PATIENCE) for client_id in askers)
     assert len(outcomes) == 16 * 40
     assert all(outcomes)
     assert worker.waiting == 0

@@ -1,14 +1,14 @@
-"""From any picture to a kept frame."""
+"""From any image to a kept frame."""
 
 import numpy as np
 import pytest
 
-from delayed_vlm_ros.errors import PictureError, StampOrderError
+from delayed_vlm_ros.errors import ImageError, StampOrderError
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory import Grid, SmartFrameManager
 
 
-def picture(height: int, width: int, value: int = 90) -> np.ndarray:
+def image(height: int, width: int, value: int = 90) -> np.ndarray:
     return np.full((height, width, 3), value, np.uint8)
 
 
@@ -17,38 +17,38 @@ def intake() -> FrameIntake:
     return FrameIntake(FrameGeometry(factor=28, min_pixels=4 * 28 * 28, max_pixels=28 * 28 * 48), SmartFrameManager())
 
 
-def test_the_first_picture_sets_the_grid_and_a_later_one_of_another_shape_is_letterboxed(intake):
+def test_the_first_image_sets_the_grid_and_a_later_one_of_another_shape_is_letterboxed(intake):
     # given
-    intake.add(picture(480, 640), 0.0)
+    intake.add(image(480, 640), 0.0)
     # when
-    intake.add(picture(640, 480), 0.5)
-    # then: one shape for all, with bars at the sides of the upright picture
+    intake.add(image(640, 480), 0.5)
+    # then: one shape for all, with bars at the sides of the upright image
     assert intake.grid == Grid(168, 224)
     (kept,) = intake.frame_manager.snapshot()
     assert [frame.shape for frame in kept.frames] == [(168, 224, 3)] * 2
     assert kept.frames[1][:, :20].max() < 10 < kept.frames[1][:, 100:124].min()
 
 
-def test_a_refused_picture_changes_neither_memory_nor_grid(intake):
-    # given a first picture that is refused
-    with pytest.raises(PictureError):
-        intake.add(picture(480, 640).astype(np.float32), 0.0)
+def test_a_refused_image_changes_neither_memory_nor_grid(intake):
+    # given a first image that is refused
+    with pytest.raises(ImageError):
+        intake.add(image(480, 640).astype(np.float32), 0.0)
     assert intake.grid is None
     # when
-    intake.add(picture(240, 240), 1.0)
+    intake.add(image(240, 240), 1.0)
     with pytest.raises(StampOrderError):
-        intake.add(picture(480, 640), 1.0)
+        intake.add(image(480, 640), 1.0)
     # then
     assert intake.grid == Grid(168, 168)
     assert intake.frame_manager.statistics().total_frames_added == 1
 
 
-def test_reset_lets_the_next_picture_set_the_grid_again(intake):
+def test_reset_lets_the_next_image_set_the_grid_again(intake):
     # given
-    intake.add(picture(480, 640), 5.0)
+    intake.add(image(480, 640), 5.0)
     # when
     intake.reset()
-    intake.add(picture(640, 480), 1.0)
+    intake.add(image(640, 480), 1.0)
     # then
     assert intake.grid == Grid(224, 168)
     assert intake.frame_manager.newest_stamp == 1.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 from delayed_vlm_ros.memory import FrameSampler
 
 
@@ -36,7 +36,7 @@ def test_jittered_camera_is_sampled_at_the_rate_without_holes(seed, start):
 
 
 def test_long_run_rate_does_not_drift():
-    # given a day at 7 Hz, whose pictures never fall on the slots
+    # given a day at 7 Hz, whose images never fall on the slots
     stamps = np.arange(7 * 86_400) / 7
 
     # then
@@ -111,7 +111,7 @@ def test_stamps_set_back_pass_at_the_sample_rate_until_reset():
     assert not sampler.accept(10.1)
 
 
-def test_picture_out_of_order_does_not_disturb_the_slots():
+def test_image_out_of_order_does_not_disturb_the_slots():
     # given
     sampler = FrameSampler(2.0)
 
@@ -130,11 +130,11 @@ def test_impossible_rates_are_refused(sample_fps):
 
 @pytest.mark.parametrize("stamp", [math.nan, math.inf, -math.inf])
 def test_stamps_that_are_no_times_are_refused(stamp):
-    with pytest.raises(PictureError, match="stamp"):
+    with pytest.raises(ImageError, match="stamp"):
         FrameSampler(2.0).accept(stamp)
 
 
-def test_a_new_rate_counts_from_the_last_picture_taken():
+def test_a_new_rate_counts_from_the_last_image_taken():
     # given
     sampler = FrameSampler(0.01)
     assert sampler.accept(0.0)

@@ -1,14 +1,14 @@
-"""Late pictures, strays, and clocks that jump."""
+"""Late images, strays, and clocks that jump."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delayed_vlm_ros.ingest.timestamps import StampWatch
+from delayed_vlm_ros.ingest.timestamps import TimestampMonitor
 
 
 def seen(stamps, apart=0.1):
     """What the watch says of stamps that arrive one after the other."""
-    watch = StampWatch()
+    watch = TimestampMonitor()
     return [watch.jump(stamp, number * apart) for number, stamp in enumerate(stamps)]
 
 
@@ -24,7 +24,7 @@ def test_a_slow_camera_in_a_recording_that_is_played_fast_does_not_jump():
     assert seen([0.0, 10.0, 20.0, 30.0], apart=0.2) == [0.0] * 4
 
 
-def test_a_recording_that_begins_again_is_noticed_at_its_third_picture_and_once():
+def test_a_recording_that_begins_again_is_noticed_at_its_third_image_and_once():
     assert seen([28.0, 29.0, 30.0, 1.0, 1.5, 2.0, 2.5, 3.0]) == [0.0] * 3 + [None, None, -28.0, 0.0, 0.0]
 
 
@@ -32,7 +32,7 @@ def test_a_recording_that_leaps_ahead_is_noticed_too():
     assert seen([1.0, 2.0, 500.0, 500.5, 501.0, 501.5]) == [0.0, 0.0, None, None, 499.0, 0.0]
 
 
-def test_late_pictures_are_strays():
+def test_late_images_are_strays():
     assert seen([19.0, 20.0, 5.0, 20.5, 6.0, 21.0, 7.0]) == [0.0, 0.0, None, 0.0, None, 0.0, None]
 
 
@@ -48,11 +48,11 @@ def test_of_two_cameras_with_clocks_of_their_own_on_one_topic_one_is_followed():
         assert found.count(None) == 40
 
 
-def test_pictures_that_come_in_the_wrong_order_are_strays():
+def test_images_that_come_in_the_wrong_order_are_strays():
     assert seen([10.0, 5.0, 4.0, 3.0, 2.0]) == [0.0] + [None] * 4
 
 
-def test_the_same_old_picture_again_and_again_is_no_time():
+def test_the_same_old_image_again_and_again_is_no_time():
     assert seen([10.0, *[5.0] * 10]) == [0.0] + [None] * 10
 
 
@@ -63,7 +63,7 @@ def test_it_can_go_back_twice():
 
 @given(st.lists(st.floats(0, 1e9), min_size=1, max_size=30))
 def test_after_a_jump_what_follows_counts_from_there(stamps):
-    watch = StampWatch()
+    watch = TimestampMonitor()
     for stamp in stamps:
         watch.jump(stamp, 0.0)
     start = -1e6

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from delayed_vlm_ros.benchmark.patrol import PatrolPlan, draw_patrol
-from delayed_vlm_ros.benchmark.patrol_images import PatrolPictures
+from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import judge, length_name, oracle, redundancy
 from delayed_vlm_ros.memory import describe
 from lab.bench import memory, memory_cost, strategies
@@ -22,8 +22,8 @@ PLAN = PatrolPlan(3, hours=0.05, places=3, events=1, dwell_sec=(15.0, 40.0))
 
 @pytest.fixture(scope="module")
 def stream():
-    pictures = PatrolPictures(draw_patrol(PLAN))
-    frames = [pictures.frame(number) for number in range(pictures.patrol.frames)]
+    images = PatrolImages(draw_patrol(PLAN))
+    frames = [images.frame(number) for number in range(images.patrol.frames)]
     return [SeenFrame(number, frame, features_of(frame)) for number, frame in enumerate(frames)]
 
 
@@ -82,11 +82,11 @@ def test_scene_detectors_find_cuts():
 def test_the_oracle_reaches_everything_that_fits(pairs, events):
     # given
     patrol = draw_patrol(PatrolPlan(0, hours=0.5, events=events))
-    picture = describe(PatrolPictures(patrol).frame(0))
+    image = describe(PatrolImages(patrol).frame(0))
 
     # when
     chosen = oracle(patrol, pairs)
-    judgement = judge(patrol, chosen, pairs, dict.fromkeys(chosen, picture))
+    judgement = judge(patrol, chosen, pairs, dict.fromkeys(chosen, image))
 
     # then
     assert len(chosen) <= pairs
@@ -187,9 +187,9 @@ def test_a_video_is_judged_without_truth(tmp_path):
 
     path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 4.0, (192, 144))
-    pictures = PatrolPictures(draw_patrol(PLAN))
+    images = PatrolImages(draw_patrol(PLAN))
     for number in range(80):
-        writer.write(pictures.frame(number)[..., ::-1])
+        writer.write(images.frame(number)[..., ::-1])
     writer.release()
 
     # when

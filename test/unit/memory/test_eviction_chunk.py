@@ -13,7 +13,7 @@ from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory import AddedFrame, ImportanceScorer, SmartFrameManager, StarMemory, StreamMemory, describe
 from delayed_vlm_ros.memory.frame import Frame, FramePair
 
-PICTURES = [
+IMAGES = [
     np.random.default_rng(seed).integers(20, 220, (3, 3, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     for seed in range(10)
 ]
@@ -29,7 +29,7 @@ def kept(memory: SmartFrameManager) -> tuple[list[int], list[int]]:
 def show(memory: SmartFrameManager, views: list[int], interval: float = 0.5) -> list[AddedFrame]:
     """Add a frame for each view named."""
     start = (memory.newest_stamp or 0.0) + interval
-    return [memory.add(PICTURES[view], start + index * interval) for index, view in enumerate(views)]
+    return [memory.add(IMAGES[view], start + index * interval) for index, view in enumerate(views)]
 
 
 def count_evictions(memory: SmartFrameManager, views: list[int]) -> int:
@@ -156,7 +156,7 @@ def test_largest_chunk_is_accepted(star, stream, chunk):
 def test_longer_stretches_of_the_beginning_stay_with_a_chunk(star, stream, novelty):
     # given
     rng = np.random.default_rng(0)
-    views = np.cumsum(rng.random(120) < novelty) * 3 % len(PICTURES)
+    views = np.cumsum(rng.random(120) < novelty) * 3 % len(IMAGES)
 
     # when
     one_by_one = count_evictions(SmartFrameManager(star, stream), views.tolist())
@@ -199,7 +199,7 @@ class OneByOne:
 
 # A view, for how many frames it is seen, and the seconds between them.
 shots = st.lists(
-    st.tuples(st.integers(0, len(PICTURES) - 1), st.integers(1, 5), st.sampled_from([0.5, 20.0, 400.0])),
+    st.tuples(st.integers(0, len(IMAGES) - 1), st.integers(1, 5), st.sampled_from([0.5, 20.0, 400.0])),
     min_size=1,
     max_size=16,
 )
@@ -222,7 +222,7 @@ def test_chunk_of_at_most_one_pair_evicts_one_by_one(shots, threshold, chunk, st
     for view, interval in ((view, interval) for view, count, interval in shots for _ in range(count)):
         # when
         (added,) = show(memory, [view], interval)
-        expected.add(Frame(PICTURES[view], memory.newest_stamp, added.number, 0.0, ""))
+        expected.add(Frame(IMAGES[view], memory.newest_stamp, added.number, 0.0, ""))
 
         # then
         assert kept(memory) == expected.kept

@@ -11,17 +11,17 @@ from delayed_vlm_ros.memory import Frame, FramePair, KeptPair
 from delayed_vlm_ros.memory.frame import freeze
 
 
-def picture(value: int, shape: tuple[int, int, int] = (4, 6, 3)) -> np.ndarray:
+def image(value: int, shape: tuple[int, int, int] = (4, 6, 3)) -> np.ndarray:
     return np.full(shape, value, np.uint8)
 
 
 def frame(value: int, *, number: int = 1, importance: float = 0.0, reason: str = "") -> Frame:
-    return Frame(image=picture(value), stamp=number / 2, number=number, importance=importance, reason=reason)
+    return Frame(image=image(value), stamp=number / 2, number=number, importance=importance, reason=reason)
 
 
 def test_frame_cannot_be_changed_through_the_array_it_was_made_from():
     # given
-    source = picture(7)
+    source = image(7)
     kept = Frame(source, 0.0, 1, 0.0, "")
 
     # when
@@ -38,15 +38,15 @@ def test_frame_cannot_be_changed_through_the_array_it_was_made_from():
 
 def test_freeze_keeps_an_owned_read_only_array_and_copies_everything_else():
     # given
-    owned = picture(1)
+    owned = image(1)
     owned.setflags(write=False)
-    view = picture(2)[:, ::-1]
-    read_only_view = picture(3).view()
+    view = image(2)[:, ::-1]
+    read_only_view = image(3).view()
     read_only_view.setflags(write=False)
 
     # then
     assert freeze(owned) is owned
-    for other in (view, read_only_view, picture(4)):
+    for other in (view, read_only_view, image(4)):
         frozen = freeze(other)
         assert not np.shares_memory(frozen, other)
         assert frozen.flags.owndata
@@ -88,11 +88,11 @@ def test_completing_a_pair_keeps_its_id_and_leaves_the_provisional_one_as_it_was
 def test_content_key_depends_on_pixels_order_shape_and_completeness_only():
     # given
     one, other = frame(1), frame(2)
-    wide = Frame(picture(1, (2, 12, 3)), 0.5, 1, 0.0, "")
+    wide = Frame(image(1, (2, 12, 3)), 0.5, 1, 0.0, "")
     keys = {
         "provisional": FramePair(1, one, None).content_key,
         "repeated": FramePair(1, one, frame(1)).content_key,
-        "two pictures": FramePair(1, one, other).content_key,
+        "two images": FramePair(1, one, other).content_key,
         "swapped": FramePair(1, other, one).content_key,
         "other shape": FramePair(1, wide, None).content_key,
     }
@@ -101,7 +101,7 @@ def test_content_key_depends_on_pixels_order_shape_and_completeness_only():
     assert len(set(keys.values())) == len(keys)
     assert {len(key) for key in keys.values()} == {16}
     later = FramePair(9, frame(1, number=8, importance=0.9, reason="scene change"), frame(2, number=9))
-    assert later.content_key == keys["two pictures"]
+    assert later.content_key == keys["two images"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The grid rule, letterboxing and taking pictures as they come."""
+"""The grid rule, letterboxing and taking images as they come."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from delayed_vlm_ros.errors import ConfigurationError, PictureError
+from delayed_vlm_ros.errors import ConfigurationError, ImageError
 from delayed_vlm_ros.memory import Grid, as_rgb_array, fit_grid, letterbox
 
 LIMITS = {"factor": 28, "min_pixels": 4 * 28 * 28, "max_pixels": 4 * 224 * 224}
@@ -45,7 +45,7 @@ def test_fit_grid_always_keeps_its_promises(height, width, factor, limits):
     # given
     fewest, most = limits[0] * factor**2, limits[1] * factor**2
     if max(height, width) > 200 * min(height, width):
-        with pytest.raises(PictureError, match="crop"):
+        with pytest.raises(ImageError, match="crop"):
             fit_grid(height, width, factor=factor, min_pixels=fewest, max_pixels=most)
         return
 
@@ -69,8 +69,8 @@ def test_fit_grid_always_keeps_its_promises(height, width, factor, limits):
         ({"max_pixels": 27 * 28}, ConfigurationError, "raise max_pixels"),
         ({"min_pixels": 10**9}, ConfigurationError, "min_pixels"),
         ({"factor": 0}, ConfigurationError, "factor"),
-        ({"height": 0}, PictureError, "no pixels"),
-        ({"height": 10, "width": 2001}, PictureError, "factor of 200"),
+        ({"height": 0}, ImageError, "no pixels"),
+        ({"height": 10, "width": 2001}, ImageError, "factor of 200"),
     ],
 )
 def test_fit_grid_refuses_what_cannot_work(changes, error, message):
@@ -95,7 +95,7 @@ def test_letterbox_never_returns_or_shares_its_input():
 
 @pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (720, 1280), (1944, 2592), (640, 480), (400, 1600)])
 @pytest.mark.parametrize("factor", [28, 32])
-def test_letterbox_puts_no_bars_around_pictures_the_grid_was_fitted_to(size, factor):
+def test_letterbox_puts_no_bars_around_images_the_grid_was_fitted_to(size, factor):
     # given
     grid = fit_grid(*size, factor=factor, min_pixels=4 * factor**2, max_pixels=4 * 224 * 224)
     white = np.full((*size, 3), 255, np.uint8)
@@ -104,7 +104,7 @@ def test_letterbox_puts_no_bars_around_pictures_the_grid_was_fitted_to(size, fac
     assert (letterbox(white, grid) == 255).all()
 
 
-def test_letterbox_puts_black_bars_beside_a_picture_of_another_shape():
+def test_letterbox_puts_black_bars_beside_an_image_of_another_shape():
     # given
     white = np.full((480, 640, 3), 255, np.uint8)
 
@@ -162,24 +162,24 @@ def test_as_rgb_array_takes_pil_images_of_any_mode(mode):
 
 
 @pytest.mark.parametrize(
-    ("picture", "message"),
+    ("image", "message"),
     [
         (np.zeros((4, 5, 3), np.float32), r"got float32 of shape \(4, 5, 3\): .*multiply by 255"),
         (np.zeros((4, 5, 3), np.int64), r"got int64 .*astype"),
-        (np.zeros((4, 5), np.uint8), r"\(4, 5\): it is a grey picture.*np\.stack"),
-        (np.zeros((4, 5, 1), np.uint8), r"grey picture.*np\.repeat"),
-        (np.zeros((4, 5, 4), np.uint8), r"drop it with picture\[\.\.\., :3\]"),
+        (np.zeros((4, 5), np.uint8), r"\(4, 5\): it is a grey image.*np\.stack"),
+        (np.zeros((4, 5, 1), np.uint8), r"grey image.*np\.repeat"),
+        (np.zeros((4, 5, 4), np.uint8), r"drop it with image\[\.\.\., :3\]"),
         (np.zeros((3, 4, 5), np.uint8), r"transpose\(1, 2, 0\)"),
-        (np.zeros((2, 4, 5, 3), np.uint8), r"one picture at a time"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"one image at a time"),
         (np.zeros((0, 5, 3), np.uint8), r"no pixels"),
         (Image.new("RGB", (0, 0)), r"no pixels"),
-        ("picture.png", r"got str"),
+        ("image.png", r"got str"),
         (None, r"got NoneType"),
     ],
 )
-def test_as_rgb_array_names_what_it_got_and_the_remedy(picture, message):
-    with pytest.raises(PictureError, match=message):
-        as_rgb_array(picture)
+def test_as_rgb_array_names_what_it_got_and_the_remedy(image, message):
+    with pytest.raises(ImageError, match=message):
+        as_rgb_array(image)
 
 
 def test_as_rgb_array_reports_a_pil_image_that_does_not_decode():
@@ -188,5 +188,5 @@ def test_as_rgb_array_reports_a_pil_image_that_does_not_decode():
     image.close()
 
     # then
-    with pytest.raises(PictureError, match="cannot be decoded"):
+    with pytest.raises(ImageError, match="cannot be decoded"):
         as_rgb_array(image)

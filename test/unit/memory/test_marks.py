@@ -13,13 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from delayed_vlm_ros.errors import ConfigurationError, MarkError, MarksFullError, PairNotKeptError
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.memory.limits import most_marked_pairs
+from delayed_vlm_ros.memory.limits import max_marked_pairs
 from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS, nearest_span
 
 SIZE = (24, 24)
 
 
-def picture(seed: int) -> np.ndarray:
+def image(seed: int) -> np.ndarray:
     blocks = np.random.default_rng(seed).integers(20, 220, (3, 3, 3), np.uint8)
     return blocks.repeat(SIZE[0] // 3, axis=0).repeat(SIZE[1] // 3, axis=1)
 
@@ -28,7 +28,7 @@ def show(memory: SmartFrameManager, views: list[int]) -> None:
     """Add a frame for each view named, half a second apart."""
     start = -0.5 if memory.newest_stamp is None else memory.newest_stamp
     for index, view in enumerate(views):
-        memory.add(picture(view), start + 0.5 * (index + 1))
+        memory.add(image(view), start + 0.5 * (index + 1))
 
 
 def ids(memory: SmartFrameManager, which: str) -> list[int]:
@@ -221,7 +221,7 @@ def test_every_change_of_frames_and_marks_is_counted_and_nothing_else():
 
     # when
     for change in (
-        lambda: memory.add(picture(0), 0.0),
+        lambda: memory.add(image(0), 0.0),
         lambda: memory.mark(1),
         lambda: memory.mark(1, "a"),
         lambda: memory.unmark(1),
@@ -243,7 +243,7 @@ def test_every_change_of_frames_and_marks_is_counted_and_nothing_else():
     [(None, 20, 3), (None, 16, 2), (None, 8, 1), (None, 4, 1), (None, 2, 0), (None, 0, 0), (5, 20, 2), (18, 20, 9)],
 )
 def test_most_marked_pairs(max_marked_frames, star_size, pairs):
-    assert most_marked_pairs(max_marked_frames, star_size) == pairs
+    assert max_marked_pairs(max_marked_frames, star_size) == pairs
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ class MarksMachine(RuleBasedStateMachine):
     def add(self, seed, gap, count):
         for index in range(count):
             newest = self.memory.newest_stamp
-            self.memory.add(picture(seed + index), gap if newest is None else newest + gap)
+            self.memory.add(image(seed + index), gap if newest is None else newest + gap)
             # Not only where the history rests: each single frame may let pairs go.
             self.marked_pairs_are_in_star()
             self.bounds_hold()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from delayed_vlm_ros.errors import PictureError, StampOrderError
+from delayed_vlm_ros.errors import ImageError, StampOrderError
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
@@ -16,14 +16,14 @@ from delayed_vlm_ros.storage.file_format import star_of
 SIZE = (28, 28)
 
 
-def picture(seed):
+def image(seed):
     blocks = np.random.default_rng(seed).integers(20, 220, (4, 4, 3), np.uint8)
     return blocks.repeat(SIZE[0] // 4, axis=0).repeat(SIZE[1] // 4, axis=1)
 
 
 def show(memory, views, *, after=0.0):
     for index, view in enumerate(views):
-        memory.add(picture(view), after + 0.5 * (index + 1), source=f"source {view}")
+        memory.add(image(view), after + 0.5 * (index + 1), source=f"source {view}")
 
 
 def looks(snapshot):
@@ -79,7 +79,7 @@ def test_what_was_found_late_is_worth_as_much_as_before():
     memory = SmartFrameManager(6, 20)
     show(memory, range(12))
     first, second, *others = star_of(memory.snapshot())
-    found = replace(second, late_score=0.9, late_reason="brief event")
+    found = replace(second, deferred_score=0.9, late_reason="brief event")
 
     # when
     restored = SmartFrameManager(6, 20)
@@ -87,7 +87,9 @@ def test_what_was_found_late_is_worth_as_much_as_before():
     show(restored, range(100, 160), after=20.0)
 
     # then
-    assert (found.id, "brief event", 0.9) in [(kept.id, kept.reason, kept.late_score) for kept in restored.snapshot()]
+    assert (found.id, "brief event", 0.9) in [
+        (kept.id, kept.reason, kept.deferred_score) for kept in restored.snapshot()
+    ]
 
 
 def test_life_goes_on_behind_it():
@@ -101,9 +103,9 @@ def test_life_goes_on_behind_it():
 
     # when
     with pytest.raises(StampOrderError):
-        restored.add(picture(4), 2.5)
-    with pytest.raises(PictureError, match="expected a picture of shape"):
-        restored.add(picture(4)[:14], 9.0)
+        restored.add(image(4), 2.5)
+    with pytest.raises(ImageError, match="expected an image of shape"):
+        restored.add(image(4)[:14], 9.0)
     show(restored, [4, 4], after=100.0)
 
     # then
@@ -161,28 +163,28 @@ def feed_with_a_past(*, restarts):
 
 
 def show_through(feed, stamps, arrival=50.0):
-    """Pictures by their stamps; gives what was said of each."""
+    """Images by their stamps; gives what was said of each."""
     said = []
     for stamp in stamps:
         try:
             place = feed.place(round(stamp * 1e9), arrival, round(arrival * 1e9))
             said.append(place.jump_sec)
             if place.is_due:
-                feed.add(picture(int(stamp * 10)), place)
-        except PictureError:
+                feed.add(image(int(stamp * 10)), place)
+        except ImageError:
             said.append(None)
     return said
 
 
 @pytest.mark.parametrize("later", [0.5, 60.0, 1e6])
-def test_however_much_later_the_first_picture_comes_it_is_taken(later):
+def test_however_much_later_the_first_image_comes_it_is_taken(later):
     feed, memory = feed_with_a_past(restarts=True)
     assert show_through(feed, [1002.0 + later]) == [0.0]
     assert memory.newest_stamp == 1002.0 + later
     assert len(memory.snapshot()) == 3
 
 
-def test_pictures_of_another_size_are_brought_to_the_restored_one():
+def test_images_of_another_size_are_brought_to_the_restored_one():
     feed, memory = feed_with_a_past(restarts=True)
     feed.add(np.zeros((480, 640, 3), np.uint8), feed.place(2000 * 10**9, 50.0, 50 * 10**9))
     assert memory.snapshot()[-1].frames[0].shape == (*SIZE, 3)

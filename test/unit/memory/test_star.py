@@ -19,7 +19,7 @@ def scene(seed: int, noise: int = 0) -> np.ndarray:
 
 
 def make(pair_id: int, image: np.ndarray, stamp: float | None = None, importance: float = 0.8):
-    """A complete pair showing one picture twice, with its descriptors."""
+    """A complete pair showing one image twice, with its descriptors."""
     stamp = float(pair_id) if stamp is None else stamp
     first, second = (Frame(image, stamp + late, 1, importance, "novel view") for late in (0.0, 0.1))
     return FramePair(pair_id, first, second), [describe(image)] * 2
@@ -214,7 +214,7 @@ def test_several_leave_in_the_order_of_what_they_would_be_missed_for():
         star.add(*pair)
 
     # when
-    star.drop_least_missed(2, besides=pairs[2][0])
+    star.evict_least_valuable(2, keep=pairs[2][0])
 
     # then
     assert ids(star) == [0, 2, 4]

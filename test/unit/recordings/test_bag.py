@@ -12,7 +12,7 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from delayed_vlm_ros.errors import DependencyError, PictureError, RecordingError
+from delayed_vlm_ros.errors import DependencyError, ImageError, RecordingError
 from delayed_vlm_ros.replay.recordings import open_recording
 
 TYPES = get_typestore(Stores.LATEST)
@@ -31,9 +31,9 @@ def shade(number):
 
 
 def raw(number, stamp_ns):
-    picture = shade(number)
+    image = shade(number)
     return TYPES.types["sensor_msgs/msg/Image"](
-        header(stamp_ns), 12, 16, "rgb8", is_bigendian=0, step=48, data=picture.reshape(-1)
+        header(stamp_ns), 12, 16, "rgb8", is_bigendian=0, step=48, data=image.reshape(-1)
     )
 
 
@@ -62,25 +62,25 @@ def write_bag(path, storage="mcap", count=20, make=raw, topics=("/camera/image_r
 
 def read(path, topic=""):
     with open_recording(path, topic=topic) as recording:
-        return list(recording.pictures()), recording
+        return list(recording.images()), recording
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("compression", [None, CompressionMode.MESSAGE, CompressionMode.FILE, CompressionMode.STORAGE])
 @pytest.mark.parametrize("make", [raw, compressed])
-def test_a_bag_gives_its_pictures_in_order(tmp_path, storage, compression, make):
+def test_a_bag_gives_its_images_in_order(tmp_path, storage, compression, make):
     # given
     if compression is CompressionMode.STORAGE and storage == "sqlite3":
         pytest.skip("sqlite3 has no such compression")
     path = write_bag(tmp_path / "bag", storage, make=make, compression=compression)
     # when
     with open_recording(path) as recording:
-        pictures = list(recording.pictures())
+        images = list(recording.images())
         # then
-        assert (recording.kind, recording.topic, recording.picture_count) == ("bag", "/camera/image_raw", 20)
-        assert [one.stamp_ns for one in pictures] == [START + number * SECOND // 10 for number in range(20)]
-        assert [one.arrival_ns - one.stamp_ns for one in pictures] == [5_000_000] * 20
-        for number, one in enumerate(pictures):
+        assert (recording.kind, recording.topic, recording.image_count) == ("bag", "/camera/image_raw", 20)
+        assert [one.stamp_ns for one in images] == [START + number * SECOND // 10 for number in range(20)]
+        assert [one.arrival_ns - one.stamp_ns for one in images] == [5_000_000] * 20
+        for number, one in enumerate(images):
             np.testing.assert_array_equal(one.decode(), shade(number))
         assert recording.damage == ""
 
@@ -89,24 +89,24 @@ def test_a_bag_gives_its_pictures_in_order(tmp_path, storage, compression, make)
 def test_a_file_of_a_bag_is_a_recording_too(tmp_path, storage, suffix):
     path = write_bag(tmp_path / "bag", storage)
     (file,) = path.glob(f"*.{suffix}")
-    pictures, _ = read(file)
-    assert len(pictures) == 20
+    images, _ = read(file)
+    assert len(images) == 20
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_recorder_that_was_killed_leaves_no_metadata_and_is_read_all_the_same(tmp_path, storage):
     path = write_bag(tmp_path / "bag", storage)
     (path / "metadata.yaml").unlink()
-    pictures, recording = read(path)
-    assert len(pictures) == 20
+    images, recording = read(path)
+    assert len(images) == 20
     assert recording.damage == ""
-    np.testing.assert_array_equal(pictures[7].decode(), shade(7))
+    np.testing.assert_array_equal(images[7].decode(), shade(7))
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.97])
 def test_a_bag_that_is_cut_short_is_read_up_to_there(tmp_path, storage, share):
-    # given (pictures of noise, large enough for several chunks of a file)
+    # given (images of noise, large enough for several chunks of a file)
     random = np.random.default_rng(3)
 
     def noisy(number, stamp_ns):
@@ -119,11 +119,11 @@ def test_a_bag_that_is_cut_short_is_read_up_to_there(tmp_path, storage, share):
     (file,) = [one for one in path.iterdir() if one.suffix != ".yaml"]
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     # when
-    pictures, recording = read(path)
+    images, recording = read(path)
     # then
-    assert 0.5 * share * 150 < len(pictures) <= 150
-    assert [one.stamp_ns for one in pictures] == [START + n * SECOND // 10 for n in range(len(pictures))]
-    assert len(pictures) == 150 or f"read up to picture {len(pictures)}" in recording.damage
+    assert 0.5 * share * 150 < len(images) <= 150
+    assert [one.stamp_ns for one in images] == [START + n * SECOND // 10 for n in range(len(images))]
+    assert len(images) == 150 or f"read up to image {len(images)}" in recording.damage
 
 
 def test_what_a_killed_recorder_left_in_the_log_is_read(tmp_path):
@@ -139,34 +139,34 @@ def test_what_a_killed_recorder_left_in_the_log_is_read(tmp_path):
         database.commit()
         shutil.copytree(path, tmp_path / "crashed")
     # when
-    pictures, recording = read(tmp_path / "crashed")
+    images, recording = read(tmp_path / "crashed")
     # then
-    assert len(pictures) == 40
+    assert len(images) == 40
     assert recording.damage == ""
 
 
 def test_a_topic_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     path = write_bag(tmp_path / "bag", topics=("/left/image", "/right/image"))
-    with pytest.raises(RecordingError, match=r"no pictures on topic /front; .*/left/image \(Image\), /right/image"):
+    with pytest.raises(RecordingError, match=r"no images on topic /front; .*/left/image \(Image\), /right/image"):
         read(path, "/front")
-    with pytest.raises(RecordingError, match="several topics with pictures: name one as the topic: /left/image"):
+    with pytest.raises(RecordingError, match="several topics with images: name one as the topic: /left/image"):
         read(path)
-    with pytest.raises(RecordingError, match="no pictures on topic /speed"):
+    with pytest.raises(RecordingError, match="no images on topic /speed"):
         read(path, "/speed")
     assert len(read(path, "/right/image")[0]) == 20
 
 
-def test_a_broken_picture_is_an_error_of_its_own(tmp_path):
+def test_a_broken_image_is_an_error_of_its_own(tmp_path):
     def broken(number, stamp_ns):
         message = compressed(number, stamp_ns)
         if number == 3:
             message.data = message.data[:40]
         return message
 
-    pictures, recording = read(write_bag(tmp_path / "bag", make=broken))
-    with pytest.raises(PictureError, match=r"damaged|neither"):
-        pictures[3].decode()
-    np.testing.assert_array_equal(pictures[4].decode(), shade(4))
+    images, recording = read(write_bag(tmp_path / "bag", make=broken))
+    with pytest.raises(ImageError, match=r"damaged|neither"):
+        images[3].decode()
+    np.testing.assert_array_equal(images[4].decode(), shade(4))
     assert recording.damage == ""
 
 
@@ -174,7 +174,7 @@ def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(RecordingError, match="there is no"):
         open_recording(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordingError, match="neither a bag nor pictures"):
+    with pytest.raises(RecordingError, match="neither a bag nor images"):
         open_recording(tmp_path / "empty")
     (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0")
     with pytest.raises(RecordingError, match="bag of ROS 1: convert it"):
@@ -201,6 +201,6 @@ def test_bag_without_what_reads_bags_names_the_package(tmp_path, monkeypatch):
     assert "rosbags is not installed" in str(caught.value)
 
 
-def test_a_bag_without_pictures_says_so(tmp_path):
-    with pytest.raises(RecordingError, match="no topic with pictures"):
+def test_a_bag_without_images_says_so(tmp_path):
+    with pytest.raises(RecordingError, match="no topic with images"):
         read(write_bag(tmp_path / "bag", topics=()))

@@ -89,7 +89,7 @@ def edit(path, files=None, count=None, qos=None, topic=TOPIC):
 def read(path, topic=""):
     """Return the seconds of the stamps that were read, and the damage."""
     with open_recording(path, topic=topic) as recording:
-        return [(one.stamp_ns - START) // SECOND for one in recording.pictures()], recording.damage
+        return [(one.stamp_ns - START) // SECOND for one in recording.images()], recording.damage
 
 
 def test_bag_as_recorded_has_no_difference(tmp_path, storage):
@@ -213,7 +213,7 @@ def test_compressed_messages_are_read_without_metadata(tmp_path, storage, single
     (path / "metadata.yaml").unlink()
     (file,) = path.iterdir()
     with open_recording(file if single_file else path) as recording:
-        pixels = [one.decode()[0, 0, 0] for one in recording.pictures()]
+        pixels = [one.decode()[0, 0, 0] for one in recording.images()]
         assert pixels == [0, 1, 2, 3]
         assert recording.damage == ""
 

@@ -1,10 +1,10 @@
-"""Folders of pictures and video files as recordings."""
+"""Folders of images and video files as recordings."""
 
 import cv2
 import numpy as np
 import pytest
 
-from delayed_vlm_ros.errors import PictureError, RecordingError
+from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.replay.recordings import open_recording
 
 
@@ -16,16 +16,16 @@ def write(folder, names):
 
 
 def stamps(recording):
-    return [one.stamp_ns for one in recording.pictures()]
+    return [one.stamp_ns for one in recording.images()]
 
 
 def test_numbered_files_come_in_the_order_of_their_numbers(tmp_path):
-    folder = write(tmp_path / "pictures", ["frame_9.png", "frame_10.png", "frame_8.png"])
-    recording = open_recording(folder, picture_rate=4.0)
-    assert (recording.name, recording.kind, recording.picture_count) == ("pictures", "folder", 3)
-    pictures = list(recording.pictures())
-    assert [one.decode()[0, 0, 0] for one in pictures] == [20, 0, 10]
-    assert np.diff([one.stamp_ns for one in pictures]).tolist() == [250_000_000] * 2
+    folder = write(tmp_path / "images", ["frame_9.png", "frame_10.png", "frame_8.png"])
+    recording = open_recording(folder, image_rate=4.0)
+    assert (recording.name, recording.kind, recording.image_count) == ("images", "folder", 3)
+    images = list(recording.images())
+    assert [one.decode()[0, 0, 0] for one in images] == [20, 0, 10]
+    assert np.diff([one.stamp_ns for one in images]).tolist() == [250_000_000] * 2
 
 
 @pytest.mark.parametrize(
@@ -42,24 +42,24 @@ def test_numbered_files_come_in_the_order_of_their_numbers(tmp_path):
     ],
 )
 def test_names_that_are_times_are_taken_for_them(tmp_path, names, expected):
-    assert stamps(open_recording(write(tmp_path / "pictures", names))) == expected
+    assert stamps(open_recording(write(tmp_path / "images", names))) == expected
 
 
-def test_a_file_that_is_no_picture_is_an_error_of_its_own(tmp_path):
-    folder = write(tmp_path / "pictures", ["a.png", "b.png"])
+def test_a_file_that_is_no_image_is_an_error_of_its_own(tmp_path):
+    folder = write(tmp_path / "images", ["a.png", "b.png"])
     (folder / "b.png").write_bytes(b"nothing")
-    first, second = open_recording(folder).pictures()
+    first, second = open_recording(folder).images()
     assert first.decode().shape == (12, 16, 3)
-    with pytest.raises(PictureError, match=r"b\.png is damaged"):
+    with pytest.raises(ImageError, match=r"b\.png is damaged"):
         second.decode()
 
 
 def test_a_topic_belongs_to_bags_only(tmp_path):
     with pytest.raises(RecordingError, match="no bag, so it has no topic /camera"):
-        open_recording(write(tmp_path / "pictures", ["a.png"]), topic="/camera")
+        open_recording(write(tmp_path / "images", ["a.png"]), topic="/camera")
 
 
-def test_a_video_gives_its_pictures_undecoded(tmp_path):
+def test_a_video_gives_its_images_undecoded(tmp_path):
     # given
     file = tmp_path / "room.avi"
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
@@ -68,9 +68,9 @@ def test_a_video_gives_its_pictures_undecoded(tmp_path):
     writer.release()
     # when
     with open_recording(file) as recording:
-        found = [(one.stamp_ns, one.decode()) for one in recording.pictures()]
+        found = [(one.stamp_ns, one.decode()) for one in recording.images()]
     # then
-    assert (recording.name, recording.kind, recording.picture_count) == ("room", "video", 15)
+    assert (recording.name, recording.kind, recording.image_count) == ("room", "video", 15)
     np.testing.assert_allclose(np.diff([stamp for stamp, _ in found]), 1e8, atol=1e6)
     assert [round(float(pixels.mean()) / 10) for _, pixels in found] == list(range(15))
     assert recording.damage == ""
@@ -87,7 +87,7 @@ def test_a_video_that_is_cut_short_says_so(tmp_path):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     # when
     with open_recording(file) as recording:
-        count = len(list(recording.pictures()))
+        count = len(list(recording.images()))
     # then
     assert 20 < count < 80
-    assert f"says it has 100 pictures, and ends with the {count}th" in recording.damage
+    assert f"says it has 100 images, and ends with the {count}th" in recording.damage

@@ -1,4 +1,4 @@
-"""The native reference: the library's own way, from pictures to text."""
+"""The native reference: the library's own way, from images to text."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_native_answer_is_the_engines(make_engine, family, frames):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stock_positions_differ_where_time_outruns_the_picture(make_engine, family):
+def test_stock_positions_differ_where_time_outruns_the_image(make_engine, family):
     # given
     engine = make_engine(family, 18)
 

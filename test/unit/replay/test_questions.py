@@ -48,7 +48,7 @@ def test_the_template_is_a_file_of_questions():
         ("[]", "the list of questions is empty"),
         ("- at: 1\n- ask: a", "q.yaml, line 1: this question has no 'ask:'"),
         ("- ask: a\n- ask: b\n  at: soon", "q.yaml, line 3: 'at' is 'soon': give seconds"),
-        ("- ask: a\n  at: -1", "line 2: 'at' is '-1': give seconds from the recording's first picture, 0 or more"),
+        ("- ask: a\n  at: -1", "line 2: 'at' is '-1': give seconds from the recording's first image, 0 or more"),
         ("- ask: a\n  at: [1]", "line 2: 'at' is a sequence"),
         ("- ask: a\n  at: .nan", "line 2: 'at' is '.nan'"),
         ("- ask: a\n\n  when: 3", "line 3: a question has at, ask, expect and kind, but no 'when'"),
@@ -72,9 +72,9 @@ def test_an_error_names_its_line(text, expected):
 def test_a_file_that_cannot_be_read_is_said_to_be_so(tmp_path):
     with pytest.raises(QuestionsError, match=r"cannot be read .*--make-questions"):
         read_questions(tmp_path / "nothing.yaml")
-    (tmp_path / "picture.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(QuestionsError, match="cannot be read"):
-        read_questions(tmp_path / "picture.yaml")
+        read_questions(tmp_path / "image.yaml")
 
 
 @given(st.text(max_size=200))

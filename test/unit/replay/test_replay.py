@@ -1,4 +1,4 @@
-"""A recording through a memory: which pictures are remembered, when questions are asked, what is said about trouble."""
+"""A recording through a memory: which images are remembered, when questions are asked, what is said about trouble."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
 
-from delayed_vlm_ros.errors import PictureError
+from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ingest.intake import FrameGeometry
 from delayed_vlm_ros.replay.answerers import MethodAnswer
 from delayed_vlm_ros.replay.question_file import TimedQuestion
@@ -20,32 +20,32 @@ START = 1_000 * SECOND
 GEOMETRY = FrameGeometry(factor=4, min_pixels=16, max_pixels=64 * 48)
 
 
-class Picture(SimpleNamespace):
-    """A recorded picture; ``trouble`` is raised when it is decoded."""
+class Image(SimpleNamespace):
+    """A recorded image; ``trouble`` is raised when it is decoded."""
 
     def decode(self):
         if self.trouble:
-            raise PictureError(self.trouble)
+            raise ImageError(self.trouble)
         random = np.random.default_rng(self.shade)
         return random.integers(0, 256, (self.height, 32, 3), dtype=np.uint8)
 
 
-def picture(stamp_ns, arrival_ns=None, shade=0, trouble="", height=24):
+def image(stamp_ns, arrival_ns=None, shade=0, trouble="", height=24):
     arrival_ns = stamp_ns if arrival_ns is None else arrival_ns
-    return Picture(stamp_ns=stamp_ns, arrival_ns=arrival_ns, shade=shade, trouble=trouble, height=height)
+    return Image(stamp_ns=stamp_ns, arrival_ns=arrival_ns, shade=shade, trouble=trouble, height=height)
 
 
 class Recorded(SimpleNamespace):
     name, kind, topic, damage = "drive", "bag", "/image", ""
 
-    def pictures(self):
+    def images(self):
         yield from self.made
         self.damage = self.damage_at_end
 
 
-def recording(pictures, damage=""):
-    pictures = list(pictures)
-    return Recorded(made=pictures, picture_count=len(pictures), damage_at_end=damage)
+def recording(images, damage=""):
+    images = list(images)
+    return Recorded(made=images, image_count=len(images), damage_at_end=damage)
 
 
 class Watcher:
@@ -71,20 +71,20 @@ class Watcher:
         return {"delayed": MethodAnswer(answer="yes", first_token_sec=0.1, total_sec=0.2)}
 
 
-def replay(pictures, questions=(), damage="", **settings):
+def replay(images, questions=(), damage="", **settings):
     settings = ReplaySettings(**{"eviction_chunk": 0, **settings})
     memory = memory_of(settings)
     watcher = Watcher(memory)
     told = []
-    made = Replay(recording(pictures, damage), questions, memory, GEOMETRY, watcher, settings)
+    made = Replay(recording(images, damage), questions, memory, GEOMETRY, watcher, settings)
     return made.run(told.append), watcher, told
 
 
 def film(count=100, period_ns=SECOND // 10, first=START, **fields):
-    return [picture(first + number * period_ns, shade=number, **fields) for number in range(count)]
+    return [image(first + number * period_ns, shade=number, **fields) for number in range(count)]
 
 
-def test_pictures_are_sampled_and_questions_asked_at_their_times():
+def test_images_are_sampled_and_questions_asked_at_their_times():
     # when
     questions = [TimedQuestion("early", 2.25), TimedQuestion("exact", 3.0), TimedQuestion("end")]
     result, watcher, told = replay(film(), questions)
@@ -103,7 +103,7 @@ def test_pictures_are_sampled_and_questions_asked_at_their_times():
         "name": "drive",
         "kind": "bag",
         "topic": "/image",
-        "pictures": 100,
+        "images": 100,
         "sampled": 20,
         "dropped": 0,
         "drop_reasons": {},
@@ -115,7 +115,7 @@ def test_pictures_are_sampled_and_questions_asked_at_their_times():
     assert [row["at"] for row in result["timeline"]] == [number / 2 for number in range(20)]
     assert {one["pair"] for one in result["kept"]} == result["pairs"].keys() - {"3-first", "4-first"}
     assert result["pairs"]["1"]["at"] == [0.0, 0.5]
-    assert (told[-1].pictures, told[-1].asked) == (100, 3)
+    assert (told[-1].images, told[-1].asked) == (100, 3)
     json.dumps(result)
 
 
@@ -127,22 +127,22 @@ def test_the_same_recording_gives_the_same_memory_and_answers():
     assert len({pair["content_key"] for pair in first["pairs"].values()}) == len(first["pairs"])
 
 
-def test_a_picture_that_cannot_be_used_costs_itself_only():
-    pictures = film()
-    pictures[10].trouble = pictures[30].trouble = "it is damaged"
-    result, watcher, _ = replay(pictures)
+def test_an_image_that_cannot_be_used_costs_itself_only():
+    images = film()
+    images[10].trouble = images[30].trouble = "it is damaged"
+    result, watcher, _ = replay(images)
     assert len(watcher.added) == 18
     assert not result["complete"]
     assert result["recording"]["drop_reasons"] == {"it is damaged": 2}
-    assert result["problems"] == ["2 pictures dropped: it is damaged"]
+    assert result["problems"] == ["2 images dropped: it is damaged"]
 
 
-def test_pictures_without_stamps_go_by_the_times_of_their_recording():
-    pictures = [picture(0, arrival_ns=START + number * SECOND // 10, shade=number) for number in range(40)]
-    result, watcher, _ = replay(pictures)
+def test_images_without_stamps_go_by_the_times_of_their_recording():
+    images = [image(0, arrival_ns=START + number * SECOND // 10, shade=number) for number in range(40)]
+    result, watcher, _ = replay(images)
     assert watcher.added == [1000.0 + number / 2 for number in range(8)]
     assert result["problems"] == [
-        "40 pictures without time stamps: the times at which they were recorded are used",
+        "40 images without time stamps: the times at which they were recorded are used",
     ]
 
 
@@ -150,7 +150,7 @@ def test_pictures_without_stamps_go_by_the_times_of_their_recording():
 def test_recording_whose_stamps_stand_still_goes_by_the_times_of_recording(apart_ns):
     # given
     images = [
-        picture(START + number % 2 * apart_ns, arrival_ns=START + number * SECOND // 10, shade=number)
+        image(START + number % 2 * apart_ns, arrival_ns=START + number * SECOND // 10, shade=number)
         for number in range(100)
     ]
     # when
@@ -165,7 +165,7 @@ def test_recording_whose_stamps_stand_still_goes_by_the_times_of_recording(apart
 
 def test_recording_with_a_slow_clock_reports_the_images_it_misses():
     images = [
-        picture(START + number * SECOND // 100, arrival_ns=START + number * SECOND // 10, shade=number)
+        image(START + number * SECOND // 100, arrival_ns=START + number * SECOND // 10, shade=number)
         for number in range(400)
     ]
     result, watcher, _ = replay(images)
@@ -178,18 +178,18 @@ def test_recording_with_a_slow_clock_reports_the_images_it_misses():
 def test_time_that_goes_back_is_followed_and_told(on_time_jump, kept_from):
     # given: ten seconds, then the same ten again
     arrivals = itertools.count()
-    pictures = [
-        picture(one.stamp_ns, START + next(arrivals) * SECOND // 10, shade=number)
+    images = [
+        image(one.stamp_ns, START + next(arrivals) * SECOND // 10, shade=number)
         for number, one in enumerate([*film(), *film()])
     ]
     # when
     questions = [TimedQuestion("before", 9.0), TimedQuestion("after", 15.0)]
-    result, watcher, _ = replay(pictures, questions, on_time_jump=on_time_jump)
+    result, watcher, _ = replay(images, questions, on_time_jump=on_time_jump)
     # then
     restarts = on_time_jump == RESTART
     assert watcher.begun_anew == restarts
-    strays, jump = result["problems"]  # it takes three pictures to be sure
-    assert strays.startswith("2 pictures passed over")
+    strays, jump = result["problems"]  # it takes three images to be sure
+    assert strays.startswith("2 images passed over")
     assert "time has gone back 1 times" in jump
     assert ("begins anew" if restarts else "goes on") in jump
     assert result["complete"]
@@ -204,19 +204,19 @@ def test_time_that_goes_back_is_followed_and_told(on_time_jump, kept_from):
 
 def test_a_question_at_the_end_of_a_round_is_about_that_round():
     arrivals = itertools.count()
-    pictures = [
-        picture(one.stamp_ns, START + next(arrivals) * SECOND // 10, shade=number)
+    images = [
+        image(one.stamp_ns, START + next(arrivals) * SECOND // 10, shade=number)
         for number, one in enumerate([*film(), *film()])
     ]
-    result, watcher, _ = replay(pictures, [TimedQuestion("last", 9.9)], on_time_jump=RESTART)
+    result, watcher, _ = replay(images, [TimedQuestion("last", 9.9)], on_time_jump=RESTART)
     assert watcher.asked == [("last", 1009.5)]
     assert result["questions"][0]["asked_at"] == pytest.approx(9.9)
 
 
 def test_time_that_leaps_ahead_asks_nothing_early_and_is_told():
     # given: two seconds by a clock that has just started, which is then set
-    begun = [picture(5 * SECOND + n * SECOND // 10, START + n * SECOND // 10, shade=n) for n in range(20)]
-    later = [picture(START + n * SECOND // 10, START + n * SECOND // 10, shade=n) for n in range(20, 100)]
+    begun = [image(5 * SECOND + n * SECOND // 10, START + n * SECOND // 10, shade=n) for n in range(20)]
+    later = [image(START + n * SECOND // 10, START + n * SECOND // 10, shade=n) for n in range(20, 100)]
     # when
     result, watcher, _ = replay([*begun, *later], [TimedQuestion("early", 3.0), TimedQuestion("late", 9.0)])
     # then
@@ -230,7 +230,7 @@ def test_time_that_leaps_ahead_asks_nothing_early_and_is_told():
 def test_evidence_is_what_was_shown_and_not_what_it_became():
     # given: a question between the frames of a pair
     result, *_ = replay(film(40), [TimedQuestion("between", 2.25), TimedQuestion("end")])
-    # then: the half pair has a picture of its own beside the whole one
+    # then: the half pair has an image of its own beside the whole one
     half, whole = result["pairs"]["3-first"], result["pairs"]["3"]
     assert half["at"] == pytest.approx([2.0])
     assert whole["at"] == pytest.approx([2.0, 2.5])
@@ -238,33 +238,33 @@ def test_evidence_is_what_was_shown_and_not_what_it_became():
 
 
 def test_a_defect_keeps_what_has_been_answered():
-    pictures = film()
-    pictures[60].decode = lambda: 1 / 0
-    result, *_ = replay(pictures, [TimedQuestion("before", 3.0), TimedQuestion("after", 8.0)])
+    images = film()
+    images[60].decode = lambda: 1 / 0
+    result, *_ = replay(images, [TimedQuestion("before", 3.0), TimedQuestion("after", 8.0)])
     assert [question["ask"] for question in result["questions"]] == ["before", "after"]
-    assert result["problems"][0] == "stopped at picture 61: ZeroDivisionError: division by zero"
+    assert result["problems"][0] == "stopped at image 61: ZeroDivisionError: division by zero"
     assert not result["complete"]
 
 
 def test_a_bag_of_strays_is_incomplete():
-    pictures = film()
+    images = film()
     for number in (20, 40, 60, 80):
-        pictures[number] = picture(START + 5_000_000 * SECOND, arrival_ns=START + number * SECOND // 10)
-    assert not replay(pictures)[0]["complete"]
+        images[number] = image(START + 5_000_000 * SECOND, arrival_ns=START + number * SECOND // 10)
+    assert not replay(images)[0]["complete"]
 
 
 def test_a_stray_stamp_far_ahead_asks_nothing_early():
-    pictures = film()
-    pictures[20] = picture(START + 5_000_000 * SECOND, arrival_ns=START + 2 * SECOND)
-    result, watcher, _ = replay(pictures, [TimedQuestion("late", 8.0)])
+    images = film()
+    images[20] = image(START + 5_000_000 * SECOND, arrival_ns=START + 2 * SECOND)
+    result, watcher, _ = replay(images, [TimedQuestion("late", 8.0)])
     assert watcher.asked == [("late", 1008.0)]
-    assert result["problems"] == ["1 pictures passed over, as their stamps do not follow those before: check the clock"]
+    assert result["problems"] == ["1 images passed over, as their stamps do not follow those before: check the clock"]
 
 
-def test_pictures_of_several_sizes_share_one_memory_and_it_is_told():
+def test_images_of_several_sizes_share_one_memory_and_it_is_told():
     result, watcher, _ = replay([*film(20), *film(20, first=START + 2 * SECOND, height=40)])
     assert len(watcher.added) == 8
-    assert "pictures of several sizes (4 of 32x24, 4 of 32x40)" in result["problems"][0]
+    assert "images of several sizes (4 of 32x24, 4 of 32x40)" in result["problems"][0]
 
 
 def test_what_is_asked_for_behind_the_end_is_asked_at_the_end_and_told():
@@ -279,16 +279,16 @@ def test_what_is_asked_for_behind_the_end_is_asked_at_the_end_and_told():
 
 
 def test_damage_makes_a_result_incomplete_and_keeps_what_there_is():
-    result, watcher, _ = replay(film(), damage="it is damaged behind picture 100")
+    result, watcher, _ = replay(film(), damage="it is damaged behind image 100")
     assert not result["complete"]
-    assert result["problems"] == ["it is damaged behind picture 100"]
+    assert result["problems"] == ["it is damaged behind image 100"]
     assert len(watcher.added) == 20
 
 
-def test_a_recording_without_a_usable_picture_is_incomplete():
+def test_a_recording_without_a_usable_image_is_incomplete():
     result, watcher, _ = replay(film(5, trouble="no"), [TimedQuestion("what?")])
     assert not result["complete"]
-    assert "no picture of the recording could be used" in result["problems"]
+    assert "no image of the recording could be used" in result["problems"]
     assert watcher.asked == [("what?", None)]
 
 

@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     size = ("--seconds", 12, "--rate", 5, "--width", 160, "--height", 120, "--questions", 4)
     recorded = run("record-scene", "--seed", 3_000_200, "--out", "scene", *size, cwd=folder)
     assert recorded.returncode == 0, recorded.stderr
-    assert "scene: 60 pictures" in recorded.stdout
+    assert "scene: 60 images" in recorded.stdout
     methods = "delayed,delayed_uncached,native_kept,native_all,newest_4"
     for out in ("first", "second"):
         done = run("replay", "scene", "--out", out, "--model", "demo", "--methods", methods, cwd=folder)
@@ -115,7 +115,7 @@ def test_bag_with_fewer_messages_than_its_metadata_lists_exits_with_1(folder):
     assert done.returncode == 1
     found = json.loads((folder / "third" / "short" / "result.json").read_text())
     assert not found["complete"]
-    assert found["recording"]["pictures"] == 60
+    assert found["recording"]["images"] == 60
     assert "metadata.yaml lists 400" in found["recording"]["damage"]
     assert found["recording"]["damage"] in found["problems"]
     for text in (done.stdout, (folder / "third" / "report.html").read_text()):
@@ -134,7 +134,7 @@ def test_bag_with_fewer_messages_than_its_metadata_lists_exits_with_1(folder):
         ),
         (("replay", "scene", "--star", "2", "--eviction-chunk", "10"), "eviction_chunk is 10 frames"),
         (("replay", "scene", "--on-time-jump", "stop"), "'stop' is none of continue, restart"),
-        (("replay",), "name a bag, a video file or a folder of pictures"),
+        (("replay",), "name a bag, a video file or a folder of images"),
         (("record-scene", "--seed", "1", "--out", "scene"), "scene is there already"),
         (("record-scene", "--seed", "1", "--out", "new", "--storage", "tape"), "'tape' is none of mcap, sqlite3"),
     ],

@@ -35,7 +35,7 @@ from delayed_vlm_ros.ros.input.poses import FrameHeader
 from delayed_vlm_ros.ros.output.reports import AskReport
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.services.ask_handler import AskDesk, ask_request, ask_timeout
+from delayed_vlm_ros.ros.services.ask_handler import AskHandler, ask_request, ask_timeout
 
 PARAMETERS = SceneMemoryParameters(timeout_sec=7.0, max_new_tokens=33, max_question_characters=20)
 NOW_NS = 1_800_000_000_000_000_000
@@ -120,11 +120,11 @@ def test_a_deadline_that_makes_no_sense_is_refused(timeout_sec):
 
 def test_limits_are_those_of_the_parameters():
     parameters = replace(PARAMETERS, max_new_tokens_limit=40)
-    ask_request(asking(max_new_tokens=40, asker="x" * 255), parameters)
+    ask_request(asking(max_new_tokens=40, client_id="x" * 255), parameters)
     with pytest.raises(BadRequestError, match=r"give at most 40, or raise the parameter ask\.max_new_tokens_limit"):
         ask_request(asking(max_new_tokens=41), parameters)
-    with pytest.raises(BadRequestError, match="the asker's name has 256 characters"):
-        ask_request(asking(asker="x" * 256), parameters)
+    with pytest.raises(BadRequestError, match="the client_id's name has 256 characters"):
+        ask_request(asking(client_id="x" * 256), parameters)
 
 
 def test_the_longest_deadline_passes():
@@ -145,15 +145,15 @@ class FakeWorker:
         self.askers = []
         self.running, self.waiting = True, 3
 
-    def run(self, work, timeout_sec, *, control=None, asker="", told=None):
+    def run(self, work, timeout_sec, *, control=None, client_id="", on_progress=None):
         self.timeouts.append(timeout_sec)
-        self.askers.append(asker)
+        self.askers.append(client_id)
         if self.error is not None:
             raise self.error
         time.sleep(self.delay_sec)
         control = control or AskControl()
-        if told is not None:
-            control.listener = SimpleNamespace(wants_text=True, tell=told)
+        if on_progress is not None:
+            control.listener = SimpleNamespace(wants_text=True, report=on_progress)
         return work(self.engines, control)
 
 
@@ -174,9 +174,9 @@ class FakeEngine:
             raise self.error
         self.requests.append(request)
         self.total_latency += 1.5
-        control.tell(Progress(Stage.ENCODING))
+        control.report(Progress(Stage.ENCODING))
         for number in range(1, len(self.words) + 1):
-            control.tell(Progress(Stage.GENERATING, self.words[:number].strip(), number))
+            control.report(Progress(Stage.GENERATING, self.words[:number].strip(), number))
         metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, self.notices)
         return AskResult(self.words, metrics, self.manager.snapshot())
 
@@ -187,7 +187,7 @@ class FakeCamera:
         self.topic = f"/{name}/image"
         self.frame_manager = SmartFrameManager(4, 4)
         self.last_drop_reason = ""
-        self.degraded = ()
+        self.warnings = ()
 
     def see(self, stamp):
         self.frame_manager.add(np.full((8, 8, 3), 90, np.uint8), stamp)
@@ -208,7 +208,7 @@ def office():
         camera.see(1_799_999_990.0)
         camera.see(1_799_999_995.0)
     worker = FakeWorker(Engines("cpu", engines))
-    desk = AskDesk(worker, cameras, 8)
+    desk = AskHandler(worker, cameras, 8)
     return SimpleNamespace(desk=desk, worker=worker, cameras=cameras, engines=engines)
 
 
@@ -223,7 +223,7 @@ def test_an_answer_comes_from_the_camera_asked_about(office):
 def test_all_cameras_answer_under_their_names(office):
     # given
     office.cameras["front"].see(1_799_999_999.0)
-    office.cameras["front"].degraded = ("no stamps",)
+    office.cameras["front"].warnings = ("no stamps",)
     # when
     answer = office.desk.ask(asking(camera="*"), PARAMETERS)
     # then
@@ -233,7 +233,7 @@ def test_all_cameras_answer_under_their_names(office):
     assert answer.metrics.total_latency == 3.0
     assert answer.metrics.time_to_first_token == 0.25
     assert answer.metrics.video_grid_thw == (1, 2, 2, 1, 2, 2)
-    assert answer.degraded == ("no stamps",)
+    assert answer.warnings == ("no stamps",)
 
 
 def test_a_camera_that_has_nothing_to_say_is_named(office):
@@ -243,7 +243,7 @@ def test_a_camera_that_has_nothing_to_say_is_named(office):
     answer = office.desk.ask(asking(camera="*"), PARAMETERS)
     # then
     assert answer.text == "rear: rear says"
-    assert answer.degraded == ("camera front is not in the answer: no frames: wait",)
+    assert answer.warnings == ("camera front is not in the answer: no frames: wait",)
 
     # when none has
     office.engines["rear"].error = NoFramesError("no frames: wait longer")
@@ -263,7 +263,7 @@ def test_what_other_cameras_have_said_outlasts_one_that_fails(office, error, fai
     answer = office.desk.ask(asking(camera="*"), PARAMETERS)
     # then
     assert answer.text == f"{other}: {other} says"
-    assert answer.degraded == (f"camera {failing} is not in the answer: {error}",)
+    assert answer.warnings == (f"camera {failing} is not in the answer: {error}",)
     # and asked by itself, its error is raised
     with pytest.raises(type(error), match=f"^{error}$"):
         office.desk.ask(asking(camera=failing), PARAMETERS)
@@ -292,14 +292,14 @@ def test_what_was_said_by_the_deadline_is_answered_at_the_deadline(office):
 
     office.engines["rear"].answer = too_slow
     worker = ModelWorker(lambda: office.worker.engines, 8)
-    desk = AskDesk(worker, office.cameras, 8)
+    desk = AskHandler(worker, office.cameras, 8)
     worker.start()
     try:
         # when
         answer = desk.ask(asking(camera="*", timeout_sec=0.5), PARAMETERS)
         # then
         assert answer.text == "front: front says"
-        (notice,) = answer.degraded
+        (notice,) = answer.warnings
         assert notice.startswith("camera rear is not in the answer: no answer within 0.5 s")
         with pytest.raises(AskTimeoutError):
             desk.ask(asking(camera="rear", timeout_sec=0.2), PARAMETERS)
@@ -314,11 +314,11 @@ def test_of_all_cameras_each_has_one_line_and_its_notices_have_its_name(office):
     answer = office.desk.ask(asking(camera="*"), PARAMETERS)
     # then
     assert answer.text == "front: a box and a ball\nrear: rear says"
-    assert answer.metrics.degraded == ("camera front: short of memory",)
+    assert answer.metrics.warnings == ("camera front: short of memory",)
     # and by itself its words are as they are
     answer = office.desk.ask(asking(camera="front"), PARAMETERS)
     assert answer.text == "a box\n\nand  a ball\n"
-    assert answer.metrics.degraded == ("short of memory",)
+    assert answer.metrics.warnings == ("short of memory",)
 
 
 def test_where_no_camera_has_seen_anything_all_are_named(office):
@@ -331,25 +331,25 @@ def test_where_no_camera_has_seen_anything_all_are_named(office):
 
 def test_progress_about_all_is_that_of_all(office):
     # given
-    told = []
+    on_progress = []
     office.engines["front"].words = "ab"
 
     # when
-    answer = office.desk.ask(asking(camera="*"), PARAMETERS, told=told.append)
+    answer = office.desk.ask(asking(camera="*"), PARAMETERS, on_progress=on_progress.append)
 
     # then
-    texts = [progress.text for progress in told]
+    texts = [progress.text for progress in on_progress]
     assert texts[:3] == ["", "front: a", "front: ab"]
     assert texts[3:5] == ["front: ab", "front: ab\nrear: r"]
     assert texts[-1] == answer.text
-    assert [progress.answer_tokens for progress in told[:5]] == [0, 1, 2, 4, 5]
-    assert told[3].stage is Stage.ENCODING
+    assert [progress.answer_tokens for progress in on_progress[:5]] == [0, 1, 2, 4, 5]
+    assert on_progress[3].stage is Stage.ENCODING
 
 
 def test_progress_about_one_is_its_own(office):
-    told = []
-    office.desk.ask(asking(camera="rear", asker="me"), PARAMETERS, told=told.append)
-    assert told[-1] == Progress(Stage.GENERATING, "rear says", 9)
+    on_progress = []
+    office.desk.ask(asking(camera="rear", client_id="me"), PARAMETERS, on_progress=on_progress.append)
+    assert on_progress[-1] == Progress(Stage.GENERATING, "rear says", 9)
     assert office.worker.askers == ["me"]
 
 
@@ -381,7 +381,7 @@ def test_an_empty_memory_is_said_before_anything_is_queued(office):
     with pytest.raises(NoFramesError, match=r"camera front has nothing in its memory\. Check .* on /front/image"):
         office.desk.ask(asking(), PARAMETERS)
     office.cameras["front"].last_drop_reason = "step is 3"
-    with pytest.raises(NoFramesError, match=r"The last picture was dropped: step is 3\. Check"):
+    with pytest.raises(NoFramesError, match=r"The last image was dropped: step is 3\. Check"):
         office.desk.ask(asking(), PARAMETERS)
     assert office.worker.timeouts == []
 

@@ -1,4 +1,4 @@
-"""Service and action when the middleware has no room, and when it is not the asker who cancels."""
+"""Service and action when the middleware has no room, and when it is not the client_id who cancels."""
 
 from types import SimpleNamespace
 
@@ -57,12 +57,12 @@ def make_services(monkeypatch):
     return lambda ask: AskServices(node, ask)
 
 
-def test_an_answer_that_cannot_be_published_reaches_its_asker(make_services):
+def test_an_answer_that_cannot_be_published_reaches_its_client_id(make_services):
     services = make_services(lambda *_: "a box")
     assert services._on_request(AskScene.Request(question="What?"), AskScene.Response()).answer == "a box"
 
 
-def test_an_error_that_cannot_be_published_reaches_its_asker(make_services):
+def test_an_error_that_cannot_be_published_reaches_its_client_id(make_services):
     def ask(*_):
         raise NoFramesError("nothing seen")
 
@@ -71,8 +71,8 @@ def test_an_error_that_cannot_be_published_reaches_its_asker(make_services):
 
 
 def test_feedback_that_cannot_be_published_does_not_end_the_ask(make_services):
-    def ask(_message, _control, told):
-        told(Progress(Stage.GENERATING, "a"))
+    def ask(_message, _control, on_progress):
+        on_progress(Progress(Stage.GENERATING, "a"))
         return "a box"
 
     assert make_services(ask)._on_goal(Goal()).answer == "a box"

@@ -18,7 +18,7 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
 from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
@@ -77,10 +77,10 @@ def message(stamp_ns, shade=100, **fields):
     return serialize_message(image)
 
 
-def camera_that_saw(pictures, **details):
-    """A camera that has remembered so many pictures."""
+def camera_that_saw(images, **details):
+    """A camera that has remembered so many images."""
     camera = make_camera(**details)
-    for number in range(pictures):
+    for number in range(images):
         camera.receive(message(START_NS + number * STEP_NS))
     return camera
 
@@ -102,7 +102,7 @@ def kept_stamps(camera):
     return [frame.stamp for frame in kept_frames(camera)]
 
 
-def test_before_the_first_picture():
+def test_before_the_first_image():
     report = make_camera().report(receiving=False)
     assert (report.images_received, report.images_sampled, report.images_dropped) == (0, 0, 0)
     assert (report.receiving, report.silent_sec, report.frame_id, report.last_drop_reason) == (False, None, "", "")
@@ -110,7 +110,7 @@ def test_before_the_first_picture():
     assert (report.name, report.topic, report.faults) == ("front", "/image", ())
 
 
-def test_pictures_are_received_and_some_of_them_sampled():
+def test_images_are_received_and_some_of_them_sampled():
     # given 30 Hz, of which 10 are wanted
     camera = make_camera()
 
@@ -133,11 +133,11 @@ def test_only_due_messages_are_deserialised_and_converted():
     converted = []
     real = make_converter()
     camera = make_camera(
-        converter=PictureConverter("counting", lambda image: converted.append(1) or real.convert(image)),
+        converter=ImageConverter("counting", lambda image: converted.append(1) or real.convert(image)),
         sample_fps=1.0,
     )
 
-    # when: not due, so nobody looks whether it is a picture at all
+    # when: not due, so nobody looks whether it is an image at all
     camera.receive(message(START_NS))
     camera.receive(message(START_NS + 1)[:12])
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_used_is_dropped_counted_and_told(serialised, words):
     assert counts(camera) == (1, 0, 1)
     assert words in camera.last_drop_reason
     assert camera.report(receiving=True).last_drop_reason == camera.last_drop_reason
-    assert camera.parts.log.warnings == [f"camera front: picture dropped: {camera.last_drop_reason}"]
+    assert camera.parts.log.warnings == [f"camera front: image dropped: {camera.last_drop_reason}"]
     assert camera.parts.log.errors == []
     assert camera.frame_manager.snapshot() == ()
     # and the next good one is taken
@@ -204,7 +204,7 @@ def test_what_cannot_be_used_is_dropped_counted_and_told(serialised, words):
 
 
 def test_a_converter_that_fails_is_a_drop():
-    camera = make_camera(converter=PictureConverter("broken", broken_backend))
+    camera = make_camera(converter=ImageConverter("broken", broken_backend))
     camera.receive(message(START_NS))
     assert counts(camera) == (1, 0, 1)
     assert "broken cannot convert a 8 × 8 rgb8 image (ValueError: no such colour)" in camera.last_drop_reason
@@ -266,24 +266,24 @@ def test_a_message_without_a_stamp_gets_the_time_of_arrival_and_is_told():
     assert "camera front without time stamps" in fault
     assert "set header.stamp" in fault
     assert camera.report(receiving=True).faults == camera.faults
-    assert fault in camera.degraded
-    assert fault in camera.report(receiving=True).degraded
+    assert fault in camera.warnings
+    assert fault in camera.report(receiving=True).warnings
 
 
 def test_a_replacement_library_degrades_without_being_a_fault():
-    camera = make_camera(converter=PictureConverter("other", broken_backend, "pictures are converted by other"))
+    camera = make_camera(converter=ImageConverter("other", broken_backend, "images are converted by other"))
     assert camera.faults == ()
-    assert camera.degraded == ("pictures are converted by other",)
+    assert camera.warnings == ("images are converted by other",)
     assert camera.report(receiving=True).converter == "other"
 
 
-def hour_before(camera, pictures):
-    """Pictures from an hour before, at 30 Hz."""
-    for number in range(pictures):
+def hour_before(camera, images):
+    """Images from an hour before, at 30 Hz."""
+    for number in range(images):
         camera.receive(message(START_NS - 3600 * 10**9 + number * 33_400_000))
 
 
-def test_late_pictures_are_dropped_and_cost_nothing():
+def test_late_images_are_dropped_and_cost_nothing():
     # given
     camera = camera_that_saw(10)
     kept = kept_stamps(camera)
@@ -311,7 +311,7 @@ def test_when_time_goes_back_the_memory_goes_on_and_says_so():
     assert after[-1] - kept[-1] == pytest.approx(0.4, abs=0.11)
     assert camera.report(receiving=True).times_jumped == 1
     assert any("time has gone back by 3600" in fault for fault in camera.faults)
-    # and still knows when each picture was taken
+    # and still knows when each image was taken
     headers = dict(zip(after, kept_headers(camera), strict=True))
     assert headers[after[-1]].stamp_ns < START_NS - 3590 * 10**9
     assert headers[kept[-1]].stamp_ns == START_NS + 9 * STEP_NS
@@ -391,7 +391,7 @@ def test_stamps_that_stand_still_are_reported_and_arrival_times_used(kind, resta
     play(camera, [STANDING_STILL[kind](number) for number in range(len(times))], times)
     # then
     assert [fault for fault in camera.faults if "do not advance" in fault] == list(camera.faults)
-    assert set(camera.faults) <= set(camera.degraded)
+    assert set(camera.faults) <= set(camera.warnings)
     report = camera.report(receiving=True)
     assert report.images_sampled > 30
     assert report.images_restamped > 150
@@ -416,10 +416,10 @@ def test_stamps_that_advance_again_are_used_again():
     play(camera, [time_ns - 1000 for time_ns in times], times)
     # then
     assert camera.faults == ()
-    assert "for a while" in camera.degraded[0]
+    assert "for a while" in camera.warnings[0]
     assert kept_headers(camera)[-1].stamp_ns in {time_ns - 1000 for time_ns in times}
     camera.reset()
-    assert camera.degraded == make_camera().degraded
+    assert camera.warnings == make_camera().warnings
 
 
 WRONG_STAMPS = {
@@ -439,7 +439,7 @@ def test_images_due_by_arrival_but_not_by_stamp_are_counted_and_reported(kind):
     # then
     report = camera.report(receiving=True)
     assert "due by their times of arrival" in report.faults[0]
-    assert report.faults[0] in report.degraded
+    assert report.faults[0] in report.warnings
     expected = 2 * 40  # in full comparisons of ten seconds each
     assert report.images_missed == pytest.approx(expected - report.images_sampled * 40 / 45, abs=3)
 
@@ -454,7 +454,7 @@ def test_stamps_that_lag_the_clock_are_reported_while_they_do(behind_sec):
     # then
     (fault,) = camera.faults
     assert f"{behind_sec}.000 s behind this node's clock" in fault
-    assert fault in camera.report(receiving=True).degraded
+    assert fault in camera.report(receiving=True).warnings
     camera.parts.now_ns = times[-1] - behind_sec * SECOND
     camera.receive(message(camera.parts.now_ns + SECOND))
     assert camera.faults == ()
@@ -507,7 +507,7 @@ def test_a_correct_camera_is_not_reported(kind):
     # when / then
     for stamp_ns, arrival_ns in zip(*CORRECT[kind], strict=True):
         play(camera, [stamp_ns], [arrival_ns])
-        assert camera.degraded == make_camera().degraded
+        assert camera.warnings == make_camera().warnings
     report = camera.report(receiving=True)
     assert (report.images_missed, report.images_restamped) == (0, 0)
 
@@ -521,9 +521,9 @@ def test_missing_stamps_are_a_fault_while_they_are_missing_and_a_notice_until_a_
     camera.receive(message(NOW_NS + 10**9))
     # then
     assert camera.faults == ()
-    assert "without time stamps that advance for a while" in camera.degraded[0]
+    assert "without time stamps that advance for a while" in camera.warnings[0]
     camera.reset()
-    assert not any("time stamps" in notice for notice in camera.degraded)
+    assert not any("time stamps" in notice for notice in camera.warnings)
 
 
 def test_when_time_goes_back_the_memory_begins_anew_where_it_shall():
@@ -549,8 +549,8 @@ def test_a_simulated_clock_that_jumps_begins_the_memory_anew_where_it_shall(seco
         assert camera.report(receiving=True).times_jumped == (1 if restarts else 0)
 
 
-def test_a_clock_that_jumps_while_a_picture_is_at_work_waits_for_nothing_and_restarts_once():
-    # given a picture whose conversion takes long
+def test_a_clock_that_jumps_while_an_image_is_at_work_waits_for_nothing_and_restarts_once():
+    # given an image whose conversion takes long
     began, may_end = threading.Event(), threading.Event()
     real = make_converter()
 
@@ -559,7 +559,7 @@ def test_a_clock_that_jumps_while_a_picture_is_at_work_waits_for_nothing_and_res
         may_end.wait(10.0)
         return real.convert(image)
 
-    camera = make_camera(restarts=True, converter=PictureConverter("slow", convert))
+    camera = make_camera(restarts=True, converter=ImageConverter("slow", convert))
     may_end.set()
     camera.receive(message(START_NS))
     began.clear()
@@ -607,7 +607,7 @@ def x_of(header):
 
 
 def test_a_frame_keeps_the_nearest_pose_also_when_that_comes_later():
-    # given poses before, near and behind a picture
+    # given poses before, near and behind an image
     camera = make_camera()
     camera.poses.receive(pose(START_NS - 200_000_000, 1))
     camera.receive(message(START_NS))
@@ -622,7 +622,7 @@ def test_a_frame_keeps_the_nearest_pose_also_when_that_comes_later():
         camera.poses.receive(pose(START_NS + 10**9 + number, 4))
     assert x_of(first) == 2
     assert first.pose.header.frame_id == "map"
-    # and a picture that has none near has none
+    # and an image that has none near has none
     camera.receive(message(START_NS + 5 * 10**9))
     assert x_of(kept_headers(camera)[-1]) is None
 
@@ -655,7 +655,7 @@ def test_what_is_no_pose_is_no_pose():
     assert header.pose is None
 
 
-def test_a_picture_sent_twice_is_taken_once():
+def test_an_image_sent_twice_is_taken_once():
     camera = make_camera()
     camera.receive(message(START_NS))
     camera.receive(message(START_NS))
@@ -663,7 +663,7 @@ def test_a_picture_sent_twice_is_taken_once():
     assert len(kept_stamps(camera)) == 1
 
 
-def test_a_reset_forgets_the_frames_and_takes_any_next_picture():
+def test_a_reset_forgets_the_frames_and_takes_any_next_image():
     # given a camera of one shape
     camera = make_camera()
     for number in range(4):
@@ -683,7 +683,7 @@ def test_a_reset_forgets_the_frames_and_takes_any_next_picture():
     assert kept_headers(camera) == [FrameHeader(START_NS - 10**12, "lens")]
 
 
-def test_after_a_reset_no_picture_has_to_wait_for_its_turn():
+def test_after_a_reset_no_image_has_to_wait_for_its_turn():
     # given
     camera = make_camera()
     camera.receive(message(START_NS))
@@ -698,7 +698,7 @@ def test_after_a_reset_no_picture_has_to_wait_for_its_turn():
     assert counts(camera) == (3, 2, 0)
 
 
-def test_resets_between_pictures_from_another_thread_do_no_harm():
+def test_resets_between_images_from_another_thread_do_no_harm():
     # given
     camera = make_camera(sample_fps=50.0)
     ended = threading.Event()
@@ -729,12 +729,12 @@ def test_resets_between_pictures_from_another_thread_do_no_harm():
 
 def test_compressed_messages_are_read_as_such():
     camera = make_camera(message_type=CompressedImage)
-    picture = CompressedImage(format="png")
-    picture.header.stamp = Time(sec=START_NS // 10**9)
-    picture.header.frame_id = "eye"
+    image = CompressedImage(format="png")
+    image.header.stamp = Time(sec=START_NS // 10**9)
+    image.header.frame_id = "eye"
     red = np.full((8, 8, 3), (0, 0, 200), np.uint8)
-    picture.data = array.array("B", cv2.imencode(".png", red)[1].tobytes())
-    camera.receive(serialize_message(picture))
+    image.data = array.array("B", cv2.imencode(".png", red)[1].tobytes())
+    camera.receive(serialize_message(image))
     assert counts(camera) == (1, 1, 0)
     assert (camera.frame_manager.snapshot()[0].frames[0] == (200, 0, 0)).all()
     assert camera.report(receiving=True).frame_id == "eye"

@@ -47,7 +47,7 @@ CAMERA = CameraReport(
     silent_sec=0.03,
     converter="cv_bridge",
     faults=(),
-    degraded=(),
+    warnings=(),
 )
 MEMORY = MemoryReport(
     camera="front",
@@ -57,7 +57,7 @@ MEMORY = MemoryReport(
     oldest_age_sec=9.0,
     newest_age_sec=0.25,
 )
-MODEL = ModelReport(name="Qwen", state="ready", device="cuda:0", error="", degraded=())
+MODEL = ModelReport(name="Qwen", state="ready", device="cuda:0", error="", warnings=())
 ASKS = AskReport(3, 1, True, 2, 8, "BusyError: full", 1.5, 0.25)
 NODE = NodeReport(LifecycleReport("active", ""), (CAMERA,), (MEMORY,), MODEL, ASKS, 5.0)
 
@@ -79,13 +79,13 @@ def test_lifecycle(state, fault, level, words):
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [
-        ({}, Level.OK, "30.0 pictures per second"),
+        ({}, Level.OK, "30.0 images per second"),
         ({"receiving": False}, Level.WARN, "not active"),
-        ({"silent_sec": None}, Level.WARN, "no picture yet on /robot/image"),
-        ({"silent_sec": 5.1}, Level.STALE, "no picture for 5.1 s on /robot/image"),
-        ({"images_dropped": 2, "last_drop_reason": "step is 3"}, Level.WARN, "2 pictures dropped: step is 3"),
-        ({"faults": ("no stamps",), "degraded": ("no stamps", "fallback")}, Level.WARN, "no stamps"),
-        ({"degraded": ("fallback",)}, Level.OK, "pictures per second"),
+        ({"silent_sec": None}, Level.WARN, "no image yet on /robot/image"),
+        ({"silent_sec": 5.1}, Level.STALE, "no image for 5.1 s on /robot/image"),
+        ({"images_dropped": 2, "last_drop_reason": "step is 3"}, Level.WARN, "2 images dropped: step is 3"),
+        ({"faults": ("no stamps",), "warnings": ("no stamps", "fallback")}, Level.WARN, "no stamps"),
+        ({"warnings": ("fallback",)}, Level.OK, "images per second"),
     ],
 )
 def test_camera(changes, level, words):
@@ -111,7 +111,7 @@ def test_a_drop_is_a_fault_for_one_report_and_its_reason_stays():
         ({"state": "loading"}, Level.WARN, "loading: Qwen"),
         ({"state": "unloaded"}, Level.WARN, "unloaded"),
         ({"state": "failed", "error": "no weights"}, Level.ERROR, "no weights"),
-        ({"degraded": ("untrained",)}, Level.WARN, "untrained"),
+        ({"warnings": ("untrained",)}, Level.WARN, "untrained"),
     ],
 )
 def test_model(changes, level, words):

@@ -49,7 +49,7 @@ CAMERA = CameraReport(
     silent_sec=0.03,
     converter="rosbags-image",
     faults=(),
-    degraded=("no cv_bridge",),
+    warnings=("no cv_bridge",),
 )
 MEMORY = MemoryReport("front", MemoryStatistics(60, 8, 20, 24, 4, 2.5, 12345), 1000, 2000, 100.0, 0.5)
 MODEL = ModelReport("qwen", "ready", "cuda:0", "", ())
@@ -85,7 +85,7 @@ def test_an_event_shows_once():
 def test_only_new_events_are_counted():
     dropped = camera_status(replace(CAMERA, images_dropped=5), CAMERA, 5.0)
     failed = ask_status(replace(ASKS, failed=9), ASKS)
-    assert dropped.message == "2 pictures dropped: step is 3"
+    assert dropped.message == "2 images dropped: step is 3"
     assert failed.message == "7 asks failed, the last one: BusyError: full"
 
 
@@ -93,7 +93,7 @@ def test_after_a_new_configure_its_events_are_counted_from_the_beginning():
     asks = ask_status(replace(ASKS, failed=1), replace(ASKS, failed=7))
     assert asks.message.startswith("1 asks failed")
     camera = camera_status(replace(CAMERA, images_dropped=2), replace(CAMERA, images_dropped=3), 5.0)
-    assert camera.message.startswith("2 pictures dropped")
+    assert camera.message.startswith("2 images dropped")
 
 
 def test_a_namesake_is_told_beside_the_state():
@@ -115,10 +115,10 @@ def test_cameras_are_compared_by_name():
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [
-        ({"silent_sec": 5.0}, Level.OK, "pictures per second"),
+        ({"silent_sec": 5.0}, Level.OK, "images per second"),
         ({"receiving": False, "silent_sec": 99.0, "images_dropped": 9}, Level.WARN, "not taken"),
-        ({"silent_sec": 99.0, "images_dropped": 9, "faults": ("no stamps",)}, Level.STALE, "no picture for 99.0 s"),
-        ({"images_dropped": 9, "faults": ("no stamps",)}, Level.WARN, "6 pictures dropped"),
+        ({"silent_sec": 99.0, "images_dropped": 9, "faults": ("no stamps",)}, Level.STALE, "no image for 99.0 s"),
+        ({"images_dropped": 9, "faults": ("no stamps",)}, Level.WARN, "6 images dropped"),
         ({"faults": ("no stamps", "too dark")}, Level.WARN, "no stamps; too dark"),
     ],
 )
@@ -132,7 +132,7 @@ def test_further_faults_at_once():
     assert lifecycle_status(LifecycleReport("active", "cannot deactivate")).level == Level.ERROR
     assert ask_status(replace(ASKS, failed=4, waiting=8), ASKS).message.startswith("2 asks failed")
     assert ask_status(replace(ASKS, running=True, waiting=7), ASKS).level == Level.OK
-    failed = model_status(replace(MODEL, state="failed", error="gone", degraded=("demo model",)))
+    failed = model_status(replace(MODEL, state="failed", error="gone", warnings=("demo model",)))
     assert (failed.level, failed.message) == (Level.ERROR, "gone")
 
 
@@ -141,7 +141,7 @@ def test_a_node_that_is_not_configured_has_no_cameras_and_is_not_busy():
     assert levels(bare, NODE) == {"lifecycle": Level.WARN, "model": Level.WARN, "asks": Level.OK}
 
 
-def test_the_hardware_is_the_frame_or_before_the_first_picture_the_camera():
+def test_the_hardware_is_the_frame_or_before_the_first_image_the_camera():
     assert camera_status(replace(CAMERA, frame_id=""), CAMERA, 5.0).hardware == "front"
 
 
@@ -149,7 +149,7 @@ def test_camera_values_have_their_units():
     values = dict(camera_status(CAMERA, CAMERA, 5.0).values)
     assert (values["images received"], values["images sampled"], values["images dropped"]) == ("90", "6", "3")
     assert (values["input rate"], values["sampled rate"]) == ("29.97 Hz", "2.00 Hz")
-    assert (values["last image"], values["degraded 1"]) == ("0.03 s ago", "no cv_bridge")
+    assert (values["last image"], values["warnings 1"]) == ("0.03 s ago", "no cv_bridge")
     silent = camera_status(replace(CAMERA, silent_sec=None), CAMERA, 5.0)
     assert dict(silent.values)["last image"] == "never"
 

@@ -4,15 +4,15 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from image_encodings import ENCODINGS, error, picture
+from image_encodings import ENCODINGS, error, image
 from rosbags.image import message_to_cvimage
 
-from delayed_vlm_ros.errors import PictureError
-from delayed_vlm_ros.images.conversion import PictureConverter, make_converter
+from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES
 
 CONVERTER = make_converter()
-RGB = picture(36, 50)
+RGB = image(36, 50)
 RAW = [encoding for encoding in ENCODINGS if not encoding.compressed]
 COMPRESSED = [encoding for encoding in ENCODINGS if encoding.compressed]
 MOSAICS = [encoding for encoding in COMPRESSED if "bayer" in encoding.name]
@@ -24,14 +24,14 @@ def test_the_list_has_every_encoding_that_is_understood():
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
-def test_a_picture_comes_out_as_it_went_in(encoding):
+def test_an_image_comes_out_as_it_went_in(encoding):
     seen = CONVERTER.convert(encoding.message(RGB))
     assert seen.shape == RGB.shape
     assert error(seen, encoding.seen(RGB)) <= encoding.largest_error
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED, ids=str)
-def test_other_names_of_compressed_pictures_mean_the_same(encoding):
+def test_other_names_of_compressed_images_mean_the_same(encoding):
     message = encoding.message(RGB)
     plain = CONVERTER.convert(message)
     for message.format in encoding.other_names:
@@ -76,22 +76,22 @@ def test_the_last_row_may_end_with_its_last_pixel_but_not_before(encoding):
     message.data = message.data[: -encoding.last_padding(RGB, 14)]
     assert (CONVERTER.convert(message) == plain).all()
     message.data = message.data[:-1]
-    with pytest.raises(PictureError, match="the picture is cut short"):
+    with pytest.raises(ImageError, match="the image is cut short"):
         CONVERTER.convert(message)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 @pytest.mark.parametrize(("height", "width"), [(36, 51), (35, 50), (35, 51)])
 def test_odd_sizes(encoding, height, width):
-    rgb = picture(height, width)
+    rgb = image(height, width)
     odd = width % 2, height % 2
     if not any(odd[: encoding.even_sides]):
         assert error(CONVERTER.convert(encoding.message(rgb)), encoding.seen(rgb)) <= encoding.largest_error
         return
-    # given an even picture whose message says that it is a pixel smaller
-    message = encoding.message(picture(36, 52))
+    # given an even image whose message says that it is a pixel smaller
+    message = encoding.message(image(36, 52))
     message.height, message.width = height, width
-    with pytest.raises(PictureError, match=f"must have an even {'width' if odd[0] else 'height'}, and this one's is"):
+    with pytest.raises(ImageError, match=f"must have an even {'width' if odd[0] else 'height'}, and this one's is"):
         CONVERTER.convert(message)
 
 
@@ -106,7 +106,7 @@ def test_the_errors_allowed_tell_encodings_apart(encoding):
             message.encoding = other.name
             if error(CONVERTER.convert(message), encoding.seen(RGB)) <= encoding.largest_error:
                 alike.append(other.name)
-    # a grey picture is one that stays grey when it is taken for a mosaic
+    # a grey image is one that stays grey when it is taken for a mosaic
     assert all(encoding.grey and name.startswith("bayer") for name in alike)
 
 
@@ -123,5 +123,5 @@ def test_libraries_get_what_all_of_them_can_read(encoding):
 
     message = encoding.message(RGB, padding=1, big_endian=True)
     for message.encoding in (encoding.name, *encoding.other_names):
-        seen = PictureConverter("strict", strict).convert(message)
+        seen = ImageConverter("strict", strict).convert(message)
         assert error(seen, encoding.seen(RGB)) <= encoding.largest_error

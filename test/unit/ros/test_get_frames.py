@@ -1,4 +1,4 @@
-"""Pictures of kept pairs for those who ask for them, without a ROS graph."""
+"""Images of kept pairs for those who ask for them, without a ROS graph."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from delayed_vlm_ros.srv import GetFrames
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import FrameHeader
 from delayed_vlm_ros.ros.services import get_frames
-from delayed_vlm_ros.ros.services.get_frames import fill_frames
+from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def camera():
 
 def get(camera, **fields):
     response = GetFrames.Response()
-    fill_frames(response, GetFrames.Request(**fields), [camera])
+    handle_get_frames(response, GetFrames.Request(**fields), [camera])
     return response
 
 

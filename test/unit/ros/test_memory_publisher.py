@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import FrameHeader
 from delayed_vlm_ros.ros.output import mosaic
-from delayed_vlm_ros.ros.output.memory_publisher import PicturesOut, topic_names
+from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher, topic_names
 
 NOW_NS = 100 * 10**9
 
@@ -76,7 +76,7 @@ def office():
     """A node with cameras that the test may set; ``look`` and ``draw`` are what its timers call."""
     node, cameras = NotingNode(), {"camera": camera_that_saw(5)}
     office = SimpleNamespace(node=node, cameras=cameras)
-    office.parts = PicturesOut(node, lambda: office.cameras)
+    office.parts = MemoryPublisher(node, lambda: office.cameras)
     office.look, office.draw = node.callbacks
     return office
 

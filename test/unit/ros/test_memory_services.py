@@ -64,7 +64,7 @@ def frames_of(response):
     return [(frame.camera, frame.id) for frame in response.key_frames]
 
 
-def test_pictures_come_by_their_ids_whichever_camera_keeps_them(call):
+def test_images_come_by_their_ids_whichever_camera_keeps_them(call):
     response = call(GetFrames, "~/get_frames", ids=[4, 1, 6, 77])
     assert frames_of(response) == [("front", 1), ("rear", 4), ("rear", 6)]
     assert len(response.first_images) == len(response.second_images) == 3

@@ -25,7 +25,7 @@ from delayed_vlm_ros.ros.services.ask_handler import Answer, CameraAnswer
 # Stamps whose nanoseconds a float of seconds does not hold.
 FIRST_NS, SECOND_NS = 1_800_000_000_123_456_789, 1_800_000_000_623_456_791
 HEADERS = {FIRST_NS / 10**9: FrameHeader(FIRST_NS, "lens"), SECOND_NS / 10**9: FrameHeader(SECOND_NS, "lens 2")}
-CAMERA = SimpleNamespace(name="front", header_of=lambda frame: HEADERS[frame.stamp], degraded=("no stamps",))
+CAMERA = SimpleNamespace(name="front", header_of=lambda frame: HEADERS[frame.stamp], warnings=("no stamps",))
 
 METRICS = AskMetrics(
     total_latency=1.5,
@@ -40,7 +40,7 @@ METRICS = AskMetrics(
     answer_tokens=7,
     video_grid_thw=tuple(np.array([5, 8, 10])),
     exact=True,
-    degraded=("demo model",),
+    warnings=("demo model",),
 )
 
 
@@ -96,11 +96,11 @@ def test_all_metrics_arrive_with_the_queue_and_the_nodes_own_notes():
 
     # then
     assert left_out(message) == set()
-    taken_over = set(METRICS) - {"degraded", "video_grid_thw"}
+    taken_over = set(METRICS) - {"warnings", "video_grid_thw"}
     assert {name: getattr(message, name) for name in taken_over} == {name: METRICS[name] for name in taken_over}
     assert message.queue_latency == 0.125
     assert list(message.video_grid_thw) == [5, 8, 10]
-    assert message.degraded == ["demo model", "no stamps"]
+    assert message.warnings == ["demo model", "no stamps"]
     assert isinstance(message, AskMetricsMessage)
 
 
@@ -200,7 +200,7 @@ CAMERA_REPORT = CameraReport(
     silent_sec=0.03125,
     converter="cv_bridge",
     faults=(),
-    degraded=("no stamps",),
+    warnings=("no stamps",),
 )
 STATISTICS = MemoryStatistics(
     total_frames_added=61,
@@ -243,7 +243,7 @@ def test_statistics_are_complete():
     assert (message.last_total_latency, message.last_time_to_first_token) == (1.5, 0.5)
     assert (message.model, message.model_state, message.device) == ("qwen", "ready", "cuda:0")
     assert (message.camera, message.header.frame_id, message.header.stamp) == ("front", "lens", Time(sec=7))
-    assert message.degraded == ["demo model", "no stamps"]
+    assert message.warnings == ["demo model", "no stamps"]
     assert isinstance(message, MemoryStats)
 
 
@@ -256,12 +256,12 @@ def test_no_frames_have_no_age():
 def test_the_snapshot_is_of_the_newest_frame_also_after_the_clock_was_set_back():
     # given a camera whose newest frame has an earlier stamp than the one before, and one that saw something yet earlier
     def part(name, *stamps_ns):
-        camera = SimpleNamespace(name=name, header_of=lambda frame: frame.source, degraded=())
-        pictures = [
+        camera = SimpleNamespace(name=name, header_of=lambda frame: frame.source, warnings=())
+        images = [
             Frame(np.zeros((4, 4, 3), np.uint8), float(number), number, 0.0, "", FrameHeader(stamp_ns, name))
             for number, stamp_ns in enumerate(stamps_ns, start=1)
         ]
-        used = tuple(KeptPair(FramePair(picture.number, picture, None), True, True) for picture in pictures)
+        used = tuple(KeptPair(FramePair(image.number, image, None), True, True) for image in images)
         return CameraAnswer(camera, AskResult("a ball", METRICS, used), 0.0)
 
     front, rear = part("front", SECOND_NS, FIRST_NS), part("rear", FIRST_NS - 10**9)

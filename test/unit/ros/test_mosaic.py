@@ -10,9 +10,9 @@ COLOURS = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
 
 
 def tile(number=0, *, shape=(84, 112), **fields):
-    picture = np.full((*shape, 3), COLOURS[number % 3], np.uint8)
+    image = np.full((*shape, 3), COLOURS[number % 3], np.uint8)
     known = {"age_sec": 5.0, "importance": 0.5, "reason": "", "marked": False, "label": ""}
-    return Tile(number, picture, **{**known, **fields})
+    return Tile(number, image, **{**known, **fields})
 
 
 def amount(sheet, colour):
@@ -57,7 +57,7 @@ def test_a_bar_is_as_long_as_the_score():
 
 
 @pytest.mark.parametrize("shape", [(56, 560), (560, 56), (84, 112), (1, 1)])
-def test_pictures_of_any_shape_are_shown_whole(shape):
+def test_images_of_any_shape_are_shown_whole(shape):
     sheet = draw_mosaic("Star", "", [tile(shape=shape)], 4)
     assert amount(sheet, COLOURS[0]) > 100
     assert max(sheet.shape) < 1500

@@ -20,7 +20,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, c
 
 @dataclass(frozen=True)
 class ExampleParameters:
-    rate: float = parameter(10.0, "pictures per second", unit="Hz", minimum=0.5, maximum=60.0)
+    rate: float = parameter(10.0, "images per second", unit="Hz", minimum=0.5, maximum=60.0)
     size: int = parameter(4, "frames kept", name="memory.size", unit="frames", minimum=0, maximum=100)
     word: str = parameter("fast", "how", choices=("fast", "slow"), read_only=False)
     name: str = parameter("camera", "name of the camera", read_only=False, at_configure=True)
@@ -138,7 +138,7 @@ def test_descriptors_say_range_unit_choices_and_when_it_may_change():
     word, name, free = node.descriptors["word"], node.descriptors["name"], node.descriptors["free"]
 
     # then
-    assert rate.description == "pictures per second [Hz]"
+    assert rate.description == "images per second [Hz]"
     assert [(bounds.from_value, bounds.to_value, bounds.step) for bounds in rate.floating_point_range] == [
         (0.5, 60.0, 0.0)
     ]
@@ -163,7 +163,7 @@ def test_an_out_of_range_value_is_declared_nevertheless_so_that_the_node_lives()
     declare(node, ExampleParameters)
     assert node.values["rate"] == 1000.0
     assert len(node.descriptors["rate"].floating_point_range) == 0
-    assert node.descriptors["rate"].description == "pictures per second [Hz]"
+    assert node.descriptors["rate"].description == "images per second [Hz]"
 
 
 def test_a_parameter_file_may_be_loaded_again_while_the_node_runs():

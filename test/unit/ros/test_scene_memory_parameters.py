@@ -144,10 +144,10 @@ def test_every_parameter_has_a_name_of_its_own():
 def test_a_third_of_the_smaller_memory_leaves_at_once(star, stream, chunk, left):
     # given a full Stream memory of plain frames
     memory = make_memory(SceneMemoryParameters(star_size=star, stream_size=stream, eviction_chunk=chunk))
-    picture = np.zeros((56, 56, 3), np.uint8)
+    image = np.zeros((56, 56, 3), np.uint8)
     # when two more come
     for number in range(stream + 2):
-        memory.add(picture, 0.5 * number)
+        memory.add(image, 0.5 * number)
     # then
     assert memory.statistics().stream_memory_size == left
 

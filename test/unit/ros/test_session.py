@@ -1,4 +1,4 @@
-"""Pictures and asks through a configured node's parts, without a ROS graph."""
+"""Images and asks through a configured node's parts, without a ROS graph."""
 
 import array
 import threading
@@ -24,7 +24,7 @@ from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.output.messages import fill_answer, memory_stats, scene_answer
 from delayed_vlm_ros.ros.scene_memory import engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.scene_memory.session import Surroundings, open_session
+from delayed_vlm_ros.ros.scene_memory.session import NodeContext, open_session
 
 NOW_NS = 1_800_000_100_000_000_000
 PARAMETERS = SceneMemoryParameters(model="demo", star_size=6, stream_size=6, sample_fps=2.0)
@@ -58,7 +58,7 @@ class CountingEngine:
     def cached_bytes(self):
         return SimpleNamespace(features=11, kv=22)
 
-    def forget_encoded(self):
+    def reset_cache(self):
         self.calls += 1
 
     def release(self):
@@ -66,7 +66,7 @@ class CountingEngine:
 
 
 def surroundings():
-    return Surroundings(
+    return NodeContext(
         resolve_topic=lambda name: f"/{name}",
         now_ns=lambda: NOW_NS,
         simulated=False,
@@ -151,7 +151,7 @@ def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeyp
     monkeypatch.setattr(engines, "load_engines", lambda *_: pytest.fail("loaded"))
     parameters = replace(PARAMETERS, budget_mb=0.5)
     # then
-    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the pictures of 12 frames"):
+    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the images of 12 frames"):
         open_session(parameters, surroundings())
 
 
@@ -160,7 +160,7 @@ def test_encodes_ahead_once_it_is_quiet(open_with, mode, prefill):
     session, engine = open_with(precompute=mode, precompute_quiet_sec=0.0)
     eventually(lambda: len(engine.ahead) > 2)
     assert set(engine.ahead) == {prefill}
-    assert session.model_report().degraded == session.checkpoint.degraded
+    assert session.model_report().warnings == session.checkpoint.warnings
 
 
 def test_nothing_is_encoded_ahead_unless_it_is_wanted(opened):
@@ -171,9 +171,9 @@ def test_nothing_is_encoded_ahead_unless_it_is_wanted(opened):
 
 def test_budget_too_small_for_encoding_ahead_is_told(open_with):
     session, _ = open_with(precompute="full", budget_mb=0.7)
-    assert session.model_report().degraded[-1].endswith("less is encoded ahead than precompute.mode full says")
+    assert session.model_report().warnings[-1].endswith("less is encoded ahead than precompute.mode full says")
     session, _ = open_with(precompute="full", budget_mb=100.0)
-    assert session.model_report().degraded == session.checkpoint.degraded
+    assert session.model_report().warnings == session.checkpoint.warnings
 
 
 def test_failure_ahead_is_reported_and_costs_no_ask(open_with):
@@ -183,7 +183,7 @@ def test_failure_ahead_is_reported_and_costs_no_ask(open_with):
     show(session, 4)
     # then
     eventually(lambda: engine.ahead)
-    eventually(lambda: session.model_report().degraded[-1:] == ("nothing is encoded ahead any more: no room ahead",))
+    eventually(lambda: session.model_report().warnings[-1:] == ("nothing is encoded ahead any more: no room ahead",))
     assert session.desk.ask(question(), PARAMETERS).text
     assert len(engine.ahead) == 1
 
@@ -225,7 +225,7 @@ def test_budget_is_reported(opened):
     assert replace(session, budget_bytes=7_000_000).memory_report(camera).budget_bytes == 7_000_000
 
 
-def test_pictures_do_not_wait_for_a_running_ask(opened):
+def test_images_do_not_wait_for_a_running_ask(opened):
     session, engine = opened
     camera = show(session, 4)
     engine.may_answer.clear()
@@ -241,13 +241,13 @@ def test_pictures_do_not_wait_for_a_running_ask(opened):
     asking.join()
 
 
-def test_only_pictures_that_are_due_are_deserialised(opened, monkeypatch):
+def test_only_images_that_are_due_are_deserialised(opened, monkeypatch):
     session, _ = opened
     camera = session.cameras["camera"]
     deserialised = []
     original = camera._deserialise
     monkeypatch.setattr(camera, "_deserialise", lambda data: deserialised.append(data) or original(data))
-    # when: two seconds at 30 Hz, but for the last pictures, which might pass for the next slot's
+    # when: two seconds at 30 Hz, but for the last images, which might pass for the next slot's
     for number in range(55):
         camera.receive(serialised(NOW_NS - 10**10 + number * 33_333_333))
     # then
@@ -269,7 +269,7 @@ def test_stamps_come_back_to_the_nanosecond(opened):
     assert response.snapshot_stamp == response.frames_used[-1].end_stamp
     assert response.newest_frame_age_sec == pytest.approx(90 - 1.5, abs=0.2)
     assert response.metrics.encoding_latency == pytest.approx(0.2)
-    assert "engine's note" in response.metrics.degraded
+    assert "engine's note" in response.metrics.warnings
     published = scene_answer(question(), response)
     assert list(published.frame_ids) == [frame.id for frame in response.frames_used]
     assert published.header.stamp == response.snapshot_stamp
@@ -314,7 +314,7 @@ def test_a_camera_without_stamps_gets_the_times_of_arrival(opened):
     camera.receive(serialised(0))
     assert camera.frame_manager.newest_stamp == NOW_NS / 1e9
     assert "without time stamps" in camera.faults[0]
-    assert camera.faults[0] in camera.degraded
+    assert camera.faults[0] in camera.warnings
 
 
 def test_asks_are_counted(opened):

@@ -25,7 +25,7 @@ def test_any_moment_can_be_asked_for_in_any_order():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_objects_are_told_apart_by_their_colours_and_lie_in_the_picture(seed):
+def test_objects_are_told_apart_by_their_colours_and_lie_in_the_image(seed):
     scene = Scene.from_seed(seed)
     for time in range(0, 600, 7):
         seen = visible_objects(scene, float(time))

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from star_memories import generation_of, open_folder, star_memory, take_any
 
-PICTURE = {"pairs": 6, "height": 224, "width": 224}
+IMAGE = {"pairs": 6, "height": 224, "width": 224}
 
 
 def write_for_ever(path: str, generation: int, told: int) -> None:
     folder = open_folder(path)
     while True:
         generation += 1
-        folder.save(star_memory(generation, **PICTURE))
+        folder.save(star_memory(generation, **IMAGE))
         os.write(told, generation.to_bytes(4, "big"))
 
 

@@ -25,8 +25,8 @@ def star_memory(generation: int = 0, *, pairs: int = 3, height: int = 4, width: 
             frames.append(Frame(image, stamp, count, 0.1 * number, "scene change", {"of": generation}))
         pair = FramePair(10 + number, frames[0], frames[1] if len(frames) > 1 else None)
         label = "" if number else f"generation {generation}"
-        late_score, late_reason = (0.75, "brief event") if number % 2 else (0.0, "")
-        kept.append(KeptPair(pair, True, False, not number, label, late_score, late_reason))
+        deferred_score, late_reason = (0.75, "brief event") if number % 2 else (0.0, "")
+        kept.append(KeptPair(pair, True, False, not number, label, deferred_score, late_reason))
     return StoredMemory(camera, GEOMETRY, tuple(kept))
 
 
@@ -61,7 +61,7 @@ def looks(memory: StoredMemory):
                     kept.marked,
                     kept.label,
                     kept.reason,
-                    kept.late_score,
+                    kept.deferred_score,
                 ),
                 [
                     (frame.stamp, frame.number, frame.importance, frame.reason, frame.source, frame.image.tobytes())

@@ -6,7 +6,7 @@ import pytest
 
 from delayed_vlm_ros.errors import BadRequestError, BusyError
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.web.backend import Outcome, Question
+from delayed_vlm_ros.web.backend import AskOutcome, Question
 from delayed_vlm_ros.web.conversation import Conversation
 
 
@@ -25,7 +25,7 @@ class Source:
         self.stopped += 1
 
     def answer(self, text="a red box"):
-        self.asked[-1][2](Outcome(answer=text))
+        self.asked[-1][2](AskOutcome(answer=text))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from delayed_vlm_ros.inference.local.budget import MemoryBudget, by_worth
 from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs, first_missing, prefill
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment, segments_of
 from delayed_vlm_ros.inference.local.cache.vision import Encoded, VisionFeatureCache, encode_snapshot
-from delayed_vlm_ros.inference.local.models.adapters import family_of
+from delayed_vlm_ros.inference.local.models.adapters import adapter_of
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
@@ -48,7 +48,7 @@ class EncodedPrefix:
         return self.tokens_reused == self.cache.length
 
 
-class EncodedMemory:
+class EncodingCache:
     """Encodes what is new of a memory, and keeps it.
 
     Used by one thread; ``forget`` and ``cached_bytes`` by any.
@@ -69,7 +69,7 @@ class EncodedMemory:
     ) -> None:
         self._model = model
         self._processor = processor
-        self._family = family_of(model.config)
+        self._family = adapter_of(model.config)
         self._family.check(model.config)
         self._canonical = canonical
         self._budget = budget
@@ -83,7 +83,7 @@ class EncodedMemory:
         return CachedBytes(self._features.storage_bytes, 0 if prefix is None else prefix.storage_bytes)
 
     @property
-    def times_forgotten(self) -> int:
+    def generation(self) -> int:
         """How often ``forget`` was called."""
         return self._times_forgotten
 
@@ -128,7 +128,7 @@ class EncodedMemory:
         snapshot: Snapshot,
         control: AskControl,
         *,
-        room: int,
+        capacity: int,
         transient: bool = False,
     ) -> EncodedPrefix:
         """The prefix of a prompt; encodes and prefills what is new of it.
@@ -153,9 +153,9 @@ class EncodedMemory:
         held = first_missing(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         pairs_held = max(0, held - 1)
         encoded = self.features(snapshot[pairs_held:], layout, control) if held < len(segments) else None
-        cache.roll_back(held)
+        cache.truncate(held)
         reused = cache.length
-        cache.reserve(sum(segment.tokens for segment in segments) + room)
+        cache.reserve(sum(segment.tokens for segment in segments) + capacity)
         if encoded is None:
             return EncodedPrefix(cache, reused, ())
         prefill(self._model, prompt, layout, cache, segments, encoded.features, control)
@@ -177,11 +177,11 @@ class EncodedMemory:
         Args:
             memory: Gives the pairs kept at that time.
         """
-        times_forgotten = self._times_forgotten
+        generation = self._times_forgotten
         try:
             yield
         finally:
-            if self._times_forgotten == times_forgotten:
+            if self._times_forgotten == generation:
                 self._settle(memory())
             else:
                 self._prefix = None

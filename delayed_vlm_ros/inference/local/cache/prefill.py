@@ -31,12 +31,12 @@ def first_missing(prefix: PrefixCache, segments: Sequence[Segment], chunk: int, 
         chunk: Pairs of a chunk.
         canonical: Whether to begin where a cold run would begin a chunk, too.
     """
-    shared = prefix.shared(segments)
-    if not canonical or shared == 0:
-        return shared
-    if shared == len(segments) == len(prefix.segments):
-        return shared
-    whole = (shared - 1) // chunk * chunk
+    common_prefix_length = prefix.common_prefix_length(segments)
+    if not canonical or common_prefix_length == 0:
+        return common_prefix_length
+    if common_prefix_length == len(segments) == len(prefix.segments):
+        return common_prefix_length
+    whole = (common_prefix_length - 1) // chunk * chunk
     return 1 + whole if whole else 0
 
 

@@ -2,7 +2,7 @@
 
 Every question about the same frames shares the prefix; and a changed history shares all of it that stands before the
 first change. What is shared is found by a key for each *segment*, the text and every pair: all video placeholder ids
-are equal and relative positions repeat after a slide, so ids and positions alone would take other pictures for the
+are equal and relative positions repeat after a slide, so ids and positions alone would take other images for the
 same.
 """
 
@@ -45,12 +45,12 @@ def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tupl
     return (text, *pairs)
 
 
-def roomy(tokens: int) -> int:
+def round_up_capacity(tokens: int) -> int:
     """The tokens that a cache takes room for when it needs room for so many."""
     return -(-tokens // _ROOM_STEP) * _ROOM_STEP
 
 
-class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
+class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's keys and values in buffers with room to grow, so that appending copies nothing that is there.
 
     In the library's cache interface; ``keys`` and ``values`` are views of the filled part.
@@ -59,10 +59,10 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
     is_sliding = False
     is_croppable = True
 
-    def __init__(self, room: int = 0) -> None:
+    def __init__(self, capacity: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0
-        self._room = room  # tokens to make room for at the first update
+        self._room = capacity  # tokens to make room for at the first update
         self._keys_room: torch.Tensor | None = None
         self._values_room: torch.Tensor | None = None
 
@@ -70,14 +70,14 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
     def storage_bytes(self) -> int:
         """Bytes held, room to grow included."""
         rooms = (self._keys_room, self._values_room)
-        return sum(room.untyped_storage().nbytes() for room in rooms if room is not None)
+        return sum(capacity.untyped_storage().nbytes() for capacity in rooms if capacity is not None)
 
-    def fork(self, length: int) -> RoomyLayer:
+    def fork(self, length: int) -> PreallocatedLayer:
         """A layer that begins with the first ``length`` tokens of this one and writes behind them, in the same room.
 
         Only one of the forks of a layer may be written at a time, and it overwrites what was behind ``length``.
         """
-        forked = RoomyLayer(self._room)
+        forked = PreallocatedLayer(self._room)
         forked._keys_room, forked._values_room = self._keys_room, self._values_room
         if self._keys_room is not None:
             forked.dtype, forked.device = self.dtype, self.device
@@ -89,13 +89,13 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
         """Make room for so many tokens."""
         if tokens <= self._room:
             return
-        room = roomy(tokens)
+        capacity = round_up_capacity(tokens)
         if self._keys_room is not None and self._values_room is not None:
             # Both are there before anything changes: a failed allocation leaves the layer as it was.
-            keys, values = self._moved(self._keys_room, room), self._moved(self._values_room, room)
+            keys, values = self._moved(self._keys_room, capacity), self._moved(self._values_room, capacity)
             self._keys_room, self._values_room = keys, values
             self._show(self.length)
-        self._room = room
+        self._room = capacity
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """See the library's interface."""
@@ -142,9 +142,9 @@ class RoomyLayer(CacheLayerMixin):  # type: ignore[misc]
         self.keys, self.values = keys, values
         return keys, values
 
-    def _moved(self, room: torch.Tensor, tokens: int) -> torch.Tensor:
-        larger = room.new_empty((*room.shape[:2], tokens, room.shape[-1]))
-        larger[:, :, : self.length] = room[:, :, : self.length]
+    def _moved(self, capacity: torch.Tensor, tokens: int) -> torch.Tensor:
+        larger = capacity.new_empty((*capacity.shape[:2], tokens, capacity.shape[-1]))
+        larger[:, :, : self.length] = capacity[:, :, : self.length]
         return larger
 
 
@@ -156,7 +156,7 @@ class PrefixCache:
     """
 
     def __init__(self, layers: int) -> None:
-        self._layers = [RoomyLayer() for _ in range(layers)]
+        self._layers = [PreallocatedLayer() for _ in range(layers)]
         self.segments: tuple[Segment, ...] = ()
 
     @property
@@ -169,7 +169,7 @@ class PrefixCache:
         """Bytes held, room to grow included."""
         return sum(layer.storage_bytes for layer in self._layers)
 
-    def shared(self, wanted: Sequence[Segment]) -> int:
+    def common_prefix_length(self, wanted: Sequence[Segment]) -> int:
         """How many segments at the beginning agree with the wanted ones."""
         count = 0
         for mine, other in zip(self.segments, wanted, strict=False):
@@ -178,7 +178,7 @@ class PrefixCache:
             count += 1
         return count
 
-    def roll_back(self, segments: int) -> None:
+    def truncate(self, segments: int) -> None:
         """Forget all but the first segments; copies nothing."""
         self.segments = self.segments[:segments]
 
@@ -201,5 +201,5 @@ class PrefixCache:
             cache: A fork of this prefix, extended by the segments' tokens and nothing else.
             segments: What they are.
         """
-        self._layers = [layer for layer in cache.layers if isinstance(layer, RoomyLayer)]
+        self._layers = [layer for layer in cache.layers if isinstance(layer, PreallocatedLayer)]
         self.segments = (*self.segments, *segments)

@@ -15,7 +15,7 @@ import torch
 
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.finite import check_finite
-from delayed_vlm_ros.inference.local.models.adapters import Family
+from delayed_vlm_ros.inference.local.models.adapters import ModelAdapter
 from delayed_vlm_ros.inference.local.video_input import VideoLayout, snapshot_pixel_values
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 
@@ -106,7 +106,7 @@ class Encoded:
 def encode_snapshot(
     model: Any,
     processor: Any,
-    family: Family,
+    family: ModelAdapter,
     cache: VisionFeatureCache,
     snapshot: Snapshot,
     layout: VideoLayout,

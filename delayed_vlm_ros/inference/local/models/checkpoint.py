@@ -41,13 +41,13 @@ class Checkpoint:
         name: As it was asked for, with ``auto`` resolved.
         path: Folder with its files.
         model_type: Architecture as its ``config.json`` names it.
-        factor: Picture sides must be multiples of it, in pixels.
+        factor: Image sides must be multiples of it, in pixels.
         min_pixels: Smallest height × width it takes.
         max_pixels: Largest height × width it takes.
         text_config: The fields of its language model's config.
-        only_size: The one size of pictures it was trained on; None: any.
+        only_size: The one size of images it was trained on; None: any.
         weights_missing: True when they are still to be downloaded (and that was allowed).
-        degraded: Standing ways in which its answers are less than they should be.
+        warnings: Standing ways in which its answers are less than they should be.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Checkpoint:
     text_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     only_size: Grid | None = None
     weights_missing: bool = False
-    degraded: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def geometry(self, max_pixels: int) -> FrameGeometry:
-        """Picture sizes for a memory whose frames may have at most ``max_pixels`` pixels (height × width).
+        """Image sizes for a memory whose frames may have at most ``max_pixels`` pixels (height × width).
 
         Raises:
-            ConfigurationError: The checkpoint needs larger pictures than that.
+            ConfigurationError: The checkpoint needs larger images than that.
         """
         return frame_geometry(self.name, self.factor, self.min_pixels, min(max_pixels, self.max_pixels), self.only_size)
 
@@ -85,7 +85,7 @@ class Checkpoint:
             The part of one memory.
 
         Raises:
-            ConfigurationError: There would be no room for the encoding of a single pair beside the pictures.
+            ConfigurationError: There would be no room for the encoding of a single pair beside the images.
             UnsupportedModelError: The config does not say how large the model is.
         """
         token = token_bytes(self.text_config, element_bytes)
@@ -95,22 +95,22 @@ class Checkpoint:
 def frame_geometry(
     name: str, factor: int, min_pixels: int, max_pixels: int, only_size: Grid | None = None
 ) -> FrameGeometry:
-    """Picture sizes for a memory.
+    """Image sizes for a memory.
 
     Args:
         name: The model, for the error.
-        factor: Picture sides must be multiples of it, in pixels.
+        factor: Image sides must be multiples of it, in pixels.
         min_pixels: Smallest height × width that the model takes.
         max_pixels: Largest height × width that model and memory take.
-        only_size: The one size of pictures the model was trained on; None: any.
+        only_size: The one size of images the model was trained on; None: any.
 
     Raises:
-        ConfigurationError: The model needs larger pictures than the memory takes.
+        ConfigurationError: The model needs larger images than the memory takes.
     """
     smallest = max(min_pixels, factor**2) if only_size is None else only_size.height * only_size.width
     if max_pixels < smallest:
         raise ConfigurationError(
-            f"max_pixels is {max_pixels}, but {name} takes pictures of {smallest} pixels or more: raise it"
+            f"max_pixels is {max_pixels}, but {name} takes images of {smallest} pixels or more: raise it"
         )
     return FrameGeometry(factor, min_pixels, max_pixels, only_size)
 
@@ -136,7 +136,7 @@ def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str 
         return _demo_checkpoint()
     folder = _expanded(name)
     if name and folder.is_dir():  # the empty path is the working folder
-        return _read(name, folder, degraded=())
+        return _read(name, folder, warnings=())
     if not name or name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise ModelNotFoundError(
             f"there is no model folder '{name}': give the folder of a checkpoint, a name on the model hub such as "
@@ -144,7 +144,7 @@ def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str 
         )
     cached = _find_in_cache(name)
     if cached is not None:
-        return _read(name, cached, degraded=())
+        return _read(name, cached, warnings=())
     if allow_download:
         return _fetch_description(name)
     raise ModelNotFoundError(
@@ -172,13 +172,13 @@ def _automatic_choice(device: str) -> Checkpoint:
     elif (cached := _find_in_cache(ROBOT_MODEL)) is None:
         reason = f"{ROBOT_MODEL} is not in this user's cache (fetch it once with 'hf download {ROBOT_MODEL}')"
     if cached is not None:
-        return _read(ROBOT_MODEL, cached, degraded=())
+        return _read(ROBOT_MODEL, cached, warnings=())
     demo = _demo_checkpoint()
-    return replace(demo, degraded=(*demo.degraded, f"the demo model was chosen automatically: {reason}"))
+    return replace(demo, warnings=(*demo.warnings, f"the demo model was chosen automatically: {reason}"))
 
 
 def _demo_checkpoint() -> Checkpoint:
-    return _read(DEMO_MODEL, _DEMO_FOLDER, degraded=(DEMO_NOTICE,))
+    return _read(DEMO_MODEL, _DEMO_FOLDER, warnings=(DEMO_NOTICE,))
 
 
 def _find_in_cache(name: str) -> Path | None:
@@ -207,10 +207,10 @@ def _fetch_description(name: str) -> Checkpoint:
         raise ModelNotFoundError(
             f"the model {name} could not be fetched ({error}): check the name and network"
         ) from error
-    return _read(name, folder, degraded=(), weights_missing=True)
+    return _read(name, folder, warnings=(), weights_missing=True)
 
 
-def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing: bool = False) -> Checkpoint:
+def _read(name: str, folder: Path, *, warnings: tuple[str, ...], weights_missing: bool = False) -> Checkpoint:
     config = _read_json(name, folder / "config.json")
     model_type = str(config.get("model_type", "none"))
     check_model_type(name, model_type)
@@ -230,10 +230,10 @@ def _read(name: str, folder: Path, *, degraded: tuple[str, ...], weights_missing
             text_config=config.get("text_config") or config,  # older files have its fields in one level with the rest
             only_size=only_size(config.get("frame_size")),
             weights_missing=weights_missing,
-            degraded=degraded,
+            warnings=warnings,
         )
     except (TypeError, ValueError) as error:
-        raise UnsupportedModelError(f"the picture sizes of {name} make no sense ({error}): fetch it again") from None
+        raise UnsupportedModelError(f"the image sizes of {name} make no sense ({error}): fetch it again") from None
 
 
 def only_size(frame_size: Any) -> Grid | None:
@@ -259,7 +259,7 @@ def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:
             return _read_json(name, folder / file)
     raise UnsupportedModelError(
         f"the folder of {name} has none of processor_config.json, video_preprocessor_config.json and "
-        "preprocessor_config.json, so the size of its pictures is unknown: fetch it again, complete"
+        "preprocessor_config.json, so the size of its images is unknown: fetch it again, complete"
     )
 
 

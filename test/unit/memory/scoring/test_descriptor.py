@@ -1,4 +1,4 @@
-"""What the distance between pictures sees and what it overlooks."""
+"""What the distance between images sees and what it overlooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 336, 448
 
 
 def scene(seed: int) -> np.ndarray:
-    """A picture with large and small structure in mid tones."""
+    """An image with large and small structure in mid tones."""
     rng = np.random.default_rng(seed)
     large = cv2.resize(rng.uniform(40, 150, (5, 6, 3)), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     small = cv2.resize(rng.uniform(-20, 20, (60, 80, 3)), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
@@ -28,7 +28,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_distance_is_symmetric_bounded_and_zero_for_the_same_picture(seed):
+def test_distance_is_symmetric_bounded_and_zero_for_the_same_image(seed):
     # given
     a, b = scene(seed), scene(seed + 100)
 
@@ -84,8 +84,8 @@ def test_noise_and_small_shake_are_overlooked(seed):
     assert difference(image, np.roll(image, (2, 2), axis=(0, 1))) < 0.3
 
 
-def test_shifting_a_soft_picture_by_half_a_cell_is_overlooked():
-    # given cells of 14 × 19 pixels and a ramp that goes up and down over the picture
+def test_shifting_a_soft_image_by_half_a_cell_is_overlooked():
+    # given cells of 14 × 19 pixels and a ramp that goes up and down over the image
     ramp = 60 + 120 * np.abs(np.linspace(-1, 1, WIDTH))[None, :, None] * np.ones((HEIGHT, 1, 3))
 
     # then either way
@@ -96,7 +96,7 @@ def test_shifting_a_soft_picture_by_half_a_cell_is_overlooked():
 
 @pytest.mark.parametrize("colour", [(200, 30, 30), (15, 15, 15), (240, 240, 240), (40, 90, 220)])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_thing_over_three_per_cent_of_the_picture_is_seen(seed, colour):
+def test_a_thing_over_three_per_cent_of_the_image_is_seen(seed, colour):
     # given
     image = scene(seed)
     side = int((0.03 * HEIGHT * WIDTH) ** 0.5)
@@ -135,7 +135,7 @@ def test_a_covered_lens_is_seen():
     assert difference(scene(0), np.zeros((HEIGHT, WIDTH, 3), np.uint8)) > NOTABLE
 
 
-def test_pictures_of_any_size_can_be_described_and_compared():
+def test_images_of_any_size_can_be_described_and_compared():
     # given
     image = scene(1)
     resized = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for size in ((28, 28), (113, 57), (448, 84))]

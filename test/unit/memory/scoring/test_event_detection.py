@@ -1,4 +1,4 @@
-"""Judging pictures late: brief things, people passing, places."""
+"""Judging images late: brief things, people passing, places."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, Surroundings, sketch
-from delayed_vlm_ros.memory.scoring.foreground import standouts
+from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, BackgroundModel, downsample
+from delayed_vlm_ros.memory.scoring.foreground import foreground
 
 HEIGHT, WIDTH = 144, 192
 RED = (210, 30, 30)
@@ -25,15 +25,15 @@ def view(number: int, seed: int = 0, gain: float = 1.0, thing=None, colour=RED) 
     """A room under shake and noise; ``thing`` is (left, top, side) in pixels."""
     rng = np.random.default_rng([seed, number])
     down, right = rng.integers(8, 13, 2)
-    picture = room(seed)[down : down + HEIGHT, right : right + WIDTH].astype(float)
+    image = room(seed)[down : down + HEIGHT, right : right + WIDTH].astype(float)
     if thing is not None:
         left, top, side = thing
-        picture[top : top + side, left : left + side] = colour
-    return np.clip(picture * gain + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
+        image[top : top + side, left : left + side] = colour
+    return np.clip(image * gain + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
 
-def found_in(picture, before, after):
-    return standouts(sketch(picture), [sketch(one) for one in before], [sketch(one) for one in after])
+def found_in(image, before, after):
+    return foreground(downsample(image), [downsample(one) for one in before], [downsample(one) for one in after])
 
 
 def test_a_thing_of_one_per_cent_stands_out_under_shake_noise_and_other_exposures():
@@ -54,8 +54,8 @@ def test_a_thing_of_one_per_cent_stands_out_under_shake_noise_and_other_exposure
 @pytest.mark.parametrize("gain", [0.75, 1.0, 1.25])
 def test_nothing_stands_out_where_nothing_came(gain):
     for seed in range(3):
-        pictures = [view(n, seed) for n in range(6)]
-        assert found_in(view(9, seed, gain), pictures[:3], pictures[3:]).blobs == ()
+        images = [view(n, seed) for n in range(6)]
+        assert found_in(view(9, seed, gain), images[:3], images[3:]).blobs == ()
 
 
 def test_what_was_there_before_does_not_stand_out_and_what_stays_is_told_from_what_goes():
@@ -77,7 +77,7 @@ def test_other_places_do_not_count():
     # then
     assert not found_in(view(9), others, others).is_place_known
     assert found_in(view(9), others, [view(n) for n in range(3)]).is_place_known
-    assert not Surroundings(sketch(view(9))).add(sketch(others[0]))
+    assert not BackgroundModel(downsample(view(9))).add(downsample(others[0]))
 
 
 def show(memory: SmartFrameManager, frames: int, things: dict, seed: int = 0) -> None:
@@ -91,7 +91,7 @@ def stars(memory: SmartFrameManager) -> dict[float, tuple[str, float]]:
 
 
 def test_a_small_brief_thing_is_kept_among_people_passing():
-    # given a small memory, people who cross the picture, and one thing for a second
+    # given a small memory, people who cross the image, and one thing for a second
     memory = SmartFrameManager(star_memory_size=6, stream_window_size=20)
     walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 8) for step in range(16)}
     brief = dict.fromkeys((350, 351), (90, 60, 19))
@@ -120,7 +120,7 @@ def test_every_place_is_kept_with_a_view():
 
 @pytest.mark.parametrize("seconds", [10, 60])
 def test_what_came_to_stay_is_kept_though_it_is_there_for_long(seconds):
-    # given a memory with room for little, and people who cross the picture
+    # given a memory with room for little, and people who cross the image
     memory = SmartFrameManager(star_memory_size=10, stream_window_size=20)
     walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 4) for step in range(16)}
     thing = dict.fromkeys(range(340, 340 + 2 * seconds), (90, 60, 28))
@@ -143,7 +143,7 @@ def test_one_who_comes_by_where_nobody_does_is_worth_more_than_one_of_many():
     show(busy, 560, {start + step: place for start in range(30, 560, 40) for step, place in enumerate(crossing)})
 
     # then
-    alone, one_of_many = (max(kept.late_score for kept in memory.snapshot()) for memory in (deserted, busy))
+    alone, one_of_many = (max(kept.deferred_score for kept in memory.snapshot()) for memory in (deserted, busy))
     assert alone > 0.5
     assert alone > 2 * one_of_many
 
@@ -175,7 +175,7 @@ def test_a_light_that_blinks_fills_nothing(first):
     # given
     memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
 
-    # when it is seen in one picture of sixty
+    # when it is seen in one image of sixty
     show(memory, 500, dict.fromkeys(range(first, 500, 60), (90, 60, 40)))
 
     # then
@@ -192,11 +192,11 @@ def test_a_thing_before_a_plain_wall_is_found(wall, noise):
 
     # when
     for number in range(60):
-        picture = np.full((HEIGHT, WIDTH, 3), wall, float)
+        image = np.full((HEIGHT, WIDTH, 3), wall, float)
         if number in (30, 31):
-            picture[60:90, 80:110] = RED
-        picture += random.normal(0, noise, picture.shape) if noise else 0.0
-        memory.add(np.clip(picture, 0, 255).astype(np.uint8), number / 2)
+            image[60:90, 80:110] = RED
+        image += random.normal(0, noise, image.shape) if noise else 0.0
+        memory.add(np.clip(image, 0, 255).astype(np.uint8), number / 2)
 
     # then
     assert stars(memory)[15.0][0] == "brief event"
@@ -232,7 +232,7 @@ def test_with_little_room_in_stream_nothing_is_judged_late(window, chunk):
     show(memory, 60, dict.fromkeys((30, 31), (90, 60, 19)))
 
     # then
-    assert not any(kept.late_score for kept in memory.snapshot())
+    assert not any(kept.deferred_score for kept in memory.snapshot())
 
 
 def test_a_late_pair_enters_star_while_it_is_in_stream():

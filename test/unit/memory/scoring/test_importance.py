@@ -147,7 +147,7 @@ def test_slow_daylight_and_exposure_steps_give_next_to_nothing():
 
 
 @pytest.mark.parametrize("colour", [(220, 30, 30), (10, 10, 10), (245, 245, 245)])
-def test_thing_appearing_on_three_per_cent_of_a_noisy_picture_is_notable(colour):
+def test_thing_appearing_on_three_per_cent_of_a_noisy_image_is_notable(colour):
     # given
     rng = np.random.default_rng(1)
     side = math.ceil((0.03 * HEIGHT * WIDTH) ** 0.5)
@@ -168,7 +168,7 @@ def test_thing_appearing_on_three_per_cent_of_a_noisy_picture_is_notable(colour)
 
 
 def test_things_passing_by_are_notable_and_do_not_flood():
-    # given something red crossing the picture in 6 frames, every 50 frames
+    # given something red crossing the image in 6 frames, every 50 frames
     images = []
     for index in range(500):
         image = scene(0).copy()

@@ -18,7 +18,7 @@ SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 """Each is a module of this package."""
 
 
-class Family(Protocol):
+class ModelAdapter(Protocol):
     """An adapter; a module with these functions is one."""
 
     def check(self, config: Any) -> None:
@@ -50,7 +50,7 @@ class Family(Protocol):
         """
 
 
-def family_of(config: Any) -> Family:
+def adapter_of(config: Any) -> ModelAdapter:
     """The adapter for a model's config.
 
     Raises:
@@ -58,7 +58,7 @@ def family_of(config: Any) -> Family:
     """
     check_model_type("in use", str(config.model_type))
     family: Any = import_module(f"{__name__}.{config.model_type}")
-    adapter: Family = family
+    adapter: ModelAdapter = family
     return adapter
 
 

@@ -33,7 +33,7 @@ bench: setup     ## timings of this machine; see lab/bench/README.md
 	@.venv/bin/delayed-vlm bench ask
 
 train: setup     ## train the embedded model (hours; goes on where it was)
-	@.venv/bin/python -m lab.training.train --resume
+	@.venv/bin/python -m lab train --resume
 
 clean:           ## remove everything that setup and builds made
 	rm -rf .venv build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -17,8 +17,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["delayed_vlm_ros", "delayed_vlm_ros.*"]),
     package_data={
-        "delayed_vlm_ros.evaluation": ["report.css", "report.html.jinja"],
-        "delayed_vlm_ros.models": ["tiny_scene/*"],
+        "delayed_vlm_ros.replay.report": ["report.css", "report.html.jinja"],
+        "delayed_vlm_ros.demo": ["tiny_scene/*"],
         "delayed_vlm_ros.web": ["assets/*"],
     },
     data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.*ml")))],

@@ -18,17 +18,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from delayed_vlm_ros import __version__, evaluation, memory
+from delayed_vlm_ros import __version__, benchmark, memory
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import judge
-from delayed_vlm_ros.benchmark.process_pool import map_in_processes
+from delayed_vlm_ros.benchmark.process_pool import map_in_processes, single_threaded_opencv
 from delayed_vlm_ros.errors import IncompleteError
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import SmartFrameManager, describe
+from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-from lab.bench.memory_cost import one_thread
-from lab.bench.strategies import default_memory
 
 LINES_FILE = "cells.jsonl"
 CAMERA = (640, 480)
@@ -62,7 +60,7 @@ class Cell:
         Raises:
             ConfigurationError: Its sizes cannot work.
         """
-        return default_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
+        return MemoryConfig(self.star_memory_size, self.stream_window_size, self.importance_threshold).build()
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,8 @@ def _key(*parts: Any) -> str:
 @cache
 def _memory_code() -> str:
     """Of all lines of code that decide what is kept and how it is judged."""
-    folders = [Path(package.__path__[0]) for package in (memory, evaluation)]
-    files = [*folders[0].glob("*.py"), *folders[1].glob("memory_*.py")]
+    folders = [Path(package.__path__[0]) for package in (memory, benchmark)]
+    files = [*folders[0].rglob("*.py"), *folders[1].glob("patrol*.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
@@ -144,7 +142,7 @@ def show_patrol(unit: PatrolUnit) -> dict[str, float]:
     patrol = draw_patrol(PatrolPlan(unit.seed, hours=unit.hours, events=unit.events, places=unit.places))
     images = PatrolImages(patrol)
     intake = FrameIntake(FrameGeometry(max_pixels=cell.max_pixels), cell.memory())
-    with one_thread():
+    with single_threaded_opencv():
         for number in range(patrol.frames):
             image = cv2.resize(images.frame(number), CAMERA, interpolation=cv2.INTER_LINEAR)
             intake.add(image, number * FRAME_SEC)

@@ -18,10 +18,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from delayed_vlm_ros import __version__
-from delayed_vlm_ros.cli import ask, replay, web
+from delayed_vlm_ros.cli import ask, bench, replay, web
+from delayed_vlm_ros.cli.sweep import sweep
 from delayed_vlm_ros.dependencies import dependency_error
 from delayed_vlm_ros.errors import DelayedVlmError
-from lab import cli_bench, cli_memory
 
 QUESTIONS = ("What do you see?", "What happened?", "What appeared last?")
 _VIDEO_FRAMES = 16
@@ -38,9 +38,8 @@ app.command()(ask.status)
 app.command()(web.web)
 app.command()(replay.replay)
 app.command()(replay.record_scene)
-app.command()(cli_memory.sweep)
-cli_bench.app.command()(cli_memory.answers)
-app.add_typer(cli_bench.app, name="bench")
+app.command()(sweep)
+app.add_typer(bench.app, name="bench")
 
 _Model = Annotated[
     str, typer.Option(help="A checkpoint's folder, a name on the model hub, 'demo', or 'auto' (the best that is here).")

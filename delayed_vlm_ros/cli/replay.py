@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
+from delayed_vlm_ros.memory import MemoryConfig
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.replay.job import ReplayJob
@@ -76,7 +77,7 @@ def replay(
     asked = [_questions_of(recording, questions) for recording in different.values()]  # before seconds go into imports
 
     from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
-    from delayed_vlm_ros.replay.runner import CONTINUE, RESTART, ReplaySettings, memory_of  # noqa: PLC0415
+    from delayed_vlm_ros.replay.runner import CONTINUE, RESTART, ReplaySettings  # noqa: PLC0415
 
     chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
     _check_choice("--methods", chosen, _METHODS.split(","))
@@ -85,17 +86,17 @@ def replay(
         model=model,
         device=device,
         methods=chosen,
-        star_memory_size=star,
-        stream_window_size=stream,
-        importance_threshold=importance_threshold,
-        sample_fps=sample_fps,
-        max_pixels=max_pixels,
-        eviction_chunk=eviction_chunk,
+        memory=MemoryConfig(
+            star_memory_size=star,
+            stream_window_size=stream,
+            importance_threshold=importance_threshold,
+            eviction_chunk=None if eviction_chunk < 0 else eviction_chunk,
+            sample_fps=sample_fps,
+            max_pixels=max_pixels,
+        ),
         on_time_jump=on_time_jump,
         max_new_tokens=max_new_tokens,
     )
-    # What cannot work is said now, and once.
-    memory_of(settings)
     resolve_checkpoint(model, device=device)
     _make_folder(out)
     jobs = _jobs(tuple(different), asked, settings, out, topic, image_rate)
@@ -218,7 +219,7 @@ def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, f
             told = f"interrupted: {len(results)} of {len(jobs)} recordings evaluated; run it again for the rest"
             console.print(f"[red]{told}[/]", highlight=False, soft_wrap=True)
         lacking = {job.folder: failed_result(job, "not evaluated: interrupted before") for job in missing}
-        _report(console, [{**results, **lacking}[job.folder] for job in jobs], out)
+        _write_report(console, [{**results, **lacking}[job.folder] for job in jobs], out)
     incomplete = [job.name for job in jobs if not results[job.folder]["complete"]]
     if incomplete:
         raise IncompleteError(f"not complete: {', '.join(incomplete)}; the report says why")
@@ -284,7 +285,7 @@ def _make_folder(out: Path) -> None:
         ) from error
 
 
-def _report(console: Console, results: Sequence[Mapping[str, Any]], out: Path) -> None:
+def _write_report(console: Console, results: Sequence[Mapping[str, Any]], out: Path) -> None:
     from delayed_vlm_ros.replay.report.page import write_report  # noqa: PLC0415
 
     try:

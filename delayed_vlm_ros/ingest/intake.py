@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from delayed_vlm_ros.memory.config import MemoryConfig
 from delayed_vlm_ros.memory.frame import KeptPair
 from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
 from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
@@ -24,7 +25,7 @@ class FrameGeometry:
 
     factor: int = 28
     min_pixels: int = 4 * 28 * 28
-    max_pixels: int = 4 * 224 * 224
+    max_pixels: int = MemoryConfig.max_pixels
     only_size: Grid | None = None
 
     def grid_for(self, height: int, width: int) -> Grid:

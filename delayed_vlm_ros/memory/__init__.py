@@ -1,10 +1,10 @@
 """Which frames of a camera to keep. Knows nothing of models or of ROS.
 
-`SmartFrameManager` is the memory of one camera. Before it stand `FrameSampler` (which images to take in) and
-`fit_grid`, `letterbox` and `as_rgb_array` (bringing them to one size); what comes out is a `Snapshot`.
+`SmartFrameManager` is the memory of one camera. `MemoryConfig` holds its settings and builds it. Images are
+brought to one size by `fit_grid`, `letterbox` and `as_rgb_array`; a question reads a `Snapshot`.
 """
 
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory.config import MemoryConfig
 from delayed_vlm_ros.memory.frame import Frame, FramePair, KeptPair, RgbArray, Snapshot
 from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
 from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
@@ -20,11 +20,11 @@ __all__ = [
     "Descriptor",
     "Frame",
     "FramePair",
-    "FrameSampler",
     "Grid",
     "Importance",
     "ImportanceScorer",
     "KeptPair",
+    "MemoryConfig",
     "MemoryStatistics",
     "PairIds",
     "RgbArray",

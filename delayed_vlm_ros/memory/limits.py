@@ -5,6 +5,11 @@ from __future__ import annotations
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
+# Defaults, in frames; `MemoryConfig` and `SmartFrameManager` share them.
+STAR_MEMORY_SIZE = 20
+STREAM_WINDOW_SIZE = 20
+IMPORTANCE_THRESHOLD = 0.6
+
 # Of Star memory, unless somebody says otherwise: marks are for a few moments, the rest of it covers the past.
 _MARKED_PART = 4
 

@@ -12,7 +12,13 @@ from typing import Any
 from delayed_vlm_ros.errors import ConfigurationError, ImageError, MarksFullError, PairNotKeptError, StampOrderError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot, freeze
 from delayed_vlm_ros.memory.grid import as_rgb_array
-from delayed_vlm_ros.memory.limits import check_eviction_chunk, max_marked_pairs
+from delayed_vlm_ros.memory.limits import (
+    IMPORTANCE_THRESHOLD,
+    STAR_MEMORY_SIZE,
+    STREAM_WINDOW_SIZE,
+    check_eviction_chunk,
+    max_marked_pairs,
+)
 from delayed_vlm_ros.memory.marks import Marks
 from delayed_vlm_ros.memory.pair_ids import PairIds
 from delayed_vlm_ros.memory.scoring.background import HALVED_DOWN_TO, downsample
@@ -87,9 +93,9 @@ class SmartFrameManager:
 
     def __init__(
         self,
-        star_memory_size: int = 20,
-        stream_window_size: int = 20,
-        importance_threshold: float = 0.6,
+        star_memory_size: int = STAR_MEMORY_SIZE,
+        stream_window_size: int = STREAM_WINDOW_SIZE,
+        importance_threshold: float = IMPORTANCE_THRESHOLD,
         *,
         eviction_chunk: int = 0,
         max_marked_frames: int | None = None,

@@ -26,7 +26,7 @@ from delayed_vlm_ros.replay.question_file import FILE_NAME, TimedQuestion
 from delayed_vlm_ros.replay.recordings import open_recording
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE
 from delayed_vlm_ros.replay.result import is_lacking
-from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings, memory_of
+from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings
 
 RESULT_FILE = "result.json"
 RESULT_VERSION = 2
@@ -137,12 +137,12 @@ class Evaluator:
     def _evaluate(self, job: ReplayJob, told: Callable[[Progress], None]) -> dict[str, Any]:
         # Before the model is loaded: most that can be wrong is wrong here.
         fingerprint = job.fingerprint()
-        memory = memory_of(job.settings)
+        memory = job.settings.memory.build()
         with open_recording(job.path, topic=job.topic, image_rate=job.image_rate) as recording:
             checkpoint, loaded = self._model(job.settings)
-            geometry = checkpoint.geometry(job.settings.max_pixels)
+            geometry = checkpoint.geometry(job.settings.memory.max_pixels)
             chosen = job.settings.methods
-            methods = Methods(loaded.model, loaded.processor, memory, chosen, job.settings.max_pixels)
+            methods = Methods(loaded.model, loaded.processor, memory, chosen, job.settings.memory.max_pixels)
             result = Replay(recording, job.questions, memory, geometry, methods, job.settings).run(told)
         result["recording"]["path"] = job.path
         result["problems"] = [*checkpoint.warnings, *result["problems"]]
@@ -203,7 +203,8 @@ def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
 
 
 def _flat(job: ReplayJob) -> dict[str, Any]:
-    settings = {**asdict(job.settings), "methods": ", ".join(job.settings.methods)}
+    settings = asdict(job.settings)
+    settings |= {**settings.pop("memory"), "methods": ", ".join(job.settings.methods)}
     return {**settings, "topic": job.topic, "image_rate": job.image_rate}
 
 

@@ -10,7 +10,7 @@ import base64
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -19,9 +19,9 @@ from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.ingest.sampling import FrameSampler
 from delayed_vlm_ros.ingest.timestamps import STRAYS_OF_A_JUMP
-from delayed_vlm_ros.memory import AddedFrame, FrameSampler, KeptPair, SmartFrameManager
-from delayed_vlm_ros.memory.limits import default_eviction_chunk
+from delayed_vlm_ros.memory import AddedFrame, KeptPair, MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.replay.answerers import METHODS, Methods, pair_key
 from delayed_vlm_ros.replay.question_file import TimedQuestion
 from delayed_vlm_ros.replay.recordings import RecordedImage, Recording
@@ -47,12 +47,7 @@ class ReplaySettings:
         device: As for ``load_model``.
         dtype: As for ``load_model``.
         methods: Some of ``METHODS``.
-        star_memory_size: Key frames over the whole past, in frames.
-        stream_window_size: Newest frames, in frames.
-        importance_threshold: Importance from which a frame is a key frame, 0 … 1.
-        sample_fps: Frames remembered per second.
-        max_pixels: Largest height × width of a remembered frame.
-        eviction_chunk: Frames that leave a full memory at once; -1: a third of the smaller memory.
+        memory: Settings of the memory.
         on_time_jump: ``restart`` or ``continue``: what becomes of the memory when a recording's time goes back.
         max_new_tokens: Length limit of an answer, in tokens.
     """
@@ -61,12 +56,7 @@ class ReplaySettings:
     device: str = "auto"
     dtype: str = "auto"
     methods: tuple[str, ...] = METHODS
-    star_memory_size: int = 20
-    stream_window_size: int = 20
-    importance_threshold: float = 0.6
-    sample_fps: float = 2.0
-    max_pixels: int = 4 * 224 * 224
-    eviction_chunk: int = -1
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     on_time_jump: str = CONTINUE
     max_new_tokens: int = 128
 
@@ -84,24 +74,13 @@ class Progress:
     asked: int
 
 
-def memory_of(settings: ReplaySettings) -> SmartFrameManager:
-    """An empty memory, as the node would make it.
-
-    Raises:
-        ConfigurationError: Its sizes or its chunk cannot work.
-    """
-    star, stream = settings.star_memory_size, settings.stream_window_size
-    chunk = settings.eviction_chunk if settings.eviction_chunk >= 0 else default_eviction_chunk(star, stream)
-    return SmartFrameManager(star, stream, settings.importance_threshold, eviction_chunk=chunk)
-
-
 class Replay:
     """One recording through one memory.
 
     Args:
         recording: Open, at its beginning.
         questions: In the order of their times.
-        memory: Empty; see ``memory_of``.
+        memory: Empty.
         geometry: What image sizes the model takes.
         methods: What answers, over the same memory.
         settings: How.
@@ -123,7 +102,7 @@ class Replay:
         self._settings = settings
         topic = recording.topic or recording.name
         restarts = settings.on_time_jump == RESTART
-        sampler = FrameSampler(settings.sample_fps)
+        sampler = FrameSampler(settings.memory.sample_fps)
         self._feed = FrameFeed(FrameIntake(geometry, memory), sampler, topic, restarts=restarts)
         self._images = self._sampled = 0
         self._dropped: Counter[str] = Counter()

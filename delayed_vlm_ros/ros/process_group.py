@@ -20,6 +20,15 @@ from typing import Any
 
 from delayed_vlm_ros.errors import NodeDiedError
 
+# What each node's process runs, by the node's name.
+NODE_MODULES = {
+    "scene_memory": "delayed_vlm_ros.ros.scene_memory.node",
+    "demo_camera": "delayed_vlm_ros.cameras.demo_camera",
+    "video_camera": "delayed_vlm_ros.cameras.video_camera",
+    "bag_camera": "delayed_vlm_ros.cameras.bag_camera",
+    "web_dashboard": "delayed_vlm_ros.web.dashboard_node",
+}
+
 _END_TIMEOUT_SEC = 5.0
 _SHOWN_LOG_LINES = 12
 
@@ -40,7 +49,7 @@ class NodeGroup:
         """Start a node.
 
         Args:
-            node: Module in ``delayed_vlm_ros.nodes``.
+            node: One of `NODE_MODULES`.
             params_file: Its parameter file.
             parameters: Values that go over those in the file.
         """
@@ -48,7 +57,7 @@ class NodeGroup:
             *ending_with_us(),
             sys.executable,
             "-m",
-            f"delayed_vlm_ros.nodes.{node}",
+            NODE_MODULES[node],
             "--ros-args",
             "--params-file",
             str(params_file),

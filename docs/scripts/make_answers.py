@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).with_name("memory.md")
-RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "answers.json"
+PAGE = Path(__file__).parents[1] / "memory.md"
+RESULT = Path(__file__).parents[2] / "lab" / "bench" / "results" / "answers.json"
 
 _GROUPS = ("live", "backward", "order")
 _BEGIN, _END = "<!-- made by docs/scripts/make_answers.py -->\n", "<!-- end of answers -->\n"

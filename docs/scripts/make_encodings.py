@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).with_name("encodings.md")
+PAGE = Path(__file__).parents[1] / "encodings.md"
 
-sys.path.append(str(PAGE.parents[1] / "test" / "ros"))
+sys.path.append(str(PAGE.parents[1] / "test" / "helpers"))
 
 from image_encodings import ENCODINGS, Encoding  # noqa: E402  found by the line above
 

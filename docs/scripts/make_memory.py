@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).with_name("memory.md")
-TIMELINE = Path(__file__).with_name("images") / "memory_timeline.png"
-RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "memory.json"
+PAGE = Path(__file__).parents[1] / "memory.md"
+TIMELINE = Path(__file__).parents[1] / "images" / "memory_timeline.png"
+RESULT = Path(__file__).parents[2] / "lab" / "bench" / "results" / "memory.json"
 
 _SEED = 1000  # of the patrol that the timeline shows
 _HOURS = 1.0

@@ -11,7 +11,7 @@ from delayed_vlm_ros.ros.parameters import ParameterSpec, specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.web.dashboard_node import WebDashboardParameters
 
-PAGE = Path(__file__).with_name("parameters.md")
+PAGE = Path(__file__).parents[1] / "parameters.md"
 
 _INTRODUCTION = """\
 # Parameters

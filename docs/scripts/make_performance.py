@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).with_name("performance.md")
-IMAGES = Path(__file__).with_name("images")
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+PAGE = Path(__file__).parents[1] / "performance.md"
+IMAGES = Path(__file__).parents[1] / "images"
+RESULTS = Path(__file__).parents[2] / "lab" / "bench" / "results"
 
 _ASKS = {
     "ttft_first_ask": "the first",

@@ -18,7 +18,7 @@ from delayed_vlm_ros.ingest.intake import FrameGeometry
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 
-PAGE = Path(__file__).with_name("presets.md")
+PAGE = Path(__file__).parents[1] / "presets.md"
 CONFIG = Path(__file__).parents[2] / "config"
 
 DEVICE_GB = {"qwen2.5-vl-7b": 24, "qwen2.5-vl-3b": 12, "qwen2-vl-2b": 8}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.benchmark.process_pool import map_in_processes
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
-from delayed_vlm_ros.memory import KeptPair, SmartFrameManager
+from delayed_vlm_ros.memory import KeptPair, MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.replay.compare import keep_everything
 from lab.bench.answer_streams import KINDS_OF, LIVELY, AskedStream, draw_stream
@@ -29,7 +29,6 @@ from lab.bench.strategies import (
     SeenFrame,
     Strategy,
     Uniform,
-    default_memory,
 )
 
 NEWEST = "newest"
@@ -67,7 +66,7 @@ class AnswerPlan:
         Raises:
             ConfigurationError: Its sizes cannot work.
         """
-        return default_memory(self.star_memory_size, self.stream_window_size, self.importance_threshold)
+        return MemoryConfig(self.star_memory_size, self.stream_window_size, self.importance_threshold).build()
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def main(
     height: Annotated[int, typer.Option(help="Rows.")] = 1080,
     width: Annotated[int, typer.Option(help="Columns.")] = 1920,
     seconds: Annotated[float, typer.Option(help="How long each run is.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,  # noqa: FBT002  a flag
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Measure raw and compressed images, each fast and slow."""
     if publish:

@@ -219,7 +219,7 @@ def main(
     height: Annotated[int, typer.Option(help="Rows.")] = 480,
     width: Annotated[int, typer.Option(help="Columns.")] = 640,
     seconds: Annotated[float, typer.Option(help="How long to ask.", min=1.0)] = 600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Run and print."""
     if camera:

@@ -14,11 +14,10 @@ import numpy as np
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import Judgement, coverage, judge, redundancy
-from delayed_vlm_ros.benchmark.process_pool import map_in_processes
+from delayed_vlm_ros.benchmark.process_pool import map_in_processes, single_threaded_opencv
 from delayed_vlm_ros.images.video import open_video
 from delayed_vlm_ros.memory import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-from lab.bench.memory_cost import one_thread
 from lab.bench.strategies import SeenFrame, features_of, strategies
 
 BIG, SMALL = (0.03, 0.10), (0.01, 0.03)
@@ -99,7 +98,7 @@ def run_patrol(
         The judgement on each strategy, by its name.
     """
     patrol = draw_patrol(replace(setting.plan, seed=seed, hours=hours))
-    with one_thread():
+    with single_threaded_opencv():
         return _show_all(setting, PatrolImages(patrol), on_frame)
 
 

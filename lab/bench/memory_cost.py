@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -12,6 +10,7 @@ import numpy as np
 
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
+from delayed_vlm_ros.benchmark.process_pool import single_threaded_opencv
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, freeze
 
@@ -38,7 +37,7 @@ def measure_cost(seed: int, capacities: tuple[int, ...] = CAPACITIES, hours: flo
     Returns:
         For each capacity in pairs: milliseconds a frame, ``median`` and ``p99``, of the thread's processor time.
     """
-    with one_thread():
+    with single_threaded_opencv():
         seconds = _time_frames(seed, capacities, hours)
     return [
         {
@@ -48,17 +47,6 @@ def measure_cost(seed: int, capacities: tuple[int, ...] = CAPACITIES, hours: flo
         }
         for pairs in capacities
     ]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let OpenCV work in one thread: on images so small, several only get in each other's way."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
 
 
 def _time_frames(seed: int, capacities: tuple[int, ...], hours: float) -> dict[int, list[float]]:

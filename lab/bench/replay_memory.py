@@ -89,7 +89,7 @@ def _measure(folder: Path, gigabytes: float, storage: str) -> dict[str, Any]:
 
 
 def main(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     gigabytes: Annotated[float, typer.Option(help="Size of the images in the bag.", min=0.05)] = 1.0,
     storage: Annotated[str, typer.Option(help=f"One of {', '.join(STORAGES)}.")] = "sqlite3",
 ) -> None:

@@ -29,7 +29,8 @@ from delayed_vlm_ros.errors import MarkError
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import RgbArray
 from delayed_vlm_ros.scenes import HELD_OUT_SEEDS, Scene, render
 from delayed_vlm_ros.storage.file_format import StoredMemory, star_of
@@ -151,7 +152,7 @@ def slope(readings: list[tuple[int, int]]) -> tuple[float, float]:
 
 
 def main(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     frames: Annotated[int, typer.Option(help="Frames; 172800 are a day.", min=100)] = 172_800,
     ask_every: Annotated[int, typer.Option(help="Frames between two asks.", min=10)] = 600,
 ) -> None:

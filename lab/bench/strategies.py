@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-from delayed_vlm_ros.memory.limits import default_eviction_chunk
 
 MEMORY = "this memory"
 SCENE_DETECTORS = ("scene change (content)", "scene change (adaptive)")
@@ -267,13 +266,3 @@ def strategies(pairs: int) -> dict[str, Strategy]:
             name: SceneChanges(pairs, detector) for name, detector in zip(SCENE_DETECTORS, detectors, strict=True)
         }
     return chosen
-
-
-def default_memory(star_memory_size: int, stream_window_size: int, importance_threshold: float) -> SmartFrameManager:
-    """An empty memory with the node's usual eviction; sizes in frames.
-
-    Raises:
-        ConfigurationError: Its sizes cannot work.
-    """
-    chunk = default_eviction_chunk(star_memory_size, stream_window_size)
-    return SmartFrameManager(star_memory_size, stream_window_size, importance_threshold, eviction_chunk=chunk)

@@ -23,7 +23,7 @@ from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.worker import IdleTask
-from delayed_vlm_ros.memory import FrameSampler
+from delayed_vlm_ros.ingest.sampling import FrameSampler
 
 MODES = ("off", "vision", "full")
 CAMERA_HZ, SAMPLE_FPS = 30.0, 2.0

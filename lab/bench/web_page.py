@@ -233,7 +233,7 @@ def main(
     rate: Annotated[float, typer.Option(help="Images a second.")] = 30.0,
     height: Annotated[int, typer.Option(help="Rows.")] = 480,
     width: Annotated[int, typer.Option(help="Columns.")] = 640,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,  # noqa: FBT002  a flag
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Measure asks and images with the page open and closed."""
     environment = isolated_environment()

@@ -30,7 +30,7 @@ from lab.training.language_stage import LanguageStage, features_of, live, stored
 from lab.training.scene_model import make_model, make_processor, save
 from lab.training.vision_stage import VisionStage, read_seen
 
-EMBEDDED = data_folder("models", "tiny_scene")
+EMBEDDED = data_folder("demo", "tiny_scene")
 _ROUND_RATES = (1.5e-3, 1e-3, 1e-3, 1e-3)  # the second stage's: from nothing, then again from there
 _JOINT_RATE = 6e-4
 _JOINT_CLIPS = 16  # a batch: their images have to be encoded as well
@@ -105,8 +105,7 @@ def _begin(work: Path, settings: dict[str, Any], *, resume: bool) -> None:
 
 def _sources_digest() -> str:
     """Of the files that say what clips look like and how is learnt from them."""
-    package = Path(__file__).parents[1]
-    files = sorted([*package.glob("simulation/*.py"), *package.glob("models/*.py")])
+    files = sorted([*data_folder("scenes").glob("*.py"), *Path(__file__).parent.glob("*.py")])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from delayed_vlm_ros.replay.report import numbers as numbers
+from delayed_vlm_ros.replay.report import numbers
 from delayed_vlm_ros.replay.report.page import COLUMNS, write_report
 from delayed_vlm_ros.replay.report.summary import methods_of, summarise, table_of
 from delayed_vlm_ros.replay.report.timeline import lay_out, spread

@@ -25,6 +25,7 @@ import pytest
 from harness import ROOT, NodeProcess
 from waiting import PATIENCE_SEC, end_process, wait_until
 
+from delayed_vlm_ros.ros.process_group import NODE_MODULES
 from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.scenes.story import story_scene
 
@@ -32,7 +33,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COMMAND = Path(sys.executable).with_name("delayed-vlm")
 SCREENSHOTS = ROOT / "build" / "screenshots"
 NAMESPACE = "/page"
-SLOW_SCENE_MEMORY = [str(Path(__file__).with_name("slow_scene_memory.py"))]
+SLOW_SCENE_MEMORY = [str(Path(__file__).parents[1] / "helpers" / "slow_scene_memory.py")]
 TOKEN = "a-token-of-the-tests"
 EVIL = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
 PATIENCE_MS = PATIENCE_SEC * 1000
@@ -51,7 +52,7 @@ def node_process(
     module: str, environment: dict[str, str] | None = None, command: list[str] | None = None, **parameters: Any
 ) -> NodeProcess:
     named = {name.replace("__", "."): value for name, value in parameters.items()}
-    command = command or ["-m", f"delayed_vlm_ros.nodes.{module}"]
+    command = command or ["-m", NODE_MODULES[module]]
     return NodeProcess(NAMESPACE, command, named, {}, environment or {})
 
 

@@ -22,7 +22,8 @@ from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import PoseTrack
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 

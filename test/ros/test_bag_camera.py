@@ -15,10 +15,11 @@ from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameIntake
-from delayed_vlm_ros.memory import FrameSampler
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.recordings import open_recording
-from delayed_vlm_ros.replay.runner import Replay, ReplaySettings, memory_of
-from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, make_memory
+from delayed_vlm_ros.replay.runner import Replay, ReplaySettings
+from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, memory_config
 from delayed_vlm_ros.time import seconds_of
 
 BAG_CAMERA = ["-m", "delayed_vlm_ros.cameras.bag_camera"]
@@ -70,7 +71,7 @@ def play(ros):
 def kept_without_ros(bag, *, restarts):
     """What a memory of ``SIZES`` keeps of it, pair by pair: stamps, pixels, and in which memory."""
     parameters = SceneMemoryParameters(**SIZES)
-    memory = make_memory(parameters)
+    memory = memory_config(parameters).build()
     intake = FrameIntake(resolve_checkpoint("demo").geometry(parameters.max_pixels), memory)
     feed = FrameFeed(intake, FrameSampler(parameters.sample_fps), TOPIC, restarts=restarts)
     with open_recording(bag) as recording:
@@ -89,14 +90,15 @@ def kept_without_ros(bag, *, restarts):
 
 def kept_by_replay(bag):
     """The same of ``delayed-vlm replay``, without a model: stamps in seconds and pixels."""
-    settings = ReplaySettings(
+    config = MemoryConfig(
         star_memory_size=SIZES["star_size"], stream_window_size=SIZES["stream_size"], sample_fps=SIZES["sample_fps"]
     )
-    memory = memory_of(settings)
+    settings = ReplaySettings(memory=config)
+    memory = config.build()
     no_methods = SimpleNamespace(cached_bytes=0, add=lambda _: None)
     with open_recording(bag) as recording:
         Replay(
-            recording, (), memory, resolve_checkpoint("demo").geometry(settings.max_pixels), no_methods, settings
+            recording, (), memory, resolve_checkpoint("demo").geometry(config.max_pixels), no_methods, settings
         ).run()
     return [(kept.pair.first.stamp, kept.pair.last.stamp, pixels(kept.pair)) for kept in memory.snapshot()]
 

@@ -28,6 +28,7 @@ from delayed_vlm_ros.cameras.video_camera import VideoCamera, VideoCameraParamet
 from delayed_vlm_ros.errors import VideoSourceError
 from delayed_vlm_ros.images.video import VideoFrame
 from delayed_vlm_ros.ros.parameters import specifications
+from delayed_vlm_ros.ros.process_group import NODE_MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = 64
@@ -37,7 +38,7 @@ NAMESPACE = f"/cameras_{os.getpid()}"  # so that two runs of these tests on one 
 def start(node, *parameters):
     """Start a node as a process of its own; its output can be read line by line."""
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    command = [sys.executable, "-m", f"delayed_vlm_ros.nodes.{node}", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    command = [sys.executable, "-m", NODE_MODULES[node], "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     for value in parameters:
         command += ["-p", value]
     return subprocess.Popen(

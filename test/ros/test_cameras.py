@@ -8,7 +8,7 @@ from delayed_vlm_ros.srv import AskScene
 from harness import NodeProcess
 from waiting import wait_until
 
-ROOM_CAMERA = [str(Path(__file__).with_name("room_camera.py"))]
+ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 LEFT = "What is on the left?"
 RIGHT = "What is on the right?"
 

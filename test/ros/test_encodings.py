@@ -12,7 +12,8 @@ from waiting import wait_until
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseTrack
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory

@@ -20,7 +20,7 @@ from room_camera import room_images
 from waiting import PATIENCE_SEC, Stopwatch, wait_until
 
 RESPONSE = AskScene.Response
-ROOM_CAMERA = [str(Path(__file__).with_name("room_camera.py"))]
+ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 ROOM = {"colour": "red", "shape": "box", "home": 0.12, "width": 320, "height": 240}
 QUESTION, ANSWER = "What is on the left?", "a red box"
 

@@ -19,7 +19,7 @@ from waiting import PATIENCE_SEC, wait_until
 from delayed_vlm_ros.ros.isolation import free_domain, isolated_environment
 
 NAMESPACE = "/robot"
-ROOM_CAMERA = [str(Path(__file__).with_name("room_camera.py"))]
+ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 
 
 class Other:

@@ -133,7 +133,7 @@ def test_places_in_letterboxed_images_are_those_on_the_grid(size, expected):
 
 SHORT_TRAINING = """
 import sys
-from delayed_vlm_ros.models import clips, language_data, language_stage, train, vision_stage
+from lab.training import clips, language_data, language_stage, train, vision_stage
 for module in (clips, vision_stage, language_stage):
     module.SHARD_CLIPS = 1
 vision_stage._BATCH, language_data._CLIPS = 4, 2

@@ -30,7 +30,7 @@ def test_arrows_go_one_way():
 
 
 def test_an_arrow_the_wrong_way_is_seen(tmp_path):
-    # given a rule that the code breaks on purpose: vlm does know the memory
+    # given a rule that the code breaks on purpose: inference imports the memory
     config = tmp_path / "wrong.toml"
     config.write_text(
         """
@@ -39,7 +39,7 @@ def test_an_arrow_the_wrong_way_is_seen(tmp_path):
         [[tool.importlinter.contracts]]
         name = "the wrong way round"
         type = "layers"
-        layers = ["delayed_vlm_ros.memory", "delayed_vlm_ros.vlm"]
+        layers = ["delayed_vlm_ros.memory", "delayed_vlm_ros.inference"]
         """
     )
 
@@ -57,15 +57,15 @@ def test_an_arrow_the_wrong_way_is_seen(tmp_path):
         "",
         ".errors",
         ".memory",
-        ".vlm",
-        ".vlm.checkpoint",
-        ".vlm.control",
-        ".vlm.metrics",
-        ".vlm.request",
-        ".vlm.worker",
-        ".models.untrained",
-        ".simulation.questions",
-        ".simulation.story",
+        ".inference",
+        ".inference.control",
+        ".inference.local.models.checkpoint",
+        ".inference.metrics",
+        ".inference.request",
+        ".inference.worker",
+        ".benchmark.random_checkpoint",
+        ".scenes.questions",
+        ".scenes.story",
     ],
 )
 def test_light_to_import(module):
@@ -82,9 +82,9 @@ def test_light_to_import(module):
 def test_model_side_knows_no_ros():
     # given all of it
     modules = [
-        f"delayed_vlm_ros.{part}.{file.stem}"
-        for part in ("vlm", "evaluation", "simulation", "models")
-        for file in (ROOT / "delayed_vlm_ros" / part).glob("*.py")
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for part in ("benchmark", "inference", "replay", "scenes")
+        for file in (ROOT / "delayed_vlm_ros" / part).rglob("*.py")
         if file.stem != "__init__"
     ]
     script = f"import sys, {', '.join(modules)}; print([name for name in sys.modules if name.startswith('rclpy')])"

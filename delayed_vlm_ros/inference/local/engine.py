@@ -25,9 +25,9 @@ from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
+from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
 
-DEFAULT_MAX_PIXELS = 4 * 224 * 224
+DEFAULT_MAX_PIXELS = MemoryConfig.max_pixels
 DEFAULT_MAX_NEW_TOKENS = 128
 _QUESTION_ROOM = 128  # tokens reserved where the question is not known yet
 _MOST_ROOM_FOR_AN_ANSWER = 512  # tokens reserved behind a prefix; a longer answer makes its own room
@@ -72,8 +72,8 @@ class DelayedBatchInferenceEngine:
         processor: Any,
         device: str | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
-        star_memory_size: int = 20,
-        stream_window_size: int = 20,
+        star_memory_size: int = MemoryConfig.star_memory_size,
+        stream_window_size: int = MemoryConfig.stream_window_size,
         frame_manager: SmartFrameManager | None = None,
         *,
         eviction_chunk: int = 0,
@@ -255,7 +255,7 @@ class DelayedBatchInferenceEngine:
         try:
             with self._encoded.settling(self.snapshot):
                 if prefill:
-                    done = not self._encoded.prefix(prompt, layout, snapshot, control, room=room).is_as_before
+                    done = not self._encoded.prefix(prompt, layout, snapshot, control, capacity=room).is_as_before
                 else:
                     done = bool(self._encoded.features(snapshot, layout, control).new_pairs)
         except NonFiniteError:
@@ -313,7 +313,7 @@ class DelayedBatchInferenceEngine:
         room = len(prompt.after) + min(max_new_tokens, _MOST_ROOM_FOR_AN_ANSWER)
         transient = request.is_limited_in_time
         with self._encoded.settling(self.snapshot):
-            work = self._encoded.prefix(prompt, layout, snapshot, control, room=room, transient=transient)
+            work = self._encoded.prefix(prompt, layout, snapshot, control, capacity=room, transient=transient)
             encoded = time.monotonic()
             control.report(Progress(Stage.GENERATING))
             generated = generate_answer(

@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
-from delayed_vlm_ros.replay.report import numbers as numbers
+from delayed_vlm_ros.replay.report import numbers
 from delayed_vlm_ros.replay.report.plots import latency_plot, memory_plot
 from delayed_vlm_ros.replay.report.summary import Method, Table, kinds_of, methods_of, summarise, table_of
 from delayed_vlm_ros.replay.report.timeline import Timeline, lay_out, moment_of

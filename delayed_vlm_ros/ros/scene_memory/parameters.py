@@ -11,8 +11,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
-from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
-from delayed_vlm_ros.memory.limits import default_eviction_chunk
+from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.ros.parameters import parameter, specifications
 
 MAX_NEW_TOKENS_LIMIT = 4096
@@ -74,23 +73,38 @@ class SceneMemoryParameters:
     )
 
     star_size: int = _at_configure(
-        20, "key frames of the whole past; 0: none", name="memory.star.size", unit="frames", minimum=0, maximum=2000
+        MemoryConfig.star_memory_size,
+        "key frames of the whole past; 0: none",
+        name="memory.star.size",
+        unit="frames",
+        minimum=0,
+        maximum=2000,
     )
     stream_size: int = _at_configure(
-        20, "newest frames", name="memory.stream.size", unit="frames", minimum=2, maximum=2000
+        MemoryConfig.stream_window_size,
+        "newest frames",
+        name="memory.stream.size",
+        unit="frames",
+        minimum=2,
+        maximum=2000,
     )
     importance_threshold: float = _at_configure(
-        0.6,
+        MemoryConfig.importance_threshold,
         "importance from which a frame is a key frame",
         name="memory.importance_threshold",
         minimum=0.0,
         maximum=1.0,
     )
     sample_fps: float = _at_any_time(
-        2.0, "frames remembered per second", name="memory.sample_fps", unit="1/s", minimum=0.01, maximum=60.0
+        MemoryConfig.sample_fps,
+        "frames remembered per second",
+        name="memory.sample_fps",
+        unit="1/s",
+        minimum=0.01,
+        maximum=60.0,
     )
     max_pixels: int = _at_configure(
-        200_704,
+        MemoryConfig.max_pixels,
         "largest height times width of a remembered frame",
         name="memory.max_pixels",
         unit="pixels",
@@ -258,27 +272,21 @@ class SceneMemoryParameters:
     )
 
 
-def make_memory(parameters: SceneMemoryParameters, pair_ids: PairIds | None = None) -> SmartFrameManager:
-    """An empty memory of one camera.
-
-    Args:
-        parameters: The node's.
-        pair_ids: As for ``SmartFrameManager``.
+def memory_config(parameters: SceneMemoryParameters) -> MemoryConfig:
+    """Return the settings of each camera's memory.
 
     Raises:
-        ConfigurationError: Its sizes, its chunk, or its marks cannot work.
+        ConfigurationError: Its sizes, its chunk or its marks do not go together.
     """
-    chunk = parameters.eviction_chunk
-    if chunk < 0:
-        chunk = default_eviction_chunk(parameters.star_size, parameters.stream_size)
     with naming_parameters("memory.star.size", "memory.stream.size", "memory.eviction_chunk", "memory.marks.max"):
-        return SmartFrameManager(
-            parameters.star_size,
-            parameters.stream_size,
-            parameters.importance_threshold,
-            eviction_chunk=chunk,
+        return MemoryConfig(
+            star_memory_size=parameters.star_size,
+            stream_window_size=parameters.stream_size,
+            importance_threshold=parameters.importance_threshold,
+            eviction_chunk=None if parameters.eviction_chunk < 0 else parameters.eviction_chunk,
             max_marked_frames=None if parameters.max_marked < 0 else parameters.max_marked,
-            pair_ids=pair_ids,
+            sample_fps=parameters.sample_fps,
+            max_pixels=parameters.max_pixels,
         )
 
 
@@ -316,9 +324,7 @@ def check_together(parameters: SceneMemoryParameters) -> None:
             f"parameter persistence.folder is {parameters.persistence_folder}; give a whole path, from / on, since "
             "it is not certain where a node is started"
         )
-    # The memory's own rules, checked by the memory itself.
-    make_memory(parameters)
-    FrameSampler(parameters.sample_fps)
+    memory_config(parameters)
 
 
 def _check_cameras(names: tuple[str, ...]) -> None:

@@ -19,7 +19,8 @@ from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolv
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import PoseTrack
 from delayed_vlm_ros.ros.output.reports import MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory import engines
@@ -31,7 +32,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     OFF,
     RESTART,
     SceneMemoryParameters,
-    make_memory,
+    memory_config,
     naming_parameters,
 )
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
@@ -166,7 +167,7 @@ def open_session(parameters: SceneMemoryParameters, surroundings: NodeContext) -
     notices: tuple[str, ...] = ()
     if parameters.budget_mb:
         # The dtype is known for certain only when the model is loaded; then the engine looks again.
-        frames, half_precision = make_memory(parameters).capacity, 2
+        frames, half_precision = memory_config(parameters).build().capacity, 2
         with naming_parameters("memory.budget_mb", "memory.max_pixels"):
             budget = checkpoint.plan_budget(
                 parameters.budget_mb, frames, parameters.max_pixels, half_precision, shares=len(parameters.cameras)
@@ -256,7 +257,7 @@ def _camera(
     surroundings: NodeContext,
 ) -> CameraMemory:
     compressed = parameters.image_transport == COMPRESSED
-    manager = make_memory(parameters, surroundings.pair_ids)
+    manager = memory_config(parameters).build(surroundings.pair_ids)
     group = "" if len(parameters.cameras) == 1 else f"{name}/"
     topic = surroundings.resolve_topic(f"{group}image")
     # image_transport's rule, so that one remapping of image serves both.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,8 @@ from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_reque
 from delayed_vlm_ros.inference.worker import ModelState, ModelWorker
 from delayed_vlm_ros.ingest.intake import FrameIntake
 from delayed_vlm_ros.ingest.rate import RateWindow
-from delayed_vlm_ros.memory import FrameSampler, KeptPair, SmartFrameManager
-from delayed_vlm_ros.memory.limits import default_eviction_chunk
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import KeptPair, MemoryConfig
 from delayed_vlm_ros.time import seconds_of
 from delayed_vlm_ros.web.backend import (
     ALL_CAMERAS,
@@ -45,7 +45,6 @@ from delayed_vlm_ros.web.backends.video import LocalVideo
 if TYPE_CHECKING:
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
-_MAX_PIXELS = 200_704
 _QUEUE_SIZE = 8
 _TIMEOUT_SEC = 300.0
 _SILENT_AFTER_SEC = 5.0
@@ -61,18 +60,14 @@ class LocalSettings:
         loop: Whether a file begins again at its end.
         model: As for ``resolve_checkpoint``.
         device: Where the model runs.
-        star: Frames in Star memory.
-        stream: Frames in Stream memory.
-        sample_fps: Frames remembered per second.
+        memory: Settings of the memory.
     """
 
     video: str
     loop: bool = False
     model: str = "auto"
     device: str = "auto"
-    star: int = 20
-    stream: int = 20
-    sample_fps: float = 2.0
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
 class InProcessBackend:
@@ -90,10 +85,9 @@ class InProcessBackend:
     def __init__(self, settings: LocalSettings) -> None:
         self._settings = settings
         self._checkpoint = resolve_checkpoint(settings.model, device=settings.device)
-        chunk = default_eviction_chunk(settings.star, settings.stream)
-        self._memory = SmartFrameManager(settings.star, settings.stream, eviction_chunk=chunk)
-        self._intake = FrameIntake(self._checkpoint.geometry(_MAX_PIXELS), self._memory)
-        self._sampler = FrameSampler(settings.sample_fps)
+        self._memory = settings.memory.build()
+        self._intake = FrameIntake(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
+        self._sampler = FrameSampler(settings.memory.sample_fps)
         self._video = LocalVideo(settings.video, self._shown, loop=settings.loop)
         self._name = "webcam" if self._video.is_device else "video"
         self._newest: NDArray[np.uint8] | None = None
@@ -124,7 +118,7 @@ class InProcessBackend:
         return DelayedBatchInferenceEngine(
             loaded.model,
             loaded.processor,
-            max_pixels=_MAX_PIXELS,
+            max_pixels=self._settings.memory.max_pixels,
             frame_manager=self._memory,
             warnings=self._checkpoint.warnings,
         )

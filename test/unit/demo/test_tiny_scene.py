@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-import delayed_vlm_ros.models
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.resources import data_folder
 from delayed_vlm_ros.scenes import TUNING_SEEDS, render
 from delayed_vlm_ros.scenes.story import STORY_QUESTIONS, STORY_SEC, story_scene
 from lab.bench.quality import accuracy, cell_json, facts, judge, majority, sentence_scores, things
 
-FOLDER = Path(delayed_vlm_ros.models.__file__).with_name("tiny_scene")
-CARD = Path(__file__).parents[3] / "delayed_vlm_ros" / "models" / "tiny_scene" / "README.md"
+FOLDER = data_folder("demo", "tiny_scene")
+CARD = Path(__file__).parents[3] / "delayed_vlm_ros" / "demo" / "tiny_scene" / "README.md"
 
 
 @pytest.fixture(scope="module")

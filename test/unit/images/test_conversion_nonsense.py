@@ -26,7 +26,7 @@ FORMATS = ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bayer_rggb8; png compre
 FILES = [cv2.imencode(ending, shown)[1].tobytes() for shown in (SMOOTH, SMOOTH[..., 0]) for ending in (".jpg", ".png")]
 
 
-def image(encoding, pixels, *, padding=0):
+def make_message(encoding, pixels, *, padding=0):
     """A message of an array (height, width, …) with ``padding`` bytes of 77 behind each row."""
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, -1)
@@ -121,7 +121,7 @@ def test_damaged_files_give_an_image_or_an_image_error(data):
 def test_every_known_encoding_gives_an_image_of_its_own(encoding, pixel_bytes, padding):
     # given
     pixels = np.random.default_rng(2).integers(0, 256, (row_count(encoding, 8), 10, pixel_bytes), np.uint8)
-    message = image(encoding, pixels, padding=padding)
+    message = make_message(encoding, pixels, padding=padding)
     message.height = 8
     data = bytes(message.data)
 
@@ -143,7 +143,7 @@ def test_sixteen_bits_are_read_in_their_byte_order(bigendian, padding):
     # given values whose two bytes differ
     grey = RGB[..., 0]
     wide = (grey.astype(np.uint16) * 256 + 255 - grey).astype(">u2" if bigendian else "<u2")
-    message = image("mono16", wide[..., None], padding=padding)
+    message = make_message("mono16", wide[..., None], padding=padding)
     message.is_bigendian = bigendian
 
     # when
@@ -155,7 +155,7 @@ def test_sixteen_bits_are_read_in_their_byte_order(bigendian, padding):
 
 def test_a_mirrored_view_from_the_library_is_made_contiguous():
     converter = ImageConverter("mirror", lambda message: RGB[:, ::-1])
-    image = converter.convert(image("rgb8", RGB))
+    image = converter.convert(make_message("rgb8", RGB))
     check_good(image, 12, 20)
     assert np.array_equal(image, RGB[:, ::-1])
 
@@ -163,7 +163,7 @@ def test_a_mirrored_view_from_the_library_is_made_contiguous():
 def test_a_refused_message_does_not_reach_the_library():
     converter = ImageConverter("unreachable", lambda message: pytest.fail("it was asked"))
     with pytest.raises(ImageError, match="depth image"):
-        converter.convert(image("16UC1", RGB[..., :2]))
+        converter.convert(make_message("16UC1", RGB[..., :2]))
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class EndsAtCheck(AskControl):
 @pytest.fixture(scope="session")
 def embedded():
     """The checkpoint that comes with the package."""
-    folder = Path(delayed_vlm_ros.__file__).parent / "models" / "tiny_scene"
+    folder = Path(delayed_vlm_ros.__file__).parent / "demo" / "tiny_scene"
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     return SimpleNamespace(model=model, processor=AutoProcessor.from_pretrained(folder))
 

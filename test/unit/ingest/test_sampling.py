@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delayed_vlm_ros.errors import ConfigurationError, ImageError
-from delayed_vlm_ros.memory import FrameSampler
+from delayed_vlm_ros.ingest.sampling import FrameSampler
 
 
 def sample(stamps, sample_fps=2.0):

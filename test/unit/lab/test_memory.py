@@ -13,7 +13,8 @@ from delayed_vlm_ros.benchmark.patrol import PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import judge, length_name, oracle, redundancy
 from delayed_vlm_ros.memory import describe
-from lab.bench import memory, memory_cost, strategies
+from lab.bench import memory, memory_cost
+from lab.bench import strategies as strategies_module
 from lab.bench.strategies import SeenFrame, features_of, strategies
 from lab.cli_bench import app
 
@@ -67,7 +68,7 @@ def test_scene_detectors_find_cuts():
     pytest.importorskip("scenedetect", reason="the extra 'scenes' is not installed")
     # given a cut at frame 20
     rooms = [np.random.default_rng(seed).integers(0, 255, (144, 192, 3), np.uint8) for seed in range(2)]
-    chosen = {name: strategies(4)[name] for name in strategies.SCENE_DETECTORS}
+    chosen = {name: strategies(4)[name] for name in strategies_module.SCENE_DETECTORS}
 
     # when
     for number in range(40):
@@ -152,7 +153,7 @@ def test_the_command_gives_one_object():
 
 def test_one_patrol_has_no_range(monkeypatch):
     # given
-    monkeypatch.setattr(strategies, "has_scene_detectors", lambda: False)
+    monkeypatch.setattr(strategies_module, "has_scene_detectors", lambda: False)
     short = ["memory", "--pairs", "4", "--events", "1", "--places", "2", "--hours", "0.05", "--no-cost"]
 
     # when
@@ -166,7 +167,7 @@ def test_one_patrol_has_no_range(monkeypatch):
 
 
 def test_a_setting_that_is_none_is_refused(monkeypatch):
-    monkeypatch.setattr(strategies, "has_scene_detectors", lambda: False)
+    monkeypatch.setattr(strategies_module, "has_scene_detectors", lambda: False)
     done = CliRunner().invoke(app, ["memory", "--setting", "nowhere"])
     assert done.exit_code == 2
     assert "PySceneDetect" not in done.output

@@ -21,7 +21,7 @@ from delayed_vlm_ros.memory import AddedFrame, SmartFrameManager
 SIZE = (24, 24)
 
 
-def image(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+def make_image(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     """Few different images, so that the same views come again."""
     blocks = np.random.default_rng(seed).integers(20, 220, (3, 3, 3), np.uint8)
     return blocks.repeat(size[0] // 3, axis=0).repeat(size[1] // 3, axis=1)
@@ -48,7 +48,7 @@ def test_quiet_scene_with_one_cut():
     memory = SmartFrameManager(star_memory_size=20, stream_window_size=4)
 
     # when
-    lines = [str(memory.add(image(0 if index < 6 else 1), index / 2)) for index in range(8)]
+    lines = [str(memory.add(make_image(0 if index < 6 else 1), index / 2)) for index in range(8)]
 
     # then
     assert lines == [
@@ -82,10 +82,10 @@ def test_pair_enters_star_with_its_second_frame_and_the_new_scene_follows_whole(
     # given
     memory = SmartFrameManager()
     for index in range(5):
-        memory.add(image(0), float(index))
+        memory.add(make_image(0), float(index))
 
     # when
-    second_of_a_pair, first_of_the_next = memory.add(image(1), 5.0), memory.add(image(1), 6.0)
+    second_of_a_pair, first_of_the_next = memory.add(make_image(1), 5.0), memory.add(make_image(1), 6.0)
 
     # then
     assert second_of_a_pair.in_star
@@ -110,7 +110,7 @@ def test_star_switched_off():
     memory = SmartFrameManager(star_memory_size=0, stream_window_size=2)
 
     # when
-    added = [memory.add(image(seed), float(seed)) for seed in range(6)]
+    added = [memory.add(make_image(seed), float(seed)) for seed in range(6)]
 
     # then
     assert not any(frame.in_star for frame in added)
@@ -123,7 +123,7 @@ def test_threshold_zero_lets_everything_in_and_names_why():
     memory = SmartFrameManager(importance_threshold=0.0)
 
     # when
-    added = [memory.add(image(0), float(index)) for index in range(4)]
+    added = [memory.add(make_image(0), float(index)) for index in range(4)]
 
     # then
     assert all(frame.in_star for frame in added)
@@ -133,8 +133,8 @@ def test_threshold_zero_lets_everything_in_and_names_why():
 def test_the_callers_array_stays_the_callers():
     # given
     memory = SmartFrameManager()
-    image = image(0)
-    handed_over = image(1)
+    image = make_image(0)
+    handed_over = make_image(1)
     handed_over.setflags(write=False)
     handed_over = handed_over.copy()
     handed_over.setflags(write=False)
@@ -146,7 +146,7 @@ def test_the_callers_array_stays_the_callers():
 
     # then
     first, second = memory.snapshot()[0].frames
-    np.testing.assert_array_equal(first, image(0))
+    np.testing.assert_array_equal(first, make_image(0))
     assert image.flags.writeable
     assert second is handed_over
 
@@ -156,7 +156,7 @@ def test_frames_are_paired_across_a_long_pause():
     memory = SmartFrameManager()
 
     # when
-    added = [memory.add(image(0), stamp) for stamp in (0.0, 3600.0, 3600.5)]
+    added = [memory.add(make_image(0), stamp) for stamp in (0.0, 3600.0, 3600.5)]
 
     # then
     assert [frame.pair_id for frame in added] == [1, 1, 2]
@@ -165,12 +165,12 @@ def test_frames_are_paired_across_a_long_pause():
 @pytest.mark.parametrize(
     ("image", "stamp", "error", "message"),
     [
-        (image(0, (24, 27)), 9.0, ImageError, r"\(24, 24, 3\).*\(24, 27, 3\): letterbox"),
-        (image(0).astype(float), 9.0, ImageError, "float64"),
-        (image(0), math.nan, ImageError, "nan"),
-        (image(0), math.inf, ImageError, "inf"),
-        (image(0), 2.0, StampOrderError, r"2\.000000 s.*2\.000000 s.*0\.000000 s.*reset"),
-        (image(0), 1.5, StampOrderError, r"1\.500000 s.*2\.000000 s.*0\.500000 s.*reset"),
+        (make_image(0, (24, 27)), 9.0, ImageError, r"\(24, 24, 3\).*\(24, 27, 3\): letterbox"),
+        (make_image(0).astype(float), 9.0, ImageError, "float64"),
+        (make_image(0), math.nan, ImageError, "nan"),
+        (make_image(0), math.inf, ImageError, "inf"),
+        (make_image(0), 2.0, StampOrderError, r"2\.000000 s.*2\.000000 s.*0\.000000 s.*reset"),
+        (make_image(0), 1.5, StampOrderError, r"1\.500000 s.*2\.000000 s.*0\.500000 s.*reset"),
     ],
 )
 @pytest.mark.parametrize("frames", [3, 4])
@@ -179,7 +179,7 @@ def test_errors_name_the_remedy_and_change_nothing(frames, image, stamp, error, 
     memory, undisturbed = SmartFrameManager(), SmartFrameManager()
     for each in (memory, undisturbed):
         for index in range(frames):
-            each.add(image(index), index * 2.0 / (frames - 1))
+            each.add(make_image(index), index * 2.0 / (frames - 1))
     before = look(memory)
 
     # when
@@ -188,7 +188,7 @@ def test_errors_name_the_remedy_and_change_nothing(frames, image, stamp, error, 
 
     # then what is seen and what comes next are as without the error
     assert look(memory) == before
-    assert memory.add(image(9), 10.0) == undisturbed.add(image(9), 10.0)
+    assert memory.add(make_image(9), 10.0) == undisturbed.add(make_image(9), 10.0)
 
 
 def test_an_error_on_the_first_frame_leaves_the_memory_empty():
@@ -197,24 +197,24 @@ def test_an_error_on_the_first_frame_leaves_the_memory_empty():
 
     # when
     with pytest.raises(ImageError):
-        memory.add(image(0), math.nan)
+        memory.add(make_image(0), math.nan)
 
     # then any size may still come first
-    assert memory.add(image(0, (27, 27)), -5.0).reason == "first frame"
+    assert memory.add(make_image(0, (27, 27)), -5.0).reason == "first frame"
 
 
 def test_clear_forgets_all_but_the_ids():
     # given
     memory = SmartFrameManager()
     for index in range(5):
-        memory.add(image(index), 100.0 + index)
+        memory.add(make_image(index), 100.0 + index)
 
     # when
     memory.clear()
 
     # then
     assert memory.snapshot() == ()
-    added = memory.add(image(0, (27, 30)), 1.0)
+    added = memory.add(make_image(0, (27, 30)), 1.0)
     assert (added.number, added.pair_id, added.reason) == (1, 4, "first frame")
 
 
@@ -239,11 +239,11 @@ def test_distinct_old_scene_survives_a_thousand_frames_of_monotony():
     memory = SmartFrameManager(star_memory_size=6, stream_window_size=4, importance_threshold=0.0)
     rng = np.random.default_rng(0)
     for index in range(2):
-        memory.add(image(7), float(index))
+        memory.add(make_image(7), float(index))
 
     # when
     for index in range(2, 1002):
-        noisy = np.clip(image(3) + rng.normal(0, 2, (*SIZE, 3)), 0, 255).astype(np.uint8)
+        noisy = np.clip(make_image(3) + rng.normal(0, 2, (*SIZE, 3)), 0, 255).astype(np.uint8)
         memory.add(noisy, float(index))
 
     # then
@@ -260,7 +260,7 @@ def test_adding_and_looking_from_many_threads():
     def add(offset: int) -> None:
         for index in range(100):
             with contextlib.suppress(StampOrderError):
-                added.append(memory.add(image(index % 5), index + offset / 10))
+                added.append(memory.add(make_image(index % 5), index + offset / 10))
 
     def watch() -> None:
         while not done.is_set():
@@ -293,7 +293,7 @@ def test_memory_imports_no_model_ros_or_image_library():
     # given
     code = (
         "import sys, delayed_vlm_ros.memory\n"
-        "heavy = {'torch', 'transformers', 'rclpy', 'PIL', 'delayed_vlm_ros.vlm', 'delayed_vlm_ros.nodes'}\n"
+        "heavy = {'torch', 'transformers', 'rclpy', 'PIL', 'delayed_vlm_ros.inference', 'delayed_vlm_ros.ros'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
 
@@ -332,7 +332,7 @@ class MemoryMachine(RuleBasedStateMachine):
     def add(self, seed, gap, count):
         for _ in range(count):
             stamp = self.frames[-1][2] + gap if self.frames else gap
-            image = image(seed)
+            image = make_image(seed)
             added = self.memory.add(image, stamp)
             self.frames.append((added, image, stamp))
             assert added.number == len(self.frames)
@@ -364,9 +364,9 @@ class MemoryMachine(RuleBasedStateMachine):
         newest = self.frames[-1][2] if self.frames else None
         before = look(self.memory)
         image, stamp = {
-            "stamp": (image(0), newest),
-            "nan": (image(0), math.nan),
-            "shape": (image(0, (27, 24)), (newest or 0.0) + 1.0),
+            "stamp": (make_image(0), newest),
+            "nan": (make_image(0), math.nan),
+            "shape": (make_image(0, (27, 24)), (newest or 0.0) + 1.0),
             "type": (np.zeros(SIZE, np.uint8), (newest or 0.0) + 1.0),
         }[kind]
         if newest is None and kind in {"stamp", "shape"}:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from delayed_vlm_ros.errors import ImageError, StampOrderError
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import FrameSampler, PairIds, SmartFrameManager
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.storage.file_format import star_of
 
 SIZE = (28, 28)

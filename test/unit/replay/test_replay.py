@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,10 @@ pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.answerers import MethodAnswer
 from delayed_vlm_ros.replay.question_file import TimedQuestion
-from delayed_vlm_ros.replay.runner import CONTINUE, RESTART, Replay, ReplaySettings, memory_of
+from delayed_vlm_ros.replay.runner import CONTINUE, RESTART, Replay, ReplaySettings
 
 SECOND = 10**9
 START = 1_000 * SECOND
@@ -72,8 +74,13 @@ class Watcher:
 
 
 def replay(images, questions=(), damage="", **settings):
-    settings = ReplaySettings(**{"eviction_chunk": 0, **settings})
-    memory = memory_of(settings)
+    own = {field.name for field in fields(ReplaySettings)}
+    config = {name: value for name, value in settings.items() if name not in own}
+    memory_config = MemoryConfig(**{"eviction_chunk": 0, **config})
+    settings = ReplaySettings(
+        memory=memory_config, **{name: settings[name] for name in settings.keys() - config.keys()}
+    )
+    memory = memory_config.build()
     watcher = Watcher(memory)
     told = []
     made = Replay(recording(images, damage), questions, memory, GEOMETRY, watcher, settings)
@@ -294,24 +301,8 @@ def test_a_recording_without_a_usable_image_is_incomplete():
 
 def test_its_defaults_are_the_nodes():
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-    from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, make_memory  # noqa: PLC0415
+    from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, memory_config  # noqa: PLC0415
 
     node, here = SceneMemoryParameters(), ReplaySettings()
-    assert (here.star_memory_size, here.stream_window_size, here.importance_threshold) == (
-        node.star_size,
-        node.stream_size,
-        node.importance_threshold,
-    )
-    assert (here.sample_fps, here.max_pixels, here.eviction_chunk, here.max_new_tokens) == (
-        node.sample_fps,
-        node.max_pixels,
-        node.eviction_chunk,
-        node.max_new_tokens,
-    )
-    frames = [(np.full((4, 4, 3), number % 256, np.uint8), float(number)) for number in range(200)]
-    kept = []
-    for memory in (make_memory(node), memory_of(here)):
-        for frame in frames:
-            memory.add(*frame)
-        kept.append([one.stamps for one in memory.snapshot()])
-    assert kept[0] == kept[1]
+    assert memory_config(node) == here.memory == MemoryConfig()
+    assert here.max_new_tokens == node.max_new_tokens

@@ -21,7 +21,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.ingest.feed import FrameFeed
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.memory import FrameSampler, SmartFrameManager
+from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import FrameHeader, PoseTrack
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 

@@ -11,7 +11,7 @@ from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.ros.scene_memory.engines import load_engines
-from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, make_memory
+from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, memory_config
 
 CAMERAS = ("front", "rear")
 
@@ -20,7 +20,7 @@ def load(**fields):
     parameters = SceneMemoryParameters(
         model="demo", device="cpu", cameras=CAMERAS, star_size=6, stream_size=6, **fields
     )
-    memories = {name: make_memory(parameters) for name in CAMERAS}
+    memories = {name: memory_config(parameters).build() for name in CAMERAS}
     for memory in memories.values():
         for number in range(4):
             memory.add(np.full((112, 140, 3), number * 60, np.uint8), 0.5 * number)

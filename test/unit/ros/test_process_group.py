@@ -47,13 +47,13 @@ NODES = {
 @pytest.fixture
 def group(tmp_path, monkeypatch):
     """An open group whose processes find stand-ins where this package's nodes would be."""
-    package = tmp_path / "delayed_vlm_ros" / "nodes"
-    package.mkdir(parents=True)
-    (package.parent / "__init__.py").touch()
-    (package / "__init__.py").touch()
+    package = tmp_path / "stand_ins"
+    package.mkdir()
     for name, text in NODES.items():
         lines = text.strip("\n").splitlines()
         (package / f"{name}.py").write_text("\n".join(line[8:] for line in lines) + "\n", encoding="utf-8")
+    names = (*NODES, "mumbling", "chatty")
+    monkeypatch.setattr(process_group, "NODE_MODULES", {name: f"stand_ins.{name}" for name in names})
     monkeypatch.chdir(tmp_path)
     with NodeGroup({**os.environ, "WHERE": "here", "PYTHONSAFEPATH": ""}) as opened:
         yield opened
@@ -84,7 +84,7 @@ def test_a_node_that_dies_is_told_with_the_end_of_its_output(group):
 
 
 def test_output_that_is_no_text_is_shown_as_far_as_it_goes(group, tmp_path):
-    (tmp_path / "delayed_vlm_ros/nodes/mumbling.py").write_text(
+    (tmp_path / "stand_ins/mumbling.py").write_text(
         "import sys; sys.stdout.buffer.write(b'\\xff\\xfe word'); sys.exit(1)", encoding="utf-8"
     )
     start(group, "mumbling")
@@ -169,7 +169,7 @@ def test_a_group_that_never_started_anything_ends_quietly():
 
 
 def test_the_log_is_not_a_pipe_that_fills_up(group, tmp_path):
-    (tmp_path / "delayed_vlm_ros/nodes/chatty.py").write_text("print('x' * 1_000_000)\nprint('done')\n")
+    (tmp_path / "stand_ins/chatty.py").write_text("print('x' * 1_000_000)\nprint('done')\n")
     start(group, "chatty")
     process = group._processes["chatty"]
     try:

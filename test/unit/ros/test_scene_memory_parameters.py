@@ -13,7 +13,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
     check_change,
     check_together,
-    make_memory,
+    memory_config,
 )
 
 CONFIG = Path(__file__).parents[3] / "config" / "scene_memory.yaml"
@@ -143,7 +143,7 @@ def test_every_parameter_has_a_name_of_its_own():
 )
 def test_a_third_of_the_smaller_memory_leaves_at_once(star, stream, chunk, left):
     # given a full Stream memory of plain frames
-    memory = make_memory(SceneMemoryParameters(star_size=star, stream_size=stream, eviction_chunk=chunk))
+    memory = memory_config(SceneMemoryParameters(star_size=star, stream_size=stream, eviction_chunk=chunk)).build()
     image = np.zeros((56, 56, 3), np.uint8)
     # when two more come
     for number in range(stream + 2):

@@ -140,7 +140,7 @@ class EncodingCache:
             layout: The pairs' places.
             snapshot: At least one pair.
             control: Looked at between chunks.
-            room: Tokens to make room for behind the prefix.
+            capacity: Tokens to reserve after the prefix.
             transient: A look at a part of the past, which must not cost the prefix that the next ordinary ask needs.
 
         Raises:

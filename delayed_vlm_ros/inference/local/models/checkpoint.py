@@ -28,7 +28,7 @@ DEMO_NOTICE = "demo model, synthetic scenes only"
 _DEFAULT_MIN_PIXELS = 128 * 28 * 28
 _DEFAULT_MAX_PIXELS = 768 * 28 * 28
 
-_DEMO_FOLDER = data_folder("models", "tiny_scene")
+_DEMO_FOLDER = data_folder("demo", "tiny_scene")
 
 _CUDA_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
 

@@ -1,4 +1,4 @@
-"""A ROS domain of this session's own; nodes in processes of their own; clients to them."""
+"""What all tests share: helper modules on the path, a marker for each folder, and nodes in a ROS domain of their own."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import rclpy
 
-sys.path.append(str(Path(__file__).parent))
+if TYPE_CHECKING:
+    from harness import Client, NodeProcess
 
-from harness import CONTEXT, FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess, free_domain
+HERE = Path(__file__).parent
+sys.path.append(str(HERE / "helpers"))
+
+MARKED_FOLDERS = ("ros", "browser", "slow", "fuzz")
+
+# A test that starts many processes may take long on a starved machine; single waits have limits of their own.
+_PROCESSES_TIMEOUT_SEC = 600
 
 _numbers = itertools.count(1)
 
-# Of a whole test; beyond the patience of its single waits, of which the last but one may take long.
-_TIMEOUT_SEC = 600
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let these tests take long where a starved machine starts many processes."""
+    """Mark each test with its folder's name: ``-m "not ros and not browser"``."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(_TIMEOUT_SEC))
+        folder = item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
+        if folder in MARKED_FOLDERS:
+            item.add_marker(folder)
+            item.add_marker(pytest.mark.timeout(_PROCESSES_TIMEOUT_SEC))
 
 
 @pytest.fixture(scope="session")
 def ros() -> Iterator[None]:
     """rclpy in a free domain that is not heard outside this machine."""
+    rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    from harness import CONTEXT, free_domain  # noqa: PLC0415
+
     domain, mark = free_domain()
     os.environ["ROS_DOMAIN_ID"] = str(domain)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -64,6 +72,8 @@ def with_images(start_for_module: Callable[..., tuple[NodeProcess, Client]]) -> 
 
 
 def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
+    from harness import FAKE_SCENE_MEMORY, SCENE_MEMORY, Client, NodeProcess  # noqa: PLC0415
+
     opened: list[Any] = []
 
     def start_one(

@@ -14,7 +14,7 @@ from delayed_vlm_ros.scenes import HELD_OUT_SEEDS, Scene, render
 from delayed_vlm_ros.scenes.sprites import COLOURS, SHAPES, sprite
 from delayed_vlm_ros.scenes.story import story_scene
 
-IMAGES = Path(__file__).with_name("images")
+IMAGES = Path(__file__).parents[1] / "images"
 _HEIGHT, _WIDTH = 180, 240
 _QUALITY = 88
 _GAP = 6

@@ -18,7 +18,7 @@ from delayed_vlm_ros.replay.report.plots import MARKERS
 from delayed_vlm_ros.replay.report.view import view_of
 from delayed_vlm_ros.resources import data_folder
 
-_TEMPLATES = data_folder("evaluation")
+_TEMPLATES = data_folder("replay", "report")
 _FIGURES = (
     "first_token_sec",
     "total_sec",

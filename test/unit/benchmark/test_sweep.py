@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from delayed_vlm_ros.benchmark import sweep
 from delayed_vlm_ros.benchmark.sweep import Cell, CostUnit, LineStore, PatrolUnit
-from delayed_vlm_ros.cli import app
+from delayed_vlm_ros.cli.main import app
 
 UNIT = PatrolUnit(Cell(10, 10, 0.6, 12544), seed=0, hours=0.05, events=2, places=2)
 SMALL = ["sweep", "--star", "10", "--stream", "10", "--importance-threshold", "0.6", "--hours", "0.05", "--seeds", "1",

@@ -33,7 +33,7 @@ COMMANDS = [command for block in BLOCKS for command in commands(block) if comman
 
 def dataclass_parameters(module, name):
     """Names of the parameters of a node's dataclass, read from its source: importing it needs ROS."""
-    source = (ROOT / "delayed_vlm_ros" / "nodes" / f"{module}.py").read_text(encoding="utf-8")
+    source = (ROOT / "delayed_vlm_ros" / f"{module}.py").read_text(encoding="utf-8")
     (found,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name]
     names = set()
     for field in found.body:
@@ -48,7 +48,7 @@ def launch_arguments():
     return set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', source))
 
 
-MEMORY_PARAMETERS = dataclass_parameters("scene_memory_parameters", "SceneMemoryParameters")
+MEMORY_PARAMETERS = dataclass_parameters("ros/scene_memory/parameters", "SceneMemoryParameters")
 
 
 def installed_executables():

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
-from delayed_vlm_ros.cli import app
+from lab.__main__ import app
 from delayed_vlm_ros.scenes.questions import KINDS
 from lab.bench.answer_streams import (
     BACKWARD,

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 DEFAULTS = {spec.name: spec.default for spec in specifications(SceneMemoryParameters).values()}
 HALF_PRECISION = 2
 
-_spec = importlib.util.spec_from_file_location("make_presets", ROOT / "docs" / "make_presets.py")
+_spec = importlib.util.spec_from_file_location("make_presets", ROOT / "docs" / "scripts" / "make_presets.py")
 presets = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(presets)
 

@@ -285,6 +285,7 @@ def test_stamps_come_back_to_the_nanosecond(opened):
         (serialised(NOW_NS - 95 * 10**9), "does not follow those before"),
         (serialised(NOW_NS), "does not follow those before"),
     ],
+    ids=["empty", "cut", "step", "depth", "older", "stray"],
 )
 def test_a_bad_message_is_counted_and_costs_no_frame(opened, bad, words):
     session, _ = opened

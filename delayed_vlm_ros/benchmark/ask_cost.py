@@ -32,7 +32,7 @@ QUESTION = "What stands on the table now?"  # 30 tokens with the template's, a t
 
 
 @dataclass(frozen=True)
-class Setting:
+class BenchmarkSetup:
     """What is measured.
 
     Attributes:
@@ -64,14 +64,14 @@ class Setting:
         )
 
 
-def _filled(setting: Setting, random: np.random.Generator) -> DelayedBatchInferenceEngine:
+def _filled(setting: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
     # Room, so that a new pair is one more.
     engine = setting.engine(stream_window_size=4 * setting.pairs + 64, star_memory_size=0)
     _add(engine, setting, random, setting.pairs)
     return engine
 
 
-def _add(engine: DelayedBatchInferenceEngine, setting: Setting, random: np.random.Generator, pairs: int) -> None:
+def _add(engine: DelayedBatchInferenceEngine, setting: BenchmarkSetup, random: np.random.Generator, pairs: int) -> None:
     for _ in range(2 * pairs):
         engine.add_frame(random.integers(0, 256, (*setting.image, 3), dtype=np.uint8))
 
@@ -80,7 +80,7 @@ def _ask(engine: DelayedBatchInferenceEngine) -> float:
     return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=1), engine.model)
 
 
-def measure_turn(setting: Setting, random: np.random.Generator) -> dict[str, float]:
+def measure_round(setting: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
     """Fill one memory and time each way of asking once.
 
     Returns:
@@ -99,7 +99,7 @@ def measure_turn(setting: Setting, random: np.random.Generator) -> dict[str, flo
     return times
 
 
-def measure_parts(setting: Setting, random: np.random.Generator) -> dict[str, float]:
+def measure_parts(setting: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
     """Fill one memory and time the parts of its first ask.
 
     Returns:
@@ -132,7 +132,7 @@ class Growth:
     operations: int
 
 
-def measure_growth(setting: Setting, pairs: int, random: np.random.Generator) -> Growth:
+def measure_growth(setting: BenchmarkSetup, pairs: int, random: np.random.Generator) -> Growth:
     """Ask after one new pair: twice, of which the better is given, as of native, and once more, counted.
 
     Args:
@@ -153,7 +153,7 @@ def measure_growth(setting: Setting, pairs: int, random: np.random.Generator) ->
     return Growth(pairs + 1, min(times), min(natives), counter.get_total_flops())
 
 
-def _grown(setting: Setting, random: np.random.Generator) -> DelayedBatchInferenceEngine:
+def _grown(setting: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
     """A memory that was asked about, and has one pair more since."""
     engine = _filled(setting, random)
     _ask(engine)
@@ -221,12 +221,12 @@ RATIOS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def measure(setting: Setting, runs: int, seed: int) -> Iterator[dict[str, float]]:
+def measure(setting: BenchmarkSetup, runs: int, seed: int) -> Iterator[dict[str, float]]:
     """Turn after turn, one more than ``runs``: the first, a warm-up, is not given."""
     random = np.random.default_rng(seed)
-    measure_turn(setting, random)
+    measure_round(setting, random)
     for _ in range(runs):
-        yield measure_turn(setting, random)
+        yield measure_round(setting, random)
 
 
 def faster_setup(turns: Sequence[Mapping[str, float]]) -> str:

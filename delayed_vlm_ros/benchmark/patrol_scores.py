@@ -21,7 +21,7 @@ _ALIKE = 0.3  # distance of descriptors up to which two images show the same
 
 
 @dataclass(frozen=True)
-class Judgement:
+class SelectionScore:
     """One strategy on one patrol.
 
     Attributes:
@@ -43,7 +43,7 @@ class Judgement:
     redundancy: float
 
 
-def judge(patrol: Patrol, kept: Sequence[int], pairs: int, looks: Mapping[int, Descriptor]) -> Judgement:
+def score_selection(patrol: Patrol, kept: Sequence[int], pairs: int, looks: Mapping[int, Descriptor]) -> SelectionScore:
     """Judge which pairs were kept of a patrol.
 
     Args:
@@ -56,7 +56,7 @@ def judge(patrol: Patrol, kept: Sequence[int], pairs: int, looks: Mapping[int, D
     possible = len(frozenset().union(*(patrol.events_in(pair) for pair in oracle(patrol, pairs))))
     visited = set(patrol.place[patrol.sharp].tolist()) - {TRANSIT}
     seen = frozenset().union(*(patrol.places_in(pair) for pair in kept))
-    return Judgement(
+    return SelectionScore(
         kept=len(kept),
         shown=shown,
         evidence=len(shown) / possible if possible else None,

@@ -13,7 +13,7 @@ from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, end
 _SEED = 20
 
 
-def save_untrained(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:
+def save_random_checkpoint(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:
     """Write a tiny checkpoint with random weights: model, tokenizer, processor and chat template.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from delayed_vlm_ros.benchmark.random_checkpoint import save_untrained
+from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
 )
 
 
-def make_shaped(shape: Shape, folder: Path, max_pixels: int, seed: int, dtype: Any, device: str) -> tuple[Any, Any]:
+def make_random_model(
+    shape: Shape, folder: Path, max_pixels: int, seed: int, dtype: Any, device: str
+) -> tuple[Any, Any]:
     """A Qwen2.5-VL with random weights, and its processor.
 
     Args:
@@ -86,7 +88,7 @@ def make_shaped(shape: Shape, folder: Path, max_pixels: int, seed: int, dtype: A
     import torch  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig  # noqa: PLC0415
 
-    save_untrained(folder, seed=seed)
+    save_random_checkpoint(folder, seed=seed)
     processor = AutoProcessor.from_pretrained(folder)
     processor.video_processor.size["longest_edge"] = max_pixels
     config = AutoConfig.from_pretrained(folder).to_dict()

@@ -21,7 +21,7 @@ import numpy as np
 from delayed_vlm_ros import __version__, benchmark, memory
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
-from delayed_vlm_ros.benchmark.patrol_scores import judge
+from delayed_vlm_ros.benchmark.patrol_scores import score_selection
 from delayed_vlm_ros.benchmark.process_pool import map_in_processes, single_threaded_opencv
 from delayed_vlm_ros.errors import IncompleteError
 from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
@@ -132,7 +132,7 @@ def _memory_code() -> str:
 
 
 def show_patrol(unit: PatrolUnit) -> dict[str, float]:
-    """Show a patrol to a memory, as the node would, and judge what it kept.
+    """Show a patrol to a memory, as the node would, and score what it kept.
 
     Returns:
         ``evidence``, the share of the events that it kept a sharp frame of; ``places``, the same of the visited places;
@@ -148,7 +148,7 @@ def show_patrol(unit: PatrolUnit) -> dict[str, float]:
             intake.add(image, number * FRAME_SEC)
         kept = {one.pair.first.number // FRAMES_PER_PAIR: one for one in intake.frame_manager.snapshot()}
         looks = {number: describe(one.pair.first.image) for number, one in kept.items()}
-    judgement = judge(patrol, sorted(kept), cell.pairs, looks)
+    judgement = score_selection(patrol, sorted(kept), cell.pairs, looks)
     return {
         "evidence": round(len(judgement.shown) / max(1, unit.events), 4),
         "places": round(judgement.places, 4),
@@ -163,7 +163,7 @@ def show_patrols(units: Sequence[PatrolUnit], jobs: int) -> Iterator[tuple[Patro
     return map_in_processes(show_patrol, units, jobs)
 
 
-class LineStore:
+class ResultStore:
     """The lines of a folder, by their units' keys.
 
     Args:
@@ -218,7 +218,7 @@ class LineStore:
         self._found[key] = dict(figures)
 
 
-def rows(patrols: Sequence[PatrolUnit], costs: Mapping[Cell, CostUnit], lines: LineStore) -> list[dict[str, Any]]:
+def rows(patrols: Sequence[PatrolUnit], costs: Mapping[Cell, CostUnit], lines: ResultStore) -> list[dict[str, Any]]:
     """The table: one row for each cell, those that take the fewest bytes first.
 
     Args:

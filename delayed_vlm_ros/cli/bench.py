@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.benchmark.ask_cost import Setting as AskSetting
+    from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup
 
 app = typer.Typer(no_args_is_help=True, help="Measure what a question costs on this machine.")
 
@@ -87,15 +87,15 @@ def random_model_setting(
     canonical: bool,
     device: str = "cpu",
     dtype: str = "float32",
-) -> AskSetting:
+) -> BenchmarkSetup:
     """A random-weight model of a shape, with square images of so many merged tokens."""
     import tempfile  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
     import torch  # noqa: PLC0415
 
-    from delayed_vlm_ros.benchmark.ask_cost import Setting as AskSetting  # noqa: PLC0415
-    from delayed_vlm_ros.benchmark.random_model import SHAPES, make_shaped  # noqa: PLC0415
+    from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup  # noqa: PLC0415
+    from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model  # noqa: PLC0415
 
     side = 28 * math.isqrt(tokens_per_pair)
     if side**2 != tokens_per_pair * 28**2:
@@ -103,5 +103,5 @@ def random_model_setting(
     if shape not in SHAPES:
         raise typer.BadParameter(f"the shape '{shape}' is unknown: give one of {', '.join(SHAPES)}")
     with tempfile.TemporaryDirectory() as folder:
-        model, processor = make_shaped(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
-    return AskSetting(model, processor, (side, side), pairs, canonical)
+        model, processor = make_random_model(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
+    return BenchmarkSetup(model, processor, (side, side), pairs, canonical)

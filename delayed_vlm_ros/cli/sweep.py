@@ -17,7 +17,7 @@ from rich.table import Table
 from delayed_vlm_ros.cli.progress import remaining_time
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.benchmark.sweep import CostUnit, LineStore, PatrolUnit
+    from delayed_vlm_ros.benchmark.sweep import CostUnit, PatrolUnit, ResultStore
 
 _FRAME_COST_SEC = 0.005  # of one core, for a frame of a patrol
 _TOKEN_COST_SEC = 0.006  # of one core, for a visual token of the model ``small``, both turns of both asks
@@ -82,7 +82,7 @@ def sweep(
     patrols = sweeping.patrol_units(cells, DESIGN_SEEDS[:seeds], usual)
     costs = {cell: sweeping.CostUnit(cell.pairs, cell.max_pixels, shape, device) for cell in cells}
     console = Console(stderr=as_json)
-    lines = sweeping.LineStore(out)
+    lines = sweeping.ResultStore(out)
     _measure_cells(console, patrols, list(dict.fromkeys(costs.values())), lines, jobs, len(cells))
     table = sweeping.rows(patrols, costs, lines)
     _tell_sweep(console, table, out, usual, seeds, as_json=as_json)
@@ -92,7 +92,7 @@ def _measure_cells(
     console: Console,
     patrols: Sequence[PatrolUnit],
     costs: Sequence[CostUnit],
-    lines: LineStore,
+    lines: ResultStore,
     jobs: int,
     cells: int,
 ) -> None:
@@ -134,11 +134,11 @@ def _shaped_model(shape: str, device: str, max_pixels: int) -> Iterator[tuple[An
 
     import torch  # noqa: PLC0415
 
-    from delayed_vlm_ros.benchmark.random_model import SHAPES, make_shaped  # noqa: PLC0415
+    from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model  # noqa: PLC0415
 
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     with tempfile.TemporaryDirectory() as folder:
-        yield make_shaped(SHAPES[shape], Path(folder), max_pixels, _SEED, dtype, device)
+        yield make_random_model(SHAPES[shape], Path(folder), max_pixels, _SEED, dtype, device)
 
 
 def _tell_sweep(

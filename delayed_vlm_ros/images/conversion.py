@@ -57,13 +57,13 @@ class ImageConverter:
 
     Attributes:
         name: The library behind it.
-        notice: Why it is not the first choice; empty when it is.
+        fallback_reason: Why it is not the first choice; empty when it is.
         max_pixels: Largest height × width that it takes; None: ``MAX_IMAGE_PIXELS``.
     """
 
-    def __init__(self, name: str, backend: Backend, notice: str = "", max_pixels: int | None = None) -> None:
+    def __init__(self, name: str, backend: Backend, fallback_reason: str = "", max_pixels: int | None = None) -> None:
         self.name = name
-        self.notice = notice
+        self.fallback_reason = fallback_reason
         self.max_pixels = max_pixels
         self._backend = backend
 
@@ -123,8 +123,8 @@ def make_converter(max_pixels: int | None = None) -> ImageConverter:
             f"no library to convert images: {reason}, and rosbags-image cannot be used ({type(error).__name__}: "
             f"{error}): install one of them, for example with 'pip install rosbags-image'"
         ) from error
-    notice = f"images are converted by rosbags-image: {reason}"
-    return ImageConverter("rosbags-image", backend, notice, max_pixels)
+    fallback_reason = f"images are converted by rosbags-image: {reason}"
+    return ImageConverter("rosbags-image", backend, fallback_reason, max_pixels)
 
 
 def decode_compressed(message: CompressedMessage, max_pixels: int | None = None) -> RgbImage:

@@ -12,7 +12,7 @@ LIVE_WIDTH = 640
 _LIVE_QUALITY, _KEPT_QUALITY = 78, 90
 
 
-def live_jpeg(image: NDArray[np.uint8]) -> bytes:
+def encode_live_jpeg(image: NDArray[np.uint8]) -> bytes:
     """A camera's image as JPEG, scaled down to ``LIVE_WIDTH`` where it is wider.
 
     Args:
@@ -25,7 +25,7 @@ def live_jpeg(image: NDArray[np.uint8]) -> bytes:
     return _jpeg(image, _LIVE_QUALITY)
 
 
-def kept_jpeg(image: NDArray[np.uint8]) -> bytes:
+def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
     """A kept frame as JPEG, in its own size.
 
     Args:

@@ -64,7 +64,7 @@ def colour_of(history: History, shape: str) -> str | None:
 
 def is_there(history: History, wanted: str) -> str:
     """Whether such a thing is there now."""
-    return yes_or_no(bool(matching(dict(history[-1].places), wanted)))
+    return yes_or_no(bool(matching(dict(history[-1].positions), wanted)))
 
 
 def how_many(history: History, wanted: str, view: int = -1) -> str | None:
@@ -84,7 +84,7 @@ def what_is_at(history: History, side: str, view: int = -1) -> str | None:
 
 def where_is(history: History, wanted: str) -> str | None:
     """In which region the only such thing is now."""
-    found = list(matching(dict(history[-1].places), wanted).values())
+    found = list(matching(dict(history[-1].positions), wanted).values())
     if len(found) > 1:
         return None
     if not found:
@@ -95,7 +95,7 @@ def where_is(history: History, wanted: str) -> str | None:
 
 def was_there(history: History, wanted: str) -> str:
     """Whether such a thing was there at any time."""
-    return yes_or_no(any(matching(dict(view.places), wanted) for view in history))
+    return yes_or_no(any(matching(dict(view.positions), wanted) for view in history))
 
 
 def at_start(history: History) -> str | None:
@@ -158,7 +158,7 @@ def is_move(reach: float) -> bool | None:
 
 
 def _moved(history: History, name: str) -> bool | None:
-    places = [history[number].places[name] for number in sightings(history, name)]
+    places = [history[number].positions[name] for number in sightings(history, name)]
     if not places:
         return None
     return is_move(max(places) - min(places))
@@ -203,7 +203,7 @@ def came_before(history: History, one: str, other: str) -> str | None:
 
 def description(history: History) -> str | None:
     """All that is there now, from left to right."""
-    places = sorted(history[-1].places.items(), key=lambda item: item[1])
+    places = sorted(history[-1].positions.items(), key=lambda item: item[1])
     if any(b - a < _ORDERED_APART for (_, a), (_, b) in pairwise(places)):
         return None
     parts = [(with_article(name), region(x)) for name, x in places]

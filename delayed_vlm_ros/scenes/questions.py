@@ -216,7 +216,7 @@ def _did_move(history: History, _: str | None, random: np.random.Generator) -> _
 
 
 def _how_long_ago(history: History, _: str | None, random: np.random.Generator) -> _Draft:
-    gone = [name for name in names_seen(history) if name not in history[-1].places]
+    gone = [name for name in names_seen(history) if name not in history[-1].positions]
     name = _pick(gone, random) if gone and random.random() < 0.8 else _target(history, [-1], random, present=False)
     if random.random() < 0.08:
         name = _target(history, [-1], random, present=True)

@@ -48,6 +48,6 @@ def draw_times(spacing: str, pairs: int, random: np.random.Generator) -> NDArray
     return even_times(pairs, random) if spacing == "even" else uneven_times(pairs, random)
 
 
-def draw_moments(spacing: str, pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
+def draw_scene_times(spacing: str, pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
     """The same, beginning anywhere in a scene's first minutes: what training and judging look at."""
     return draw_times(spacing, pairs, random) + random.uniform(0.0, _LATEST_START_SEC)

@@ -25,16 +25,16 @@ class View:
 
     Attributes:
         stamp: When (s).
-        places: Where each thing is, by name (``red box``, ``person``), in image widths from the left.
+        positions: Where each thing is, by name (``red box``, ``person``), in image widths from the left.
     """
 
     stamp: float
-    places: Mapping[str, float]
+    positions: Mapping[str, float]
 
     @cached_property
     def objects(self) -> dict[str, float]:
         """The places of the things that are no person, the leftmost first."""
-        return {name: x for name, x in sorted(self.places.items(), key=lambda item: item[1]) if name != PERSON}
+        return {name: x for name, x in sorted(self.positions.items(), key=lambda item: item[1]) if name != PERSON}
 
 
 History = Sequence[View]
@@ -99,14 +99,14 @@ def story_of(truths: Sequence[PairTruth]) -> Story:
     along. Of people that cannot be said, since the one after may be another.
     """
     lenient = [truth.lenient for truth in truths]
-    strict = [dict(truth.strict.places) for truth in truths]
+    strict = [dict(truth.strict.positions) for truth in truths]
     for name in {name for places in strict for name in places} - {PERSON}:
         plain = [number for number, places in enumerate(strict) if name in places]
         for before, after in pairwise(plain):
             between = range(before + 1, after)
-            if all(name in lenient[number].places for number in between):
+            if all(name in lenient[number].positions for number in between):
                 strict[before + 1 : after] = [
-                    {**strict[number], name: lenient[number].places[name]} for number in between
+                    {**strict[number], name: lenient[number].positions[name]} for number in between
                 ]
     plainly = [View(truth.strict.stamp, places) for truth, places in zip(truths, strict, strict=True)]
     return Story(plainly, lenient)
@@ -114,7 +114,7 @@ def story_of(truths: Sequence[PairTruth]) -> Story:
 
 def sightings(history: History, name: str) -> Iterator[int]:
     """Numbers of the views in which a thing is."""
-    return (number for number, view in enumerate(history) if name in view.places)
+    return (number for number, view in enumerate(history) if name in view.positions)
 
 
 def names_seen(history: History) -> list[str]:

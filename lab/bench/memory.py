@@ -13,7 +13,7 @@ import numpy as np
 
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolImages
-from delayed_vlm_ros.benchmark.patrol_scores import Judgement, coverage, judge, redundancy
+from delayed_vlm_ros.benchmark.patrol_scores import SelectionScore, coverage, redundancy, score_selection
 from delayed_vlm_ros.benchmark.process_pool import map_in_processes, single_threaded_opencv
 from delayed_vlm_ros.images.video import open_video
 from delayed_vlm_ros.memory import describe
@@ -85,7 +85,7 @@ SETTINGS = (*MAIN_SETTINGS, *FURTHER_SETTINGS, *STILL_SETTINGS)
 
 def run_patrol(
     setting: Setting, seed: int, hours: float, on_frame: Callable[[int, int], None] = lambda _done, _all: None
-) -> dict[str, Judgement]:
+) -> dict[str, SelectionScore]:
     """Show one patrol to all strategies.
 
     Args:
@@ -102,7 +102,9 @@ def run_patrol(
         return _show_all(setting, PatrolImages(patrol), on_frame)
 
 
-def _show_all(setting: Setting, images: PatrolImages, on_frame: Callable[[int, int], None]) -> dict[str, Judgement]:
+def _show_all(
+    setting: Setting, images: PatrolImages, on_frame: Callable[[int, int], None]
+) -> dict[str, SelectionScore]:
     patrol = images.patrol
     chosen = strategies(setting.pairs)
     for number in range(patrol.frames):
@@ -113,12 +115,12 @@ def _show_all(setting: Setting, images: PatrolImages, on_frame: Callable[[int, i
         on_frame(number + 1, patrol.frames)
     kept = {name: strategy.kept() for name, strategy in chosen.items()}
     looks = {pair: describe(images.frame(FRAMES_PER_PAIR * pair)) for pair in set().union(*kept.values())}
-    return {name: judge(patrol, one, setting.pairs, looks) for name, one in kept.items()}
+    return {name: score_selection(patrol, one, setting.pairs, looks) for name, one in kept.items()}
 
 
 def run_all(
     settings: Sequence[Setting], seeds: Sequence[int], hours: float, jobs: int
-) -> Iterator[tuple[Setting, int, dict[str, Judgement]]]:
+) -> Iterator[tuple[Setting, int, dict[str, SelectionScore]]]:
     """Run every setting on every seed, over so many processes; results come as they are ready."""
     units = [(setting, seed) for seed in seeds for setting in settings]
     run = partial(_run_unit, hours=hours)
@@ -127,11 +129,11 @@ def run_all(
         yield setting, seed, judged
 
 
-def _run_unit(unit: tuple[Setting, int], hours: float) -> dict[str, Judgement]:
+def _run_unit(unit: tuple[Setting, int], hours: float) -> dict[str, SelectionScore]:
     return run_patrol(*unit, hours)
 
 
-def setting_json(setting: Setting, runs: Mapping[int, Mapping[str, Judgement]]) -> dict[str, Any]:
+def setting_json(setting: Setting, runs: Mapping[int, Mapping[str, SelectionScore]]) -> dict[str, Any]:
     """A setting's figures, by strategy.
 
     Args:
@@ -153,7 +155,7 @@ def setting_json(setting: Setting, runs: Mapping[int, Mapping[str, Judgement]]) 
     }
 
 
-def _strategy_json(judgements: Sequence[Judgement]) -> dict[str, Any]:
+def _strategy_json(judgements: Sequence[SelectionScore]) -> dict[str, Any]:
     evidence = [one.evidence for one in judgements if one.evidence is not None]
     return {
         "evidence": _spread(evidence) if evidence else None,

@@ -16,7 +16,7 @@ from delayed_vlm_ros.replay.native import native_answer
 from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.scenes.answers import REGIONS
 from delayed_vlm_ros.scenes.questions import KINDS, SENTENCE_KINDS, SceneQuestion, draw_question
-from delayed_vlm_ros.scenes.schedule import draw_moments
+from delayed_vlm_ros.scenes.schedule import draw_scene_times
 from delayed_vlm_ros.scenes.truth import pair_truth, story_of
 
 IMAGE_SIZE = (240, 320)
@@ -99,7 +99,7 @@ def judge(
             return
         random = np.random.default_rng([seed, pairs, spacing == "even"])
         scene = Scene.from_seed(seed)
-        times = draw_moments(spacing, pairs, random)
+        times = draw_scene_times(spacing, pairs, random)
         story = story_of([pair_truth(scene, *moments) for moments in times])
         drawn = (draw_question(kind, story, random) for kind in missing)
         questions = [question for question in drawn if question is not None]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.benchmark.ask_cost import QUESTION, Setting
+from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup
 from delayed_vlm_ros.errors import AskCancelledError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
@@ -215,7 +215,7 @@ def _scene(side: int, random: np.random.Generator) -> NDArray[np.int16]:
     return np.kron(patches, np.ones((side // 4, side // 4, 1), np.int16))
 
 
-def live_through(setting: Setting, habit: Habit, costs: Costs, seed: int) -> Trace:
+def live_through(setting: BenchmarkSetup, habit: Habit, costs: Costs, seed: int) -> Trace:
     """Live through a stream of one camera, with a memory of 20 + 20 frames.
 
     Args:

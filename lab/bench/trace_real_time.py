@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from delayed_vlm_ros.benchmark.ask_cost import QUESTION, Setting, native_seconds
+from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup, native_seconds
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.worker import IdleTask, ModelWorker
 from lab.bench.trace import FILLING_SEC, MOST_LATE_SEC, SAMPLE_FPS, Habit, stream
@@ -16,7 +16,7 @@ from lab.bench.trace import FILLING_SEC, MOST_LATE_SEC, SAMPLE_FPS, Habit, strea
 _PATIENCE_SEC = 300.0
 
 
-def live_in_real_time(setting: Setting, habit: Habit, seed: int) -> dict[str, Any]:
+def live_in_real_time(setting: BenchmarkSetup, habit: Habit, seed: int) -> dict[str, Any]:
     """Fill a memory at once, then let frames arrive and ask.
 
     Returns:

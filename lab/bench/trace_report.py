@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from delayed_vlm_ros.benchmark.ask_cost import QUESTION, Setting, measure_growth, measure_parts
+from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup, measure_growth, measure_parts
 from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from lab.bench.trace import MODES, Costs, Habit, costs_from, live_through
@@ -45,7 +45,7 @@ class TracePlan:
     seed: int
 
 
-def measure_trace(measured: Setting, traced: Setting, plan: TracePlan, tell: Tell) -> dict[str, Any]:
+def measure_trace(measured: BenchmarkSetup, traced: BenchmarkSetup, plan: TracePlan, tell: Tell) -> dict[str, Any]:
     """Calibrate on one model, trace with another.
 
     Args:
@@ -80,7 +80,7 @@ def measure_trace(measured: Setting, traced: Setting, plan: TracePlan, tell: Tel
     }
 
 
-def _calibrate(setting: Setting, turns: int, random: np.random.Generator) -> Costs:
+def _calibrate(setting: BenchmarkSetup, turns: int, random: np.random.Generator) -> Costs:
     """The median costs of some turns; the first, a warm-up, does not count."""
     measure_parts(setting, random)
     before, after = _text_tokens(setting)
@@ -92,6 +92,6 @@ def _calibrate(setting: Setting, turns: int, random: np.random.Generator) -> Cos
     return Costs(*(float(np.median([asdict(one)[name] for one in found])) for name in asdict(found[0])))
 
 
-def _text_tokens(setting: Setting) -> tuple[int, int]:
+def _text_tokens(setting: BenchmarkSetup) -> tuple[int, int]:
     prompt = build_prompt(setting.processor, QUESTION)
     return len(prompt.before), len(prompt.after)

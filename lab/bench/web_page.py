@@ -41,7 +41,7 @@ from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 
-from delayed_vlm_ros.images.encoding import live_jpeg
+from delayed_vlm_ros.images.encoding import encode_live_jpeg
 from delayed_vlm_ros.resources import config_file
 from delayed_vlm_ros.ros.client import SceneMemoryClient, scene_memory_client
 from delayed_vlm_ros.ros.image_publisher import image_message
@@ -275,7 +275,7 @@ def main(
 
 
 def _data_url(image: NDArray[np.uint8]) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(live_jpeg(image)).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(encode_live_jpeg(image)).decode()}"
 
 
 def _means(shares: dict[str, list[float]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.memory.grid import Grid, letterbox
 from delayed_vlm_ros.scenes import TRAINING_SEEDS, Scene, render
 from delayed_vlm_ros.scenes.scene import VisibleObject, placed_objects
-from delayed_vlm_ros.scenes.schedule import SPACINGS, draw_moments
+from delayed_vlm_ros.scenes.schedule import SPACINGS, draw_scene_times
 from delayed_vlm_ros.scenes.truth import PairTruth, pair_truth
 from lab.training.scene_model import FRAME_HEIGHT, FRAME_WIDTH
 
@@ -65,7 +65,7 @@ def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
     random = np.random.default_rng([seed, 99])
     scene = Scene.from_seed(seed)
     spacing = SPACINGS[seed % len(SPACINGS)]
-    times = draw_moments(spacing, PAIRS, random)
+    times = draw_scene_times(spacing, PAIRS, random)
     height, width = _SIZES[random.integers(len(_SIZES))]
     images = [[_worn(frame(scene, moment, height, width), random) for moment in pair] for pair in times]
     clip = Clip(

@@ -233,7 +233,7 @@ def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
     for pair in pairs:
         truth = clip.truths[pair]
         row, which = [nothing] * (ROWS * COLUMNS), [_IGNORED] * (ROWS * COLUMNS)
-        for name in [name for name in last if name not in truth.lenient.places]:
+        for name in [name for name in last if name not in truth.lenient.positions]:
             token = last.pop(name)
             row[token] = gone
             which[token] = NAMES.index(name) if name != PERSON else _IGNORED
@@ -241,11 +241,11 @@ def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
             if (token := _token_of(clip, thing)) is None:
                 continue
             which[token] = _IGNORED
-            if thing.name not in truth.strict.places:
+            if thing.name not in truth.strict.positions:
                 row[token] = _IGNORED
                 continue
             last[thing.name] = token
-            x = truth.strict.places[thing.name]
+            x = truth.strict.positions[thing.name]
             if thing.name not in seen:
                 row[token] = first_sight
             elif thing.name == PERSON:
@@ -254,7 +254,7 @@ def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
                 least, greatest = seen[thing.name]
                 away = is_move(max(greatest, x) - min(least, x))
                 row[token] = _IGNORED if away is None else moved if away else seen_before
-        for name, x in truth.lenient.places.items():
+        for name, x in truth.lenient.positions.items():
             least, greatest = seen.get(name, (x, x))
             seen[name] = [min(least, x), max(greatest, x)]
         changes += row

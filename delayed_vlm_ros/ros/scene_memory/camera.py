@@ -259,8 +259,8 @@ class CameraMemory:
                 f"camera {self.name}: images came without time stamps that advance for a while; those have the times "
                 "of arrival"
             )
-        if self._converter.notice:
-            found.append(self._converter.notice)
+        if self._converter.fallback_reason:
+            found.append(self._converter.fallback_reason)
         return tuple(found)
 
     @property

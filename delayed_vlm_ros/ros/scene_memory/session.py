@@ -157,8 +157,8 @@ def open_session(parameters: SceneMemoryParameters, surroundings: NodeContext) -
     )
     geometry = checkpoint.geometry(parameters.max_pixels)
     converter = make_converter(parameters.image_max_pixels)
-    if converter.notice:
-        surroundings.logger.info(converter.notice)
+    if converter.fallback_reason:
+        surroundings.logger.info(converter.fallback_reason)
     for notice in checkpoint.warnings:
         surroundings.logger.warning(notice)
     cameras = {name: _camera(name, parameters, geometry, converter, surroundings) for name in parameters.cameras}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
-from delayed_vlm_ros.images.encoding import kept_jpeg, live_jpeg
+from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.progress import Progress, Stage
@@ -226,7 +226,7 @@ class InProcessBackend:
         live = self._live
         if live is None or live.number != number:
             height, width = image.shape[:2]
-            self._live = live = LiveImage(number, live_jpeg(image), width, height)
+            self._live = live = LiveImage(number, encode_live_jpeg(image), width, height)
         return live
 
     def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
@@ -237,7 +237,7 @@ class InProcessBackend:
             if kept.id in wanted:
                 second = kept.pair.second
                 found[self._moment(kept).key] = KeptFrameImages(
-                    kept_jpeg(kept.pair.first.image), kept_jpeg(second.image) if second is not None else b""
+                    encode_jpeg(kept.pair.first.image), encode_jpeg(second.image) if second is not None else b""
                 )
         return found
 

@@ -11,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.conversion import ImageConverter
-from delayed_vlm_ros.images.encoding import live_jpeg
+from delayed_vlm_ros.images.encoding import encode_live_jpeg
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.web.backend import LiveImage
 
@@ -89,4 +89,4 @@ class LiveCamera:
             self._node.get_logger().warning(f"camera {self.name}: {error}", throttle_duration_sec=10.0)
             return None
         height, width = image.shape[:2]
-        return LiveImage(number, live_jpeg(image), width, height)
+        return LiveImage(number, encode_live_jpeg(image), width, height)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from delayed_vlm_ros.benchmark.ask_cost import NATIVE_SETUPS, RATIOS, Setting, measure_turn, ratios
-from delayed_vlm_ros.benchmark.random_checkpoint import save_untrained
-from delayed_vlm_ros.benchmark.random_model import SHAPES, make_shaped
+from delayed_vlm_ros.benchmark.ask_cost import NATIVE_SETUPS, RATIOS, BenchmarkSetup, measure_round, ratios
+from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
+from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model
 
 
 def test_ratios_are_paired_within_their_turn():
@@ -32,12 +32,12 @@ def test_ratios_are_paired_within_their_turn():
 @pytest.mark.parametrize("canonical", [False, True])
 def test_turn_times_every_part(tmp_path, canonical):
     # given
-    save_untrained(tmp_path, seed=1)
+    save_random_checkpoint(tmp_path, seed=1)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     model.generation_config.min_new_tokens = 1
-    setting = Setting(model, AutoProcessor.from_pretrained(tmp_path), (56, 56), 3, canonical)
+    setting = BenchmarkSetup(model, AutoProcessor.from_pretrained(tmp_path), (56, 56), 3, canonical)
     # when
-    times = measure_turn(setting, np.random.default_rng(0))
+    times = measure_round(setting, np.random.default_rng(0))
     # then
     parts = {name for pair in RATIOS.values() for name in pair} - {"native", "native_later"}
     assert parts | {f"{name}_{setup}" for name in ("native", "native_later") for setup in NATIVE_SETUPS} == times.keys()
@@ -52,6 +52,6 @@ def test_3b_shape_has_the_sizes_of_the_real_one():
 
 
 def test_small_shape_can_be_made_and_has_a_hundred_million_parameters(tmp_path):
-    model, processor = make_shaped(SHAPES["small"], tmp_path, 224 * 224, 3, torch.float32, "meta")
+    model, processor = make_random_model(SHAPES["small"], tmp_path, 224 * 224, 3, torch.float32, "meta")
     assert sum(parameter.numel() for parameter in model.parameters()) >= 100_000_000
     assert processor.video_processor.size["longest_edge"] == 224 * 224

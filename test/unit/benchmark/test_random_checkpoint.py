@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from delayed_vlm_ros.benchmark.random_checkpoint import save_untrained
+from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
@@ -23,7 +23,7 @@ def folders(tmp_path_factory):
     made = {}
     for family in FAMILIES:
         made[family] = tmp_path_factory.mktemp(family)
-        save_untrained(made[family], model_type=family)
+        save_random_checkpoint(made[family], model_type=family)
     return made
 
 
@@ -68,7 +68,7 @@ def test_seed_decides_the_weights_and_nothing_else_is_disturbed(tmp_path, folder
     # when
     for folder, arguments in ((again, {}), (other, {"seed": 1})):
         folder.mkdir()
-        save_untrained(folder, **arguments)
+        save_random_checkpoint(folder, **arguments)
 
     # then
     assert torch.equal(torch.rand(1), expected)

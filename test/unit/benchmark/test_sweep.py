@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from delayed_vlm_ros.benchmark import sweep
-from delayed_vlm_ros.benchmark.sweep import Cell, CostUnit, LineStore, PatrolUnit
+from delayed_vlm_ros.benchmark.sweep import Cell, CostUnit, PatrolUnit, ResultStore
 from delayed_vlm_ros.cli.main import app
 
 UNIT = PatrolUnit(Cell(10, 10, 0.6, 12544), seed=0, hours=0.05, events=2, places=2)
@@ -98,24 +98,24 @@ def test_an_interruption_ends_the_processes():
 
 def test_lines_are_on_the_disk_at_once(tmp_path):
     # given
-    lines = LineStore(tmp_path)
+    lines = ResultStore(tmp_path)
     lines.add("one", {"evidence": 0.5})
     (tmp_path / sweep.LINES_FILE).open("a").write("half a li")
 
     # when
-    again = LineStore(tmp_path)
+    again = ResultStore(tmp_path)
     again.add("two", {"evidence": 0.25})
 
     # then
     assert "one" in again
-    last = LineStore(tmp_path)
+    last = ResultStore(tmp_path)
     assert (last["one"], last["two"]) == ({"evidence": 0.5}, {"evidence": 0.25})
 
 
 def test_the_best_are_those_that_nothing_beats(tmp_path):
     # given
     found = {(10, 100): 0.5, (20, 200): 0.4, (40, 300): 0.7, (60, 300): 0.7}
-    lines, patrols, costs = LineStore(tmp_path), [], {}
+    lines, patrols, costs = ResultStore(tmp_path), [], {}
     for (star, size), evidence in found.items():
         unit = replace(UNIT, cell=replace(UNIT.cell, star_memory_size=star))
         patrols.append(unit)

@@ -133,7 +133,7 @@ def install_bridge(monkeypatch, bridge):
 def test_cv_bridge_is_taken_where_it_works(monkeypatch, rgb):
     install_bridge(monkeypatch, WorkingBridge)
     converter = make_converter()
-    assert (converter.name, converter.notice) == ("cv_bridge", "")
+    assert (converter.name, converter.fallback_reason) == ("cv_bridge", "")
     message = image_message(rgb, "rgb8")
     image = converter.convert(message)
     message.data[0] = 255 - message.data[0]
@@ -145,7 +145,7 @@ def test_a_cv_bridge_that_does_not_work_is_passed_over_and_told(monkeypatch, rgb
     install_bridge(monkeypatch, bridge)
     converter = make_converter()
     assert converter.name == "rosbags-image"
-    assert words in converter.notice
+    assert words in converter.fallback_reason
     assert np.array_equal(converter.convert(image_message(rgb, "rgb8")), rgb)
 
 

@@ -204,7 +204,7 @@ def test_an_error_of_opencv_is_an_image_error(monkeypatch):
 def test_a_missing_cv_bridge_is_said(monkeypatch):
     pytest.importorskip("rosbags.image")
     monkeypatch.setitem(sys.modules, "cv_bridge", None)
-    assert make_converter().notice == "images are converted by rosbags-image: cv_bridge is not installed"
+    assert make_converter().fallback_reason == "images are converted by rosbags-image: cv_bridge is not installed"
 
 
 def test_broken_cv_bridge_is_not_reported_as_missing(monkeypatch):
@@ -213,7 +213,7 @@ def test_broken_cv_bridge_is_not_reported_as_missing(monkeypatch):
 
     pytest.importorskip("rosbags.image")
     monkeypatch.setattr(conversion, "_cv_bridge_backend", broken)
-    notice = make_converter().notice
+    notice = make_converter().fallback_reason
     assert "numpy.core.multiarray failed to import" in notice
     assert "not installed" not in notice
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
 
-from delayed_vlm_ros.benchmark.random_checkpoint import save_untrained
+from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.replay.native import native_inputs
@@ -35,7 +35,7 @@ def checkpoint_folder(tmp_path_factory):
     def make(family="qwen2_5_vl", seed=0):
         if (family, seed) not in folders:
             folder = tmp_path_factory.mktemp(f"{family}-{seed}-")
-            save_untrained(folder, model_type=family, seed=seed)
+            save_random_checkpoint(folder, model_type=family, seed=seed)
             folders[family, seed] = folder
         return folders[family, seed]
 

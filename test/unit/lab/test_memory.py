@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from delayed_vlm_ros.benchmark.patrol import PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
-from delayed_vlm_ros.benchmark.patrol_scores import judge, length_name, oracle, redundancy
+from delayed_vlm_ros.benchmark.patrol_scores import length_name, oracle, redundancy, score_selection
 from delayed_vlm_ros.memory import describe
 from lab.bench import memory, memory_cost
 from lab.bench import strategies as strategies_module
@@ -87,14 +87,14 @@ def test_the_oracle_reaches_everything_that_fits(pairs, events):
 
     # when
     chosen = oracle(patrol, pairs)
-    judgement = judge(patrol, chosen, pairs, dict.fromkeys(chosen, image))
+    judgement = score_selection(patrol, chosen, pairs, dict.fromkeys(chosen, image))
 
     # then
     assert len(chosen) <= pairs
     assert judgement.evidence == 1.0
     assert len(judgement.shown) >= min(pairs, events)
     assert judgement.places == 1.0 or pairs < 4 + events
-    assert judge(patrol, [], pairs, {}).evidence == 0.0
+    assert score_selection(patrol, [], pairs, {}).evidence == 0.0
 
 
 def test_events_are_counted_by_length_and_age():
@@ -103,7 +103,7 @@ def test_events_are_counted_by_length_and_age():
     kept = oracle(patrol, 8)
 
     # when
-    judgement = judge(patrol, kept, 8, dict.fromkeys(kept, describe(np.zeros((144, 192, 3), np.uint8))))
+    judgement = score_selection(patrol, kept, 8, dict.fromkeys(kept, describe(np.zeros((144, 192, 3), np.uint8))))
 
     # then
     for tally in (judgement.by_length, judgement.by_age):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from delayed_vlm_ros.benchmark.ask_cost import Setting
-from delayed_vlm_ros.benchmark.random_model import SHAPES, make_shaped
+from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup
+from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model
 from lab.bench import trace_report
 from lab.bench.trace import Costs, Habit, costs_from, live_through, stream
 from lab.bench.trace_real_time import live_in_real_time
@@ -25,8 +25,8 @@ HABIT = Habit("off", 0, ask_every_sec=5.0, asks=3)
 def tiny(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny")
-    model, processor = make_shaped(SHAPES["tiny"], folder, SIDE * SIDE, 3, torch.float32, "cpu")
-    return Setting(model, processor, (SIDE, SIDE), 20, canonical=True)
+    model, processor = make_random_model(SHAPES["tiny"], folder, SIDE * SIDE, 3, torch.float32, "cpu")
+    return BenchmarkSetup(model, processor, (SIDE, SIDE), 20, canonical=True)
 
 
 def trace(tiny, **changes):

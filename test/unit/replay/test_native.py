@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from delayed_vlm_ros.benchmark.random_checkpoint import save_untrained
+from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
@@ -24,7 +24,7 @@ def loaded(tmp_path_factory):
     models = {}
     for family in FAMILIES:
         folder = tmp_path_factory.mktemp(family)
-        save_untrained(folder, model_type=family, seed=5)
+        save_random_checkpoint(folder, model_type=family, seed=5)
         models[family] = load_model(resolve_checkpoint(str(folder)), device="cpu")
     return models
 

@@ -1,39 +1,48 @@
 # The front door. `make demo` and `make test` set up what they need.
-.PHONY: help setup demo test test-exact fuzz soak lint format bench train clean
+.PHONY: help setup demo test test-fast test-slow test-exact fuzz soak lint format bench train clean
 
-help:            ## this list
+help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-setup:           ## make .venv with everything in it (quick when nothing changed)
+setup:           ## create .venv with everything in it (quick when nothing changed)
 	@tools/setup
 
-demo: setup      ## camera, memory and questions about a story, through ROS 2
+demo: setup      ## a synthetic camera, the memory and six questions, through ROS 2
 	@.venv/bin/delayed-vlm demo
 
-test: setup      ## all tests
-	@.venv/bin/python -m pytest
+# Two workers; nodes of one file share a worker, and each worker has a ROS domain of its own.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
-test-exact: setup ## that caches change nothing: a thousand random histories (half an hour)
+test: setup      ## all tests but the slow ones
+	@$(PYTEST) -m "not slow"
+
+test-fast: setup ## unit tests only: no DDS, no browser, no fuzzing
+	@$(PYTEST) -m "not slow and not ros and not browser and not fuzz"
+
+test-slow: setup ## the slow ones: training, many random histories
+	@EXACT_HISTORIES=$${EXACT_HISTORIES:-100} .venv/bin/python -m pytest -m slow
+
+test-exact: setup ## caches change nothing: a thousand random histories for each model (half an hour)
 	@EXACT_HISTORIES=1000 .venv/bin/python -m pytest test/unit/inference/test_exactness.py
 
-fuzz: setup      ## images, files of key frames and requests of any kind: more than 100,000 cases (some minutes)
+fuzz: setup      ## generated images, key-frame files and requests: more than 100,000 cases (some minutes)
 	@FUZZ_CASES=$${FUZZ_CASES:-120000} .venv/bin/python -m pytest test/fuzz --timeout 7200
 
-soak: setup      ## ten minutes of a fast camera with asks back to back, then an accelerated day; see docs/reliability.md
-	@.venv/bin/python lab/bench/load.py
-	@.venv/bin/python lab/bench/soak.py
+soak: setup      ## ten minutes of a fast camera with continuous questions, then an accelerated day; see docs/reliability.md
+	@.venv/bin/python -m lab bench load
+	@.venv/bin/python -m lab bench soak
 
 lint: setup      ## style, types and the direction of imports
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports
 
-format: setup    ## put the code into shape
+format: setup    ## format the code and fix what can be fixed
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
 
-bench: setup     ## timings of this machine; see lab/bench/README.md
+bench: setup     ## what a question costs on this machine
 	@.venv/bin/delayed-vlm bench ask
 
-train: setup     ## train the embedded model (hours; goes on where it was)
+train: setup     ## train the embedded model (hours; resumes)
 	@.venv/bin/python -m lab train --resume
 
-clean:           ## remove everything that setup and builds made
+clean:           ## remove everything that set-up and builds created
 	rm -rf .venv build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,15 +1,19 @@
 """pip packaging: the core and the ``delayed-vlm`` command, without ROS. ROS builds use CMakeLists.txt."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"', (ROOT / "delayed_vlm_ros" / "__init__.py").read_text("utf-8"), re.MULTILINE
+)
 VISION_LANGUAGE = ["torch", "torchvision", "transformers>=5.20", "accelerate", "qwen-vl-utils>=0.0.14"]
 
 setup(
     name="delayed_vlm_ros",
-    version="0.1.0",
+    version=VERSION.group(1),
     description="Scene memory for camera robots: bounded Stream and Star memory, answered by a Qwen VL model on demand",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -17,6 +21,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["delayed_vlm_ros", "delayed_vlm_ros.*"]),
     package_data={
+        "delayed_vlm_ros": ["py.typed"],
         "delayed_vlm_ros.replay.report": ["report.css", "report.html.jinja"],
         "delayed_vlm_ros.demo": ["tiny_scene/*"],
         "delayed_vlm_ros.web": ["assets/*"],
@@ -31,8 +36,8 @@ setup(
         "web": ["nicegui>=3.4,<4"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
-        "test": ["pytest", "pytest-timeout", "hypothesis", "playwright"],
-        "lint": ["ruff", "mypy", "import-linter"],
+        "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],
+        "lint": ["import-linter", "mypy", "pre-commit", "ruff"],
     },
     entry_points={"console_scripts": ["delayed-vlm = delayed_vlm_ros.__main__:main"]},
 )

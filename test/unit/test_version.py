@@ -1,6 +1,6 @@
 """The version is written in the package, and package.xml repeats it."""
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from delayed_vlm_ros import __version__
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_package_xml_has_the_version_of_the_package():
-    assert ElementTree.parse(ROOT / "package.xml").findtext("version") == __version__
+    assert ET.parse(ROOT / "package.xml").findtext("version") == __version__
 
 
 def test_changelog_has_a_section_for_the_version():

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from delayed_vlm_ros.errors import BadRequestError
-from delayed_vlm_ros.web.access import TOKEN_VARIABLE, access_of
+from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
 
 
 def web(
@@ -59,23 +59,23 @@ def web(
 
 
 def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int) -> None:
-    from delayed_vlm_ros.web.backends.in_process import InProcessBackend, LocalSettings  # noqa: PLC0415
+    from delayed_vlm_ros.web.backends.in_process import InProcessBackend, InProcessSettings  # noqa: PLC0415
     from delayed_vlm_ros.web.conversation import MAX_CHARACTERS, QUESTIONS_PER_MINUTE, Conversation  # noqa: PLC0415
     from delayed_vlm_ros.web.server import WebServer  # noqa: PLC0415
 
-    access = access_of(address, os.environ.get(TOKEN_VARIABLE, ""))
+    access = make_access(address, os.environ.get(TOKEN_VARIABLE, ""))
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
-    scene = InProcessBackend(LocalSettings(video, loop=loop, model=model))
+    scene = InProcessBackend(InProcessSettings(video, loop=loop, model=model))
     try:
         conversation = Conversation(scene, max_characters=MAX_CHARACTERS, questions_per_minute=QUESTIONS_PER_MINUTE)
         server = WebServer(scene, conversation, access, port)
-        _say(f"The page is at {server.link}")
+        _say(f"The page is at {server.url}")
         ending.wait()
-        server.stop()
+        server.close()
     finally:
-        scene.stop()
+        scene.close()
 
 
 def _say(line: str) -> None:

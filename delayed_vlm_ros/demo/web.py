@@ -8,8 +8,8 @@ from collections.abc import Callable
 from delayed_vlm_ros.errors import NodeNotFoundError
 from delayed_vlm_ros.resources import config_file
 from delayed_vlm_ros.ros.isolation import isolated_environment
-from delayed_vlm_ros.ros.process_group import NodeGroup, leaving_on_signals
-from delayed_vlm_ros.web.dashboard_node import PAGE_IS_AT
+from delayed_vlm_ros.ros.process_group import NodeGroup, exit_on_signals
+from delayed_vlm_ros.web.dashboard_node import URL_PREFIX
 
 _START_TIMEOUT_SEC = 120.0
 _LOOK_EVERY_SEC = 0.2
@@ -28,7 +28,7 @@ def run_web_demo(*, model: str, address: str, port: int, say: Callable[[str], No
         DelayedVlmError: A node has ended, or the page did not come up.
     """
     settings = {"address": address, "port": port}
-    with leaving_on_signals(), NodeGroup(isolated_environment()) as group:
+    with exit_on_signals(), NodeGroup(isolated_environment()) as group:
         group.start("web_dashboard", params_file=config_file("web_dashboard.yaml"), parameters=settings)
         group.start("scene_memory", params_file=config_file("scene_memory.yaml"), parameters={"model.name": model})
         group.start("demo_camera", params_file=config_file("demo_camera.yaml"), parameters={"story": True})
@@ -47,7 +47,7 @@ def _where(group: NodeGroup) -> str:
     while time.monotonic() < deadline:
         group.check()
         for line in group.log("web_dashboard").splitlines():
-            if line.startswith(PAGE_IS_AT):
+            if line.startswith(URL_PREFIX):
                 return line
         time.sleep(_LOOK_EVERY_SEC)
     raise NodeNotFoundError(f"the page did not come up within {_START_TIMEOUT_SEC:g} s: this machine is too busy")

@@ -61,7 +61,7 @@ class Access:
         return hmac.new(self.token.encode(), b"delayed_vlm_ros web page", hashlib.sha256).hexdigest()
 
 
-def access_of(address: str, token: str) -> Access:
+def make_access(address: str, token: str) -> Access:
     """The rule for an address and a token.
 
     Args:

@@ -104,8 +104,8 @@ class CameraState:
     sampled_rate_hz: float = 0.0
     dropped: int = 0
     newest_age_sec: float | None = None
-    kept: MemoryCounts = MemoryCounts()
-    moments: tuple[KeptFrame, ...] = ()
+    counts: MemoryCounts = MemoryCounts()
+    frames: tuple[KeptFrame, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class SceneState:
     waiting_for: str = ""
     now_ns: int = 0
     cameras: tuple[CameraState, ...] = ()
-    conditions: tuple[Diagnostic, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
     model: str = ""
     model_state: str = ""
     device: str = ""
@@ -232,19 +232,19 @@ class AskOutcome:
     answer: str = ""
     error: str = ""
     was_stopped: bool = False
-    moments: tuple[KeptFrame, ...] = ()
+    frames_used: tuple[KeptFrame, ...] = ()
     cost: AnswerCost | None = None
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-class Asking(Protocol):
+class RunningQuestion(Protocol):
     """An ask on its way."""
 
     def stop(self) -> None:
         """Ask it to end; its outcome comes as ever. From any thread; more than once does no harm."""
 
 
-class SceneBackend(Protocol):
+class Backend(Protocol):
     """A scene memory, as the page sees it. All of it may be called from any thread.
 
     ``state`` and ``ask`` return at once, the others may take a while.
@@ -275,7 +275,7 @@ class SceneBackend(Protocol):
 
     def ask(
         self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
-    ) -> Asking:
+    ) -> RunningQuestion:
         """Put a question.
 
         Args:

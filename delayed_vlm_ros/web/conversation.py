@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from delayed_vlm_ros.errors import BadRequestError, BusyError
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.web.backend import Asking, AskOutcome, Question, SceneBackend
+from delayed_vlm_ros.web.backend import AskOutcome, Backend, Question, RunningQuestion
 
 MAX_CHARACTERS = 1000
 """Longest question, unless somebody says otherwise."""
@@ -48,7 +48,7 @@ class Conversation:
     """Takes questions to the scene, one at a time and not too many, and remembers the answers. From any thread.
 
     Args:
-        source: Whom to ask.
+        backend: Whom to ask.
         max_characters: Longest question.
         questions_per_minute: Most questions within any minute.
         clock: Seconds of a steady clock.
@@ -56,21 +56,21 @@ class Conversation:
 
     def __init__(
         self,
-        source: SceneBackend,
+        backend: Backend,
         *,
         max_characters: int,
         questions_per_minute: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_characters = max_characters
-        self._source = source
+        self._backend = backend
         self._questions_per_minute = questions_per_minute
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._exchanges: deque[Exchange] = deque(maxlen=_KEPT)
         self._asked_at: deque[float] = deque(maxlen=questions_per_minute)
-        self._asking: Asking | None = None
+        self._asking: RunningQuestion | None = None
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
@@ -115,7 +115,7 @@ class Conversation:
         def ended(outcome: AskOutcome) -> None:
             exchange.outcome = outcome
 
-        asking = self._source.ask(question, progress, ended)
+        asking = self._backend.ask(question, progress, ended)
         with self._lock:
             self._asking = asking
             stop_now = exchange.is_stopping

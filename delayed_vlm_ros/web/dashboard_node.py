@@ -14,11 +14,11 @@ from rclpy.node import Node
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
-from delayed_vlm_ros.web.access import TOKEN_VARIABLE, access_of
+from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
 from delayed_vlm_ros.web.backends.ros import RosBackend
 from delayed_vlm_ros.web.conversation import MAX_CHARACTERS, QUESTIONS_PER_MINUTE, Conversation
 
-PAGE_IS_AT = "The page is at"
+URL_PREFIX = "The page is at"
 """How the line begins that says where."""
 
 
@@ -54,7 +54,7 @@ class WebDashboard(Node):
 
         declare(self, WebDashboardParameters)
         settings = read(self, WebDashboardParameters)
-        access = access_of(settings.address, os.environ.get(TOKEN_VARIABLE, ""))
+        access = make_access(settings.address, os.environ.get(TOKEN_VARIABLE, ""))
         self._scene = RosBackend(self)
         conversation = Conversation(
             self._scene,
@@ -63,18 +63,18 @@ class WebDashboard(Node):
         )
         self._server = WebServer(self._scene, conversation, access, settings.port)
         # Printed and not logged: the log is published, and the token is for those who can see this terminal.
-        sys.stdout.write(f"{PAGE_IS_AT} {self._server.link}\n")
+        sys.stdout.write(f"{URL_PREFIX} {self._server.url}\n")
         sys.stdout.flush()
 
     def stop(self) -> None:
         """Close the page; called once, before the process ends."""
-        self._server.stop()
+        self._server.close()
         self._scene.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is stopped; gives the process's exit code."""
-    return run_node(WebDashboard, arguments=arguments, leave_at_once=True)
+    return run_node(WebDashboard, arguments=arguments, exit_process=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class HealthPanel:
 
     def show(self, state: SceneState, camera: CameraState | None) -> None:
         """Bring it up to date; camera: the one that is looked at."""
-        kept = camera.kept if camera is not None else MemoryCounts()
+        kept = camera.counts if camera is not None else MemoryCounts()
         where = f" on {state.device}" if state.device else ""
         say(self._model, f"{state.model}{where}" if state.model else "")
         self._ratio.show(f"{kept.compression_ratio:.1f}" if kept.added else "–")
@@ -54,9 +54,9 @@ class HealthPanel:
         self._answers.show(str(state.asks_served) + (f" + {state.asks_failed} failed" if state.asks_failed else ""))
         self._show_bytes(kept)
         self._show_latencies(state.latencies[-_BARS:])
-        self._conditions.show(state.conditions)
+        self._conditions.show(state.diagnostics)
 
-    def _show_bytes(self, kept: MemoryCounts) -> None:
+    def _show_bytes(self, counts: MemoryCounts) -> None:
         sizes = {"pixels": kept.pixel_bytes, "features": kept.feature_bytes, "kv": kept.kv_bytes}
         total = sum(sizes.values())
         bound = f" of {size(kept.budget_bytes)}" if kept.budget_bytes else ", no budget set"

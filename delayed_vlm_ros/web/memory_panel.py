@@ -42,7 +42,7 @@ class MemoryPanel:
 
     def show(self, camera: CameraState | None, now_ns: int) -> None:
         """Bring it up to date; None: there is no camera."""
-        moments = camera.moments if camera is not None else ()
+        moments = camera.frames if camera is not None else ()
         show(self._empty, visible=not moments)
         if camera is None or not moments:
             topic = f" on {camera.topic}" if camera is not None and camera.topic else ""
@@ -54,9 +54,9 @@ class MemoryPanel:
 
 
 def _counts(camera: CameraState | None) -> str:
-    if camera is None or not camera.kept.added:
+    if camera is None or not camera.counts.added:
         return ""
-    return f"{count_of(camera.kept.unique, 'frame')} kept of {camera.kept.added} taken in"
+    return f"{count_of(camera.counts.unique, 'frame')} kept of {camera.counts.added} taken in"
 
 
 class _Strip:

@@ -48,4 +48,4 @@ def _trouble(state: SceneState, camera: CameraState | None) -> str:
 
 
 def _condition_of(state: SceneState, camera: CameraState) -> Diagnostic | None:
-    return next((one for one in state.conditions if one.name == f"camera {camera.name}"), None)
+    return next((one for one in state.diagnostics if one.name == f"camera {camera.name}"), None)

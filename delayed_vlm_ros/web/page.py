@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.web.backend import CameraState, KeptFrame, Level, SceneBackend, SceneState
+from delayed_vlm_ros.web.backend import Backend, CameraState, KeptFrame, Level, SceneState
 from delayed_vlm_ros.web.components import block, drawing, say, show, text
 from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.frame_dialog import FrameDialog
 from delayed_vlm_ros.web.health_panel import HealthPanel
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
-from delayed_vlm_ros.web.moment_dialog import FrameDialog
 from delayed_vlm_ros.web.now_panel import NowPanel
 from delayed_vlm_ros.web.talk_panel import TalkPanel
 
@@ -38,12 +38,12 @@ class Page:
     """What is served at ``/``.
 
     Args:
-        source: The scene.
+        backend: The scene.
         conversation: Where questions go.
     """
 
-    def __init__(self, source: SceneBackend, conversation: Conversation) -> None:
-        self._source = source
+    def __init__(self, backend: Backend, conversation: Conversation) -> None:
+        self._backend = backend
         self._conversation = conversation
 
     def register(self) -> None:
@@ -51,16 +51,16 @@ class Page:
 
         @ui.page("/")
         def page() -> None:
-            _View(self._source, self._conversation)
+            _View(self._backend, self._conversation)
 
 
 class _View:
     """The page in one browser."""
 
-    def __init__(self, source: SceneBackend, conversation: Conversation) -> None:
-        self._source = source
+    def __init__(self, backend: Backend, conversation: Conversation) -> None:
+        self._backend = backend
         self._camera_name = ""
-        self._state = source.state()
+        self._state = backend.state()
         ui.add_head_html(_HEAD)
         with block("div", "shell").props("data-view=now"):
             self._header()
@@ -72,7 +72,7 @@ class _View:
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
                     text("button", view.capitalize(), "tab").props(f"type=button data-show={view}")
-        self._dialog = FrameDialog(source, self._show, self._limit)
+        self._dialog = FrameDialog(backend, self._show, self._limit)
         self._show()
         self._talk.follow()
         ui.timer(_SCENE_PERIOD_SEC, self._show)
@@ -90,7 +90,7 @@ class _View:
         self._offered: tuple[str, ...] = ()
 
     def _show(self) -> None:
-        self._state = state = self._source.state()
+        self._state = state = self._backend.state()
         camera = self._camera()
         level, words = _status(state, camera)
         say(self._status, words)
@@ -101,7 +101,7 @@ class _View:
         self._memory.show(camera, state.now_ns)
         self._health.show(state, camera)
         self._talk.show(state)
-        self._dialog.update([moment for one in state.cameras for moment in one.moments], state.now_ns)
+        self._dialog.update([moment for one in state.cameras for moment in one.frames], state.now_ns)
 
     def _camera(self) -> CameraState | None:
         return self._state.camera(self._camera_name) or self._state.camera("")
@@ -126,7 +126,7 @@ class _View:
 
     def _open_kept(self, moment: KeptFrame) -> None:
         camera = self._state.camera(moment.camera)
-        self._open(moment, camera.moments if camera is not None else ())
+        self._open(moment, camera.frames if camera is not None else ())
 
     def _open(self, moment: KeptFrame, neighbours: Sequence[KeptFrame]) -> None:
         self._dialog.open(moment, neighbours, self._state.now_ns)
@@ -140,7 +140,7 @@ def _status(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
     """The whole in a word or two."""
     if not state.connected:
         return Level.ERROR, "Not connected"
-    worst = [condition for condition in state.conditions if condition.level in (Level.ERROR, Level.STALE)]
+    worst = [condition for condition in state.diagnostics if condition.level in (Level.ERROR, Level.STALE)]
     if worst:
         return worst[0].level, worst[0].message
     if state.model_state == "loading":

@@ -16,7 +16,7 @@ from nicegui import app, ui
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.resources import data_folder
 from delayed_vlm_ros.web.access import Access, Gate
-from delayed_vlm_ros.web.backend import SceneBackend
+from delayed_vlm_ros.web.backend import Backend
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.page import Page
 from delayed_vlm_ros.web.thumbnail_cache import ThumbnailCache
@@ -34,7 +34,7 @@ class WebServer:
     """Serves the page. One for each process, since NiceGUI has one application in each.
 
     Args:
-        source: What is shown.
+        backend: What is shown.
         conversation: Where questions go.
         access: Who may see it, and the address it is bound to.
         port: Its port; 0: any that is free.
@@ -43,13 +43,13 @@ class WebServer:
         ConfigurationError: The address or the port cannot be had.
     """
 
-    def __init__(self, source: SceneBackend, conversation: Conversation, access: Access, port: int) -> None:
+    def __init__(self, backend: Backend, conversation: Conversation, access: Access, port: int) -> None:
         self._access = access
         self._socket = _bound(access.address, port)
         self.port: int = self._socket.getsockname()[1]
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-        _add_routes(outer, source)
-        Page(source, conversation).register()
+        _add_routes(outer, backend)
+        Page(backend, conversation).register()
         app.add_static_files("/assets", _ASSETS)
         ui.run_with(
             outer,
@@ -76,7 +76,7 @@ class WebServer:
         self._wait_until_started()
 
     @property
-    def link(self) -> str:
+    def url(self) -> str:
         """The address to open, token included."""
         host = self._access.address
         if host in ("0.0.0.0", "::"):  # noqa: S104  every address of this machine: its name is one that works
@@ -86,7 +86,7 @@ class WebServer:
         token = f"?token={self._access.token}" if self._access.token else ""
         return f"http://{host}:{self.port}/{token}"
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Say good-bye to the browsers; returns within a second or so."""
         self._server.should_exit = True
         self._thread.join(_STOPPING_SEC)
@@ -120,12 +120,12 @@ def _bound(address: str, port: int) -> socket.socket:
     return bound
 
 
-def _add_routes(outer: FastAPI, source: SceneBackend) -> None:
-    thumbnails = ThumbnailCache(source)
+def _add_routes(outer: FastAPI, backend: Backend) -> None:
+    thumbnails = ThumbnailCache(backend)
 
     @outer.get("/live/{camera}")
     async def live(camera: str) -> Response:
-        image = await asyncio.to_thread(source.live_image, camera)
+        image = await asyncio.to_thread(backend.live_image, camera)
         if image is None:
             return Response(status_code=204, headers=_NEVER)
         size = {"x-number": str(image.number), "x-size": f"{image.width}x{image.height}"}

@@ -222,9 +222,9 @@ class _ExchangeView:
                     f"word after {latency(cost.first_token_sec)} · {latency(cost.total_sec)} in all",
                     "cost",
                 )
-            if outcome.moments:
-                self._show_moments(outcome.moments)
-            for notice in outcome.notices:
+            if outcome.frames_used:
+                self._show_moments(outcome.frames_used)
+            for notice in outcome.warnings:
                 text("p", notice, "notice")
 
     def _show_moments(self, moments: Sequence[KeptFrame]) -> None:

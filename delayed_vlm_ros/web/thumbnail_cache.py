@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from delayed_vlm_ros.web.backend import KeptFrameImages, SceneBackend
+from delayed_vlm_ros.web.backend import Backend, KeptFrameImages
 
 _GATHERING_SEC = 0.02
 """A page asks for all of its thumbnails at once: one call of the memory answers them together."""
@@ -15,12 +15,12 @@ class ThumbnailCache:
     """For one event loop. The images of an answer stay for a while after the memory has let them go.
 
     Args:
-        source: Where they come from.
+        backend: Where they come from.
         max_bytes: Most bytes that are remembered; those that nobody has looked at for longest go first.
     """
 
-    def __init__(self, source: SceneBackend, max_bytes: int = 64_000_000) -> None:
-        self._source = source
+    def __init__(self, backend: Backend, max_bytes: int = 64_000_000) -> None:
+        self._backend = backend
         self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[str, KeptFrameImages] = OrderedDict()
@@ -49,7 +49,7 @@ class ThumbnailCache:
             keys = list(self._waiting)
             ids = [int(key.partition("-")[0]) for key in keys]
             try:
-                found = await asyncio.to_thread(self._source.images, ids)
+                found = await asyncio.to_thread(self._backend.images, ids)
             except Exception:  # noqa: BLE001  whoever waits must hear that there is nothing
                 found = {}
             for key in keys:

@@ -20,7 +20,7 @@ from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.inference.worker import ModelState, ModelWorker
-from delayed_vlm_ros.ingest.intake import FrameIntake
+from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.ingest.sampling import FrameSampler
 from delayed_vlm_ros.memory import KeptPair, MemoryConfig
@@ -52,7 +52,7 @@ _LATENCIES = 100
 
 
 @dataclass(frozen=True)
-class LocalSettings:
+class InProcessSettings:
     """What a local scene is made of.
 
     Attributes:
@@ -82,11 +82,11 @@ class InProcessBackend:
         DelayedVlmError: Video, model or sizes cannot work.
     """
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: InProcessSettings) -> None:
         self._settings = settings
         self._checkpoint = resolve_checkpoint(settings.model, device=settings.device)
         self._memory = settings.memory.build()
-        self._intake = FrameIntake(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
+        self._ingestor = FrameIngestor(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
         self._sampler = FrameSampler(settings.memory.sample_fps)
         self._video = LocalVideo(settings.video, self._shown, loop=settings.loop)
         self._name = "webcam" if self._video.is_device else "video"
@@ -103,7 +103,7 @@ class InProcessBackend:
         self._worker.start()
         self._video.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the video and the model's thread."""
         self._video.stop()
         self._worker.stop(timeout_sec=0.5)
@@ -132,7 +132,7 @@ class InProcessBackend:
         if not self._sampler.accept(seconds_of(stamp_ns)):
             return
         try:
-            self._intake.add(image, seconds_of(stamp_ns), stamp_ns)
+            self._ingestor.add(image, seconds_of(stamp_ns), stamp_ns)
         except DelayedVlmError:
             self._dropped += 1  # this machine's clock was set back: the sampler begins anew by itself
             return
@@ -141,14 +141,14 @@ class InProcessBackend:
     # What the page shows --------------------------------------------------------------------------------------------
 
     def state(self) -> SceneState:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         camera = self._camera()
         model = self._worker.resource
         return SceneState(
             connected=True,
             now_ns=time.time_ns(),
             cameras=(camera,),
-            conditions=self._conditions(camera),
+            diagnostics=self._diagnostics(camera),
             model=self._checkpoint.name,
             model_state=self._worker.state.value,
             device=str(model.model.device) if model is not None else "",
@@ -171,7 +171,7 @@ class InProcessBackend:
             sampled_rate_hz=self._sampled_rate.rate(now),
             dropped=self._dropped,
             newest_age_sec=max(0.0, seconds_of(time.time_ns() - moments[-1].end_stamp_ns)) if moments else None,
-            kept=MemoryCounts(
+            counts=MemoryCounts(
                 added=counted.total_frames_added,
                 unique=counted.unique_frames,
                 star=counted.star_memory_size,
@@ -181,7 +181,7 @@ class InProcessBackend:
                 feature_bytes=cached.features if cached is not None else 0,
                 kv_bytes=cached.kv if cached is not None else 0,
             ),
-            moments=moments,
+            frames=moments,
         )
 
     def _moment(self, kept: KeptPair) -> KeptFrame:
@@ -198,7 +198,7 @@ class InProcessBackend:
             label=kept.label,
         )
 
-    def _conditions(self, camera: CameraState) -> tuple[Diagnostic, ...]:
+    def _diagnostics(self, camera: CameraState) -> tuple[Diagnostic, ...]:
         silent_sec = time.monotonic() - self._arrived if self._arrived else 0.0
         if self._video.trouble:
             image = Diagnostic(f"camera {self._name}", Level.STALE, self._video.trouble)
@@ -219,7 +219,7 @@ class InProcessBackend:
         return Diagnostic("model", Level.OK, "ready")
 
     def live_image(self, camera: str) -> LiveImage | None:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         image, number = self._newest, self._number
         if image is None or camera != self._name:
             return None
@@ -230,7 +230,7 @@ class InProcessBackend:
         return live
 
     def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         wanted = set(ids)
         found = {}
         for kept in self._memory.snapshot():
@@ -242,25 +242,25 @@ class InProcessBackend:
         return found
 
     def mark(self, moment: KeptFrame, label: str) -> None:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         self._memory.mark(moment.id, label)
 
     def unmark(self, moment: KeptFrame) -> None:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         self._memory.unmark(moment.id)
 
     # Questions ------------------------------------------------------------------------------------------------------
 
     def ask(
         self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
-    ) -> _LocalAsking:
-        """See ``SceneBackend``."""
+    ) -> _LocalQuestion:
+        """See ``Backend``."""
         control = AskControl()
         asking = threading.Thread(
             target=self._ask, args=(question, control, progress, ended), name="asking", daemon=True
         )
         asking.start()
-        return _LocalAsking(control)
+        return _LocalQuestion(control)
 
     def _ask(
         self,
@@ -313,15 +313,15 @@ class InProcessBackend:
         metrics = result.metrics
         return AskOutcome(
             answer=result.answer,
-            moments=tuple(self._moment(kept) for kept in result.frames_used),
+            frames_used=tuple(self._moment(kept) for kept in result.frames_used),
             cost=AnswerCost(
                 metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
             ),
-            notices=metrics.warnings,
+            warnings=metrics.warnings,
         )
 
 
-class _LocalAsking:
+class _LocalQuestion:
     """An ask of this process."""
 
     def __init__(self, control: AskControl) -> None:

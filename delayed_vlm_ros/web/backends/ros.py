@@ -21,9 +21,8 @@ from delayed_vlm_ros.errors import MarkError, NodeNotFoundError
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.msg import KeyFrameArray, MemoryStats, SceneAnswer
-from delayed_vlm_ros.ros.time import nanoseconds_of
 from delayed_vlm_ros.srv import GetFrames, Mark
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of
 from delayed_vlm_ros.web.backend import (
     AskOutcome,
     CameraState,
@@ -57,7 +56,7 @@ _LEVELS = {
 
 
 class RosBackend:
-    """See ``SceneBackend``. What it hears it hears in the executor's thread; the page calls from its own.
+    """See ``Backend``. What it hears it hears in the executor's thread; the page calls from its own.
 
     Statistics and diagnostics come once a second anyway. Key frames and images are subscribed to only while a page
     is open.
@@ -169,7 +168,7 @@ class RosBackend:
         return bool(self._heard_at) and time.monotonic() - self._heard_at < _SILENT_AFTER_SEC
 
     def state(self) -> SceneState:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         self._watched_until = time.monotonic() + _WATCHED_SEC
         is_heard = self._is_heard
         clock_ns, heard_at = self._clock_ns
@@ -184,7 +183,7 @@ class RosBackend:
                 _camera_state(name, camera.base_topic, statistics.get(name), moments.get(name, ()))
                 for name, camera in cameras.items()
             ),
-            conditions=self._conditions(is_heard=is_heard),
+            diagnostics=self._diagnostics(is_heard=is_heard),
             model=told.model if told is not None else "",
             model_state=told.model_state if told is not None and is_heard else "",
             device=told.device if told is not None else "",
@@ -193,7 +192,7 @@ class RosBackend:
             latencies=tuple(self._latencies),
         )
 
-    def _conditions(self, *, is_heard: bool) -> tuple[Diagnostic, ...]:
+    def _diagnostics(self, *, is_heard: bool) -> tuple[Diagnostic, ...]:
         found = tuple(
             Diagnostic(self._name(status), _LEVELS.get(status.level, Level.ERROR), status.message)
             for status in self._statuses
@@ -213,12 +212,12 @@ class RosBackend:
         return str(status.name.removeprefix(self._prefix))
 
     def live_image(self, camera: str) -> LiveImage | None:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         live = self._cameras.get(camera)
         return live.image() if live is not None else None
 
     def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         found: dict[str, KeptFrameImages] = {}
         wanted = list(ids)
         for _ in range(_MOST_CALLS):
@@ -232,11 +231,11 @@ class RosBackend:
         return found
 
     def mark(self, moment: KeptFrame, label: str) -> None:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         self._change_mark(Mark.Request(id=moment.id, label=label))
 
     def unmark(self, moment: KeptFrame) -> None:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         self._change_mark(Mark.Request(id=moment.id, unmark=True))
 
     def _change_mark(self, request: Mark.Request) -> None:
@@ -247,7 +246,7 @@ class RosBackend:
     def ask(
         self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
     ) -> RemoteAsk:
-        """See ``SceneBackend``."""
+        """See ``Backend``."""
         return self._asks.ask(question, progress, ended)
 
     def _call(self, client: Client, request: Any) -> Any:
@@ -271,7 +270,7 @@ def _value(status: DiagnosticStatus, key: str) -> str:
 
 def _camera_state(name: str, topic: str, told: MemoryStats | None, moments: tuple[KeptFrame, ...]) -> CameraState:
     if told is None:
-        return CameraState(name, topic, moments=moments)
+        return CameraState(name, topic, frames=moments)
     age_sec = told.newest_frame_age_sec
     return CameraState(
         name=name,
@@ -280,7 +279,7 @@ def _camera_state(name: str, topic: str, told: MemoryStats | None, moments: tupl
         sampled_rate_hz=told.sampled_rate_hz,
         dropped=told.images_dropped,
         newest_age_sec=age_sec if age_sec >= 0 else None,
-        kept=MemoryCounts(
+        counts=MemoryCounts(
             added=told.total_frames_added,
             unique=told.unique_frames,
             star=told.star_memory_size,
@@ -291,5 +290,5 @@ def _camera_state(name: str, topic: str, told: MemoryStats | None, moments: tupl
             kv_bytes=told.kv_bytes,
             budget_bytes=told.budget_bytes,
         ),
-        moments=moments,
+        frames=moments,
     )

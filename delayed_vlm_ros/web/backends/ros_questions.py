@@ -10,7 +10,8 @@ from rclpy.node import Node
 
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.ros.time import nanoseconds_of, time_message
+from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.time import nanoseconds_of
 from delayed_vlm_ros.web.backend import AnswerCost, AskOutcome, KeptFrame, Question
 
 _IDLE_REPORTS = 3  # of a node that knows nothing of our ask: it was started again meanwhile
@@ -33,7 +34,7 @@ class RemoteAsks:
     def ask(
         self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
     ) -> RemoteAsk:
-        """Put a question; see ``SceneBackend.ask``."""
+        """Put a question; see ``Backend.ask``."""
         ask = RemoteAsk(question, progress, ended, self._in_executor, self._running.discard)
         self._in_executor(lambda: self._send(ask))
         return ask
@@ -91,7 +92,7 @@ class RemoteAsk:
         self.text = ""
 
     def stop(self) -> None:
-        """See ``Asking``."""
+        """See ``RunningQuestion``."""
         self._in_executor(self._cancel)
 
     def _cancel(self) -> None:
@@ -163,11 +164,11 @@ def outcome_of(result: Any) -> AskOutcome:
     metrics = result.metrics
     return AskOutcome(
         answer=result.answer,
-        moments=tuple(moment_of(frame) for frame in result.frames_used),
+        frames_used=tuple(moment_of(frame) for frame in result.frames_used),
         cost=AnswerCost(
             metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
         ),
-        notices=tuple(metrics.warnings),
+        warnings=tuple(metrics.warnings),
     )
 
 

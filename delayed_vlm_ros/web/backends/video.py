@@ -54,7 +54,7 @@ class LocalVideo:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            source, self._source = self._source, None
+            source, self._source = self._backend, None
             try:
                 with source or open_video(self._video) as opened:
                     self.trouble = ""

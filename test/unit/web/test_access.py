@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.web.access import Access, Gate, access_of
+from delayed_vlm_ros.web.access import Access, Gate, make_access
 
 TOKEN = "sixteen-characters"
 PORT = 8123
@@ -50,21 +50,21 @@ def cookie_of(headers):
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
 def test_this_machine_needs_no_token(address):
-    assert access_of(address, "").token == ""
+    assert make_access(address, "").token == ""
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5", "robot.local"])
 def test_any_other_address_has_one(address):
-    tokens = {access_of(address, "").token for _ in range(3)}
+    tokens = {make_access(address, "").token for _ in range(3)}
     assert len(tokens) == 3
     assert all(len(token) >= 32 for token in tokens)
-    assert access_of(address, TOKEN).token == TOKEN
+    assert make_access(address, TOKEN).token == TOKEN
 
 
 @pytest.mark.parametrize("token", ["short", "with spaces in it all", "wörter-mit-umlauten", "line\nbreaks-in-a-token"])
 def test_a_token_that_cannot_be_one_is_refused(token):
     with pytest.raises(ConfigurationError, match="16 or more"):
-        access_of("127.0.0.1", token)
+        make_access("127.0.0.1", token)
 
 
 def test_the_token_is_exchanged_for_a_cookie():

@@ -10,7 +10,7 @@ from nicegui import ui
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.memory.marks import MAX_LABEL_CHARACTERS
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
-from delayed_vlm_ros.web.backend import KeptFrame, SceneBackend
+from delayed_vlm_ros.web.backend import Backend, KeptFrame
 from delayed_vlm_ros.web.components import block, button, say, show, text, thumbnail
 from delayed_vlm_ros.web.formatting import age, clock
 
@@ -22,13 +22,13 @@ class FrameDialog:
     """Opens over the page; closed by Esc, by its button, or by a click beside it.
 
     Args:
-        source: Where moments are marked.
+        backend: Where moments are marked.
         changed: Called when a mark has been set or taken off.
         limited: Called with since and until (nanoseconds; 0: leave that one) for the next questions.
     """
 
-    def __init__(self, source: SceneBackend, changed: Callable[[], None], limited: Callable[[int, int], None]) -> None:
-        self._source = source
+    def __init__(self, backend: Backend, changed: Callable[[], None], limited: Callable[[int, int], None]) -> None:
+        self._backend = backend
         self._changed = changed
         self._limited = limited
         self._moment: KeptFrame | None = None
@@ -125,12 +125,12 @@ class FrameDialog:
         label = str(getattr(event, "args", "") or "")[:MAX_LABEL_CHARACTERS].strip()
         moment = self._moment
         if moment is not None:
-            await self._change(lambda: self._source.mark(moment, label))
+            await self._change(lambda: self._backend.mark(moment, label))
 
     async def _take_mark_off(self) -> None:
         moment = self._moment
         if moment is not None:
-            await self._change(lambda: self._source.unmark(moment))
+            await self._change(lambda: self._backend.unmark(moment))
 
     async def _change(self, change: Callable[[], None]) -> None:
         try:

@@ -34,6 +34,9 @@ A message names the thing, the reason and the remedy, because it is what a robot
 
 from __future__ import annotations
 
+from enum import IntEnum
+from typing import ClassVar
+
 _MOST_CHARACTERS = 1000
 
 
@@ -42,8 +45,29 @@ def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
+class ErrorCode(IntEnum):
+    """Error codes of the ROS interface; the same numbers as in ``srv/AskScene.srv``."""
+
+    NONE = 0
+    NO_FRAMES = 1
+    BAD_REQUEST = 2
+    UNKNOWN_CAMERA = 3
+    BUSY = 4
+    TIMEOUT = 5
+    CANCELLED = 6
+    OUT_OF_MEMORY = 7
+    MODEL_NOT_READY = 8
+    INTERNAL = 9
+
+
 class DelayedVlmError(Exception):
-    """Base of all errors raised by this package."""
+    """Base of all errors raised by this package.
+
+    Attributes:
+        error_code: Code that the ROS interface reports for this class; subclasses inherit it.
+    """
+
+    error_code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
 
 
 class ConfigurationError(DelayedVlmError):
@@ -65,9 +89,13 @@ class StampOrderError(ImageError):
 class MarkError(DelayedVlmError):
     """A moment cannot be marked, or a mark cannot be taken off; what was marked before stays so."""
 
+    error_code = ErrorCode.BAD_REQUEST
+
 
 class PairNotKeptError(MarkError):
     """The memory does not hold the pair, or no longer."""
+
+    error_code = ErrorCode.NO_FRAMES
 
 
 class MarksFullError(MarkError):
@@ -105,6 +133,8 @@ class NodeNotFoundError(DelayedVlmError):
 class ModelError(DelayedVlmError):
     """Something is wrong with the model."""
 
+    error_code = ErrorCode.MODEL_NOT_READY
+
 
 class ModelNotFoundError(ModelError):
     """The checkpoint is not on this machine."""
@@ -125,29 +155,43 @@ class AskError(DelayedVlmError):
 class BadRequestError(AskError):
     """The question, or a limit given with it, makes no sense."""
 
+    error_code = ErrorCode.BAD_REQUEST
+
 
 class UnknownCameraError(BadRequestError):
     """The question names a camera that this memory does not have."""
+
+    error_code = ErrorCode.UNKNOWN_CAMERA
 
 
 class NoFramesError(AskError):
     """There are no frames to answer from."""
 
+    error_code = ErrorCode.NO_FRAMES
+
 
 class BusyError(AskError):
     """Too many asks are waiting already."""
+
+    error_code = ErrorCode.BUSY
 
 
 class AskTimeoutError(AskError):
     """The ask's deadline passed before its answer was complete."""
 
+    error_code = ErrorCode.TIMEOUT
+
 
 class AskCancelledError(AskError):
     """The ask was cancelled, by its caller or because the worker is stopping."""
 
+    error_code = ErrorCode.CANCELLED
+
 
 class DeviceMemoryError(AskError):
     """The model's device ran out of memory."""
+
+    error_code = ErrorCode.OUT_OF_MEMORY
 
 
 class NonFiniteError(AskError):

@@ -17,53 +17,19 @@ from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.ros.services.ask_handler import Answer
 from delayed_vlm_ros.ros.time import time_message
-from delayed_vlm_ros.srv import AskScene
-
-_CODES = AskScene.Response
-
-ERROR_CODES: dict[type[Exception], int] = {
-    errors.DelayedVlmError: _CODES.INTERNAL,
-    errors.ConfigurationError: _CODES.INTERNAL,
-    errors.ImageError: _CODES.INTERNAL,
-    errors.StampOrderError: _CODES.INTERNAL,
-    errors.MarkError: _CODES.BAD_REQUEST,
-    errors.PairNotKeptError: _CODES.NO_FRAMES,
-    errors.MarksFullError: _CODES.BAD_REQUEST,
-    errors.VideoSourceError: _CODES.INTERNAL,
-    errors.RecordingError: _CODES.INTERNAL,
-    errors.MemoryFileError: _CODES.INTERNAL,
-    errors.QuestionsError: _CODES.INTERNAL,
-    errors.IncompleteError: _CODES.INTERNAL,
-    errors.NodeDiedError: _CODES.INTERNAL,
-    errors.NodeNotFoundError: _CODES.INTERNAL,
-    errors.ModelError: _CODES.MODEL_NOT_READY,
-    errors.ModelNotFoundError: _CODES.MODEL_NOT_READY,
-    errors.UnsupportedModelError: _CODES.MODEL_NOT_READY,
-    errors.ModelNotReadyError: _CODES.MODEL_NOT_READY,
-    errors.AskError: _CODES.INTERNAL,
-    errors.BadRequestError: _CODES.BAD_REQUEST,
-    errors.UnknownCameraError: _CODES.UNKNOWN_CAMERA,
-    errors.NoFramesError: _CODES.NO_FRAMES,
-    errors.BusyError: _CODES.BUSY,
-    errors.AskTimeoutError: _CODES.TIMEOUT,
-    errors.AskCancelledError: _CODES.CANCELLED,
-    errors.DeviceMemoryError: _CODES.OUT_OF_MEMORY,
-    errors.NonFiniteError: _CODES.INTERNAL,
-}
-"""The code of each error that this package raises; a test fails when one is missing."""
 
 
 def error_code(error: Exception) -> int:
-    """The service's code for an error; INTERNAL for any that this package does not raise on purpose."""
-    return ERROR_CODES.get(type(error), _CODES.INTERNAL)
+    """Return the interface's code for an error; INTERNAL for errors of other packages."""
+    return int(error.error_code if isinstance(error, errors.DelayedVlmError) else errors.ErrorCode.INTERNAL)
 
 
 def error_text(error: Exception) -> str:
-    """What the client_id gets to read."""
+    """Return the error message for the client; an error of another package is reported as an internal error."""
     text = errors.shortened(str(error))
     if isinstance(error, errors.DelayedVlmError):
         return text
-    return f"internal error, {type(error).__name__}: {text}. The node's log has the traceback; ask again, or report it"
+    return f"internal error, {type(error).__name__}: {text}. The node's log has the traceback: retry, or report it"
 
 
 def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
@@ -126,7 +92,7 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[st
 def fill_answer(response: Any, answer: Answer) -> None:
     """Fill an ``AskScene`` response, or an action result (it has the same fields), with an answer."""
     response.success = True
-    response.error_code = _CODES.NONE
+    response.error_code = int(errors.ErrorCode.NONE)
     response.answer = answer.text
     response.frames_used = [key_frame(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
     response.snapshot_stamp = time_message(answer.newest_header.stamp_ns)

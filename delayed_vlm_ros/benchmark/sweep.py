@@ -24,7 +24,8 @@ from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import score_selection
 from delayed_vlm_ros.benchmark.process_pool import map_in_processes, single_threaded_opencv
 from delayed_vlm_ros.errors import IncompleteError
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
@@ -141,12 +142,12 @@ def show_patrol(unit: PatrolUnit) -> dict[str, float]:
     cell = unit.cell
     patrol = draw_patrol(PatrolPlan(unit.seed, hours=unit.hours, events=unit.events, places=unit.places))
     images = PatrolImages(patrol)
-    intake = FrameIntake(FrameGeometry(max_pixels=cell.max_pixels), cell.memory())
+    ingestor = FrameIngestor(FrameGeometry(max_pixels=cell.max_pixels), cell.memory())
     with single_threaded_opencv():
         for number in range(patrol.frames):
             image = cv2.resize(images.frame(number), CAMERA, interpolation=cv2.INTER_LINEAR)
-            intake.add(image, number * FRAME_SEC)
-        kept = {one.pair.first.number // FRAMES_PER_PAIR: one for one in intake.frame_manager.snapshot()}
+            ingestor.add(image, number * FRAME_SEC)
+        kept = {one.pair.first.number // FRAMES_PER_PAIR: one for one in ingestor.frame_manager.snapshot()}
         looks = {number: describe(one.pair.first.image) for number, one in kept.items()}
     judgement = score_selection(patrol, sorted(kept), cell.pairs, looks)
     return {

@@ -1,1 +1,1 @@
-"""From camera images with time stamps to frames in memory: time, sampling, geometry."""
+"""From time-stamped camera images to frames in memory: sampling, time stamps, geometry."""

@@ -1,4 +1,4 @@
-"""How often something happens, over the last few seconds."""
+"""Event rate over the last few seconds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import deque
 
 
 class RateWindow:
-    """Counts events in a sliding window. Safe to use from several threads; its size is bounded.
+    """Measures an event rate in a sliding window. Thread-safe, with bounded memory.
 
     Args:
-        window_sec: How far it looks back, in seconds.
-        max_events: Most events it remembers; a faster rate is computed over a shorter time.
+        window_sec: Length of the window, in seconds.
+        max_events: Maximum number of stored events; faster rates are computed over a shorter time.
     """
 
     def __init__(self, window_sec: float = 5.0, max_events: int = 1000) -> None:
@@ -20,15 +20,15 @@ class RateWindow:
         self._lock = threading.Lock()
 
     def tick(self, now: float) -> None:
-        """Note one event at ``now``, in seconds on a steady clock."""
+        """Count one event at `now`, in seconds on a steady clock."""
         with self._lock:
             self._times.append(now)
 
     def rate(self, now: float) -> float:
-        """Events per second at ``now``; 0.0 when there were none within the window.
+        """Return the events per second at `now`; 0.0 without events in the window.
 
-        N regular events span N - 1 periods, and the time since the last one counts once it is longer than they are: so
-        a rate is right from the second event on, and falls as soon as events stay away.
+        N regular events span N - 1 periods. The time since the last event counts once it exceeds a period. The rate is
+        therefore correct from the second event on, and falls as soon as events stop.
         """
         with self._lock:
             while self._times and self._times[0] <= now - self._window_sec:

@@ -1,4 +1,4 @@
-"""Telling images that are late, or of another clock, from time that has jumped."""
+"""Detect time jumps, outliers and frozen stamps in the time stamps of a camera."""
 
 from __future__ import annotations
 
@@ -6,108 +6,111 @@ import math
 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
-_LATE_SEC = 1.0  # an image may be so much older than the newest one and still only be late
-_LEAP_SEC = 5.0  # an image may be so much newer than the time that has passed would have it
-_FASTEST = 100.0  # of a recording that is played, or a simulation: times as fast as it was
-_SURE_AFTER = 3  # images in a row
+_MAX_DELAY_SEC = 1.0  # an image this much older than the newest one is merely late
+_MAX_LEAD_SEC = 5.0  # tolerance for images newer than the elapsed time allows
+_MAX_PLAYBACK_SPEED = 100.0  # of a recording or a simulation, relative to real time
+_IMAGES_OF_A_JUMP = 3  # consecutive outliers that make a jump
 
-_WINDOW_IMAGES = 5  # and both of these before stamps count as standing still
-_WINDOW_SEC = 2.0
-_LONGEST_GAP_SEC = 1.0  # what a silence adds to a window: images held up by it arrive together, with old stamps
-_LEAST_ADVANCE = 0.001  # of the clock's: a recording of one that was played this slowly is not expected
+_WINDOW_IMAGES = 5  # minimum number of images in a window of FrozenStampDetector
+_WINDOW_SEC = 2.0  # minimum length of a window
+_MAX_GAP_SEC = 1.0  # contribution of a silence to a window: images delayed by it arrive together, with old stamps
+_MIN_ADVANCE = 0.001  # of the clock's advance; slower playback of a recording is not expected
 
-STRAYS_OF_A_JUMP = _SURE_AFTER - 1
-"""Images that pass for strays before it is clear that time has jumped."""
+OUTLIERS_BEFORE_JUMP = _IMAGES_OF_A_JUMP - 1
+"""Number of images that count as outliers before a time jump is certain."""
 
 
 class TimestampMonitor:
-    """Looks at the stamp of every image of a camera, and says when its time has jumped.
+    """Checks the stamp of every image of a camera and detects time jumps.
 
-    One image much older than the newest one, or much newer than it can be by now, is a stray: late, with a broken
-    stamp, or from another publisher on the same topic. Time has jumped when several in a row are strays to the same
-    side, each newer than the one before it, and none of the present time comes between.
+    A single image that is much older than the newest one, or much newer than the elapsed time allows, is an outlier: it
+    is late, has a broken stamp, or comes from another publisher on the topic. Several consecutive outliers on the same
+    side, each newer than the last, are a time jump.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all stamps: the next one is believed."""
+        """Drop all stamps: the next one is the new baseline."""
         self._newest = -math.inf
-        self._newest_came = 0.0
-        self._stray = 0.0  # the last one's stamp
-        self._strays = 0  # in a row
+        self._newest_arrival = 0.0
+        self._outlier = 0.0  # stamp of the last outlier
+        self._outliers = 0  # consecutive ones
 
     def expect_after(self, stamp: float) -> None:
-        """Believe a stamp of long ago, in seconds: what comes may be any time newer, and older is time gone back."""
-        self._believe(stamp, -math.inf)
+        """Accept an old stamp, in seconds, as the baseline.
 
-    def jump(self, stamp: float, arrival: float) -> float | None:
-        """Look at an image's stamp.
+        Later stamps are valid, however late; earlier ones mean that the clock went backward.
+        """
+        self._accept(stamp, -math.inf)
+
+    def update(self, stamp: float, arrival: float) -> float | None:
+        """Check the stamp of the next image.
 
         Args:
-            stamp: When it was taken, seconds.
-            arrival: When it came, in seconds of a steady clock: a camera that was silent for an hour may be an hour on.
+            stamp: Acquisition time, in seconds.
+            arrival: Arrival time on a steady clock, in seconds. It lets stamps advance by an hour while the camera is
+                silent for an hour.
 
         Returns:
-            By how many seconds time has jumped, once for each time it has, negative for back; 0.0 where it has not;
-            None for a stray.
+            Size of the time jump in seconds, once per jump, negative for backward; 0.0 without a jump; None for an
+            outlier.
         """
-        ahead = stamp - self._newest
-        if math.isinf(ahead) or -_LATE_SEC < ahead <= _LEAP_SEC + _FASTEST * (arrival - self._newest_came):
-            self._believe(max(stamp, self._newest), arrival)
+        lead = stamp - self._newest
+        elapsed = arrival - self._newest_arrival
+        if math.isinf(lead) or -_MAX_DELAY_SEC < lead <= _MAX_LEAD_SEC + _MAX_PLAYBACK_SPEED * elapsed:
+            self._accept(max(stamp, self._newest), arrival)
             return 0.0
-        goes_on = self._strays and stamp > self._stray and (self._stray > self._newest) == (ahead > 0)
-        self._strays = self._strays + 1 if goes_on else 1
-        self._stray = stamp
-        if self._strays < _SURE_AFTER:
+        is_same_side = (self._outlier > self._newest) == (lead > 0)
+        continues = self._outliers > 0 and stamp > self._outlier and is_same_side
+        self._outliers = self._outliers + 1 if continues else 1
+        self._outlier = stamp
+        if self._outliers < _IMAGES_OF_A_JUMP:
             return None
-        self._believe(stamp, arrival)
-        return ahead
+        self._accept(stamp, arrival)
+        return lead
 
-    def _believe(self, newest: float, arrival: float) -> None:
+    def _accept(self, newest: float, arrival: float) -> None:
         self._newest = newest
-        self._newest_came = arrival
-        self._strays = 0
+        self._newest_arrival = arrival
+        self._outliers = 0
 
 
-class StampProgress:
-    """Detects stamps that stand still while images keep arriving.
+class FrozenStampDetector:
+    """Detects stamps that stop advancing while images keep arriving.
 
-    Arriving images are grouped into windows of some images and seconds. Stamps stand still when the newest stamp of a
-    window is the newest one of the window before: one constant stamp, or a few that repeat. The clock is the node's
-    own, so that a simulation that runs slowly, or is paused, is not mistaken for such a camera.
+    Images are grouped into windows of a minimum number and duration. Stamps are frozen when the newest stamp of a
+    window equals that of the window before: one constant stamp, or a few repeated ones. Durations are measured on the
+    node's own clock, so a slow or paused simulation does not look like frozen stamps.
     """
 
     def __init__(self) -> None:
-        self._before_ns: int | None = None  # the newest stamp of the window before
-        self._newest_ns: int | None = None  # of this window
+        self._previous_ns: int | None = None  # newest stamp of the previous window
+        self._newest_ns: int | None = None  # newest stamp of this window
         self._clock_ns = 0  # at the newest image
-        self._passed_sec = 0.0
+        self._elapsed_sec = 0.0
         self._images = 0
-        self._still = False
+        self._frozen = False
 
-    def stands_still(self, stamp_ns: int, clock_ns: int) -> bool:
-        """Look at the next image.
+    def update(self, stamp_ns: int, clock_ns: int) -> bool:
+        """Count the next image; return whether the stamps of the last complete window were frozen.
 
         Args:
-            stamp_ns: Its stamp, nanoseconds.
-            clock_ns: The node's clock when it arrived, nanoseconds.
-
-        Returns:
-            Whether the stamps of the last full window stood still.
+            stamp_ns: Stamp of the image, in nanoseconds.
+            clock_ns: Arrival time on the node's clock, in nanoseconds.
         """
-        if self._before_ns is None:
-            self._before_ns, self._clock_ns = stamp_ns, clock_ns
+        if self._previous_ns is None:
+            self._previous_ns, self._clock_ns = stamp_ns, clock_ns
         gap_sec = (clock_ns - self._clock_ns) / NANOSECONDS_PER_SECOND
-        self._passed_sec += min(max(gap_sec, 0.0), _LONGEST_GAP_SEC)
+        self._elapsed_sec += min(max(gap_sec, 0.0), _MAX_GAP_SEC)
         self._clock_ns = clock_ns
         self._images += 1
         self._newest_ns = stamp_ns if self._newest_ns is None else max(self._newest_ns, stamp_ns)
-        if self._images >= _WINDOW_IMAGES and self._passed_sec >= _WINDOW_SEC:
-            # A jump back moves, too.
-            moved_sec = abs(self._newest_ns - self._before_ns) / NANOSECONDS_PER_SECOND
-            self._still = moved_sec < _LEAST_ADVANCE * self._passed_sec
-            self._before_ns, self._newest_ns = self._newest_ns, None
-            self._passed_sec, self._images = 0.0, 0
-        return self._still
+        if self._images >= _WINDOW_IMAGES and self._elapsed_sec >= _WINDOW_SEC:
+            # A backward jump is movement too.
+            moved_sec = abs(self._newest_ns - self._previous_ns) / NANOSECONDS_PER_SECOND
+            self._frozen = moved_sec < _MIN_ADVANCE * self._elapsed_sec
+            self._previous_ns, self._newest_ns = self._newest_ns, None
+            self._elapsed_sec, self._images = 0.0, 0
+        return self._frozen

@@ -149,7 +149,7 @@ class SmartFrameManager:
 
         Args:
             image: RGB image on the memory's grid: shape (H, W, 3), uint8, the same shape for all frames until
-                `clear`. It is copied unless it is read-only and owns its pixels.
+                `reset`. It is copied unless it is read-only and owns its pixels.
             stamp: When the camera took it, seconds; newer than that of the newest frame.
             source: Kept with the frame, see `Frame`.
 
@@ -287,7 +287,7 @@ class SmartFrameManager:
         """
         with self._lock:
             if self._newest_frame() is not None:
-                raise ValueError("only an empty memory can take in an earlier one: clear it first")
+                raise ValueError("the memory is not empty: reset it first")
             for kept in pairs:
                 if kept.marked:
                     with contextlib.suppress(MarksFullError):
@@ -400,7 +400,7 @@ class SmartFrameManager:
         """Count what is kept now, by the names of `MemoryStatistics`."""
         return self.statistics().as_dict()
 
-    def clear(self) -> None:
+    def reset(self) -> None:
         """Forget all frames and marks and count anew; pair ids go on, so that no old id comes to mean a new pair."""
         with self._lock:
             self._forget()

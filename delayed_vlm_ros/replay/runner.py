@@ -17,10 +17,9 @@ import cv2
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.request import AskRequest
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
-from delayed_vlm_ros.ingest.timestamps import STRAYS_OF_A_JUMP
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
+from delayed_vlm_ros.ingest.timestamps import OUTLIERS_BEFORE_JUMP
 from delayed_vlm_ros.memory import AddedFrame, KeptPair, MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.replay.answerers import METHODS, Methods, pair_key
 from delayed_vlm_ros.replay.question_file import TimedQuestion
@@ -102,8 +101,9 @@ class Replay:
         self._settings = settings
         topic = recording.topic or recording.name
         restarts = settings.on_time_jump == RESTART
-        sampler = FrameSampler(settings.memory.sample_fps)
-        self._feed = FrameFeed(FrameIntake(geometry, memory), sampler, topic, restarts=restarts)
+        self._ingestor = SamplingIngestor(
+            geometry, memory, settings.memory.sample_fps, topic=topic, restart_on_jump=restarts
+        )
         self._images = self._sampled = 0
         self._dropped: Counter[str] = Counter()
         self._sizes: Counter[str] = Counter()
@@ -148,20 +148,20 @@ class Replay:
     def _take(self, image: RecordedImage, told: Callable[[Progress], None]) -> None:
         if self._first_ns is not None:  # before time may jump and take away what they are about
             self._ask(sum(question.due <= self._at + _ROUNDING_SEC for question in self._waiting), told)
-        stamp_ns = self._feed.usable_stamp(image.stamp_ns, image.arrival_ns)
-        self._stamps_missing += self._feed.stamps_missing
-        self._stamps_still += self._feed.stamps_stand_still and not self._feed.stamps_missing
+        stamp_ns = self._ingestor.usable_stamp(image.stamp_ns, image.arrival_ns)
+        self._stamps_missing += self._ingestor.stamps_missing
+        self._stamps_still += self._ingestor.stamps_frozen and not self._ingestor.stamps_missing
         if self._first_ns is None:
             self._first_ns = stamp_ns
         try:
-            place = self._feed.place(stamp_ns, seconds_of(image.arrival_ns), image.arrival_ns)
+            decision = self._ingestor.decide(stamp_ns, seconds_of(image.arrival_ns), image.arrival_ns)
         except ImageError:
             self._strays += 1
             return
         at = seconds_of(stamp_ns - self._first_ns) + self._shift_sec
-        if place.jump_sec:
-            self._jumps.append(place.jump_sec)
-            if place.jump_sec < 0 and self._feed.restarts:
+        if decision.jump_sec:
+            self._jumps.append(decision.jump_sec)
+            if decision.jump_sec < 0 and self._ingestor.restart_on_jump:
                 self._methods.begin_anew()
             # As much later as it came later.
             follows = self._at + max(0.0, seconds_of(image.arrival_ns - self._arrival_ns))
@@ -170,10 +170,10 @@ class Replay:
         self._ask(sum(question.due < at - _ROUNDING_SEC for question in self._waiting), told)
         self._at = max(self._at, at)
         self._arrival_ns = image.arrival_ns
-        if not place.is_due:
+        if not decision.is_due:
             return
         pixels = image.decode()
-        added = self._feed.add(pixels, place)
+        added = self._ingestor.add(pixels, decision)
         self._sampled += 1
         self._sizes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
         self._methods.add(self._memory.snapshot()[-1].pair.last)
@@ -264,7 +264,7 @@ class Replay:
     def _is_complete(self) -> bool:
         """Whether all images could be used and all questions answered."""
         # It takes some strays to tell that time has jumped.
-        lost = self._dropped.total() + self._strays - STRAYS_OF_A_JUMP * len(self._jumps)
+        lost = self._dropped.total() + self._strays - OUTLIERS_BEFORE_JUMP * len(self._jumps)
         return bool(self._sampled and lost <= 0 and not (self._recording.damage or self._stopped or self._failed()))
 
     def _failed(self) -> list[str]:
@@ -300,10 +300,10 @@ class Replay:
                 f"{self._stamps_still} images with stamps that do not advance: the times at which they were recorded "
                 "are used"
             )
-        if self._feed.missed:
+        if self._ingestor.images_missed:
             problems.append(
-                f"{self._feed.missed} images were due by the times at which they were recorded, but not by their "
-                "stamps: check the clock; a recording of one that was played slowly is sampled by its stamps"
+                f"{self._ingestor.images_missed} images were due by the times at which they were recorded, but not by "
+                "their stamps: check the clock; a recording of one that was played slowly is sampled by its stamps"
             )
         if self._strays:
             problems.append(
@@ -311,7 +311,8 @@ class Replay:
             )
         back = [-jump for jump in self._jumps if jump < 0]
         if back:
-            problems.append(f"time has gone back {len(back)} times, by {sum(back):.3f} s in all: {self._feed.outcome}")
+            effect = self._ingestor.backward_jump_effect
+            problems.append(f"time has gone back {len(back)} times, by {sum(back):.3f} s in all: {effect}")
         ahead = [jump for jump in self._jumps if jump > 0]
         if ahead:
             problems.append(

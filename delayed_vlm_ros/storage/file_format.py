@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from delayed_vlm_ros.errors import MarkError, MemoryFileError
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.marks import check_label

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from delayed_vlm_ros.inference.local.budget import token_bytes
 from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs
 from delayed_vlm_ros.inference.local.cache.prefix import round_up_capacity
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 

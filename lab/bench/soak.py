@@ -3,7 +3,7 @@
     .venv/bin/python lab/bench/soak.py [--json] [--frames 172800] [--ask-every 600]
 
 172,800 frames are a day at two a second. They are images of synthetic rooms, another room every minute, rendered four
-times each and with a noise of its own in every frame, and go the way of a camera's (`memory/feed.py`) into a memory of
+times each and with a noise of its own in every frame, and pass through `ingest/ingestor.py` into a memory of
 the node's sizes. The embedded model is asked about them, in turn about all, about the last minute, and after encoding
 ahead; marks come and go, key frames are written to disk, and once in a while the memory begins anew. Beside it the
 process's resident memory, looked at after every ask.
@@ -27,9 +27,8 @@ import typer
 
 from delayed_vlm_ros.errors import MarkError
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import RgbArray
 from delayed_vlm_ros.scenes import HELD_OUT_SEEDS, Scene, render
@@ -86,23 +85,23 @@ def run(frames: int, ask_every: int, folder: Path, *, quiet: bool) -> tuple[Cour
     """Live through so many frames; gives what happened and how many seconds it took."""
     memory = SmartFrameManager(_SIZE, _SIZE, eviction_chunk=_CHUNK)
     engine = DelayedBatchInferenceEngine.from_pretrained("demo", device="cpu", frame_manager=memory)
-    feed = FrameFeed(FrameIntake(FrameGeometry(), memory), FrameSampler(_FPS), "soak", restarts=True)
+    ingestor = SamplingIngestor(FrameGeometry(), memory, _FPS, topic="soak", restart_on_jump=True)
     files = MemoryFolder(str(folder), _nothing, _nothing)
     course = Course()
     started = time.monotonic()
     for number, image in enumerate(_images(frames)):
         at_sec = number / _FPS
-        feed.add(image, feed.place(round(at_sec * 1e9), at_sec, round(at_sec * 1e9)))
+        ingestor.add(image, ingestor.decide(round(at_sec * 1e9), at_sec, round(at_sec * 1e9)))
         course.frames += 1
         if course.frames % ask_every == 0:
-            _ask(engine, feed, files, course)
+            _ask(engine, ingestor, files, course)
             if not quiet and course.asks % 10 == 0:
                 _tell(course, time.monotonic() - started)
     files.close()
     return course, time.monotonic() - started
 
 
-def _ask(engine: DelayedBatchInferenceEngine, feed: FrameFeed, files: MemoryFolder, course: Course) -> None:
+def _ask(engine: DelayedBatchInferenceEngine, ingestor: SamplingIngestor, files: MemoryFolder, course: Course) -> None:
     question = _QUESTIONS[course.asks % len(_QUESTIONS)]
     if course.asks % 3 == 1:
         engine.precompute(prefill=True)
@@ -119,7 +118,7 @@ def _ask(engine: DelayedBatchInferenceEngine, feed: FrameFeed, files: MemoryFold
                 engine.frame_manager.unmark(kept.id)
     course.files += files.save(StoredMemory("soak", FrameGeometry(), star_of(engine.snapshot()))) > 0
     if course.asks % _ANEW_EVERY_ASKS == 0:
-        feed.begin_anew()
+        ingestor.restart()
         engine.reset_cache()
     gc.collect()
     course.readings.append((course.frames, _resident_bytes()))

@@ -20,11 +20,10 @@ from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images import validation
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import PoseTrack
+from delayed_vlm_ros.ros.input.poses import PoseBuffer
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 
 CONVERTER = make_converter()
@@ -114,10 +113,10 @@ def camera(message_type, *, restarts):
         "/image",
         "/pose",
         message_type,
-        feed=FrameFeed(FrameIntake(geometry, manager), FrameSampler(10.0), "/image", restarts=restarts),
+        ingestor=SamplingIngestor(geometry, manager, 10.0, topic="/image", restart_on_jump=restarts),
         frame_manager=manager,
         converter=CONVERTER,
-        poses=PoseTrack(0.25),
+        poses=PoseBuffer(0.25),
         now_ns=lambda: next(NUMBERS) * 10**9,
         logger=Silent(),
     )

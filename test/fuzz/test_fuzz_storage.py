@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from delayed_vlm_ros.errors import MemoryFileError
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, SmartFrameManager
-from delayed_vlm_ros.ros.input.frame_headers import describe_header, revive_header
-from delayed_vlm_ros.ros.input.poses import FrameHeader, TimedPose
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader, TimedPose, header_from_dict, header_to_dict
 from delayed_vlm_ros.storage.file_format import (
     MAGIC,
     StoredMemory,
@@ -48,13 +47,13 @@ def _memory():
 
 def _written(memory):
     file = io.BytesIO()
-    write_memory(file, memory, describe_memory(memory, describe_header), interrupted=lambda: False)
+    write_memory(file, memory, describe_memory(memory, header_to_dict), interrupted=lambda: False)
     return file.getvalue()
 
 
 MEMORY = _memory()
 CONTENT = _written(MEMORY)
-HEADER = json.loads(describe_memory(MEMORY, describe_header))
+HEADER = json.loads(describe_memory(MEMORY, header_to_dict))
 PIXELS = b"".join(frame.image.tobytes() for kept in MEMORY.pairs for frame in kept.pair.present_frames)
 
 JSON = st.recursive(
@@ -72,7 +71,7 @@ JSON = st.recursive(
 def read(content):
     """The memory, or None where it was refused; what was read can be restored and written again."""
     try:
-        memory = read_memory(io.BytesIO(content), len(content), revive_header)
+        memory = read_memory(io.BytesIO(content), len(content), header_from_dict)
     except MemoryFileError as error:
         check_told(error)
         return None
@@ -81,7 +80,7 @@ def read(content):
     for kept in manager.snapshot():
         assert kept.pair.first.source.pose is None or kept.pair.first.source.pose.header is not None
     again = StoredMemory(memory.camera, memory.geometry, star_of(manager.snapshot()))
-    return read_memory(io.BytesIO(_written(again)), len(_written(again)), revive_header)
+    return read_memory(io.BytesIO(_written(again)), len(_written(again)), header_from_dict)
 
 
 def places_in(value, path=()):
@@ -140,8 +139,8 @@ def test_any_bytes_at_all(content, version, length):
 @fuzz(described=JSON | st.fixed_dictionaries({"stamp_ns": JSON, "frame_id": JSON, "pose": JSON}))
 def test_any_source_of_a_frame(described):
     try:
-        header = revive_header(described)
+        header = header_from_dict(described)
     except ValueError:
         return
-    assert revive_header(json.loads(json.dumps(describe_header(header)))) == header
+    assert header_from_dict(json.loads(json.dumps(header_to_dict(header)))) == header
     assert header.pose is None or header.pose.header is not None

@@ -13,9 +13,7 @@ from waiting import wait_until
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.recordings import open_recording
 from delayed_vlm_ros.replay.runner import Replay, ReplaySettings
@@ -72,16 +70,16 @@ def kept_without_ros(bag, *, restarts):
     """What a memory of ``SIZES`` keeps of it, pair by pair: stamps, pixels, and in which memory."""
     parameters = SceneMemoryParameters(**SIZES)
     memory = memory_config(parameters).build()
-    intake = FrameIntake(resolve_checkpoint("demo").geometry(parameters.max_pixels), memory)
-    feed = FrameFeed(intake, FrameSampler(parameters.sample_fps), TOPIC, restarts=restarts)
+    geometry = resolve_checkpoint("demo").geometry(parameters.max_pixels)
+    ingestor = SamplingIngestor(geometry, memory, parameters.sample_fps, topic=TOPIC, restart_on_jump=restarts)
     with open_recording(bag) as recording:
         for image in recording.images():
             try:
-                place = feed.place(image.stamp_ns, image.arrival_ns / SECOND, image.arrival_ns)
+                decision = ingestor.decide(image.stamp_ns, image.arrival_ns / SECOND, image.arrival_ns)
             except ImageError:  # as long as it may be a stray one
                 continue
-            if place.is_due:
-                feed.add(image.decode(), place, image.stamp_ns)
+            if decision.is_due:
+                ingestor.add(image.decode(), decision, image.stamp_ns)
     return [
         (kept.pair.first.source, kept.pair.last.source, kept.in_star, kept.in_stream, pixels(kept.pair))
         for kept in memory.snapshot()

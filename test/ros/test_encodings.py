@@ -10,12 +10,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from waiting import wait_until
 
 from delayed_vlm_ros.images.conversion import make_converter
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
-from delayed_vlm_ros.ros.input.poses import PoseTrack
+from delayed_vlm_ros.ros.input.poses import PoseBuffer
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 
 RGB = image(96, 128)
@@ -45,10 +44,10 @@ def cameras(ros):
             client.node.resolve_topic_name(topic),
             client.node.resolve_topic_name("pose"),
             message_type,
-            feed=FrameFeed(FrameIntake(GEOMETRY, manager), FrameSampler(1000.0), topic, restarts=False),
+            ingestor=SamplingIngestor(GEOMETRY, manager, 1000.0, topic=topic, restart_on_jump=False),
             frame_manager=manager,
             converter=make_converter(),
-            poses=PoseTrack(0.5),
+            poses=PoseBuffer(0.5),
             now_ns=client.now_ns,
             logger=client.node.get_logger(),
         )

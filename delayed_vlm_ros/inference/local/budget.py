@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import Snapshot
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 

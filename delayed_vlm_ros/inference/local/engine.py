@@ -24,7 +24,8 @@ from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
 
 DEFAULT_MAX_PIXELS = MemoryConfig.max_pixels
@@ -90,7 +91,7 @@ class DelayedBatchInferenceEngine:
             star_memory_size, stream_window_size, eviction_chunk=eviction_chunk
         )
         geometry = _geometry(model.config, processor, max_pixels)
-        self._intake = FrameIntake(geometry, self.frame_manager)
+        self._ingestor = FrameIngestor(geometry, self.frame_manager)
         budget = None
         if memory_budget_mb is not None:
             token = token_bytes(model.config.text_config.to_dict(), model.dtype.itemsize)
@@ -156,7 +157,7 @@ class DelayedBatchInferenceEngine:
         if timestamp is None:
             newest = self.frame_manager.newest_stamp
             timestamp = 0.0 if newest is None else newest + _DEFAULT_FRAME_PERIOD_SEC
-        return str(self._intake.add(image, timestamp))
+        return str(self._ingestor.add(image, timestamp))
 
     def snapshot(self) -> Snapshot:
         """The kept pairs in time order."""
@@ -287,7 +288,7 @@ class DelayedBatchInferenceEngine:
 
     def reset(self) -> None:
         """Forget every frame, and what was kept of earlier asks."""
-        self._intake.reset()
+        self._ingestor.reset()
         self.reset_cache()
 
     def release(self) -> None:

@@ -14,11 +14,12 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ImageError, shortened
 from delayed_vlm_ros.images.conversion import ImageConverter
-from delayed_vlm_ros.ingest.feed import FrameFeed
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import Frame, KeptPair
-from delayed_vlm_ros.ros.input.poses import FrameHeader, PoseTrack
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
+from delayed_vlm_ros.ros.input.poses import PoseBuffer
 from delayed_vlm_ros.ros.output.reports import CameraReport
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 
@@ -40,7 +41,7 @@ class CameraMemory:
         topic: Where its messages come from.
         pose_topic: Where its poses come from.
         message_type: ``Image`` or ``CompressedImage``.
-        feed: Chooses the messages to remember, and brings their images into the memory.
+        ingestor: Chooses the messages to remember, and brings their images into the memory.
         frame_manager: The memory.
         converter: Makes images of messages.
         poses: Where the camera was.
@@ -55,10 +56,10 @@ class CameraMemory:
         pose_topic: str,
         message_type: type[Image | CompressedImage],
         *,
-        feed: FrameFeed,
+        ingestor: SamplingIngestor,
         frame_manager: SmartFrameManager,
         converter: ImageConverter,
-        poses: PoseTrack,
+        poses: PoseBuffer,
         now_ns: Callable[[], int],
         logger: RcutilsLogger,
     ) -> None:
@@ -67,7 +68,7 @@ class CameraMemory:
         self.pose_topic = pose_topic
         self.message_type = message_type
         self.frame_manager = frame_manager
-        self._feed = feed
+        self._ingestor = ingestor
         self._converter = converter
         self.poses = poses
         self._newest_arrival = 0.0
@@ -108,24 +109,24 @@ class CameraMemory:
         stamp_ns = read_stamp(serialised)
         now_ns = self._now_ns()
         self._clock_unset = now_ns == 0
-        stood_still = self._feed.stamps_stand_still
-        stamp_ns = self._feed.usable_stamp(stamp_ns, now_ns)
-        if self._feed.stamps_stand_still and not stood_still:
+        stood_still = self._ingestor.stamps_frozen
+        stamp_ns = self._ingestor.usable_stamp(stamp_ns, now_ns)
+        if self._ingestor.stamps_frozen and not stood_still:
             self._logger.warning(self._still_fault, throttle_duration_sec=_LOG_EVERY_SEC)
         self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
         with self._adding:
             self._follow_clock()
             # After it: a clock that has jumped begins another memory, to which this image belongs.
-            self._stamps_made_up |= self._feed.stamps_missing or self._feed.stamps_stand_still
-            place = self._feed.place(stamp_ns, arrival, now_ns)
-            if place.jump_sec:
-                self._tell_jump(place.jump_sec)
-            if not place.is_due:
+            self._stamps_made_up |= self._ingestor.stamps_missing or self._ingestor.stamps_frozen
+            decision = self._ingestor.decide(stamp_ns, arrival, now_ns)
+            if decision.jump_sec:
+                self._tell_jump(decision.jump_sec)
+            if not decision.is_due:
                 return False
             message = self._deserialise(serialised)
             header = FrameHeader(stamp_ns, message.header.frame_id[:MAX_FRAME_ID_CHARACTERS])
             self.poses.attach(header)
-            self._feed.add(self._converter.convert(message), place, header)
+            self._ingestor.add(self._converter.convert(message), decision, header)
             self._frame_id = header.frame_id
             self._newest_arrival = arrival
         return True
@@ -134,8 +135,8 @@ class CameraMemory:
         """Say that the images' time has jumped."""
         self._times_jumped += 1
         if seconds < 0:
-            self.poses.forget()
-            self._last_jump = f"time has gone back by {-seconds:.3f} s: {self._feed.outcome}"
+            self.poses.reset()
+            self._last_jump = f"time has gone back by {-seconds:.3f} s: {self._ingestor.backward_jump_effect}"
         else:
             self._last_jump = f"time has jumped ahead by {seconds:.3f} s: what is kept stays"
         message = f"camera {self.name}: {self._last_jump}"
@@ -144,7 +145,7 @@ class CameraMemory:
     def sample_at(self, fps: float) -> None:
         """Remember so many frames per second from now on."""
         with self._adding:
-            self._feed.sample_at(fps)
+            self._ingestor.set_rate(fps)
 
     def clock_jumped(self, seconds: float) -> None:
         """Hear that the node's clock, a simulated one, has jumped by so many seconds, ahead or back.
@@ -152,7 +153,7 @@ class CameraMemory:
         Never waits for an image at work: the memory then begins anew at the next one. Where the memory goes on there
         is nothing to do: ahead, time has a gap, and back, the images will tell.
         """
-        if not self._feed.restarts:
+        if not self._ingestor.restart_on_jump:
             return
         self._clock_jump_sec = seconds
         if self._adding.acquire(blocking=False):
@@ -167,8 +168,8 @@ class CameraMemory:
         if jump_sec is None or self.frame_manager.newest_stamp is None:
             return
         self._times_jumped += 1
-        self.poses.forget()
-        self._feed.reset()
+        self.poses.reset()
+        self._ingestor.reset()
         self._stamps_made_up = False
         self._last_jump = f"the clock has jumped by {jump_sec:.3f} s: its memory begins anew, without marks"
         message = f"camera {self.name}: {self._last_jump}"
@@ -197,7 +198,7 @@ class CameraMemory:
     def age_sec(self, frame: Frame) -> float:
         """Age of one of its frames, in seconds; 0.0 for a stamp ahead of the clock."""
         newest = self.frame_manager.newest_stamp
-        if not self._feed.ahead_sec or newest is None:
+        if not self._ingestor.offset_sec or newest is None:
             return max(0.0, (self._now_ns() - self.header_of(frame).stamp_ns) / NANOSECONDS_PER_SECOND)
         # The clock has been set back: stamps of before say nothing against it.
         return max(0.0, newest - frame.stamp + time.monotonic() - self._newest_arrival)
@@ -213,13 +214,13 @@ class CameraMemory:
     def faults(self) -> tuple[str, ...]:
         """Standing faults that the camera's operator should mend."""
         found = []
-        if self._feed.stamps_missing:
+        if self._ingestor.stamps_missing:
             found.append(
                 f"camera {self.name} without time stamps: the times of arrival are used; set header.stamp in its driver"
             )
-        elif self._feed.stamps_stand_still:
+        elif self._ingestor.stamps_frozen:
             found.append(self._still_fault)
-        share = self._feed.sampled_share
+        share = self._ingestor.sampled_share
         if share is not None:
             found.append(
                 f"camera {self.name}: of the images due by their times of arrival, only {share:.0%} are due by their "
@@ -237,15 +238,15 @@ class CameraMemory:
                 "ages of frames mean nothing: set the clocks by each other"
             )
         # Once time has gone back, ages are those of the memory's own time.
-        if -self._ahead_of_clock_sec > _BEHIND_SEC and not self._feed.ahead_sec:
+        if -self._ahead_of_clock_sec > _BEHIND_SEC and not self._ingestor.offset_sec:
             found.append(
                 f"camera {self.name}: its stamps are {-self._ahead_of_clock_sec:.3f} s behind this node's clock, so "
                 "its images arrive late or ages of frames mean nothing: set the clocks by each other; a recording "
                 "needs use_sim_time"
             )
-        if self._feed.ahead_sec:
+        if self._ingestor.offset_sec:
             found.append(
-                f"camera {self.name}: time has gone back by {self._feed.ahead_sec:.3f} s, and the memory goes on "
+                f"camera {self.name}: time has gone back by {self._ingestor.offset_sec:.3f} s, and the memory goes on "
                 "as if no time had passed: since and until count on its time; reset the memory to begin anew"
             )
         return tuple(found)
@@ -254,7 +255,7 @@ class CameraMemory:
     def warnings(self) -> tuple[str, ...]:
         """Standing ways in which answers about this camera's frames are less than they should be."""
         found = list(self.faults)
-        if self._stamps_made_up and not (self._feed.stamps_missing or self._feed.stamps_stand_still):
+        if self._stamps_made_up and not (self._ingestor.stamps_missing or self._ingestor.stamps_frozen):
             found.append(
                 f"camera {self.name}: images came without time stamps that advance for a while; those have the times "
                 "of arrival"
@@ -275,12 +276,12 @@ class CameraMemory:
             ValueError: The memory is not empty.
         """
         with self._adding:
-            self._feed.restore(pairs)
+            self._ingestor.restore(pairs)
 
     def reset(self) -> None:
         """Forget all frames; the next image is remembered, whatever its stamp."""
         with self._adding:
-            self._feed.reset()
+            self._ingestor.reset()
             self._stamps_made_up = False
 
     def report(self, *, receiving: bool) -> CameraReport:
@@ -294,8 +295,8 @@ class CameraMemory:
             images_received=self._received,
             images_sampled=self._sampled,
             images_dropped=self._dropped,
-            images_missed=self._feed.missed,
-            images_restamped=self._feed.restamped,
+            images_missed=self._ingestor.images_missed,
+            images_restamped=self._ingestor.images_restamped,
             last_drop_reason=self._last_drop_reason,
             times_jumped=self._times_jumped,
             last_jump=self._last_jump,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from delayed_vlm_ros.errors import MemoryFileError
-from delayed_vlm_ros.ingest.intake import FrameGeometry
-from delayed_vlm_ros.ros.input.frame_headers import describe_header, revive_header
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ros.input.frame_headers import header_from_dict, header_to_dict
 from delayed_vlm_ros.ros.output.reports import PersistenceReport
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.storage.file_format import StoredMemory, star_of
@@ -58,7 +58,7 @@ class Persistence:
         self._end_by: float | None = None  # on the clock of time.monotonic
         self._thread: threading.Thread | None = None
         try:
-            self._folder = MemoryFolder(folder, describe_header, revive_header)
+            self._folder = MemoryFolder(folder, header_to_dict, header_from_dict)
         except MemoryFileError as error:
             self._tell_fault(f"key frames are not kept on disk: {error}; then configure again")
             return

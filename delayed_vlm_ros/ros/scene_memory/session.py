@@ -17,11 +17,10 @@ from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import PoseTrack
+from delayed_vlm_ros.ros.input.poses import PoseBuffer
 from delayed_vlm_ros.ros.output.reports import MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory import engines
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
@@ -94,7 +93,7 @@ class Session:
         """
         if self.persistence is not None:
             self.persistence.end(max(timeout_sec, _LAST_WRITE_SEC))
-        has_ended = self.worker.stop(timeout_sec)
+        has_ended = self.worker.close(timeout_sec)
         if self.persistence is not None:
             self.persistence.join()
         return has_ended
@@ -105,13 +104,13 @@ class Session:
             camera.reset()
         if self.persistence is not None:
             self.persistence.hurry()
-        loaded = self.worker.resource
+        loaded = self.worker.status.model
         if loaded is not None:
             loaded.reset_cache()
 
     def memory_report(self, camera: CameraMemory) -> MemoryReport:
         """What is kept of a camera, now."""
-        loaded = self.worker.resource
+        loaded = self.worker.status.model
         cached = loaded.by_camera[camera.name].cached_bytes() if loaded else None
         snapshot = camera.frame_manager.snapshot()
         oldest = camera.age_sec(snapshot[0].pair.first) if snapshot else None
@@ -128,19 +127,19 @@ class Session:
 
     def model_report(self) -> ModelReport:
         """Where the model stands, now."""
-        loaded, state = self.worker.resource, self.worker.state
-        ahead = self.worker.idle_error
+        status = self.worker.status
+        loaded, state, ahead = status.model, status.state, status.idle_error
         return ModelReport(
             name=self.checkpoint.name,
             state=state.value,
             device=loaded.device if loaded else "",
-            error=self.worker.error,
+            error=status.error,
             warnings=(
                 *self.checkpoint.warnings,
                 *self.notices,
                 *((f"nothing is encoded ahead any more: {ahead}",) if ahead else ()),
             ),
-            resting=state is ModelState.UNLOADED and not self.worker.error,
+            resting=state is ModelState.UNLOADED and not status.error,
         )
 
 
@@ -201,7 +200,7 @@ def _worker(
 
     def load() -> engines.Engines:
         device.acquire()
-        if worker.is_stopping:  # while it waited; others may wait behind it
+        if worker.is_closing:  # while it waited; others may wait behind it
             device.release()
             raise AskCancelledError("the model was not loaded: the node is going down or was cleaned up")
         started = time.monotonic()
@@ -268,10 +267,10 @@ def _camera(
         topic,
         surroundings.resolve_topic(f"{group}pose"),
         CompressedImage if compressed else Image,
-        feed=FrameFeed(FrameIntake(geometry, manager), FrameSampler(parameters.sample_fps), topic, restarts=restarts),
+        ingestor=SamplingIngestor(geometry, manager, parameters.sample_fps, topic=topic, restart_on_jump=restarts),
         frame_manager=manager,
         converter=converter,
-        poses=PoseTrack(parameters.pose_limit_sec),
+        poses=PoseBuffer(parameters.pose_limit_sec),
         now_ns=surroundings.now_ns,
         logger=surroundings.logger,
     )

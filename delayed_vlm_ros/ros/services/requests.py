@@ -8,8 +8,7 @@ from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros.errors import BadRequestError, UnknownCameraError
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
-from delayed_vlm_ros.ros.time import nanoseconds_of
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
 
 ALL_CAMERAS = "*"
 """Names all cameras in a question."""

@@ -106,7 +106,7 @@ class InProcessBackend:
     def close(self) -> None:
         """End the video and the model's thread."""
         self._video.stop()
-        self._worker.stop(timeout_sec=0.5)
+        self._worker.close(timeout_sec=0.5)
 
     def _load(self) -> DelayedBatchInferenceEngine:
         # Importing torch and transformers takes seconds: it belongs to loading.
@@ -143,14 +143,14 @@ class InProcessBackend:
     def state(self) -> SceneState:
         """See ``Backend``."""
         camera = self._camera()
-        model = self._worker.resource
+        model = self._worker.status.model
         return SceneState(
             connected=True,
             now_ns=time.time_ns(),
             cameras=(camera,),
             diagnostics=self._diagnostics(camera),
             model=self._checkpoint.name,
-            model_state=self._worker.state.value,
+            model_state=self._worker.status.state.value,
             device=str(model.model.device) if model is not None else "",
             asks_served=self._served,
             asks_failed=self._failed,
@@ -162,7 +162,7 @@ class InProcessBackend:
         snapshot = self._memory.snapshot()
         moments = tuple(self._moment(kept) for kept in snapshot)
         counted = self._memory.statistics()
-        model = self._worker.resource
+        model = self._worker.status.model
         cached = model.cached_bytes() if model is not None else None
         return CameraState(
             name=self._name,
@@ -209,11 +209,11 @@ class InProcessBackend:
         return (image, self._model_condition())
 
     def _model_condition(self) -> Diagnostic:
-        state = self._worker.state
-        if self._worker.error:
-            return Diagnostic("model", Level.ERROR, self._worker.error)
-        if state is not ModelState.READY:
-            return Diagnostic("model", Level.WARN, f"{state.value}: {self._checkpoint.name}")
+        status = self._worker.status
+        if status.error:
+            return Diagnostic("model", Level.ERROR, status.error)
+        if status.state is not ModelState.READY:
+            return Diagnostic("model", Level.WARN, f"{status.state.value}: {self._checkpoint.name}")
         if self._checkpoint.warnings:
             return Diagnostic("model", Level.WARN, "; ".join(self._checkpoint.warnings))
         return Diagnostic("model", Level.OK, "ready")

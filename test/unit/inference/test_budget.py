@@ -8,7 +8,7 @@ import torch
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import TokenBytes, by_worth, plan_budget, token_bytes
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 
 HALF_SECONDS = [0.5 * number for number in range(8)]
 

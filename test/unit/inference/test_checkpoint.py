@@ -130,7 +130,7 @@ def test_geometry_is_the_engines(checkpoint_folder, load_tiny):
     # then
     for max_pixels in (4 * 28 * 28, 10_000, 10**7):
         engine = DelayedBatchInferenceEngine(tiny.model, tiny.processor, max_pixels=max_pixels)
-        assert engine._intake._geometry == checkpoint.geometry(max_pixels)
+        assert engine._ingestor._geometry == checkpoint.geometry(max_pixels)
 
 
 @pytest.mark.parametrize("max_pixels", [0, 100, 4 * 28 * 28 - 1])

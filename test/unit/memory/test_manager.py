@@ -210,7 +210,7 @@ def test_clear_forgets_all_but_the_ids():
         memory.add(make_image(index), 100.0 + index)
 
     # when
-    memory.clear()
+    memory.reset()
 
     # then
     assert memory.snapshot() == ()
@@ -377,7 +377,7 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @rule()
     def clear(self):
-        self.memory.clear()
+        self.memory.reset()
         self.frames.clear()
         self.star_before = set()
 

@@ -206,7 +206,7 @@ def test_a_reset_forgets_the_marks():
     memory.mark(1)
 
     # when
-    memory.clear()
+    memory.reset()
     show(memory, [0, 0])
 
     # then
@@ -225,7 +225,7 @@ def test_every_change_of_frames_and_marks_is_counted_and_nothing_else():
         lambda: memory.mark(1),
         lambda: memory.mark(1, "a"),
         lambda: memory.unmark(1),
-        memory.clear,
+        memory.reset,
     ):
         change()
         counts.append(memory.changes)
@@ -347,7 +347,7 @@ class MarksMachine(RuleBasedStateMachine):
 
     @rule()
     def clear(self):
-        self.memory.clear()
+        self.memory.reset()
         self.marked.clear()
 
     @invariant()

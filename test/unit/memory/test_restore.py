@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delayed_vlm_ros.errors import ImageError, StampOrderError
-from delayed_vlm_ros.ingest.feed import FrameFeed
-from delayed_vlm_ros.ingest.intake import FrameGeometry, FrameIntake
-from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.storage.file_format import star_of
 
@@ -150,28 +149,28 @@ def test_marks_beyond_those_that_may_be_are_lost_and_nothing_else():
 def test_only_an_empty_memory_takes_one_in():
     memory = SmartFrameManager()
     show(memory, [1, 2])
-    with pytest.raises(ValueError, match="clear it first"):
+    with pytest.raises(ValueError, match="not empty"):
         memory.restore(memory.snapshot())
 
 
-def feed_with_a_past(*, restarts):
+def ingestor_with_a_past(*, restarts):
     past = SmartFrameManager()
     show(past, [1, 1, 2, 2], after=1000.0)
     memory = SmartFrameManager()
-    feed = FrameFeed(FrameIntake(FrameGeometry(), memory), FrameSampler(2.0), "/image", restarts=restarts)
-    feed.restore(star_of(past.snapshot()))
-    return feed, memory
+    ingestor = SamplingIngestor(FrameGeometry(), memory, 2.0, topic="/image", restart_on_jump=restarts)
+    ingestor.restore(star_of(past.snapshot()))
+    return ingestor, memory
 
 
-def show_through(feed, stamps, arrival=50.0):
+def show_through(ingestor, stamps, arrival=50.0):
     """Images by their stamps; gives what was said of each."""
     said = []
     for stamp in stamps:
         try:
-            place = feed.place(round(stamp * 1e9), arrival, round(arrival * 1e9))
-            said.append(place.jump_sec)
-            if place.is_due:
-                feed.add(image(int(stamp * 10)), place)
+            decision = ingestor.decide(round(stamp * 1e9), arrival, round(arrival * 1e9))
+            said.append(decision.jump_sec)
+            if decision.is_due:
+                ingestor.add(image(int(stamp * 10)), decision)
         except ImageError:
             said.append(None)
     return said
@@ -179,35 +178,35 @@ def show_through(feed, stamps, arrival=50.0):
 
 @pytest.mark.parametrize("later", [0.5, 60.0, 1e6])
 def test_however_much_later_the_first_image_comes_it_is_taken(later):
-    feed, memory = feed_with_a_past(restarts=True)
-    assert show_through(feed, [1002.0 + later]) == [0.0]
+    ingestor, memory = ingestor_with_a_past(restarts=True)
+    assert show_through(ingestor, [1002.0 + later]) == [0.0]
     assert memory.newest_stamp == 1002.0 + later
     assert len(memory.snapshot()) == 3
 
 
 def test_images_of_another_size_are_brought_to_the_restored_one():
-    feed, memory = feed_with_a_past(restarts=True)
-    feed.add(np.zeros((480, 640, 3), np.uint8), feed.place(2000 * 10**9, 50.0, 50 * 10**9))
+    ingestor, memory = ingestor_with_a_past(restarts=True)
+    ingestor.add(np.zeros((480, 640, 3), np.uint8), ingestor.decide(2000 * 10**9, 50.0, 50 * 10**9))
     assert memory.snapshot()[-1].frames[0].shape == (*SIZE, 3)
 
 
 def test_a_clock_that_starts_anew_begins_the_memory_anew_where_it_restarts():
-    feed, memory = feed_with_a_past(restarts=True)
-    assert show_through(feed, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
+    ingestor, memory = ingestor_with_a_past(restarts=True)
+    assert show_through(ingestor, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
     assert [kept.stamps for kept in memory.snapshot()] == [(1.1, 1.6)]
 
 
 def test_a_clock_that_starts_anew_is_taken_as_going_on_where_it_continues():
-    feed, memory = feed_with_a_past(restarts=False)
-    assert show_through(feed, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
-    assert feed.ahead_sec == pytest.approx(1000.9)
+    ingestor, memory = ingestor_with_a_past(restarts=False)
+    assert show_through(ingestor, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
+    assert ingestor.offset_sec == pytest.approx(1000.9)
     assert [kept.id for kept in memory.snapshot()][:2] == [1, 2]
     assert memory.newest_stamp == pytest.approx(1002.5)
 
 
 def test_one_stray_stamp_does_not_cost_what_was_restored():
-    feed, memory = feed_with_a_past(restarts=True)
-    assert show_through(feed, [0.1, 5000.0]) == [None, 0.0]
+    ingestor, memory = ingestor_with_a_past(restarts=True)
+    assert show_through(ingestor, [0.1, 5000.0]) == [None, 0.0]
     assert len(memory.snapshot()) == 3
 
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
 
 from delayed_vlm_ros.errors import ImageError
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.answerers import MethodAnswer
 from delayed_vlm_ros.replay.question_file import TimedQuestion

@@ -29,9 +29,9 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
-from delayed_vlm_ros.inference.worker import ModelWorker
+from delayed_vlm_ros.inference.worker import ModelWorker, WorkerStatus
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output.reports import AskReport
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
@@ -143,7 +143,7 @@ class FakeWorker:
         self.error = None
         self.timeouts = []
         self.askers = []
-        self.running, self.waiting = True, 3
+        self.status = WorkerStatus(running=True, waiting=3)
 
     def run(self, work, timeout_sec, *, control=None, client_id="", on_progress=None):
         self.timeouts.append(timeout_sec)
@@ -304,7 +304,7 @@ def test_what_was_said_by_the_deadline_is_answered_at_the_deadline(office):
         with pytest.raises(AskTimeoutError):
             desk.ask(asking(camera="rear", timeout_sec=0.2), PARAMETERS)
     finally:
-        worker.stop(PATIENCE_SEC)
+        worker.close(PATIENCE_SEC)
 
 
 def test_of_all_cameras_each_has_one_line_and_its_notices_have_its_name(office):
@@ -323,7 +323,7 @@ def test_of_all_cameras_each_has_one_line_and_its_notices_have_its_name(office):
 
 def test_where_no_camera_has_seen_anything_all_are_named(office):
     for camera in office.cameras.values():
-        camera.frame_manager.clear()
+        camera.frame_manager.reset()
     with pytest.raises(NoFramesError, match=r"camera front has nothing .* camera rear has nothing"):
         office.desk.ask(asking(camera="*"), PARAMETERS)
     assert office.worker.timeouts == []
@@ -375,7 +375,7 @@ def test_an_unknown_camera_is_refused_with_the_names_there_are(office):
 
 def test_an_empty_memory_is_said_before_anything_is_queued(office):
     # given
-    office.cameras["front"].frame_manager.clear()
+    office.cameras["front"].frame_manager.reset()
 
     # then
     with pytest.raises(NoFramesError, match=r"camera front has nothing in its memory\. Check .* on /front/image"):

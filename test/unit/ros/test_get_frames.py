@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from delayed_vlm_ros.srv import GetFrames
 
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.services import get_frames
 from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 
@@ -78,6 +78,6 @@ def test_one_pair_comes_however_large_it_is(camera, monkeypatch):
 
 
 def test_an_empty_memory_gives_nothing_and_that_is_no_error(camera):
-    camera.frame_manager.clear()
+    camera.frame_manager.reset()
     response = get(camera)
     assert (list(response.key_frames), response.notice) == ([], "")

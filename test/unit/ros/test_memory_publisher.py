@@ -10,7 +10,7 @@ from PIL import ImageFont
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import mosaic
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher, topic_names
 
@@ -105,7 +105,7 @@ def test_key_frames_are_published_when_something_has_changed_and_else_not(office
     office.look()
     assert len(published) == 1
     memory = office.cameras["camera"].frame_manager
-    for change in (lambda: memory.mark(2, "door"), lambda: memory.unmark(2), memory.clear):
+    for change in (lambda: memory.mark(2, "door"), lambda: memory.unmark(2), memory.reset):
         change()
         office.look()
         office.look()
@@ -181,7 +181,7 @@ def test_where_nothing_can_be_drawn_it_is_told_once_and_key_frames_go_on(office,
     assert words in warning
     assert "install Pillow 10.1 or newer" in warning
     assert office.node.publishers["~/star_mosaic"].messages == []
-    office.cameras["camera"].frame_manager.clear()
+    office.cameras["camera"].frame_manager.reset()
     office.node.publishers["~/key_frames"].listeners = 1
     office.look()
     assert len(office.node.publishers["~/key_frames"].messages) == 2

@@ -15,10 +15,9 @@ from rclpy.logging import get_logger
 from rclpy.serialization import serialize_message
 from waiting import wait_until
 
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.ros.input.frame_headers import describe_header, revive_header
-from delayed_vlm_ros.ros.input.poses import FrameHeader, TimedPose
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader, TimedPose, header_from_dict, header_to_dict
 from delayed_vlm_ros.ros.output.diagnostics import Level, persistence_status
 from delayed_vlm_ros.ros.output.reports import PersistenceReport
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
@@ -136,7 +135,7 @@ def test_what_is_forgotten_on_purpose_is_soon_gone_from_the_disk(opened, tmp_pat
     persistence.hurry()
     wait_until(lambda: (tmp_path / "camera.star").stat().st_size > 5000, "key frames in the file")
     # when
-    camera.frame_manager.clear()
+    camera.frame_manager.reset()
     persistence.hurry()
     # then
     wait_until(lambda: (tmp_path / "camera.star").stat().st_size < 1000, "an empty file")
@@ -341,17 +340,17 @@ def test_where_it_was_is_kept_too():
     pose.header.frame_id = "map"
     pose.pose.position.x = 0.1
     header = FrameHeader(1_700_000_000_123_456_789, "lens", TimedPose(5, bytes(serialize_message(pose))))
-    revived = revive_header(describe_header(header))
+    revived = header_from_dict(header_to_dict(header))
     assert revived == header
     assert revived.pose.pose.position.x == 0.1
-    assert revive_header(describe_header(FrameHeader(-1, "", None))) == FrameHeader(-1, "", None)
+    assert header_from_dict(header_to_dict(FrameHeader(-1, "", None))) == FrameHeader(-1, "", None)
 
 
 def test_a_name_of_megabytes_is_no_reason_to_lose_the_file():
     header = FrameHeader(1, "x" * 10**6, TimedPose(5, bytes(10**6)))
-    revived = revive_header(describe_header(header))
+    revived = header_from_dict(header_to_dict(header))
     assert len(revived.frame_id) == 1000
-    assert revived.nearest is None
+    assert revived.nearest_pose is None
 
 
 @pytest.mark.parametrize(
@@ -375,7 +374,7 @@ def test_a_name_of_megabytes_is_no_reason_to_lose_the_file():
 )
 def test_nonsense_is_no_header(described):
     with pytest.raises(ValueError, match=r"no object|without|pose|base64|surrogates"):
-        revive_header(described)
+        header_from_dict(described)
 
 
 def test_the_status_tells_how_it_goes():

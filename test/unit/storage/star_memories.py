@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair
 from delayed_vlm_ros.storage.file_format import StoredMemory
 from delayed_vlm_ros.storage.folder import MemoryFolder

@@ -10,7 +10,7 @@ import pytest
 from star_memories import as_it_is, looks, star_memory
 
 from delayed_vlm_ros.errors import MemoryFileError
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.storage.file_format import (
     MAGIC,

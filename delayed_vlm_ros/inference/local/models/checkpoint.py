@@ -16,7 +16,7 @@ from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, Unsup
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, plan_budget, token_bytes
 from delayed_vlm_ros.inference.local.models.adapters import check_model_type
 from delayed_vlm_ros.inference.local.models.validation import check_description
-from delayed_vlm_ros.ingest.intake import FrameGeometry
+from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.resources import data_folder
 

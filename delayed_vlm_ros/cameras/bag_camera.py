@@ -96,7 +96,7 @@ class BagCamera(Node):
             self.get_logger().warning(recording.damage)
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop playing; returns within half a second."""
         self._stopping.set()
         self._thread.join(_JOIN_SEC)

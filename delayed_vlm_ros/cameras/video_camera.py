@@ -64,7 +64,7 @@ class VideoCamera(Node):
         self._thread = threading.Thread(target=self._run, args=(source,), name="video reader", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Stop playing; returns within half a second, whatever the camera's driver does."""
         self._stopping.set()
         self._thread.join(_JOIN_SEC)

@@ -16,7 +16,7 @@ from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.resources import config_file
 from delayed_vlm_ros.ros.client import SceneMemoryClient, scene_memory_client
 from delayed_vlm_ros.ros.isolation import isolated_environment
-from delayed_vlm_ros.ros.process_group import NodeGroup, leaving_on_signals
+from delayed_vlm_ros.ros.process_group import NodeGroup, exit_on_signals
 from delayed_vlm_ros.scenes.story import STORY_SEC
 
 _START_TIMEOUT_SEC = 120.0  # importing torch on a cold disk takes long
@@ -86,7 +86,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
     os.environ.update(environment)  # the middleware of our own client reads it there
     run = DemoRun()
     camera = "video_camera" if options.video else "demo_camera"
-    with leaving_on_signals(), NodeGroup(environment) as group:
+    with exit_on_signals(), NodeGroup(environment) as group:
         listener.step(f"starting {camera} and scene_memory in ROS domain {environment['ROS_DOMAIN_ID']}")
         group.start(
             "scene_memory",

@@ -29,23 +29,23 @@ _SPIN_PERIOD_SEC = 0.1  # how long a signal may wait to be noticed
 _JOIN_TIMEOUT_SEC = 0.5  # how long the end may wait for a thread that is inside the model
 
 
-class _Stoppable(Protocol):
-    def stop(self) -> None: ...
+class _Closable(Protocol):
+    def close(self) -> None: ...
 
 
 def run_node(
-    make_node: Callable[[], Node], *, threads: int = 1, arguments: list[str] | None = None, leave_at_once: bool = False
+    make_node: Callable[[], Node], *, threads: int = 1, arguments: list[str] | None = None, exit_process: bool = False
 ) -> int:
     """Run one node until SIGINT, SIGTERM or the shutdown of its context, then end it in order.
 
-    A node with a ``stop()`` method has it called before it is destroyed: it must release every callback that waits
+    A node with a ``close()`` method has it called before it is destroyed: it must release every callback that waits
     for something, and return quickly.
 
     Args:
         make_node: Builds the node; called once rclpy is initialised.
         threads: Threads of the executor; 1 gives a single-threaded one.
         arguments: Command line with ROS arguments; None takes ``sys.argv``.
-        leave_at_once: End the process here after an orderly end. With torch loaded, the interpreter's own finalisation
+        exit_process: End the process here after an orderly end. With torch loaded, the interpreter's own finalisation
             takes seconds, more than a launch file's patience.
 
     Returns:
@@ -76,7 +76,7 @@ def run_node(
     threading.excepthook = threading.__excepthook__
     del executor, failures, node
     gc.collect()
-    if leave_at_once or _threads_left():
+    if exit_process or _threads_left():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -121,9 +121,9 @@ def _end(executor: Executor, node: Node) -> None:
     # kill the process (exit code -2). Signals that are ignored it leaves ignored.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(node, "stop"):
-        stoppable: _Stoppable = node
-        stoppable.stop()
+    if hasattr(node, "close"):
+        closable: _Closable = node
+        closable.close()
     # Some executors wait for their threads without a limit, so the waiting is done by a thread that can be left behind.
     closing = threading.Thread(target=executor.shutdown, name="executor-shutdown", daemon=True)
     closing.start()

@@ -54,7 +54,7 @@ class NodeGroup:
             parameters: Values that go over those in the file.
         """
         command = [
-            *ending_with_us(),
+            *parent_death_prefix(),
             sys.executable,
             "-m",
             NODE_MODULES[node],
@@ -126,7 +126,7 @@ class NodeGroup:
 
 
 @contextmanager
-def leaving_on_signals() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """While this is open, SIGTERM and SIGHUP leave through every ``finally``, as Ctrl-C does.
 
     Only for the main thread, where alone Python takes signals.
@@ -144,7 +144,7 @@ def leaving_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def ending_with_us() -> list[str]:
+def parent_death_prefix() -> list[str]:
     """What stands before a command so that the kernel ends it if this process is killed (where util-linux has it)."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

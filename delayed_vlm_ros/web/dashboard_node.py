@@ -66,7 +66,7 @@ class WebDashboard(Node):
         sys.stdout.write(f"{URL_PREFIX} {self._server.url}\n")
         sys.stdout.flush()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Close the page; called once, before the process ends."""
         self._server.close()
         self._scene.close()

@@ -17,7 +17,7 @@ from delayed_vlm_ros import action, srv
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError, UnknownCameraError
 from delayed_vlm_ros.inference.request import select_frames
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     MAX_NEW_TOKENS_LIMIT,
     MAX_TIMEOUT_SEC,

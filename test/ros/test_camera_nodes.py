@@ -281,7 +281,7 @@ def make_camera(monkeypatch):
 
     yield build
     for node in nodes:
-        node.stop()
+        node.close()
         node.destroy_node()
     rclpy.try_shutdown()
 
@@ -306,7 +306,7 @@ def test_a_driver_that_does_not_return_does_not_hold_up_the_end(make_camera):
     node, published = make_camera([FakeDevice(1, forever.wait)])
     wait_until(lambda: len(published) == 1, "an image")
     # when
-    node.stop()
+    node.close()
     # then it has returned although the driver has not
     assert node._thread.is_alive()
     forever.set()

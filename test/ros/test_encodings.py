@@ -52,6 +52,7 @@ def cameras(ros):
             logger=client.node.get_logger(),
         )
         subscriptions.append(ImageSubscription(client.node, camera))
+        subscriptions[-1].start()
     yield made
     for subscription in subscriptions:
         subscription.destroy()

@@ -86,12 +86,14 @@ def test_two_cameras_are_heard_by_a_node_that_nobody_spins_until_they_are_destro
     publishers = [publisher_for(sender, camera) for camera in cameras]
     for _ in range(3):
         subscriptions = [ImageSubscription(node, camera) for camera in cameras]
+        for subscription in subscriptions:
+            subscription.start()
         for camera, publisher in zip(cameras, publishers, strict=True):
             camera.received.clear()
             wait_for_image(camera, publisher, camera.name)
         assert len(threads_of(*cameras)) == 2
         for subscription in subscriptions:
-            subscription.destroy()
+            subscription.close()
         assert threads_of(*cameras) == []
         assert list(node.subscriptions) == []
         assert [set(camera.received) for camera in cameras] == [{camera.name} for camera in cameras]
@@ -102,6 +104,7 @@ def test_an_executor_of_the_node_takes_nothing_from_it(nodes, camera):
     takers = set()
     camera.hook = lambda: takers.add(threading.current_thread().name)
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     executor = SingleThreadedExecutor(context=CONTEXT)
     executor.add_node(node)
     publisher = publisher_for(sender, camera)
@@ -112,7 +115,7 @@ def test_an_executor_of_the_node_takes_nothing_from_it(nodes, camera):
         return len(camera.received) > 20
 
     wait_until(arrived, "twenty images")
-    subscription.destroy()
+    subscription.close()
     executor.shutdown()
     assert takers == {f"images of {camera.name}"}
 
@@ -120,19 +123,21 @@ def test_an_executor_of_the_node_takes_nothing_from_it(nodes, camera):
 def test_it_follows_the_reliability_of_cameras_that_come_and_go(nodes, camera):
     node, sender = nodes(), nodes()
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     for turn, reliability in enumerate((BEST_EFFORT, RELIABLE, BEST_EFFORT)):
         publisher = publisher_for(sender, camera, reliability)
         wait_until(lambda: readers(sender, camera) == [reliability], f"a subscription that is {reliability}")  # noqa: B023
         wait_for_image(camera, publisher, f"turn {turn}")
         sender.destroy_publisher(publisher)
     assert len(threads_of(camera)) == 1
-    subscription.destroy()
+    subscription.close()
     assert list(node.subscriptions) == []
 
 
 def test_a_replacement_that_fails_leaves_the_subscription_there_is_and_is_tried_again(nodes, camera, monkeypatch):
     node, sender = nodes(), nodes()
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     create, fails = node.create_subscription, threading.Event()
 
     def refuse(*arguments, **options):
@@ -146,7 +151,7 @@ def test_a_replacement_that_fails_leaves_the_subscription_there_is_and_is_tried_
     monkeypatch.setattr(node, "create_subscription", create)
     wait_until(lambda: readers(sender, camera) == [RELIABLE], "a reliable subscription")
     wait_for_image(camera, publisher, "after it")
-    subscription.destroy()
+    subscription.close()
 
 
 def test_a_defect_in_what_takes_the_images_does_not_end_it(nodes, camera, monkeypatch):
@@ -160,8 +165,9 @@ def test_a_defect_in_what_takes_the_images_does_not_end_it(nodes, camera, monkey
 
     camera.hook = fail
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     wait_for_image(camera, publisher_for(sender, camera), "after three")
-    subscription.destroy()
+    subscription.close()
     assert next(faults, None) is None
 
 
@@ -175,9 +181,10 @@ def test_an_image_at_work_holds_the_end_up_for_a_moment_only_and_the_thread_ends
 
     camera.hook = hold
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     publisher = publisher_for(sender, camera)
     wait_until(lambda: publisher.publish(Image()) or at_work.is_set(), "an image")
-    subscription.destroy()
+    subscription.close()
     assert len(threads_of(camera)) == 1
     let_go.set()
     wait_until(lambda: not threads_of(camera), "the end of the thread")
@@ -190,12 +197,13 @@ def test_the_thread_ends_with_its_node_and_its_context(ros, camera, end):
     rclpy.init(context=context)
     node = rclpy.create_node(f"node_{next(numbers)}", context=context)
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     if end == "node":
         node.destroy_node()
     else:
         rclpy.shutdown(context=context)
     wait_until(lambda: not threads_of(camera), "the end of the thread")
-    subscription.destroy()
+    subscription.close()
     node.destroy_node()
     rclpy.try_shutdown(context=context)
 
@@ -221,8 +229,9 @@ def test_an_event_that_has_been_told_wakes_nobody_any_more(nodes, camera, monkey
     monkeypatch.setattr(SubscriptionWait, "spin_once", lambda self, sec: (next(waits), spin_once(self, sec)))
     node.declare_parameter(f"qos_overrides.{camera.topic}.subscription.reliability", "reliable")
     subscription = ImageSubscription(node, camera)
+    subscription.start()
     publisher_for(sender, camera, BEST_EFFORT)
     wait_until(lambda: sender.get_publishers_info_by_topic(camera.topic), "the publisher")
     wait_until(lambda: next(looks) > 10, "some looks")
-    subscription.destroy()
+    subscription.close()
     assert next(waits) < 40

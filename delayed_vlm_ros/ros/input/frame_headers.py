@@ -1,53 +1,100 @@
-"""What a frame's message said, as it stands in a file of kept frames."""
+"""Headers of frames: stamp, frame_id and nearest camera pose, with their JSON form for key-frame files."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.ros.input.poses import FrameHeader, TimedPose
+from geometry_msgs.msg import PoseStamped
+from rclpy.serialization import deserialize_message
 
-_MOST_NS = 2**31 * 10**9  # ROS counts seconds in 32 bits
-# Whoever publishes may put megabytes into a name; a file of kept frames is not where they go.
-_MOST_FRAME_ID_CHARACTERS = 1000
-_MOST_POSE_BYTES = 10_000
+_MAX_STAMP_NS = 2**31 * 10**9  # ROS counts seconds in 32 bits
+# A publisher may put megabytes into a frame_id or a pose; key-frame files must not grow with them.
+_MAX_FRAME_ID_CHARACTERS = 1000
+_MAX_POSE_BYTES = 10_000
 
 
-def describe_header(header: FrameHeader) -> dict[str, Any]:
-    """A header for JSON, with the pose that is nearest now. A frame_id of unreasonable length is cut."""
-    nearest = header.nearest
+@dataclass(frozen=True)
+class TimedPose:
+    """A serialised pose with its stamp.
+
+    Attributes:
+        stamp_ns: The pose's stamp in nanoseconds.
+        serialised: The ``PoseStamped`` message in CDR.
+    """
+
+    stamp_ns: int
+    serialised: bytes
+
+    def deserialize(self) -> PoseStamped | None:
+        """Return the message, or None if it cannot be read."""
+        try:
+            pose: PoseStamped = deserialize_message(self.serialised, PoseStamped)
+        except Exception:  # noqa: BLE001  rclpy has no common class for the errors of an invalid message
+            return None
+        return pose
+
+
+@dataclass
+class FrameHeader:
+    """The header of a frame's message and the camera's pose at that time.
+
+    Attributes:
+        stamp_ns: The message's stamp in nanoseconds.
+        frame_id: The message's frame_id.
+        nearest_pose: The pose nearest in time, or None if none is known. Replaced when a nearer pose arrives.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    nearest_pose: TimedPose | None = None
+
+    @property
+    def pose(self) -> PoseStamped | None:
+        """Return the nearest pose as a new message, or None if there is none or it cannot be read."""
+        nearest = self.nearest_pose
+        return None if nearest is None else nearest.deserialize()
+
+
+def header_to_dict(header: FrameHeader) -> dict[str, Any]:
+    """Return a header as a JSON object, with the pose that is nearest now.
+
+    An overlong frame_id is cut and an overlong pose is left out.
+    """
+    nearest = header.nearest_pose
     pose = None
-    if nearest is not None and len(nearest.serialised) <= _MOST_POSE_BYTES:
+    if nearest is not None and len(nearest.serialised) <= _MAX_POSE_BYTES:
         pose = {"stamp_ns": nearest.stamp_ns, "message": base64.b64encode(nearest.serialised).decode("ascii")}
-    frame_id = header.frame_id[:_MOST_FRAME_ID_CHARACTERS]
+    frame_id = header.frame_id[:_MAX_FRAME_ID_CHARACTERS]
     return {"stamp_ns": header.stamp_ns, "frame_id": frame_id, "pose": pose}
 
 
-def revive_header(described: Any) -> FrameHeader:
-    """The header that was described.
+def header_from_dict(value: Any) -> FrameHeader:
+    """Return the header of a JSON object made by `header_to_dict`.
 
     Raises:
-        ValueError: It makes no sense.
+        ValueError: The object is not a valid header.
     """
-    if not isinstance(described, dict):
-        raise ValueError("no object")  # noqa: TRY004  the caller's one kind of error
-    frame_id, pose = described.get("frame_id"), described.get("pose")
-    if not isinstance(frame_id, str) or len(frame_id) > _MOST_FRAME_ID_CHARACTERS or "\0" in frame_id:
-        raise ValueError("without a frame_id")
-    frame_id.encode()  # a lone surrogate, which JSON can hold, would stop every message with it; a ValueError, too
+    if not isinstance(value, dict):
+        raise ValueError("header is not an object")  # noqa: TRY004  callers expect one class
+    frame_id, pose = value.get("frame_id"), value.get("pose")
+    if not isinstance(frame_id, str) or len(frame_id) > _MAX_FRAME_ID_CHARACTERS or "\0" in frame_id:
+        raise ValueError("header has an invalid frame_id")
+    frame_id.encode()  # raises a ValueError for a lone surrogate: JSON allows it, ROS messages do not
     nearest = None
     if pose is not None:
         if not isinstance(pose, dict) or not isinstance(pose.get("message"), str):
-            raise ValueError("with a pose that is none")
+            raise ValueError("header has an invalid pose")
         message = base64.b64decode(pose["message"], validate=True)
-        if len(message) > _MOST_POSE_BYTES:
-            raise ValueError("with a pose that is too long")
+        if len(message) > _MAX_POSE_BYTES:
+            raise ValueError(f"header has a pose longer than {_MAX_POSE_BYTES} bytes")
         nearest = TimedPose(_stamp_ns(pose), message)
-    return FrameHeader(_stamp_ns(described), frame_id, nearest)
+    return FrameHeader(_stamp_ns(value), frame_id, nearest)
 
 
-def _stamp_ns(described: dict[str, Any]) -> int:
-    value = described.get("stamp_ns")
-    if type(value) is not int or not -_MOST_NS <= value < _MOST_NS:
-        raise ValueError("without a time")
-    return value
+def _stamp_ns(value: dict[str, Any]) -> int:
+    stamp_ns = value.get("stamp_ns")
+    if type(stamp_ns) is not int or not -_MAX_STAMP_NS <= stamp_ns < _MAX_STAMP_NS:
+        raise ValueError("header has an invalid stamp_ns")
+    return stamp_ns

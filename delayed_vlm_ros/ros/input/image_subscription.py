@@ -60,9 +60,11 @@ class ImageSubscription:
         self._subscription = self._subscribe(self._reliability)
         self._wait = SubscriptionWait(self._subscription, self._waking, node.context)
         self._thread = threading.Thread(target=self._run, name=f"images of {camera.name}", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
-    def destroy(self) -> None:
+    def close(self) -> None:
         """Take no more messages."""
         self._ending.set()
         self._waking.trigger()

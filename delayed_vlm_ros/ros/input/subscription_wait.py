@@ -21,7 +21,7 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.subscription import Subscription
 
-from delayed_vlm_ros.ros.time import NANOSECONDS_PER_SECOND
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 
 class UnexecutedGroup(CallbackGroup):

@@ -180,16 +180,17 @@ class SceneMemory(LifecycleNode):
         with self._opening:
             if self._ended:
                 return
-            self._subscriptions_of_cameras.append(ImageSubscription(self, camera))
             poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
-            self._subscriptions_of_cameras.append(poses)
+            for subscription in (ImageSubscription(self, camera), poses):
+                subscription.start()
+                self._subscriptions_of_cameras.append(subscription)
         self.get_logger().info(f"camera {camera.name}: taking images from {camera.topic}")
 
     def _unsubscribe(self) -> None:
         with self._opening:
             ending, self._subscriptions_of_cameras = self._subscriptions_of_cameras, []
         for subscription in ending:
-            subscription.destroy()
+            subscription.close()
 
     def _release(self) -> None:
         self._unsubscribe()
@@ -200,7 +201,7 @@ class SceneMemory(LifecycleNode):
             self.get_logger().warning("the model is still busy: its memory is freed as soon as it returns")
         self._closing = None
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Release all that wait; called once, before the process ends."""
         with self._opening:
             self._ended = True
@@ -299,7 +300,7 @@ class SceneMemory(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until it is stopped; gives the process's exit code."""
-    return run_node(SceneMemory, threads=THREADS, arguments=arguments, leave_at_once=True)
+    return run_node(SceneMemory, threads=THREADS, arguments=arguments, exit_process=True)
 
 
 if __name__ == "__main__":

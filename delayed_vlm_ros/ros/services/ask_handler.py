@@ -18,11 +18,11 @@ from delayed_vlm_ros.errors import (
     shortened,
 )
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.metrics import AskMetrics, in_a_row
+from delayed_vlm_ros.inference.metrics import AskMetrics, combine_metrics
 from delayed_vlm_ros.inference.progress import Progress, ProgressListener
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.inference.worker import ModelWorker
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output.reports import AskReport
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engine, Engines
@@ -77,7 +77,7 @@ class Answer:
     @property
     def metrics(self) -> AskMetrics:
         """What it cost; of all cameras, the engine's notices name theirs."""
-        return in_a_row([_under_its_name(part) if self.is_of_all else part.result.metrics for part in self.parts])
+        return combine_metrics([_under_its_name(part) if self.is_of_all else part.result.metrics for part in self.parts])
 
     @property
     def newest_header(self) -> FrameHeader:
@@ -235,12 +235,13 @@ class AskHandler:
 
     def report(self) -> AskReport:
         """How the asks go."""
+        status = self._worker.status
         with self._counting:
             return AskReport(
                 served=self._served,
                 failed=self._failed,
-                running=self._worker.running,
-                waiting=self._worker.waiting,
+                running=status.running,
+                waiting=status.waiting,
                 queue_size=self._queue_size,
                 last_error=self._last_error,
                 last_total_latency=self._last_total_latency,

@@ -51,13 +51,14 @@ class LiveCamera:
         if is_watched and self._subscription is None:
             self._choose_topic()
             self._subscription = ImageSubscription(self._node, self)
+            self._subscription.start()
         elif not is_watched:
             self.close()
 
     def close(self) -> None:
         """Subscribe to nothing, and forget the image."""
         if self._subscription is not None:
-            self._subscription.destroy()
+            self._subscription.close()
             self._subscription = None
             self._newest = self._made = None
 

@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from delayed_vlm_ros.srv import GetFrames, Mark
 
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 
 

@@ -17,7 +17,7 @@ from delayed_vlm_ros.errors import AskError, BusyError, NoFramesError
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.request import AskResult
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
-from delayed_vlm_ros.ros.input.poses import FrameHeader
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import messages
 from delayed_vlm_ros.ros.output.reports import AskReport, CameraReport, MemoryReport, ModelReport
 from delayed_vlm_ros.ros.services.ask_handler import Answer, CameraAnswer

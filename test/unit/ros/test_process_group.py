@@ -181,9 +181,9 @@ def test_the_log_is_not_a_pipe_that_fills_up(group, tmp_path):
 
 LEADER = """
 import os, sys, time
-from delayed_vlm_ros.ros.process_group import NodeGroup, leaving_on_signals
+from delayed_vlm_ros.ros.process_group import NodeGroup, exit_on_signals
 
-with leaving_on_signals(), NodeGroup(dict(os.environ)) as group:
+with exit_on_signals(), NodeGroup(dict(os.environ)) as group:
     group.start("obedient", params_file="/etc/some.yaml", parameters={})
     print(group._processes["obedient"].pid, group._logs, flush=True)
     while True:

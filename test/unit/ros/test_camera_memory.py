@@ -185,7 +185,7 @@ BAD_MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize(("serialised", "words"), BAD_MESSAGES)
+@pytest.mark.parametrize(("serialised", "words"), BAD_MESSAGES, ids=[words for _, words in BAD_MESSAGES])
 def test_what_cannot_be_used_is_dropped_counted_and_told(serialised, words):
     # given
     camera = make_camera()

@@ -81,7 +81,7 @@ class FrozenStampDetector:
     """Detects stamps that stop advancing while images keep arriving.
 
     Images are grouped into windows of a minimum number and duration. Stamps are frozen when the newest stamp of a
-    window equals that of the window before: one constant stamp, or a few repeated ones. Durations are measured on the
+    window has hardly advanced since the window before: one constant stamp, or a few repeated ones. Durations are on the
     node's own clock, so a slow or paused simulation does not look like frozen stamps.
     """
 

@@ -1,4 +1,4 @@
-"""From any image to a kept frame."""
+"""Frame ingestors: one grid for all images, and sampling by time stamp."""
 
 import numpy as np
 import pytest
@@ -18,20 +18,20 @@ def ingestor() -> FrameIngestor:
     return FrameIngestor(FrameGeometry(factor=28, min_pixels=4 * 28 * 28, max_pixels=28 * 28 * 48), SmartFrameManager())
 
 
-def test_the_first_image_sets_the_grid_and_a_later_one_of_another_shape_is_letterboxed(ingestor):
+def test_image_of_another_shape_is_letterboxed_onto_the_grid_of_the_first(ingestor):
     # given
     ingestor.add(image(480, 640), 0.0)
     # when
     ingestor.add(image(640, 480), 0.5)
-    # then: one shape for all, with bars at the sides of the upright image
+    # then both frames have one shape, and the portrait image has bars at its sides
     assert ingestor.grid == Grid(168, 224)
     (kept,) = ingestor.frame_manager.snapshot()
     assert [frame.shape for frame in kept.frames] == [(168, 224, 3)] * 2
     assert kept.frames[1][:, :20].max() < 10 < kept.frames[1][:, 100:124].min()
 
 
-def test_a_refused_image_changes_neither_memory_nor_grid(ingestor):
-    # given a first image that is refused
+def test_rejected_image_changes_neither_memory_nor_grid(ingestor):
+    # given a rejected first image
     with pytest.raises(ImageError):
         ingestor.add(image(480, 640).astype(np.float32), 0.0)
     assert ingestor.grid is None
@@ -44,7 +44,7 @@ def test_a_refused_image_changes_neither_memory_nor_grid(ingestor):
     assert ingestor.frame_manager.statistics().total_frames_added == 1
 
 
-def test_reset_lets_the_next_image_set_the_grid_again(ingestor):
+def test_first_image_after_reset_sets_the_grid(ingestor):
     # given
     ingestor.add(image(480, 640), 5.0)
     # when

@@ -1,4 +1,4 @@
-"""The sampler against jitter, slow cameras, pauses and clocks set back."""
+"""FrameSampler with jitter, slow cameras, pauses and clocks set back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from delayed_vlm_ros.ingest.sampling import FrameSampler
 
 
 def sample(stamps, sample_fps=2.0):
+    """Return the stamps that a new sampler accepts."""
     sampler = FrameSampler(sample_fps)
     return np.array([stamp for stamp in stamps if sampler.accept(float(stamp))])
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("start", [0.0, 1.7e9])
-def test_jittered_camera_is_sampled_at_the_rate_without_holes(seed, start):
+def test_jittered_camera_is_sampled_at_the_rate_without_gaps(seed, start):
     # given 10 minutes of 30 Hz with 20 ms of jitter
     jitter = np.random.default_rng(seed).uniform(-0.02, 0.02, 18_000)
-    stamps = start + np.arange(18_000) / 30 + jitter  # some come out of order
+    stamps = start + np.arange(18_000) / 30 + jitter  # some are out of order
 
     # when
     taken = sample(stamps)
@@ -36,7 +37,7 @@ def test_jittered_camera_is_sampled_at_the_rate_without_holes(seed, start):
 
 
 def test_long_run_rate_does_not_drift():
-    # given a day at 7 Hz, whose images never fall on the slots
+    # given a day at 7 Hz, with no image exactly at a slot
     stamps = np.arange(7 * 86_400) / 7
 
     # then
@@ -44,7 +45,7 @@ def test_long_run_rate_does_not_drift():
 
 
 @given(fps=st.floats(2.0, 60.0), sample_fps=st.floats(0.5, 2.0), phase=st.floats(0.0, 1000.0))
-def test_any_faster_camera_is_sampled_at_the_rate(fps, sample_fps, phase):
+def test_faster_camera_is_sampled_at_the_rate(fps, sample_fps, phase):
     # given
     stamps = phase + np.arange(int(fps * 100)) / fps
 
@@ -58,7 +59,7 @@ def test_any_faster_camera_is_sampled_at_the_rate(fps, sample_fps, phase):
 
 
 @pytest.mark.parametrize("fps", [1.9, 1.0, 0.2])
-def test_slower_camera_is_taken_whole(fps):
+def test_slower_camera_is_sampled_completely(fps):
     # given
     stamps = np.arange(2000) / fps + np.random.default_rng(0).uniform(-0.01, 0.01, 2000)
 
@@ -66,7 +67,7 @@ def test_slower_camera_is_taken_whole(fps):
     assert len(sample(stamps)) == 2000
 
 
-def test_camera_at_the_very_rate_is_taken_whole_despite_jitter():
+def test_jittered_camera_at_the_sample_rate_is_sampled_completely():
     # given
     stamps = np.arange(2000) / 2 + np.random.default_rng(0).uniform(-0.02, 0.02, 2000)
 
@@ -75,7 +76,7 @@ def test_camera_at_the_very_rate_is_taken_whole_despite_jitter():
 
 
 @pytest.mark.parametrize("pause", [0.3, 0.49, 0.7, 0.99, 1.3, 60.0])
-def test_no_burst_after_a_pause(pause):
+def test_pause_causes_no_burst(pause):
     # given
     before = np.arange(300) / 30
     stamps = np.concatenate([before, before[-1] + pause + before])
@@ -88,7 +89,7 @@ def test_no_burst_after_a_pause(pause):
     assert len(taken) <= 2 * (20 + pause) + 2
 
 
-def test_doubled_stamps_are_not_taken_twice():
+def test_repeated_stamps_are_sampled_once():
     # given
     stamps = np.arange(300) / 30
 
@@ -96,12 +97,12 @@ def test_doubled_stamps_are_not_taken_twice():
     np.testing.assert_array_equal(sample(np.repeat(stamps, 2)), sample(stamps))
 
 
-def test_stamps_set_back_pass_at_the_sample_rate_until_reset():
+def test_backward_stamps_are_accepted_at_the_sample_rate_until_reset():
     # given
     sampler = FrameSampler(2.0)
     assert sampler.accept(1000.0)
 
-    # when the clock starts again at 0, at 30 Hz, for ten seconds
+    # when the clock restarts at 0, at 30 Hz, for ten seconds
     passed = sum(sampler.accept(index / 30) for index in range(300))
 
     # then
@@ -111,7 +112,7 @@ def test_stamps_set_back_pass_at_the_sample_rate_until_reset():
     assert not sampler.accept(10.1)
 
 
-def test_image_out_of_order_does_not_disturb_the_slots():
+def test_image_out_of_order_does_not_move_the_slots():
     # given
     sampler = FrameSampler(2.0)
 
@@ -123,18 +124,18 @@ def test_image_out_of_order_does_not_disturb_the_slots():
 
 
 @pytest.mark.parametrize("sample_fps", [0.0, -1.0, math.inf, math.nan])
-def test_impossible_rates_are_refused(sample_fps):
+def test_invalid_rate_is_rejected(sample_fps):
     with pytest.raises(ConfigurationError, match="sample_fps"):
         FrameSampler(sample_fps)
 
 
 @pytest.mark.parametrize("stamp", [math.nan, math.inf, -math.inf])
-def test_stamps_that_are_no_times_are_refused(stamp):
+def test_non_finite_stamp_is_rejected(stamp):
     with pytest.raises(ImageError, match="stamp"):
         FrameSampler(2.0).accept(stamp)
 
 
-def test_a_new_rate_counts_from_the_last_image_taken():
+def test_new_rate_counts_from_the_last_sampled_image():
     # given
     sampler = FrameSampler(0.01)
     assert sampler.accept(0.0)

@@ -1,4 +1,4 @@
-"""What the page needs of a scene memory, whether it lives in another node or in this process."""
+"""Interface between the page and a scene memory, which runs in another node or in this process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Protocol
 from delayed_vlm_ros.inference.progress import Progress
 
 ALL_CAMERAS = "*"
-"""In a question: every camera, one after the other."""
+"""Value of ``Question.camera`` that queries every camera, one after the other."""
 
 
 class Level(Enum):
-    """How a part of the system is, worst last."""
+    """Severity of a diagnostic."""
 
     OK = "ok"
     WARN = "warn"
@@ -24,19 +24,19 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeptFrame:
-    """A kept pair of frames.
+    """A pair of frames in memory.
 
     Attributes:
-        id: Its name for the life of the memory.
-        camera: Whose it is.
-        stamp_ns: Time of its first image, nanoseconds on the camera's clock.
-        end_stamp_ns: Time of its second image; equal while that has not come.
-        importance: 0 … 1.
-        reason: Why it is notable; empty when it is not.
-        in_star: Whether it is one of the key frames of the whole past.
-        in_stream: Whether it is one of the newest.
-        marked: Whether it is protected.
-        label: What it was marked as.
+        id: Identifier of the pair, unique for the life of the memory.
+        camera: Name of the camera.
+        stamp_ns: Stamp of the first image, in nanoseconds on the camera's clock.
+        end_stamp_ns: Stamp of the second image; equal to ``stamp_ns`` until that image arrives.
+        importance: Score from 0 to 1.
+        reason: Reason for the score; empty for an unremarkable pair.
+        in_star: Whether Star memory holds the pair.
+        in_stream: Whether Stream memory holds the pair.
+        marked: Whether the pair is protected from eviction.
+        label: Label of the mark.
     """
 
     id: int
@@ -52,24 +52,24 @@ class KeptFrame:
 
     @property
     def key(self) -> str:
-        """Names its images: an id alone comes again when the memory's node is started again."""
+        """Identifier that stays unique when the memory restarts and reuses its ids."""
         return f"{self.id}-{self.stamp_ns}"
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryCounts:
-    """What is kept of a camera. Sizes count frames, two to a moment.
+    """Size of one camera's memory. All counts are frames; a pair has two.
 
     Attributes:
-        added: Frames taken into the memory since it began.
-        unique: Frames kept in either memory.
-        star: In Star memory.
-        stream: In Stream memory.
-        compression_ratio: Frames added for each one kept; 0 when empty.
-        pixel_bytes: Images.
-        feature_bytes: Vision features kept between asks.
-        kv_bytes: KV cache kept between asks.
-        budget_bytes: Upper bound of the three together; 0: none.
+        added: Frames added since the start.
+        unique: Frames in Star or Stream memory, each counted once.
+        star: Frames in Star memory.
+        stream: Frames in Stream memory.
+        compression_ratio: Frames added per frame kept; 0 for an empty memory.
+        pixel_bytes: Bytes of the images.
+        feature_bytes: Bytes of the cached vision features.
+        kv_bytes: Bytes of the KV cache.
+        budget_bytes: Upper bound of the three together; 0 for no bound.
     """
 
     added: int = 0
@@ -85,17 +85,17 @@ class MemoryCounts:
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """A camera with its memory.
+    """State of a camera and its memory.
 
     Attributes:
-        name: The camera's.
-        topic: Where its images come from, for people.
-        input_rate_hz: Images a second over the last seconds.
-        sampled_rate_hz: Of these, taken into memory.
-        dropped: Images that were due for memory and could not be used, since the start.
-        newest_age_sec: Age of the newest kept frame; None when there is none.
-        kept: Counts and bytes.
-        moments: All that is kept, oldest first.
+        name: Name of the camera.
+        topic: Image topic, for display.
+        input_rate_hz: Rate of arriving images over the last seconds.
+        sampled_rate_hz: Rate of images added to the memory over the last seconds.
+        dropped: Images since the start that were due for the memory but unusable.
+        newest_age_sec: Age of the newest kept frame; None for an empty memory.
+        counts: Frames and bytes in memory.
+        frames: All kept pairs, oldest first.
     """
 
     name: str
@@ -110,7 +110,13 @@ class CameraState:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """How one part of the system is, in a sentence."""
+    """State of one component.
+
+    Attributes:
+        name: Name of the component, such as ``model`` or ``camera front``.
+        level: Severity.
+        message: Explanation in one sentence.
+    """
 
     name: str
     level: Level
@@ -119,7 +125,7 @@ class Diagnostic:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What one answer took: seconds to its first token, and in all."""
+    """Latency of one answer, in seconds."""
 
     first_token_sec: float
     total_sec: float
@@ -127,20 +133,20 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class SceneState:
-    """The whole, at one moment.
+    """State of the whole system at one time.
 
     Attributes:
-        connected: Whether the memory is heard of.
-        waiting_for: What is being waited for while it is not, and what to do, in a sentence.
-        now_ns: The time on the cameras' clock, nanoseconds.
-        cameras: The first one is asked when a question names none.
-        conditions: How its parts are.
+        connected: Whether the memory is reachable.
+        waiting_for: Reason for a missing connection and its remedy; empty while connected.
+        now_ns: Current time on the cameras' clock, in nanoseconds.
+        cameras: All cameras. A question without a camera goes to the first one.
+        diagnostics: State of each component.
         model: Name or path of the checkpoint.
-        model_state: unloaded, loading, ready or failed.
-        device: Where it runs.
-        asks_served: Answers given.
-        asks_failed: Asks that ended with an error.
-        latencies: Of the latest answers, oldest first.
+        model_state: One of unloaded, loading, ready and failed.
+        device: Device of the model.
+        asks_served: Number of answered questions.
+        asks_failed: Number of questions that ended with an error.
+        latencies: Latencies of the latest answers, oldest first.
     """
 
     connected: bool
@@ -156,7 +162,7 @@ class SceneState:
     latencies: tuple[Latency, ...] = ()
 
     def camera(self, name: str) -> CameraState | None:
-        """The camera of that name; without a name the first one; None where there is none."""
+        """Return the camera with this name, the first camera for an empty name, or None."""
         if not name:
             return self.cameras[0] if self.cameras else None
         return next((camera for camera in self.cameras if camera.name == name), None)
@@ -164,13 +170,13 @@ class SceneState:
 
 @dataclass(frozen=True, slots=True)
 class LiveImage:
-    """A camera's newest image, scaled for the page.
+    """The newest image of a camera, scaled down for the page.
 
     Attributes:
-        number: Counts the camera's images that were made for the page.
-        jpeg: The image.
-        width: Of the camera's own image, pixels.
-        height: Likewise.
+        number: Sequence number; equal numbers mean the same image.
+        jpeg: JPEG data.
+        width: Width of the camera's own image, in pixels.
+        height: Height of the camera's own image, in pixels.
     """
 
     number: int
@@ -181,7 +187,7 @@ class LiveImage:
 
 @dataclass(frozen=True, slots=True)
 class KeptFrameImages:
-    """The images of a kept pair, as JPEG; the second one is empty while it has not come."""
+    """The two images of a kept pair as JPEG data; the second is empty until it arrives."""
 
     first: bytes
     second: bytes
@@ -189,14 +195,14 @@ class KeptFrameImages:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its limits.
+    """A question and its limits.
 
     Attributes:
-        text: The question.
-        camera: Which camera; empty: the first; ``*``: all.
-        last_sec: Only the newest so many seconds; 0: everything.
-        since_ns: Only moments from this stamp on; 0: unbounded.
-        until_ns: Only moments up to this stamp; 0: unbounded.
+        text: Text of the question.
+        camera: Name of the camera; empty for the first one, ``*`` for all.
+        last_sec: Length of the period to answer from, in seconds before now; 0 for no limit.
+        since_ns: Earliest stamp to answer from, in nanoseconds; 0 for no limit.
+        until_ns: Latest stamp to answer from, in nanoseconds; 0 for no limit.
     """
 
     text: str
@@ -208,7 +214,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnswerCost:
-    """What an answer cost: seconds, and frames."""
+    """Cost of an answer: latency in seconds, and number of frames."""
 
     first_token_sec: float
     total_sec: float
@@ -218,15 +224,15 @@ class AnswerCost:
 
 @dataclass(frozen=True, slots=True)
 class AskOutcome:
-    """How an ask has ended.
+    """Result of a question.
 
     Attributes:
-        answer: The answer; what there was of it when it was stopped.
-        error: What went wrong and what to do; empty when nothing did.
-        was_stopped: Whether it was stopped by whoever asked.
-        moments: What the answer is based on.
-        cost: None when there is no answer.
-        notices: In which ways it is less than it should be.
+        answer: Complete answer, or the partial answer of a stopped or failed question.
+        error: Reason for the failure and its remedy; empty on success.
+        was_stopped: Whether the user stopped the question.
+        frames_used: Pairs that the answer is based on.
+        cost: Cost of the answer; None without an answer.
+        warnings: Reasons why the answer may be less accurate than usual.
     """
 
     answer: str = ""
@@ -238,48 +244,54 @@ class AskOutcome:
 
 
 class RunningQuestion(Protocol):
-    """An ask on its way."""
+    """Handle of a question that has no result yet."""
 
     def stop(self) -> None:
-        """Ask it to end; its outcome comes as ever. From any thread; more than once does no harm."""
+        """Request the end of the question.
+
+        The result arrives through ``on_done`` as usual. Callable from any thread, any number of times.
+        """
 
 
 class Backend(Protocol):
-    """A scene memory, as the page sees it. All of it may be called from any thread.
+    """A scene memory as the page uses it.
 
-    ``state`` and ``ask`` return at once, the others may take a while.
+    All methods are thread-safe. ``state`` and ``ask`` return immediately; the other methods may block.
     """
 
     def state(self) -> SceneState:
-        """How things are now."""
+        """Return the current state."""
 
     def live_image(self, camera: str) -> LiveImage | None:
-        """The camera's newest image; None while there is none. Whoever goes on calling it is watching."""
+        """Return the newest image of a camera; None before its first image.
 
-    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
-        """Images of kept moments by their keys; what is no longer kept is left out."""
-
-    def mark(self, moment: KeptFrame, label: str) -> None:
-        """Protect a moment.
-
-        Raises:
-            DelayedVlmError: Why it cannot be done.
+        Calling this method keeps the camera's image topic subscribed for a few seconds.
         """
 
-    def unmark(self, moment: KeptFrame) -> None:
-        """Take the protection off.
+    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
+        """Return the images of kept pairs by ``KeptFrame.key``, without the pairs that left the memory."""
+
+    def mark(self, frame: KeptFrame, label: str) -> None:
+        """Protect a pair from eviction, or change its label.
 
         Raises:
-            DelayedVlmError: Why it cannot be done.
+            DelayedVlmError: The pair cannot be marked.
+        """
+
+    def unmark(self, frame: KeptFrame) -> None:
+        """Remove the protection of a pair.
+
+        Raises:
+            DelayedVlmError: The pair cannot be unmarked.
         """
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
+        self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
     ) -> RunningQuestion:
-        """Put a question.
+        """Start answering a question.
 
         Args:
-            question: The question.
-            progress: Told of each step, from some thread.
-            ended: Told once how it has ended, from some thread.
+            question: The question and its limits.
+            on_progress: Callback for each step, called from any thread.
+            on_done: Callback for the result, called once from any thread.
         """

@@ -230,13 +230,13 @@ class RosBackend:
             wanted = list(response.left_out)
         return found
 
-    def mark(self, moment: KeptFrame, label: str) -> None:
+    def mark(self, frame: KeptFrame, label: str) -> None:
         """See ``Backend``."""
-        self._change_mark(Mark.Request(id=moment.id, label=label))
+        self._change_mark(Mark.Request(id=frame.id, label=label))
 
-    def unmark(self, moment: KeptFrame) -> None:
+    def unmark(self, frame: KeptFrame) -> None:
         """See ``Backend``."""
-        self._change_mark(Mark.Request(id=moment.id, unmark=True))
+        self._change_mark(Mark.Request(id=frame.id, unmark=True))
 
     def _change_mark(self, request: Mark.Request) -> None:
         response = self._call(self._mark, request)
@@ -244,10 +244,10 @@ class RosBackend:
             raise MarkError(response.error_msg)
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
+        self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
     ) -> RemoteAsk:
         """See ``Backend``."""
-        return self._asks.ask(question, progress, ended)
+        return self._asks.ask(question, on_progress, on_done)
 
     def _call(self, client: Client, request: Any) -> Any:
         """Call a service and wait for its response, in a thread that is not the executor's."""

@@ -32,10 +32,10 @@ class RemoteAsks:
         self._running: set[RemoteAsk] = set()
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
+        self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
     ) -> RemoteAsk:
         """Put a question; see ``Backend.ask``."""
-        ask = RemoteAsk(question, progress, ended, self._in_executor, self._running.discard)
+        ask = RemoteAsk(question, on_progress, on_done, self._in_executor, self._running.discard)
         self._in_executor(lambda: self._send(ask))
         return ask
 

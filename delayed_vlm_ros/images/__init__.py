@@ -1,1 +1,1 @@
-"""Images: validation, conversion from ROS messages to RGB arrays and back, video files."""
+"""Images: ROS messages and video files to RGB arrays, and RGB arrays to JPEG."""

@@ -1,4 +1,4 @@
-"""Images as the browser gets them."""
+"""RGB arrays to JPEG, for web pages and recordings."""
 
 from __future__ import annotations
 
@@ -7,13 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 LIVE_WIDTH = 640
-"""Most columns of the live image."""
+"""Maximum width of a live image, in pixels."""
 
-_LIVE_QUALITY, _KEPT_QUALITY = 78, 90
+_LIVE_QUALITY = 78
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 90) -> bytes:
+    """Encode an RGB image as JPEG at its own size.
+
+    Args:
+        image: ``(height, width, 3)`` uint8, RGB.
+        quality: JPEG quality, 1 to 100.
+    """
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
+        raise RuntimeError(f"OpenCV cannot encode an image of shape {image.shape} as JPEG")
+    return data.tobytes()
 
 
 def encode_live_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """A camera's image as JPEG, scaled down to ``LIVE_WIDTH`` where it is wider.
+    """Encode a camera image as JPEG, scaled down to ``LIVE_WIDTH`` where it is wider.
 
     Args:
         image: ``(height, width, 3)`` uint8, RGB.
@@ -22,20 +35,4 @@ def encode_live_jpeg(image: NDArray[np.uint8]) -> bytes:
     if width > LIVE_WIDTH:
         size = (LIVE_WIDTH, max(1, round(height * LIVE_WIDTH / width)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    return _jpeg(image, _LIVE_QUALITY)
-
-
-def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """A kept frame as JPEG, in its own size.
-
-    Args:
-        image: ``(height, width, 3)`` uint8, RGB.
-    """
-    return _jpeg(image, _KEPT_QUALITY)
-
-
-def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f"OpenCV cannot write an image of shape {image.shape} as JPEG")
-    return data.tobytes()
+    return encode_jpeg(image, _LIVE_QUALITY)

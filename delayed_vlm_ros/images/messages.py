@@ -1,4 +1,4 @@
-"""What an image message must have: those of ROS do, and those that are read from a bag without it."""
+"""The fields of image messages that conversion reads, for messages of ROS and of bags read without ROS."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class CompressedMessage(Protocol):
 
 @dataclass
 class DenseImage:
-    """A raw image of ours: little-endian, its rows directly behind each other.
+    """A raw image without row padding, little-endian.
 
     Attributes:
-        height: Rows.
-        width: Pixels in a row.
-        encoding: As in ROS.
-        step: Bytes of a row.
-        data: The rows.
-        is_bigendian: Never.
+        height: Image height, in pixels.
+        width: Image width, in pixels.
+        encoding: ROS encoding name.
+        step: Length of a row, in bytes.
+        data: Pixel data, row after row.
+        is_bigendian: Byte order of the pixel data; always 0.
     """
 
     height: int

@@ -1,11 +1,11 @@
-"""Images from a video file or a camera device, with their times.
+"""Images and their timestamps from a video file or a camera device.
 
     with open_video("room.mp4") as video:
         for frame in video.frames():
             use(frame.image, frame.stamp)
 
-OpenCV does the decoding; what it knows but does not say clearly (what is wrong with this file, when was this image
-taken) is worked out here. Needs numpy and OpenCV only.
+OpenCV decodes. This module adds what OpenCV leaves out: why a source cannot be read, and strictly increasing stamps.
+It requires only numpy and OpenCV.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -29,18 +29,18 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import VideoSourceError
 
-_ASSUMED_RATE = 25.0  # images per second where a file tells neither times nor a rate
-_BELIEVABLE_RATES = (0.01, 1000.0)  # some files give the ticks of their clock as the rate
-_JITTER = 0.05  # part of a period by which an image may come early and still be the next one
+_DEFAULT_FPS = 25.0  # where a file has neither timestamps nor a rate
+_PLAUSIBLE_FPS = (0.01, 1000.0)  # some files report the ticks of their clock as the rate
+_JITTER = 0.05  # share of a period by which an image may be early and still be the next one
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One image.
+    """One image of a video.
 
     Attributes:
-        image: ``(height, width, 3)`` uint8, RGB, upright.
-        stamp: Seconds from the source's first image.
+        image: Upright RGB image, ``(height, width, 3)`` uint8.
+        stamp: Time since the first image of the source, in seconds.
     """
 
     image: NDArray[np.uint8]
@@ -48,13 +48,13 @@ class VideoFrame:
 
 
 class VideoSource:
-    """An open video file or camera device; a context manager, made by ``open_video``.
+    """An open video file or camera device, created by ``open_video``. It is a context manager.
 
     Attributes:
-        name: What the user called it.
-        is_device: Whether it is a camera: it has no end, and its images come when they come.
-        frames_per_second: The rate it says it has; None when it does not say.
-        frame_count: How many images the file says it has; None when it does not say, and for a device.
+        name: Path or device that the user named.
+        is_device: Whether the source is a camera device: it has no end, and its images are live.
+        frames_per_second: Reported frame rate; None when unknown.
+        frame_count: Reported number of images in the file; None when unknown, and for a device.
     """
 
     def __init__(self, name: str, capture: Any, *, is_device: bool) -> None:
@@ -63,12 +63,12 @@ class VideoSource:
         self._capture = capture
         self._opened = time.monotonic()
         rate = float(capture.get(cv2.CAP_PROP_FPS))
-        self.frames_per_second = rate if _BELIEVABLE_RATES[0] <= rate <= _BELIEVABLE_RATES[1] else None
+        self.frames_per_second = rate if _PLAUSIBLE_FPS[0] <= rate <= _PLAUSIBLE_FPS[1] else None
         count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self.frame_count = int(count) if not is_device and math.isfinite(count) and count >= 1 else None
-        self._first_time = 0.0  # what the source calls the time of its first image (s)
+        self._first_time = 0.0  # the source's own time of its first image, in seconds
         self._stamp = -1.0  # of the newest image
-        # One image is decoded right away: many a file that opens has none.
+        # Decode one image now: many files that can be opened hold none.
         self._waiting = self._first()
         if self._waiting is None:
             capture.release()
@@ -76,22 +76,22 @@ class VideoSource:
 
     @property
     def duration_sec(self) -> float | None:
-        """Length of the file (s); None when the file does not say, and for a device."""
+        """Length of the file, in seconds; None when unknown, and for a device."""
         if self.frame_count is None or self.frames_per_second is None:
             return None
         return self.frame_count / self.frames_per_second
 
     def frames(self, rate: float | None = None) -> Iterator[VideoFrame]:
-        """Go through the images, from where the source stands; a file ends, a device does not.
+        """Read the remaining images. A file ends; a device does not.
 
         Args:
-            rate: Images per second of the source's own time at most, the others are skipped; None gives all.
+            rate: Maximum images per second of source time; images in between are skipped. None reads every image.
 
         Yields:
             Each image; stamps increase strictly.
 
         Raises:
-            VideoSourceError: The device stopped delivering.
+            VideoSourceError: The device stopped delivering images.
         """
         newest_slot = -1
         for stamp, retrieve in self.images():
@@ -104,23 +104,22 @@ class VideoSource:
             if image is not None:
                 yield VideoFrame(image, stamp)
         if self.is_device:
-            raise VideoSourceError(
-                f"camera device {self.name} stopped delivering images: is it unplugged? Plug it in again"
-            )
+            raise VideoSourceError(f"camera device {self.name} stopped delivering images: check that it is plugged in")
 
     def images(self) -> Iterator[tuple[float, Callable[[], NDArray[np.uint8] | None]]]:
-        """Go through the images without decoding them, from where the source stands.
+        """Read the remaining images without decoding them.
 
         Yields:
-            Each image's stamp (s from the source's first image; they increase strictly), and what decodes it to
-            RGB, ``(height, width, 3)``, until the next one is taken; it gives None where that cannot be done.
+            The image's stamp, in seconds since the first image of the source, and a function that decodes it. Stamps
+            increase strictly. The function returns RGB ``(height, width, 3)`` uint8, or None if the image cannot be
+            decoded; it is valid until the next image is read.
         """
         while (image := self._next()) is not None:
             stamp, waiting = image
             yield stamp, self._retrieve if waiting is None else partial(_rgb, waiting)
 
     def close(self) -> None:
-        """Let go of the file or device; it may be called twice."""
+        """Release the file or device. Closing twice is allowed."""
         self._capture.release()
 
     def __enter__(self) -> VideoSource:
@@ -132,7 +131,7 @@ class VideoSource:
         self.close()
 
     def _next(self) -> tuple[float, NDArray[np.uint8] | None] | None:
-        """The next image's stamp, and its pixels where they are decoded already; None at the end."""
+        """Return the next image's stamp, and its pixels if they are already decoded; None at the end."""
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             return waiting
@@ -152,35 +151,35 @@ class VideoSource:
         return self._advance(), pixels
 
     def _advance(self) -> float:
-        """The grabbed image's stamp: what the source says, or one period on where that does not increase."""
+        """Return the stamp of the grabbed image: the source's own, or one period later where that does not increase."""
         stamp = self._source_time() - self._first_time
         if stamp <= self._stamp:
-            stamp = self._stamp + 1.0 / (self.frames_per_second or _ASSUMED_RATE)
+            stamp = self._stamp + 1.0 / (self.frames_per_second or _DEFAULT_FPS)
         self._stamp = stamp
         return stamp
 
     def _source_time(self) -> float:
         if self.is_device:
             return time.monotonic() - self._opened
-        said = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000.0
-        return said if math.isfinite(said) else 0.0
+        reported = float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000.0
+        return reported if math.isfinite(reported) else 0.0
 
 
 def open_video(source: str | int) -> VideoSource:
     """Open a video file or a camera device.
 
     Args:
-        source: Path of a file; or a device: its number (``0``, ``"0"``) or its path (``"/dev/video0"``).
+        source: Path of a file, or a device given by number (``0``, ``"0"``) or path (``"/dev/video0"``).
 
     Returns:
-        The open source, to be used in a ``with`` statement.
+        The open source, for use in a ``with`` statement.
 
     Raises:
-        VideoSourceError: There is no such file or device, or no image can be got from it.
+        VideoSourceError: The file or device does not exist or delivers no image.
     """
     name = str(source).strip()
     if not name:
-        raise VideoSourceError("no video is given: name a video file, or a camera device such as /dev/video0")
+        raise VideoSourceError("no video given: name a video file, or a camera device such as /dev/video0")
     if name.isdecimal():
         return _open_device(Path(f"/dev/video{int(name)}"))
     if name.startswith("/dev/"):
@@ -189,54 +188,54 @@ def open_video(source: str | int) -> VideoSource:
 
 
 def _open_file(path: Path) -> VideoSource:
+    cannot_open = f"cannot open video '{path}'"
     if path.is_dir():
-        raise VideoSourceError(f"{path} is a folder: name one video file in it")
+        raise VideoSourceError(f"{cannot_open}: it is a folder; name one video file in it")
     if not path.exists():
-        raise VideoSourceError(f"there is no file {path}: check the path (the current folder is {Path.cwd()})")
+        raise VideoSourceError(f"{cannot_open}: file not found; check the path (current folder: {Path.cwd()})")
     if not os.access(path, os.R_OK):
-        raise VideoSourceError(f"{path} may not be read by this user: change its permissions")
+        raise VideoSourceError(f"{cannot_open}: permission denied; change the file's permissions")
     if path.stat().st_size == 0:
-        raise VideoSourceError(f"{path} is empty (0 bytes): copy or record it again")
+        raise VideoSourceError(f"{cannot_open}: the file is empty; copy or record it again")
     with _opencv_silent():
         capture = cv2.VideoCapture(str(path))
         if not capture.isOpened():
             raise VideoSourceError(
-                f"{path} is not a video that OpenCV can read: it is something else, damaged, or cut short; "
+                f"{cannot_open}: not a video file, or damaged, truncated, or in a format that OpenCV does not support; "
                 f"check it with `ffprobe {path.name}`, or convert it to MP4 (H.264)"
             )
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # a phone's upright video is stored lying on its side
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones store upright videos sideways
         return VideoSource(str(path), capture, is_device=False)
 
 
 def _open_device(path: Path) -> VideoSource:
+    cannot_open = f"cannot open camera device {path}"
     if sys.platform == "linux" and not path.exists():
         present = ", ".join(sorted(str(device) for device in Path("/dev").glob("video*"))) or "none"
         raise VideoSourceError(
-            f"there is no camera device {path} (present: {present}): plug the camera in, or name another one"
+            f"{cannot_open}: device not found (present: {present}); plug the camera in, or name another device"
         )
     if sys.platform == "linux" and not os.access(path, os.R_OK | os.W_OK):
-        raise VideoSourceError(
-            f"camera device {path} may not be used by this user: add the user to the group 'video' and log in again"
-        )
+        raise VideoSourceError(f"{cannot_open}: permission denied; add the user to the group 'video' and log in again")
     number = re.fullmatch(r"/dev/video(\d+)", str(path.resolve()))
     capture = cv2.VideoCapture(int(number[1]) if number else str(path))
     if not capture.isOpened():
         raise VideoSourceError(
-            f"camera device {path} cannot be opened: another program uses it, or it is not a camera "
-            f"(many cameras have a second device without images: try its neighbours)"
+            f"{cannot_open}: another program uses it, or it is not a capture device; close that program, or try the "
+            "neighbouring devices (many cameras have a second device without images)"
         )
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest image, not one from a queue; not all drivers obey
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # read the newest image, not one from a queue; some drivers ignore it
     return VideoSource(str(path), capture, is_device=True)
 
 
 @contextmanager
 def _opencv_silent() -> Iterator[None]:
-    """Keep OpenCV's and FFmpeg's own messages from the user: the errors raised here say the same in words.
+    """Suppress the messages of OpenCV and FFmpeg: the errors raised here say the same in plain words.
 
-    FFmpeg's are set through the environment, which OpenCV reads once; a value set by the user stays.
+    OpenCV reads FFmpeg's log level from the environment once. A value set by the user is kept.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    logging = getattr(getattr(cv2, "utils", None), "logging", None)  # older builds of OpenCV lack it
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)  # missing in older builds of OpenCV
     if logging is None:
         yield
         return
@@ -250,15 +249,15 @@ def _opencv_silent() -> Iterator[None]:
 def _no_image(name: str, *, is_device: bool) -> str:
     if is_device:
         return (
-            f"camera device {name} opens but delivers no image: another program may use it, "
-            f"or it is not a camera's image device (try its neighbours)"
+            f"camera device {name} opens but delivers no image: another program may use it, or it is not a capture "
+            "device; close that program, or try the neighbouring devices"
         )
     return (
-        f"{name} opens as a video but holds no image that can be decoded: it is damaged, has sound only, "
-        f"or this OpenCV lacks its codec; convert it to MP4 (H.264)"
+        f"cannot read video '{name}': no image can be decoded; the file is damaged or has sound only, or OpenCV lacks "
+        "its codec. Convert it to MP4 (H.264)"
     )
 
 
 def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     code = cv2.COLOR_GRAY2RGB if pixels.ndim == 2 or pixels.shape[2] == 1 else cv2.COLOR_BGR2RGB  # noqa: PLR2004
-    return cv2.cvtColor(pixels, code)
+    return cast("NDArray[np.uint8]", cv2.cvtColor(pixels, code))

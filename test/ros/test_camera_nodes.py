@@ -206,9 +206,9 @@ def test_signals_end_the_node_in_order(running, video, name, number, times):
     ("name", "parameters", "words"),
     [
         ("video_camera", [], "parameter video is empty"),
-        ("video_camera", ["video:=/no/such/file.mp4"], "there is no file /no/such/file.mp4"),
-        ("video_camera", ["video:=setup.py"], "setup.py is not a video"),
-        ("video_camera", ["video:=987"], "there is no camera device /dev/video987"),
+        ("video_camera", ["video:=/no/such/file.mp4"], "cannot open video '/no/such/file.mp4'"),
+        ("video_camera", ["video:=setup.py"], "cannot open video 'setup.py'"),
+        ("video_camera", ["video:=987"], "cannot open camera device /dev/video987"),
         ("bag_camera", [], "parameter bag is empty"),
         ("bag_camera", ["bag:=/no/such/bag"], "there is no /no/such/bag"),
         ("bag_camera", ["bag:=setup.py"], "setup.py is not a video"),

@@ -1,3 +1,5 @@
+"""Conversion of image messages: errors, compressed images, and the choice of the library."""
+
 import array
 import struct
 import sys
@@ -38,28 +40,29 @@ def grey_of(rgb):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "named"),
     [
-        ({"height": 0}, "32 × 0 pixels"),
-        ({"width": 0}, "0 × 24 pixels"),
-        ({"step": 95}, "step is 95, but a row of 32 rgb8 pixels has 96 bytes"),
-        ({"data": array.array("B", bytes(2303))}, "data has 2303 bytes.*need 2304"),
-        ({"data": array.array("B")}, "data has 0 bytes"),
-        ({"height": 100_000, "width": 100_000}, "claims to be 100000 × 100000"),
-        ({"encoding": "plaid8"}, "'plaid8' is unknown.*rgb8"),
-        ({"encoding": ""}, "'' is unknown"),
-        ({"encoding": "16UC1"}, "16UC1 is a depth image.*colour topic"),
-        ({"encoding": "32FC1"}, "32FC1 is a depth image"),
-        ({"encoding": "8UC3"}, "'8UC3' says how wide.*not which colours"),
-        ({"encoding": "yuv422", "width": 31}, "even width"),
+        ({"height": 0}, ["32 × 0"]),
+        ({"width": 0}, ["0 × 24"]),
+        ({"step": 95}, ["step is 95", "32 rgb8", "96 bytes"]),
+        ({"data": array.array("B", bytes(2303))}, ["2303 bytes", "2304"]),
+        ({"data": array.array("B")}, ["0 bytes"]),
+        ({"height": 100_000, "width": 100_000}, ["100000 × 100000"]),
+        ({"encoding": "plaid8"}, ["'plaid8'", "rgb8"]),
+        ({"encoding": ""}, ["encoding ''"]),
+        ({"encoding": "16UC1"}, ["16UC1", "depth", "colour topic"]),
+        ({"encoding": "32FC1"}, ["32FC1", "depth"]),
+        ({"encoding": "8UC3"}, ["'8UC3'", "colours"]),
+        ({"encoding": "yuv422", "width": 31}, ["even width", "31"]),
     ],
 )
-def test_an_unusable_image_is_refused_with_its_reason(converter, rgb, changes, words):
+def test_unusable_image_raises_an_error_that_names_the_field(converter, rgb, changes, named):
     message = image_message(rgb, "rgb8")
     for name, value in changes.items():
         setattr(message, name, value)
-    with pytest.raises(ImageError, match=words):
+    with pytest.raises(ImageError) as caught:
         converter.convert(message)
+    assert [word for word in named if word not in str(caught.value)] == []
 
 
 def compressed(data, kind="jpeg"):
@@ -68,7 +71,7 @@ def compressed(data, kind="jpeg"):
     return message
 
 
-def test_a_grey_compressed_image_becomes_rgb(converter, rgb):
+def test_grey_compressed_image_is_converted_to_rgb(converter, rgb):
     image = converter.convert(compressed(cv2.imencode(".png", grey_of(rgb))[1].tobytes(), "png"))
     assert np.array_equal(image, np.repeat(grey_of(rgb)[..., None], 3, axis=-1))
 
@@ -82,28 +85,29 @@ def png_claiming(width, height):
 
 
 @pytest.mark.parametrize(
-    ("make", "kind", "words"),
+    ("make", "kind", "named"),
     [
         (lambda _rgb: b"", "jpeg", "no data"),
-        (lambda _rgb: b"GIF89a and more", "gif", "neither a JPEG nor a PNG"),
-        (lambda _rgb: b"\xff\xd8", "jpeg", "neither a JPEG nor a PNG"),
-        (lambda _rgb: b"\xff\xd8\xff\xe0\x00", "jpeg", "neither a JPEG nor a PNG"),
-        (lambda _rgb: b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50, "jpeg", "neither a JPEG nor a PNG"),
-        (lambda rgb: jpeg(rgb)[:180], "jpeg", "neither a JPEG nor a PNG|damaged"),
-        (lambda _rgb: png_claiming(60_000, 60_000), "png", "claims to be 60000 × 60000"),
-        (lambda _rgb: png_claiming(0, 8), "png", "0 × 8 pixels"),
+        (lambda _rgb: b"GIF89a and more", "gif", "('gif', 15 bytes)"),
+        (lambda _rgb: b"\xff\xd8", "jpeg", "2 bytes"),
+        (lambda _rgb: b"\xff\xd8\xff\xe0\x00", "jpeg", "5 bytes"),
+        (lambda _rgb: b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50, "jpeg", "202 bytes"),
+        (lambda rgb: jpeg(rgb)[:180], "jpeg", "180 bytes"),
+        (lambda _rgb: png_claiming(60_000, 60_000), "png", "60000 × 60000"),
+        (lambda _rgb: png_claiming(0, 8), "png", "0 × 8"),
         (lambda _rgb: png_claiming(8, 8), "png", "damaged"),
-        (jpeg, "16UC1; compressedDepth png", "depth image"),
-        (jpeg, "32FC1", "depth image"),
+        (jpeg, "16UC1; compressedDepth png", "depth"),
+        (jpeg, "32FC1", "depth"),
     ],
 )
-def test_an_unusable_compressed_image_is_refused_with_its_reason(converter, rgb, make, kind, words):
-    with pytest.raises(ImageError, match=words):
+def test_unusable_compressed_image_raises_an_error_that_names_the_fault(converter, rgb, make, kind, named):
+    with pytest.raises(ImageError) as caught:
         converter.convert(compressed(make(rgb), kind))
+    assert named in str(caught.value)
 
 
 class WorkingBridge:
-    """Does what the real one does for the image it is tried with."""
+    """Converts the test image as the real bridge does."""
 
     def imgmsg_to_cv2(self, message, desired_encoding):
         assert desired_encoding == "rgb8"
@@ -113,13 +117,13 @@ class WorkingBridge:
 
 
 class BrokenBridge:
-    """As one built against another NumPy."""
+    """Fails as a bridge built against another NumPy version does."""
 
     def imgmsg_to_cv2(self, message, desired_encoding):
         raise AttributeError("_ARRAY_API not found")
 
 
-class LyingBridge(WorkingBridge):
+class WrongBridge(WorkingBridge):
     def imgmsg_to_cv2(self, message, desired_encoding):
         return 255 - super().imgmsg_to_cv2(message, desired_encoding)
 
@@ -130,7 +134,7 @@ def install_bridge(monkeypatch, bridge):
     monkeypatch.setitem(sys.modules, "cv_bridge", module)
 
 
-def test_cv_bridge_is_taken_where_it_works(monkeypatch, rgb):
+def test_working_cv_bridge_is_used(monkeypatch, rgb):
     install_bridge(monkeypatch, WorkingBridge)
     converter = make_converter()
     assert (converter.name, converter.fallback_reason) == ("cv_bridge", "")
@@ -140,18 +144,19 @@ def test_cv_bridge_is_taken_where_it_works(monkeypatch, rgb):
     assert np.array_equal(image, rgb)
 
 
-@pytest.mark.parametrize(("bridge", "words"), [(BrokenBridge, "_ARRAY_API"), (LyingBridge, "it converts")])
-def test_a_cv_bridge_that_does_not_work_is_passed_over_and_told(monkeypatch, rgb, bridge, words):
+@pytest.mark.parametrize(("bridge", "named"), [(BrokenBridge, "_ARRAY_API"), (WrongBridge, "[[[3, 2, 1], [6, 5, 4]]]")])
+def test_defective_cv_bridge_is_replaced_and_reported(monkeypatch, rgb, bridge, named):
     install_bridge(monkeypatch, bridge)
     converter = make_converter()
     assert converter.name == "rosbags-image"
-    assert words in converter.fallback_reason
+    assert named in converter.fallback_reason
     assert np.array_equal(converter.convert(image_message(rgb, "rgb8")), rgb)
 
 
-def test_what_the_library_refuses_is_an_image_error(monkeypatch, rgb):
+def test_failure_of_the_library_raises_an_image_error(monkeypatch, rgb):
     install_bridge(monkeypatch, WorkingBridge)
     converter = make_converter()
     monkeypatch.setattr(WorkingBridge, "imgmsg_to_cv2", BrokenBridge.imgmsg_to_cv2)
-    with pytest.raises(ImageError, match="cv_bridge cannot convert a 32 × 24 rgb8 image"):
+    with pytest.raises(ImageError) as caught:
         converter.convert(image_message(rgb, "rgb8"))
+    assert all(name in str(caught.value) for name in ("cv_bridge", "32 × 24", "rgb8"))

@@ -1,4 +1,4 @@
-"""Video files and camera devices, with OpenCV's real decoders on tiny files, and stand-ins for cameras."""
+"""Video files, decoded by OpenCV, and camera devices, replaced by fakes."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ VIDEOS = Path(__file__).resolve().parents[4] / "shared" / "videos"
 
 
 def write_video(path, code="mp4v", rate=12.5, count=10, size=(64, 48)):
-    """A video whose left half is red and whose right half gets brighter by 20 in each image, up to white."""
+    """Write a video whose left half is red and whose right half brightens by 20 levels per image, up to white."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), rate, size)
     assert writer.isOpened()
     for index in range(count):
@@ -31,7 +31,7 @@ def write_video(path, code="mp4v", rate=12.5, count=10, size=(64, 48)):
 
 
 class FakeCapture:
-    """As much of cv2.VideoCapture as is used; ``times`` is what it says about each image's time (s)."""
+    """The methods of cv2.VideoCapture in use; ``times`` are the reported times of the images, in seconds."""
 
     def __init__(self, times, rate=0.0, count=0.0, pixels=None):
         self.times, self.rate, self.count = times, rate, count
@@ -61,7 +61,7 @@ class FakeCapture:
 
 
 @pytest.mark.parametrize(("name", "code"), [("a.mp4", "mp4v"), ("a.avi", "MJPG")])
-def test_a_file_gives_upright_rgb_images_with_their_times(tmp_path, name, code):
+def test_video_file_yields_upright_rgb_images_with_stamps(tmp_path, name, code):
     with open_video(str(write_video(tmp_path / name, code))) as video:
         assert not video.is_device
         assert video.frames_per_second == pytest.approx(12.5)
@@ -76,32 +76,32 @@ def test_a_file_gives_upright_rgb_images_with_their_times(tmp_path, name, code):
         assert frame.image[24, 54] == pytest.approx((20 * index,) * 3, abs=12)
 
 
-def test_a_lower_rate_skips_images_evenly(tmp_path):
+def test_lower_rate_skips_images_evenly(tmp_path):
     with open_video(str(write_video(tmp_path / "a.mp4", rate=20.0, count=40))) as video:
         stamps = [frame.stamp for frame in video.frames(rate=4.0)]
     assert stamps == pytest.approx([index * 0.25 for index in range(8)], abs=1e-3)
 
 
-def test_skipped_images_are_not_converted():
+def test_skipped_images_are_not_decoded():
     capture = FakeCapture([index / 10 for index in range(100)], rate=10.0)
     assert len(list(VideoSource("x", capture, is_device=False).frames(rate=1.0))) == 10
     assert capture.retrieved == 10
 
 
-def test_a_variable_frame_rate_keeps_its_true_times():
-    times = [5.0, 5.04, 5.5, 5.52, 7.0]  # files may begin anywhere
+def test_variable_frame_rate_keeps_the_true_stamps():
+    times = [5.0, 5.04, 5.5, 5.52, 7.0]  # a file may start at any time
     video = VideoSource("x", FakeCapture(times, rate=25.0), is_device=False)
     assert [frame.stamp for frame in video.frames()] == pytest.approx([0.0, 0.04, 0.5, 0.52, 2.0])
 
 
 @pytest.mark.parametrize("times", [[0.0] * 5, [float("nan")] * 5, [0.0, 0.1, 0.05, 0.1, 0.1]])
-def test_stamps_increase_even_where_the_file_gives_no_usable_times(times):
+def test_stamps_increase_where_the_file_has_no_usable_times(times):
     video = VideoSource("x", FakeCapture(times, rate=10.0), is_device=False)
     assert [frame.stamp for frame in video.frames()] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
 
 
 @pytest.mark.parametrize("rate", [0.0, float("nan"), 90000.0])
-def test_a_rate_nobody_can_believe_is_unknown(rate):
+def test_implausible_frame_rate_is_reported_as_unknown(rate):
     video = VideoSource("x", FakeCapture([0.0, 0.0], rate=rate, count=-1.0), is_device=False)
     assert video.frames_per_second is None
     assert video.frame_count is None
@@ -109,13 +109,13 @@ def test_a_rate_nobody_can_believe_is_unknown(rate):
     assert [frame.stamp for frame in video.frames()] == [0.0, 0.04]
 
 
-def test_a_grey_image_becomes_rgb():
+def test_grey_image_is_converted_to_rgb():
     grey = FakeCapture([0.0], pixels=np.full((4, 6), 7, dtype=np.uint8))
     (frame,) = VideoSource("x", grey, is_device=False).frames()
     assert frame.image.shape == (4, 6, 3)
 
 
-def test_a_video_that_lies_on_its_side_is_put_upright(tmp_path):
+def test_video_stored_sideways_is_rotated_upright(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 44
@@ -124,10 +124,10 @@ def test_a_video_that_lies_on_its_side_is_put_upright(tmp_path):
     with open_video(str(path)) as video:
         frame = next(video.frames())
     assert frame.image.shape == (64, 48, 3)
-    assert frame.image[10, 24] == pytest.approx((220, 0, 0), abs=25)  # left has become up
+    assert frame.image[10, 24] == pytest.approx((220, 0, 0), abs=25)  # left became up
 
 
-def test_a_closed_source_has_let_go_of_its_file():
+def test_closed_source_releases_its_file():
     capture = FakeCapture([0.0, 0.1])
     with VideoSource("x", capture, is_device=False):
         pass
@@ -135,61 +135,63 @@ def test_a_closed_source_has_let_go_of_its_file():
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("missing.mp4", None, "there is no file"),
-        ("notes.mp4", b"Dear diary,\n" * 50, "is not a video"),
-        ("empty.mp4", b"", "is empty"),
-        (".", None, "is a folder"),
-    ],
+    ("name", "content"),
+    [("missing.mp4", None), ("notes.mp4", b"Dear diary,\n" * 50), ("empty.mp4", b""), (".", None)],
 )
-def test_what_is_no_video_is_named_with_the_reason(tmp_path, name, content, reason):
+def test_unusable_file_raises_an_error_that_names_it(tmp_path, name, content):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VideoSourceError, match=reason) as caught:
+    with pytest.raises(VideoSourceError) as caught:
         open_video(str(path))
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_named(tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_unreadable_file_raises_an_error_that_names_it(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     path.chmod(0)
-    with pytest.raises(VideoSourceError, match="may not be read"):
+    with pytest.raises(VideoSourceError) as caught:
         open_video(str(path))
+    assert f"'{path}': permission denied" in str(caught.value)
 
 
-def test_nothing_given_is_an_error():
-    with pytest.raises(VideoSourceError, match="no video is given"):
+def test_blank_source_raises():
+    with pytest.raises(VideoSourceError):
         open_video("  ")
 
 
-def test_a_file_without_images_is_refused_when_opened():
+def test_file_without_images_is_rejected_and_released():
     capture = FakeCapture([])
-    with pytest.raises(VideoSourceError, match="no image that can be decoded"):
+    with pytest.raises(VideoSourceError) as caught:
         VideoSource("sound.mp4", capture, is_device=False)
+    assert "sound.mp4" in str(caught.value)
     assert capture.released
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="device paths are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="device paths are specific to Linux")
 @pytest.mark.parametrize("source", [987, "987", "/dev/video987"])
-def test_a_missing_device_is_named(source):
-    with pytest.raises(VideoSourceError, match="there is no camera device /dev/video987"):
+def test_missing_device_raises_an_error_that_names_it(source):
+    with pytest.raises(VideoSourceError) as caught:
         open_video(source)
+    assert "/dev/video987" in str(caught.value)
 
 
-def test_a_device_that_goes_away_is_an_error_and_no_end():
+def test_device_that_stops_delivering_raises_instead_of_ending():
     video = VideoSource("/dev/video0", FakeCapture([0.0, 0.0, 0.0]), is_device=True)
     stamps = []
-    with pytest.raises(VideoSourceError, match="stopped delivering"):
+    with pytest.raises(VideoSourceError):
         stamps.extend(frame.stamp for frame in video.frames())
     assert video.frame_count is None
-    with pytest.raises(VideoSourceError, match="delivers no image"):
+
+
+def test_device_without_images_is_rejected():
+    with pytest.raises(VideoSourceError) as caught:
         VideoSource("/dev/video0", FakeCapture([]), is_device=True)
+    assert "/dev/video0" in str(caught.value)
 
 
-def test_a_broken_file_leaves_standard_error_to_the_caller(tmp_path):
+def test_truncated_file_prints_nothing_on_standard_error(tmp_path):
     path = write_video(tmp_path / "a.mp4", count=40)
     path.write_bytes(path.read_bytes()[:900])
     code = (
@@ -200,7 +202,7 @@ def test_a_broken_file_leaves_standard_error_to_the_caller(tmp_path):
     )
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run([sys.executable, "-c", code, path], cwd=root, capture_output=True, text=True, check=True)
-    assert "is not a video" in done.stdout
+    assert str(path) in done.stdout
     assert done.stderr == ""
 
 
@@ -212,10 +214,10 @@ def test_a_broken_file_leaves_standard_error_to_the_caller(tmp_path):
         ("carphone_pristine.mp4", 120, 29.97, (144, 176, 3)),
     ],
 )
-def test_real_videos(tmp_path, name, count, rate, shape):
+def test_real_video_yields_every_image_with_increasing_stamps(tmp_path, name, count, rate, shape):
     if not (VIDEOS / name).is_file():
         pytest.skip(f"{VIDEOS / name} is not on this machine")
-    path = tmp_path / f"a copy of {name}"  # with spaces
+    path = tmp_path / f"a copy of {name}"  # the name contains spaces
     shutil.copy(VIDEOS / name, path)
     with open_video(str(path)) as video:
         frames = [(frame.stamp, frame.image.shape) for frame in video.frames()]

@@ -211,7 +211,7 @@ def test_signals_end_the_node_in_order(running, video, name, number, times):
         ("video_camera", ["video:=987"], "cannot open camera device /dev/video987"),
         ("bag_camera", [], "parameter bag is empty"),
         ("bag_camera", ["bag:=/no/such/bag"], "there is no /no/such/bag"),
-        ("bag_camera", ["bag:=setup.py"], "setup.py is not a video"),
+        ("bag_camera", ["bag:=setup.py"], "setup.py': not a video file"),
         ("bag_camera", ["bag:=docs", "rate:=0.0"], "parameter rate is 0.0; it must be from 0.01 to 100.0"),
         ("demo_camera", ["rate:=1000.0"], "it must be from 0.1 to 120.0 Hz"),
         ("demo_camera", ["width:=broad"], "parameter width is 'broad'"),

@@ -92,8 +92,8 @@ class BagCamera(Node):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(recording,), name="player", daemon=True)
         self.get_logger().info(self._described(recording, is_compressed=is_compressed))
-        if recording.damage:
-            self.get_logger().warning(recording.damage)
+        for warning in recording.warnings:
+            self.get_logger().warning(warning)
         self._thread.start()
 
     def close(self) -> None:
@@ -138,8 +138,8 @@ class BagCamera(Node):
                     return count
                 self._images.publish(message)
                 count += 1
-        if recording.damage:
-            self.get_logger().warning(recording.damage)
+        for warning in recording.warnings:
+            self.get_logger().warning(warning)
         looping = "" if self._settings.loop else "; set the parameter loop to play it over and over"
         self.get_logger().info(f"{self._settings.bag} has ended after {count} images{looping}")
         return count

@@ -144,9 +144,9 @@ def _make_questions(file: Path) -> None:
 def _questions_of(recording: Path, questions: Path | None) -> tuple[TimedQuestion, ...]:
     """The questions to a recording: those of the file given, else of its own."""
     from delayed_vlm_ros.replay.question_file import FILE_NAME, read_questions  # noqa: PLC0415
-    from delayed_vlm_ros.replay.recordings.opening import check_is_there  # noqa: PLC0415
+    from delayed_vlm_ros.replay.recordings.opening import check_exists  # noqa: PLC0415
 
-    check_is_there(recording)
+    check_exists(recording)
     if questions is not None:
         return read_questions(questions)
     own = (recording if recording.is_dir() else recording.parent) / FILE_NAME

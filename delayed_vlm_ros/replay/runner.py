@@ -251,7 +251,7 @@ class Replay:
                 "first_stamp": None if self._first_ns is None else self._first_ns / NANOSECONDS_PER_SECOND,
                 "duration_sec": self._at,
                 "sizes": dict(self._sizes),
-                "damage": recording.damage,
+                "warnings": list(recording.warnings),
             },
             "timeline": self._timeline,
             "pairs": self._pairs,
@@ -265,7 +265,7 @@ class Replay:
         """Whether all images could be used and all questions answered."""
         # It takes some strays to tell that time has jumped.
         lost = self._dropped.total() + self._strays - OUTLIERS_BEFORE_JUMP * len(self._jumps)
-        return bool(self._sampled and lost <= 0 and not (self._recording.damage or self._stopped or self._failed()))
+        return bool(self._sampled and lost <= 0 and not (self._recording.warnings or self._stopped or self._failed()))
 
     def _failed(self) -> list[str]:
         """The answers that are missing."""
@@ -287,7 +287,7 @@ class Replay:
 
     def _problems(self) -> list[str]:
         recording = self._recording
-        problems = [told for told in (recording.damage, self._stopped) if told]
+        problems = [*recording.warnings, *([self._stopped] if self._stopped else [])]
         problems += [f"{count} images dropped: {reason}" for reason, count in self._dropped.items()]
         if not self._sampled:
             problems.append("no image of the recording could be used")

@@ -1,8 +1,10 @@
-"""Recordings of cameras, read without ROS: ROS 2 bags, video files, folders of images.
+"""Camera recordings, read without ROS: ROS 2 bags, video files, folders of images.
+
+Example::
 
 with open_recording("drive.mcap", topic="/camera/image_raw") as recording:
-for image in recording.images():
-use(image.stamp_ns, image.decode())
+    for image in recording.images():
+        use(image.stamp_ns, image.decode())
 """
 
 from delayed_vlm_ros.replay.recordings.opening import open_recording

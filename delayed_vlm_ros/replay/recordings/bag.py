@@ -1,4 +1,4 @@
-"""The images of one topic of a ROS 2 bag, read with ``rosbags``, without ROS."""
+"""The images on one topic of a ROS 2 bag, read with ``rosbags``, without ROS."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
 from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE, read_metadata
 from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE, RAW_TYPE, Recording
-from delayed_vlm_ros.replay.recordings.salvage import Message, has_log, salvage, storage_files
+from delayed_vlm_ros.replay.recordings.salvage import Message, has_write_ahead_log, salvage, storage_files
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 
 IMAGE_TYPES = (RAW_TYPE, COMPRESSED_TYPE)
-_MOST_FILES_NAMED = 5  # in a message
-_ZSTD_MAGIC = bytes.fromhex("28b52ffd")  # a message in CDR begins with 00
+_MAX_FILES_NAMED = 5  # in a message
+_ZSTD_MAGIC = bytes.fromhex("28b52ffd")  # a message in CDR starts with 00
 
 
 class BagImage:
-    """One image message, still serialised; see ``RecordedImage``."""
+    """One image message, still serialised."""
 
-    def __init__(self, message: Message, types: Any, converter: ImageConverter) -> None:
+    def __init__(self, message: Message, typestore: Typestore, converter: ImageConverter) -> None:
         self._message = message
-        self._data = _decompressed(message.data)
-        self._types = types
+        self._data = _decompress(message.data)
+        self._typestore = typestore
         self._converter = converter
 
     @property
@@ -41,70 +42,74 @@ class BagImage:
 
     @property
     def stamp_ns(self) -> int:
-        """As its header says."""
+        """Stamp in the message header, in nanoseconds."""
         return read_stamp(self._data)
 
     @property
     def arrival_ns(self) -> int:
-        """When the recorder got it."""
+        """Recording time in nanoseconds."""
         return self._message.recorded_ns
 
     def decode(self) -> NDArray[np.uint8]:
-        """As the node would."""
+        """Return the pixels, converted as the node converts them: RGB, shape ``(height, width, 3)``.
+
+        Raises:
+            ImageError: The message is damaged or has an unsupported encoding.
+        """
         try:
-            message = self._types.deserialize_cdr(self._data, self._message.type_name)
-        except Exception as error:  # the library has no common class for what a damaged message can cause
+            message: Any = self._typestore.deserialize_cdr(self._data, self._message.type_name)
+        except Exception as error:  # rosbags has no common exception class for damaged messages
             raise ImageError(
-                f"an image message of {len(self._data)} bytes cannot be read "
-                f"({type(error).__name__}: {error}): the recording is damaged there, or its publisher was"
+                f"cannot read an image message of {len(self._data)} bytes "
+                f"({type(error).__name__}: {error}): the recording or the published message is damaged"
             ) from error
         return self._converter.convert(message)
 
 
 class BagRecording(Recording):
-    """See ``Recording``; opened on construction.
+    """Images on one topic of a bag. The constructor opens the bag.
 
-    A bag that was cut short, or has lost its ``metadata.yaml``, is read from the beginning of its files to where they
-    make no sense any more.
+    A truncated bag, or one without ``metadata.yaml``, is read from the start of its files to the first damage.
 
-    All messages of the topic are read, whatever QoS ``metadata.yaml`` and the files state for it. At the end, their
-    number is compared with what ``metadata.yaml`` and the files' indexes list; ``damage`` reports a difference.
+    All messages of the topic are read, regardless of the QoS that ``metadata.yaml`` and the files state. At the end,
+    their number is compared with the counts in ``metadata.yaml`` and in the files' indexes; a difference is added to
+    ``warnings``.
 
     Args:
         path: The bag's folder, or one of its ``.mcap`` or ``.db3`` files.
-        topic: Which images; empty: those of the only topic that has images.
+        topic: Image topic; empty selects the only topic with images.
 
     Raises:
-        RecordingError: It is no bag, or has no such images; the topics that have some are named.
+        RecordingError: The path is not a bag, or has no such images; the message lists the topics with images.
     """
 
     kind = "bag"
 
     def __init__(self, path: Path, topic: str = "") -> None:
         self.name = path.stem if path.is_file() else path.resolve().name
-        self.damage = ""
-        self._types = get_typestore(Stores.LATEST)
+        self.warnings: list[str] = []
+        self._typestore = get_typestore(Stores.LATEST)
         self._converter = make_converter()
         self._path = path
         self._files = storage_files(path)
         self._metadata = read_metadata(path)
-        self._has_log = any(map(has_log, self._files))
+        self._has_log = any(map(has_write_ahead_log, self._files))
         self._reader: Reader | None = None
-        self._trouble = ""
+        self._open_error = ""
         unnamed = [] if self._metadata is None else self._metadata.unnamed(self._files)
         try:
-            # The library leaves out a log, and files that metadata.yaml does not name.
+            # rosbags ignores a write-ahead log, and files that metadata.yaml does not name.
             if not self._has_log and (not self._files or len(unnamed) < len(self._files)):
                 self._reader = _open(path)
         except RecordingError:
             raise
-        except Exception as error:  # noqa: BLE001  the libraries below have no common class either
-            self._trouble = f"{type(error).__name__}: {error}".rstrip(".")
+        except Exception as error:  # noqa: BLE001  rosbags has no common exception class
+            self._open_error = _describe(error)
         if self._reader is not None and unnamed:
-            self.damage = _about_unnamed(path, unnamed)
+            self.warnings.append(_unnamed_warning(path, unnamed))
         try:
             topics = self._topics()
-            self.topic = _chosen(topic, topics, path)
+            self.topic = _select_topic(topic, topics, path)
             self.type_name = topics[self.topic]
             self._listed = self._listed_counts()
         except BaseException:
@@ -113,80 +118,80 @@ class BagRecording(Recording):
         self.image_count: int | None = max(self._listed.values(), default=None)
 
     def images(self) -> Iterator[BagImage]:
-        """Go through the topic's images in the order in which they were recorded."""
-        first = last = None
+        """Yield the images in recorded order."""
+        first_ns = last_ns = None
         count = 0
         try:
             for message in self._messages():
-                first = message.recorded_ns if first is None else first
-                last = message.recorded_ns
+                first_ns = message.recorded_ns if first_ns is None else first_ns
+                last_ns = message.recorded_ns
                 count += 1
-                yield BagImage(message, self._types, self._converter)
-        except Exception as error:  # noqa: BLE001  a damaged file can cause anything, wherever it is damaged
-            seconds = 0.0 if first is None or last is None else (last - first) / NANOSECONDS_PER_SECOND
-            reason = self._trouble or f"{type(error).__name__}: {error}".rstrip(".")
-            self.damage = (
-                f"{self._path} is damaged: read up to image {count}, {seconds:.1f} s after the first one; "
-                f"what comes behind it is lost ({reason})"
+                yield BagImage(message, self._typestore, self._converter)
+        except Exception as error:  # noqa: BLE001  a damaged file can raise any exception
+            seconds = 0.0 if first_ns is None or last_ns is None else (last_ns - first_ns) / NANOSECONDS_PER_SECOND
+            self.warnings.append(
+                f"{self._path} is damaged: read up to image {count}, {seconds:.1f} s after the first one; later images "
+                f"are lost ({self._open_error or _describe(error)})"
             )
         else:
-            self.damage = "; ".join(filter(None, (self.damage, self._difference(count))))
+            self.warnings += self._count_warnings(count)
 
     def close(self) -> None:
-        """Let go of its files; it may be called twice."""
+        """Close the files; further calls do nothing."""
         reader, self._reader = self._reader, None
         if reader is not None and reader.is_open:
             reader.close()
 
     def _topics(self) -> dict[str, str]:
-        """Return the types of all topics by name; a file's own entry goes before that of ``metadata.yaml``."""
-        found: dict[str, str] = {}
+        """Return the message type of each topic; the files take precedence over ``metadata.yaml``."""
+        types: dict[str, str] = {}
         if self._reader is not None:
-            for one in (*_stored_connections(self._reader), *self._reader.connections):
-                found.setdefault(one.topic, one.msgtype)
-            return found
+            for connection in (*_stored_connections(self._reader), *self._reader.connections):
+                types.setdefault(connection.topic, connection.msgtype)
+            return types
         refusal: RecordingError | None = None
         try:
             for message in salvage(self._files):
-                found.setdefault(message.topic, message.type_name)
+                types.setdefault(message.topic, message.type_name)
         except RecordingError as error:
             refusal = error
-        except Exception:  # noqa: BLE001, S110  the damage is reported when the images are read
+        except Exception:  # noqa: BLE001, S110  images() reports the damage
             pass
-        if not found:
+        if not types:
             raise refusal or RecordingError(
-                f"{self._path} cannot be read as a ROS 2 bag ({self._trouble}), and nothing in it can be saved: name "
-                "the folder that holds metadata.yaml, or a .mcap or .db3 file"
+                f"cannot read {self._path} as a ROS 2 bag ({self._open_error}) and cannot recover any message: name "
+                "the folder that contains metadata.yaml, or a .mcap or .db3 file"
             )
-        return found
+        return types
 
     def _listed_counts(self) -> dict[str, int]:
-        """Return how many messages of the topic there should be, by the place that says so."""
+        """Return the number of messages of the topic that each source lists."""
         listed: dict[str, int] = {}
         if self._metadata is not None:
             listed[METADATA_FILE] = self._metadata.message_counts.get(self.topic, 0)
         if self._reader is not None:
             indexed = sum(one.msgcount for one in _stored_connections(self._reader) if one.topic == self.topic)
-            if indexed:  # an MCAP file need not count its messages by topic
+            if indexed:  # an MCAP file may omit message counts by topic
                 listed["the index of its files"] = indexed
         return listed
 
-    def _difference(self, count: int) -> str:
-        """Describe how the number of messages read differs from those listed; empty where it does not."""
-        # A recorder that was killed has written more to the log than it has listed.
+    def _count_warnings(self, count: int) -> list[str]:
+        """Compare the number of messages read with the listed numbers."""
+        # A killed recorder has written messages to the log that it has not listed.
         wrong = {
             source: listed
             for source, listed in self._listed.items()
             if count < listed or (count > listed and not self._has_log)
         }
         if not wrong:
-            return ""
+            return []
         listed = " and ".join(f"{source} lists {number}" for source, number in wrong.items())
-        reason = f" ({self._trouble})" if self._trouble else ""
-        return (
-            f"{self._path}: {count} messages of {self.topic} read, but {listed}{reason}: messages are missing, or the "
+        reason = f" ({self._open_error})" if self._open_error else ""
+        warning = (
+            f"{self._path}: {count} messages of {self.topic} read, but {listed}{reason}: messages are missing or the "
             "list is out of date; check the files, then rebuild metadata.yaml with 'ros2 bag reindex'"
         )
+        return [warning]
 
     def _messages(self) -> Iterator[Message]:
         if self._reader is None:
@@ -194,8 +199,8 @@ class BagRecording(Recording):
                 if (message.topic, message.type_name) == (self.topic, self.type_name):
                     yield message
             return
-        # The library joins metadata.yaml with the files by topic, type and QoS: asking for the files' own connections
-        # makes every one of them match. An empty list would mean all topics.
+        # rosbags matches metadata.yaml with the files by topic, type and QoS. Passing the files' own connections
+        # matches all of them. An empty list would select all topics.
         connections = [
             one for one in _stored_connections(self._reader) if (one.topic, one.msgtype) == (self.topic, self.type_name)
         ]
@@ -206,28 +211,32 @@ class BagRecording(Recording):
 
 
 def _stored_connections(reader: Reader) -> list[Connection]:
-    """Return the connections that the storage files themselves state; those of a folder are from ``metadata.yaml``."""
+    """Return the connections that the storage files state. ``Reader.connections`` come from ``metadata.yaml``."""
     storages = getattr(reader.storage, "storages", [reader.storage])
     return [connection for storage in storages for connection in storage.connections]
 
 
-def _about_unnamed(path: Path, files: list[Path]) -> str:
-    names = ", ".join(file.name for file in files[:_MOST_FILES_NAMED])
-    more = f" and {len(files) - _MOST_FILES_NAMED} more" if len(files) > _MOST_FILES_NAMED else ""
+def _unnamed_warning(path: Path, files: list[Path]) -> str:
+    names = ", ".join(file.name for file in files[:_MAX_FILES_NAMED])
+    more = f" and {len(files) - _MAX_FILES_NAMED} more" if len(files) > _MAX_FILES_NAMED else ""
     return (
         f"{path}: {METADATA_FILE} does not name {names}{more}, not read: rebuild {METADATA_FILE} with "
         "'ros2 bag reindex', or remove it to read all files"
     )
 
 
-def _decompressed(data: bytes) -> bytes:
-    """Return a message in CDR; without metadata, the library leaves compressed messages (zstd) as they are."""
+def _decompress(data: bytes) -> bytes:
+    """Return a message in CDR. Without metadata, rosbags leaves messages compressed by zstd as they are."""
     if not data.startswith(_ZSTD_MAGIC):
         return data
     try:
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     except zstandard.ZstdError:
-        return data  # damaged: decoding it reports that
+        return data  # decode() reports the damage
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".")
 
 
 def _open(path: Path) -> Reader:
@@ -238,32 +247,32 @@ def _open(path: Path) -> Reader:
     return reader
 
 
-def _chosen(wanted: str, topics: Mapping[str, str], path: Path) -> str:
-    images = {topic: kind for topic, kind in topics.items() if kind in IMAGE_TYPES}
+def _select_topic(wanted: str, topics: Mapping[str, str], path: Path) -> str:
+    images = {topic: type_name for topic, type_name in topics.items() if type_name in IMAGE_TYPES}
     if wanted in images:
         return wanted
     if wanted in topics:
         raise RecordingError(
-            f"{path} has no images on topic {wanted}: the topic has type {topics[wanted]}{_remedy(topics[wanted])}"
+            f"{path} has no images on topic {wanted}: its type is {topics[wanted]}{_remedy(topics[wanted])}"
         )
     if not images:
-        listed = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "no topics at all"
+        listed = ", ".join(f"{topic} ({type_name})" for topic, type_name in sorted(topics.items())) or "no topics"
         raise RecordingError(
             f"{path} has no topic with images ({' or '.join(IMAGE_TYPES)}), but {listed}{_remedy(*topics.values())}"
         )
-    listed = ", ".join(f"{topic} ({kind.rpartition('/')[2]})" for topic, kind in sorted(images.items()))
+    listed = ", ".join(f"{topic} ({type_name.rpartition('/')[2]})" for topic, type_name in sorted(images.items()))
     if wanted:
-        raise RecordingError(f"{path} has no images on topic {wanted}; those with images are: {listed}")
+        raise RecordingError(f"{path} has no images on topic {wanted}: choose one of {listed}")
     if len(images) > 1:
-        raise RecordingError(f"{path} has several topics with images: name one as the topic: {listed}")
+        raise RecordingError(f"{path} has several topics with images: choose one of {listed}")
     return next(iter(images))
 
 
 def _remedy(*types: str) -> str:
-    """Return the way to a usable bag, for topics of these types."""
-    if "sensor_msgs/Image" in types or "sensor_msgs/CompressedImage" in types:  # the names that ROS 1 uses
-        return ": messages of ROS 1; convert the original .bag with 'rosbags-convert --src FILE.bag --dst FOLDER'"
+    """Return how to make a usable bag of topics with these types."""
+    if "sensor_msgs/Image" in types or "sensor_msgs/CompressedImage" in types:  # type names of ROS 1
+        return ": ROS 1 messages; convert the original .bag with 'rosbags-convert --src FILE.bag --dst FOLDER'"
     return (
-        f": record {' or '.join(IMAGE_TYPES)}; a video stream such as H.264 is first decoded by its "
+        f": record {' or '.join(IMAGE_TYPES)}; decode a video stream such as H.264 first with its "
         "image_transport plugin ('ros2 run image_transport republish')"
     )

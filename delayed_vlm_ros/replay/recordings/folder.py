@@ -18,68 +18,76 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 DEFAULT_RATE = 2.0
 
-# Data sets name images by the time they were taken: in seconds, or in whole ms, µs or ns, all since 1970.
+# Data sets name images by their capture time since 1970: in seconds, or in whole ms, µs or ns.
 _EPOCH_SECONDS = re.compile(r"[1-9]\d{9}(\.\d+)?")
-_EPOCH_DIGITS = {13: 1_000_000, 16: 1_000, 19: 1}
+_EPOCH_DIGITS = {13: 1_000_000, 16: 1_000, 19: 1}  # number of digits -> nanoseconds per unit
 
 
 @dataclass(frozen=True)
 class FolderImage(StampedImage):
-    """One file; see ``RecordedImage``."""
+    """One image file.
+
+    Attributes:
+        file: Path of the file.
+    """
 
     file: Path
 
     def decode(self) -> NDArray[np.uint8]:
-        """Read the file."""
+        """Return the pixels: RGB, shape ``(height, width, 3)``.
+
+        Raises:
+            ImageError: OpenCV cannot decode the file.
+        """
         pixels = cv2.imread(str(self.file), cv2.IMREAD_COLOR)
         if pixels is None:
-            raise ImageError(f"{self.file} is damaged, or no image: OpenCV cannot decode it")
+            raise ImageError(f"cannot decode '{self.file}': damaged or not an image")
         return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 class FolderRecording(Recording):
-    """See ``Recording``. The images come in the order of the numbers in their names.
+    """Images of a folder, ordered by the times or numbers in their names.
 
     Args:
-        path: The folder.
-        rate: Images per second, where their names are no times.
+        path: Path of the folder.
+        rate: Images per second if the file names are not times.
 
     Raises:
-        RecordingError: There are no images in it.
+        RecordingError: The folder has no images.
     """
 
     kind = "folder"
     topic = ""
     type_name = ""
-    damage = ""
 
     def __init__(self, path: Path, rate: float = DEFAULT_RATE) -> None:
         self.name = path.resolve().name
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
+        self.warnings: list[str] = []
+        files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
         if not files:
-            raise RecordingError(f"{path} holds neither a bag nor images ({', '.join(IMAGE_SUFFIXES)})")
+            raise RecordingError(f"{path} contains neither a bag nor images ({', '.join(IMAGE_SUFFIXES)})")
         self.image_count: int | None = len(files)
-        named = [(time, file) for file in files if (time := _time_in_name(file.stem)) is not None]
+        timed = [(time, file) for file in files if (time := _time_in_name(file.stem)) is not None]
         period_ns = NANOSECONDS_PER_SECOND / rate
         numbered = [(FIRST_STAMP_NS + round(number * period_ns), file) for number, file in enumerate(files)]
-        timed = sorted(named) if len(named) == len(files) else numbered
-        self._images = [FolderImage(stamp, file) for stamp, file in timed]
+        stamped = sorted(timed) if len(timed) == len(files) else numbered
+        self._images = [FolderImage(stamp_ns, file) for stamp_ns, file in stamped]
 
     def images(self) -> Iterator[FolderImage]:
-        """Go through the images."""
+        """Yield the images in time order."""
         return iter(self._images)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file stays open."""
 
 
-def _by_number(file: Path) -> list[tuple[int, str]]:
-    """So that frame_10 comes behind frame_9."""
+def _natural_key(file: Path) -> list[tuple[int, str]]:
+    """Return a sort key that puts frame_10 after frame_9."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def _time_in_name(stem: str) -> int | None:
-    """Nanoseconds, where a file's name is a time."""
+    """Return the time that a file name states, in nanoseconds; None if it states none."""
     if _EPOCH_SECONDS.fullmatch(stem):
         seconds, _, fraction = stem.partition(".")
         return int(seconds) * NANOSECONDS_PER_SECOND + int(fraction[:9].ljust(9, "0"))

@@ -1,4 +1,4 @@
-"""The metadata of a ROS 2 bag: which files it names, and how many messages it lists."""
+"""The metadata of a ROS 2 bag: the files that it names and the messages that it lists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METADATA_FILE = "metadata.yaml"
 
 @dataclass(frozen=True)
 class BagMetadata:
-    """What ``metadata.yaml`` says about a bag.
+    """Content of ``metadata.yaml``.
 
     Attributes:
         files: Names of the storage files, without folders.
@@ -29,8 +29,8 @@ class BagMetadata:
 
         A file and its zstd-compressed copy count as the same file.
         """
-        named = {_uncompressed(name) for name in self.files}
-        return [file for file in files if _uncompressed(file.name) not in named]
+        named = {_without_zstd_suffix(name) for name in self.files}
+        return [file for file in files if _without_zstd_suffix(file.name) not in named]
 
 
 def read_metadata(path: Path) -> BagMetadata | None:
@@ -40,7 +40,7 @@ def read_metadata(path: Path) -> BagMetadata | None:
         path: The bag's folder, or one of its files.
 
     Returns:
-        None for a single file, and where ``metadata.yaml`` is missing or cannot be read.
+        The metadata; None for a single file, or if ``metadata.yaml`` is missing or cannot be read.
     """
     try:
         content = yaml.safe_load((path / METADATA_FILE).read_text(encoding="utf-8"))
@@ -54,5 +54,5 @@ def read_metadata(path: Path) -> BagMetadata | None:
     return BagMetadata(files, counts)
 
 
-def _uncompressed(name: str) -> str:
+def _without_zstd_suffix(name: str) -> str:
     return name.removesuffix(".zstd")

@@ -1,4 +1,4 @@
-"""Finding out what a path is: a bag, a video, or a folder of images."""
+"""Opens a path as a bag, a video or a folder of images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import RecordingError
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE, FolderRecording
+from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE
 from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES, Recording
 from delayed_vlm_ros.replay.recordings.video import VideoRecording
 
@@ -16,37 +17,35 @@ def open_recording(path: str | Path, *, topic: str = "", image_rate: float = DEF
 
     Args:
         path: A ROS 2 bag (its folder, or a ``.mcap`` or ``.db3`` file), a video file, or a folder of images.
-        topic: Which images of a bag; empty: those of the only topic that has images.
-        image_rate: Images per second of a folder whose files are not named by their times.
+        topic: Image topic of a bag; empty selects the only topic with images.
+        image_rate: Images per second of a folder whose file names are not times.
 
     Raises:
-        RecordingError: There is no such path, or it is nothing of these, or has no such images.
-        DependencyError: What reads bags is not installed.
+        RecordingError: The path does not exist, is not a recording, or has no such images.
+        DependencyError: The packages that read bags are not installed.
         VideoSourceError: The video cannot be read.
     """
     path = Path(path).expanduser()
-    check_is_there(path)
+    check_exists(path)
     if path.suffix == ".bag" and path.is_file():
-        raise RecordingError(
-            f"{path} is a bag of ROS 1: convert it with 'rosbags-convert --src {path.name} --dst FOLDER'"
-        )
+        raise RecordingError(f"{path} is a ROS 1 bag: convert it with 'rosbags-convert --src {path.name} --dst FOLDER'")
     if _is_bag(path):
-        # What reads bags is an extra: who plays a video need not have it.
+        # The packages that read bags are an optional extra; videos and folders need none of them.
         with explained_imports():
             from delayed_vlm_ros.replay.recordings.bag import BagRecording  # noqa: PLC0415
         return BagRecording(path, topic)
     if topic:
-        raise RecordingError(f"{path} is no bag, so it has no topic {topic}: leave the topic out")
+        raise RecordingError(f"{path} is not a bag and has no topic {topic}: omit the topic")
     return FolderRecording(path, image_rate) if path.is_dir() else VideoRecording(path)
 
 
-def check_is_there(path: Path) -> None:
-    """Raise `RecordingError` if there is no such path."""
+def check_exists(path: Path) -> None:
+    """Raise ``RecordingError`` if the path does not exist."""
     if not path.exists():
-        raise RecordingError(f"there is no {path}: check the path (the current folder is {Path.cwd()})")
+        raise RecordingError(f"{path} does not exist: check the path (the current folder is {Path.cwd()})")
 
 
 def _is_bag(path: Path) -> bool:
     if path.is_dir():
-        return any(file.name == "metadata.yaml" or file.suffix in BAG_SUFFIXES for file in path.iterdir())
+        return any(file.name == METADATA_FILE or file.suffix in BAG_SUFFIXES for file in path.iterdir())
     return path.suffix in BAG_SUFFIXES

@@ -1,4 +1,4 @@
-"""What a recording of a camera is, whatever it is kept in."""
+"""The interface of a recording, independent of its format."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RAW_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 BAG_SUFFIXES = (".mcap", ".db3", ".zstd")
-"""Of a bag's files that hold messages."""
+"""Suffixes of the files of a bag that hold messages."""
 
 FIRST_STAMP_NS = NANOSECONDS_PER_SECOND
-"""Where the stamps of images begin that were taken at no known time: 0 would mean that there is none."""
+"""Stamp of the first image where capture times are unknown, in nanoseconds. A stamp of 0 means that there is none."""
 
 
 class RecordedImage(Protocol):
@@ -30,56 +30,60 @@ class RecordedImage(Protocol):
 
     @property
     def stamp_ns(self) -> int:
-        """When the camera took it, nanoseconds; 0 where its message does not say.
+        """Capture time in nanoseconds; 0 if the message has no stamp.
 
         Raises:
-            ImageError: Its message is broken.
+            ImageError: The message cannot be read.
         """
 
     @property
     def arrival_ns(self) -> int:
-        """When it was recorded, nanoseconds."""
+        """Recording time in nanoseconds."""
 
     @property
     def serialised(self) -> bytes:
-        """Its message in CDR; empty where it comes from none."""
+        """The message in CDR; empty if the image does not come from a message."""
 
     def decode(self) -> NDArray[np.uint8]:
-        """Its pixels: RGB, shape (height, width, 3).
+        """Return the pixels: RGB, shape ``(height, width, 3)``.
 
         Raises:
-            ImageError: It cannot be used.
+            ImageError: The image is damaged or has an unsupported encoding.
         """
 
 
 @dataclass(frozen=True)
 class StampedImage:
-    """What images have in common that come from no message, and of which nothing is known but the stamp."""
+    """Base of images that do not come from a message. Their recording time is their stamp.
+
+    Attributes:
+        stamp_ns: Capture time in nanoseconds.
+    """
 
     stamp_ns: int
 
     @property
     def arrival_ns(self) -> int:
-        """The stamp."""
+        """Recording time in nanoseconds, which equals the stamp."""
         return self.stamp_ns
 
     @property
     def serialised(self) -> bytes:
-        """There is no message."""
+        """Empty: there is no message."""
         return b""
 
 
 class Recording(Protocol):
-    """A camera's images in the order in which they were recorded; a context manager.
+    """Images of a camera in recorded order; a context manager.
 
     Attributes:
-        name: What it is called in reports.
+        name: Name in reports.
         kind: ``bag``, ``video`` or ``folder``.
-        topic: The images' topic; empty where there is none.
-        type_name: The type of their messages, such as ``sensor_msgs/msg/Image``; empty where there are none.
-        image_count: How many images it says it has; None when it does not say.
-        damage: Where reading had to stop before the end and why, or how what was read differs from what the recording
-            lists, in a sentence; empty while nothing is wrong. Complete after the last image.
+        topic: Topic of the images; empty unless the recording is a bag.
+        type_name: Message type, such as ``sensor_msgs/msg/Image``; empty unless the recording is a bag.
+        image_count: Number of images that the recording states; None if it states none.
+        warnings: Reasons why images are missing: where reading stopped early, and how the images read differ from those
+            the recording lists. Complete after the last image.
     """
 
     name: str
@@ -87,20 +91,18 @@ class Recording(Protocol):
     topic: str
     type_name: str
     image_count: int | None
-    damage: str
+    warnings: list[str]
 
     def images(self) -> Iterator[RecordedImage]:
-        """Go through the images, once. Damage ends them, and is told in ``damage``."""
+        """Yield the images, once. Damage ends the iteration and adds to ``warnings``."""
 
     def close(self) -> None:
-        """Let go of its files."""
+        """Close the files; further calls do nothing."""
 
     def __enter__(self) -> Self:
-        """Nothing to do: it is open."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it."""
         self.close()

@@ -1,4 +1,4 @@
-"""What can still be read of a bag's files when their index is lost: one message after the other, up to the damage."""
+"""Reads the messages of a bag without its index, one after the other, up to the first damage."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Message:
     """A recorded message.
 
     Attributes:
-        topic: Its topic.
-        type_name: Its type, such as ``sensor_msgs/msg/Image``.
-        recorded_ns: When it was recorded, nanoseconds.
+        topic: Topic name.
+        type_name: Message type, such as ``sensor_msgs/msg/Image``.
+        recorded_ns: Recording time in nanoseconds.
         data: The message in CDR.
     """
 
@@ -34,35 +34,35 @@ class Message:
 
 
 def storage_files(path: Path) -> list[Path]:
-    """The files of a bag that hold messages, in order; a file is its own."""
+    """Return the files of a bag that hold messages, in recorded order; a single file is returned as it is."""
     if path.is_file():
         return [path]
-    # As rosbag2 numbers them: name_0.mcap, name_1.mcap, …, name_10.mcap.
+    # rosbag2 numbers files without padding: name_0.mcap, name_1.mcap, …, name_10.mcap.
     return sorted(
         (file for file in path.iterdir() if file.suffix in BAG_SUFFIXES), key=lambda file: (len(file.name), file)
     )
 
 
-def has_log(file: Path) -> bool:
-    """Whether SQLite's log lies beside a file: its recorder was killed, and the newest messages are in that."""
+def has_write_ahead_log(file: Path) -> bool:
+    """Return whether a SQLite file has a write-ahead log with the newest messages of a killed recorder."""
     log = file.with_name(f"{file.name}-wal")
     return log.is_file() and log.stat().st_size > 0
 
 
 def salvage(files: Sequence[Path]) -> Iterator[Message]:
-    """Go through the messages from the beginning, in the order in which they stand in the files.
+    """Yield the messages in the order in which they are stored.
 
     Raises:
         RecordingError: A file is compressed as a whole.
-        Exception: At the damage, whatever the library below makes of it.
+        Exception: The file is damaged; the class depends on the library that reads it.
     """
     for file in files:
         if file.suffix == ".zstd":
             raise RecordingError(f"{file} is compressed as a whole: decompress it with 'zstd -d', then name its folder")
-        yield from _of_mcap(file) if file.suffix == ".mcap" else _of_sqlite(file)
+        yield from _mcap_messages(file) if file.suffix == ".mcap" else _sqlite_messages(file)
 
 
-def _of_mcap(file: Path) -> Iterator[Message]:
+def _mcap_messages(file: Path) -> Iterator[Message]:
     schemas: dict[int, str] = {}
     channels: dict[int, Channel] = {}
     with file.open("rb") as stream:
@@ -76,12 +76,12 @@ def _of_mcap(file: Path) -> Iterator[Message]:
                 yield Message(channel.topic, schemas.get(channel.schema_id, ""), record.log_time, record.data)
 
 
-def _of_sqlite(file: Path) -> Iterator[Message]:
-    # A file that nobody writes may lie on a disk where nothing can be written; a log beside it must be read, too.
-    options = "mode=ro" if has_log(file) else "mode=ro&immutable=1"
+def _sqlite_messages(file: Path) -> Iterator[Message]:
+    # Immutable mode also reads from read-only disks, but ignores a write-ahead log.
+    options = "mode=ro" if has_write_ahead_log(file) else "mode=ro&immutable=1"
     with closing(sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True)) as database:
-        database.execute("PRAGMA writable_schema = ON")  # else SQLite reads nothing of a file that lacks its end
+        database.execute("PRAGMA writable_schema = ON")  # otherwise SQLite rejects a truncated file as a whole
         topics = {number: (name, kind) for number, name, kind in database.execute("SELECT id, name, type FROM topics")}
-        # By row and not by time: an index on time is one more thing that can be damaged.
+        # Read in row order: the index on time may be damaged as well.
         for topic, recorded_ns, data in database.execute("SELECT topic_id, timestamp, data FROM messages"):
             yield Message(*topics[topic], recorded_ns, data)

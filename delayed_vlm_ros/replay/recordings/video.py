@@ -14,32 +14,40 @@ from delayed_vlm_ros.images.video import open_video
 from delayed_vlm_ros.replay.recordings.recording import FIRST_STAMP_NS, Recording, StampedImage
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
-_MOST_OF_THEM = 0.95  # what a file says of its images is not always exact
+_MIN_SHARE_READ = 0.95  # the image count in a file's header is not always exact
 
 
 @dataclass(frozen=True)
 class VideoImage(StampedImage):
-    """One image, to be decoded before the next one is taken; see ``RecordedImage``."""
+    """One image of a video; decode it before taking the next one.
+
+    Attributes:
+        retrieve: Function that decodes the image; it returns None if that fails.
+    """
 
     retrieve: Callable[[], NDArray[np.uint8] | None]
 
     def decode(self) -> NDArray[np.uint8]:
-        """Decode it."""
+        """Return the pixels: RGB, shape ``(height, width, 3)``.
+
+        Raises:
+            ImageError: The image is damaged.
+        """
         pixels = self.retrieve()
         if pixels is None:
-            raise ImageError("an image of the video cannot be decoded: the file is damaged there")
+            raise ImageError("cannot decode an image of the video: the file is damaged")
         return pixels
 
 
 class VideoRecording(Recording):
-    """See ``Recording``.
+    """Images of a video file.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Raises:
-        VideoSourceError: It cannot be read.
-        RecordingError: It is a camera device, which has no end.
+        VideoSourceError: The file cannot be read.
+        RecordingError: The path is a camera device.
     """
 
     kind = "video"
@@ -53,20 +61,20 @@ class VideoRecording(Recording):
             raise RecordingError(f"{path} is a camera device, which has no end: name a video file")
         self.name = path.stem
         self.image_count = self._source.frame_count
-        self.damage = ""
+        self.warnings: list[str] = []
 
     def images(self) -> Iterator[VideoImage]:
-        """Go through the images."""
+        """Yield the images in time order."""
         count, stamp = 0, 0.0
         for stamp, retrieve in self._source.images():
             count += 1
             yield VideoImage(FIRST_STAMP_NS + round(stamp * NANOSECONDS_PER_SECOND), retrieve)
-        if self.image_count is not None and count < _MOST_OF_THEM * self.image_count:
-            self.damage = (
-                f"{self._source.name} is damaged: it says it has {self.image_count} images, and ends with the "
-                f"{count}th, {stamp:.1f} s after the first one"
+        if self.image_count is not None and count < _MIN_SHARE_READ * self.image_count:
+            self.warnings.append(
+                f"{self._source.name} is damaged: it ends after {count} of {self.image_count} images, {stamp:.1f} s "
+                "after the first one"
             )
 
     def close(self) -> None:
-        """Let go of the file; it may be called twice."""
+        """Close the file; further calls do nothing."""
         self._source.close()

@@ -345,7 +345,7 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
                 f"{name.replace('x', '×')} ({numbers.count(many)})" for name, many in known.get("sizes", {}).items()
             ),
         ),
-        ("damage", known.get("damage", "")),
+        ("warnings", "; ".join(known.get("warnings", ()))),
         ("evaluated in", numbers.seconds(result.get("seconds"))),
         ("path", known.get("path", "")),
     ]

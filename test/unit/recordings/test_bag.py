@@ -1,4 +1,4 @@
-"""Bags read without ROS: whole, compressed, cut short, without their metadata."""
+"""Bags read without ROS: complete, compressed, truncated, without metadata."""
 
 import shutil
 import sqlite3
@@ -68,7 +68,7 @@ def read(path, topic=""):
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("compression", [None, CompressionMode.MESSAGE, CompressionMode.FILE, CompressionMode.STORAGE])
 @pytest.mark.parametrize("make", [raw, compressed])
-def test_a_bag_gives_its_images_in_order(tmp_path, storage, compression, make):
+def test_bag_images_are_read_in_order(tmp_path, storage, compression, make):
     # given
     if compression is CompressionMode.STORAGE and storage == "sqlite3":
         pytest.skip("sqlite3 has no such compression")
@@ -82,11 +82,11 @@ def test_a_bag_gives_its_images_in_order(tmp_path, storage, compression, make):
         assert [one.arrival_ns - one.stamp_ns for one in images] == [5_000_000] * 20
         for number, one in enumerate(images):
             np.testing.assert_array_equal(one.decode(), shade(number))
-        assert recording.damage == ""
+        assert recording.warnings == []
 
 
 @pytest.mark.parametrize(("storage", "suffix"), [("mcap", "mcap"), ("sqlite3", "db3")])
-def test_a_file_of_a_bag_is_a_recording_too(tmp_path, storage, suffix):
+def test_single_file_of_a_bag_is_read(tmp_path, storage, suffix):
     path = write_bag(tmp_path / "bag", storage)
     (file,) = path.glob(f"*.{suffix}")
     images, _ = read(file)
@@ -94,19 +94,19 @@ def test_a_file_of_a_bag_is_a_recording_too(tmp_path, storage, suffix):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_a_recorder_that_was_killed_leaves_no_metadata_and_is_read_all_the_same(tmp_path, storage):
+def test_bag_without_metadata_is_read_completely(tmp_path, storage):
     path = write_bag(tmp_path / "bag", storage)
     (path / "metadata.yaml").unlink()
     images, recording = read(path)
     assert len(images) == 20
-    assert recording.damage == ""
+    assert recording.warnings == []
     np.testing.assert_array_equal(images[7].decode(), shade(7))
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("share", [0.5, 0.8, 0.97])
-def test_a_bag_that_is_cut_short_is_read_up_to_there(tmp_path, storage, share):
-    # given (images of noise, large enough for several chunks of a file)
+def test_truncated_bag_is_read_up_to_the_damage(tmp_path, storage, share):
+    # given images of noise, large enough for several chunks of a file
     random = np.random.default_rng(3)
 
     def noisy(number, stamp_ns):
@@ -123,11 +123,11 @@ def test_a_bag_that_is_cut_short_is_read_up_to_there(tmp_path, storage, share):
     # then
     assert 0.5 * share * 150 < len(images) <= 150
     assert [one.stamp_ns for one in images] == [START + n * SECOND // 10 for n in range(len(images))]
-    assert len(images) == 150 or f"read up to image {len(images)}" in recording.damage
+    assert len(images) == 150 or f"read up to image {len(images)}" in "".join(recording.warnings)
 
 
-def test_what_a_killed_recorder_left_in_the_log_is_read(tmp_path):
-    # given: a database whose newest messages are in its write-ahead log, copied as a crash leaves it
+def test_write_ahead_log_of_a_killed_recorder_is_read(tmp_path):
+    # given a database whose newest messages are in its write-ahead log, copied as a crash leaves it
     path = write_bag(tmp_path / "bag", "sqlite3", count=20)
     (file,) = path.glob("*.db3")
     with closing(sqlite3.connect(file)) as database:
@@ -142,21 +142,23 @@ def test_what_a_killed_recorder_left_in_the_log_is_read(tmp_path):
     images, recording = read(tmp_path / "crashed")
     # then
     assert len(images) == 40
-    assert recording.damage == ""
+    assert recording.warnings == []
 
 
-def test_a_topic_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+def test_missing_topic_is_rejected_with_the_available_topics(tmp_path):
     path = write_bag(tmp_path / "bag", topics=("/left/image", "/right/image"))
-    with pytest.raises(RecordingError, match=r"no images on topic /front; .*/left/image \(Image\), /right/image"):
-        read(path, "/front")
-    with pytest.raises(RecordingError, match="several topics with images: name one as the topic: /left/image"):
-        read(path)
-    with pytest.raises(RecordingError, match="no images on topic /speed"):
-        read(path, "/speed")
+    for wanted, named in (
+        ("/front", ("/front", "/left/image (Image)", "/right/image (Image)")),
+        ("", ("/left/image (Image)", "/right/image (Image)")),
+        ("/speed", ("/speed", "std_msgs/msg/Float64")),
+    ):
+        with pytest.raises(RecordingError) as caught:
+            read(path, wanted)
+        assert all(name in str(caught.value) for name in named)
     assert len(read(path, "/right/image")[0]) == 20
 
 
-def test_a_broken_image_is_an_error_of_its_own(tmp_path):
+def test_damaged_message_raises_image_error_and_later_images_are_read(tmp_path):
     def broken(number, stamp_ns):
         message = compressed(number, stamp_ns)
         if number == 3:
@@ -164,30 +166,28 @@ def test_a_broken_image_is_an_error_of_its_own(tmp_path):
         return message
 
     images, recording = read(write_bag(tmp_path / "bag", make=broken))
-    with pytest.raises(ImageError, match=r"damaged|neither"):
+    with pytest.raises(ImageError):
         images[3].decode()
     np.testing.assert_array_equal(images[4].decode(), shade(4))
-    assert recording.damage == ""
+    assert recording.warnings == []
 
 
-def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(RecordingError, match="there is no"):
-        open_recording(tmp_path / "nothing")
+def test_path_that_is_not_a_recording_is_rejected_with_its_name(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordingError, match="neither a bag nor images"):
-        open_recording(tmp_path / "empty")
-    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0")
-    with pytest.raises(RecordingError, match="bag of ROS 1: convert it"):
-        open_recording(tmp_path / "old.bag")
-    (tmp_path / "junk.mcap").write_bytes(b"no bag at all" * 50)
-    with pytest.raises(RecordingError, match="nothing in it can be saved"):
-        open_recording(tmp_path / "junk.mcap")
-    (tmp_path / "junk.db3").write_bytes(b"no bag at all" * 50)
-    with pytest.raises(RecordingError, match="nothing in it can be saved"):
-        open_recording(tmp_path / "junk.db3")
+    for name, content in (
+        ("old.bag", b"#ROSBAG V2.0"),
+        ("junk.mcap", b"no bag at all" * 50),
+        ("junk.db3", b"no bag at all" * 50),
+    ):
+        (tmp_path / name).write_bytes(content)
+    for name in ("nothing", "empty", "old.bag", "junk.mcap", "junk.db3"):
+        with pytest.raises(RecordingError) as caught:
+            open_recording(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert ("rosbags-convert" in str(caught.value)) == (name == "old.bag")
 
 
-def test_bag_without_what_reads_bags_names_the_package(tmp_path, monkeypatch):
+def test_missing_rosbags_package_is_named(tmp_path, monkeypatch):
     def missing(name, *_):
         if name.partition(".")[0] == "rosbags":
             raise ModuleNotFoundError("No module named 'rosbags'", name="rosbags")
@@ -198,9 +198,10 @@ def test_bag_without_what_reads_bags_names_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=missing), *sys.meta_path])
     with pytest.raises(DependencyError) as caught:
         open_recording(path)
-    assert "rosbags is not installed" in str(caught.value)
+    assert "rosbags" in str(caught.value)
 
 
-def test_a_bag_without_images_says_so(tmp_path):
-    with pytest.raises(RecordingError, match="no topic with images"):
+def test_bag_without_images_is_rejected_with_its_topics(tmp_path):
+    with pytest.raises(RecordingError) as caught:
         read(write_bag(tmp_path / "bag", topics=()))
+    assert "/speed (std_msgs/msg/Float64)" in str(caught.value)

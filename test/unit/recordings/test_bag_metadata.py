@@ -87,9 +87,9 @@ def edit(path, files=None, count=None, qos=None, topic=TOPIC):
 
 
 def read(path, topic=""):
-    """Return the seconds of the stamps that were read, and the damage."""
+    """Return the stamps that were read, in seconds from START, and the warnings."""
     with open_recording(path, topic=topic) as recording:
-        return [(one.stamp_ns - START) // SECOND for one in recording.images()], recording.damage
+        return [(one.stamp_ns - START) // SECOND for one in recording.images()], "; ".join(recording.warnings)
 
 
 def test_bag_as_recorded_has_no_difference(tmp_path, storage):
@@ -134,10 +134,10 @@ def test_two_publishers_with_different_qos_on_a_topic_are_both_read(tmp_path, st
 def test_metadata_with_another_count_is_reported(tmp_path, storage, listed):
     path = write(tmp_path / "bag", storage)
     edit(path, count=listed)
-    stamps, damage = read(path)
+    stamps, warnings = read(path)
     assert stamps == [0, 1, 2, 3]
-    assert f"4 messages of {TOPIC} read" in damage
-    assert f"metadata.yaml lists {listed}" in damage
+    assert f"4 messages of {TOPIC} read" in warnings
+    assert f"metadata.yaml lists {listed}" in warnings
 
 
 def test_wrong_count_of_another_topic_is_not_reported(tmp_path, storage):
@@ -149,29 +149,29 @@ def test_wrong_count_of_another_topic_is_not_reported(tmp_path, storage):
 def test_files_the_metadata_does_not_name_are_reported(tmp_path, storage):
     parts = [write(tmp_path / f"part{number}", storage, first=4 * number) for number in range(3)]
     path = merge(tmp_path / "bag", storage, parts, named=1)
-    stamps, damage = read(path)
+    stamps, warnings = read(path)
     assert stamps == [0, 1, 2, 3]
-    assert f"bag_1{SUFFIXES[storage]}, bag_2{SUFFIXES[storage]}" in damage
+    assert f"bag_1{SUFFIXES[storage]}, bag_2{SUFFIXES[storage]}" in warnings
     with open_recording(path) as recording:
-        assert recording.damage, "known before the first image is read"
+        assert recording.warnings, "known before the first image is read"
 
 
 def test_metadata_that_names_no_file_leaves_all_files_read_and_is_reported(tmp_path, storage):
     parts = [write(tmp_path / f"part{number}", storage, first=4 * number) for number in range(2)]
     path = merge(tmp_path / "bag", storage, parts, named=0)
-    stamps, damage = read(path)
+    stamps, warnings = read(path)
     assert stamps == list(range(8))
-    assert "metadata.yaml lists 0" in damage
+    assert "metadata.yaml lists 0" in warnings
 
 
 def test_named_file_that_is_missing_is_reported(tmp_path, storage):
     parts = [write(tmp_path / f"part{number}", storage, first=4 * number) for number in range(3)]
     path = merge(tmp_path / "bag", storage, parts)
     (path / f"bag_1{SUFFIXES[storage]}").unlink()
-    stamps, damage = read(path)
+    stamps, warnings = read(path)
     assert stamps == [0, 1, 2, 3, 8, 9, 10, 11]
-    assert "metadata.yaml lists 12" in damage
-    assert f"bag_1{SUFFIXES[storage]}" in damage
+    assert "metadata.yaml lists 12" in warnings
+    assert f"bag_1{SUFFIXES[storage]}" in warnings
 
 
 def test_renamed_file_is_read_without_a_difference(tmp_path, storage):
@@ -187,9 +187,9 @@ def test_topic_missing_in_the_metadata_is_read_and_reported(tmp_path, storage):
     content = yaml.safe_load(file.read_text())
     content["rosbag2_bagfile_information"]["topics_with_message_count"].pop(0)
     file.write_text(yaml.safe_dump(content))
-    stamps, damage = read(path)
+    stamps, warnings = read(path)
     assert stamps == [0, 1, 2, 3]
-    assert "metadata.yaml lists 0" in damage
+    assert "metadata.yaml lists 0" in warnings
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "rosbag2_bagfile_information: 3", "\x00"])
@@ -199,7 +199,7 @@ def test_unreadable_metadata_lists_nothing(tmp_path, storage, text):
     assert read(path) == ([0, 1, 2, 3], "")
 
 
-def test_file_compressed_bag_beside_its_decompressed_copy_has_no_difference(tmp_path, storage):
+def test_file_compressed_bag_with_its_decompressed_copy_has_no_difference(tmp_path, storage):
     path = write(tmp_path / "bag", storage, compression=CompressionMode.FILE)
     plain = write(tmp_path / "plain", storage)
     (file,) = plain.glob(f"*{SUFFIXES[storage]}")
@@ -215,7 +215,7 @@ def test_compressed_messages_are_read_without_metadata(tmp_path, storage, single
     with open_recording(file if single_file else path) as recording:
         pixels = [one.decode()[0, 0, 0] for one in recording.images()]
         assert pixels == [0, 1, 2, 3]
-        assert recording.damage == ""
+        assert recording.warnings == []
 
 
 @pytest.mark.parametrize("single_file", [False, True])

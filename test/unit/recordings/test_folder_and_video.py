@@ -8,19 +8,24 @@ from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.replay.recordings import open_recording
 
 
-def write(folder, names):
+def write_images(folder, names):
     folder.mkdir()
     for number, name in enumerate(names):
         cv2.imwrite(str(folder / name), np.full((12, 16, 3), 10 * number, np.uint8))
     return folder
 
 
-def stamps(recording):
-    return [one.stamp_ns for one in recording.images()]
+def write_video(file, images):
+    height, width = images[0].shape[:2]
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (width, height))
+    for image in images:
+        writer.write(image)
+    writer.release()
+    return file
 
 
-def test_numbered_files_come_in_the_order_of_their_numbers(tmp_path):
-    folder = write(tmp_path / "images", ["frame_9.png", "frame_10.png", "frame_8.png"])
+def test_numbered_files_are_ordered_by_number(tmp_path):
+    folder = write_images(tmp_path / "images", ["frame_9.png", "frame_10.png", "frame_8.png"])
     recording = open_recording(folder, image_rate=4.0)
     assert (recording.name, recording.kind, recording.image_count) == ("images", "folder", 3)
     images = list(recording.images())
@@ -41,31 +46,30 @@ def test_numbered_files_come_in_the_order_of_their_numbers(tmp_path):
         (["0001.png", "0002.png"], [1_000_000_000, 1_500_000_000]),
     ],
 )
-def test_names_that_are_times_are_taken_for_them(tmp_path, names, expected):
-    assert stamps(open_recording(write(tmp_path / "images", names))) == expected
+def test_file_names_that_are_times_become_stamps(tmp_path, names, expected):
+    recording = open_recording(write_images(tmp_path / "images", names))
+    assert [one.stamp_ns for one in recording.images()] == expected
 
 
-def test_a_file_that_is_no_image_is_an_error_of_its_own(tmp_path):
-    folder = write(tmp_path / "images", ["a.png", "b.png"])
+def test_damaged_image_file_raises_image_error_with_its_name(tmp_path):
+    folder = write_images(tmp_path / "images", ["a.png", "b.png"])
     (folder / "b.png").write_bytes(b"nothing")
     first, second = open_recording(folder).images()
     assert first.decode().shape == (12, 16, 3)
-    with pytest.raises(ImageError, match=r"b\.png is damaged"):
+    with pytest.raises(ImageError) as caught:
         second.decode()
+    assert "b.png" in str(caught.value)
 
 
-def test_a_topic_belongs_to_bags_only(tmp_path):
-    with pytest.raises(RecordingError, match="no bag, so it has no topic /camera"):
-        open_recording(write(tmp_path / "images", ["a.png"]), topic="/camera")
+def test_topic_for_a_folder_is_rejected(tmp_path):
+    with pytest.raises(RecordingError) as caught:
+        open_recording(write_images(tmp_path / "images", ["a.png"]), topic="/camera")
+    assert "/camera" in str(caught.value)
 
 
-def test_a_video_gives_its_images_undecoded(tmp_path):
+def test_video_images_are_read_in_order(tmp_path):
     # given
-    file = tmp_path / "room.avi"
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
-    for number in range(15):
-        writer.write(np.full((48, 64, 3), 10 * number, np.uint8))
-    writer.release()
+    file = write_video(tmp_path / "room.avi", [np.full((48, 64, 3), 10 * number, np.uint8) for number in range(15)])
     # when
     with open_recording(file) as recording:
         found = [(one.stamp_ns, one.decode()) for one in recording.images()]
@@ -73,21 +77,18 @@ def test_a_video_gives_its_images_undecoded(tmp_path):
     assert (recording.name, recording.kind, recording.image_count) == ("room", "video", 15)
     np.testing.assert_allclose(np.diff([stamp for stamp, _ in found]), 1e8, atol=1e6)
     assert [round(float(pixels.mean()) / 10) for _, pixels in found] == list(range(15))
-    assert recording.damage == ""
+    assert recording.warnings == []
 
 
-def test_a_video_that_is_cut_short_says_so(tmp_path):
+def test_truncated_video_adds_a_warning_with_both_counts(tmp_path):
     # given
-    file = tmp_path / "room.avi"
     random = np.random.default_rng(1)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
-    for _ in range(100):
-        writer.write(random.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-    writer.release()
+    file = write_video(tmp_path / "room.avi", list(random.integers(0, 256, (100, 48, 64, 3), dtype=np.uint8)))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     # when
     with open_recording(file) as recording:
         count = len(list(recording.images()))
     # then
     assert 20 < count < 80
-    assert f"says it has 100 images, and ends with the {count}th" in recording.damage
+    (warning,) = recording.warnings
+    assert f"{count} of 100" in warning

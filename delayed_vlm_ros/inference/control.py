@@ -1,4 +1,4 @@
-"""A handle on a running ask: its deadline, a way to cancel it, and who hears how far it has come."""
+"""Deadline, cancellation and progress of one question."""
 
 from __future__ import annotations
 
@@ -9,56 +9,56 @@ from collections.abc import Callable
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError
 from delayed_vlm_ros.inference.progress import Progress, ProgressListener
 
-CANCELLED = "the ask was cancelled before its answer was complete"
+CANCELLED = "the question was cancelled before its answer was complete"
 
 
 class AskControl:
-    """Deadline and cancellation of one ask, looked at between tokens.
+    """Handle on one question, checked between tokens.
 
     Args:
-        deadline: Latest end on the clock of ``time.monotonic``, in seconds; None: no deadline.
+        deadline: Latest end of the answer, in seconds on the clock of ``time.monotonic``; None: no deadline.
 
     Attributes:
-        listener: Hears of the ask's progress, in the thread that works on it; None: nobody does.
+        listener: Receives progress in the thread that works on the question; None: no progress is reported.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
         self.listener: ProgressListener | None = None
         self._cancelled = threading.Event()
-        self._when_cancelled: Callable[[], None] | None = None
+        self._on_cancel: Callable[[], None] | None = None
 
     def cancel(self) -> None:
-        """Ask the running job to stop; may be called from any thread."""
+        """Stop the question at its next check. Thread-safe."""
         self._cancelled.set()
-        when_cancelled = self._when_cancelled
-        if when_cancelled is not None:
-            when_cancelled()
+        on_cancel = self._on_cancel
+        if on_cancel is not None:
+            on_cancel()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody has cancelled it."""
+        """Whether the question was cancelled."""
         return self._cancelled.is_set()
 
-    def when_cancelled(self, act: Callable[[], None] | None) -> None:
-        """What to do once it is cancelled, at once if it is already, in the canceller's thread; None: nothing.
+    def set_on_cancel(self, on_cancel: Callable[[], None] | None) -> None:
+        """Set the function that ``cancel`` calls, in the canceller's thread; None: no function.
 
-        It may be done twice.
+        The function is called immediately if the question is already cancelled. It may be called twice.
         """
-        self._when_cancelled = act
-        if act is not None and self.is_cancelled:
-            act()
+        self._on_cancel = on_cancel
+        if on_cancel is not None and self.is_cancelled:
+            on_cancel()
 
     def remaining(self) -> float | None:
-        """Seconds until the deadline, negative behind it; None without a deadline."""
+        """Return the seconds until the deadline, negative after it; None without a deadline."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def check(self) -> None:
-        """Return while the ask may go on.
+        """Raise if the question must stop.
 
         Raises:
-            AskCancelledError: It was cancelled.
-            AskTimeoutError: Its deadline has passed.
+            AskCancelledError: The question was cancelled.
+            AskTimeoutError: The deadline has passed.
         """
         if self.is_cancelled:
             raise AskCancelledError(CANCELLED)
@@ -70,11 +70,12 @@ class AskControl:
 
     @property
     def wants_text(self) -> bool:
-        """Whether to tell of the next token."""
+        """Whether to report the text after the next token."""
         listener = self.listener
         return listener is not None and listener.wants_text
 
     def report(self, progress: Progress) -> None:
-        """Say how far the ask has come, to whoever listens."""
-        if self.listener is not None:
-            self.listener.report(progress)
+        """Pass progress to the listener, unless the question was cancelled."""
+        listener = self.listener
+        if listener is not None and not self.is_cancelled:
+            listener.report(progress)

@@ -56,7 +56,7 @@ class AskMetrics(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def in_a_row(metrics: Sequence[AskMetrics]) -> AskMetrics:
+def combine_metrics(metrics: Sequence[AskMetrics]) -> AskMetrics:
     """What several asks, answered one after the other as one, cost together; at least one."""
     encoding = [one.encoding_latency for one in metrics if one.encoding_latency is not None]
     return AskMetrics(

@@ -1,15 +1,20 @@
-"""How far a running ask has come: from the worker's thread to the one that waits for the answer."""
+"""Progress of a running question, from the worker's thread to the client."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+TEXT_PERIOD_SEC = 0.05
+"""Shortest time between two reports of growing text, in seconds."""
+
 
 class Stage(IntEnum):
-    """What an ask is waiting for; the numbers of the action's feedback."""
+    """What a question is waiting for; the numbers of the action's feedback."""
 
     QUEUED = 0
     ENCODING = 1
@@ -18,11 +23,11 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an ask has come.
+    """How far a question has come.
 
     Attributes:
-        stage: What it is waiting for.
-        text: The answer so far: cumulative, whole characters only, without white space around it.
+        stage: What the question is waiting for.
+        text: The answer so far: cumulative, whole characters only, without leading or trailing white space.
         answer_tokens: Tokens generated so far.
     """
 
@@ -32,52 +37,76 @@ class Progress:
 
 
 class ProgressListener(Protocol):
-    """Hears of an ask's progress, in the worker's thread."""
+    """Receives the progress of a question in the worker's thread."""
 
     @property
     def wants_text(self) -> bool:
-        """Whether to be told of the next token; a new stage is told in any case."""
+        """Whether to report the text after the next token. A new stage is reported in any case."""
 
     def report(self, progress: Progress) -> None:
-        """Take it; returns at once."""
+        """Receive progress. Must not block."""
+
+
+class ThrottledListener:
+    """Calls a function in the worker's thread: for every stage, and for text at most every ``TEXT_PERIOD_SEC``.
+
+    Args:
+        on_progress: The function. Must not block: the worker generates no token meanwhile.
+    """
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._next_text_at = 0.0
+
+    @property
+    def wants_text(self) -> bool:
+        """Whether the last text is old enough."""
+        return time.monotonic() >= self._next_text_at
+
+    def report(self, progress: Progress) -> None:
+        """Call the function."""
+        self._on_progress(progress)
+        if progress.text:
+            self._next_text_at = time.monotonic() + TEXT_PERIOD_SEC
 
 
 class ProgressFeed:
-    """Holds what is told until the one who waits takes it.
+    """Buffers progress until the waiting thread takes it.
 
-    It wants no text while something lies here: so text is made as often as somebody has time to read it, and not for
-    every token.
+    It wants no text while a report lies in the buffer: text is decoded only as often as the reader takes it.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._news: list[Progress] = []
-        self._ended = False
+        self._reports: list[Progress] = []
+        self._closed = False
 
     @property
     def wants_text(self) -> bool:
-        """Whether all that was told is taken."""
-        return not self._news
+        """Whether the buffer is empty."""
+        return not self._reports
 
     def report(self, progress: Progress) -> None:
-        """Put it here."""
+        """Append progress to the buffer."""
         with self._changed:
-            self._news.append(progress)
+            self._reports.append(progress)
             self._changed.notify_all()
 
-    def end(self) -> None:
-        """Let nobody wait any more."""
+    def close(self) -> None:
+        """Wake the reader; later calls of ``take`` do not wait."""
         with self._changed:
-            self._ended = True
+            self._closed = True
             self._changed.notify_all()
 
-    def take(self, timeout_sec: float) -> list[Progress]:
-        """What has been told since the last call, oldest first.
+    def take(self, timeout_sec: float | None = None) -> list[Progress]:
+        """Remove and return all reports in the buffer, oldest first.
 
         Args:
-            timeout_sec: How long to wait for anything at all; not at all once the feed has ended.
+            timeout_sec: Longest wait for a report, in seconds; None: until a report arrives or the feed is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._news or self._ended, max(0.0, timeout_sec))
-            news, self._news = self._news, []
-            return news
+            self._changed.wait_for(
+                lambda: self._reports or self._closed, None if timeout_sec is None else max(0.0, timeout_sec)
+            )
+            reports, self._reports = self._reports, []
+            return reports

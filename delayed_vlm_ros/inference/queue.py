@@ -1,75 +1,80 @@
-"""A bounded queue that those who fill it share evenly."""
+"""A bounded queue that its clients share evenly."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """What waits, in a line for each client_id. Not safe to use from several threads.
+    """A first-in, first-out queue per client, served round robin. Not thread-safe.
 
-    The lines are served in turn, one item each. Where the queue is full, somebody with a shorter line gets in at the
-    cost of the newest item of the longest one: so nobody can keep the others out, however much they ask.
+    When the queue is full, a client with fewer waiting items may enter: it evicts the newest item of the client with
+    the most. No client can lock the others out by sending more.
     """
 
     def __init__(self) -> None:
-        self._lines: dict[str, deque[Item]] = {}  # in the order in which they are served; none is empty
+        self._by_client: dict[str, deque[Item]] = {}  # in the order of service; no deque is empty
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
+    def __iter__(self) -> Iterator[Item]:
+        return (item for items in self._by_client.values() for item in items)
+
     def offer(self, client_id: str, item: Item, size: int) -> Item | None:
-        """Add an item to its client_id's line.
+        """Append an item to its client's queue.
 
         Args:
-            client_id: Whose it is.
-            item: It.
-            size: How many may wait.
+            client_id: The client that sent the item.
+            item: The item.
+            size: Capacity of the whole queue in items.
 
         Returns:
-            What has no room: None, the item itself, or one of somebody who had more of them waiting.
+            None, or the item that found no room: ``item``, or one of a client with more waiting items.
         """
         evicted = None
         if self._length >= size:
-            if not self._lines:
+            if not self._by_client:
                 return item
-            longest = max(self._lines, key=lambda name: len(self._lines[name]))
-            if len(self._lines[longest]) - len(self._lines.get(client_id, ())) < 2:  # noqa: PLR2004  no gain for anybody
+            largest = max(self._by_client, key=lambda client: len(self._by_client[client]))
+            lead = len(self._by_client[largest]) - len(self._by_client.get(client_id, ()))
+            if lead < 2:  # noqa: PLR2004  an exchange would only swap the two clients
                 return item
-            evicted = self._lines[longest][-1]
+            evicted = self._by_client[largest][-1]
             self.remove(evicted)
-        self._lines.setdefault(client_id, deque()).append(item)
+        self._by_client.setdefault(client_id, deque()).append(item)
         self._length += 1
         return evicted
 
     def take(self) -> Item:
-        """Remove the next item; there must be one. Its client_id's line is served again after all others."""
-        client_id = next(iter(self._lines))
-        line = self._lines.pop(client_id)
-        item = line.popleft()
+        """Remove and return the next item of a queue that is not empty. Its client goes to the end of the round."""
+        client_id = next(iter(self._by_client))
+        items = self._by_client.pop(client_id)
+        item = items.popleft()
         self._length -= 1
-        if line:
-            self._lines[client_id] = line
+        if items:
+            self._by_client[client_id] = items
         return item
 
     def remove(self, item: Item) -> bool:
-        """Remove an item, wherever it stands; gives whether it was there."""
-        for client_id, line in self._lines.items():
-            if item in line:
-                line.remove(item)
+        """Remove an item and return whether it was queued."""
+        for client_id, items in self._by_client.items():
+            if item in items:
+                items.remove(item)
                 self._length -= 1
-                if not line:
-                    del self._lines[client_id]
+                if not items:
+                    del self._by_client[client_id]
                 return True
         return False
 
     def clear(self) -> list[Item]:
-        """Remove everything; gives what was there."""
-        items = [item for line in self._lines.values() for item in line]
-        self._lines.clear()
+        """Remove and return all items."""
+        items = list(self)
+        self._by_client.clear()
         self._length = 0
         return items

@@ -1,33 +1,41 @@
-"""One thread that owns the model: it loads it, then answers one job after the other from a bounded, fair queue.
+"""The thread that owns the model: it loads the model and answers questions one after another from a fair queue.
 
-While nobody asks it may work ahead, and after a long while give the model back, to load it again for the next job.
+``ModelWorker.submit`` does not block; ``ModelWorker.run`` waits for the result. Both share queue, deadlines and
+cancellation. One further thread watches the deadlines of all questions, queued and running.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BusyError, DelayedVlmError, ModelNotReadyError
 from delayed_vlm_ros.inference.control import CANCELLED, AskControl
-from delayed_vlm_ros.inference.progress import Progress, ProgressFeed
+from delayed_vlm_ros.inference.progress import (
+    TEXT_PERIOD_SEC,
+    Progress,
+    ProgressFeed,
+    ProgressListener,
+    ThrottledListener,
+)
 from delayed_vlm_ros.inference.queue import FairQueue
 
 Model = TypeVar("Model")
 Result = TypeVar("Result")
 
-_TOLD_EVERY_SEC = 0.05  # who reads a growing text needs it no more often
+_LOGGER = logging.getLogger(__name__)
 
 
 class ModelState(Enum):
-    """Where the model stands."""
+    """State of the model."""
 
     UNLOADED = "unloaded"
     LOADING = "loading"
@@ -35,22 +43,36 @@ class ModelState(Enum):
     FAILED = "failed"
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    work: Callable[[Any, AskControl], Any]
-    control: AskControl
-    future: Future[Any] = field(default_factory=Future)
+@dataclass(frozen=True)
+class WorkerStatus(Generic[Model]):
+    """State of a worker at one time. Safe to read from any thread.
+
+    Attributes:
+        state: State of the model.
+        model: The model while it is loaded, else None.
+        error: Why the model could not be loaded or unloaded; empty otherwise.
+        idle_error: Why the idle task has ended; empty while it has not.
+        running: Whether a question is being answered.
+        waiting: Questions in the queue.
+    """
+
+    state: ModelState = ModelState.UNLOADED
+    model: Model | None = None
+    error: str = ""
+    idle_error: str = ""
+    running: bool = False
+    waiting: int = 0
 
 
 @dataclass(frozen=True)
 class IdleTask(Generic[Model]):
-    """What a worker does while nobody asks.
+    """Work that a worker does while no question waits.
 
     Attributes:
-        work: Gets the model and a control, which is cancelled as soon as a job comes; called again and again, so it
-            returns at once where there is nothing to do. Not called any more once it has failed.
-        quiet_sec: Seconds without a job before it begins.
-        period_sec: Seconds between two calls.
+        work: Called again and again with the model and a control, which is cancelled when a question arrives. Returns
+            immediately when nothing is left to do. Not called again after it has failed.
+        quiet_sec: Time without a question before the first call, in seconds.
+        period_sec: Time between two calls, in seconds.
     """
 
     work: Callable[[Model, AskControl], Any]
@@ -58,30 +80,30 @@ class IdleTask(Generic[Model]):
     period_sec: float = 0.1
 
 
-class _Step(Enum):
-    """What the worker does next."""
+@dataclass(slots=True, eq=False)
+class _Job:
+    work: Callable[[Any, AskControl], Any]
+    timeout_sec: float
+    control: AskControl
+    future: Future[Any] = field(default_factory=Future)
 
+
+class _Step(Enum):
     JOB = 1
-    WORK_AHEAD = 2
+    IDLE_TASK = 2
     UNLOAD = 3
-    END = 4
+    CLOSE = 4
 
 
 class ModelWorker(Generic[Model]):
-    """Runs jobs on a model that lives in one thread.
+    """Runs jobs on a model that lives in one thread. Thread-safe.
 
     Args:
-        load: Makes the model; called in the worker's thread, when it starts and, after an unloading, for the next job.
-        queue_size: How many jobs may wait besides the running one.
-        unload: Called with the model, in the worker's thread, when it stops or has been idle for long.
-        idle_task: What to do while nobody asks; None: nothing.
-        unload_after_idle_sec: Seconds without a job after which the model is unloaded; None: never.
-
-    Attributes:
-        state: Where the model stands.
-        error: Why it could not be loaded; empty when it could.
-        idle_error: Why working ahead has ended; empty when it has not.
-        resource: The model while it is loaded.
+        load: Returns the model. Called in the worker's thread, after ``start`` and for the next job after an unload.
+        queue_size: Jobs that may wait in addition to the running one.
+        unload: Called with the model in the worker's thread, on ``close`` and after a long idle time.
+        idle_task: Work while no job waits; None: no work.
+        unload_after_idle_sec: Time without a job after which the model is unloaded, in seconds; None: never.
     """
 
     def __init__(
@@ -96,58 +118,96 @@ class ModelWorker(Generic[Model]):
         self._load = load
         self._unload = unload
         self._queue_size = queue_size
-        self._work_ahead = idle_task
+        self._idle_task = idle_task
         self._unload_after_idle_sec = unload_after_idle_sec
-        self._waiting: FairQueue[_Job] = FairQueue()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # guards all that follows
+        self._queue: FairQueue[_Job] = FairQueue()
         self._running: _Job | None = None
-        self._running_ahead: AskControl | None = None
-        self._quiet_since = self._ahead_at = 0.0
-        self._stopping = False
+        self._idle_control: AskControl | None = None
+        self._quiet_since = self._idle_task_at = 0.0
+        self._closing = False
+        self._status: WorkerStatus[Model] = WorkerStatus()
         self._thread = threading.Thread(target=self._work, name="model-worker", daemon=True)
-        self.state = ModelState.UNLOADED
-        self.error = ""
-        self.idle_error = ""
-        self.resource: Model | None = None
+        self._deadlines = threading.Thread(target=self._watch_deadlines, name="model-worker-deadlines", daemon=True)
 
     @property
-    def waiting(self) -> int:
-        """Jobs in the queue."""
-        return len(self._waiting)
+    def status(self) -> WorkerStatus[Model]:
+        """State of the worker now. Later changes replace the object as a whole."""
+        return self._status
 
     @property
-    def running(self) -> bool:
-        """Whether a job is being worked on."""
-        return self._running is not None
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether it was told to stop; to be looked at by a ``load`` that has to wait for something."""
-        return self._stopping
+    def is_closing(self) -> bool:
+        """Whether ``close`` was called. A ``load`` that waits for a resource checks this."""
+        return self._closing
 
     def start(self) -> None:
-        """Start the thread, and with it the loading of the model."""
-        self.state = ModelState.LOADING
+        """Start the threads and begin to load the model."""
+        self._set_status(state=ModelState.LOADING)
         self._thread.start()
+        self._deadlines.start()
 
-    def stop(self, timeout_sec: float) -> bool:
-        """Cancel the running job, refuse the waiting ones, and end the thread.
+    def close(self, timeout_sec: float) -> bool:
+        """Cancel the running job, refuse the queued ones and end the threads.
+
+        Args:
+            timeout_sec: Longest wait for the worker's thread, in seconds.
 
         Returns:
-            Whether the thread has ended; it cannot while it is deep inside the model, and then ends by itself later.
+            Whether the thread has ended. A thread deep inside the model ends, and unloads the model, later.
         """
         with self._changed:
-            self._stopping = True
-            waiting = self._waiting.clear()
-            running = self._running
-            self._end_work_ahead()
+            self._closing = True
+            unfinished = self._queue.clear()
+            if self._running is not None:
+                unfinished.append(self._running)
+            self._interrupt_idle_task()
+            self._set_status()
             self._changed.notify_all()
-        for job in [*waiting, running] if running else waiting:
-            _fail(job, AskCancelledError("the ask was cancelled: the node is going down or being cleaned up"))
+        for job in unfinished:
+            _fail(job, AskCancelledError("the question was cancelled: the model is being shut down"))
             job.control.cancel()
         if self._thread.ident is not None:
             self._thread.join(timeout_sec)
         return not self._thread.is_alive()
+
+    def submit(
+        self,
+        work: Callable[[Model, AskControl], Result],
+        timeout_sec: float,
+        *,
+        control: AskControl | None = None,
+        client_id: str = "",
+        on_progress: Callable[[Progress], None] | None = None,
+        on_done: Callable[[Future[Result]], None] | None = None,
+    ) -> Future[Result]:
+        """Queue a job and return immediately. The worker must have been started.
+
+        The future is finished exactly once: with the result, with the job's error, or with ``AskTimeoutError``,
+        ``ModelNotReadyError``, ``AskCancelledError`` or ``BusyError`` as documented at ``run``. The deadline holds in
+        the queue, while the model loads, and while another job runs. Cancel through ``control``, not the future.
+
+        Args:
+            work: Called with the model and the job's control in the worker's thread.
+            timeout_sec: Deadline in seconds from now, waiting included.
+            control: Control to cancel the job with; its deadline and listener are set here. None: a new one.
+            client_id: Client that asks. Clients share the queue evenly.
+            on_progress: Called in the worker's thread with each new stage, and with growing text at most twenty times
+                a second. Must not block. An error in it fails the job. The last call may come just after ``on_done``
+                when the job ends by its deadline or by cancellation.
+            on_done: Called once with the finished future, in the thread that finishes it: usually the worker's, else
+                that of the deadlines, of the canceller, of ``close``, or of a client whose job evicts this one. It may
+                be called before ``submit`` returns. Must not block. An error in it is logged.
+
+        Returns:
+            The job's future. ``on_done`` is not called when ``submit`` itself raises.
+
+        Raises:
+            BusyError: The queue is full.
+            ModelNotReadyError: The model could not be loaded, or the worker was not started.
+            AskCancelledError: The worker is closing.
+        """
+        listener = None if on_progress is None else ThrottledListener(on_progress)
+        return self._submit(work, timeout_sec, control or AskControl(), client_id, listener, on_done)
 
     def run(
         self,
@@ -158,212 +218,287 @@ class ModelWorker(Generic[Model]):
         client_id: str = "",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Result:
-        """Queue a job and wait for its result; called from any thread but the worker's.
+        """Queue a job and wait for its result. Must not be called in the worker's thread.
 
         Args:
-            work: Gets the model and the job's control, in the worker's thread.
+            work: Called with the model and the job's control in the worker's thread.
             timeout_sec: Deadline in seconds from now, waiting included.
-            control: The job's control, where the caller wants to cancel it; its deadline and listener are set here.
-            client_id: For whom: those who differ in it share the queue evenly.
-            told: Called in this thread with what the job tells of its progress: new stages, and text while it grows,
-                at most twenty times a second.
+            control: Control to cancel the job with; its deadline and listener are set here. None: a new one.
+            client_id: Client that asks. Clients share the queue evenly.
+            on_progress: Called in this thread with each new stage, and with growing text at most twenty times a second.
+                An error in it cancels the job.
 
         Raises:
-            BusyError: The queue is full.
-            ModelNotReadyError: The model could not be loaded, or is still loading when the deadline passes.
+            BusyError: The queue is full, or a client with fewer waiting jobs took the job's position.
+            ModelNotReadyError: The model could not be loaded, is still loading at the deadline, or the worker was not
+                started.
             AskTimeoutError: The deadline passed.
-            AskCancelledError: The job was cancelled, or the worker stopped.
-            Exception: Whatever the job raised.
+            AskCancelledError: The job was cancelled, or the worker is closing.
+            Exception: Any error of the job.
         """
         control = control or AskControl()
-        control.deadline = time.monotonic() + timeout_sec
-        job = _Job(work, control)
-        if on_progress is not None:
-            feed = control.listener = ProgressFeed()
-            job.future.add_done_callback(lambda _: feed.end())
-        self._enqueue(job, client_id)
+        feed = None if on_progress is None else ProgressFeed()
+        future = self._submit(
+            work, timeout_sec, control, client_id, feed, None if feed is None else lambda _: feed.close()
+        )
         try:
-            control.when_cancelled(partial(self._withdraw, job))
-            if on_progress is not None:
-                _report(on_progress, feed, job)
-            if not wait([job.future], timeout=control.remaining()).done:
-                raise self._too_late(timeout_sec)
-            result: Result = job.future.result()
-            return result
+            if on_progress is not None and feed is not None:
+                _forward_progress(on_progress, feed, future)
+            return future.result()
         finally:
-            if not job.future.done():  # nobody waits for it any more
+            if not future.done():  # this thread no longer waits for the result
                 control.cancel()
-            control.when_cancelled(None)
-            del job  # an error's traceback holds this frame: through the job, it would hold itself alive
+            del future  # an error's traceback holds this frame; the future would close the cycle
+
+    def _submit(
+        self,
+        work: Callable[[Model, AskControl], Result],
+        timeout_sec: float,
+        control: AskControl,
+        client_id: str,
+        listener: ProgressListener | None,
+        on_done: Callable[[Future[Result]], None] | None,
+    ) -> Future[Result]:
+        control.deadline = time.monotonic() + timeout_sec
+        control.listener = listener
+        job = _Job(work, timeout_sec, control)
+        job.future.add_done_callback(lambda _: control.set_on_cancel(None))
+        if on_done is not None:
+            job.future.add_done_callback(partial(_call_logged, on_done))
+        self._enqueue(job, client_id)
+        control.set_on_cancel(partial(self._withdraw, job))
+        if job.future.done():  # finished before the function was set
+            control.set_on_cancel(None)
+        return job.future
 
     def _enqueue(self, job: _Job, client_id: str) -> None:
         with self._changed:
-            if self._stopping:
-                raise AskCancelledError("the ask was refused: the node is going down or being cleaned up")
-            if self.state is ModelState.FAILED:
-                raise ModelNotReadyError(f"the model could not be loaded: {self.error}")
-            evicted = self._waiting.offer(client_id, job, self._queue_size + (self._running is None))
-            waiting = len(self._waiting)
-            self._end_work_ahead()
+            if self._closing:
+                raise AskCancelledError("the question was refused: the model is being shut down")
+            if self._thread.ident is None:
+                raise ModelNotReadyError("the model is not loaded: start the worker first")
+            if self._status.state is ModelState.FAILED:
+                raise ModelNotReadyError(f"cannot load the model: {self._status.error}")
+            evicted = self._queue.offer(client_id, job, self._queue_size + (self._running is None))
+            waiting = len(self._queue)
+            self._interrupt_idle_task()
+            self._set_status()
             self._changed.notify_all()
         if evicted is job:
-            raise BusyError(f"{waiting} asks are waiting already: ask again when some are answered")
+            raise BusyError(f"queue full ({waiting} waiting): retry later")
         if evicted is not None:
             _fail(
                 evicted,
                 BusyError(
-                    f"{waiting} asks are waiting, of others who ask less than you: ask again when some are answered"
+                    f"queue full ({waiting} waiting); clients with fewer pending questions go first: retry later"
                 ),
             )
 
-    def _end_work_ahead(self) -> None:
-        if self._running_ahead is not None:
-            self._running_ahead.cancel()
+    def _interrupt_idle_task(self) -> None:
+        if self._idle_control is not None:
+            self._idle_control.cancel()
 
     def _withdraw(self, job: _Job) -> None:
-        """Make room for others, and let its client_id go, when a job is cancelled; a running one stops by itself."""
+        """Free the position of a cancelled job and finish its future; a running job stops at its next check."""
         with self._changed:
-            self._waiting.remove(job)
+            self._queue.remove(job)
+            self._set_status()
         _fail(job, AskCancelledError(CANCELLED))
 
-    def _too_late(self, timeout_sec: float) -> DelayedVlmError:
-        if self.state is ModelState.LOADING:
+    def _set_status(self, **changes: Any) -> None:
+        with self._changed:
+            self._status = replace(self._status, running=self._running is not None, waiting=len(self._queue), **changes)
+
+    # Deadlines ------------------------------------------------------------------------------------------------------
+
+    def _watch_deadlines(self) -> None:
+        while not self._closing:
+            for job in self._wait_for_late_jobs():
+                _fail(job, self._timeout_error(job.timeout_sec))
+                job.control.cancel()
+                del job  # the next wait may be long
+
+    def _wait_for_late_jobs(self) -> list[_Job]:
+        """Wait for the next deadline or change; dequeue and return the unfinished jobs whose deadline has passed."""
+        with self._changed:
+            late, next_sec = self._late_jobs()
+            if late:
+                for job in late:
+                    self._queue.remove(job)
+                self._set_status()
+            elif not self._closing:
+                self._changed.wait(next_sec)
+            return late
+
+    def _late_jobs(self) -> tuple[list[_Job], float | None]:
+        """Return the late jobs, and the seconds until the next deadline of the others; None if there are none."""
+        late, next_sec = [], None
+        for job in (*self._queue, *((self._running,) if self._running else ())):
+            remaining = job.control.remaining()
+            if job.future.done() or remaining is None:
+                continue
+            if remaining <= 0:
+                late.append(job)
+            else:
+                next_sec = remaining if next_sec is None else min(next_sec, remaining)
+        return late, next_sec
+
+    def _timeout_error(self, timeout_sec: float) -> DelayedVlmError:
+        if self._status.state is ModelState.LOADING:
             return ModelNotReadyError(
-                f"the model is still loading after {timeout_sec:g} s: ask again later, or allow more time"
+                f"the model is still loading after {timeout_sec:g} s: retry later, or allow more time"
             )
         return AskTimeoutError(
-            f"no answer within {timeout_sec:g} s: allow more time, fewer tokens or fewer frames, or ask less at once"
+            f"no answer within {timeout_sec:g} s: allow more time, fewer tokens or fewer frames, or send fewer "
+            "questions in parallel"
         )
 
+    # The worker's thread --------------------------------------------------------------------------------------------
+
     def _work(self) -> None:
-        if not self._bring_up():
+        if not self._try_load():
             self._refuse_all(ModelState.FAILED)
             return
-        while (step := self._next()) is not _Step.END:
+        while (step := self._next_step()) is not _Step.CLOSE:
             if step is _Step.UNLOAD:
-                self._put_down()
-            elif step is _Step.WORK_AHEAD:
-                self._do_ahead()
-            elif self.resource is not None or self._bring_up():
-                self._do_job()
-            else:  # the device may have room again for the next one
+                self._try_unload()
+            elif step is _Step.IDLE_TASK:
+                self._run_idle_task()
+            elif self._status.model is not None or self._try_load():
+                self._run_job()
+            else:  # the device may have enough memory again for the next job
                 self._refuse_all(ModelState.UNLOADED)
-        self._put_down()
+        self._try_unload()
 
-    def _next(self) -> _Step:
-        """Wait until there is something to do; takes a job that is due."""
+    def _next_step(self) -> _Step:
+        """Wait for the next step; dequeue the job of a ``JOB`` step."""
         with self._changed:
             while True:
-                if self._stopping:
-                    return _Step.END
-                if self._waiting:
-                    self._running = self._waiting.take()
+                if self._closing:
+                    return _Step.CLOSE
+                if self._queue:
+                    self._running = self._queue.take()
+                    self._set_status()
                     return _Step.JOB
                 now = time.monotonic()
-                due = self._due_when_idle()
-                for step, when in due.items():
-                    if when <= now:
-                        self._running_ahead = AskControl() if step is _Step.WORK_AHEAD else None
+                schedule = self._idle_schedule()
+                for step, due in schedule.items():
+                    if due <= now:
+                        self._idle_control = AskControl() if step is _Step.IDLE_TASK else None
                         return step
-                self._changed.wait(min(due.values()) - now if due else None)
+                self._changed.wait(min(schedule.values()) - now if schedule else None)
 
-    def _due_when_idle(self) -> dict[_Step, float]:
-        """When to do what, should no job come before, on the clock of ``time.monotonic``."""
+    def _idle_schedule(self) -> dict[_Step, float]:
+        """Return the due times of the steps without a job, in seconds on the clock of ``time.monotonic``."""
         due: dict[_Step, float] = {}
-        if self.resource is not None and self._unload_after_idle_sec is not None:
+        if self._status.model is None:
+            return due
+        if self._unload_after_idle_sec is not None:
             due[_Step.UNLOAD] = self._quiet_since + self._unload_after_idle_sec
-        if self.resource is not None and self._work_ahead is not None and not self.idle_error:
-            due[_Step.WORK_AHEAD] = max(self._quiet_since + self._work_ahead.quiet_sec, self._ahead_at)
+        if self._idle_task is not None and not self._status.idle_error:
+            due[_Step.IDLE_TASK] = max(self._quiet_since + self._idle_task.quiet_sec, self._idle_task_at)
         return due
 
-    def _bring_up(self) -> bool:
-        """Load the model; gives whether it is there."""
-        self.state = ModelState.LOADING
-        self.error = ""
+    def _try_load(self) -> bool:
+        self._set_status(state=ModelState.LOADING, error="")
         try:
-            self.resource = self._load()
-        except BaseException as error:  # noqa: BLE001  whatever it is, the askers must hear of it
-            self.error = _text_of(error)
+            model = self._load()
+        except BaseException as error:  # noqa: BLE001  clients receive any error, a library's panic included
+            self._set_status(error=_describe(error))
             return False
-        self.state = ModelState.READY
         self._quiet_since = time.monotonic()
+        self._set_status(state=ModelState.READY, model=model)
         return True
 
-    def _put_down(self) -> None:
-        """Unload the model, if it is there."""
-        model, self.resource = self.resource, None
+    def _try_unload(self) -> None:
+        model, error_text = self._status.model, self._status.error
+        self._set_status(model=None)
         try:
             if model is not None and self._unload is not None:
                 self._unload(model)
-        except BaseException as error:  # noqa: BLE001  the next job may still be able to load it again
-            self.error = f"the model could not be unloaded: {_text_of(error)}"
+        except BaseException as error:  # noqa: BLE001  the next job may still be able to load the model
+            error_text = f"cannot unload the model: {_describe(error)}"
         finally:
-            self.state = ModelState.UNLOADED
+            self._set_status(state=ModelState.UNLOADED, error=error_text)
 
-    def _do_job(self) -> None:
+    def _run_job(self) -> None:
         job = self._running
         assert job is not None  # noqa: S101  for the type checker
         try:
             job.control.check()
-            _succeed(job, job.work(self.resource, job.control))
-        except Exception as error:  # noqa: BLE001  it belongs to the client_id
+            result = job.work(self._status.model, job.control)
+        except Exception as error:  # noqa: BLE001  the client receives it
+            self._clear_running()
             _fail(job, error)
-        except BaseException as error:  # noqa: BLE001  such as a panic in a library, which must not end this thread
-            _fail(job, RuntimeError(_text_of(error)).with_traceback(error.__traceback__))
+        except BaseException as error:  # noqa: BLE001  such as a library's panic, which must not end this thread
+            self._clear_running()
+            _fail(job, RuntimeError(_describe(error)).with_traceback(error.__traceback__))
+        else:
+            self._clear_running()
+            _succeed(job, result)
         finally:
-            with self._changed:
-                self._running = None
-            self._quiet_since = time.monotonic()
-            del job  # an error's traceback holds this frame: through the job, it would hold itself alive
+            del job  # an error's traceback holds this frame; the job would close the cycle
 
-    def _do_ahead(self) -> None:
-        model, control, ahead = self.resource, self._running_ahead, self._work_ahead
-        assert model is not None  # noqa: S101  for the type checker, as the others
+    def _clear_running(self) -> None:
+        with self._changed:
+            self._running = None
+            self._quiet_since = time.monotonic()
+            self._set_status()
+
+    def _run_idle_task(self) -> None:
+        model, control, task = self._status.model, self._idle_control, self._idle_task
+        assert model is not None  # noqa: S101  for the type checker, as the next two
         assert control is not None  # noqa: S101
-        assert ahead is not None  # noqa: S101
+        assert task is not None  # noqa: S101
         try:
-            ahead.work(model, control)
+            task.work(model, control)
         except AskCancelledError:
-            pass  # a job has come
-        except BaseException as error:  # noqa: BLE001  asks must go on; the error is reported
-            self.idle_error = _text_of(error)
+            pass  # a job has arrived
+        except BaseException as error:  # noqa: BLE001  questions must still be answered; the status has the error
+            self._set_status(idle_error=_describe(error))
         finally:
             with self._changed:
-                self._running_ahead = None
-            self._ahead_at = time.monotonic() + ahead.period_sec
+                self._idle_control = None
+            self._idle_task_at = time.monotonic() + task.period_sec
 
     def _refuse_all(self, state: ModelState) -> None:
-        """Tell all who wait that the model could not be loaded."""
         with self._changed:
-            self.state = state
-            waiting = [self._running, *self._waiting.clear()]
+            refused = self._queue.clear()
+            if self._running is not None:
+                refused.append(self._running)
             self._running = None
-        for job in waiting:
-            if job is not None:
-                _fail(job, ModelNotReadyError(f"the model could not be loaded: {self.error}"))
+            self._set_status(state=state)
+            error = self._status.error
+        for job in refused:
+            _fail(job, ModelNotReadyError(f"cannot load the model: {error}"))
 
 
-def _report(on_progress: Callable[[Progress], None], feed: ProgressFeed, job: _Job) -> None:
-    """Pass a job's progress on until it is done or its deadline has passed."""
-    while (remaining := job.control.remaining() or 0.0) > 0:
-        for progress in feed.take(remaining):
+def _forward_progress(on_progress: Callable[[Progress], None], feed: ProgressFeed, future: Future[Any]) -> None:
+    """Call the function with the job's progress until its future is done."""
+    while not future.done():
+        for progress in feed.take():
             on_progress(progress)
-        if job.future.done():
-            break
-        wait([job.future], timeout=min(remaining, _TOLD_EVERY_SEC))
-    for progress in feed.take(0.0):  # the stages of a job that was quick
+        wait([future], timeout=TEXT_PERIOD_SEC)
+    for progress in feed.take(0.0):  # the stages of a quick job
         on_progress(progress)
 
 
-def _text_of(error: BaseException) -> str:
+def _call_logged(on_done: Callable[[Future[Any]], None], future: Future[Any]) -> None:
+    try:
+        on_done(future)
+    except BaseException:  # a library's panic must not end the worker's thread
+        _LOGGER.exception("the callback of a finished question failed")
+
+
+def _describe(error: BaseException) -> str:
     return str(error) if isinstance(error, DelayedVlmError) else f"{type(error).__name__}: {error}"
 
 
 def _succeed(job: _Job, result: Any) -> None:
-    with suppress(InvalidStateError):  # its client_id was told something else already
+    with suppress(InvalidStateError):  # finished already, by its deadline or cancellation
         job.future.set_result(result)
 
 
 def _fail(job: _Job, error: Exception) -> None:
-    with suppress(InvalidStateError):
+    with suppress(InvalidStateError):  # finished already
         job.future.set_exception(error)

@@ -58,7 +58,7 @@ def live_in_real_time(setting: BenchmarkSetup, habit: Habit, seed: int) -> dict[
     finally:
         ended.set()
         camera.join()
-        worker.stop(_PATIENCE_SEC)
+        worker.close(_PATIENCE_SEC)
     # Native's time goes with the pairs, which with chunks are not always as many.
     native_pair = min(native_seconds(engine) for _ in range(2)) / len(engine.snapshot())
     ratios = np.array(times) / (native_pair * np.array(pairs))

@@ -1,4 +1,4 @@
-"""Deadline and cancellation of an ask."""
+"""Deadline and cancellation of a question."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError
 from delayed_vlm_ros.inference.control import AskControl
 
 
-def test_without_deadline_it_goes_on():
+def test_check_without_deadline_passes():
     # given
     control = AskControl()
 
@@ -20,7 +20,7 @@ def test_without_deadline_it_goes_on():
     assert control.remaining() is None
 
 
-def test_deadline_in_the_future():
+def test_check_before_the_deadline_passes():
     # given
     control = AskControl(time.monotonic() + 60)
 
@@ -29,13 +29,13 @@ def test_deadline_in_the_future():
     assert 59 < control.remaining() <= 60
 
 
-def test_deadline_that_has_passed():
+def test_check_after_the_deadline_raises():
     # given
     control = AskControl(time.monotonic() - 1)
 
     # then
     assert control.remaining() <= -1
-    with pytest.raises(AskTimeoutError, match="allow more time, fewer tokens or fewer frames"):
+    with pytest.raises(AskTimeoutError):
         control.check()
 
 
@@ -51,9 +51,9 @@ def test_deadline_may_be_set_later():
         control.check()
 
 
-def test_cancelled_from_another_thread_for_good():
+def test_cancel_from_another_thread_is_permanent_and_precedes_the_deadline():
     # given
-    control = AskControl(time.monotonic() - 1)  # cancelled is the more telling of the two
+    control = AskControl(time.monotonic() - 1)
     thread = threading.Thread(target=control.cancel)
 
     # when
@@ -62,5 +62,5 @@ def test_cancelled_from_another_thread_for_good():
 
     # then
     for _ in range(2):
-        with pytest.raises(AskCancelledError, match="was cancelled before its answer was complete"):
+        with pytest.raises(AskCancelledError):
             control.check()

@@ -1,4 +1,4 @@
-"""How far an ask has come, from the worker's thread to the one that waits."""
+"""Progress of a question, from the worker's thread to the client."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import pytest
 
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.generation import whole_characters
-from delayed_vlm_ros.inference.progress import Progress, ProgressFeed, Stage
+from delayed_vlm_ros.inference.progress import TEXT_PERIOD_SEC, Progress, ProgressFeed, Stage, ThrottledListener
 
 PATIENCE = 10.0
 
 
-def test_what_is_told_is_taken_once_in_order():
+def test_feed_returns_reports_once_in_order():
     # given
     feed = ProgressFeed()
-    news = [Progress(Stage.ENCODING), Progress(Stage.GENERATING), Progress(Stage.GENERATING, "a", 1)]
-    for progress in news:
+    reports = [Progress(Stage.ENCODING), Progress(Stage.GENERATING), Progress(Stage.GENERATING, "a", 1)]
+    for progress in reports:
         feed.report(progress)
 
     # then
-    assert feed.take(PATIENCE) == news
+    assert feed.take(PATIENCE) == reports
     assert feed.take(0.0) == []
 
 
-def test_no_text_is_wanted_until_the_last_one_is_taken():
+def test_feed_wants_no_text_until_the_last_report_is_taken():
     # given
     feed, control = ProgressFeed(), AskControl()
     assert not control.wants_text
@@ -40,11 +40,12 @@ def test_no_text_is_wanted_until_the_last_one_is_taken():
     assert control.wants_text
 
 
-@pytest.mark.parametrize("wake", [lambda feed: feed.report(Progress(Stage.ENCODING)), ProgressFeed.end])
-def test_who_waits_is_woken(wake):
+@pytest.mark.parametrize("timeout_sec", [PATIENCE, None])
+@pytest.mark.parametrize("wake", [lambda feed: feed.report(Progress(Stage.ENCODING)), ProgressFeed.close])
+def test_report_and_close_wake_the_reader(wake, timeout_sec):
     # given
     feed, taken = ProgressFeed(), []
-    thread = threading.Thread(target=lambda: taken.append(feed.take(PATIENCE)))
+    thread = threading.Thread(target=lambda: taken.append(feed.take(timeout_sec)))
     thread.start()
 
     # when
@@ -57,9 +58,35 @@ def test_who_waits_is_woken(wake):
     assert time.monotonic() - began < PATIENCE
 
 
+def test_throttled_listener_passes_on_every_stage_and_wants_text_after_a_period():
+    # given
+    reports = []
+    listener = ThrottledListener(reports.append)
+    stages = [Progress(Stage.ENCODING), Progress(Stage.GENERATING)]
+
+    # when / then
+    for stage in stages:
+        listener.report(stage)
+    assert listener.wants_text
+    text = Progress(Stage.GENERATING, "a", 1)
+    listener.report(text)
+    assert not listener.wants_text
+    assert reports == [*stages, text]
+    time.sleep(TEXT_PERIOD_SEC)
+    assert listener.wants_text
+
+
+def test_cancelled_question_reports_no_progress():
+    reports, control = [], AskControl()
+    control.listener = ThrottledListener(reports.append)
+    control.cancel()
+    control.report(Progress(Stage.ENCODING))
+    assert reports == []
+
+
 @pytest.mark.parametrize(
     ("decoded", "shown"),
     [("", ""), (" a red", "a red"), ("gr\ufffd", "gr"), ("grü \ufffd\ufffd", "grü"), ("a \ufffd b", "a \ufffd b")],
 )
-def test_half_characters_and_white_space_at_the_end_wait(decoded, shown):
+def test_whole_characters_omits_incomplete_characters_and_outer_white_space(decoded, shown):
     assert whole_characters(decoded) == shown

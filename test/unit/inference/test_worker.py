@@ -1,8 +1,9 @@
-"""The thread that owns the model: queue, deadlines, failures, and its end."""
+"""The thread that owns the model: queue, deadlines, failures and shutdown."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 import weakref
@@ -19,13 +20,13 @@ from delayed_vlm_ros.errors import (
 )
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
+from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker, WorkerStatus
 
-PATIENCE = 10.0  # seconds; only ever waited when something is wrong
+PATIENCE = 10.0  # seconds; spent only when a test fails
 
 
 class Gate:
-    """A job, or a load, that tells when it runs and ends when it is let."""
+    """A job, or a load, that signals its start and returns once it is opened."""
 
     def __init__(self, result="model"):
         self.entered, self.opened = threading.Event(), threading.Event()
@@ -43,6 +44,10 @@ def until_cancelled(_, control):
         time.sleep(0.002)
 
 
+def return_model(model, _):
+    return model
+
+
 def eventually(condition):
     end = time.monotonic() + PATIENCE
     while not condition():
@@ -52,7 +57,7 @@ def eventually(condition):
 
 @pytest.fixture
 def make_worker():
-    """Gives started workers, and stops them in the end."""
+    """Return a function that makes started workers; closes them after the test."""
     workers = []
 
     def make(load=lambda: "model", queue_size=2, *, start=True, **arguments):
@@ -64,20 +69,30 @@ def make_worker():
 
     yield make
     for worker in workers:
-        assert worker.stop(PATIENCE)
+        assert worker.close(PATIENCE)
 
 
 @pytest.fixture
-def askers():
+def clients():
     """Threads that ask; a test ends only when all of them have their answer."""
     with ThreadPoolExecutor(32) as pool:
         yield pool
 
 
-# --- the ordinary way -----------------------------------------------------------------------------------------------
+@pytest.fixture
+def busy_worker(make_worker):
+    """A worker whose thread is inside a job, and the gate that lets the job return."""
+    worker, gate = make_worker(queue_size=4), Gate()
+    worker.submit(gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+    yield worker, gate
+    gate.opened.set()
 
 
-def test_job_gets_model_and_control_in_the_workers_thread(make_worker):
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+def test_job_gets_model_and_control_in_the_worker_thread(make_worker):
     # given
     worker = make_worker(threading.current_thread)
 
@@ -87,21 +102,21 @@ def test_job_gets_model_and_control_in_the_workers_thread(make_worker):
     # then
     assert model is thread is not threading.current_thread()
     assert 0 < control.remaining() <= PATIENCE
-    eventually(lambda: not worker.running)
-    assert (worker.state, worker.waiting) == (ModelState.READY, 0)
+    eventually(lambda: not worker.status.running)
+    assert (worker.status.state, worker.status.waiting) == (ModelState.READY, 0)
 
 
-def test_jobs_run_one_at_a_time_in_order(make_worker, askers):
+def test_jobs_run_one_at_a_time_in_order(make_worker, clients):
     # given
     worker, gate, order = make_worker(queue_size=5), Gate(), []
-    first = askers.submit(worker.run, gate, PATIENCE)
+    first = clients.submit(worker.run, gate, PATIENCE)
     assert gate.entered.wait(PATIENCE)
 
     # when
     for number in range(5):
-        askers.submit(worker.run, lambda *_, number=number: order.append(number), PATIENCE)
-        eventually(lambda number=number: worker.waiting == number + 1)
-    assert worker.running
+        clients.submit(worker.run, lambda *_, number=number: order.append(number), PATIENCE)
+        eventually(lambda number=number: worker.status.waiting == number + 1)
+    assert worker.status.running
     gate.opened.set()
 
     # then
@@ -109,48 +124,230 @@ def test_jobs_run_one_at_a_time_in_order(make_worker, askers):
     eventually(lambda: order == [0, 1, 2, 3, 4])
 
 
-def test_jobs_wait_for_the_model(make_worker, askers):
+def test_job_waits_for_a_loading_model(make_worker, clients):
     # given
     load = Gate("late model")
     worker = make_worker(load)
 
     # when
-    answer = askers.submit(worker.run, lambda model, _: model, PATIENCE)
-    eventually(lambda: worker.waiting == 1)
-    assert worker.state is ModelState.LOADING
+    answer = clients.submit(worker.run, return_model, PATIENCE)
+    eventually(lambda: worker.status.waiting == 1)
+    assert worker.status.state is ModelState.LOADING
     load.opened.set()
 
     # then
     assert answer.result(PATIENCE) == "late model"
 
 
-def test_before_start_nothing_is_loaded(make_worker):
+def test_constructor_starts_no_thread_and_loads_nothing(make_worker):
     # given
-    load = Gate()
+    load, threads = Gate(), threading.active_count()
 
     # when
     worker = make_worker(load, start=False)
 
     # then
-    assert worker.state is ModelState.UNLOADED
+    assert worker.status == WorkerStatus()
     assert not load.entered.is_set()
+    assert threading.active_count() == threads
+
+
+def test_job_before_start_is_refused(make_worker):
+    worker = make_worker(start=False)
+    with pytest.raises(ModelNotReadyError):
+        worker.run(return_model, PATIENCE)
+
+
+def test_status_is_replaced_and_never_changed(make_worker):
+    # given
+    load = Gate()
+    worker = make_worker(load)
+    loading = worker.status
+
+    # when
+    load.opened.set()
+    worker.run(return_model, PATIENCE)
+
+    # then
+    assert (loading.state, loading.model) == (ModelState.LOADING, None)
+    assert (worker.status.state, worker.status.model) == (ModelState.READY, "model")
+
+
+# --- submit ---------------------------------------------------------------------------------------------------------
+
+
+def test_submit_returns_before_the_job_runs_and_finishes_in_the_worker_thread(make_worker):
+    # given
+    load, done = Gate(), []
+    worker = make_worker(load)
+
+    # when
+    future = worker.submit(
+        return_model, PATIENCE, on_done=lambda done_future: done.append((done_future, threading.current_thread().name))
+    )
+
+    # then
+    assert not future.done()
+    load.opened.set()
+    assert future.result(PATIENCE) == "model"
+    eventually(lambda: done == [(future, "model-worker")])
+
+
+def test_submitted_jobs_reach_their_deadlines_without_a_thread_each(busy_worker):
+    # given
+    worker, _ = busy_worker
+    threads, started, ended = threading.active_count(), time.monotonic(), {}
+
+    # when jobs of different deadlines wait while another one runs
+    futures = {
+        timeout_sec: worker.submit(
+            return_model,
+            timeout_sec,
+            on_done=lambda _, timeout_sec=timeout_sec: ended.update({timeout_sec: time.monotonic() - started}),
+        )
+        for timeout_sec in (0.3, 0.1, 0.2)
+    }
+    assert threading.active_count() == threads
+
+    # then each one fails at its own deadline
+    for timeout_sec, future in futures.items():
+        with pytest.raises(AskTimeoutError, match=f"{timeout_sec:g} s"):
+            future.result(PATIENCE)
+    eventually(lambda: len(ended) == 3)
+    assert list(ended) == [0.1, 0.2, 0.3]
+    assert all(timeout_sec <= ended[timeout_sec] < timeout_sec + 0.5 for timeout_sec in ended)
+    assert worker.status.waiting == 0
+
+
+def test_submitted_job_reaches_its_deadline_while_it_runs(make_worker):
+    # given a job that never checks its control
+    worker, gate, done = make_worker(), Gate(), []
+
+    # when
+    future = worker.submit(gate, 0.05, on_done=done.append)
+
+    # then
+    with pytest.raises(AskTimeoutError):
+        future.result(PATIENCE)
+    assert worker.status.running
+    gate.opened.set()
+    assert worker.run(return_model, PATIENCE) == "model"
+    assert done == [future]
+
+
+def test_submitted_job_is_cancelled_by_its_control(busy_worker):
+    # given
+    worker, _ = busy_worker
+    control, done, ran = AskControl(), [], []
+    future = worker.submit(lambda *_: ran.append(1), PATIENCE, control=control, on_done=done.append)
+
+    # when
+    control.cancel()
+
+    # then
+    with pytest.raises(AskCancelledError):
+        future.result(0)
+    assert (done, ran, worker.status.waiting) == ([future], [], 0)
+
+
+def test_job_whose_control_is_cancelled_before_submit_never_runs(make_worker):
+    control, ran = AskControl(), []
+    control.cancel()
+    future = make_worker().submit(lambda *_: ran.append(1), PATIENCE, control=control)
+    with pytest.raises(AskCancelledError):
+        future.result(PATIENCE)
+    assert not ran
+
+
+def test_submitted_job_reports_progress_in_the_worker_thread(make_worker):
+    # given
+    worker, reports = make_worker(), []
+
+    def work(_, control):
+        control.report(Progress(Stage.ENCODING))
+        for number in range(1, 400):
+            if control.wants_text:
+                control.report(Progress(Stage.GENERATING, "a" * number, number))
+            time.sleep(0.001)
+
+    # when
+    future = worker.submit(
+        work, PATIENCE, on_progress=lambda progress: reports.append((progress, threading.current_thread().name))
+    )
+    future.result(PATIENCE)
+
+    # then
+    assert {thread for _, thread in reports} == {"model-worker"}
+    assert reports[0][0] == Progress(Stage.ENCODING)
+    tokens = [progress.answer_tokens for progress, _ in reports[1:]]
+    assert tokens == sorted(set(tokens))
+    assert 2 < len(tokens) < 100
+
+
+def test_failing_progress_callback_fails_the_job_only(make_worker):
+    # given
+    worker = make_worker()
+
+    # when
+    future = worker.submit(
+        lambda _, control: control.report(Progress(Stage.ENCODING)), PATIENCE, on_progress=lambda _: 1 / 0
+    )
+
+    # then
+    with pytest.raises(ZeroDivisionError):
+        future.result(PATIENCE)
+    assert worker.run(return_model, PATIENCE) == "model"
+
+
+@pytest.mark.parametrize("error", [ValueError("planted"), SystemExit("planted")])
+def test_failing_done_callback_is_logged_with_its_traceback(make_worker, caplog, error):
+    # given
+    worker = make_worker()
+
+    def planted(_):
+        raise error
+
+    # when
+    with caplog.at_level(logging.ERROR):
+        worker.submit(return_model, PATIENCE, on_done=planted).result(PATIENCE)
+        assert worker.run(return_model, PATIENCE) == "model"
+
+    # then
+    (record,) = caplog.records
+    assert record.exc_info[1] is error
+
+
+def test_refused_submit_raises_and_does_not_call_back(make_worker):
+    # given
+    worker, gate, done = make_worker(queue_size=0), Gate(), []
+    first = worker.submit(gate, PATIENCE)
+    assert gate.entered.wait(PATIENCE)
+
+    # when
+    with pytest.raises(BusyError):
+        worker.submit(return_model, PATIENCE, on_done=done.append)
+
+    # then
+    gate.opened.set()
+    assert first.result(PATIENCE) == "model"
+    assert not done
 
 
 # --- a full queue ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("queue_size", [0, 1, 3])
-def test_full_queue_refuses_at_once(make_worker, askers, queue_size):
+def test_full_queue_refuses_immediately(make_worker, clients, queue_size):
     # given
     worker, gate = make_worker(queue_size=queue_size), Gate()
-    answers = [askers.submit(worker.run, gate, PATIENCE)]
+    answers = [clients.submit(worker.run, gate, PATIENCE)]
     assert gate.entered.wait(PATIENCE)
-    answers += [askers.submit(worker.run, gate, PATIENCE) for _ in range(queue_size)]
-    eventually(lambda: worker.waiting == queue_size)
+    answers += [clients.submit(worker.run, gate, PATIENCE) for _ in range(queue_size)]
+    eventually(lambda: worker.status.waiting == queue_size)
 
     # when
     started = time.monotonic()
-    with pytest.raises(BusyError, match=f"{queue_size} asks are waiting already: ask again"):
+    with pytest.raises(BusyError, match=f"{queue_size} waiting"):
         worker.run(gate, PATIENCE)
 
     # then
@@ -160,16 +357,16 @@ def test_full_queue_refuses_at_once(make_worker, askers, queue_size):
     assert worker.run(lambda *_: "free again", PATIENCE) == "free again"
 
 
-def test_full_queue_while_loading(make_worker, askers):
+def test_full_queue_while_loading(make_worker, clients):
     # given room for a running and a waiting job
     load = Gate()
     worker = make_worker(load, queue_size=1)
-    answers = [askers.submit(worker.run, lambda model, _: model, PATIENCE) for _ in range(2)]
-    eventually(lambda: worker.waiting == 2)
+    answers = [clients.submit(worker.run, return_model, PATIENCE) for _ in range(2)]
+    eventually(lambda: worker.status.waiting == 2)
 
     # then
     with pytest.raises(BusyError):
-        worker.run(lambda model, _: model, PATIENCE)
+        worker.run(return_model, PATIENCE)
     load.opened.set()
     assert [answer.result(PATIENCE) for answer in answers] == ["model"] * 2
 
@@ -183,13 +380,13 @@ def test_deadline_while_loading(make_worker):
     worker = make_worker(load)
 
     # when
-    with pytest.raises(ModelNotReadyError, match=r"still loading after 0\.05 s: ask again later"):
+    with pytest.raises(ModelNotReadyError, match=r"0\.05 s"):
         worker.run(lambda *_: ran.append(1), 0.05)
 
-    # then it has left the queue
-    assert worker.waiting == 0
+    # then the job has left the queue
+    assert worker.status.waiting == 0
     load.opened.set()
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.run(return_model, PATIENCE) == "model"
     assert not ran
 
 
@@ -204,44 +401,44 @@ def test_deadline_while_running_stops_the_job(make_worker):
         finally:
             ended.set()
 
-    # then, whichever of the two notices first
-    with pytest.raises(AskTimeoutError, match="allow more time, fewer tokens or fewer frames"):
+    # then, whether the job or the worker sees the deadline first
+    with pytest.raises(AskTimeoutError):
         worker.run(job, 0.05)
     assert ended.wait(PATIENCE)
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.run(return_model, PATIENCE) == "model"
 
 
-def test_deadline_while_waiting(make_worker, askers):
+def test_deadline_while_waiting(make_worker, clients):
     # given
     worker, gate, ran = make_worker(), Gate(), []
-    first = askers.submit(worker.run, gate, PATIENCE)
+    first = clients.submit(worker.run, gate, PATIENCE)
     assert gate.entered.wait(PATIENCE)
 
     # when
     with pytest.raises(AskTimeoutError):
         worker.run(lambda *_: ran.append(1), 0.05)
 
-    # then it never runs
-    assert worker.waiting == 0
+    # then the job never runs
+    assert worker.status.waiting == 0
     gate.opened.set()
     assert first.result(PATIENCE) == "model"
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.run(return_model, PATIENCE) == "model"
     assert not ran
 
 
-def test_job_that_ignores_its_deadline_does_not_keep_the_client_id(make_worker):
+def test_job_that_ignores_its_deadline_does_not_keep_the_client(make_worker):
     # given
     worker, gate = make_worker(), Gate()
 
     # when
     started = time.monotonic()
-    with pytest.raises(AskTimeoutError, match=r"no answer within 0\.05 s: allow more time"):
+    with pytest.raises(AskTimeoutError, match=r"0\.05 s"):
         worker.run(gate, 0.05)
 
     # then
     assert time.monotonic() - started < 1
     gate.opened.set()
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.run(return_model, PATIENCE) == "model"
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -250,26 +447,26 @@ def test_job_that_ignores_its_deadline_does_not_keep_the_client_id(make_worker):
 @pytest.mark.parametrize(
     "error", [ValueError("of the job"), TimeoutError("of the job's network"), AskCancelledError("x")]
 )
-def test_jobs_error_goes_to_its_client_id_and_the_worker_lives(make_worker, error):
+def test_error_of_a_job_goes_to_its_client_and_the_worker_lives(make_worker, error):
     # given
     worker = make_worker()
 
     def fail(*_):
         raise error
 
-    # then even one that looks like the deadline
+    # then the client gets the error itself, even one that looks like the deadline
     with pytest.raises(type(error)) as caught:
         worker.run(fail, PATIENCE)
     assert caught.value is error
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
-    assert worker.state is ModelState.READY
+    assert worker.run(return_model, PATIENCE) == "model"
+    assert worker.status.state is ModelState.READY
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [(ModelNotFoundError("no such model"), "no such model"), (KeyError("x"), "KeyError: 'x'")],
 )
-def test_failed_load_tells_those_who_wait_and_those_who_come(make_worker, askers, error, reason):
+def test_failed_load_is_reported_to_waiting_and_later_clients(make_worker, clients, error, reason):
     # given
     gate = Gate()
 
@@ -278,28 +475,28 @@ def test_failed_load_tells_those_who_wait_and_those_who_come(make_worker, askers
         raise error
 
     worker = make_worker(load)
-    waiting = [askers.submit(worker.run, lambda model, _: model, PATIENCE) for _ in range(2)]
-    eventually(lambda: worker.waiting == 2)
+    waiting = [clients.submit(worker.run, return_model, PATIENCE) for _ in range(2)]
+    eventually(lambda: worker.status.waiting == 2)
 
     # when
     gate.opened.set()
 
     # then
     for answer in waiting:
-        with pytest.raises(ModelNotReadyError, match=f"^the model could not be loaded: {reason}$"):
+        with pytest.raises(ModelNotReadyError, match=f"{reason}$"):
             answer.result(PATIENCE)
     with pytest.raises(ModelNotReadyError, match=reason):
-        worker.run(lambda model, _: model, PATIENCE)
-    assert (worker.state, worker.error) == (ModelState.FAILED, reason)
+        worker.run(return_model, PATIENCE)
+    assert (worker.status.state, worker.status.error) == (ModelState.FAILED, reason)
 
 
 class Payload:
-    """Stands for frames and tensors."""
+    """Represents frames and tensors."""
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_nothing_of_a_job_is_held_after_it(make_worker, fails):
-    # given a job that leaves a result, or an error with a traceback through its local variables
+def test_worker_holds_nothing_of_a_finished_job(make_worker, fails):
+    # given a job that leaves a result, or an error whose traceback holds its local variables
     worker, held = make_worker(), []
 
     def job(*_):
@@ -310,7 +507,7 @@ def test_nothing_of_a_job_is_held_after_it(make_worker, fails):
         return payload
 
     gc.collect()
-    gc.disable()  # an error must not hold itself alive until the collector comes by
+    gc.disable()  # reference counting alone must free the error
     try:
         # when
         if fails:
@@ -326,14 +523,14 @@ def test_nothing_of_a_job_is_held_after_it(make_worker, fails):
         gc.enable()
 
 
-# --- cancelling and stopping ----------------------------------------------------------------------------------------
+# --- cancelling and closing -----------------------------------------------------------------------------------------
 
 
-def test_cancel_by_control(make_worker, askers):
+def test_cancelled_control_stops_a_running_job(make_worker, clients):
     # given
     worker, control = make_worker(), AskControl()
-    answer = askers.submit(worker.run, until_cancelled, PATIENCE, control=control)
-    eventually(lambda: worker.running)
+    answer = clients.submit(worker.run, until_cancelled, PATIENCE, control=control)
+    eventually(lambda: worker.status.running)
 
     # when
     control.cancel()
@@ -343,13 +540,13 @@ def test_cancel_by_control(make_worker, askers):
         answer.result(PATIENCE)
 
 
-def test_cancelled_while_waiting_it_never_runs(make_worker, askers):
+def test_job_cancelled_while_waiting_never_runs(make_worker, clients):
     # given
     worker, gate, control, ran = make_worker(), Gate(), AskControl(), []
-    first = askers.submit(worker.run, gate, PATIENCE)
+    first = clients.submit(worker.run, gate, PATIENCE)
     assert gate.entered.wait(PATIENCE)
-    second = askers.submit(worker.run, lambda *_: ran.append(1), PATIENCE, control=control)
-    eventually(lambda: worker.waiting == 1)
+    second = clients.submit(worker.run, lambda *_: ran.append(1), PATIENCE, control=control)
+    eventually(lambda: worker.status.waiting == 1)
 
     # when
     control.cancel()
@@ -363,7 +560,7 @@ def test_cancelled_while_waiting_it_never_runs(make_worker, askers):
 
 
 def test_panic_in_a_job_does_not_end_the_thread(make_worker):
-    # given what no "except Exception" catches, as the panics of libraries in Rust
+    # given an error that "except Exception" does not catch, as the panics of Rust libraries
     worker = make_worker()
 
     def panic(*_):
@@ -372,11 +569,11 @@ def test_panic_in_a_job_does_not_end_the_thread(make_worker):
     # when / then
     with pytest.raises(RuntimeError, match="SystemExit: planted") as caught:
         worker.run(panic, PATIENCE)
-    assert caught.traceback[-1].name == "panic"  # where it was, for the log
+    assert caught.traceback[-1].name == "panic"  # the log shows where it happened
     assert worker.run(lambda *_: "next", PATIENCE) == "next"
 
 
-def test_panic_while_loading_is_told(make_worker):
+def test_panic_while_loading_is_reported(make_worker):
     def panic():
         raise SystemExit("planted")
 
@@ -384,13 +581,13 @@ def test_panic_while_loading_is_told(make_worker):
         make_worker(panic).run(lambda *_: None, PATIENCE)
 
 
-def test_cancelled_while_waiting_it_makes_room_and_its_client_id_hears_at_once(make_worker, askers):
+def test_job_cancelled_while_waiting_frees_its_position_immediately(make_worker, clients):
     # given
     worker, gate, control = make_worker(queue_size=1), Gate(), AskControl()
-    first = askers.submit(worker.run, gate, PATIENCE)
+    first = clients.submit(worker.run, gate, PATIENCE)
     assert gate.entered.wait(PATIENCE)
-    second = askers.submit(worker.run, lambda *_: "second", PATIENCE, control=control)
-    eventually(lambda: worker.waiting == 1)
+    second = clients.submit(worker.run, lambda *_: "second", PATIENCE, control=control)
+    eventually(lambda: worker.status.waiting == 1)
 
     # when
     control.cancel()
@@ -398,30 +595,30 @@ def test_cancelled_while_waiting_it_makes_room_and_its_client_id_hears_at_once(m
     # then
     with pytest.raises(AskCancelledError):
         second.result(PATIENCE)
-    assert (worker.waiting, first.done()) == (0, False)
-    third = askers.submit(worker.run, lambda *_: "third", PATIENCE)
-    eventually(lambda: worker.waiting == 1)
+    assert (worker.status.waiting, first.done()) == (0, False)
+    third = clients.submit(worker.run, lambda *_: "third", PATIENCE)
+    eventually(lambda: worker.status.waiting == 1)
     gate.opened.set()
     assert third.result(PATIENCE) == "third"
     first.result(PATIENCE)
 
 
-def test_clients_share_the_queue(make_worker, askers):
+def test_clients_share_the_queue(make_worker, clients):
     # given
     worker, gate, order = make_worker(queue_size=3), Gate(), []
-    first = askers.submit(worker.run, gate, PATIENCE)
+    first = clients.submit(worker.run, gate, PATIENCE)
     assert gate.entered.wait(PATIENCE)
     answers = []
     for number in range(3):
         work = lambda *_, number=number: order.append(number)  # noqa: E731
-        answers.append(askers.submit(worker.run, work, PATIENCE, client_id="many"))
-        eventually(lambda number=number: worker.waiting == number + 1)
+        answers.append(clients.submit(worker.run, work, PATIENCE, client_id="many"))
+        eventually(lambda number=number: worker.status.waiting == number + 1)
 
     # when
-    one = askers.submit(worker.run, lambda *_: order.append("one"), PATIENCE, client_id="one")
+    one = clients.submit(worker.run, lambda *_: order.append("one"), PATIENCE, client_id="one")
 
-    # then
-    with pytest.raises(BusyError, match="of others who ask less"):
+    # then the newest job of the other client makes room
+    with pytest.raises(BusyError, match="3 waiting"):
         answers.pop().result(PATIENCE)
     gate.opened.set()
     for answer in (first, one, *answers):
@@ -429,9 +626,9 @@ def test_clients_share_the_queue(make_worker, askers):
     assert order == [0, "one", 1]
 
 
-def test_progress_is_told_to_the_client_id(make_worker):
+def test_run_reports_progress_in_the_callers_thread(make_worker):
     # given
-    worker, on_progress = make_worker(), []
+    worker, reports = make_worker(), []
 
     def work(_, control):
         control.report(Progress(Stage.ENCODING))
@@ -443,18 +640,18 @@ def test_progress_is_told_to_the_client_id(make_worker):
 
     # when
     thread = worker.run(
-        work, PATIENCE, on_progress=lambda progress: on_progress.append((progress, threading.current_thread()))
+        work, PATIENCE, on_progress=lambda progress: reports.append((progress, threading.current_thread()))
     )
 
     # then
-    assert {where for _, where in on_progress} == {threading.current_thread()} != {thread}
-    assert on_progress[0][0] == Progress(Stage.ENCODING)
-    tokens = [progress.answer_tokens for progress, _ in on_progress[1:]]
+    assert {where for _, where in reports} == {threading.current_thread()} != {thread}
+    assert reports[0][0] == Progress(Stage.ENCODING)
+    tokens = [progress.answer_tokens for progress, _ in reports[1:]]
     assert tokens == sorted(set(tokens))
     assert 2 < len(tokens) < 100
 
 
-def test_client_id_that_cannot_be_told_lets_the_worker_go(make_worker):
+def test_failing_progress_callback_of_run_frees_the_worker(make_worker):
     # given
     worker = make_worker()
 
@@ -465,19 +662,19 @@ def test_client_id_that_cannot_be_told_lets_the_worker_go(make_worker):
     # when / then
     with pytest.raises(ZeroDivisionError):
         worker.run(work, PATIENCE, on_progress=lambda _: 1 / 0)
-    eventually(lambda: not worker.running)
+    eventually(lambda: not worker.status.running)
     assert worker.run(lambda *_: "next", PATIENCE) == "next"
 
 
-def test_stop_during_a_job_answers_its_client_id_and_those_who_wait(make_worker, askers):
+def test_close_during_a_job_fails_running_and_waiting_jobs(make_worker, clients):
     # given
     unloaded = []
     worker = make_worker(unload=lambda model: unloaded.append((model, threading.current_thread().name)))
-    answers = [askers.submit(worker.run, until_cancelled, PATIENCE) for _ in range(3)]
-    eventually(lambda: worker.running and worker.waiting == 2)
+    answers = [clients.submit(worker.run, until_cancelled, PATIENCE) for _ in range(3)]
+    eventually(lambda: worker.status.running and worker.status.waiting == 2)
 
     # when
-    ended = worker.stop(PATIENCE)
+    ended = worker.close(PATIENCE)
 
     # then
     assert ended
@@ -485,82 +682,89 @@ def test_stop_during_a_job_answers_its_client_id_and_those_who_wait(make_worker,
         with pytest.raises(AskCancelledError):
             answer.result(PATIENCE)
     assert unloaded == [("model", "model-worker")]
-    assert (worker.state, worker.resource, worker.waiting) == (ModelState.UNLOADED, None, 0)
+    assert worker.status == WorkerStatus()
 
 
-def test_stop_while_loading(make_worker, askers):
+def test_close_while_loading_times_out_and_unloads_later(make_worker, clients):
     # given
     load, unloaded = Gate(), []
     worker = make_worker(load, unload=unloaded.append)
-    answer = askers.submit(worker.run, lambda model, _: model, PATIENCE)
-    eventually(lambda: worker.waiting == 1)
+    answer = clients.submit(worker.run, return_model, PATIENCE)
+    eventually(lambda: worker.status.waiting == 1)
 
-    # when it cannot end at once
-    assert not worker.stop(0.05)
+    # when the thread cannot end
+    assert not worker.close(0.05)
 
-    # then the client_id hears at once, and the model is given back when it is there
-    with pytest.raises(AskCancelledError, match="going down"):
+    # then the client is answered immediately, and the model is unloaded once it is loaded
+    with pytest.raises(AskCancelledError):
         answer.result(PATIENCE)
     load.opened.set()
-    assert worker.stop(PATIENCE)
+    assert worker.close(PATIENCE)
     assert unloaded == ["model"]
-    assert (worker.state, worker.resource) == (ModelState.UNLOADED, None)
+    assert (worker.status.state, worker.status.model) == (ModelState.UNLOADED, None)
 
 
-def test_stop_deep_inside_a_job_says_so(make_worker, askers):
+def test_close_deep_inside_a_job_returns_false(make_worker, clients):
     # given
     worker, gate = make_worker(), Gate()
-    answer = askers.submit(worker.run, gate, PATIENCE)
+    answer = clients.submit(worker.run, gate, PATIENCE)
     assert gate.entered.wait(PATIENCE)
 
     # then
-    assert not worker.stop(0.05)
+    assert not worker.close(0.05)
     with pytest.raises(AskCancelledError):
         answer.result(PATIENCE)
     gate.opened.set()
-    assert worker.stop(PATIENCE)
+    assert worker.close(PATIENCE)
 
 
-def test_ask_after_stop_is_refused_at_once(make_worker):
+def test_job_after_close_is_refused_immediately(make_worker):
     # given
     worker = make_worker()
 
     # when
-    assert worker.stop(PATIENCE)
+    assert worker.close(PATIENCE)
 
     # then
-    with pytest.raises(AskCancelledError, match="the ask was refused: the node is going down"):
-        worker.run(lambda model, _: model, PATIENCE)
-    assert worker.stop(PATIENCE)
+    with pytest.raises(AskCancelledError):
+        worker.run(return_model, PATIENCE)
+    assert worker.close(PATIENCE)
 
 
-def test_stop_before_start(make_worker):
-    assert make_worker(start=False).stop(0)
+def test_close_before_start(make_worker):
+    assert make_worker(start=False).close(0)
 
 
-# --- while nobody asks ----------------------------------------------------------------------------------------------
+def test_close_ends_both_threads(make_worker):
+    worker = make_worker()
+    worker.run(return_model, PATIENCE)
+    assert worker.close(PATIENCE)
+    eventually(lambda: not any(thread.name.startswith("model-worker") for thread in threading.enumerate()))
 
 
-def test_works_ahead_while_it_is_quiet(make_worker):
+# --- idle time ------------------------------------------------------------------------------------------------------
+
+
+def test_idle_task_runs_repeatedly_between_jobs(make_worker):
     # given
     seen = []
     worker = make_worker(idle_task=IdleTask(lambda model, _: seen.append(model), quiet_sec=0.0, period_sec=0.01))
 
-    # then again and again, beside jobs, and not as a job
+    # then it runs again and again, before and after jobs, and does not count as a job
     eventually(lambda: len(seen) > 3)
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    assert worker.run(return_model, PATIENCE) == "model"
     count = len(seen)
     eventually(lambda: len(seen) > count)
     assert set(seen) == {"model"}
-    assert not worker.running
+    assert not worker.status.running
 
 
-def test_no_work_ahead_before_it_has_been_quiet_for_long_enough(make_worker):
+def test_idle_task_waits_for_the_quiet_time(make_worker):
     # given
     seen = []
     worker = make_worker(idle_task=IdleTask(lambda *_: seen.append(time.monotonic()), quiet_sec=0.2, period_sec=0.01))
 
-    # when asked every now and then
+    # when jobs come at shorter intervals
     for _ in range(10):
         worker.run(lambda *_: None, PATIENCE)
         last = time.monotonic()
@@ -571,48 +775,48 @@ def test_no_work_ahead_before_it_has_been_quiet_for_long_enough(make_worker):
     assert seen[0] >= last + 0.19
 
 
-def test_a_job_ends_work_ahead_at_once(make_worker):
-    # given work that never ends by itself
+def test_job_interrupts_the_idle_task(make_worker):
+    # given a task that returns only when it is cancelled
     entered = threading.Event()
 
-    def ahead(_, control):
+    def task(_, control):
         entered.set()
         until_cancelled(_, control)
 
-    worker = make_worker(idle_task=IdleTask(ahead, quiet_sec=0.0), queue_size=0)
+    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0), queue_size=0)
     assert entered.wait(PATIENCE)
 
-    # then it counts as free
-    assert not worker.running
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
-    assert worker.idle_error == ""
+    # then the worker counts as free
+    assert not worker.status.running
+    assert worker.run(return_model, PATIENCE) == "model"
+    assert worker.status.idle_error == ""
     entered.clear()
-    assert entered.wait(PATIENCE)  # and goes on afterwards
+    assert entered.wait(PATIENCE)  # the task continues afterwards
 
 
-def test_stop_ends_work_ahead(make_worker):
+def test_close_interrupts_the_idle_task(make_worker):
     entered = threading.Event()
     worker = make_worker(
         idle_task=IdleTask(lambda _, control: (entered.set(), until_cancelled(_, control)), quiet_sec=0.0)
     )
     assert entered.wait(PATIENCE)
-    assert worker.stop(PATIENCE)
-    assert worker.state is ModelState.UNLOADED
+    assert worker.close(PATIENCE)
+    assert worker.status.state is ModelState.UNLOADED
 
 
-def test_failed_work_ahead_is_told_and_not_tried_again(make_worker):
+def test_failed_idle_task_is_reported_and_not_repeated(make_worker):
     # given
     calls = []
 
-    def ahead(*_):
+    def task(*_):
         calls.append(1)
         raise ValueError("no room")
 
-    worker = make_worker(idle_task=IdleTask(ahead, quiet_sec=0.0, period_sec=0.0))
+    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0, period_sec=0.0))
 
     # then
-    eventually(lambda: worker.idle_error == "ValueError: no room")
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
+    eventually(lambda: worker.status.idle_error == "ValueError: no room")
+    assert worker.run(return_model, PATIENCE) == "model"
     time.sleep(0.05)
     assert len(calls) == 1
 
@@ -621,18 +825,18 @@ def test_idle_model_is_unloaded_and_loaded_again_for_the_next_job(make_worker):
     # given
     loads, unloads = iter(["first", "second"]), []
     worker = make_worker(lambda: next(loads), unload=unloads.append, unload_after_idle_sec=0.1)
-    assert worker.run(lambda model, _: model, PATIENCE) == "first"
+    assert worker.run(return_model, PATIENCE) == "first"
 
     # when
-    eventually(lambda: worker.state is ModelState.UNLOADED)
+    eventually(lambda: worker.status.state is ModelState.UNLOADED)
 
     # then
-    assert (unloads, worker.resource) == (["first"], None)
-    assert worker.run(lambda model, _: model, PATIENCE) == "second"
-    assert worker.state is ModelState.READY
+    assert (unloads, worker.status.model) == (["first"], None)
+    assert worker.run(return_model, PATIENCE) == "second"
+    assert worker.status.state is ModelState.READY
 
 
-def test_failed_unloading_is_told_and_the_next_job_loads_again(make_worker):
+def test_failed_unload_is_reported_and_the_next_job_loads_again(make_worker):
     # given
     unloads = iter([RuntimeError("sticky"), None])
 
@@ -642,27 +846,27 @@ def test_failed_unloading_is_told_and_the_next_job_loads_again(make_worker):
 
     worker = make_worker(unload=unload, unload_after_idle_sec=0.05)
     # when
-    eventually(lambda: worker.error)
+    eventually(lambda: worker.status.error)
     # then
-    assert worker.error == "the model could not be unloaded: RuntimeError: sticky"
-    assert worker.run(lambda model, _: model, PATIENCE) == "model"
-    assert worker.error == ""
+    assert "RuntimeError: sticky" in worker.status.error
+    assert worker.run(return_model, PATIENCE) == "model"
+    assert worker.status.error == ""
 
 
-def test_working_ahead_does_not_keep_the_model_loaded(make_worker):
+def test_idle_task_does_not_keep_the_model_loaded(make_worker):
     seen = []
     worker = make_worker(
         idle_task=IdleTask(lambda *_: seen.append(1), quiet_sec=0.0, period_sec=0.01),
         unload_after_idle_sec=0.15,
     )
-    eventually(lambda: worker.state is ModelState.UNLOADED)
+    eventually(lambda: worker.status.state is ModelState.UNLOADED)
     assert seen
     count = len(seen)
     time.sleep(0.05)
     assert len(seen) == count
 
 
-def test_model_that_cannot_be_loaded_again_costs_only_the_jobs_that_wait(make_worker):
+def test_failed_reload_fails_only_the_waiting_jobs(make_worker):
     # given a device that is full for a while
     outcomes = iter(["first", MemoryError("the device is full"), "third"])
 
@@ -673,55 +877,63 @@ def test_model_that_cannot_be_loaded_again_costs_only_the_jobs_that_wait(make_wo
         return outcome
 
     worker = make_worker(load, unload_after_idle_sec=0.05)
-    assert worker.run(lambda model, _: model, PATIENCE) == "first"
-    eventually(lambda: worker.state is ModelState.UNLOADED)
+    assert worker.run(return_model, PATIENCE) == "first"
+    eventually(lambda: worker.status.state is ModelState.UNLOADED)
 
     # then
-    with pytest.raises(ModelNotReadyError, match="could not be loaded: MemoryError: the device is full"):
-        worker.run(lambda model, _: model, PATIENCE)
-    assert (worker.state, worker.running) == (ModelState.UNLOADED, False)
-    assert "full" in worker.error
-    assert worker.run(lambda model, _: model, PATIENCE) == "third"
-    assert (worker.state, worker.error) == (ModelState.READY, "")
+    with pytest.raises(ModelNotReadyError, match="MemoryError: the device is full"):
+        worker.run(return_model, PATIENCE)
+    assert (worker.status.state, worker.status.running) == (ModelState.UNLOADED, False)
+    assert "full" in worker.status.error
+    assert worker.run(return_model, PATIENCE) == "third"
+    assert (worker.status.state, worker.status.error) == (ModelState.READY, "")
 
 
-def test_many_clients_cancellers_and_a_stop_leave_nobody_waiting(make_worker):
-    # given askers that hurry, cancel, fail and meet full queues
+def job_number(number):
+    """Return a job that checks its control up to three times; every seventh fails."""
+
+    def work(_, control):
+        for _ in range(number % 4):
+            control.check()
+            time.sleep(0.0005)
+        if number % 7 == 0:
+            raise ValueError(number)
+        return number
+
+    return work
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_close_under_load_leaves_no_client_waiting(make_worker, blocking):
+    # given clients with short deadlines that cancel, fail and meet full queues
     worker = make_worker(queue_size=4, idle_task=IdleTask(until_cancelled, quiet_sec=0.0, period_sec=0.0))
     outcomes, expected = [], (AskCancelledError, AskTimeoutError, BusyError, ValueError)
 
-    def job(number):
-        def work(_, control):
-            for _ in range(number % 4):
-                control.check()
-                time.sleep(0.0005)
-            if number % 7 == 0:
-                raise ValueError(number)
-            return number
+    def answer(*arguments, **options):
+        return worker.run(*arguments, **options) if blocking else worker.submit(*arguments, **options).result(PATIENCE)
 
-        return work
-
-    def ask(client_id):
-        for number in range(client_id, client_id + 40):
+    def ask(client):
+        for number in range(client, client + 40):
             control = AskControl()
             if number % 5 == 0:
                 control.cancel()
             try:
-                outcomes.append(worker.run(job(number), 0.001 * (number % 6) + 0.0005, control=control) == number)
+                result = answer(job_number(number), 0.001 * (number % 6) + 0.0005, control=control)
+                outcomes.append(result == number)
             except expected:
                 outcomes.append(True)
         return True
 
     # when
     with ThreadPoolExecutor(16) as pool:
-        askers = [pool.submit(ask, client_id) for client_id in range(16)]
+        clients = [pool.submit(ask, client) for client in range(16)]
         time.sleep(0.1)
-        while not all(client_id.done() for client_id in askers[:8]):
+        while not all(client.done() for client in clients[:8]):
             time.sleep(0.01)
-        assert worker.stop(PATIENCE)
+        assert worker.close(PATIENCE)
 
         # then
-        assert all(client_id.result(PATIENCE) for client_id in askers)
+        assert all(client.result(PATIENCE) for client in clients)
     assert len(outcomes) == 16 * 40
     assert all(outcomes)
-    assert worker.waiting == 0
+    assert worker.status.waiting == 0

@@ -15,7 +15,7 @@ from waiting import wait_until
 
 from delayed_vlm_ros.ros.input import image_subscription
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
-from delayed_vlm_ros.ros.input.subscription_wait import SubscriptionWait
+from delayed_vlm_ros.ros.input.message_delivery import ExecutorDelivery, WaitSetDelivery
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -155,7 +155,7 @@ def test_a_replacement_that_fails_leaves_the_subscription_there_is_and_is_tried_
 
 
 def test_a_defect_in_what_takes_the_images_does_not_end_it(nodes, camera, monkeypatch):
-    monkeypatch.setattr(image_subscription, "_LOOK_EVERY_SEC", 0.05)
+    monkeypatch.setattr(image_subscription, "_CHECK_PERIOD_SEC", 0.05)
     node, sender = nodes(), nodes()
     faults = iter(range(3))
 
@@ -224,9 +224,9 @@ def test_a_camera_that_cannot_be_heard_is_told_once_and_others_are_heard(start):
 def test_an_event_that_has_been_told_wakes_nobody_any_more(nodes, camera, monkeypatch):
     node, sender = nodes(), nodes()
     looks, waits = itertools.count(), itertools.count()
-    look, spin_once = ImageSubscription._look, SubscriptionWait.spin_once
-    monkeypatch.setattr(ImageSubscription, "_look", lambda self: (next(looks), look(self)))
-    monkeypatch.setattr(SubscriptionWait, "spin_once", lambda self, sec: (next(waits), spin_once(self, sec)))
+    look, spin_once = ImageSubscription._follow_publishers, WaitSetDelivery.spin_once
+    monkeypatch.setattr(ImageSubscription, "_follow_publishers", lambda self, delivery: (next(looks), look(self, delivery)))
+    monkeypatch.setattr(WaitSetDelivery, "spin_once", lambda self, sec: (next(waits), spin_once(self, sec)))
     node.declare_parameter(f"qos_overrides.{camera.topic}.subscription.reliability", "reliable")
     subscription = ImageSubscription(node, camera)
     subscription.start()

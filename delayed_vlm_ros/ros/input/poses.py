@@ -110,7 +110,7 @@ class PoseSubscription:
         self._topic = topic
         self._buffer = buffer
         self._group = group
-        self._subscription: Subscription | None = None
+        self._subscription: Subscription[PoseStamped] | None = None
 
     def start(self) -> None:
         """Subscribe.

@@ -1,12 +1,12 @@
-"""A synthetic room with coloured objects and people: images of it at any time, the truth about them, and questions.
+"""A synthetic room with coloured objects and people: images at any time, ground truth, and questions.
 
     scene = Scene.from_seed(7)
     image = render(scene, time_sec=12.5, height=480, width=640)
     truth = visible_objects(scene, time_sec=12.5)
 
-Both are pure functions of the scene and the time, so any frame rate, any order and any number of readers see the same
-room. Worlds are kept apart by their seeds: the embedded model is trained on ``TRAINING_SEEDS`` and tuned on
-``TUNING_SEEDS``, and judged on ``HELD_OUT_SEEDS``. Needs numpy and OpenCV only.
+Both are pure functions of the scene and the time: every frame rate, order and number of readers sees the same room.
+Seeds separate the data sets: the embedded model is trained on ``TRAINING_SEEDS``, tuned on ``TUNING_SEEDS`` and
+evaluated on ``HELD_OUT_SEEDS``. The package requires only numpy and OpenCV.
 """
 
 from delayed_vlm_ros.scenes.render import render

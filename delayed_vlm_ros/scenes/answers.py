@@ -1,4 +1,4 @@
-"""The right answers to questions about a history of views. Each gives None where there is no fair one."""
+"""Correct answers to questions about a history of views. Each function returns None where no answer is fair."""
 
 from __future__ import annotations
 
@@ -14,48 +14,48 @@ EMPTY_ROOM = "the room is empty"
 NOTHING_HAPPENED = "nothing happened"
 NUMBERS = ("zero", "one", "two", "three", "four")
 REGIONS = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
-AGES_SEC = (2, 5, 10, 20, 45)  # that an answer can name
+AGES_SEC = (2, 5, 10, 20, 45)  # the ages that an answer can state
 OLDER = "more than a minute ago"
 
 _LEFT_UNTIL, _RIGHT_FROM, _UNCERTAIN = 0.40, 0.60, 0.04
-_ORDERED_APART = 0.10  # of the image's width: nearer ones have no order from left to right
+_MIN_ORDER_DISTANCE = 0.10  # in image widths; closer objects have no left-to-right order
 _MOVED_FROM, _RESTED_BELOW = 0.17, 0.12
 _AGE_TOLERANCE = 0.2
 _OLDER_FROM_SEC = 80.0
-_MOST_LISTED = 2
-_MOST_EVENTS = 4
+_MAX_LISTED = 2
+_MAX_EVENTS = 4
 
 
 def with_article(name: str) -> str:
-    """``an orange box``."""
+    """Return the name with its article, such as ``an orange box``."""
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def listed(parts: list[str]) -> str:
-    """``x, y and z``."""
+    """Return the parts as an enumeration, such as ``x, y and z``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def matching(names: dict[str, float], wanted: str) -> dict[str, float]:
-    """Those of the things that a word or two of colour and shape, or ``person``, fits."""
+    """Return the objects whose name contains all wanted words: a colour, a shape, both, or ``person``."""
     words = set(wanted.split())
     return {name: x for name, x in names.items() if words <= set(name.split())}
 
 
 def region(x: float) -> str | None:
-    """``left``, ``middle`` or ``right``; None near a border."""
+    """Return ``left``, ``middle`` or ``right``; None near a border."""
     if any(abs(x - border) < _UNCERTAIN for border in (_LEFT_UNTIL, _RIGHT_FROM)):
         return None
     return "left" if x < _LEFT_UNTIL else "right" if x > _RIGHT_FROM else "middle"
 
 
-def yes_or_no(value: bool) -> str:  # noqa: FBT001  that is what it is about
-    """As a word."""
+def yes_or_no(value: bool) -> str:  # noqa: FBT001  the value is the subject
+    """Return ``yes`` or ``no``."""
     return "yes" if value else "no"
 
 
 def colour_of(history: History, shape: str) -> str | None:
-    """Which colour the only thing of a shape has now."""
+    """Return the current colour of the only object of a shape."""
     found = list(matching(history[-1].objects, shape))
     if len(found) > 1:
         return None
@@ -63,18 +63,18 @@ def colour_of(history: History, shape: str) -> str | None:
 
 
 def is_there(history: History, wanted: str) -> str:
-    """Whether such a thing is there now."""
+    """Return whether a matching object is in the current view."""
     return yes_or_no(bool(matching(dict(history[-1].positions), wanted)))
 
 
 def how_many(history: History, wanted: str, view: int = -1) -> str | None:
-    """How many objects of a shape (or, empty, of any) there are now, or in another view."""
+    """Return the number of objects of a shape in a view, by default the current one; an empty shape counts all."""
     count = len(matching(history[view].objects, wanted))
     return NUMBERS[count] if count < len(NUMBERS) else None
 
 
 def what_is_at(history: History, side: str, view: int = -1) -> str | None:
-    """The only object in a region now, or in another view."""
+    """Return the only object in a region of a view, by default the current one."""
     regions = {name: region(x) for name, x in history[view].objects.items()}
     found = [name for name, where in regions.items() if where == side]
     if None in regions.values() or len(found) > 1:
@@ -83,7 +83,7 @@ def what_is_at(history: History, side: str, view: int = -1) -> str | None:
 
 
 def where_is(history: History, wanted: str) -> str | None:
-    """In which region the only such thing is now."""
+    """Return the current region of the only matching object."""
     found = list(matching(dict(history[-1].positions), wanted).values())
     if len(found) > 1:
         return None
@@ -94,26 +94,26 @@ def where_is(history: History, wanted: str) -> str | None:
 
 
 def was_there(history: History, wanted: str) -> str:
-    """Whether such a thing was there at any time."""
+    """Return whether a matching object was in any view."""
     return yes_or_no(any(matching(dict(view.positions), wanted) for view in history))
 
 
 def at_start(history: History) -> str | None:
-    """What there was in the first view, from left to right, if that is short."""
-    places = history[0].objects
-    if len(places) > _MOST_LISTED or any(b - a < _ORDERED_APART for a, b in pairwise(places.values())):
+    """Return the objects of the first view, from left to right, if they are few."""
+    positions = history[0].objects
+    if len(positions) > _MAX_LISTED or any(b - a < _MIN_ORDER_DISTANCE for a, b in pairwise(positions.values())):
         return None
-    return listed([with_article(name) for name in places]) if places else NOTHING
+    return listed([with_article(name) for name in positions]) if positions else NOTHING
 
 
-def _comings(history: History) -> dict[str, int]:
-    """The view in which each object appears that was not there at the start."""
+def _arrivals(history: History) -> dict[str, int]:
+    """Return the number of the view in which each object appears that was absent at the start."""
     first = {name: min(sightings(history, name)) for name in names_seen(history)}
     return {name: number for name, number in first.items() if number > 0}
 
 
-def _goings(history: History) -> dict[str, int]:
-    """The last view of each object that is gone."""
+def _departures(history: History) -> dict[str, int]:
+    """Return the number of the last view of each object that has left."""
     last = {name: max(sightings(history, name)) for name in names_seen(history)}
     return {name: number for name, number in last.items() if number < len(history) - 1}
 
@@ -129,49 +129,49 @@ def _extreme(events: dict[str, int], number: int) -> str | None:
 
 
 def appeared_first(history: History) -> str | None:
-    """The object that was the first to appear after the start."""
-    comings = _comings(history)
-    return _extreme(comings, min(comings.values())) if comings else NOTHING
+    """Return the object that appeared first after the start."""
+    arrivals = _arrivals(history)
+    return _extreme(arrivals, min(arrivals.values())) if arrivals else NOTHING
 
 
 def appeared_last(history: History) -> str | None:
-    """The object that was the last to appear."""
-    comings = _comings(history)
+    """Return the object that appeared last."""
+    arrivals = _arrivals(history)
     if _came_back(history):
         return None
-    return _extreme(comings, max(comings.values())) if comings else NOTHING
+    return _extreme(arrivals, max(arrivals.values())) if arrivals else NOTHING
 
 
 def left_last(history: History) -> str | None:
-    """Of the objects that are gone, the one that was seen last."""
-    goings = _goings(history)
+    """Return the object that left last."""
+    departures = _departures(history)
     if _came_back(history):
         return None
-    return _extreme(goings, max(goings.values())) if goings else NOTHING
+    return _extreme(departures, max(departures.values())) if departures else NOTHING
 
 
 def is_move(reach: float) -> bool | None:
-    """Whether a thing seen at places so far apart (image widths) has moved; None where that is not plain."""
+    """Return whether an object moved that was seen across this distance (image widths); None if unclear."""
     if _RESTED_BELOW <= reach <= _MOVED_FROM:
         return None
     return reach > _MOVED_FROM
 
 
 def _moved(history: History, name: str) -> bool | None:
-    places = [history[number].positions[name] for number in sightings(history, name)]
-    if not places:
+    positions = [history[number].positions[name] for number in sightings(history, name)]
+    if not positions:
         return None
-    return is_move(max(places) - min(places))
+    return is_move(max(positions) - min(positions))
 
 
 def did_move(history: History, name: str) -> str | None:
-    """Whether a thing was seen at clearly different places."""
+    """Return whether an object was seen at clearly different positions."""
     moved = _moved(history, name)
     return None if moved is None else yes_or_no(moved)
 
 
 def which_moved(history: History) -> str | None:
-    """The only object that was seen at clearly different places."""
+    """Return the only object that was seen at clearly different positions."""
     moved = {name: _moved(history, name) for name in names_seen(history)}
     movers = [name for name, has in moved.items() if has]
     if None in moved.values() or len(movers) > 1:
@@ -180,7 +180,7 @@ def which_moved(history: History) -> str | None:
 
 
 def how_long_ago(history: History, name: str) -> str | None:
-    """How long ago a thing was seen last."""
+    """Return how long ago an object was last seen."""
     numbers = list(sightings(history, name))
     if not numbers:
         return NOT_SEEN_EVER
@@ -194,7 +194,7 @@ def how_long_ago(history: History, name: str) -> str | None:
 
 
 def came_before(history: History, one: str, other: str) -> str | None:
-    """Whether one object was first seen before another."""
+    """Return whether one object was first seen before the other."""
     first = [next(sightings(history, name), None) for name in (one, other)]
     if first[0] is None or first[1] is None or first[0] == first[1]:
         return None
@@ -202,26 +202,26 @@ def came_before(history: History, one: str, other: str) -> str | None:
 
 
 def description(history: History) -> str | None:
-    """All that is there now, from left to right."""
-    places = sorted(history[-1].positions.items(), key=lambda item: item[1])
-    if any(b - a < _ORDERED_APART for (_, a), (_, b) in pairwise(places)):
+    """Return a sentence on everything in the current view, from left to right."""
+    positions = sorted(history[-1].positions.items(), key=lambda item: item[1])
+    if any(b - a < _MIN_ORDER_DISTANCE for (_, a), (_, b) in pairwise(positions)):
         return None
-    parts = [(with_article(name), region(x)) for name, x in places]
+    parts = [(with_article(name), region(x)) for name, x in positions]
     if any(where is None for _, where in parts):
         return None
     return listed([f"{what} {REGIONS[where or '']}" for what, where in parts]) if parts else EMPTY_ROOM
 
 
 def happenings(history: History) -> str | None:
-    """What came, went and passed by, the newest events in the order of time."""
+    """Return a sentence on the newest arrivals, departures and passing people, in time order."""
     if _came_back(history):
         return None
-    events = [(number, f"{with_article(name)} came") for name, number in _comings(history).items()]
-    events += [(number + 1, f"{with_article(name)} left") for name, number in _goings(history).items()]
+    events = [(number, f"{with_article(name)} came") for name, number in _arrivals(history).items()]
+    events += [(number + 1, f"{with_article(name)} left") for name, number in _departures(history).items()]
     persons = list(sightings(history, PERSON))
     if persons:
         events.append((persons[0], "a person came by"))
     events.sort()
     if any(a == b for (a, _), (b, _) in pairwise(events)):
         return None
-    return listed([what for _, what in events[-_MOST_EVENTS:]]) if events else NOTHING_HAPPENED
+    return listed([what for _, what in events[-_MAX_EVENTS:]]) if events else NOTHING_HAPPENED

@@ -1,4 +1,4 @@
-"""The words of questions: several phrasings for each, and the words a question may be made of."""
+"""Phrasings of the questions, and the vocabulary they are made of. The embedded model is trained on this text."""
 
 from __future__ import annotations
 
@@ -192,22 +192,22 @@ _STRANGE = (
 )
 
 
-def question_text(phrasing: str, random: np.random.Generator, **things: str) -> str:
-    """A question in one of its phrasings.
+def question_text(phrasing: str, random: np.random.Generator, **names: str) -> str:
+    """Return a question in a random phrasing.
 
     Args:
-        phrasing: One of ``PHRASINGS``.
-        random: Where chance comes from.
-        **things: What stands in its places, such as ``thing="red box"``.
+        phrasing: Key of ``PHRASINGS``.
+        random: Random generator.
+        **names: Values of the placeholders, such as ``thing="red box"``.
     """
     choices = PHRASINGS[phrasing]
-    worded = {place: _reworded(words, random) for place, words in things.items()}
+    worded = {placeholder: _reworded(words, random) for placeholder, words in names.items()}
     text = choices[random.integers(len(choices))].format(**worded)
     return text.replace(" a orange", " an orange").replace(" a object", " an object")
 
 
 def strange_question(random: np.random.Generator) -> str:
-    """A question with words outside the vocabulary."""
+    """Return a question with words outside the vocabulary."""
     text = _STRANGE[random.integers(len(_STRANGE))]
     while "{unknown}" in text:
         text = text.replace("{unknown}", UNKNOWN_WORDS[random.integers(len(UNKNOWN_WORDS))], 1)

@@ -1,8 +1,8 @@
-"""Questions about a sequence of frame pairs, with their right answers.
+"""Questions about a sequence of frame pairs, with their correct answers.
 
-Answers are balanced as far as a story allows: a yes is wanted as often as a no, "nothing" is mostly passed over, and
-a thing that was never there resembles one that was. A question is asked only where it has one fair answer (see
-``truth``).
+Answers are balanced as far as a story allows: yes and no are equally likely, most "nothing" answers are skipped, and an
+object that was never present resembles one that was. A question is drawn only where it has one fair answer, as
+``truth`` defines it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from delayed_vlm_ros.scenes.truth import History, Story, names_seen
 
 NOT_UNDERSTOOD = "I don't understand the question"
 _TRIES = 6
-_EMPTY_SHARE = 0.25  # of the answers "nothing", "I don't see one" and the like, how many are asked for
+_EMPTY_SHARE = 0.25  # share of the answers "nothing", "I don't see one" and similar ones that is kept
 
 
 @dataclass(frozen=True)
 class SceneQuestion:
-    """A question with its right answer.
+    """A question with its correct answer.
 
     Attributes:
-        kind: One of ``KINDS`` or ``SENTENCE_KINDS``.
-        text: The question.
-        answer: What is right.
+        kind: Kind of question, one of ``KINDS`` or ``SENTENCE_KINDS``.
+        text: Text of the question.
+        answer: Correct answer.
     """
 
     kind: str
@@ -39,11 +39,11 @@ class SceneQuestion:
 
 @dataclass(frozen=True)
 class TruthfulQuestion:
-    """A question that knows what is right to whoever saw something else.
+    """A question whose correct answer is also known for observers that saw less.
 
     Attributes:
-        question: With the right answer for who saw everything.
-        answer_from: The right answer for who saw just this history; None where that would not be fair to ask.
+        question: The question, with the correct answer for an observer of the whole story.
+        answer_from: Function that returns the correct answer for an observer of this history; None where none is fair.
     """
 
     question: SceneQuestion
@@ -52,23 +52,23 @@ class TruthfulQuestion:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A question before its answer is known: which phrasing, about what, and how the answer is found."""
+    """A question before it is phrased: its phrasing, the values of the placeholders, and the answer's function."""
 
     phrasing: str
-    things: dict[str, str]
+    names: dict[str, str]
     answer: Callable[[History], str | None]
 
 
 def draw_question(kind: str, story: Story, random: np.random.Generator) -> SceneQuestion | None:
-    """Ask something about a sequence of pairs.
+    """Draw a question about a sequence of pairs.
 
     Args:
-        kind: One of ``KINDS`` or ``SENTENCE_KINDS``.
-        story: The pairs' truth.
-        random: Where chance comes from.
+        kind: Kind of question, one of ``KINDS`` or ``SENTENCE_KINDS``.
+        story: Ground truth of the pairs.
+        random: Random generator.
 
     Returns:
-        The question, or None where chance found no fair one of this kind.
+        The question; None if no fair question of this kind was found.
     """
     if kind == "unclear":
         return SceneQuestion(kind, strange_question(random), NOT_UNDERSTOOD)
@@ -79,17 +79,18 @@ def draw_question(kind: str, story: Story, random: np.random.Generator) -> Scene
 def draw_truthful_question(
     kind: str, story: Story, random: np.random.Generator, glimpse: History | None = None
 ) -> TruthfulQuestion | None:
-    """Ask something about a sequence of pairs, or something that cannot be known from a part of it.
+    """Draw a question about a sequence of pairs, optionally one that a part of the sequence cannot answer.
 
     Args:
-        kind: One of ``KINDS`` or ``SENTENCE_KINDS``, but for ``unclear``.
-        story: The pairs' truth.
-        random: Where chance comes from.
-        glimpse: A part of it. The question is one that is answered wrongly by who saw no more; only a thing that never
-            was there is asked for, too, though who saw little says "no" of everything: else "yes" were always right.
+        kind: Kind of question, one of ``KINDS`` or ``SENTENCE_KINDS`` except ``unclear``.
+        story: Ground truth of the pairs.
+        random: Random generator.
+        glimpse: Part of the history. An observer of this part alone answers the question wrongly. Questions about
+            objects that were never present are drawn as well, although such an observer answers "no" to everything:
+            without them "yes" would always be correct.
 
     Returns:
-        The question, or None where chance found no fair one of this kind.
+        The question; None if no fair question of this kind was found.
     """
     wanted: str | None = str(random.choice(["yes", "no"])) if kind in _YES_NO else None
     for _ in range(_TRIES):
@@ -99,16 +100,16 @@ def draw_truthful_question(
             continue
         if answer in _EMPTY and random.random() > _EMPTY_SHARE:
             continue
-        never_there = kind == "was_there" and wanted == "no"
-        if glimpse is not None and not never_there and draft.answer(glimpse) == answer:
+        is_absent = kind == "was_there" and wanted == "no"
+        if glimpse is not None and not is_absent and draft.answer(glimpse) == answer:
             continue
-        asked = SceneQuestion(kind, question_text(draft.phrasing, random, **draft.things), answer)
-        return TruthfulQuestion(asked, draft.answer)
+        question = SceneQuestion(kind, question_text(draft.phrasing, random, **draft.names), answer)
+        return TruthfulQuestion(question, draft.answer)
     return None
 
 
 def _pick(choices: Sequence[str], random: np.random.Generator) -> str:
-    return str(choices[random.integers(len(choices))])
+    return choices[int(random.integers(len(choices)))]
 
 
 def _any_name(random: np.random.Generator) -> str:
@@ -116,7 +117,7 @@ def _any_name(random: np.random.Generator) -> str:
 
 
 def _target(history: History, views: Sequence[int], random: np.random.Generator, *, present: bool) -> str:
-    """A thing's full name: of one in these views, or of one that is like them or like another in the history."""
+    """Return the full name of an object in these views, of one that left, or of a similar one that never existed."""
     here = sorted({name for number in views for name in history[number].objects})
     if present and here:
         return _pick(here, random)
@@ -133,7 +134,7 @@ def _target(history: History, views: Sequence[int], random: np.random.Generator,
 
 
 def _shortened(name: str, random: np.random.Generator) -> tuple[str, str]:
-    """What to look for and how to say it: mostly the full name, sometimes the shape alone or the colour alone."""
+    """Return the words to match and the words to say: mostly the full name, sometimes only the shape or the colour."""
     colour, shape = name.split()
     chance = random.random()
     if chance < 0.2:
@@ -153,8 +154,8 @@ def _is_there(history: History, wanted: str | None, random: np.random.Generator)
     if random.random() < 0.12:
         return _Draft("is_there_person", {}, lambda seen: answers.is_there(seen, PERSON))
     name = _target(history, [-1], random, present=wanted == "yes")
-    look, say = _shortened(name, random)
-    return _Draft("is_there", {"thing": say}, lambda seen: answers.is_there(seen, look))
+    match, said = _shortened(name, random)
+    return _Draft("is_there", {"thing": said}, lambda seen: answers.is_there(seen, match))
 
 
 def _how_many(history: History, _: str | None, random: np.random.Generator) -> _Draft:
@@ -172,16 +173,16 @@ def _where(history: History, _: str | None, random: np.random.Generator) -> _Dra
     if random.random() < 0.1:
         return _Draft("where", {"thing": PERSON}, lambda seen: answers.where_is(seen, PERSON))
     name = _target(history, [-1], random, present=random.random() < 0.8)
-    look, say = _shortened(name, random)
-    return _Draft("where", {"thing": say}, lambda seen: answers.where_is(seen, look))
+    match, said = _shortened(name, random)
+    return _Draft("where", {"thing": said}, lambda seen: answers.where_is(seen, match))
 
 
 def _was_there(history: History, wanted: str | None, random: np.random.Generator) -> _Draft:
     if random.random() < 0.15:
         return _Draft("was_there_person", {}, lambda seen: answers.was_there(seen, PERSON))
     name = _target(history, range(len(history)), random, present=wanted == "yes")
-    look, say = _shortened(name, random)
-    return _Draft("was_there", {"thing": say}, lambda seen: answers.was_there(seen, look))
+    match, said = _shortened(name, random)
+    return _Draft("was_there", {"thing": said}, lambda seen: answers.was_there(seen, match))
 
 
 def _at_start(_: History, __: str | None, random: np.random.Generator) -> _Draft:
@@ -262,6 +263,6 @@ _EMPTY = frozenset(
     {answers.NOTHING, answers.NOT_SEEN_NOW, answers.NOT_SEEN_EVER, answers.EMPTY_ROOM, answers.NOTHING_HAPPENED}
 )
 SENTENCE_KINDS = ("describe", "happened")
-"""Answered in whole sentences, judged by what is in them."""
+"""Kinds answered in whole sentences, scored by the statements in them."""
 KINDS = (*(kind for kind in _DRAFTS if kind not in SENTENCE_KINDS), "unclear")
-"""Answered in a few words, judged by exact match."""
+"""Kinds answered in a few words, scored by exact match."""

@@ -1,8 +1,9 @@
-"""The empty synthetic room: a papered wall with a window and an image, a skirting board, a wooden floor."""
+"""The empty synthetic room: a papered wall with a window and a painting, a skirting board, a wooden floor."""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,23 +18,23 @@ _WALLS = (
     (196, 178, 172),
     (150, 160, 150),
     (206, 204, 196),
-)  # RGB, one is drawn
+)  # RGB; each room uses one
 _FLOORS = ((142, 104, 70), (120, 112, 102), (164, 134, 98), (104, 84, 66))
 _PLANKS = 9.0  # planks across the nearest edge of the floor
 
-_Plane = NDArray[np.float32]
+_Plane = NDArray[np.floating[Any]]
 
 
 @lru_cache(maxsize=4)
 def room(seed: int, height: int, width: int, margin_y: int = 0, margin_x: int = 0) -> NDArray[np.uint8]:
-    """The room without objects.
+    """Return the room without objects.
 
     Args:
         seed: The scene's seed.
-        height: Rows of the image.
-        width: Columns of the image.
-        margin_y: Further rows above and below, for a camera that moves.
-        margin_x: Further columns at both sides.
+        height: Image height, in pixels.
+        width: Image width, in pixels.
+        margin_y: Extra rows above and below the image, for a moving camera.
+        margin_x: Extra columns on both sides of the image, for a moving camera.
 
     Returns:
         ``(height + 2 margin_y, width + 2 margin_x, 3)`` uint8, RGB. Shared and read-only.
@@ -58,7 +59,8 @@ def _wall(random: np.random.Generator, x: _Plane, y: _Plane) -> _Plane:
     colour = np.array(_WALLS[random.integers(len(_WALLS))], dtype=np.float32)
     stripes = 1.0 + 0.02 * np.sign(np.sin(x * 2.0 * np.pi * 22.0))
     plaster = 1.0 + 0.025 * _rough(random, x.shape, (max(2, x.shape[0] // 4), max(2, x.shape[1] // 4)))
-    return colour * (stripes * plaster * (1.0 - 0.06 * y))[..., None]
+    wall: _Plane = colour * (stripes * plaster * (1.0 - 0.06 * y))[..., None]
+    return wall
 
 
 def _floor(random: np.random.Generator, x: _Plane, y: _Plane) -> _Plane:
@@ -71,7 +73,8 @@ def _floor(random: np.random.Generator, x: _Plane, y: _Plane) -> _Plane:
     seam = np.where(within < seam_width, 0.72, 1.0)
     tone = tones[plank.astype(np.int64) % tones.size] * grain * seam
     floor = _FLOORS[random.integers(len(_FLOORS))]
-    return np.array(floor, dtype=np.float32) * tone[..., None]
+    tinted: _Plane = np.array(floor, dtype=np.float32) * tone[..., None]
+    return tinted
 
 
 def _window(image: _Plane, x: _Plane, y: _Plane, left: float) -> None:
@@ -93,12 +96,12 @@ def _painting(image: _Plane, x: _Plane, y: _Plane, left: float) -> None:
 def _fill(
     image: _Plane, x: _Plane, y: _Plane, box: tuple[float, float, float, float], colour: tuple[int, int, int]
 ) -> None:
-    """Paint the box (left, top, right, bottom, each 0..1 of the image) in one colour (RGB)."""
+    """Fill the box (left, top, right, bottom, in image widths and heights) with one RGB colour."""
     left, top, right, bottom = box
     image[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = colour
 
 
 def _rough(random: np.random.Generator, shape: tuple[int, ...], cells: tuple[int, int]) -> _Plane:
-    """Smooth noise of about unit strength, ``shape``, made from a coarse grid of ``cells`` (rows, columns)."""
+    """Return smooth noise of about unit variance, interpolated from a grid of ``cells`` (rows, columns)."""
     coarse = random.normal(0.0, 1.0, cells).astype(np.float32)
-    return cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -1,12 +1,12 @@
-"""What stands where in the synthetic room, as a function of time.
+"""Objects and people in the synthetic room, as a function of time.
 
-Each object has a *lane*: a line on the floor at its own distance from the camera, with its own colours. A lane's time
-is cut into episodes of equal length; the scene's seed, the lane and the episode's number decide what happens in it. So
-the room never ends and never repeats, and any moment can be computed without the ones before it. A scene may also be
-*scripted*: then its episodes are given one by one.
+Each object moves on a *lane*: a line on the floor at a fixed distance from the camera, with its own colours. A lane's
+time is divided into episodes of equal length. Seed, lane and episode number determine what happens in an episode, so
+the room never ends or repeats, and every time can be computed independently. A *scripted* scene lists its episodes
+instead.
 
-The room is laid out on an image of 4:3. Other shapes of image show the same room, stretched sideways, with
-undistorted objects in it. All places are those in the image: what the camera's pan and shake do to them is in them.
+The room is laid out on a 4:3 image. Other aspect ratios show the same room, stretched sideways, with undistorted
+objects. All positions are image positions and include the camera's pan and shake.
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ import numpy as np
 
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, PERSON_WIDTH, SHAPES
 
-HORIZON = 0.42  # where the floor meets the wall, in image heights from the top
-ASPECT = 4.0 / 3.0  # width to height of the image the room is laid out on
-FULL_PAN = 0.08  # the farthest that pan and shake take the view sideways or up, in image widths or heights
+HORIZON = 0.42  # border between wall and floor, in image heights from the top
+ASPECT = 4.0 / 3.0  # width ÷ height of the image on which the room is laid out
+FULL_PAN = 0.08  # maximum shift of the view by pan and shake, in image widths or heights
 
-# Both keep resting objects' middles away from the lines at fifths of the width and quarters of the height: there a
-# image of 4:3 is cut into the embedded model's tokens, and it names what lies across such a line less reliably.
-GROUNDS = (0.52, 0.69, 0.80, 0.98)  # where each lane's objects touch the floor, in image heights from the top
-HOMES = (0.12, 0.31, 0.50, 0.69, 0.88)  # where objects rest, in image widths
+# Both keep the centres of resting objects away from the fifths of the width and the quarters of the height: at these
+# lines the embedded model divides a 4:3 image into tokens, and it is less reliable for objects across them.
+GROUNDS = (0.52, 0.69, 0.80, 0.98)  # height at which a lane's objects touch the floor, in image heights from the top
+HOMES = (0.12, 0.31, 0.50, 0.69, 0.88)  # resting positions, in image widths
 _HOME_SPREAD = 0.025
-_EPISODE_SEC = (14.0, 80.0)  # shortest and longest episode
-_PRESENT = (0.06, 0.94)  # the part of an episode in which its object may be there
+_EPISODE_SEC = (14.0, 80.0)  # range of episode lengths
+_PRESENT = (0.06, 0.94)  # share of an episode during which its object is present: from and to
 _CALM_SHARE = 0.4
-_TRAVEL = 0.14  # the part of an episode that walking in or out takes
+_TRAVEL = 0.14  # duration of arrival and departure, as a share of the episode
 _STORIES = ("stay", "stay", "stay", "stay", "shift", "shift", "cross", "walker", "absent", "absent")
 _CALM_STORIES = ("stay", "stay", "stay", "stay", "stay", "stay", "shift", "walker", "absent", "absent")
-_WAYS = ("sudden", "rolling", "rolling", "carried")  # of coming and of going
-_CALM_WAYS = ("sudden",)
-_LONGEST_TRAVEL_SEC = 5.0
-_PERSON_HEIGHT = 2.3  # in heights of a usual object at the same distance
-_CARRIED_LIFT = 0.55  # how high a carried object is, in its own heights
-_LEAST_SHOWN = 0.5  # an object hidden by more than the rest does not count as visible
+_TRANSITIONS = ("sudden", "rolling", "rolling", "carried")  # for arrival and departure
+_CALM_TRANSITIONS = ("sudden",)
+_MAX_TRAVEL_SEC = 5.0
+_PERSON_HEIGHT = 2.3  # in heights of an average object at the same distance
+_CARRIED_LIFT = 0.55  # lift of a carried object, in its own heights
+_MIN_SHOWN = 0.5  # share of an object that must be visible
 
 
 @dataclass(frozen=True)
 class CameraMotion:
-    """How the camera moves.
+    """Motion of the camera.
 
     Attributes:
-        pan: How far it swings to each side, in image widths.
-        pan_period_sec: How long a swing there and back takes (s).
-        shake: Standard deviation of its trembling, in image heights.
+        pan: Amplitude of the pan, in image widths.
+        pan_period_sec: Period of the pan, in seconds.
+        shake: Standard deviation of the shake, in image heights.
     """
 
     pan: float = 0.0
@@ -58,25 +58,25 @@ class CameraMotion:
     shake: float = 0.0
 
     def offset(self, seed: int, time_sec: float) -> tuple[float, float]:
-        """How far the view is moved: right in image widths, down in image heights."""
+        """Return the shift of the view: right in image widths, down in image heights."""
         right = self.pan * math.sin(2.0 * math.pi * time_sec / self.pan_period_sec + seed)
         if self.shake == 0.0:
             return right, 0.0
         random = np.random.default_rng([seed, 7, round(time_sec * 1e6)])
-        trembling = np.clip(random.normal(0.0, self.shake, 2), -0.02, 0.02)
-        return right + float(trembling[0]) / ASPECT, float(trembling[1])
+        shake = np.clip(random.normal(0.0, self.shake, 2), -0.02, 0.02)
+        return right + float(shake[0]) / ASPECT, float(shake[1])
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One line on the floor on which one object at a time stands or moves.
+    """A line on the floor on which one object at a time rests or moves.
 
     Attributes:
-        index: Number of the lane, 0 is the farthest from the camera.
-        home: Where its objects rest, in image widths from the left.
-        colours: The colours its objects may have.
-        episode_sec: Length of an episode (s).
-        offset_sec: How far into its first episode the lane is at time 0 (s).
+        index: Number of the lane; 0 is the farthest from the camera.
+        home: Resting position of its objects, in image widths from the left.
+        colours: Possible colours of its objects.
+        episode_sec: Length of an episode, in seconds.
+        offset_sec: Time elapsed in the first episode at scene time 0, in seconds.
     """
 
     index: int
@@ -88,23 +88,23 @@ class Lane:
 
 @dataclass(frozen=True)
 class Episode:
-    """What happens on a lane for a while.
+    """A period on a lane with one object or one person.
 
     Attributes:
-        lane: Number of the lane, 0 is the farthest from the camera.
-        begin_sec: When its object (or person) may first be in the room (s).
-        end_sec: When it is gone again (s).
-        colour: The object's colour, one of ``COLOURS``.
-        shape: The object's shape, one of ``SHAPES``.
-        home: Where it rests, in image widths.
-        story: ``stay``, ``shift`` (it rolls to ``target`` in the middle of its stay), ``cross`` (it rolls through the
-            image) or ``walker`` (a person walks through, without an object).
-        arrival: ``sudden``, ``rolling`` or ``carried`` in by a person, who leaves again.
-        departure: Likewise.
-        target: Where a shift ends, in image widths.
-        side: From where it comes: -1 left, 1 right.
-        travel_sec: How long coming in, going out and shifting take (s).
-        scale: Its size beside the usual at its distance.
+        lane: Number of the lane; 0 is the farthest from the camera.
+        begin_sec: Earliest time at which the object or person is in the room, in seconds.
+        end_sec: Time at which the object or person has left, in seconds.
+        colour: Colour of the object, one of ``COLOURS``.
+        shape: Shape of the object, one of ``SHAPES``.
+        home: Resting position, in image widths.
+        story: ``stay``, ``shift`` (the object rolls to ``target`` halfway through), ``cross`` (the object rolls through
+            the image) or ``walker`` (a person walks through, without an object).
+        arrival: ``sudden``, ``rolling`` or ``carried`` (a person brings the object and leaves).
+        departure: ``sudden``, ``rolling`` or ``carried`` (a person fetches the object).
+        target: Final position of a shift, in image widths.
+        side: Side from which the object or person comes: -1 left, 1 right.
+        travel_sec: Duration of arrival, departure and shift, in seconds.
+        scale: Size relative to the average at this distance.
     """
 
     lane: int
@@ -127,11 +127,11 @@ class Scene:
     """A synthetic room.
 
     Attributes:
-        seed: The number it was made from; walls, light and noise follow from it, too.
-        lanes: Its lanes, the farthest from the camera first; empty when it is scripted.
-        calm: Whether things mostly come and go unseen, and rest meanwhile.
-        script: Its episodes when it is scripted.
-        camera: How the camera moves.
+        seed: Seed of the scene; it also determines walls, light and noise.
+        lanes: Lanes, the farthest from the camera first; empty for a scripted scene.
+        calm: Whether most objects appear and disappear suddenly and rest in between.
+        script: Episodes of a scripted scene.
+        camera: Motion of the camera.
     """
 
     seed: int
@@ -142,10 +142,10 @@ class Scene:
 
     @classmethod
     def from_seed(cls, seed: int) -> Scene:
-        """Make the room that belongs to a seed.
+        """Return the scene of a seed.
 
         Args:
-            seed: Any whole number from 0.
+            seed: Integer; not negative.
 
         Raises:
             ValueError: The seed is negative.
@@ -172,42 +172,42 @@ class Scene:
 
     @classmethod
     def from_script(cls, seed: int, episodes: tuple[Episode, ...]) -> Scene:
-        """Make a room in which just these things happen.
+        """Return a scripted scene.
 
         Args:
-            seed: Any whole number from 0: which room.
-            episodes: In any order; those on one lane must not overlap in time.
+            seed: Integer that selects the room; not negative.
+            episodes: Episodes in any order; episodes on one lane must not overlap in time.
 
         Raises:
-            ValueError: The seed is negative, or an episode cannot be.
+            ValueError: The seed is negative, or an episode is invalid.
         """
         _check_seed(seed)
         for episode in episodes:
             if not (0 <= episode.lane < len(GROUNDS) and episode.begin_sec < episode.end_sec):
-                raise ValueError(f"{episode} cannot be: its lane must be 0 to 3 and it must begin before it ends")
+                raise ValueError(f"invalid {episode}: lane must be 0 to 3, and begin_sec less than end_sec")
             if episode.colour not in COLOURS or episode.shape not in SHAPES:
-                raise ValueError(f"{episode} cannot be: there is no {episode.colour} {episode.shape}")
+                raise ValueError(f"invalid {episode}: unknown colour or shape '{episode.colour} {episode.shape}'")
         return cls(seed, (), script=episodes)
 
 
 def _check_seed(seed: int) -> None:
     if seed < 0:
-        raise ValueError(f"the seed is {seed}; give a whole number from 0")
+        raise ValueError(f"'seed' must be 0 or more, got {seed}")
 
 
 @dataclass(frozen=True)
 class VisibleObject:
-    """The truth about one object or person in the image.
+    """Ground truth of one object or person in the image.
 
     Attributes:
-        colour: One of ``red green blue yellow orange purple white black``, unique among the objects of one moment
-            (unless a script says otherwise); for a person, of the clothes.
-        shape: One of ``SHAPES``, or ``person``.
-        x: Its middle, in image widths from the left; 0..1 inside the image.
-        y: Its middle, in image heights from the top; 0..1 inside the image.
-        size: Its height, in image heights; objects are as wide as high.
-        moving: Whether it is on its way.
-        shown: How much of it is inside the image and not hidden by something nearer, by bounding boxes (0..1).
+        colour: Colour, one of ``red green blue yellow orange purple white black``; for a person, colour of the clothes.
+            Objects present at the same time have different colours unless a script says otherwise.
+        shape: Shape, one of ``SHAPES``, or ``person``.
+        x: Centre, in image widths from the left; 0..1 inside the image.
+        y: Centre, in image heights from the top; 0..1 inside the image.
+        size: Height, in image heights; objects are as wide as they are high.
+        moving: Whether it moves.
+        shown: Share inside the image and not hidden by a nearer object, computed from bounding boxes (0..1).
     """
 
     colour: str
@@ -220,63 +220,63 @@ class VisibleObject:
 
     @property
     def name(self) -> str:
-        """What one calls it: ``red box``, ``person``."""
+        """Name in questions and answers: ``red box``, ``person``."""
         return PERSON if self.shape == PERSON else f"{self.colour} {self.shape}"
 
     @property
     def width(self) -> float:
-        """Its width, in image heights."""
+        """Width, in image heights."""
         return self.size * (PERSON_WIDTH if self.shape == PERSON else 1.0)
 
     @property
     def half_width(self) -> float:
-        """Half its width, in image widths."""
+        """Half the width, in image widths."""
         return self.width / ASPECT / 2
 
 
 def placed_objects(scene: Scene, time_sec: float) -> list[VisibleObject]:
-    """Everything in the room, in or out of sight, the farthest from the camera first.
+    """Return all objects and people in the room, visible or not, the farthest from the camera first.
 
     Args:
-        scene: The room.
-        time_sec: Time since the room began (s), from 0.
+        scene: The scene.
+        time_sec: Time since the start of the scene, in seconds; not negative.
 
     Raises:
-        ValueError: The time is negative or no number.
+        ValueError: The time is negative or not finite.
     """
     if not (math.isfinite(time_sec) and time_sec >= 0.0):
-        raise ValueError(f"the time is {time_sec}; give seconds since the scene began, from 0")
+        raise ValueError(f"'time_sec' must be finite and not negative, got {time_sec}")
     right, down = scene.camera.offset(scene.seed, time_sec)
     placed = [
-        replace(thing, x=thing.x - right, y=thing.y - down)
+        replace(item, x=item.x - right, y=item.y - down)
         for episode in _episodes(scene, time_sec)
-        for thing in _things(episode, time_sec)
+        for item in _present(episode, time_sec)
     ]
-    return [replace(thing, shown=_shown(thing, placed[index + 1 :])) for index, thing in enumerate(placed)]
+    return [replace(item, shown=_shown(item, placed[index + 1 :])) for index, item in enumerate(placed)]
 
 
 def visible_objects(scene: Scene, time_sec: float) -> list[VisibleObject]:
-    """What a person would say is in the image: middle inside it, and at most half hidden by something nearer.
+    """Return the objects and people whose centre is in the image and that are at most half hidden.
 
     Args:
-        scene: The room.
-        time_sec: Time since the room began (s), from 0.
+        scene: The scene.
+        time_sec: Time since the start of the scene, in seconds; not negative.
 
     Returns:
-        The visible objects and persons, the farthest from the camera first.
+        The visible objects and people, the farthest from the camera first.
 
     Raises:
-        ValueError: The time is negative or no number.
+        ValueError: The time is negative or not finite.
     """
     return [
-        thing
-        for thing in placed_objects(scene, time_sec)
-        if 0.0 <= thing.x <= 1.0 and 0.0 <= thing.y <= 1.0 and thing.shown >= _LEAST_SHOWN
+        item
+        for item in placed_objects(scene, time_sec)
+        if 0.0 <= item.x <= 1.0 and 0.0 <= item.y <= 1.0 and item.shown >= _MIN_SHOWN
     ]
 
 
 def _episodes(scene: Scene, time_sec: float) -> list[Episode]:
-    """The episodes that go on, the farthest lane first."""
+    """Return the active episodes, the farthest lane first."""
     if not scene.lanes:
         return sorted(
             (one for one in scene.script if one.begin_sec <= time_sec <= one.end_sec), key=lambda one: one.lane
@@ -287,16 +287,16 @@ def _episodes(scene: Scene, time_sec: float) -> list[Episode]:
 
 
 @lru_cache(maxsize=256)
-def _draw(seed: int, calm: bool, lane: Lane, number: int) -> Episode | None:  # noqa: FBT001  part of the cache's key
-    """What happens in a lane's episode of this number; None: nothing."""
+def _draw(seed: int, calm: bool, lane: Lane, number: int) -> Episode | None:  # noqa: FBT001  cache key
+    """Return a lane's episode of this number; None if it is empty."""
     random = np.random.default_rng([seed, lane.index + 1, number])
-    stories, ways = (_CALM_STORIES, _CALM_WAYS) if calm else (_STORIES, _WAYS)
+    stories, transitions = (_CALM_STORIES, _CALM_TRANSITIONS) if calm else (_STORIES, _TRANSITIONS)
     story = stories[random.integers(len(stories))]
     if story == "absent":
         return None
     started = number * lane.episode_sec - lane.offset_sec
     home = lane.home + float(random.uniform(-_HOME_SPREAD, _HOME_SPREAD))
-    others = [place for place in HOMES if abs(place - lane.home) > 2 * _HOME_SPREAD]
+    others = [other for other in HOMES if abs(other - lane.home) > 2 * _HOME_SPREAD]
     return Episode(
         lane=lane.index,
         begin_sec=started + _PRESENT[0] * lane.episode_sec,
@@ -305,17 +305,17 @@ def _draw(seed: int, calm: bool, lane: Lane, number: int) -> Episode | None:  # 
         shape=SHAPES[random.integers(len(SHAPES))],
         home=home,
         story=story,
-        arrival=ways[random.integers(len(ways))],
-        departure=ways[random.integers(len(ways))],
+        arrival=transitions[random.integers(len(transitions))],
+        departure=transitions[random.integers(len(transitions))],
         target=float(others[random.integers(len(others))]),
         side=-1.0 if lane.home < random.uniform(0.3, 0.7) else 1.0,
-        travel_sec=min(_TRAVEL * lane.episode_sec, _LONGEST_TRAVEL_SEC),
+        travel_sec=min(_TRAVEL * lane.episode_sec, _MAX_TRAVEL_SEC),
         scale=float(random.uniform(0.92, 1.08)),
     )
 
 
-def _things(episode: Episode, time_sec: float) -> Iterator[VisibleObject]:
-    """The person and the object of an episode, as far as they are there, the person behind the object."""
+def _present(episode: Episode, time_sec: float) -> Iterator[VisibleObject]:
+    """Yield the person and the object of an episode that are present, the farther one first."""
     ground = GROUNDS[episode.lane]
     usual = 0.15 + 0.19 * (ground - HORIZON) / (1.0 - HORIZON)
     size = usual * episode.scale
@@ -335,12 +335,12 @@ def _things(episode: Episode, time_sec: float) -> Iterator[VisibleObject]:
 
 
 def _since(episode: Episode, time_sec: float) -> float:
-    """Travel times since the beginning, below 1 while it comes."""
+    """Return the time since the start in units of the travel time; below 1 during arrival."""
     return (time_sec - episode.begin_sec) / episode.travel_sec
 
 
 def _until(episode: Episode, time_sec: float) -> float:
-    """Travel times until the end, below 1 while it goes."""
+    """Return the time until the end in units of the travel time; below 1 during departure."""
     return (episode.end_sec - time_sec) / episode.travel_sec
 
 
@@ -353,19 +353,19 @@ def _is_carried(episode: Episode, time_sec: float) -> bool:
 
 
 def _person_x(episode: Episode, outside: float, time_sec: float) -> float | None:
-    """Where the episode's person is; None while there is none."""
+    """Return the position of the episode's person; None while absent."""
     if episode.story == "walker":
         done = (time_sec - episode.begin_sec) / (episode.end_sec - episode.begin_sec)
         return outside + (1.0 - 2.0 * outside) * done
     if episode.story == "cross":
         return None
     rest = episode.target if episode.story == "shift" else episode.home
-    for way, travels, place in (
+    for transition, travels, position in (
         (episode.arrival, _since(episode, time_sec), episode.home),
         (episode.departure, _until(episode, time_sec), rest),
     ):
-        if way == "carried" and travels < 2.0:
-            return place + (outside - place) * abs(travels - 1.0)
+        if transition == "carried" and travels < 2.0:
+            return position + (outside - position) * abs(travels - 1.0)
     return None
 
 
@@ -383,19 +383,17 @@ def _object_x(episode: Episode, outside: float, time_sec: float) -> float:
     return rest
 
 
-def _shown(thing: VisibleObject, nearer: list[VisibleObject]) -> float:
-    """How much of a thing lies in the image and behind nothing, by bounding boxes, at least (0..1)."""
-    half = thing.half_width
-    inside_x = min(1.0, thing.x + half) - max(0.0, thing.x - half)
-    inside_y = min(1.0, thing.y + thing.size / 2) - max(0.0, thing.y - thing.size / 2)
+def _shown(item: VisibleObject, nearer: list[VisibleObject]) -> float:
+    """Return a lower bound of the visible share, from bounding boxes (0..1)."""
+    half = item.half_width
+    inside_x = min(1.0, item.x + half) - max(0.0, item.x - half)
+    inside_y = min(1.0, item.y + item.size / 2) - max(0.0, item.y - item.size / 2)
     if inside_x <= 0.0 or inside_y <= 0.0:
         return 0.0
-    inside = (inside_x / (2 * half)) * (inside_y / thing.size)
+    inside = (inside_x / (2 * half)) * (inside_y / item.size)
     hidden = 0.0
     for other in nearer:
-        wide = min(
-            thing.width, other.width, max(0.0, (thing.width + other.width) / 2 - abs(thing.x - other.x) * ASPECT)
-        )
-        high = min(thing.size, other.size, max(0.0, (thing.size + other.size) / 2 - abs(thing.y - other.y)))
-        hidden += wide * high / (thing.width * thing.size)
+        wide = min(item.width, other.width, max(0.0, (item.width + other.width) / 2 - abs(item.x - other.x) * ASPECT))
+        high = min(item.size, other.size, max(0.0, (item.size + other.size) / 2 - abs(item.y - other.y)))
+        hidden += wide * high / (item.width * item.size)
     return min(1.0, max(0.0, inside - hidden))

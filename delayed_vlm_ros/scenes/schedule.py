@@ -1,4 +1,4 @@
-"""Which moments of a stream a memory holds: the times of its pairs, evenly or unevenly spread."""
+"""Times of the pairs that a memory holds: evenly or unevenly spaced."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ _LATEST_START_SEC = 300.0
 
 
 def even_times(pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Times of a window without gaps, sampled at one rate.
+    """Return the times of a window without gaps, sampled at 2, 1 or 0.5 fps.
 
     Args:
-        pairs: How many pairs.
-        random: Where chance comes from: the rate is 2, 1 or 0.5 frames a second.
+        pairs: Number of pairs.
+        random: Random generator.
 
     Returns:
-        ``(pairs, 2)`` float64: times of both frames of each pair (s), from 0.
+        ``(pairs, 2)`` float64: times of both frames of each pair, in seconds from 0.
     """
     gap = float(random.choice([0.5, 1.0, 2.0]))
     return np.arange(2 * pairs, dtype=np.float64).reshape(pairs, 2) * gap
 
 
 def uneven_times(pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Times as Star and Stream memory give them: key frames with gaps of a second to half a minute, then a window.
+    """Return times as in Star and Stream memory: key frames 1 s to 30 s apart, then a window without gaps.
 
     Args:
-        pairs: How many pairs.
-        random: Where chance comes from.
+        pairs: Number of pairs.
+        random: Random generator.
 
     Returns:
-        ``(pairs, 2)`` float64: times of both frames of each pair (s), from 0, with a camera's jitter.
+        ``(pairs, 2)`` float64: times of both frames of each pair, in seconds from 0, with camera jitter.
     """
     key = int(random.integers(0, pairs)) if pairs > 2 else pairs
     widest = float(random.choice([4.0, 12.0, 30.0]))
@@ -44,10 +44,10 @@ def uneven_times(pairs: int, random: np.random.Generator) -> NDArray[np.float64]
 
 
 def draw_times(spacing: str, pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """Times with one of ``SPACINGS``."""
+    """Return times with one of ``SPACINGS``."""
     return even_times(pairs, random) if spacing == "even" else uneven_times(pairs, random)
 
 
 def draw_scene_times(spacing: str, pairs: int, random: np.random.Generator) -> NDArray[np.float64]:
-    """The same, beginning anywhere in a scene's first minutes: what training and judging look at."""
+    """Return times with one of ``SPACINGS`` that start within the first 300 s of a scene."""
     return draw_times(spacing, pairs, random) + random.uniform(0.0, _LATEST_START_SEC)

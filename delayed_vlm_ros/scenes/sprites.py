@@ -1,13 +1,14 @@
-"""Shaded images of single objects and of a person, cut out of their background.
+"""Shaded sprites of objects and people, with transparency.
 
-A sprite is drawn on a square of -1..1 in both directions, v downwards, lit from the upper left. It is a pure function
-of shape, colour and size, and kept once made.
+A sprite covers -1..1 in both directions, v downwards, lit from the upper left. It is a pure function of shape, colour
+and size, and is cached.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 SHAPES = ("box", "ball", "cylinder", "cone", "ring")
 PERSON = "person"
-PERSON_WIDTH = 0.42  # of a person's height
-STRIDES = 4  # how many images a person's step has
+PERSON_WIDTH = 0.42  # in a person's heights
+STRIDES = 4  # sprites per step of a person
 COLOURS = {  # RGB, 0..255
     "red": (205, 28, 32),
     "green": (30, 145, 55),
@@ -32,25 +33,25 @@ _SKIN = (222, 178, 148)
 _HAIR = (64, 44, 32)
 _TROUSERS = (58, 62, 80)
 
-_LIGHT = np.array((-0.45, -0.72, 0.53), dtype=np.float32)  # from where the light comes: left, above, before
+_LIGHT = np.array((-0.45, -0.72, 0.53), dtype=np.float32)  # direction of the light: from the left, above and in front
 _AMBIENT = 0.42
 _SUPERSAMPLING = 2
 
-_Plane = NDArray[np.float32]
+_Plane = NDArray[np.floating[Any]]
 
 
 @lru_cache(maxsize=256)
 def sprite(shape: str, colour: str, size: int) -> _Plane:
-    """An object's image.
+    """Return the sprite of an object.
 
     Args:
-        shape: One of ``SHAPES``.
-        colour: One of the keys of ``COLOURS``.
-        size: Height and width of the sprite in pixels.
+        shape: Shape, one of ``SHAPES``.
+        colour: Colour, a key of ``COLOURS``.
+        size: Height and width of the sprite, in pixels.
 
     Returns:
-        ``(size, size, 4)`` float32: red, green, blue (0..255) multiplied by coverage, and coverage (0..1). Shared
-        and read-only.
+        ``(size, size, 4)`` float32: red, green and blue (0..255) premultiplied by coverage, and coverage (0..1).
+        Shared and read-only.
     """
     fine = size * _SUPERSAMPLING
     axis = (np.arange(fine, dtype=np.float32) + 0.5) / fine * 2.0 - 1.0
@@ -58,14 +59,14 @@ def sprite(shape: str, colour: str, size: int) -> _Plane:
     inside, light, gloss = _SHADERS[shape](u, v)
     rgb = light[..., None] * np.array(COLOURS[colour], dtype=np.float32) + gloss[..., None] * 255.0
     rgba = np.dstack([np.clip(rgb, 0.0, 255.0), np.ones_like(u)]) * inside[..., None]
-    image = cv2.resize(rgba.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    image = np.asarray(cv2.resize(rgba.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA), np.float32)
     image.setflags(write=False)
     return image
 
 
 @lru_cache(maxsize=8)
 def shadow(size: int) -> _Plane:
-    """A soft round shadow, ``(size, size)`` float32: how much light it takes (0..1). Shared and read-only."""
+    """Return a soft round shadow, ``(size, size)`` float32: the absorbed share of light. Shared and read-only."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0
     u, v = np.meshgrid(axis, axis)
     soft = np.clip(1.0 - np.hypot(u, v), 0.0, 1.0)
@@ -76,20 +77,20 @@ def shadow(size: int) -> _Plane:
 
 @lru_cache(maxsize=64)
 def person(clothes: str, height: int, stride: int) -> _Plane:
-    """A person's image, walking.
+    """Return the sprite of a walking person.
 
     Args:
-        clothes: One of the keys of ``CLOTHES``.
-        height: Height of the sprite in pixels; it is ``PERSON_WIDTH`` as wide.
-        stride: Which moment of the step, 0 to ``STRIDES`` - 1.
+        clothes: Colour of the clothes, a key of ``CLOTHES``.
+        height: Height of the sprite, in pixels; its width is ``PERSON_WIDTH`` times that.
+        stride: Phase of the step, 0 to ``STRIDES`` - 1.
 
     Returns:
-        ``(height, width, 4)`` float32 as ``sprite`` gives it. Shared and read-only.
+        ``(height, width, 4)`` float32 as from ``sprite``. Shared and read-only.
     """
     rows = height * _SUPERSAMPLING
     columns = max(1, round(rows * PERSON_WIDTH))
     v, u = np.mgrid[0:rows, 0:columns].astype(np.float32)
-    u, v = (u + 0.5) / rows - PERSON_WIDTH / 2, (v + 0.5) / rows  # both in heights: u from the middle, v from the top
+    u, v = (u + 0.5) / rows - PERSON_WIDTH / 2, (v + 0.5) / rows  # in sprite heights: u from the centre, v from the top
     swing = 0.075 * math.sin(2.0 * math.pi * (stride + 0.5) / STRIDES)
     rgba = np.zeros((rows, columns, 4), dtype=np.float32)
     for side in (-1.0, 1.0):
@@ -99,7 +100,8 @@ def person(clothes: str, height: int, stride: int) -> _Plane:
     _limb(rgba, u, v, (0.085, 0.24), (0.105 + swing, 0.50), 0.030, CLOTHES[clothes])
     _limb(rgba, u, v, (0.0, 0.075), (0.0, 0.09), 0.070, _SKIN)
     _limb(rgba, u, v, (-0.008, 0.048), (0.008, 0.045), 0.052, _HAIR)
-    image = cv2.resize(rgba, (max(1, columns // _SUPERSAMPLING), height), interpolation=cv2.INTER_AREA)
+    size = max(1, columns // _SUPERSAMPLING), height
+    image = np.asarray(cv2.resize(rgba, size, interpolation=cv2.INTER_AREA), np.float32)
     image.setflags(write=False)
     return image
 
@@ -113,7 +115,7 @@ def _limb(
     radius: float,
     colour: tuple[int, int, int],
 ) -> None:
-    """Paint a rounded bar between two points, lit from the left as a cylinder is."""
+    """Draw a rounded bar between two points, shaded like a cylinder lit from the left."""
     along_u, along_v = end[0] - start[0], end[1] - start[1]
     length = along_u * along_u + along_v * along_v
     share = np.clip(((u - start[0]) * along_u + (v - start[1]) * along_v) / length, 0.0, 1.0)
@@ -125,7 +127,7 @@ def _limb(
 
 
 def _lit(nx: _Plane, ny: _Plane, nz: _Plane) -> tuple[_Plane, _Plane]:
-    """Brightness and gloss of surfaces with these normals (Lambert, and a Blinn-Phong highlight)."""
+    """Return brightness (Lambert) and gloss (Blinn-Phong) of surfaces with these normals."""
     facing = np.clip(nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2], 0.0, 1.0)
     half = _LIGHT + np.array((0.0, 0.0, 1.0), dtype=np.float32)
     half /= np.linalg.norm(half)
@@ -159,7 +161,7 @@ def _cone(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
     x = np.clip(u / reach, -1.0, 1.0)
     rim = flat * np.sqrt(np.clip(1.0 - (u / radius) ** 2, 0.0, 1.0))
     inside = (np.abs(u) <= reach) & (v >= apex) & (v <= base + rim)
-    slope = 0.42  # a cone's side also looks upwards
+    slope = 0.42  # the surface of a cone also faces upwards
     level = np.sqrt(1.0 - slope * slope)
     light, gloss = _lit(x * level, np.full_like(x, -slope), np.sqrt(1.0 - x * x) * level)
     return inside.astype(np.float32), light, gloss
@@ -167,7 +169,7 @@ def _cone(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
 
 def _box(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
     left, edge, top_edge, bottom = -0.92, 0.44, -0.46, 0.95  # the front face
-    back = 0.46  # how far the receding edges run, to the right and upwards
+    back = 0.46  # length of the receding edges, to the right and upwards
     front = (u >= left) & (u <= edge) & (v >= top_edge) & (v <= bottom)
     up = np.clip((top_edge - v) / back, 0.0, 1.0)
     top = (v < top_edge) & (v >= top_edge - back) & (u >= left + back * up) & (u <= edge + back * up)
@@ -179,7 +181,7 @@ def _box(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
 
 
 def _ring(u: _Plane, v: _Plane) -> tuple[_Plane, _Plane, _Plane]:
-    outer, inner = 0.96, 0.46  # a standing tyre, seen from before
+    outer, inner = 0.96, 0.46  # an upright ring, seen from the front
     middle, tube = (outer + inner) / 2, (outer - inner) / 2
     distance = np.maximum(np.hypot(u, v), 1e-3)
     across = np.clip((distance - middle) / tube, -1.0, 1.0)  # -1 at the hole's edge, 1 at the outer edge

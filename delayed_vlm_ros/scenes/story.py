@@ -1,8 +1,7 @@
-"""The demo camera's story: half a minute in which things come and go, and questions about it with their right answers.
+"""The demo camera's story: 32 s in which objects come and go, with questions and correct answers.
 
-A red box is carried away early on, a blue ball visits and rolls about, a yellow cylinder is brought in; a white cone
-stays. When the story is told, box and ball have left the Stream window long ago: what is known of them is in Star
-memory.
+A person carries a red box away early on, a blue ball rolls in and out, and a person brings a yellow cylinder. A white
+cone stays. At the end of the story, box and ball have left the Stream window; only Star memory still holds them.
 """
 
 from __future__ import annotations
@@ -31,5 +30,5 @@ STORY_QUESTIONS = (
 
 
 def story_scene() -> Scene:
-    """The room of the story."""
+    """Return the scene of the story."""
     return Scene.from_script(_SEED, _EPISODES)

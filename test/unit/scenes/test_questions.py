@@ -1,4 +1,4 @@
-"""Questions about scenes: balanced, fair, and right about what a story says."""
+"""Questions about scenes are balanced and fair, and their answers match the story."""
 
 from collections import Counter
 
@@ -12,66 +12,66 @@ from delayed_vlm_ros.scenes.story import STORY_QUESTIONS, STORY_SEC, story_scene
 from delayed_vlm_ros.scenes.truth import PairTruth, View, pair_truth, story_of
 
 
-def views(*places):
-    return [View(10.0 * number, one) for number, one in enumerate(places)]
+def views(*positions):
+    return [View(10.0 * number, one) for number, one in enumerate(positions)]
 
 
 EMPTY = {}
 RED, BLUE = {"red box": 0.1}, {"blue ball": 0.5}
-TOLD = views(RED, {**RED, **BLUE}, {"blue ball": 0.9, "person": 0.1}, {"blue ball": 0.9, "green ring": 0.1})
+HISTORY = views(RED, {**RED, **BLUE}, {"blue ball": 0.9, "person": 0.1}, {"blue ball": 0.9, "green ring": 0.1})
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (answers.colour_of(TOLD, "ball"), "blue"),
-        (answers.colour_of(TOLD, "box"), "I don't see one"),
+        (answers.colour_of(HISTORY, "ball"), "blue"),
+        (answers.colour_of(HISTORY, "box"), "I don't see one"),
         (answers.colour_of(views({"red box": 0.1, "blue box": 0.9}), "box"), None),
-        (answers.is_there(TOLD, "red box"), "no"),
-        (answers.is_there(TOLD, "green"), "yes"),
-        (answers.how_many(TOLD, ""), "two"),
-        (answers.how_many(TOLD, "", 1), "two"),
-        (answers.how_many(TOLD, "cone"), "zero"),
-        (answers.what_is_at(TOLD, "left"), "a green ring"),
-        (answers.what_is_at(TOLD, "middle"), "nothing"),
-        (answers.what_is_at(TOLD, "left", 0), "a red box"),
+        (answers.is_there(HISTORY, "red box"), "no"),
+        (answers.is_there(HISTORY, "green"), "yes"),
+        (answers.how_many(HISTORY, ""), "two"),
+        (answers.how_many(HISTORY, "", 1), "two"),
+        (answers.how_many(HISTORY, "cone"), "zero"),
+        (answers.what_is_at(HISTORY, "left"), "a green ring"),
+        (answers.what_is_at(HISTORY, "middle"), "nothing"),
+        (answers.what_is_at(HISTORY, "left", 0), "a red box"),
         (answers.what_is_at(views({"red box": 0.41}), "left"), None),
-        (answers.where_is(TOLD, "blue ball"), "on the right"),
-        (answers.where_is(TOLD, "person"), "I don't see one"),
-        (answers.was_there(TOLD, "person"), "yes"),
-        (answers.was_there(TOLD, "yellow box"), "no"),
-        (answers.at_start(TOLD), "a red box"),
+        (answers.where_is(HISTORY, "blue ball"), "on the right"),
+        (answers.where_is(HISTORY, "person"), "I don't see one"),
+        (answers.was_there(HISTORY, "person"), "yes"),
+        (answers.was_there(HISTORY, "yellow box"), "no"),
+        (answers.at_start(HISTORY), "a red box"),
         (answers.at_start(views({"red box": 0.9, "orange cone": 0.2})), "an orange cone and a red box"),
         (answers.at_start(views({"red box": 0.30, "orange cone": 0.25})), None),
-        (answers.appeared_first(TOLD), "a blue ball"),
-        (answers.appeared_last(TOLD), "a green ring"),
+        (answers.appeared_first(HISTORY), "a blue ball"),
+        (answers.appeared_last(HISTORY), "a green ring"),
         (answers.appeared_last(views(RED, RED)), "nothing"),
         (answers.appeared_last(views(RED, EMPTY, RED)), None),
         (answers.appeared_first(views(EMPTY, {**RED, **BLUE})), None),
-        (answers.left_last(TOLD), "a red box"),
-        (answers.which_moved(TOLD), "a blue ball"),
+        (answers.left_last(HISTORY), "a red box"),
+        (answers.which_moved(HISTORY), "a blue ball"),
         (answers.which_moved(views({"red box": 0.1}, {"red box": 0.25})), None),
-        (answers.did_move(TOLD, "red box"), "no"),
-        (answers.how_long_ago(TOLD, "red box"), "about 20 seconds ago"),
-        (answers.how_long_ago(TOLD, "person"), "about 10 seconds ago"),
-        (answers.how_long_ago(TOLD, "green ring"), "now"),
-        (answers.how_long_ago(TOLD, "black cone"), "I have not seen one"),
-        (answers.came_before(TOLD, "red box", "green ring"), "yes"),
-        (answers.came_before(TOLD, "green ring", "blue ball"), "no"),
-        (answers.came_before(TOLD, "green ring", "black cone"), None),
-        (answers.description(TOLD), "a green ring on the left and a blue ball on the right"),
+        (answers.did_move(HISTORY, "red box"), "no"),
+        (answers.how_long_ago(HISTORY, "red box"), "about 20 seconds ago"),
+        (answers.how_long_ago(HISTORY, "person"), "about 10 seconds ago"),
+        (answers.how_long_ago(HISTORY, "green ring"), "now"),
+        (answers.how_long_ago(HISTORY, "black cone"), "I have not seen one"),
+        (answers.came_before(HISTORY, "red box", "green ring"), "yes"),
+        (answers.came_before(HISTORY, "green ring", "blue ball"), "no"),
+        (answers.came_before(HISTORY, "green ring", "black cone"), None),
+        (answers.description(HISTORY), "a green ring on the left and a blue ball on the right"),
         (answers.description(views(EMPTY)), "the room is empty"),
         (answers.happenings(views(RED, RED)), "nothing happened"),
         (answers.happenings(views(EMPTY, RED, {**RED, "person": 0.5}, BLUE)), None),
         (answers.happenings(views(EMPTY, RED, {**RED, "person": 0.5})), "a red box came and a person came by"),
     ],
 )
-def test_answers_follow_from_what_was_where(answer, expected):
+def test_answer_follows_from_the_positions(answer, expected):
     assert answer == expected
 
 
-def test_what_is_hidden_for_a_while_has_not_left():
-    # given a box that something hides in the second view
+def test_object_hidden_for_a_while_has_not_left():
+    # given a box that is hidden in the second view
     plain, hidden = View(0.0, RED), View(1.0, EMPTY)
     truths = [PairTruth(plain, plain), PairTruth(hidden, View(1.0, RED)), PairTruth(View(2.0, RED), View(2.0, RED))]
     # then
@@ -79,20 +79,20 @@ def test_what_is_hidden_for_a_while_has_not_left():
     assert answers.appeared_last(story_of(truths).strict) == "nothing"
 
 
-def test_a_thing_that_is_half_gone_is_asked_about_only_where_it_does_not_matter():
-    # given a box plain to see, then perhaps there
+def test_ambiguous_object_yields_no_question_whose_answer_depends_on_it():
+    # given a box that is clearly visible, then only partly
     truths = [PairTruth(View(0.0, RED), View(0.0, RED)), PairTruth(View(1.0, EMPTY), View(1.0, RED))]
     story = story_of(truths)
-    asked = [draw_question(kind, story, np.random.default_rng(n)) for n in range(40) for kind in ("is_there", "left")]
+    drawn = [draw_question(kind, story, np.random.default_rng(n)) for n in range(40) for kind in ("is_there", "left")]
     # then
-    told = [one.text for one in asked if one is not None]
-    assert told
-    assert not any("red box" in text for text in told)
-    assert not [one for one in asked if one is not None and one.kind == "left"]
+    questions = [question for question in drawn if question is not None]
+    assert questions
+    assert not any("red box" in question.text for question in questions)
+    assert not [question for question in questions if question.kind == "left"]
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-def test_questions_are_asked_of_every_kind_and_balanced(spacing):
+def test_questions_of_every_kind_are_drawn_with_balanced_answers(spacing):
     # given
     random = np.random.default_rng(4)
     drawn = {kind: Counter() for kind in (*KINDS, *SENTENCE_KINDS)}
@@ -114,13 +114,13 @@ def test_questions_are_asked_of_every_kind_and_balanced(spacing):
         assert max(counts.values()) / counts.total() <= limit, (kind, counts)
 
 
-def test_worlds_for_training_and_for_judging_are_apart():
+def test_seeds_for_training_tuning_and_evaluation_are_disjoint():
     assert not set(TRAINING_SEEDS[::997]) & (set(TUNING_SEEDS) | set(HELD_OUT_SEEDS))
     assert not set(TUNING_SEEDS) & set(HELD_OUT_SEEDS)
 
 
-def test_the_storys_answers_are_what_happens_in_it():
-    # given what somebody sees who looks once a second
+def test_answers_of_the_demo_story_match_its_scene():
+    # given one pair per second
     scene = story_scene()
     seen = story_of([pair_truth(scene, second, second + 0.5) for second in np.arange(0.0, STORY_SEC, 1.0)])
     found = {
@@ -135,6 +135,6 @@ def test_the_storys_answers_are_what_happens_in_it():
     for question in STORY_QUESTIONS:
         for history in (seen.strict, seen.lenient):
             assert found[question.kind](history) == question.answer, question
-    # and two of the things are out of sight for longer than Stream memory reaches back
+    # and two objects left before the Stream window begins
     for name in ("red box", "blue ball"):
         assert answers.how_long_ago(seen.strict, name) in ("about 20 seconds ago", None)

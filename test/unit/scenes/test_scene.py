@@ -1,4 +1,4 @@
-"""The synthetic room's truth: what is where, at any time."""
+"""Ground truth of the synthetic room at any time."""
 
 import dataclasses
 import math
@@ -11,12 +11,12 @@ from delayed_vlm_ros.scenes.scene import placed_objects
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 
 
-def test_the_same_seed_gives_the_same_room_and_another_one_another():
+def test_scene_is_determined_by_its_seed():
     assert Scene.from_seed(3) == Scene.from_seed(3)
     assert Scene.from_seed(3) != Scene.from_seed(4)
 
 
-def test_any_moment_can_be_asked_for_in_any_order():
+def test_times_can_be_queried_in_any_order():
     scene = Scene.from_seed(5)
     times = [0.0, 12.5, 86_400.0, 3.0, 1e6]
     forwards = [visible_objects(scene, time) for time in times]
@@ -25,45 +25,45 @@ def test_any_moment_can_be_asked_for_in_any_order():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_objects_are_told_apart_by_their_colours_and_lie_in_the_image(seed):
+def test_visible_objects_have_unique_colours_and_lie_in_the_image(seed):
     scene = Scene.from_seed(seed)
     for time in range(0, 600, 7):
         seen = visible_objects(scene, float(time))
-        assert all(0.4 < thing.size < 0.9 and thing.name == PERSON for thing in seen if thing.shape == PERSON)
-        things = [thing for thing in seen if thing.shape != PERSON]
-        assert len({thing.colour for thing in things}) == len(things)
-        for thing in things:
-            assert thing.colour in COLOURS
-            assert thing.shape in SHAPES
-            assert thing.name == f"{thing.colour} {thing.shape}"
-            assert 0.0 <= thing.x <= 1.0
-            assert 0.0 <= thing.y <= 1.0
-            assert 0.1 < thing.size < 0.5
+        assert all(0.4 < item.size < 0.9 and item.name == PERSON for item in seen if item.shape == PERSON)
+        objects = [item for item in seen if item.shape != PERSON]
+        assert len({item.colour for item in objects}) == len(objects)
+        for item in objects:
+            assert item.colour in COLOURS
+            assert item.shape in SHAPES
+            assert item.name == f"{item.colour} {item.shape}"
+            assert 0.0 <= item.x <= 1.0
+            assert 0.0 <= item.y <= 1.0
+            assert 0.1 < item.size < 0.5
 
 
-def test_objects_appear_and_leave_and_the_room_does_not_repeat():
+def test_objects_appear_and_leave_without_repetition():
     scene = Scene.from_seed(0)
-    seen = [frozenset(thing.name for thing in visible_objects(scene, float(time))) for time in range(0, 1200, 2)]
+    seen = [frozenset(item.name for item in visible_objects(scene, float(time))) for time in range(0, 1200, 2)]
     changes = sum(before != after for before, after in pairwise(seen))
     assert changes > 40
     assert len(frozenset.union(*seen)) > 12
     assert {len(names) for names in seen} >= {1, 2, 3}
 
 
-def test_a_moving_object_moves_steadily_and_a_resting_one_stays():
+def test_moving_object_moves_smoothly_and_resting_object_stays():
     scene = dataclasses.replace(Scene.from_seed(1), camera=CameraMotion())
     moved = rested = 0
     for tenth in range(3000):
         time = tenth / 10.0
-        later = {thing.name: thing for thing in visible_objects(scene, time + 0.1)}
-        for thing in visible_objects(scene, time):
-            if thing.name not in later or thing.moving != later[thing.name].moving:
+        later = {item.name: item for item in visible_objects(scene, time + 0.1)}
+        for item in visible_objects(scene, time):
+            if item.name not in later or item.moving != later[item.name].moving:
                 continue
-            if thing.shape == PERSON:  # there may be several of one name
+            if item.shape == PERSON:  # several people share one name
                 continue
-            step = abs(later[thing.name].x - thing.x)
+            step = abs(later[item.name].x - item.x)
             assert step < 0.06
-            if thing.moving:
+            if item.moving:
                 moved += step > 0.0
             else:
                 rested += 1
@@ -73,24 +73,22 @@ def test_a_moving_object_moves_steadily_and_a_resting_one_stays():
 
 
 @pytest.mark.parametrize("time", [-0.1, math.nan, math.inf])
-def test_a_time_that_is_none_is_refused(time):
-    with pytest.raises(ValueError, match="seconds since the scene began"):
+def test_invalid_time_raises(time):
+    with pytest.raises(ValueError, match="time_sec"):
         visible_objects(Scene.from_seed(0), time)
 
 
-def test_a_negative_seed_is_refused():
-    with pytest.raises(ValueError, match="whole number from 0"):
+def test_negative_seed_raises():
+    with pytest.raises(ValueError, match="seed"):
         Scene.from_seed(-1)
 
 
-def test_a_person_brings_a_thing_and_goes_and_another_one_fetches_it():
+def test_carried_object_arrives_and_departs_with_a_person():
     # given
     brought = Episode(1, 10.0, 60.0, "red", "box", 0.4, arrival="carried", departure="carried", travel_sec=3.0)
     scene = Scene.from_script(0, (brought,))
     # when
-    seen = {
-        time: {thing.name: thing for thing in visible_objects(scene, time)} for time in (5.0, 12.5, 14.0, 30.0, 57.5)
-    }
+    seen = {time: {item.name: item for item in visible_objects(scene, time)} for time in (5.0, 12.5, 14.0, 30.0, 57.5)}
     # then
     assert [set(names) for names in seen.values()] == [
         set(),
@@ -99,21 +97,21 @@ def test_a_person_brings_a_thing_and_goes_and_another_one_fetches_it():
         {"red box"},
         {"red box", "person"},
     ]
-    assert seen[12.5]["red box"].y < seen[30.0]["red box"].y, "carried, not rolling"
+    assert seen[12.5]["red box"].y < seen[30.0]["red box"].y, "a carried object is lifted"
     assert seen[12.5]["red box"].moving
     assert not seen[14.0]["red box"].moving
     assert seen[14.0]["person"].x < seen[14.0]["red box"].x
 
 
-def test_a_thing_that_walks_behind_another_is_shown_less():
+def test_object_hidden_by_a_nearer_one_is_shown_less():
     # given
     near = Episode(3, 0.0, 10.0, "red", "box", home=0.5)
     far = Episode(1, 0.0, 10.0, "blue", "ball", home=0.5)
     # when
-    things = {thing.name: thing for thing in placed_objects(Scene.from_script(0, (near, far)), 5.0)}
+    objects = {item.name: item for item in placed_objects(Scene.from_script(0, (near, far)), 5.0)}
     # then
-    assert things["red box"].shown == pytest.approx(1.0)
-    assert 0.0 < things["blue ball"].shown < 0.9
+    assert objects["red box"].shown == pytest.approx(1.0)
+    assert 0.0 < objects["blue ball"].shown < 0.9
 
 
 @pytest.mark.parametrize(
@@ -125,6 +123,6 @@ def test_a_thing_that_walks_behind_another_is_shown_less():
         Episode(0, 0.0, 1.0, "red", "pyramid", 0.5),
     ],
 )
-def test_an_episode_that_cannot_be_is_refused(episode):
-    with pytest.raises(ValueError, match="cannot be"):
+def test_invalid_episode_raises(episode):
+    with pytest.raises(ValueError, match="Episode"):
         Scene.from_script(0, (episode,))

@@ -1,1 +1,1 @@
-"""Camera nodes: a video or device, a recording, a synthetic room."""
+"""Camera nodes: a video file or device, a recording, and a synthetic room."""

@@ -1,4 +1,4 @@
-"""demo_camera: a camera in a synthetic room with coloured objects, for trying things out without a robot."""
+"""demo_camera: publishes a synthetic room with coloured objects, to try the package without a robot."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from delayed_vlm_ros.scenes.story import story_scene
 
 @dataclass(frozen=True)
 class DemoCameraParameters:
-    """What can be set on the demo camera."""
+    """Parameters of the ``demo_camera`` node."""
 
-    rate: float = parameter(10.0, "images published per second", unit="Hz", minimum=0.1, maximum=120.0)
-    width: int = parameter(640, "columns of the image", unit="pixels", minimum=16, maximum=4096)
-    height: int = parameter(480, "rows of the image", unit="pixels", minimum=16, maximum=4096)
-    frame_id: str = parameter("demo_camera", "frame of the camera, for the messages' headers")
-    seed: int = parameter(0, "which room: the same number gives the same objects", minimum=0, maximum=2**31 - 1)
+    rate: float = parameter(10.0, "rate of published images", unit="Hz", minimum=0.1, maximum=120.0)
+    width: int = parameter(640, "image width", unit="pixels", minimum=16, maximum=4096)
+    height: int = parameter(480, "image height", unit="pixels", minimum=16, maximum=4096)
+    frame_id: str = parameter("demo_camera", "frame_id of the image headers")
+    seed: int = parameter(0, "seed of the room; equal seeds create equal rooms", minimum=0, maximum=2**31 - 1)
     story: bool = parameter(
-        default=False, description="show the demo's story of half a minute, in its own room, once somebody subscribes"
+        default=False,
+        description="show the demo's story of 30 seconds instead of a seeded room, starting at the first subscription",
     )
 
 
 class DemoCamera(Node):
-    """Publishes images of ``simulation``'s room on ``image``.
+    """Publishes images of a synthetic room on ``image``.
 
-    The room's time begins when the node starts, a story's when somebody has subscribed: nobody misses its beginning.
+    A seeded room starts with the node. The story starts at the first subscription, so the subscriber sees all of it.
     """
 
     def __init__(self) -> None:
@@ -40,27 +41,27 @@ class DemoCamera(Node):
         self._settings = read(self, DemoCameraParameters)
         self._scene = story_scene() if self._settings.story else Scene.from_seed(self._settings.seed)
         self._images = ImagePublisher(self, self._settings.frame_id)
-        self._started = None if self._settings.story else self.get_clock().now()
+        self._start_time = None if self._settings.story else self.get_clock().now()
         self._timer = self.create_timer(1.0 / self._settings.rate, self._publish)
-        what = "story" if self._settings.story else f"room {self._settings.seed}"
+        room = "story" if self._settings.story else f"room {self._settings.seed}"
         self.get_logger().info(
-            f"publishing the synthetic {what} on {self.resolve_topic_name('image')}: "
+            f"publishing the synthetic {room} on {self.resolve_topic_name('image')}: "
             f"{self._settings.width}x{self._settings.height} at {self._settings.rate:g} Hz"
         )
 
     def _publish(self) -> None:
-        if self._started is None:
+        if self._start_time is None:
             if not self._images.is_watched:
                 return
-            self._started = self.get_clock().now()
-        elapsed = (self.get_clock().now() - self._started).nanoseconds * 1e-9
-        # Simulated time may jump back, when somebody restarts the simulation.
-        image = render(self._scene, max(0.0, elapsed), self._settings.height, self._settings.width)
+            self._start_time = self.get_clock().now()
+        elapsed_sec = (self.get_clock().now() - self._start_time).nanoseconds * 1e-9
+        # Simulated time jumps back when the simulation restarts.
+        image = render(self._scene, max(0.0, elapsed_sec), self._settings.height, self._settings.width)
         self._images.publish(image)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until it is stopped; gives the process's exit code."""
+    """Run the node until it is stopped; return the exit code of the process."""
     return run_node(DemoCamera, arguments=arguments)
 
 

@@ -1,4 +1,4 @@
-"""What time it is in a recording that is played."""
+"""Clock of a recording during playback."""
 
 from __future__ import annotations
 
@@ -11,80 +11,86 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 
 class PlaybackClock:
-    """The time of a recording that is played: its images' stamps, and between two of them it runs on.
+    """Follows the stamps of the images that are played, and runs on between them.
 
-    An image is due by the time at which it was recorded; its stamp says what time it is then. Single stamps that are
-    late or broken move no time. Where the stamps jump for good, as the memory sees it, a new line of time begins: it
-    stands still at its beginning until ``run``.
+    An image is due at its recording time, and its stamp sets the clock. Single late or broken stamps do not. When the
+    stamps jump for good, as ``TimestampMonitor`` detects it, a new timeline begins: the clock pauses at its first stamp
+    until ``resume()``.
 
     Args:
-        rate: Recorded seconds that pass in a second.
-        steady: A clock that never jumps, seconds.
+        rate: Playback speed relative to real time.
+        steady: Steady clock, in seconds.
     """
 
     def __init__(self, rate: float, steady: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._steady = steady
-        self._watch = TimestampMonitor()
-        self._began = False
-        self._newest_ns = 0  # stamp
-        self._reached_ns = -math.inf  # the newest stamp that the time has been set by
-        self._ahead_ns = 0  # of the stamps to the times of recording
-        self._recorded_ns = 0  # the time of recording that it was or will be when ``_since`` says
-        self._since: float | None = None  # None while it stands still
-        self._told_ns = 0
+        self._monitor = TimestampMonitor()
+        self._has_timeline = False
+        self._newest_ns = 0  # newest stamp
+        self._set_by_ns: float = -math.inf  # newest stamp that has set the clock
+        self._offset_ns = 0  # stamp minus recording time
+        self._recorded_ns = 0  # recording time at ``_resumed_at``
+        self._resumed_at: float | None = None  # on the steady clock; None while paused
+        self._now_ns = 0
 
-    def begins(self, stamp_ns: int, recorded_ns: int) -> bool:
-        """Look at the next image; where a line of time begins with it, stand still at its stamp.
+    def begins_timeline(self, stamp_ns: int, recorded_ns: int) -> bool:
+        """Check the next image; if a timeline begins with it, pause the clock at its stamp and return True.
 
         Args:
-            stamp_ns: When it was taken, nanoseconds.
-            recorded_ns: When it was recorded, nanoseconds.
+            stamp_ns: Acquisition time of the image, in nanoseconds.
+            recorded_ns: Recording time of the image, in nanoseconds.
         """
-        jump = self._watch.jump(seconds_of(stamp_ns), seconds_of(recorded_ns))
-        if self._began and not jump:
-            if jump is not None and stamp_ns > self._newest_ns:
+        jump_sec = self._monitor.update(seconds_of(stamp_ns), seconds_of(recorded_ns))
+        if self._has_timeline and not jump_sec:
+            is_outlier = jump_sec is None
+            if not is_outlier and stamp_ns > self._newest_ns:
                 self._newest_ns = stamp_ns
             return False
-        self._began = True
-        self._newest_ns = self._told_ns = stamp_ns
+        self._has_timeline = True
+        self._newest_ns = self._now_ns = stamp_ns
         self._recorded_ns = recorded_ns
-        self._ahead_ns = stamp_ns - recorded_ns
-        self._since = None
-        self._reached_ns = stamp_ns
+        self._offset_ns = stamp_ns - recorded_ns
+        self._resumed_at = None
+        self._set_by_ns = stamp_ns
         return True
 
-    def run(self) -> None:
-        """Go on from where it stands: the image with which this line of time begins is due."""
-        self._since = self._steady()
+    def resume(self) -> None:
+        """Start the clock at the first image of the timeline, which is due now."""
+        self._resumed_at = self._steady()
 
-    def stand(self) -> None:
-        """Go no further."""
-        self._told_ns = self.now_ns()
-        self._since = None
+    def pause(self) -> None:
+        """Stop the clock."""
+        self._now_ns = self.now_ns()
+        self._resumed_at = None
 
-    def seconds_until(self, recorded_ns: int) -> float:
-        """How long it takes until an image is due; negative: so much too late."""
-        return (recorded_ns - self._recorded_at_present()) / (self._rate * NANOSECONDS_PER_SECOND)
+    def seconds_until(self, due: int) -> float:
+        """Return the seconds until an image is due; negative if it is late.
+
+        Args:
+            due: Recording time of the image, in nanoseconds.
+        """
+        return (due - self._recorded_now()) / (self._rate * NANOSECONDS_PER_SECOND)
 
     def delay(self, seconds: float) -> None:
-        """Play all that comes so much later."""
-        if self._since is not None:
-            self._since += seconds
+        """Postpone all later images."""
+        if self._resumed_at is not None:
+            self._resumed_at += seconds
 
-    def reach(self, stamp_ns: int, recorded_ns: int) -> None:
-        """It is the time of this image, which is due; stamps that do not advance leave the time running."""
-        if self._reached_ns < stamp_ns == self._newest_ns:
-            self._reached_ns = stamp_ns
-            self._ahead_ns = stamp_ns - recorded_ns
+    def set_to(self, stamp_ns: int, recorded_ns: int) -> None:
+        """Set the clock to an image that is due; a stamp that does not advance leaves the clock running."""
+        if self._set_by_ns < stamp_ns == self._newest_ns:
+            self._set_by_ns = stamp_ns
+            self._offset_ns = stamp_ns - recorded_ns
 
     def now_ns(self) -> int:
-        """What time it is, nanoseconds; never less than before on the same line of time."""
-        if self._since is not None:
-            self._told_ns = max(self._told_ns, self._recorded_at_present() + self._ahead_ns)
-        return self._told_ns
+        """Return the current time in nanoseconds. It never decreases within a timeline."""
+        if self._resumed_at is not None:
+            self._now_ns = max(self._now_ns, self._recorded_now() + self._offset_ns)
+        return self._now_ns
 
-    def _recorded_at_present(self) -> int:
-        if self._since is None:
+    def _recorded_now(self) -> int:
+        if self._resumed_at is None:
             return self._recorded_ns
-        return self._recorded_ns + round((self._steady() - self._since) * self._rate * NANOSECONDS_PER_SECOND)
+        elapsed_sec = self._steady() - self._resumed_at
+        return self._recorded_ns + round(elapsed_sec * self._rate * NANOSECONDS_PER_SECOND)

@@ -67,15 +67,17 @@ def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int)
     ending = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ending.set())
-    scene = InProcessBackend(InProcessSettings(video, loop=loop, model=model))
+    backend = InProcessBackend(InProcessSettings(video, loop=loop, model=model))
+    conversation = Conversation(backend, max_characters=MAX_CHARACTERS, questions_per_minute=QUESTIONS_PER_MINUTE)
+    server = WebServer(backend, conversation, access, port)
+    backend.start()
     try:
-        conversation = Conversation(scene, max_characters=MAX_CHARACTERS, questions_per_minute=QUESTIONS_PER_MINUTE)
-        server = WebServer(scene, conversation, access, port)
+        server.start()
         _say(f"The page is at {server.url}")
         ending.wait()
-        server.close()
     finally:
-        scene.close()
+        server.close()
+        backend.close()
 
 
 def _say(line: str) -> None:

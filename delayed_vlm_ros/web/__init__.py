@@ -1,1 +1,1 @@
-"""The web page: what it shows, who may see it, and where it gets it from. No ROS."""
+"""The web page of a scene memory: views, access control and server. Only ``backends`` and the node need ROS."""

@@ -1,4 +1,4 @@
-"""Small pieces of the page. Text goes into elements as text, so markup in it is shown and never run."""
+"""Building blocks of the page. Text is always inserted as text, so markup in it is shown and never executed."""
 
 from __future__ import annotations
 
@@ -10,86 +10,86 @@ from nicegui.elements.mixins.text_element import TextElement
 from delayed_vlm_ros.web.backend import KeptFrame
 
 
-def text(tag: str, words: str = "", classes: str = "") -> TextElement:
-    """An element that holds nothing but text."""
-    element = TextElement(tag=tag, text=words)
+def text(tag: str, content: str = "", classes: str = "") -> TextElement:
+    """Create an element that contains only text."""
+    element = TextElement(tag=tag, text=content)
     element.classes(classes)
     return element
 
 
 def block(tag: str, classes: str = "") -> ui.element:
-    """An element to put others into."""
+    """Create an element that contains other elements."""
     return ui.element(tag).classes(classes)
 
 
-def button(words: str, act: Callable[[], object], classes: str = "") -> TextElement:
-    """A button with words on it."""
-    element = text("button", words, classes)
-    element.props("type=button").on("click", act, args=[])
+def button(label: str, on_click: Callable[[], object], classes: str = "") -> TextElement:
+    """Create a button with a text label."""
+    element = text("button", label, classes)
+    element.props("type=button").on("click", on_click, args=[])
     return element
 
 
-def drawing(markup: str, classes: str = "") -> ui.html:
-    """Markup of the page's own; never with anything in it that somebody typed."""
-    return ui.html(markup, sanitize=False).classes(classes)
+def markup(content: str, classes: str = "") -> ui.html:
+    """Create an element from trusted HTML. Never pass user input."""
+    return ui.html(content, sanitize=False).classes(classes)
 
 
-def show(element: ui.element, *, visible: bool) -> None:
-    """Show or hide an element; touches it only when that changes."""
+def set_visible(element: ui.element, *, visible: bool) -> None:
+    """Show or hide an element; send nothing to the browser without a change."""
     if element.visible != visible:
         element.set_visibility(visible)
 
 
-def say(element: TextElement, words: str) -> None:
-    """Change an element's text, if it is another one."""
-    if element.text != words:
-        element.set_text(words)
+def set_text(element: TextElement, content: str) -> None:
+    """Set the text of an element; send nothing to the browser without a change."""
+    if element.text != content:
+        element.set_text(content)
 
 
-def thumbnail(moment: KeptFrame, *, second: bool = False) -> ui.element:
-    """A moment's image."""
+def thumbnail(frame: KeptFrame, *, second: bool = False) -> ui.element:
+    """Create the first or second image of a kept pair."""
     which = "second" if second else "first"
     image = ui.element("img")
-    image.props["src"] = f"/moments/{moment.key}/{which}.jpg"
+    image.props["src"] = f"/frames/{frame.key}/{which}.jpg"
     image.props["alt"] = ""
     image.props["decoding"] = "async"
     return image
 
 
 class FrameCard:
-    """A moment as a button: image, age, score, reason and mark.
+    """Button with the image, time, score, reason and mark of a kept pair.
 
     Args:
-        moment: What it shows.
-        when: When it was, in words.
-        opened: Called with the moment when somebody chooses it.
+        frame: Pair to show.
+        time: Age or clock time of the pair, as text.
+        on_open: Callback for a click, called with the pair.
     """
 
-    def __init__(self, moment: KeptFrame, when: str, opened: Callable[[KeptFrame], None]) -> None:
-        self._moment = moment
-        self.element = block("button", "moment").props("type=button")
-        self.element.on("click", lambda: opened(self._moment), args=[])
+    def __init__(self, frame: KeptFrame, time: str, on_open: Callable[[KeptFrame], None]) -> None:
+        self._frame = frame
+        self._aria_label = ""
+        self.element = block("button", "frame-card").props("type=button")
+        self.element.on("click", lambda: on_open(self._frame), args=[])
         with self.element:
-            with block("span", "moment-image"):
-                thumbnail(moment)
-                self._mark = text("span", "★", "moment-mark")
-            with block("span", "moment-line"):
-                self._age = text("span", "", "moment-age")
-                self._score = text("span", "", "moment-score")
-            self._reason = text("span", "", "moment-reason")
-        self._described = ""
-        self.show(moment, when)
+            with block("span", "frame-image"):
+                thumbnail(frame)
+                self._mark = text("span", "★", "frame-mark")
+            with block("span", "frame-line"):
+                self._time = text("span", "", "frame-time")
+                self._score = text("span", "", "frame-score")
+            self._reason = text("span", "", "frame-reason")
+        self.update(frame, time)
 
-    def show(self, moment: KeptFrame, when: str) -> None:
-        """Bring it up to date."""
-        self._moment = moment
-        say(self._age, when)
-        say(self._score, f"{moment.importance:.2f}")
-        say(self._reason, moment.label or moment.reason)
-        show(self._mark, visible=moment.marked)
-        marked = f", marked {moment.label}".rstrip() if moment.marked else ""
-        described = f"Moment {moment.id}, {moment.reason or 'not notable'}, score {moment.importance:.2f}{marked}"
-        if described != self._described:
-            self._described = described
-            self.element.props["aria-label"] = described
+    def update(self, frame: KeptFrame, time: str) -> None:
+        """Show the current state of the pair."""
+        self._frame = frame
+        set_text(self._time, time)
+        set_text(self._score, f"{frame.importance:.2f}")
+        set_text(self._reason, frame.label or frame.reason)
+        set_visible(self._mark, visible=frame.marked)
+        mark = f", marked {frame.label}".rstrip() if frame.marked else ""
+        aria_label = f"Frame {frame.id}, {frame.reason or 'unremarkable'}, score {frame.importance:.2f}{mark}"
+        if aria_label != self._aria_label:
+            self._aria_label = aria_label
+            self.element.props["aria-label"] = aria_label
             self.element.update()

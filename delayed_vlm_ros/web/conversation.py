@@ -1,4 +1,4 @@
-"""Questions put from the page, and what has come of them. One conversation for all who look at the page."""
+"""Questions asked on the page and their answers. All visitors share one conversation."""
 
 from __future__ import annotations
 
@@ -14,27 +14,25 @@ from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.web.backend import AskOutcome, Backend, Question, RunningQuestion
 
 MAX_CHARACTERS = 1000
-"""Longest question, unless somebody says otherwise."""
+"""Default maximum length of a question, in characters."""
 
 QUESTIONS_PER_MINUTE = 20
-"""Most questions within any minute, unless somebody says otherwise."""
+"""Default maximum number of questions in any minute."""
 
-_KEPT = 40
-"""Exchanges that are remembered."""
-
+_HISTORY = 40  # exchanges
 _MINUTE_SEC = 60.0
 
 
 @dataclass
 class Exchange:
-    """One question with its answer as far as it has come.
+    """A question and its answer so far.
 
     Attributes:
-        number: Counts the conversation's questions.
+        number: Sequence number in the conversation, from 1.
         question: The question.
-        progress: How far it is.
-        outcome: How it has ended; None while it has not.
-        is_stopping: Whether somebody has asked it to end.
+        progress: Latest progress.
+        outcome: Result; None while the question is running.
+        is_stopping: Whether a user has requested its end.
     """
 
     number: int
@@ -45,13 +43,13 @@ class Exchange:
 
 
 class Conversation:
-    """Takes questions to the scene, one at a time and not too many, and remembers the answers. From any thread.
+    """Passes questions to the backend, one at a time and at a limited rate, and stores the answers. Thread-safe.
 
     Args:
-        backend: Whom to ask.
-        max_characters: Longest question.
-        questions_per_minute: Most questions within any minute.
-        clock: Seconds of a steady clock.
+        backend: Scene memory that answers.
+        max_characters: Maximum length of a question, in characters.
+        questions_per_minute: Maximum number of questions in any minute.
+        clock: Steady clock, in seconds.
     """
 
     def __init__(
@@ -68,19 +66,19 @@ class Conversation:
         self._clock = clock
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._exchanges: deque[Exchange] = deque(maxlen=_KEPT)
+        self._exchanges: deque[Exchange] = deque(maxlen=_HISTORY)
         self._asked_at: deque[float] = deque(maxlen=questions_per_minute)
-        self._asking: RunningQuestion | None = None
+        self._handle: RunningQuestion | None = None
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """All that are remembered, oldest first."""
+        """Stored exchanges, oldest first."""
         with self._lock:
             return tuple(self._exchanges)
 
     @property
     def running(self) -> Exchange | None:
-        """The one that has not ended."""
+        """The exchange without a result; None if there is none."""
         with self._lock:
             return self._running()
 
@@ -89,57 +87,56 @@ class Conversation:
         return newest if newest is not None and newest.outcome is None else None
 
     def ask(self, question: Question) -> Exchange:
-        """Put a question.
+        """Start a question.
 
         Raises:
-            BadRequestError: It is empty or too long.
-            BusyError: Another one is not answered yet, or too many were put within a minute.
+            BadRequestError: The question is empty or too long.
+            BusyError: Another question is running, or the rate limit is reached.
         """
         if not question.text.strip():
-            raise BadRequestError("The question is empty: say what you want to know about the scene.")
+            raise BadRequestError("the question is empty: type what you want to know about the scene")
         if len(question.text) > self.max_characters:
             raise BadRequestError(
-                f"The question has {len(question.text)} characters, more than {self.max_characters}: shorten it."
+                f"the question has {len(question.text)} characters, the maximum is {self.max_characters}: shorten it"
             )
         with self._lock:
             if self._running() is not None:
-                raise BusyError("The last question is not answered yet: wait for its answer, or stop it.")
-            self._count()
+                raise BusyError("another question is running: wait for its answer or stop it")
+            self._check_rate()
             exchange = Exchange(next(self._numbers), question)
             self._exchanges.append(exchange)
-            self._asking = None
+            self._handle = None
 
-        def progress(step: Progress) -> None:
+        def on_progress(step: Progress) -> None:
             exchange.progress = step
 
-        def ended(outcome: AskOutcome) -> None:
+        def on_done(outcome: AskOutcome) -> None:
             exchange.outcome = outcome
 
-        asking = self._backend.ask(question, progress, ended)
+        handle = self._backend.ask(question, on_progress, on_done)
         with self._lock:
-            self._asking = asking
+            self._handle = handle
             stop_now = exchange.is_stopping
         if stop_now:
-            asking.stop()
+            handle.stop()
         return exchange
 
-    def _count(self) -> None:
+    def _check_rate(self) -> None:
         now = self._clock()
         if len(self._asked_at) == self._questions_per_minute and now - self._asked_at[0] < _MINUTE_SEC:
             wait_sec = _MINUTE_SEC - (now - self._asked_at[0])
             raise BusyError(
-                f"{self._questions_per_minute} questions were put within a minute, as many as may be: ask again in "
-                f"{wait_sec:.0f} s."
+                f"rate limit reached ({self._questions_per_minute} questions a minute): ask again in {wait_sec:.0f} s"
             )
         self._asked_at.append(now)
 
     def stop(self) -> None:
-        """Ask the running one to end; nothing happens where there is none."""
+        """Request the end of the running question, if there is one."""
         with self._lock:
             running = self._running()
             if running is None:
                 return
             running.is_stopping = True
-            asking = self._asking
-        if asking is not None:
-            asking.stop()
+            handle = self._handle
+        if handle is not None:
+            handle.stop()

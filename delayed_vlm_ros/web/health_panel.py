@@ -1,4 +1,4 @@
-"""How the memory is: bytes by kind against the budget, compression, latencies over time, diagnostics."""
+"""View of the system's health: memory by kind against the budget, compression, latency and diagnostics."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from nicegui.elements.mixins.text_element import TextElement
 
 from delayed_vlm_ros.web.backend import CameraState, Diagnostic, Latency, Level, MemoryCounts, SceneState
-from delayed_vlm_ros.web.components import block, drawing, say, show, text
-from delayed_vlm_ros.web.formatting import latency, size
+from delayed_vlm_ros.web.components import block, markup, set_text, set_visible, text
+from delayed_vlm_ros.web.formatting import answer_latency, latency, size
 
 _WIDTH, _HEIGHT = 300, 64
 _BARS = 40
-_SHORTEST_SCALE_SEC = 0.1
+_MIN_SCALE_SEC = 0.1
 _LEVELS = {Level.OK: "OK", Level.WARN: "Warning", Level.STALE: "Stale", Level.ERROR: "Error"}
+_WORST_FIRST = (Level.ERROR, Level.STALE, Level.WARN, Level.OK)
 _KINDS = (("pixels", "Images"), ("features", "Vision features"), ("kv", "KV cache"))
 
 
 class HealthPanel:
-    """Numbers and diagnostics."""
+    """Statistics, charts and diagnostics."""
 
     def __init__(self) -> None:
         with block("section", "panel health").props('data-view=health aria-label="Health"'):
@@ -26,68 +27,72 @@ class HealthPanel:
                 text("h2", "Health")
                 self._model = text("span", "", "quiet")
             with block("div", "figures"):
-                self._ratio = _Figure("seen for each kept")
-                self._rate = _Figure("images a second")
+                self._ratio = _Figure("compression ratio")
+                self._rate = _Figure("fps")
                 self._answers = _Figure("answers")
             with block("div", "chart"):
                 with block("div", "chart-head"):
                     text("h3", "Memory")
                     self._budget = text("span", "", "quiet")
-                self._bar = drawing("", "bytes").props('role=img aria-label="Memory by kind"')
+                self._bar = markup("", "bytes").props('role=img aria-label="Memory by kind"')
                 with block("div", "legend"):
-                    self._sizes = {kind: _legend(kind, name) for kind, name in _KINDS}
+                    self._sizes = {kind: _legend_entry(kind, name) for kind, name in _KINDS}
             with block("div", "chart"):
                 with block("div", "chart-head"):
                     text("h3", "Latency")
                     self._newest = text("span", "", "quiet")
-                self._no_answers = text("p", "Each answer shows here what it took.", "empty small")
-                self._latencies = drawing("", "latencies").props('role=img aria-label="Latency of the latest answers"')
-            self._conditions = _Diagnostics()
+                self._no_answers = text("p", "The latency of each answer appears here.", "empty small")
+                self._latencies = markup("", "latencies").props('role=img aria-label="Latency of the latest answers"')
+            self._diagnostics = _DiagnosticList()
 
-    def show(self, state: SceneState, camera: CameraState | None) -> None:
-        """Bring it up to date; camera: the one that is looked at."""
-        kept = camera.counts if camera is not None else MemoryCounts()
-        where = f" on {state.device}" if state.device else ""
-        say(self._model, f"{state.model}{where}" if state.model else "")
-        self._ratio.show(f"{kept.compression_ratio:.1f}" if kept.added else "–")
-        self._rate.show(f"{camera.input_rate_hz:.1f}" if camera is not None else "–")
-        self._answers.show(str(state.asks_served) + (f" + {state.asks_failed} failed" if state.asks_failed else ""))
-        self._show_bytes(kept)
-        self._show_latencies(state.latencies[-_BARS:])
-        self._conditions.show(state.diagnostics)
+    def update(self, state: SceneState, camera: CameraState | None) -> None:
+        """Show the current state.
 
-    def _show_bytes(self, counts: MemoryCounts) -> None:
-        sizes = {"pixels": kept.pixel_bytes, "features": kept.feature_bytes, "kv": kept.kv_bytes}
+        Args:
+            state: State of the whole system.
+            camera: Selected camera; None if there is none.
+        """
+        counts = camera.counts if camera is not None else MemoryCounts()
+        device = f" on {state.device}" if state.device else ""
+        set_text(self._model, f"{state.model}{device}" if state.model else "")
+        self._ratio.update(f"{counts.compression_ratio:.1f}" if counts.added else "–")
+        self._rate.update(f"{camera.input_rate_hz:.1f}" if camera is not None else "–")
+        self._answers.update(str(state.asks_served) + (f" + {state.asks_failed} failed" if state.asks_failed else ""))
+        self._update_bytes(counts)
+        self._update_latencies(state.latencies[-_BARS:])
+        self._diagnostics.update(state.diagnostics)
+
+    def _update_bytes(self, counts: MemoryCounts) -> None:
+        sizes = {"pixels": counts.pixel_bytes, "features": counts.feature_bytes, "kv": counts.kv_bytes}
         total = sum(sizes.values())
-        bound = f" of {size(kept.budget_bytes)}" if kept.budget_bytes else ", no budget set"
-        say(self._budget, f"{size(total)}{bound}")
-        whole = max(kept.budget_bytes, total, 1)
+        bound = f" of {size(counts.budget_bytes)}" if counts.budget_bytes else ", no budget set"
+        set_text(self._budget, f"{size(total)}{bound}")
+        whole = max(counts.budget_bytes, total, 1)
         bar = "".join(
             f'<span class="{kind}" style="width: {100 * count / whole:.2f}%"></span>' for kind, count in sizes.items()
         )
         if self._bar.content != bar:
             self._bar.set_content(bar)
         for kind, count in sizes.items():
-            say(self._sizes[kind], size(count))
+            set_text(self._sizes[kind], size(count))
 
-    def _show_latencies(self, latencies: Sequence[Latency]) -> None:
-        show(self._no_answers, visible=not latencies)
-        show(self._latencies, visible=bool(latencies))
+    def _update_latencies(self, latencies: Sequence[Latency]) -> None:
+        set_visible(self._no_answers, visible=not latencies)
+        set_visible(self._latencies, visible=bool(latencies))
         if latencies:
-            newest = latencies[-1]
-            say(self._newest, f"first word {latency(newest.first_token_sec)}, in all {latency(newest.total_sec)}")
+            set_text(self._newest, answer_latency(latencies[-1].first_token_sec, latencies[-1].total_sec))
         chart = latency_chart(latencies)
         if self._latencies.content != chart:
             self._latencies.set_content(chart)
 
 
 def latency_chart(latencies: Sequence[Latency]) -> str:
-    """A bar for each answer, the newest at the right: what it took in all, and within that to its first token."""
-    scale = max([_SHORTEST_SCALE_SEC, *(one.total_sec for one in latencies)])
+    """Return an SVG chart with two bars an answer, total latency and time to first token, the newest at the right."""
+    scale = max([_MIN_SCALE_SEC, *(one.total_sec for one in latencies)])
     step = _WIDTH / _BARS
     bars = []
-    for place, one in enumerate(reversed(latencies)):
-        left = _WIDTH - (place + 1) * step
+    for index, one in enumerate(reversed(latencies)):
+        left = _WIDTH - (index + 1) * step
         for kind, seconds in (("total", one.total_sec), ("first", min(one.first_token_sec, one.total_sec))):
             height = max(1.0, _HEIGHT * seconds / scale)
             bars.append(
@@ -101,43 +106,42 @@ def latency_chart(latencies: Sequence[Latency]) -> str:
 
 
 class _Figure:
-    """One number, large, with what it means."""
+    """A large number with its label."""
 
-    def __init__(self, meaning: str) -> None:
+    def __init__(self, label: str) -> None:
         with block("div", "figure"):
             self._number = text("span", "–", "number")
-            text("span", meaning, "quiet")
+            text("span", label, "quiet")
 
-    def show(self, number: str) -> None:
-        say(self._number, number)
+    def update(self, number: str) -> None:
+        set_text(self._number, number)
 
 
-def _legend(kind: str, name: str) -> TextElement:
+def _legend_entry(kind: str, name: str) -> TextElement:
     with block("span", "legend-entry"):
         block("span", f"swatch {kind}")
         text("span", name)
         return text("span", "", "quiet")
 
 
-class _Diagnostics:
-    """The diagnostics, a line for each, the worst first."""
+class _DiagnosticList:
+    """One line for each diagnostic, the worst first."""
 
     def __init__(self) -> None:
         self._shown: tuple[Diagnostic, ...] | None = None
-        self._list = block("ul", "conditions").props("aria-label=Diagnostics")
-        self.show(())
+        self._list = block("ul", "diagnostics").props("aria-label=Diagnostics")
+        self.update(())
 
-    def show(self, conditions: tuple[Diagnostic, ...]) -> None:
-        if conditions == self._shown:
+    def update(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+        if diagnostics == self._shown:
             return
-        self._shown = conditions
-        order = {level: place for place, level in enumerate((Level.ERROR, Level.STALE, Level.WARN, Level.OK))}
+        self._shown = diagnostics
         self._list.clear()
         with self._list:
-            if not conditions:
-                text("li", "No diagnostics are heard yet.", "empty small")
-            for condition in sorted(conditions, key=lambda one: order[one.level]):
-                with block("li", f"condition level-{condition.level.value}"):
-                    text("span", _LEVELS[condition.level], "level")
-                    text("span", condition.name, "condition-name")
-                    text("span", condition.message, "condition-message")
+            if not diagnostics:
+                text("li", "No diagnostics received yet.", "empty small")
+            for diagnostic in sorted(diagnostics, key=lambda one: _WORST_FIRST.index(one.level)):
+                with block("li", f"diagnostic level-{diagnostic.level.value}"):
+                    text("span", _LEVELS[diagnostic.level], "level")
+                    text("span", diagnostic.name.removeprefix("camera "), "diagnostic-name")
+                    text("span", diagnostic.message, "diagnostic-message")

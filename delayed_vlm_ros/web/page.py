@@ -1,13 +1,13 @@
-"""The page: one for each browser that has it open, all of the same scene."""
+"""The page: one view for each open browser, all with the same scene and conversation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
 from delayed_vlm_ros.web.backend import Backend, CameraState, KeptFrame, Level, SceneState
-from delayed_vlm_ros.web.components import block, drawing, say, show, text
+from delayed_vlm_ros.web.components import block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.frame_dialog import FrameDialog
 from delayed_vlm_ros.web.health_panel import HealthPanel
@@ -15,8 +15,8 @@ from delayed_vlm_ros.web.memory_panel import MemoryPanel
 from delayed_vlm_ros.web.now_panel import NowPanel
 from delayed_vlm_ros.web.talk_panel import TalkPanel
 
-LIVE_IMAGES_PER_SECOND = 4.0
-"""Most images a second that a page fetches of the camera it shows."""
+MAX_LIVE_FPS = 4.0
+"""Maximum number of live images a browser fetches, per second."""
 
 _SCENE_PERIOD_SEC = 0.5
 _TALK_PERIOD_SEC = 0.1
@@ -32,26 +32,23 @@ _LOGO = (
     'stroke-width="1.6"/><path d="m12 9.2.9 1.9 2 .3-1.5 1.4.4 2-1.8-1-1.8 1 .4-2-1.5-1.4 2-.3z" '
     'fill="var(--star)"/></svg>'
 )
+_THEME_BUTTON = (
+    '<button type="button" class="plain theme" aria-label="Switch between light and dark" '
+    'title="Switch between light and dark">◐</button>'
+)
 
 
-class Page:
-    """What is served at ``/``.
+def register_page(backend: Backend, conversation: Conversation) -> None:
+    """Serve the page at ``/``.
 
     Args:
-        backend: The scene.
-        conversation: Where questions go.
+        backend: Scene memory to show.
+        conversation: Conversation of all visitors.
     """
 
-    def __init__(self, backend: Backend, conversation: Conversation) -> None:
-        self._backend = backend
-        self._conversation = conversation
-
-    def register(self) -> None:
-        """Have it served."""
-
-        @ui.page("/")
-        def page() -> None:
-            _View(self._backend, self._conversation)
+    @ui.page("/")
+    def page() -> None:
+        _View(backend, conversation)
 
 
 class _View:
@@ -65,86 +62,86 @@ class _View:
         with block("div", "shell").props("data-view=now"):
             self._header()
             with block("main", "board"):
-                self._now = NowPanel(LIVE_IMAGES_PER_SECOND)
+                self._now = NowPanel(MAX_LIVE_FPS)
                 self._health = HealthPanel()
                 self._memory = MemoryPanel(self._open_kept)
                 self._talk = TalkPanel(conversation, self._open)
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
                     text("button", view.capitalize(), "tab").props(f"type=button data-show={view}")
-        self._dialog = FrameDialog(backend, self._show, self._limit)
-        self._show()
-        self._talk.follow()
-        ui.timer(_SCENE_PERIOD_SEC, self._show)
-        ui.timer(_TALK_PERIOD_SEC, self._talk.follow)
+        self._dialog = FrameDialog(backend, self._update, self._limit)
+        self._update()
+        self._talk.update_exchanges()
+        ui.timer(_SCENE_PERIOD_SEC, self._update)
+        ui.timer(_TALK_PERIOD_SEC, self._talk.update_exchanges)
 
     def _header(self) -> None:
         with block("header", "top"):
-            drawing(_LOGO, "logo")
+            markup(_LOGO, "logo")
             text("h1", "Scene memory")
             self._status = text("p", "", "status").props("role=status")
             self._cameras = block("div", "cameras").props('role=group aria-label="Camera"')
-            drawing(
-                '<button type="button" class="plain theme" aria-label="Light or dark" title="Light or dark">◐</button>'
-            )
-        self._offered: tuple[str, ...] = ()
+            markup(_THEME_BUTTON)
+        self._camera_names: tuple[str, ...] | None = None
 
-    def _show(self) -> None:
+    def _update(self) -> None:
         self._state = state = self._backend.state()
         camera = self._camera()
-        level, words = _status(state, camera)
-        say(self._status, words)
+        level, message = _status(state, camera)
+        set_text(self._status, message)
         if f"level-{level.value}" not in self._status.classes:
             self._status.classes(replace=f"status level-{level.value}")
-        self._offer_cameras()
-        self._now.show(state, camera)
-        self._memory.show(camera, state.now_ns)
-        self._health.show(state, camera)
-        self._talk.show(state)
-        self._dialog.update([moment for one in state.cameras for moment in one.frames], state.now_ns)
+        self._update_camera_buttons()
+        self._now.update(state, camera)
+        self._memory.update(camera, state.now_ns)
+        self._health.update(state, camera)
+        self._talk.update(state)
+        self._dialog.update([frame for one in state.cameras for frame in one.frames], state.now_ns)
 
     def _camera(self) -> CameraState | None:
         return self._state.camera(self._camera_name) or self._state.camera("")
 
-    def _offer_cameras(self) -> None:
+    def _update_camera_buttons(self) -> None:
         names = tuple(camera.name for camera in self._state.cameras)
-        if names == self._offered:
+        if names == self._camera_names:
             return
-        self._offered = names
+        self._camera_names = names
         self._cameras.clear()
-        show(self._cameras, visible=len(names) > 1)
+        set_visible(self._cameras, visible=len(names) > 1)
         with self._cameras:
             for name in names:
-                choice = text("button", name, "tab").props("type=button")
-                choice.on("click", lambda name=name: self._choose(name), args=[])
+                choice = button(name, self._selector(name), "tab")
                 choice.props["aria-pressed"] = str(name == (self._camera_name or names[0])).lower()
 
-    def _choose(self, name: str) -> None:
-        self._camera_name = name
-        self._offered = ()
-        self._show()
+    def _selector(self, name: str) -> Callable[[], None]:
+        def select() -> None:
+            self._camera_name = name
+            self._camera_names = None
+            self._update()
 
-    def _open_kept(self, moment: KeptFrame) -> None:
-        camera = self._state.camera(moment.camera)
-        self._open(moment, camera.frames if camera is not None else ())
+        return select
 
-    def _open(self, moment: KeptFrame, neighbours: Sequence[KeptFrame]) -> None:
-        self._dialog.open(moment, neighbours, self._state.now_ns)
+    def _open_kept(self, frame: KeptFrame) -> None:
+        camera = self._state.camera(frame.camera)
+        self._open(frame, camera.frames if camera is not None else ())
+
+    def _open(self, frame: KeptFrame, neighbours: Sequence[KeptFrame]) -> None:
+        self._dialog.open(frame, neighbours, self._state.now_ns)
 
     def _limit(self, since_ns: int, until_ns: int) -> None:
         self._talk.limit(since_ns, until_ns)
-        self._talk.show(self._state)
+        self._talk.update(self._state)
 
 
 def _status(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
-    """The whole in a word or two."""
+    """Return the level and text of the status line."""
     if not state.connected:
         return Level.ERROR, "Not connected"
-    worst = [condition for condition in state.diagnostics if condition.level in (Level.ERROR, Level.STALE)]
+    worst = [diagnostic for diagnostic in state.diagnostics if diagnostic.level in (Level.ERROR, Level.STALE)]
     if worst:
         return worst[0].level, worst[0].message
     if state.model_state == "loading":
-        return Level.WARN, "The model is loading; memory fills meanwhile"
+        return Level.WARN, "Loading the model; frames are kept meanwhile"
     if camera is None or not camera.input_rate_hz:
         return Level.WARN, "Waiting for images"
     return Level.OK, "Live"

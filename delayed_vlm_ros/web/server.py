@@ -1,4 +1,4 @@
-"""The page's server: NiceGUI behind the gate, in a thread of its own, from construction until ``stop``."""
+"""Web server of the page: NiceGUI with access control, in its own thread."""
 
 from __future__ import annotations
 
@@ -15,41 +15,45 @@ from nicegui import app, ui
 
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.resources import data_folder
-from delayed_vlm_ros.web.access import Access, Gate
+from delayed_vlm_ros.web.access import Access, AccessMiddleware
 from delayed_vlm_ros.web.backend import Backend
 from delayed_vlm_ros.web.conversation import Conversation
-from delayed_vlm_ros.web.page import Page
+from delayed_vlm_ros.web.page import register_page
 from delayed_vlm_ros.web.thumbnail_cache import ThumbnailCache
 
 _ASSETS = data_folder("web", "assets")
 _FAVICON = _ASSETS / "favicon.svg"
-_STARTING_SEC = 60.0
-_LOOK_EVERY_SEC = 0.02
-_RECONNECT_SEC = 30.0  # for a browser whose network was away, before its page is loaded anew
-_STOPPING_SEC = 1.0
-_KEY = re.compile(r"\d{1,20}-\d{1,20}")
+_START_TIMEOUT_SEC = 60.0
+_POLL_SEC = 0.02
+_RECONNECT_TIMEOUT_SEC = 30.0  # a browser that was offline longer reloads the page
+_CLOSE_TIMEOUT_SEC = 1.0
+_FRAME_KEY = re.compile(r"\d{1,20}-\d{1,20}")
+_NO_STORE = {"cache-control": "no-store"}
 
 
 class WebServer:
-    """Serves the page. One for each process, since NiceGUI has one application in each.
+    """Serves the page from ``start()`` to ``close()``. NiceGUI allows one server in a process.
 
     Args:
-        backend: What is shown.
-        conversation: Where questions go.
-        access: Who may see it, and the address it is bound to.
-        port: Its port; 0: any that is free.
+        backend: Scene memory to show.
+        conversation: Conversation of all visitors.
+        access: Access rule, with the address to listen on.
+        port: Port to listen on; 0 for any free port.
+
+    Attributes:
+        port: Port of the page.
 
     Raises:
-        ConfigurationError: The address or the port cannot be had.
+        ConfigurationError: The address or the port is not available.
     """
 
     def __init__(self, backend: Backend, conversation: Conversation, access: Access, port: int) -> None:
         self._access = access
-        self._socket = _bound(access.address, port)
+        self._socket = _bind(access.address, port)
         self.port: int = self._socket.getsockname()[1]
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-        _add_routes(outer, backend)
-        Page(backend, conversation).register()
+        _add_image_routes(outer, backend)
+        register_page(backend, conversation)
         app.add_static_files("/assets", _ASSETS)
         ui.run_with(
             outer,
@@ -58,12 +62,12 @@ class WebServer:
             dark=None,
             language="en-US",
             binding_refresh_interval=None,
-            reconnect_timeout=_RECONNECT_SEC,
+            reconnect_timeout=_RECONNECT_TIMEOUT_SEC,
             tailwind=False,
             show_welcome_message=False,
         )
         config = uvicorn.Config(
-            Gate(outer, access),
+            AccessMiddleware(outer, access),
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -72,41 +76,46 @@ class WebServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="web server", daemon=True)
-        self._thread.start()
-        self._wait_until_started()
 
     @property
     def url(self) -> str:
-        """The address to open, token included."""
+        """URL of the page, with its token."""
         host = self._access.address
-        if host in ("0.0.0.0", "::"):  # noqa: S104  every address of this machine: its name is one that works
+        if host in ("0.0.0.0", "::"):  # noqa: S104  all addresses of this machine: its name works from elsewhere
             host = socket.gethostname()
         if ":" in host:
             host = f"[{host}]"
         token = f"?token={self._access.token}" if self._access.token else ""
         return f"http://{host}:{self.port}/{token}"
 
-    def close(self) -> None:
-        """Say good-bye to the browsers; returns within a second or so."""
-        self._server.should_exit = True
-        self._thread.join(_STOPPING_SEC)
-        self._socket.close()
+    def start(self) -> None:
+        """Start the server thread; return when the page is available.
 
-    def _wait_until_started(self) -> None:
-        deadline = time.monotonic() + _STARTING_SEC
+        Raises:
+            ConfigurationError: The server did not start.
+        """
+        self._thread.start()
+        deadline = time.monotonic() + _START_TIMEOUT_SEC
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise ConfigurationError(
-                    f"the page's server has not come up within {_STARTING_SEC:g} s: what stands above says why, if "
-                    "anything does; else this machine is too busy"
+                    f"the web server did not start within {_START_TIMEOUT_SEC:g} s: see the messages above; without "
+                    "messages, this machine is overloaded"
                 )
-            time.sleep(_LOOK_EVERY_SEC)
+            time.sleep(_POLL_SEC)
+
+    def close(self, timeout_sec: float = _CLOSE_TIMEOUT_SEC) -> None:
+        """Disconnect the browsers and stop the server thread; return after ``timeout_sec`` seconds at the latest."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(timeout_sec)
+        self._socket.close()
 
     def _run(self) -> None:
         asyncio.run(self._server.serve(sockets=[self._socket]))
 
 
-def _bound(address: str, port: int) -> socket.socket:
+def _bind(address: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.socket(family, socket.SOCK_STREAM)
@@ -114,33 +123,30 @@ def _bound(address: str, port: int) -> socket.socket:
         bound.bind((address, port))
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
-            f"the page cannot be served at {address}, port {port} ({error}): another program may use that port, or the "
-            "address is none of this machine's; give others"
+            f"cannot serve the page at {address} port {port} ({error}): choose a free port, and an address of this "
+            "machine"
         ) from None
     return bound
 
 
-def _add_routes(outer: FastAPI, backend: Backend) -> None:
+def _add_image_routes(outer: FastAPI, backend: Backend) -> None:
     thumbnails = ThumbnailCache(backend)
 
     @outer.get("/live/{camera}")
     async def live(camera: str) -> Response:
         image = await asyncio.to_thread(backend.live_image, camera)
         if image is None:
-            return Response(status_code=204, headers=_NEVER)
-        size = {"x-number": str(image.number), "x-size": f"{image.width}x{image.height}"}
-        return Response(image.jpeg, media_type="image/jpeg", headers={**_NEVER, **size})
+            return Response(status_code=204, headers=_NO_STORE)
+        details = {"x-number": str(image.number), "x-size": f"{image.width}x{image.height}"}
+        return Response(image.jpeg, media_type="image/jpeg", headers={**_NO_STORE, **details})
 
-    @outer.get("/moments/{key}/{which}")
-    async def moment(key: str, which: str) -> Response:
-        if not _KEY.fullmatch(key) or which not in ("first.jpg", "second.jpg"):
+    @outer.get("/frames/{key}/{which}")
+    async def frame(key: str, which: str) -> Response:
+        if not _FRAME_KEY.fullmatch(key) or which not in ("first.jpg", "second.jpg"):
             return Response(status_code=404)
         second = which == "second.jpg"
         images = await thumbnails.get(key, second=second)
         jpeg = (images.second if second else images.first) if images is not None else b""
-        if not jpeg:  # it has left the memory meanwhile: nothing to complain about in a browser's console
-            return Response(status_code=204, headers=_NEVER)
+        if not jpeg:  # the pair left the memory: no error for the browser's console
+            return Response(status_code=204, headers=_NO_STORE)
         return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"})
-
-
-_NEVER = {"cache-control": "no-store"}

@@ -1,4 +1,4 @@
-"""Questions and answers: the box, the answers as they come, what they are based on and what they cost."""
+"""View of the conversation: question box, growing answers, the frames they are based on and their cost."""
 
 from __future__ import annotations
 
@@ -10,81 +10,90 @@ from nicegui import ui
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.inference.progress import Stage
 from delayed_vlm_ros.web.backend import ALL_CAMERAS, AskOutcome, KeptFrame, Question, SceneState
-from delayed_vlm_ros.web.components import FrameCard, block, button, drawing, say, show, text
+from delayed_vlm_ros.web.components import FrameCard, block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation, Exchange
-from delayed_vlm_ros.web.formatting import clock, count_of, latency
+from delayed_vlm_ros.web.formatting import answer_latency, clock, quantity, sentence
 
 SUGGESTIONS = ("What do you see?", "What happened?", "What appeared last?")
 
-_RANGES = {"Everything kept": 0, "Last 10 seconds": 10, "Last minute": 60, "Last 10 minutes": 600, "Last hour": 3600}
-_FIRST, _ALL = "", ALL_CAMERAS
+_PERIODS = {"All frames": 0, "Last 10 seconds": 10, "Last minute": 60, "Last 10 minutes": 600, "Last hour": 3600}
+_FIRST_CAMERA = ""
 _CLEAR_QUESTION = "clearQuestion()"  # in page.js
 _STAGES = {
-    Stage.QUEUED: "Waiting for the model …",
-    Stage.ENCODING: "Looking at the kept frames …",
-    Stage.GENERATING: "Answering …",
+    Stage.QUEUED: "Waiting for the model…",
+    Stage.ENCODING: "Encoding frames…",
+    Stage.GENERATING: "Answering…",
 }
+_SEND_ON_ENTER = """(event) => {
+  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
+    event.preventDefault();
+    event.target.form.requestSubmit();
+  }
+}"""
 
 
 @dataclass
 class _Limits:
-    """What the next question is limited to; see ``Question``."""
+    """Limits of the next question, as in ``Question``."""
 
-    camera: str = _FIRST
+    camera: str = _FIRST_CAMERA
     last_sec: float = 0.0
     since_ns: int = 0
     until_ns: int = 0
 
 
 class TalkPanel:
-    """The conversation.
+    """Question box and conversation.
 
     Args:
-        conversation: Where questions go.
-        opened: Called with a moment that somebody chooses, and its neighbours.
+        conversation: Conversation of all visitors.
+        on_open: Callback for a click on a frame, called with the frame and all frames of its answer.
     """
 
-    def __init__(self, conversation: Conversation, opened: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
+    def __init__(self, conversation: Conversation, on_open: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
         self._conversation = conversation
-        self._opened = opened
+        self._on_open = on_open
         self._limits = _Limits()
-        self._cameras: tuple[str, ...] = ()
-        self._shown: dict[int, _ExchangeView] = {}
+        self._camera_names: tuple[str, ...] | None = None
+        self._views: dict[int, _ExchangeView] = {}
         with block("section", "panel talk").props('data-view=talk aria-label="Talk"'):
             with block("header", "panel-head"):
                 text("h2", "Talk")
                 self._model = text("span", "", "quiet")
             with block("div", "talk-scroll"), block("div", "talk-inner"):
-                self._start()
+                self._introduction()
                 self._exchanges = block("div", "exchanges").props("aria-live=polite")
-            self._refused = text("p", "", "error").props("role=alert")
+            self._error = text("p", "", "error").props("role=alert")
             with block("form", "ask") as form:
                 self._question_box()
             form.on(
                 "submit",
-                self._submitted,
+                self._on_submit,
                 js_handler="(event) => { event.preventDefault(); emit(event.target.question.value) }",
             )
 
-    def _start(self) -> None:
+    def _introduction(self) -> None:
         self._empty = block("div", "talk-empty")
         with self._empty:
             text("p", "Ask about what the camera has seen.", "lead")
-            text("p", "Answers are made from the kept moments, the old ones and the newest.", "quiet")
+            text("p", "Answers are based on the kept frames, old and new.", "quiet")
             with block("div", "suggestions"):
                 for suggestion in SUGGESTIONS:
-                    button(suggestion, lambda asked=suggestion: self._ask(asked), "chip")
+                    button(suggestion, self._asker(suggestion), "chip")
+
+    def _asker(self, question: str) -> Callable[[], None]:
+        return lambda: self._ask(question)
 
     def _question_box(self) -> None:
         with block("div", "limits"):
             self._camera_choice = block("label", "choice")
             with block("label", "choice"):
-                text("span", "About", "choice-name")
-                with block("select") as ranges:
-                    for name, seconds in _RANGES.items():
+                text("span", "Period", "choice-name")
+                with block("select") as periods:
+                    for name, seconds in _PERIODS.items():
                         text("option", name).props(f"value={seconds}")
-                ranges.on("change", self._range_chosen, js_handler="(event) => emit(event.target.value)")
-            self._moment_limit = button("", self._unlimit, "chip limit")
+                periods.on("change", self._on_period, js_handler="(event) => emit(event.target.value)")
+            self._stamp_limit = button("", self._remove_limit, "chip limit").props('title="Remove this limit"')
         with block("div", "ask-line"):
             box = block("textarea", "field").props(
                 f"id=question name=question rows=1 maxlength={self._conversation.max_characters} "
@@ -95,104 +104,105 @@ class TalkPanel:
             self._stop = button("Stop", self._conversation.stop, "stop")
 
     def limit(self, since_ns: int, until_ns: int) -> None:
-        """Limit the next questions to the time from or up to a moment; 0 leaves that one as it is."""
+        """Limit the next questions to stamps from ``since_ns`` to ``until_ns``; 0 leaves a limit unchanged."""
         self._limits.since_ns = since_ns or self._limits.since_ns
         self._limits.until_ns = until_ns or self._limits.until_ns
         since, until = self._limits.since_ns, self._limits.until_ns
-        if since and until and since > until:  # the one that was chosen last counts
+        if since and until and since > until:  # the newer limit replaces the other one
             self._limits.since_ns, self._limits.until_ns = since_ns, until_ns
-        self._show_limit()
+        self._update_limit()
 
-    def _unlimit(self) -> None:
+    def _remove_limit(self) -> None:
         self._limits.since_ns = self._limits.until_ns = 0
-        self._show_limit()
+        self._update_limit()
 
-    def _show_limit(self) -> None:
+    def _update_limit(self) -> None:
         since, until = self._limits.since_ns, self._limits.until_ns
-        words = [f"from {clock(since)}"] if since else []
-        words += [f"up to {clock(until)}"] if until else []
-        say(self._moment_limit, f"{' '.join(words)}  ✕")
+        set_text(self._stamp_limit, f"{' '.join(_stamp_limits(since, until))}  ✕")
+        set_visible(self._stamp_limit, visible=bool(since or until))
 
-    def _range_chosen(self, event: object) -> None:
+    def _on_period(self, event: object) -> None:
         chosen = str(getattr(event, "args", "0"))
-        self._limits.last_sec = next((float(sec) for sec in _RANGES.values() if str(sec) == chosen), 0.0)
+        self._limits.last_sec = next((float(sec) for sec in _PERIODS.values() if str(sec) == chosen), 0.0)
 
-    def _camera_chosen(self, event: object) -> None:
+    def _on_camera(self, event: object) -> None:
         chosen = str(getattr(event, "args", ""))
-        self._limits.camera = chosen if chosen == _ALL or chosen in self._cameras else _FIRST
+        is_known = chosen == ALL_CAMERAS or chosen in (self._camera_names or ())
+        self._limits.camera = chosen if is_known else _FIRST_CAMERA
 
-    def _submitted(self, event: object) -> None:
+    def _on_submit(self, event: object) -> None:
         self._ask(str(getattr(event, "args", "") or ""))
 
-    def _ask(self, asked: str) -> None:
+    def _ask(self, question: str) -> None:
         limits = self._limits
-        question = Question(asked.strip(), limits.camera, limits.last_sec, limits.since_ns, limits.until_ns)
         try:
-            self._conversation.ask(question)
+            self._conversation.ask(
+                Question(question.strip(), limits.camera, limits.last_sec, limits.since_ns, limits.until_ns)
+            )
         except DelayedVlmError as error:
-            say(self._refused, str(error))
+            set_text(self._error, sentence(error))
         else:
-            say(self._refused, "")
+            set_text(self._error, "")
             ui.run_javascript(_CLEAR_QUESTION)
-        self.follow()
+        self.update_exchanges()
 
-    def show(self, state: SceneState) -> None:
-        """Bring it up to date with the scene."""
-        say(self._model, _model(state))
+    def update(self, state: SceneState) -> None:
+        """Show the model and the cameras of the current state."""
+        set_text(self._model, _model(state))
         names = tuple(camera.name for camera in state.cameras)
-        if names != self._cameras:
-            self._cameras = names
-            self._offer_cameras()
-        show(self._moment_limit, visible=bool(self._limits.since_ns or self._limits.until_ns))
+        if names != self._camera_names:
+            self._camera_names = names
+            self._update_camera_choice(names)
+        self._update_limit()
 
-    def _offer_cameras(self) -> None:
-        self._limits.camera = _FIRST
+    def _update_camera_choice(self, names: Sequence[str]) -> None:
+        self._limits.camera = _FIRST_CAMERA
         self._camera_choice.clear()
-        show(self._camera_choice, visible=len(self._cameras) > 1)
+        set_visible(self._camera_choice, visible=len(names) > 1)
         with self._camera_choice:
             text("span", "Camera", "choice-name")
             with block("select") as choice:
-                for name in self._cameras:
+                for name in names:
                     text("option", name).props["value"] = name
-                text("option", "all, one after the other").props["value"] = _ALL
-        choice.on("change", self._camera_chosen, js_handler="(event) => emit(event.target.value)")
+                text("option", "all, one after another").props["value"] = ALL_CAMERAS
+        choice.on("change", self._on_camera, js_handler="(event) => emit(event.target.value)")
 
-    def follow(self) -> None:
-        """Bring questions and answers up to date."""
+    def update_exchanges(self) -> None:
+        """Show the current questions and answers."""
         exchanges = self._conversation.exchanges
-        show(self._empty, visible=not exchanges)
+        set_visible(self._empty, visible=not exchanges)
         wanted = {exchange.number for exchange in exchanges}
-        for number in [number for number in self._shown if number not in wanted]:
-            self._shown.pop(number).element.delete()
+        for number in [number for number in self._views if number not in wanted]:
+            self._views.pop(number).element.delete()
         for exchange in exchanges:
-            if exchange.number not in self._shown:
+            if exchange.number not in self._views:
                 with self._exchanges:
-                    self._shown[exchange.number] = _ExchangeView(exchange, self._opened)
-            self._shown[exchange.number].follow()
+                    self._views[exchange.number] = _ExchangeView(exchange, self._on_open)
+            self._views[exchange.number].update()
         is_running = self._conversation.running is not None
-        show(self._stop, visible=is_running)
-        show(self._send, visible=not is_running)
+        set_visible(self._stop, visible=is_running)
+        set_visible(self._send, visible=not is_running)
 
 
 class _ExchangeView:
-    """One question with its answer."""
+    """A question with its answer."""
 
-    def __init__(self, exchange: Exchange, opened: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
+    def __init__(self, exchange: Exchange, on_open: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
         self._exchange = exchange
-        self._opened = opened
+        self._on_open = on_open
         self._is_complete = False
         self.element = block("article", "exchange")
         with self.element:
             with block("div", "asked"):
                 text("p", exchange.question.text, "question")
-                limits = _limits_in_words(exchange.question)
+                limits = _limits(exchange.question)
                 if limits:
                     text("p", limits, "quiet small")
             self._answer = text("p", "", "answer")
             self._stage = text("p", "", "stage")
-            self._rest = block("div", "rest")
+            self._details = block("div", "details")
 
-    def follow(self) -> None:
+    def update(self) -> None:
         if self._is_complete:
             return
         outcome = self._exchange.outcome
@@ -200,65 +210,58 @@ class _ExchangeView:
         if outcome is not None:
             self._complete(outcome)
             return
-        say(self._answer, progress.text)
-        say(self._stage, "Stopping …" if self._exchange.is_stopping else _STAGES[progress.stage])
+        set_text(self._answer, progress.text)
+        set_text(self._stage, "Stopping…" if self._exchange.is_stopping else _STAGES[progress.stage])
 
     def _complete(self, outcome: AskOutcome) -> None:
         self._is_complete = True
-        say(self._answer, outcome.answer)
-        show(self._stage, visible=False)
-        with self._rest:
+        set_text(self._answer, outcome.answer)
+        set_visible(self._stage, visible=False)
+        with self._details:
             if outcome.was_stopped:
                 text("p", "Stopped.", "quiet")
             elif outcome.error:
-                text("p", outcome.error, "error")
+                text("p", sentence(outcome.error), "error")
             if outcome.cost is not None:
                 cost = outcome.cost
                 frames = cost.frames_encoded + cost.frames_reused
-                drawing(_share_bar(cost.frames_reused, frames), "reuse")
+                markup(_reuse_bar(cost.frames_reused, frames), "reuse")
                 text(
                     "p",
-                    f"{count_of(frames, 'frame')}: {cost.frames_encoded} encoded, {cost.frames_reused} re-used · first "
-                    f"word after {latency(cost.first_token_sec)} · {latency(cost.total_sec)} in all",
+                    f"{quantity(frames, 'frame')}: {cost.frames_encoded} encoded, {cost.frames_reused} reused · "
+                    f"{answer_latency(cost.first_token_sec, cost.total_sec)}",
                     "cost",
                 )
             if outcome.frames_used:
-                self._show_moments(outcome.frames_used)
-            for notice in outcome.warnings:
-                text("p", notice, "notice")
+                self._add_frames(outcome.frames_used)
+            for warning in outcome.warnings:
+                text("p", sentence(warning), "warning")
 
-    def _show_moments(self, moments: Sequence[KeptFrame]) -> None:
+    def _add_frames(self, frames: Sequence[KeptFrame]) -> None:
         with block("div", "used").props('role=group aria-label="Frames used"'):
-            for moment in reversed(moments):
-                FrameCard(moment, clock(moment.stamp_ns), lambda chosen: self._opened(chosen, moments))
+            for frame in reversed(frames):
+                FrameCard(frame, clock(frame.stamp_ns), lambda chosen: self._on_open(chosen, frames))
 
 
 def _model(state: SceneState) -> str:
-    words = {"loading": "the model is loading", "failed": "the model could not be loaded", "ready": state.model}
-    return words.get(state.model_state, "")
+    texts = {"loading": "loading the model", "failed": "the model failed to load", "ready": state.model}
+    return texts.get(state.model_state, "")
 
 
-def _limits_in_words(question: Question) -> str:
-    words = []
+def _limits(question: Question) -> str:
+    limits = []
     if question.camera:
-        words.append("all cameras" if question.camera == ALL_CAMERAS else f"camera {question.camera}")
+        limits.append("all cameras" if question.camera == ALL_CAMERAS else question.camera)
     if question.last_sec:
-        words.append(next(name.lower() for name, seconds in _RANGES.items() if seconds == question.last_sec))
-    if question.since_ns:
-        words.append(f"from {clock(question.since_ns)}")
-    if question.until_ns:
-        words.append(f"up to {clock(question.until_ns)}")
-    return " · ".join(words)
+        limits.append(next(name.lower() for name, seconds in _PERIODS.items() if seconds == question.last_sec))
+    return " · ".join([*limits, *_stamp_limits(question.since_ns, question.until_ns)])
 
 
-def _share_bar(part: int, whole: int) -> str:
-    share = 100 * part / whole if whole else 0
+def _stamp_limits(since_ns: int, until_ns: int) -> list[str]:
+    limits = [f"from {clock(since_ns)}"] if since_ns else []
+    return [*limits, f"up to {clock(until_ns)}"] if until_ns else limits
+
+
+def _reuse_bar(reused: int, frames: int) -> str:
+    share = 100 * reused / frames if frames else 0
     return f'<span style="width: {share:.1f}%"></span>'
-
-
-_SEND_ON_ENTER = """(event) => {
-  if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
-    event.preventDefault();
-    event.target.form.requestSubmit();
-  }
-}"""

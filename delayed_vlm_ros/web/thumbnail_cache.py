@@ -1,4 +1,4 @@
-"""Images of kept moments, fetched when a browser asks for them and remembered for the next one."""
+"""Bounded cache of kept images, filled in batches."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from collections import OrderedDict
 
 from delayed_vlm_ros.web.backend import Backend, KeptFrameImages
 
-_GATHERING_SEC = 0.02
-"""A page asks for all of its thumbnails at once: one call of the memory answers them together."""
+_BATCH_DELAY_SEC = 0.02  # a browser requests all thumbnails of a page together: one backend call serves them
 
 
 class ThumbnailCache:
-    """For one event loop. The images of an answer stay for a while after the memory has let them go.
+    """Least-recently-used cache of the images of kept pairs, for one event loop.
+
+    The images of an answer stay available for a while after their pairs leave the memory.
 
     Args:
-        backend: Where they come from.
-        max_bytes: Most bytes that are remembered; those that nobody has looked at for longest go first.
+        backend: Scene memory that provides the images.
+        max_bytes: Upper bound of the cached JPEG data, in bytes.
     """
 
     def __init__(self, backend: Backend, max_bytes: int = 64_000_000) -> None:
         self._backend = backend
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._kept: OrderedDict[str, KeptFrameImages] = OrderedDict()
+        self._images: OrderedDict[str, KeptFrameImages] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[KeptFrameImages | None]] = {}
         self._loading: asyncio.Task[None] | None = None
 
     async def get(self, key: str, *, second: bool = False) -> KeptFrameImages | None:
-        """The images of a moment; None where nobody has them any more.
+        """Return the images of a kept pair; None if neither the cache nor the memory has them.
 
         Args:
-            key: ``Moment.key``.
-            second: Whether the second image is wanted, which may have come since they were fetched.
+            key: ``KeptFrame.key`` of the pair.
+            second: Whether the second image is needed, which may have arrived after the pair was cached.
         """
-        kept = self._kept.get(key)
-        if kept is not None and (kept.second or not second):
-            self._kept.move_to_end(key)
-            return kept
+        images = self._images.get(key)
+        if images is not None and (images.second or not second):
+            self._images.move_to_end(key)
+            return images
         waiting = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
         if self._loading is None or self._loading.done():
             self._loading = asyncio.create_task(self._load())
@@ -45,30 +46,30 @@ class ThumbnailCache:
 
     async def _load(self) -> None:
         while self._waiting:
-            await asyncio.sleep(_GATHERING_SEC)
+            await asyncio.sleep(_BATCH_DELAY_SEC)
             keys = list(self._waiting)
             ids = [int(key.partition("-")[0]) for key in keys]
             try:
                 found = await asyncio.to_thread(self._backend.images, ids)
-            except Exception:  # noqa: BLE001  whoever waits must hear that there is nothing
+            except Exception:  # noqa: BLE001  the waiting requests must end in any case
                 found = {}
             for key in keys:
                 images = found.get(key)
                 if images is not None:
-                    self._keep(key, images)
-                self._waiting.pop(key).set_result(self._kept.get(key))
+                    self._add(key, images)
+                self._waiting.pop(key).set_result(self._images.get(key))
 
-    def _keep(self, key: str, images: KeptFrameImages) -> None:
-        self._forget(key)
-        self._kept[key] = images
+    def _add(self, key: str, images: KeptFrameImages) -> None:
+        self._remove(key)
+        self._images[key] = images
         self._bytes += _size(images)
-        while self._bytes > self._max_bytes and len(self._kept) > 1:
-            self._forget(next(iter(self._kept)))
+        while self._bytes > self._max_bytes and len(self._images) > 1:
+            self._remove(next(iter(self._images)))
 
-    def _forget(self, key: str) -> None:
-        old = self._kept.pop(key, None)
-        if old is not None:
-            self._bytes -= _size(old)
+    def _remove(self, key: str) -> None:
+        images = self._images.pop(key, None)
+        if images is not None:
+            self._bytes -= _size(images)
 
 
 def _size(images: KeptFrameImages) -> int:

@@ -41,16 +41,16 @@ def main() -> None:
 
 def _take(browser: Browser, link: str) -> None:
     page = _open(browser, link, 1440, 900)
-    page.locator(".moment").first.wait_for()
+    page.locator(".frame-card").first.wait_for()
     page.wait_for_timeout(_STORY_MS)
     for question in _QUESTIONS:
         page.get_by_label("Question").fill(question)
         page.keyboard.press("Enter")
         page.locator(".exchange", has_text=question).locator(".cost").wait_for()
-    page.locator(".strip-star .moment").nth(3).click()
-    page.get_by_label("Name of the mark").fill("the blue ball")
+    page.locator(".strip-star .frame-card").nth(3).click()
+    page.get_by_label("Label").fill("the blue ball")
     page.get_by_role("button", name="★ Mark").click()
-    page.get_by_role("button", name="Take the mark off").wait_for()
+    page.get_by_role("button", name="Unmark").wait_for()
     page.keyboard.press("Escape")
     page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(1500)

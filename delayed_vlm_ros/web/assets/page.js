@@ -1,59 +1,59 @@
-// What the browser does by itself: the live image, light and dark, views on a phone, and the keyboard.
+// Browser-side behaviour: live image, light and dark theme, views on a phone, and keyboard shortcuts.
 "use strict";
 
-// The live image. The next one is fetched when the last one is there, so a slow network gets fewer and never old ones,
-// and a page that nobody looks at fetches none: then the camera is not even subscribed to.
+// Live image. The next image is requested when the previous one has arrived, so a slow network gets fewer images but
+// never old ones. A hidden page requests none, and the camera is then not subscribed.
 const live = { busy: false, number: "", url: "" };
 
-async function nextImage() {
+async function fetchImage() {
   const frame = document.querySelector(".live");
   const camera = frame && frame.dataset.camera;
   if (!camera || document.hidden || live.busy || !frame.offsetParent) return;
   live.busy = true;
   try {
-    const answer = await fetch(`/live/${encodeURIComponent(camera)}`);
-    const number = `${camera} ${answer.headers.get("x-number")}`;
-    if (answer.status === 200 && number !== live.number) {
+    const response = await fetch(`/live/${encodeURIComponent(camera)}`);
+    const number = `${camera} ${response.headers.get("x-number")}`;
+    if (response.status === 200 && number !== live.number) {
       const image = frame.querySelector("img");
-      const url = URL.createObjectURL(await answer.blob());
+      const url = URL.createObjectURL(await response.blob());
       image.src = url;
       image.hidden = false;
       if (live.url) URL.revokeObjectURL(live.url);
       Object.assign(live, { url, number });
-      frame.querySelector(".live-size").textContent = answer.headers.get("x-size").replace("x", " × ");
-      frame.dataset.number = answer.headers.get("x-number");
+      frame.querySelector(".live-size").textContent = response.headers.get("x-size").replace("x", " × ");
+      frame.dataset.number = response.headers.get("x-number");
     }
   } catch {
-    // The server is away; the page says so by itself, and the next round tries again.
+    // The server is unreachable. NiceGUI reports it, and the next round retries.
   } finally {
     live.busy = false;
   }
 }
 
-function keepFetching() {
-  nextImage();
+function fetchImages() {
+  fetchImage();
   const frame = document.querySelector(".live");
-  setTimeout(keepFetching, Number(frame && frame.dataset.period) || 250);
+  setTimeout(fetchImages, Number(frame && frame.dataset.period) || 250);
 }
 
-// Light and dark: as the system has it, until somebody chooses.
+// Theme: the system's, until the user chooses one.
 const THEME = "delayed-vlm-theme";
 
 function setTheme(theme) {
   if (theme) document.documentElement.dataset.theme = theme;
 }
 
-function otherTheme() {
+function toggleTheme() {
   const dark = document.documentElement.dataset.theme === "dark" ||
     (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
   const theme = dark ? "light" : "dark";
   setTheme(theme);
-  try { localStorage.setItem(THEME, theme); } catch { /* not to be remembered, then */ }
+  try { localStorage.setItem(THEME, theme); } catch { /* storage is disabled: the choice lasts until a reload */ }
 }
 
-try { setTheme(localStorage.getItem(THEME)); } catch { /* as the system has it */ }
+try { setTheme(localStorage.getItem(THEME)); } catch { /* storage is disabled: use the system's theme */ }
 
-// A question that is half typed outlives a reload, which a network that was away for long may cause.
+// Draft of a question. It survives the reload after a long network failure.
 const DRAFT = "delayed-vlm-question";
 
 function clearQuestion() {
@@ -67,13 +67,13 @@ document.addEventListener("input", (event) => {
   if (event.target.id === "question") sessionStorage.setItem(DRAFT, event.target.value);
 });
 
-function bringDraft() {
+function restoreDraft() {
   const box = document.getElementById("question");
-  if (!box) setTimeout(bringDraft, 100);
+  if (!box) setTimeout(restoreDraft, 100);
   else if (!box.value) box.value = sessionStorage.getItem(DRAFT) || "";
 }
 
-// On a phone one view is shown at a time.
+// A phone shows one view at a time.
 function showView(view) {
   document.querySelector(".shell").dataset.view = view;
   for (const tab of document.querySelectorAll(".tabs .tab")) {
@@ -85,7 +85,7 @@ function showView(view) {
 document.addEventListener("click", (event) => {
   const tab = event.target.closest("[data-show]");
   if (tab) showView(tab.dataset.show);
-  if (event.target.closest(".theme")) otherTheme();
+  if (event.target.closest(".theme")) toggleTheme();
 });
 
 document.addEventListener("keydown", (event) => {
@@ -95,20 +95,21 @@ document.addEventListener("keydown", (event) => {
     const button = document.querySelector(selector);
     if (button && button.offsetParent) button.click();
   };
+  const dialog = document.querySelector(".frame-dialog");
   if (event.key === "/") {
     event.preventDefault();
     showView("talk");
     document.getElementById("question").focus();
-  } else if (event.key === "ArrowLeft" && document.querySelector(".enlarged")) {
-    press(".enlarged .older");
-  } else if (event.key === "ArrowRight" && document.querySelector(".enlarged")) {
-    press(".enlarged .newer");
-  } else if (event.key === "Escape" && !document.querySelector(".enlarged")) {
+  } else if (event.key === "ArrowLeft" && dialog) {
+    press(".frame-dialog .older");
+  } else if (event.key === "ArrowRight" && dialog) {
+    press(".frame-dialog .newer");
+  } else if (event.key === "Escape" && !dialog) {
     press(".talk .stop");
   }
 });
 
 document.addEventListener("DOMContentLoaded", () => {
-  setTimeout(keepFetching, 100);
-  bringDraft();
+  setTimeout(fetchImages, 100);
+  restoreDraft();
 });

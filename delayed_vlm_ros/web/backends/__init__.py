@@ -1,1 +1,1 @@
-"""Where the page gets its scene memory from: a ROS node, or this process."""
+"""Implementations of ``Backend``: a ``scene_memory`` node, and a memory in this process."""

@@ -1,4 +1,4 @@
-"""A scene memory in this process: a video or webcam, the memory, and a model. Needs no ROS."""
+"""Backend in this process: a video file or webcam, the memory and the model. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg
+from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.progress import Progress, Stage
@@ -40,26 +41,26 @@ from delayed_vlm_ros.web.backend import (
     Question,
     SceneState,
 )
-from delayed_vlm_ros.web.backends.video import LocalVideo
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
 _QUEUE_SIZE = 8
 _TIMEOUT_SEC = 300.0
+_CLOSE_TIMEOUT_SEC = 0.5
 _SILENT_AFTER_SEC = 5.0
-_LATENCIES = 100
+_MAX_LATENCIES = 100
 
 
 @dataclass(frozen=True)
 class InProcessSettings:
-    """What a local scene is made of.
+    """Settings of ``InProcessBackend``.
 
     Attributes:
-        video: A video file, or a camera device.
-        loop: Whether a file begins again at its end.
-        model: As for ``resolve_checkpoint``.
-        device: Where the model runs.
+        video: Path of a video file, or a camera device.
+        loop: Whether to repeat a file at its end.
+        model: Checkpoint, as for ``resolve_checkpoint``.
+        device: Device of the model: ``auto``, ``cpu`` or ``cuda[:N]``.
         memory: Settings of the memory.
     """
 
@@ -71,15 +72,15 @@ class InProcessSettings:
 
 
 class InProcessBackend:
-    """One camera's scene in this process, from construction until ``stop``.
+    """The ``Backend`` of one camera in this process, from ``start()`` to ``close()``.
 
-    Stamps are this machine's time as the images are shown, so a video that begins again goes on in time.
+    Stamps are the wall-clock times at which the images are played, so they also increase when a video repeats.
 
     Args:
-        settings: What it is made of.
+        settings: Video, model and memory.
 
     Raises:
-        DelayedVlmError: Video, model or sizes cannot work.
+        DelayedVlmError: The video, the model or the memory settings are invalid.
     """
 
     def __init__(self, settings: InProcessSettings) -> None:
@@ -88,28 +89,30 @@ class InProcessBackend:
         self._memory = settings.memory.build()
         self._ingestor = FrameIngestor(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
         self._sampler = FrameSampler(settings.memory.sample_fps)
-        self._video = LocalVideo(settings.video, self._shown, loop=settings.loop)
-        self._name = "webcam" if self._video.is_device else "video"
-        self._newest: NDArray[np.uint8] | None = None
+        self._player = VideoPlayer(settings.video, self._on_image, loop=settings.loop)
+        self._camera_name = "webcam" if self._player.is_device else "video"
+        self._newest: tuple[int, NDArray[np.uint8]] | None = None
         self._live: LiveImage | None = None
-        self._number = 0
-        self._arrived = 0.0
+        self._newest_at = 0.0
         self._input_rate, self._sampled_rate = RateWindow(), RateWindow()
         self._dropped = 0
         self._counting = threading.Lock()
         self._served = self._failed = 0
-        self._latencies: deque[Latency] = deque(maxlen=_LATENCIES)
+        self._latencies: deque[Latency] = deque(maxlen=_MAX_LATENCIES)
         self._worker: ModelWorker[DelayedBatchInferenceEngine] = ModelWorker(self._load, _QUEUE_SIZE)
-        self._worker.start()
-        self._video.start()
 
-    def close(self) -> None:
-        """End the video and the model's thread."""
-        self._video.stop()
-        self._worker.close(timeout_sec=0.5)
+    def start(self) -> None:
+        """Start the video, and load the model in the background."""
+        self._worker.start()
+        self._player.start()
+
+    def close(self, timeout_sec: float = _CLOSE_TIMEOUT_SEC) -> None:
+        """Stop the video and the model's thread; wait for each for ``timeout_sec`` seconds at most."""
+        self._player.close(timeout_sec)
+        self._worker.close(timeout_sec)
 
     def _load(self) -> DelayedBatchInferenceEngine:
-        # Importing torch and transformers takes seconds: it belongs to loading.
+        # Importing torch and transformers takes seconds, so it is part of loading.
         with explained_imports():
             from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
             from delayed_vlm_ros.inference.local.models.loading import load_model  # noqa: PLC0415
@@ -123,32 +126,30 @@ class InProcessBackend:
             warnings=self._checkpoint.warnings,
         )
 
-    def _shown(self, image: NDArray[np.uint8]) -> None:
+    def _on_image(self, image: NDArray[np.uint8]) -> None:
         now = time.monotonic()
         self._input_rate.tick(now)
-        self._newest, self._arrived = image, now
-        self._number += 1
+        number = self._newest[0] + 1 if self._newest is not None else 1
+        self._newest, self._newest_at = (number, image), now
         stamp_ns = time.time_ns()
         if not self._sampler.accept(seconds_of(stamp_ns)):
             return
         try:
             self._ingestor.add(image, seconds_of(stamp_ns), stamp_ns)
         except DelayedVlmError:
-            self._dropped += 1  # this machine's clock was set back: the sampler begins anew by itself
+            self._dropped += 1  # the wall clock was set back: the sampler recovers
             return
         self._sampled_rate.tick(now)
 
-    # What the page shows --------------------------------------------------------------------------------------------
-
     def state(self) -> SceneState:
-        """See ``Backend``."""
+        """Return the current state."""
         camera = self._camera()
         model = self._worker.status.model
         return SceneState(
             connected=True,
             now_ns=time.time_ns(),
             cameras=(camera,),
-            diagnostics=self._diagnostics(camera),
+            diagnostics=(self._camera_diagnostic(camera), self._model_diagnostic()),
             model=self._checkpoint.name,
             model_state=self._worker.status.state.value,
             device=str(model.model.device) if model is not None else "",
@@ -159,35 +160,33 @@ class InProcessBackend:
 
     def _camera(self) -> CameraState:
         now = time.monotonic()
-        snapshot = self._memory.snapshot()
-        moments = tuple(self._moment(kept) for kept in snapshot)
-        counted = self._memory.statistics()
+        frames = tuple(self._frame(kept) for kept in self._memory.snapshot())
+        statistics = self._memory.statistics()
         model = self._worker.status.model
         cached = model.cached_bytes() if model is not None else None
         return CameraState(
-            name=self._name,
-            topic="",
+            name=self._camera_name,
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
             dropped=self._dropped,
-            newest_age_sec=max(0.0, seconds_of(time.time_ns() - moments[-1].end_stamp_ns)) if moments else None,
+            newest_age_sec=max(0.0, seconds_of(time.time_ns() - frames[-1].end_stamp_ns)) if frames else None,
             counts=MemoryCounts(
-                added=counted.total_frames_added,
-                unique=counted.unique_frames,
-                star=counted.star_memory_size,
-                stream=counted.stream_memory_size,
-                compression_ratio=counted.compression_ratio,
-                pixel_bytes=counted.pixel_bytes,
+                added=statistics.total_frames_added,
+                unique=statistics.unique_frames,
+                star=statistics.star_memory_size,
+                stream=statistics.stream_memory_size,
+                compression_ratio=statistics.compression_ratio,
+                pixel_bytes=statistics.pixel_bytes,
                 feature_bytes=cached.features if cached is not None else 0,
                 kv_bytes=cached.kv if cached is not None else 0,
             ),
-            frames=moments,
+            frames=frames,
         )
 
-    def _moment(self, kept: KeptPair) -> KeptFrame:
+    def _frame(self, kept: KeptPair) -> KeptFrame:
         return KeptFrame(
             id=kept.id,
-            camera=self._name,
+            camera=self._camera_name,
             stamp_ns=int(kept.pair.first.source),
             end_stamp_ns=int(kept.pair.last.source),
             importance=kept.importance,
@@ -198,17 +197,19 @@ class InProcessBackend:
             label=kept.label,
         )
 
-    def _diagnostics(self, camera: CameraState) -> tuple[Diagnostic, ...]:
-        silent_sec = time.monotonic() - self._arrived if self._arrived else 0.0
-        if self._video.trouble:
-            image = Diagnostic(f"camera {self._name}", Level.STALE, self._video.trouble)
-        elif silent_sec > _SILENT_AFTER_SEC:
-            image = Diagnostic(f"camera {self._name}", Level.STALE, f"no image for {silent_sec:.0f} s")
-        else:
-            image = Diagnostic(f"camera {self._name}", Level.OK, f"{camera.input_rate_hz:.1f} images per second")
-        return (image, self._model_condition())
+    def _camera_diagnostic(self, camera: CameraState) -> Diagnostic:
+        name = f"camera {self._camera_name}"
+        status = self._player.status
+        silent_sec = time.monotonic() - self._newest_at if self._newest_at else 0.0
+        if status.error:
+            return Diagnostic(name, Level.STALE, f"{status.error}; retrying every {RETRY_SEC:g} s")
+        if status.has_ended:
+            return Diagnostic(name, Level.STALE, "the video has ended; questions about it are still possible")
+        if silent_sec > _SILENT_AFTER_SEC:
+            return Diagnostic(name, Level.STALE, f"no image for {silent_sec:.0f} s")
+        return Diagnostic(name, Level.OK, f"{camera.input_rate_hz:.1f} fps")
 
-    def _model_condition(self) -> Diagnostic:
+    def _model_diagnostic(self) -> Diagnostic:
         status = self._worker.status
         if status.error:
             return Diagnostic("model", Level.ERROR, status.error)
@@ -219,10 +220,11 @@ class InProcessBackend:
         return Diagnostic("model", Level.OK, "ready")
 
     def live_image(self, camera: str) -> LiveImage | None:
-        """See ``Backend``."""
-        image, number = self._newest, self._number
-        if image is None or camera != self._name:
+        """Return the newest image of the camera; None before its first image."""
+        newest = self._newest
+        if newest is None or camera != self._camera_name:
             return None
+        number, image = newest
         live = self._live
         if live is None or live.number != number:
             height, width = image.shape[:2]
@@ -230,71 +232,68 @@ class InProcessBackend:
         return live
 
     def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
-        """See ``Backend``."""
+        """Return the images of kept pairs by ``KeptFrame.key``, without the pairs that left the memory."""
         wanted = set(ids)
         found = {}
         for kept in self._memory.snapshot():
             if kept.id in wanted:
                 second = kept.pair.second
-                found[self._moment(kept).key] = KeptFrameImages(
+                found[self._frame(kept).key] = KeptFrameImages(
                     encode_jpeg(kept.pair.first.image), encode_jpeg(second.image) if second is not None else b""
                 )
         return found
 
-    def mark(self, moment: KeptFrame, label: str) -> None:
-        """See ``Backend``."""
-        self._memory.mark(moment.id, label)
+    def mark(self, frame: KeptFrame, label: str) -> None:
+        """Protect a pair from eviction, or change its label."""
+        self._memory.mark(frame.id, label)
 
-    def unmark(self, moment: KeptFrame) -> None:
-        """See ``Backend``."""
-        self._memory.unmark(moment.id)
-
-    # Questions ------------------------------------------------------------------------------------------------------
+    def unmark(self, frame: KeptFrame) -> None:
+        """Remove the protection of a pair."""
+        self._memory.unmark(frame.id)
 
     def ask(
-        self, question: Question, progress: Callable[[Progress], None], ended: Callable[[AskOutcome], None]
-    ) -> _LocalQuestion:
-        """See ``Backend``."""
+        self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
+    ) -> _InProcessQuestion:
+        """Start answering a question."""
         control = AskControl()
-        asking = threading.Thread(
-            target=self._ask, args=(question, control, progress, ended), name="asking", daemon=True
-        )
-        asking.start()
-        return _LocalQuestion(control)
+        threading.Thread(
+            target=self._ask, args=(question, control, on_progress, on_done), name="question", daemon=True
+        ).start()
+        return _InProcessQuestion(control)
 
     def _ask(
         self,
         question: Question,
         control: AskControl,
-        progress: Callable[[Progress], None],
-        ended: Callable[[AskOutcome], None],
+        on_progress: Callable[[Progress], None],
+        on_done: Callable[[AskOutcome], None],
     ) -> None:
-        newest = Progress(Stage.QUEUED)
+        latest = Progress(Stage.QUEUED)
 
-        def on_progress(step: Progress) -> None:
-            nonlocal newest
-            newest = step
-            progress(step)
+        def keep_latest(step: Progress) -> None:
+            nonlocal latest
+            latest = step
+            on_progress(step)
 
         try:
-            outcome = self._outcome(self._answer(question, control, on_progress))
+            outcome = self._outcome(self._answer(question, control, keep_latest))
         except AskCancelledError as error:
-            outcome = AskOutcome(answer=newest.text, was_stopped=control.is_cancelled, error=f"{error}.")
+            outcome = AskOutcome(answer=latest.text, was_stopped=control.is_cancelled, error=str(error))
         except DelayedVlmError as error:
-            outcome = AskOutcome(answer=newest.text, error=f"{error}.")
-        except Exception as error:  # noqa: BLE001  a defect; whoever asked must hear of it
-            outcome = AskOutcome(error=f"Internal error, {type(error).__name__}: {error}.")
+            outcome = AskOutcome(answer=latest.text, error=str(error))
+        except Exception as error:  # noqa: BLE001  a defect: the user must see it
+            outcome = AskOutcome(error=f"internal error: {type(error).__name__}: {error}")
         with self._counting:
             if outcome.cost is not None:
                 self._served += 1
                 self._latencies.append(Latency(outcome.cost.first_token_sec, outcome.cost.total_sec))
             elif not outcome.was_stopped:
                 self._failed += 1
-        ended(outcome)
+        on_done(outcome)
 
     def _answer(self, question: Question, control: AskControl, on_progress: Callable[[Progress], None]) -> AskResult:
-        if question.camera not in ("", ALL_CAMERAS, self._name):
-            raise UnknownCameraError(f"there is no camera '{question.camera}': ask about {self._name}")
+        if question.camera not in ("", ALL_CAMERAS, self._camera_name):
+            raise UnknownCameraError(f"no camera '{question.camera}': the only camera is '{self._camera_name}'")
         request = AskRequest(
             question.text,
             since=seconds_of(question.since_ns) if question.since_ns else None,
@@ -303,7 +302,7 @@ class InProcessBackend:
         )
         check_request(request)
         return self._worker.run(
-            lambda engine, at_work: engine.answer(request, at_work),
+            lambda engine, job_control: engine.answer(request, job_control),
             _TIMEOUT_SEC,
             control=control,
             on_progress=on_progress,
@@ -313,7 +312,7 @@ class InProcessBackend:
         metrics = result.metrics
         return AskOutcome(
             answer=result.answer,
-            frames_used=tuple(self._moment(kept) for kept in result.frames_used),
+            frames_used=tuple(self._frame(kept) for kept in result.frames_used),
             cost=AnswerCost(
                 metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
             ),
@@ -321,8 +320,8 @@ class InProcessBackend:
         )
 
 
-class _LocalQuestion:
-    """An ask of this process."""
+class _InProcessQuestion:
+    """Handle of a running question."""
 
     def __init__(self, control: AskControl) -> None:
         self._control = control

@@ -1,4 +1,4 @@
-"""A camera's images for people to look at: subscribed to while somebody does, converted when somebody asks."""
+"""A camera's newest image for the page, subscribed and converted only on demand."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.web.backend import LiveImage
 
 _COMPRESSED = "/compressed"
-_WATCHED_SEC = 3.0
+_WATCH_TIMEOUT_SEC = 3.0
 
 
 class LiveCamera:
-    """One camera's topic. ``tend`` belongs to the node's thread, ``image`` to any.
+    """Image topic of one camera, subscribed while ``image()`` is being called.
 
-    Where the camera offers compressed images as well, those are taken: the page may be on another computer.
+    Call ``update()`` and ``close()`` from the node's thread, ``image()`` from any thread. If the camera also publishes
+    compressed images, those are used, because the page may run on another computer.
 
     Args:
-        node: The node to subscribe from.
-        name: The camera's.
-        topic: Where the memory takes its images from, resolved.
-        converter: Makes images of messages.
+        node: Node to subscribe from.
+        name: Name of the camera.
+        topic: Resolved image topic of the memory.
+        converter: Converter from messages to arrays.
+
+    Attributes:
+        base_topic: Resolved image topic of the memory.
     """
 
     def __init__(self, node: Node, name: str, topic: str, converter: ImageConverter) -> None:
@@ -43,10 +47,10 @@ class LiveCamera:
         self._newest: tuple[int, bytes] | None = None
         self._number = 0
         self._converting = threading.Lock()
-        self._made: LiveImage | None = None
+        self._converted: LiveImage | None = None
 
-    def tend(self) -> None:
-        """Subscribe while somebody watches, and not longer."""
+    def update(self) -> None:
+        """Subscribe if ``image()`` was called in the last seconds, otherwise unsubscribe."""
         is_watched = time.monotonic() < self._watched_until
         if is_watched and self._subscription is None:
             self._choose_topic()
@@ -56,11 +60,11 @@ class LiveCamera:
             self.close()
 
     def close(self) -> None:
-        """Subscribe to nothing, and forget the image."""
+        """Unsubscribe and drop the image."""
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
-            self._newest = self._made = None
+            self._newest = self._converted = None
 
     def _choose_topic(self) -> None:
         self.topic, self.message_type = self.base_topic, Image
@@ -70,23 +74,23 @@ class LiveCamera:
             self.topic, self.message_type = self.base_topic + _COMPRESSED, CompressedImage
 
     def receive(self, serialised: bytes) -> None:
-        """Take one serialised message; it is looked at only when somebody asks for an image."""
+        """Store a serialised message; it is converted only when ``image()`` is called."""
         self._number += 1
         self._newest = self._number, serialised
 
     def image(self) -> LiveImage | None:
-        """The newest image; whoever goes on asking for it is watching."""
-        self._watched_until = time.monotonic() + _WATCHED_SEC
+        """Return the newest image, and keep the topic subscribed for some seconds."""
+        self._watched_until = time.monotonic() + _WATCH_TIMEOUT_SEC
         with self._converting:
             newest = self._newest
-            if newest is not None and (self._made is None or self._made.number != newest[0]):
-                self._made = self._convert(*newest) or self._made
-            return self._made
+            if newest is not None and (self._converted is None or self._converted.number != newest[0]):
+                self._converted = self._convert(*newest) or self._converted
+            return self._converted
 
     def _convert(self, number: int, serialised: bytes) -> LiveImage | None:
         try:
             image = self._converter.convert(deserialize_message(serialised, self.message_type))
-        except ImageError as error:  # the memory's diagnostics say the same to everybody
+        except ImageError as error:  # the memory's diagnostics report it as well
             self._node.get_logger().warning(f"camera {self.name}: {error}", throttle_duration_sec=10.0)
             return None
         height, width = image.shape[:2]

@@ -143,7 +143,7 @@ class RosBackend:
         """Listen to what costs something only while somebody looks."""
         now = time.monotonic()
         for camera in self._cameras.values():
-            camera.tend()
+            camera.update()
         if not self._is_heard:
             self._asks.lost()
         wanted = set(self._key_frame_topics()) if now < self._watched_until else set()

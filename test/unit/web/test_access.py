@@ -1,4 +1,4 @@
-"""Who may see the page. The gate is driven by itself; test/browser/test_web_page.py has it before the real page."""
+"""Access control of the page. test/browser/test_web_page.py tests it on the real page."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import asyncio
 import pytest
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.web.access import Access, Gate, make_access
+from delayed_vlm_ros.web.access import TOKEN_VARIABLE, Access, AccessMiddleware, make_access
 
 TOKEN = "sixteen-characters"
 PORT = 8123
 
 
 def visit(access, *, path="/", query="", kind="http", method="GET", **headers):
-    """One connection; gives its status and headers, or None where it was let through."""
+    """Make one connection; return its status (``passed`` when accepted), headers and body."""
     sent = []
-    passed = []
+    accepted = []
 
-    async def behind(scope, receive, send):
-        passed.append(scope)
+    async def app(scope, receive, send):
+        accepted.append(scope)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -36,12 +36,12 @@ def visit(access, *, path="/", query="", kind="http", method="GET", **headers):
             (name.encode(), value.encode()) for name, value in {"host": f"127.0.0.1:{PORT}", **headers}.items()
         ],
     }
-    asyncio.run(Gate(behind, access)(scope, None, send))
+    asyncio.run(AccessMiddleware(app, access)(scope, None, send))
     start = sent[0]
     if start["type"] == "websocket.close":
         return "closed", {}, ""
     found = {name.decode(): value.decode() for name, value in start["headers"]}
-    return ("passed" if passed else start["status"]), found, sent[1]["body"].decode()
+    return ("passed" if accepted else start["status"]), found, sent[1]["body"].decode()
 
 
 def cookie_of(headers):
@@ -49,12 +49,12 @@ def cookie_of(headers):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "localhost", "127.9.9.9"])
-def test_this_machine_needs_no_token(address):
+def test_loopback_address_needs_no_token(address):
     assert make_access(address, "").token == ""
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.5", "robot.local"])
-def test_any_other_address_has_one(address):
+def test_other_address_gets_a_random_or_the_given_token(address):
     tokens = {make_access(address, "").token for _ in range(3)}
     assert len(tokens) == 3
     assert all(len(token) >= 32 for token in tokens)
@@ -62,12 +62,12 @@ def test_any_other_address_has_one(address):
 
 
 @pytest.mark.parametrize("token", ["short", "with spaces in it all", "wörter-mit-umlauten", "line\nbreaks-in-a-token"])
-def test_a_token_that_cannot_be_one_is_refused(token):
-    with pytest.raises(ConfigurationError, match="16 or more"):
+def test_unusable_token_is_rejected(token):
+    with pytest.raises(ConfigurationError, match=TOKEN_VARIABLE):
         make_access("127.0.0.1", token)
 
 
-def test_the_token_is_exchanged_for_a_cookie():
+def test_token_is_exchanged_for_a_cookie():
     access = Access("0.0.0.0", TOKEN)
 
     # when
@@ -82,7 +82,7 @@ def test_the_token_is_exchanged_for_a_cookie():
     assert visit(access, cookie=cookie_of(headers), kind="websocket")[0] == "passed"
 
 
-def test_a_cookie_outlives_a_restart_but_not_another_token():
+def test_cookie_survives_a_restart_with_the_same_token_only():
     _, headers, _ = visit(Access("0.0.0.0", TOKEN), query=f"token={TOKEN}")
     assert visit(Access("0.0.0.0", TOKEN), cookie=cookie_of(headers))[0] == "passed"
     assert visit(Access("0.0.0.0", "another-token-of-ours"), cookie=cookie_of(headers))[0] == 401
@@ -102,36 +102,36 @@ def test_a_cookie_outlives_a_restart_but_not_another_token():
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/live/camera", "/_nicegui_ws/socket.io/"])
-def test_without_it_nothing_is_let_through(query, cookie, path):
+def test_connection_without_valid_token_or_cookie_is_rejected(query, cookie, path):
     access = Access("0.0.0.0", TOKEN)
     assert visit(access, path=path, query=query, cookie=cookie)[0] == 401
     assert visit(access, path=path, query=query, cookie=cookie, kind="websocket")[0] == "closed"
     assert visit(access, path=path, query=query, cookie=cookie, method="POST")[0] == 401
 
 
-def test_a_websocket_takes_no_token_in_its_address():
+def test_websocket_with_token_in_its_url_is_rejected():
     assert visit(Access("0.0.0.0", TOKEN), query=f"token={TOKEN}", kind="websocket")[0] == "closed"
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-def test_a_strangers_page_is_refused(kind):
-    here, elsewhere = f"http://127.0.0.1:{PORT}", "http://evil.example"
-    refused = 403 if kind == "http" else "closed"
-    open_page = Access("127.0.0.1", "")
-    assert visit(open_page, kind=kind)[0] == "passed"
-    assert visit(open_page, kind=kind, origin=here)[0] == "passed"
-    assert visit(open_page, kind=kind, origin=elsewhere)[0] == refused
-    assert visit(open_page, kind=kind, origin="null")[0] == refused
-    # a name that was made to lead to this machine
-    assert visit(open_page, kind=kind, host="evil.example", origin=elsewhere)[0] == refused
-    assert visit(open_page, kind=kind, host=f"localhost:{PORT}")[0] == "passed"
-    assert visit(open_page, kind=kind, host=f"[::1]:{PORT}")[0] == "passed"
+def test_request_from_another_site_is_rejected(kind):
+    own_origin, foreign_origin = f"http://127.0.0.1:{PORT}", "http://evil.example"
+    rejected = 403 if kind == "http" else "closed"
+    access = Access("127.0.0.1", "")
+    assert visit(access, kind=kind)[0] == "passed"
+    assert visit(access, kind=kind, origin=own_origin)[0] == "passed"
+    assert visit(access, kind=kind, origin=foreign_origin)[0] == rejected
+    assert visit(access, kind=kind, origin="null")[0] == rejected
+    # a foreign name that resolves to this machine (DNS rebinding)
+    assert visit(access, kind=kind, host="evil.example", origin=foreign_origin)[0] == rejected
+    assert visit(access, kind=kind, host=f"localhost:{PORT}")[0] == "passed"
+    assert visit(access, kind=kind, host=f"[::1]:{PORT}")[0] == "passed"
 
 
-def test_all_that_is_sent_allows_the_page_only_what_is_its_own():
-    for answer in (visit(Access("127.0.0.1", "")), visit(Access("0.0.0.0", TOKEN))):
-        policy = answer[1]["content-security-policy"]
+def test_every_response_carries_security_headers():
+    for response in (visit(Access("127.0.0.1", "")), visit(Access("0.0.0.0", TOKEN))):
+        policy = response[1]["content-security-policy"]
         assert "default-src 'self'" in policy
         assert "http:" not in policy
         assert "frame-ancestors 'none'" in policy
-        assert answer[1]["referrer-policy"] == "no-referrer"
+        assert response[1]["referrer-policy"] == "no-referrer"

@@ -1,4 +1,4 @@
-"""Questions on their way from the page: caps, rate, one at a time, stop."""
+"""Questions from the page: length and rate limits, one at a time, stop."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from delayed_vlm_ros.web.backend import AskOutcome, Question
 from delayed_vlm_ros.web.conversation import Conversation
 
 
-class Source:
-    """Answers when the test says so."""
+class FakeBackend:
+    """Answers a question when the test calls ``answer``."""
 
     def __init__(self):
         self.asked = []
         self.stopped = 0
 
-    def ask(self, question, progress, ended):
-        self.asked.append((question, progress, ended))
+    def ask(self, question, on_progress, on_done):
+        self.asked.append((question, on_progress, on_done))
         return self
 
     def stop(self):
         self.stopped += 1
+
+    def report(self, progress):
+        self.asked[-1][1](progress)
 
     def answer(self, text="a red box"):
         self.asked[-1][2](AskOutcome(answer=text))
 
 
 @pytest.fixture
-def source():
-    return Source()
+def backend():
+    return FakeBackend()
 
 
 @pytest.fixture
@@ -39,64 +42,63 @@ def clock():
 
 
 @pytest.fixture
-def conversation(source, clock):
-    return Conversation(source, max_characters=20, questions_per_minute=3, clock=lambda: clock[0])
+def conversation(backend, clock):
+    return Conversation(backend, max_characters=20, questions_per_minute=3, clock=lambda: clock[0])
 
 
-def test_an_exchange_follows_its_answer(conversation, source):
+def test_exchange_follows_progress_and_result(conversation, backend):
     exchange = conversation.ask(Question("What is there?"))
     assert conversation.running is exchange
-    source.asked[0][1](Progress(Stage.GENERATING, "a red"))
+    backend.report(Progress(Stage.GENERATING, "a red"))
     assert exchange.progress.text == "a red"
-    source.answer()
+    backend.answer()
     assert exchange.outcome.answer == "a red box"
     assert conversation.running is None
     assert conversation.exchanges == (exchange,)
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "x" * 21])
-def test_what_is_no_question_goes_nowhere(conversation, source, text):
+def test_empty_or_long_question_is_rejected(conversation, backend, text):
     with pytest.raises(BadRequestError):
         conversation.ask(Question(text))
-    assert source.asked == []
+    assert backend.asked == []
     assert conversation.exchanges == ()
 
 
-def test_one_at_a_time(conversation, source):
+def test_second_question_is_rejected_while_one_is_running(conversation, backend):
     conversation.ask(Question("One?"))
-    with pytest.raises(BusyError, match="not answered yet"):
+    with pytest.raises(BusyError):
         conversation.ask(Question("Two?"))
-    assert len(source.asked) == 1
+    assert len(backend.asked) == 1
 
 
-def test_so_many_within_a_minute(conversation, source, clock):
+def test_question_above_the_rate_limit_is_rejected_until_a_minute_has_passed(conversation, backend, clock):
     for _ in range(3):
         conversation.ask(Question("Again?"))
-        source.answer()
+        backend.answer()
         clock[0] += 10
-    with pytest.raises(BusyError, match="again in 30 s"):
+    with pytest.raises(BusyError, match="30 s"):
         conversation.ask(Question("Again?"))
     clock[0] += 30.5
     conversation.ask(Question("Again?"))
-    assert len(source.asked) == 4
+    assert len(backend.asked) == 4
 
 
-def test_stop_is_passed_on(conversation, source):
+def test_stop_reaches_the_running_question_only(conversation, backend):
     conversation.stop()
     exchange = conversation.ask(Question("What?"))
     conversation.stop()
     assert exchange.is_stopping
-    assert source.stopped == 1
-    source.answer()
+    assert backend.stopped == 1
+    backend.answer()
     conversation.stop()
-    assert source.stopped == 1
+    assert backend.stopped == 1
 
 
-def test_it_remembers_a_bounded_number():
-    source = Source()
-    conversation = Conversation(source, max_characters=20, questions_per_minute=1000)
+def test_number_of_stored_exchanges_is_bounded(backend):
+    conversation = Conversation(backend, max_characters=20, questions_per_minute=1000)
     for _ in range(100):
         conversation.ask(Question("What?"))
-        source.answer()
+        backend.answer()
     assert len(conversation.exchanges) == 40
     assert conversation.exchanges[-1].number == 100

@@ -1,16 +1,17 @@
-"""Numbers in words."""
+"""Text for times, sizes and errors."""
 
 from __future__ import annotations
 
 import pytest
 
+from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.web import formatting
 from delayed_vlm_ros.web.backend import Latency
 from delayed_vlm_ros.web.health_panel import latency_chart
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [
         (-1, "0 s"),
         (0, "0 s"),
@@ -21,26 +22,26 @@ from delayed_vlm_ros.web.health_panel import latency_chart
         (273600, "3 d 4 h"),
     ],
 )
-def test_duration(seconds, said):
-    assert formatting.duration(seconds) == said
+def test_duration_has_one_or_two_units(seconds, expected):
+    assert formatting.duration(seconds) == expected
 
 
-def test_age():
+def test_age_of_a_recent_or_future_stamp_is_now():
     assert formatting.age(5_000_000_000, 4_200_000_000) == "now"
     assert formatting.age(5_000_000_000, 9_000_000_000) == "now"
     assert formatting.age(65_000_000_000, 5_000_000_000) == "60 s"
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.0841, "84 ms"), (1.238, "1.24 s"), (12.44, "12.4 s")])
-def test_latency(seconds, said):
-    assert formatting.latency(seconds) == said
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0841, "84 ms"), (1.238, "1.24 s"), (12.44, "12.4 s")])
+def test_latency_has_significant_digits(seconds, expected):
+    assert formatting.latency(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 B"), (812_400, "812 kB"), (14_230_000, "14.2 MB"), (1.31e9, "1.3 GB")]
+    ("count", "expected"), [(0, "0 B"), (812_400, "812 kB"), (14_230_000, "14.2 MB"), (1.31e9, "1.3 GB")]
 )
-def test_size(count, said):
-    assert formatting.size(count) == said
+def test_size_has_a_suitable_unit(count, expected):
+    assert formatting.size(count) == expected
 
 
 def test_small_stamps_are_seconds():
@@ -48,7 +49,20 @@ def test_small_stamps_are_seconds():
     assert ":" in formatting.clock(1_795_714_234_195_195_568)
 
 
-def test_the_chart_has_two_bars_an_answer():
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (BadRequestError("the question is empty: type one"), "The question is empty: type one."),
+        ("Already a sentence.", "Already a sentence."),
+        ("memory.star.size must be even", "memory.star.size must be even."),
+        ("", ""),
+    ],
+)
+def test_message_becomes_a_sentence_and_names_keep_their_case(message, expected):
+    assert formatting.sentence(message) == expected
+
+
+def test_latency_chart_has_two_bars_an_answer():
     chart = latency_chart([Latency(0.5, 1.0), Latency(0.1, 2.0)])
     assert chart.count("<rect") == 4
     assert "2.00 s" in chart

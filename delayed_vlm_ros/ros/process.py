@@ -15,15 +15,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Protocol
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from delayed_vlm_ros.errors import DelayedVlmError
+from delayed_vlm_ros.ros.executor import HandlerExecutor
 
 _SPIN_PERIOD_SEC = 0.1  # how long a signal may wait to be noticed
 _JOIN_TIMEOUT_SEC = 0.5  # how long the end may wait for a thread that is inside the model
@@ -67,7 +69,7 @@ def run_node(
         return 1
     failures = _FailureLog(node)
     threading.excepthook = failures.on_thread
-    executor = MultiThreadedExecutor(num_threads=threads) if threads > 1 else SingleThreadedExecutor()
+    executor = HandlerExecutor(threads) if threads > 1 else SingleThreadedExecutor()
     executor.add_node(node)
     _spin(executor, failures, stopping)
     _end(executor, node)
@@ -124,12 +126,19 @@ def _end(executor: Executor, node: Node) -> None:
     if hasattr(node, "close"):
         closable: _Closable = node
         closable.close()
+    if isinstance(executor, HandlerExecutor):  # clients receive the errors of their cancelled questions
+        _finish_handlers(executor)
     # Some executors wait for their threads without a limit, so the waiting is done by a thread that can be left behind.
     closing = threading.Thread(target=executor.shutdown, name="executor-shutdown", daemon=True)
     closing.start()
     closing.join(_JOIN_TIMEOUT_SEC)
     node.destroy_node()
     rclpy.try_shutdown()
+
+
+def _finish_handlers(executor: HandlerExecutor) -> None:
+    with suppress(Exception):  # the node is closed: nothing is left to log a defect of a callback for
+        executor.finish_handlers(_JOIN_TIMEOUT_SEC)
 
 
 def _threads_left() -> bool:

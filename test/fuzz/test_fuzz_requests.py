@@ -23,9 +23,8 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     MAX_TIMEOUT_SEC,
     SceneMemoryParameters,
 )
-from delayed_vlm_ros.ros.services.ask_handler import ask_request, ask_timeout
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
-from delayed_vlm_ros.ros.services.requests import cameras_named
+from delayed_vlm_ros.ros.services.requests import parse_question, parse_timeout, select_cameras
 
 PARAMETERS = SceneMemoryParameters(max_question_characters=50)
 
@@ -73,9 +72,9 @@ SERVICES = MemoryServices(NODE, lambda: CAMERAS)
 def test_any_question(kind, **fields):
     message = kind(**fields)
     try:
-        asked = cameras_named(CAMERAS, message.camera)
-        request = ask_request(message, PARAMETERS)
-        timeout_sec = ask_timeout(message, PARAMETERS)
+        asked = select_cameras(CAMERAS, message.camera)
+        request = parse_question(message, PARAMETERS)
+        timeout_sec = parse_timeout(message, PARAMETERS)
     except (BadRequestError, UnknownCameraError) as error:
         check_told(error)
         return

@@ -15,7 +15,7 @@ from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.ros.output.reports import AskReport, CameraReport, MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
-from delayed_vlm_ros.ros.services.ask_handler import Answer
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.time import time_message
 
 

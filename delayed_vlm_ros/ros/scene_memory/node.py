@@ -1,9 +1,9 @@
 """scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
 
-Callback groups: asks have their own (each waits in a thread for the worker), marks and images out have their own,
-poses and reports have theirs, and the default one keeps the lifecycle and parameter services. None waits for another.
-Images come past the executor: each camera's are taken by a thread of their own, so one whose images are large holds
-up no other.
+Callback groups: questions have their own, marks and images out have their own, poses and reports have theirs, and the
+default one keeps the lifecycle and parameter services. None waits for another. A question's handler is a coroutine and
+holds no thread while it waits for the answer. Images come past the executor: each camera's are taken by a thread of
+their own, so one whose images are large holds up no other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -35,19 +36,17 @@ from delayed_vlm_ros.ros.parameters import declare, read, specifications
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
-    MAX_QUEUE_SIZE,
     SceneMemoryParameters,
     check_change,
     check_together,
 )
 from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, open_session
-from delayed_vlm_ros.ros.services.ask_handler import Answer
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 
-# Each ask that waits or runs holds a thread, and beyond the queue's size asks are refused at once. A few more for
-# images out, marks, poses, reports, lifecycle, parameters and refusals. Threads are made when they are first needed.
-THREADS = MAX_QUEUE_SIZE + 1 + 9
+# One for each callback that may take long: a transition or parameter, images for a client, images out, and all others.
+THREADS = 4
 
 _AUTOSTART_DELAY_SEC = 0.05
 _FORWARD_JUMP = Duration(seconds=10)  # a simulation at twenty times its speed may tell the time ten times a second
@@ -206,7 +205,7 @@ class SceneMemory(LifecycleNode):
         with self._opening:
             self._ended = True
             session = self._session if self._session is not None else self._closing
-        self._ask_services.end()
+        self._ask_services.close()
         self._unsubscribe()
         if session is not None:
             session.close(_STOP_TIMEOUT_SEC)
@@ -218,9 +217,9 @@ class SceneMemory(LifecycleNode):
 
     # Services -------------------------------------------------------------------------------------------------------
 
-    def _ask(self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None) -> Answer:
-        desk = self._active_session().desk
-        return desk.ask(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
+    def _ask(self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None) -> Future[Answer]:
+        questions = self._active_session().questions
+        return questions.submit(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
 
     def _active_session(self) -> Session:
         session = self._session
@@ -228,7 +227,7 @@ class SceneMemory(LifecycleNode):
             return session
         error = self._not_active()
         if session is not None:
-            session.desk.count_failure(error)
+            session.questions.count_failure(error)
         raise error
 
     def _not_active(self) -> ModelNotReadyError:
@@ -292,7 +291,7 @@ class SceneMemory(LifecycleNode):
             cameras=tuple(camera.report(receiving=receiving) for camera in session.cameras.values()),
             memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
             model=session.model_report(),
-            asks=session.desk.report(),
+            asks=session.questions.report(),
             stale_after_sec=stale_after_sec,
             persistence=session.persistence.report() if session.persistence is not None else None,
         )

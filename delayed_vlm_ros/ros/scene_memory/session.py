@@ -1,4 +1,4 @@
-"""What a configured node has: cameras with their memories, the worker with the model, and the desk for asks."""
+"""A configured node's parts: cameras with their memories, the worker with the model, and the question handler."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.local.budget import MemoryBudget
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
@@ -37,21 +38,21 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
 from delayed_vlm_ros.ros.services.ask_handler import AskHandler
 
-# A slow card takes so long for the few megabytes of key frames; of the two seconds that a process has for its end.
-_LAST_WRITE_SEC = 0.8
+# A slow card needs this long for a few megabytes of key frames. A process has two seconds to end.
+_LAST_SAVE_SEC = 0.8
 
 
 @dataclass(frozen=True)
 class NodeContext:
-    """What a session needs of the node it lives in.
+    """The parts of the node that a session uses.
 
     Attributes:
-        resolve_topic: Gives a topic's full name, after remapping.
-        now_ns: The node's clock, in nanoseconds.
+        resolve_topic: Returns a topic's full name after remapping.
+        now_ns: Returns the time of the node's clock, in nanoseconds.
         simulated: Whether that clock is a simulated one.
-        pair_ids: Where ids of pairs come from, growing: for all cameras, and for the life of the node.
-        device: Held while a model is loaded: the next session's waits until the last one's, which may be deep in its
-            work when it is told to end, has made room.
+        pair_ids: Source of increasing pair ids, shared by all cameras for the life of the node.
+        device_lock: Held while a model is loaded. A new session loads its model only after the previous session, which
+            may still be computing when it is closed, has freed the device.
         logger: The node's logger.
     """
 
@@ -59,97 +60,101 @@ class NodeContext:
     now_ns: Callable[[], int]
     simulated: bool
     pair_ids: PairIds
-    device: threading.Lock
+    device_lock: threading.Lock
     logger: RcutilsLogger
 
 
 @dataclass(frozen=True)
 class Session:
-    """The parts of a configured node.
+    """The parts of a configured node, between `start` and `close`.
 
     Attributes:
         checkpoint: The model's checkpoint.
-        cameras: By name, in the order of the parameters.
-        worker: Owns the model.
-        desk: Takes asks.
-        budget_bytes: Upper bound of what is kept of each camera between asks: an equal share; 0: none.
-        notices: Standing ways in which asks are slower than was asked for.
-        persistence: Keeps Star memories on disk; None where that is off.
+        cameras: Cameras by name, in the order of the parameter.
+        worker: The thread that owns the model.
+        questions: Submits questions to the worker.
+        budget_bytes: Upper bound of the bytes kept of each camera between questions: an equal share; 0 is unbounded.
+        warnings: Settings that make answers slower than requested.
+        persistence: Saves Star memories to disk; None if persistence is off.
     """
 
     checkpoint: Checkpoint
     cameras: Mapping[str, CameraMemory]
     worker: ModelWorker[engines.Engines]
-    desk: AskHandler
+    questions: AskHandler
     budget_bytes: int = 0
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     persistence: Persistence | None = None
 
+    def start(self) -> None:
+        """Restore the memories and start loading the model in the worker. May read files for seconds."""
+        if self.persistence is not None:
+            self.persistence.start()
+        self.worker.start()
+
     def close(self, timeout_sec: float) -> bool:
-        """Cancel the asks and end the worker, which frees the device; write key frames to disk meanwhile.
+        """Cancel all questions, save key frames and close the worker, which frees the device.
+
+        Args:
+            timeout_sec: Longest time to wait for the worker, in seconds.
 
         Returns:
-            Whether it has ended; deep inside the model it cannot, and then ends and frees the device later.
+            Whether the worker has ended. A worker that is inside the model ends and frees the device later.
         """
+        save_sec = max(timeout_sec, _LAST_SAVE_SEC)
         if self.persistence is not None:
-            self.persistence.end(max(timeout_sec, _LAST_WRITE_SEC))
+            self.persistence.request_close(save_sec)  # saves while the worker ends
         has_ended = self.worker.close(timeout_sec)
         if self.persistence is not None:
-            self.persistence.join()
+            self.persistence.close(save_sec)
         return has_ended
 
     def reset(self) -> None:
-        """Forget every frame, and what is kept of earlier asks."""
+        """Drop all frames and everything computed for them."""
         for camera in self.cameras.values():
             camera.reset()
         if self.persistence is not None:
-            self.persistence.hurry()
+            self.persistence.request_save()
         loaded = self.worker.status.model
         if loaded is not None:
             loaded.reset_cache()
 
     def memory_report(self, camera: CameraMemory) -> MemoryReport:
-        """What is kept of a camera, now."""
+        """Return the present state of a camera's memory."""
         loaded = self.worker.status.model
         cached = loaded.by_camera[camera.name].cached_bytes() if loaded else None
         snapshot = camera.frame_manager.snapshot()
-        oldest = camera.age_sec(snapshot[0].pair.first) if snapshot else None
-        newest = camera.age_sec(snapshot[-1].pair.last) if snapshot else None
         return MemoryReport(
             camera=camera.name,
             statistics=camera.frame_manager.statistics(),
             feature_bytes=cached.features if cached else 0,
             kv_bytes=cached.kv if cached else 0,
-            oldest_age_sec=oldest,
-            newest_age_sec=newest,
+            oldest_age_sec=camera.age_sec(snapshot[0].pair.first) if snapshot else None,
+            newest_age_sec=camera.age_sec(snapshot[-1].pair.last) if snapshot else None,
             budget_bytes=self.budget_bytes,
         )
 
     def model_report(self) -> ModelReport:
-        """Where the model stands, now."""
+        """Return the present state of the model."""
         status = self.worker.status
-        loaded, state, ahead = status.model, status.state, status.idle_error
+        precompute_warnings = (f"precompute has stopped: {status.idle_error}",) if status.idle_error else ()
         return ModelReport(
             name=self.checkpoint.name,
-            state=state.value,
-            device=loaded.device if loaded else "",
+            state=status.state.value,
+            device=status.model.device if status.model else "",
             error=status.error,
-            warnings=(
-                *self.checkpoint.warnings,
-                *self.notices,
-                *((f"nothing is encoded ahead any more: {ahead}",) if ahead else ()),
-            ),
-            resting=state is ModelState.UNLOADED and not status.error,
+            warnings=(*self.checkpoint.warnings, *self.warnings, *precompute_warnings),
+            idle_unloaded=status.state is ModelState.UNLOADED and not status.error,
         )
 
 
-def open_session(parameters: SceneMemoryParameters, surroundings: NodeContext) -> Session:
-    """Check all that can be checked quickly, make the memories, and start loading the model in the worker.
+def build_session(parameters: SceneMemoryParameters, context: NodeContext) -> Session:
+    """Validate what can be validated quickly and build the parts; `Session.start` starts their threads.
 
     Raises:
-        ConfigurationError: A parameter cannot work.
+        ConfigurationError: A parameter is invalid.
         ModelNotFoundError: The checkpoint is not on this machine.
-        UnsupportedModelError: There is no adapter for it.
+        UnsupportedModelError: The checkpoint has no adapter.
     """
     checkpoint = resolve_checkpoint(
         parameters.model, allow_download=parameters.allow_download, device=parameters.device
@@ -157,94 +162,105 @@ def open_session(parameters: SceneMemoryParameters, surroundings: NodeContext) -
     geometry = checkpoint.geometry(parameters.max_pixels)
     converter = make_converter(parameters.image_max_pixels)
     if converter.fallback_reason:
-        surroundings.logger.info(converter.fallback_reason)
-    for notice in checkpoint.warnings:
-        surroundings.logger.warning(notice)
-    cameras = {name: _camera(name, parameters, geometry, converter, surroundings) for name in parameters.cameras}
+        context.logger.info(converter.fallback_reason)
+    budget = _budget(parameters, checkpoint)
+    warnings = _precompute_warnings(parameters, budget)
+    for warning in (*checkpoint.warnings, *warnings):
+        context.logger.warning(warning)
+    cameras = {name: _camera(name, parameters, geometry, converter, context) for name in parameters.cameras}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
-    budget_bytes = 0
-    notices: tuple[str, ...] = ()
-    if parameters.budget_mb:
-        # The dtype is known for certain only when the model is loaded; then the engine looks again.
-        frames, half_precision = memory_config(parameters).build().capacity, 2
-        with naming_parameters("memory.budget_mb", "memory.max_pixels"):
-            budget = checkpoint.plan_budget(
-                parameters.budget_mb, frames, parameters.max_pixels, half_precision, shares=len(parameters.cameras)
-            )
-        budget_bytes = budget.total
-        tokens = budget.full_tokens
-        if parameters.precompute != OFF and not budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
-            notice = (
-                "memory.budget_mb does not hold the encoding of a full memory: less is encoded ahead than "
-                f"precompute.mode {parameters.precompute} says"
-            )
-            notices = (notice,)
-            surroundings.logger.warning(notice)
-    worker = _worker(parameters, checkpoint, memories, surroundings)
-    desk = AskHandler(worker, cameras, parameters.queue_size)
+    worker = _worker(parameters, checkpoint, memories, context)
+    questions = AskHandler(worker, cameras, parameters.queue_size)
     persistence = None
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
-        persistence = Persistence(folder, period_sec, cameras, geometry, surroundings.logger)
-    worker.start()
-    return Session(checkpoint, cameras, worker, desk, budget_bytes, notices, persistence)
+        persistence = Persistence(folder, period_sec, cameras, geometry, context.logger)
+    budget_bytes = budget.total if budget else 0
+    return Session(checkpoint, cameras, worker, questions, budget_bytes, warnings, persistence)
+
+
+def _budget(parameters: SceneMemoryParameters, checkpoint: Checkpoint) -> MemoryBudget | None:
+    """Return the budget of each camera; None if the memory is unbounded."""
+    if not parameters.budget_mb:
+        return None
+    frames = memory_config(parameters).build().capacity
+    half_precision_bytes = 2  # the dtype is known when the model is loaded; the engine then checks again
+    with naming_parameters("memory.budget_mb", "memory.max_pixels"):
+        return checkpoint.plan_budget(
+            parameters.budget_mb, frames, parameters.max_pixels, half_precision_bytes, shares=len(parameters.cameras)
+        )
+
+
+def _precompute_warnings(parameters: SceneMemoryParameters, budget: MemoryBudget | None) -> tuple[str, ...]:
+    if budget is None or parameters.precompute == OFF:
+        return ()
+    tokens = budget.full_tokens
+    if budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
+        return ()
+    return (
+        f"memory.budget_mb does not hold the encoding of a full memory, so precompute.mode {parameters.precompute} "
+        "encodes less: raise memory.budget_mb or lower the memory sizes",
+    )
 
 
 def _worker(
     parameters: SceneMemoryParameters,
     checkpoint: Checkpoint,
     memories: Mapping[str, SmartFrameManager],
-    surroundings: NodeContext,
+    context: NodeContext,
 ) -> ModelWorker[engines.Engines]:
-    node_log, device = surroundings.logger, surroundings.device
+    logger, device_lock = context.logger, context.device_lock
 
     def load() -> engines.Engines:
-        device.acquire()
-        if worker.is_closing:  # while it waited; others may wait behind it
-            device.release()
-            raise AskCancelledError("the model was not loaded: the node is going down or was cleaned up")
+        device_lock.acquire()
+        if worker.is_closing:  # since it began to wait; another session may be waiting for the lock
+            device_lock.release()
+            raise AskCancelledError("model not loaded: the node is shutting down or was cleaned up")
         started = time.monotonic()
         try:
-            with _logged(node_log, f"cannot load the model {checkpoint.name}"):
+            with _logged(logger, f"cannot load model {checkpoint.name}"):
                 loaded = engines.load_engines(checkpoint, parameters, memories)
         except BaseException:
-            device.release()
+            device_lock.release()
             raise
-        node_log.info(f"{checkpoint.name} is loaded on {loaded.device} after {time.monotonic() - started:.1f} s")
+        logger.info(f"model {checkpoint.name} loaded on {loaded.device} in {time.monotonic() - started:.1f} s")
         return loaded
 
     def unload(loaded: engines.Engines) -> None:
         try:
-            with _logged(node_log, f"cannot unload the model {checkpoint.name}"):
-                loaded.release()
+            with _logged(logger, f"cannot unload model {checkpoint.name}"):
+                loaded.close()
         finally:
-            device.release()
-        node_log.info(f"{checkpoint.name} is unloaded, the device's memory is free")
+            device_lock.release()
+        logger.info(f"model {checkpoint.name} unloaded, its device memory is free")
 
-    def idle_task(loaded: engines.Engines, control: AskControl) -> None:
-        with _logged(node_log, "nothing is encoded ahead any more"):
+    def precompute(loaded: engines.Engines, control: AskControl) -> None:
+        with _logged(logger, "precompute has stopped"):
             loaded.precompute(control, prefill=parameters.precompute == FULL)
 
-    ahead = IdleTask(idle_task, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
-    idle_sec = parameters.unload_after_idle_sec or None
+    idle_task = IdleTask(precompute, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
     worker: ModelWorker[engines.Engines] = ModelWorker(
-        load, parameters.queue_size, unload=unload, idle_task=ahead, unload_after_idle_sec=idle_sec
+        load,
+        parameters.queue_size,
+        unload=unload,
+        idle_task=idle_task,
+        unload_after_idle_sec=parameters.unload_after_idle_sec or None,
     )
     return worker
 
 
 @contextmanager
-def _logged(node_log: RcutilsLogger, failure: str) -> Iterator[None]:
-    """Log an error of the worker's thread, which only keeps it for whoever asks; a defect with its traceback."""
+def _logged(logger: RcutilsLogger, failure: str) -> Iterator[None]:
+    """Log an error of the worker's thread, and the traceback of a defect: the worker itself logs neither."""
     try:
         yield
     except AskCancelledError:
         raise
     except DelayedVlmError as error:
-        node_log.error(f"{failure}: {error}")
+        logger.error(f"{failure}: {error}")
         raise
     except BaseException:
-        node_log.error(f"{failure}: {traceback.format_exc()}")
+        logger.error(f"{failure}: {traceback.format_exc()}")
         raise
 
 
@@ -253,24 +269,24 @@ def _camera(
     parameters: SceneMemoryParameters,
     geometry: FrameGeometry,
     converter: ImageConverter,
-    surroundings: NodeContext,
+    context: NodeContext,
 ) -> CameraMemory:
-    compressed = parameters.image_transport == COMPRESSED
-    manager = memory_config(parameters).build(surroundings.pair_ids)
+    manager = memory_config(parameters).build(context.pair_ids)
     group = "" if len(parameters.cameras) == 1 else f"{name}/"
-    topic = surroundings.resolve_topic(f"{group}image")
-    # image_transport's rule, so that one remapping of image serves both.
-    topic = f"{topic}/compressed" if compressed else topic
-    restarts = parameters.on_time_jump in ((AUTO, RESTART) if surroundings.simulated else (RESTART,))
+    topic = context.resolve_topic(f"{group}image")
+    is_compressed = parameters.image_transport == COMPRESSED
+    if is_compressed:
+        topic = f"{topic}/compressed"  # as image_transport does, so one remapping of image serves both
+    restarts = parameters.on_time_jump in ((AUTO, RESTART) if context.simulated else (RESTART,))
     return CameraMemory(
         name,
         topic,
-        surroundings.resolve_topic(f"{group}pose"),
-        CompressedImage if compressed else Image,
+        context.resolve_topic(f"{group}pose"),
+        CompressedImage if is_compressed else Image,
         ingestor=SamplingIngestor(geometry, manager, parameters.sample_fps, topic=topic, restart_on_jump=restarts),
         frame_manager=manager,
         converter=converter,
         poses=PoseBuffer(parameters.pose_limit_sec),
-        now_ns=surroundings.now_ns,
-        logger=surroundings.logger,
+        now_ns=context.now_ns,
+        logger=context.logger,
     )

@@ -1,1 +1,1 @@
-"""Services and actions of the node."""
+"""Services and actions of the scene_memory node."""

@@ -1,4 +1,7 @@
-"""How the node is asked: the service ``ask_scene`` and the action ``ask_scene_stream``. Both take the same way."""
+"""The service ``ask_scene`` and the action ``ask_scene_stream``.
+
+Their handlers are coroutines: a question that waits for its answer costs no thread.
+"""
 
 from __future__ import annotations
 
@@ -6,64 +9,56 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.task import Future as RosFuture
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.errors import DelayedVlmError
+from delayed_vlm_ros.errors import BadRequestError, DelayedVlmError, ErrorCode
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.ros.output.messages import error_text, feedback, fill_answer, fill_error, scene_answer
-from delayed_vlm_ros.ros.services.ask_handler import Answer
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.srv import AskScene
 
-_RESULT_TIMEOUT_SEC = 10  # how long a goal's result can be fetched; as in nav2
+_RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2
 _CANCELLING_TIMEOUT_SEC = 1.0
-_LOG_EVERY_SEC = 5.0
-# Requests that may lie here unread: of a burst beyond them, the middleware would drop some without a word.
+_LOG_PERIOD_SEC = 5.0
+# Unread requests: the middleware silently drops those of a burst beyond this depth.
 _BURST = QoSProfile(depth=500)
 
 
-class Ask(Protocol):
-    """Answers a request or a goal, in the caller's thread."""
+class Submit(Protocol):
+    """Function that submits the question of a request or goal."""
 
-    def __call__(self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None) -> Answer:
-        """Give the answer, or raise why there is none."""
-
-
-class _GoalControl(AskControl):
-    """A goal's control.
-
-    Attributes:
-        cancel_requested: Whether somebody has asked for its cancellation; the end of the worker cancels, too.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cancel_requested = False
+    def __call__(
+        self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
+    ) -> Future[Answer]:
+        """Return the future answer; see ``AskHandler.submit``."""
 
 
 class AskServices:
-    """Offers service and action, in every state of the node, and publishes each answer on ``~/answers``.
+    """Offers service and action in every state of the node, and publishes each answer on ``~/answers``.
 
-    Each ask holds a thread of the executor until it is answered, in a callback group that lets them. A goal is always
-    accepted: one that is refused ends at once, with the reason in its result.
+    A goal is always accepted. If its question is refused, the goal ends immediately and the result has the reason.
 
     Args:
-        node: The node to offer them from.
-        ask: What answers.
+        node: Node that offers service and action.
+        submit: Submits a question.
     """
 
-    def __init__(self, node: Node, ask: Ask) -> None:
+    def __init__(self, node: Node, submit: Submit) -> None:
         self._node = node
-        self._ask = ask
-        self._ended = False
-        self._cancelling = threading.Lock()
+        self._submit = submit
+        self._closed = False
+        self._changing_controls = threading.Lock()
+        self._controls: dict[bytes, _GoalControl] = {}  # by goal id
         self._answers = node.create_publisher(SceneAnswer, "~/answers", 10)
         group = ReentrantCallbackGroup()
         self._service = node.create_service(
@@ -82,79 +77,171 @@ class AskServices:
             result_timeout=_RESULT_TIMEOUT_SEC,
         )
 
-    def end(self) -> None:
-        """Publish nothing any more; the node is about to be destroyed."""
-        self._ended = True
+    def close(self) -> None:
+        """Stop publishing; called before the node is destroyed."""
+        self._closed = True
 
     def destroy(self) -> None:
-        """Take the action down, which the node does not do by itself."""
+        """Destroy the action server, which the node does not do."""
         self._action.destroy()
 
-    def _on_request(self, request: AskScene.Request, response: AskScene.Response) -> AskScene.Response:
-        return self._respond(request, response, AskControl(), None)
+    async def _on_request(self, request: AskScene.Request, response: AskScene.Response) -> AskScene.Response:
+        return await self._respond(request, response, AskControl(), None)
 
-    def _on_goal(self, goal: Any) -> AskSceneAction.Result:
-        def on_progress(progress: Progress) -> None:
-            self._report(lambda: goal.publish_feedback(feedback(progress)))
+    async def _on_goal(self, goal: Any) -> AskSceneAction.Result:
+        def publish_feedback(progress: Progress) -> None:
+            self._try_publish(lambda: goal.publish_feedback(feedback(progress)))
 
         control = self._control_of(goal)
-        on_progress(Progress(Stage.QUEUED))
-        result = self._respond(goal.request, AskSceneAction.Result(), control, on_progress)
-        if self._ended:
+        publish_feedback(Progress(Stage.QUEUED))
+        result = await self._respond(goal.request, AskSceneAction.Result(), control, publish_feedback)
+        if self._closed:
             return result
-        if result.success:
-            goal.succeed()
-        elif control.cancel_requested and result.error_code == AskSceneAction.Result.CANCELLED and _is_cancelling(goal):
-            goal.canceled()
-        else:
-            goal.abort()
+        cancelled = control.cancel_requested and result.error_code == AskSceneAction.Result.CANCELLED
+        try:
+            if result.success:
+                goal.succeed()
+            elif cancelled and _is_cancelling(goal):
+                goal.canceled()
+            else:
+                goal.abort()
+        finally:
+            self._drop_control(goal)
         return result
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
         control = self._control_of(goal)
         control.cancel_requested = True
         control.cancel()
+        if not goal.is_active:  # it ended before its control was found
+            self._drop_control(goal)
         return CancelResponse.ACCEPT
 
     def _control_of(self, goal: Any) -> _GoalControl:
-        """A goal's control, which lives as long as its handle: a goal may be cancelled before it is taken up."""
-        with self._cancelling:
-            if not hasattr(goal, "ask_control"):
-                goal.ask_control = _GoalControl()
-            control: _GoalControl = goal.ask_control
-            return control
+        """Return the goal's control; made by the first of handler and cancellation, which may come before it."""
+        with self._changing_controls:
+            return self._controls.setdefault(bytes(goal.goal_id.uuid), _GoalControl())
 
-    def _respond(
+    def _drop_control(self, goal: Any) -> None:
+        with self._changing_controls:
+            self._controls.pop(bytes(goal.goal_id.uuid), None)
+
+    async def _respond(
         self, message: Any, response: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
     ) -> Any:
-        """Fill the response; never raises."""
+        """Return the filled response. Never raises."""
         try:
-            fill_answer(response, self._ask(message, control, on_progress))
+            fill_answer(response, await self._answer(message, control, on_progress))
         except DelayedVlmError as error:
             fill_error(response, error)
-            self._node.get_logger().info(f"ask failed: {error_text(error)}")
-        except Exception as error:  # noqa: BLE001  a defect must not take the node down; the client_id hears of it
+            self._log(error)
+        except Exception as error:  # noqa: BLE001  a defect must not end the node; the client receives the error
             response = type(response)()
             fill_error(response, error)
-            self._node.get_logger().error(f"ask failed: {traceback.format_exc()}")
-        self._report(lambda: self._answers.publish(scene_answer(message, response)))
+            self._node.get_logger().error(f"question failed: {traceback.format_exc()}")
+        self._try_publish(lambda: self._answers.publish(scene_answer(message, response)))
         return response
 
-    def _report(self, publish: Callable[[], None]) -> None:
-        """Publish something that decides no ask's outcome; never raises."""
-        if self._ended:
+    async def _answer(
+        self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
+    ) -> Answer:
+        channel = _ProgressChannel(self._wake)
+        future = self._submit(message, control, None if on_progress is None else channel.put)
+        try:
+            future.add_done_callback(lambda _: channel.close())
+            while reports := await channel.take():
+                for progress in reports:
+                    assert on_progress is not None  # noqa: S101  for the type checker: reports come only with it
+                    on_progress(progress)
+            return future.result()
+        finally:
+            del future  # an error's traceback holds this frame; the future would close the cycle
+
+    def _wake(self) -> None:
+        executor = self._node.executor
+        if executor is not None:
+            executor.wake()
+
+    def _log(self, error: DelayedVlmError) -> None:
+        node_log = self._node.get_logger()
+        if isinstance(error, BadRequestError):
+            node_log.info(f"question rejected: {error_text(error)}")
+        elif error.error_code is ErrorCode.INTERNAL:
+            node_log.error(f"question failed: {error_text(error)}")
+        else:
+            node_log.info(f"question not answered: {error_text(error)}")
+
+    def _try_publish(self, publish: Callable[[], None]) -> None:
+        """Publish what does not decide the outcome of a question. Never raises."""
+        if self._closed:
             return
         try:
             publish()
-        except Exception as error:  # noqa: BLE001  such as that of a middleware that has no room
+        except Exception as error:  # noqa: BLE001  for example when the middleware's queue is full
             self._node.get_logger().warning(
-                f"feedback or answer is not published: {type(error).__name__}: {error}",
-                throttle_duration_sec=_LOG_EVERY_SEC,
+                f"cannot publish feedback or answer: {type(error).__name__}: {error}",
+                throttle_duration_sec=_LOG_PERIOD_SEC,
             )
 
 
+class _GoalControl(AskControl):
+    """Control of a goal.
+
+    Attributes:
+        cancel_requested: Whether a client has cancelled the goal; closing the worker cancels it, too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancel_requested = False
+
+
+class _ProgressChannel:
+    """Passes progress from the worker's thread to a coroutine of the executor.
+
+    Args:
+        wake: Wakes the executor, which then resumes the coroutine.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._changing = threading.Lock()
+        self._reports: list[Progress] = []
+        self._closed = False
+        self._changed: RosFuture[None] = RosFuture()
+
+    def put(self, progress: Progress) -> None:
+        """Add progress. Does not block."""
+        with self._changing:
+            self._reports.append(progress)
+            changed = self._changed
+        changed.set_result(None)
+        self._wake()
+
+    def close(self) -> None:
+        """End the channel after the progress that it holds."""
+        with self._changing:
+            self._closed = True
+            changed = self._changed
+        changed.set_result(None)
+        self._wake()
+
+    async def take(self) -> list[Progress]:
+        """Wait for progress and return it, oldest first; empty after the end of the channel."""
+        while True:
+            with self._changing:
+                if self._reports or self._closed:
+                    reports, self._reports = self._reports, []
+                    return reports
+                changed = self._changed = RosFuture()
+            await changed
+
+
 def _is_cancelling(goal: Any) -> bool:
-    """Whether a goal that was cancelled may end so: rclpy says it is being cancelled after it has told us."""
+    """Return whether a goal may end as cancelled.
+
+    rclpy changes the goal's state just after it calls the cancel callback, in that callback's thread.
+    """
     deadline = time.monotonic() + _CANCELLING_TIMEOUT_SEC
     while not goal.is_cancel_requested and time.monotonic() < deadline:
         time.sleep(0.001)

@@ -8,7 +8,7 @@ from delayed_vlm_ros.errors import MarksFullError, PairNotKeptError
 from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.memory.marks import nearest_span
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
-from delayed_vlm_ros.ros.services.requests import moment
+from delayed_vlm_ros.ros.services.requests import parse_stamp
 from delayed_vlm_ros.time import seconds_of
 
 NEAREST_WITHIN_SEC = 5.0
@@ -40,7 +40,7 @@ def mark(request: Any, camera: CameraMemory) -> KeptPair:
 
 
 def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:
-    stamp = moment("stamp", request.stamp)
+    stamp = parse_stamp("stamp", request.stamp)
     snapshot = camera.frame_manager.snapshot()
     if not snapshot:
         raise PairNotKeptError(

@@ -14,7 +14,7 @@ from delayed_vlm_ros.ros.output.messages import error_text, key_frame
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 from delayed_vlm_ros.ros.services.marks import mark
-from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, camera_of_pair, cameras_named
+from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, select_camera_of_pair, select_cameras
 from delayed_vlm_ros.srv import GetFrames, Mark
 
 
@@ -45,14 +45,14 @@ class MemoryServices:
         return self._respond("get_frames", self._get_frames, request, response)
 
     def _mark(self, request: Mark.Request, response: Mark.Response) -> None:
-        camera = camera_of_pair(self._configured(), request.camera, request.id)
+        camera = select_camera_of_pair(self._configured(), request.camera, request.id)
         response.key_frame = key_frame(mark(request, camera), camera)
 
     def _get_frames(self, request: GetFrames.Request, response: GetFrames.Response) -> None:
         cameras = self._configured()
         # Ids are unique in the node: they say by themselves whose pairs they are.
         every = bool(request.ids) and not request.camera
-        handle_get_frames(response, request, cameras_named(cameras, ALL_CAMERAS if every else request.camera))
+        handle_get_frames(response, request, select_cameras(cameras, ALL_CAMERAS if every else request.camera))
 
     def _configured(self) -> Mapping[str, CameraMemory]:
         cameras = self._cameras()

@@ -1,83 +1,135 @@
-"""What requests of all kinds have in common: which camera they mean, and which moment."""
+"""Parsing and validation of request messages: questions, cameras and stamps."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros.errors import BadRequestError, UnknownCameraError
+from delayed_vlm_ros.inference.request import AskRequest, check_request
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.parameters import MAX_TIMEOUT_SEC, SceneMemoryParameters
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
 
 ALL_CAMERAS = "*"
-"""Names all cameras in a question."""
+"""Camera name in a request that selects all cameras."""
+
+MAX_CLIENT_ID_CHARACTERS = 255
+"""Longest client id; the full name of a node fits."""
 
 
-def cameras_named(cameras: Mapping[str, CameraMemory], name: str) -> tuple[CameraMemory, ...]:
-    """The cameras that a question names.
-
-    Args:
-        cameras: By name, one or more.
-        name: Empty: the first one; ``ALL_CAMERAS``: all.
+def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
+    """Return the question of an ``AskScene`` request or goal; zeros become the node's defaults.
 
     Raises:
-        UnknownCameraError: There is none of this name.
+        BadRequestError: A field is invalid.
     """
-    return tuple(cameras.values()) if name == ALL_CAMERAS else (camera_named(cameras, name),)
+    if len(message.question) > parameters.max_question_characters:
+        raise BadRequestError(
+            f"question too long ({len(message.question)} characters, limit {parameters.max_question_characters}): "
+            "shorten it, or raise the parameter ask.max_question_characters"
+        )
+    if message.max_new_tokens > parameters.max_new_tokens_limit:
+        raise BadRequestError(
+            f"'max_new_tokens' must be at most {parameters.max_new_tokens_limit}, got {message.max_new_tokens}: lower "
+            "it, or raise the parameter ask.max_new_tokens_limit"
+        )
+    if len(message.client_id) > MAX_CLIENT_ID_CHARACTERS:
+        raise BadRequestError(
+            f"'client_id' must have at most {MAX_CLIENT_ID_CHARACTERS} characters, got {len(message.client_id)}"
+        )
+    request = AskRequest(
+        question=message.question,
+        since=parse_stamp("since", message.since),
+        until=parse_stamp("until", message.until),
+        last_sec=message.last_sec or None,
+        max_new_tokens=message.max_new_tokens or parameters.max_new_tokens,
+    )
+    check_request(request)
+    return request
 
 
-def camera_named(cameras: Mapping[str, CameraMemory], name: str) -> CameraMemory:
-    """The camera that a request names.
-
-    Args:
-        cameras: By name, one or more.
-        name: Empty: the first one.
+def parse_timeout(message: Any, parameters: SceneMemoryParameters) -> float:
+    """Return the deadline of an ``AskScene`` request or goal, in seconds from now; zero becomes the node's default.
 
     Raises:
-        UnknownCameraError: There is none of this name.
+        BadRequestError: The deadline is negative, not finite or too long.
+    """
+    timeout = float(message.timeout_sec)
+    if not (math.isfinite(timeout) and 0 <= timeout <= MAX_TIMEOUT_SEC):
+        raise BadRequestError(
+            f"'timeout_sec' must be from 0 (the node's default) to {MAX_TIMEOUT_SEC:g} seconds, got {timeout}"
+        )
+    return timeout or parameters.timeout_sec
+
+
+def parse_stamp(field: str, stamp: Time) -> float | None:
+    """Return a stamp in seconds, equal to the float of a frame with the same stamp; None for a zero stamp.
+
+    Args:
+        field: Name of the message's field, for the error message.
+        stamp: Stamp of the request.
+
+    Raises:
+        BadRequestError: The stamp is negative, or its nanoseconds are a second or more.
+    """
+    nanoseconds = nanoseconds_of(stamp)
+    if nanoseconds < 0 or stamp.nanosec >= NANOSECONDS_PER_SECOND:
+        raise BadRequestError(
+            f"'{field}' must be a time after 1970 with less than 10⁹ ns, or zero, got {stamp.sec} s and "
+            f"{stamp.nanosec} ns"
+        )
+    return seconds_of(nanoseconds) if nanoseconds else None
+
+
+def select_cameras(cameras: Mapping[str, CameraMemory], name: str) -> tuple[CameraMemory, ...]:
+    """Return the cameras that a request names.
+
+    Args:
+        cameras: Cameras by name; at least one.
+        name: Camera name; empty: the first camera; ``ALL_CAMERAS``: all cameras.
+
+    Raises:
+        UnknownCameraError: No camera has this name.
+    """
+    return tuple(cameras.values()) if name == ALL_CAMERAS else (select_camera(cameras, name),)
+
+
+def select_camera(cameras: Mapping[str, CameraMemory], name: str) -> CameraMemory:
+    """Return the camera that a request names.
+
+    Args:
+        cameras: Cameras by name; at least one.
+        name: Camera name; empty: the first camera.
+
+    Raises:
+        UnknownCameraError: No camera has this name.
     """
     if not name:
         return next(iter(cameras.values()))
     if name not in cameras:
         raise UnknownCameraError(
-            f"there is no camera '{name}': the cameras are {', '.join(cameras)}; leave it empty for the first"
+            f"unknown camera '{name}': the cameras are {', '.join(cameras)}; leave the name empty for the first one"
         )
     return cameras[name]
 
 
-def camera_of_pair(cameras: Mapping[str, CameraMemory], name: str, pair_id: int) -> CameraMemory:
-    """The camera that a request about a pair means: ids are unique in the node, so the id alone says which.
+def select_camera_of_pair(cameras: Mapping[str, CameraMemory], name: str, pair_id: int) -> CameraMemory:
+    """Return the camera of a request about one pair. Ids are unique in the node, so the id alone selects the camera.
 
     Args:
-        cameras: By name, one or more.
-        name: Empty: the camera that keeps the pair; the first one, where none does.
-        pair_id: The pair's id; 0: the request names none.
+        cameras: Cameras by name; at least one.
+        name: Camera name; empty: the camera that keeps the pair, or the first camera if none does.
+        pair_id: Id of the pair; 0: the request has no id.
 
     Raises:
-        UnknownCameraError: There is none of this name.
+        UnknownCameraError: No camera has this name.
     """
     if not name and pair_id:
         for camera in cameras.values():
             if any(kept.id == pair_id for kept in camera.frame_manager.snapshot()):
                 return camera
-    return camera_named(cameras, name)
-
-
-def moment(field: str, stamp: Time) -> float | None:
-    """A request's stamp in seconds, the same float as a frame of that stamp has; None when it is zero.
-
-    Args:
-        field: The stamp's name, for people.
-        stamp: The stamp.
-
-    Raises:
-        BadRequestError: It is no time.
-    """
-    nanoseconds = nanoseconds_of(stamp)
-    if nanoseconds < 0 or stamp.nanosec >= NANOSECONDS_PER_SECOND:
-        raise BadRequestError(
-            f"{field} is {stamp.sec} s and {stamp.nanosec} ns: give a time after 1970 with fewer than 10⁹ ns, or leave "
-            "it zero"
-        )
-    return seconds_of(nanoseconds) if nanoseconds else None
+    return select_camera(cameras, name)

@@ -1,8 +1,11 @@
-"""Requests on their way to the worker: limits, defaults, counters; with a stand-in for the worker."""
+"""Questions from message to answer: validation, defaults, several cameras, counters. The worker is mostly a fake."""
 
+import gc
 import math
 import threading
 import time
+import weakref
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +16,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import AskScene
-from waiting import PATIENCE_SEC
+from waiting import PATIENCE_SEC, wait_until
 
 from delayed_vlm_ros.errors import (
     AskCancelledError,
@@ -35,27 +38,28 @@ from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output.reports import AskReport
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.services.ask_handler import AskHandler, ask_request, ask_timeout
+from delayed_vlm_ros.ros.services.ask_handler import AskHandler
+from delayed_vlm_ros.ros.services.requests import parse_question, parse_timeout
 
 PARAMETERS = SceneMemoryParameters(timeout_sec=7.0, max_new_tokens=33, max_question_characters=20)
 NOW_NS = 1_800_000_000_000_000_000
 
 
-def asking(**fields):
+def question(**fields):
     return AskScene.Request(**{"question": "What?", **fields})
 
 
-# Reading requests
+# Requests
 
 
-def test_zeros_become_the_nodes_defaults():
-    assert ask_request(asking(), PARAMETERS) == AskRequest("What?", None, None, None, 33)
-    assert ask_timeout(asking(), PARAMETERS) == 7.0
+def test_zeros_become_the_defaults_of_the_node():
+    assert parse_question(question(), PARAMETERS) == AskRequest("What?", None, None, None, 33)
+    assert parse_timeout(question(), PARAMETERS) == 7.0
 
 
-def test_what_is_given_counts():
+def test_given_fields_are_used():
     # given
-    message = asking(
+    message = question(
         since=Time(sec=10, nanosec=500_000_000),
         until=Time(sec=20),
         last_sec=2.5,
@@ -64,38 +68,38 @@ def test_what_is_given_counts():
     )
 
     # then
-    assert ask_request(message, PARAMETERS) == AskRequest("What?", 10.5, 20.0, 2.5, 4096)
-    assert ask_timeout(message, PARAMETERS) == 0.25
+    assert parse_question(message, PARAMETERS) == AskRequest("What?", 10.5, 20.0, 2.5, 4096)
+    assert parse_timeout(message, PARAMETERS) == 0.25
 
 
-def test_a_limit_is_the_same_float_as_a_frame_of_that_stamp():
-    message = asking(since=Time(sec=1_800_000_000, nanosec=123_456_789))
-    assert ask_request(message, PARAMETERS).since == 1_800_000_000_123_456_789 / 10**9
+def test_limit_equals_the_float_of_a_frame_with_that_stamp():
+    message = question(since=Time(sec=1_800_000_000, nanosec=123_456_789))
+    assert parse_question(message, PARAMETERS).since == 1_800_000_000_123_456_789 / 10**9
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "named"),
     [
-        ({"question": ""}, "the question is empty"),
-        ({"question": " \n\t"}, "the question is empty"),
-        ({"question": "ä" * 21}, "the question has 21 characters, more than 20: shorten it, or raise the parameter"),
-        ({"max_new_tokens": 4097}, "max_new_tokens is 4097: give at most 4096"),
-        ({"max_new_tokens": 2**32 - 1}, "max_new_tokens is 4294967295"),
-        ({"last_sec": -0.5}, "last_sec is -0.5: give seconds of 0 or more"),
-        ({"last_sec": math.nan}, "last_sec is nan"),
-        ({"last_sec": math.inf}, "last_sec is inf"),
-        ({"since": Time(sec=-1)}, "since is -1 s and 0 ns: give a time after 1970"),
-        ({"until": Time(sec=-(2**31), nanosec=5)}, "until is -2147483648 s and 5 ns"),
-        ({"since": Time(nanosec=10**9)}, "since is 0 s and 1000000000 ns"),
-        ({"until": Time(sec=3, nanosec=2**32 - 1)}, "until is 3 s and 4294967295 ns"),
-        ({"since": Time(sec=20), "until": Time(sec=10)}, "since (20.000 s) is after until (10.000 s)"),
-        ({"since": Time(sec=20, nanosec=1000), "until": Time(sec=20)}, "swap them"),
+        ({"question": ""}, "question"),
+        ({"question": " \n\t"}, "question"),
+        ({"question": "ä" * 21}, "ask.max_question_characters"),
+        ({"max_new_tokens": 4097}, "ask.max_new_tokens_limit"),
+        ({"max_new_tokens": 2**32 - 1}, "4294967295"),
+        ({"last_sec": -0.5}, "last_sec"),
+        ({"last_sec": math.nan}, "last_sec"),
+        ({"last_sec": math.inf}, "last_sec"),
+        ({"since": Time(sec=-1)}, "since"),
+        ({"until": Time(sec=-(2**31), nanosec=5)}, "until"),
+        ({"since": Time(nanosec=10**9)}, "since"),
+        ({"until": Time(sec=3, nanosec=2**32 - 1)}, "until"),
+        ({"since": Time(sec=20), "until": Time(sec=10)}, "since"),
+        ({"since": Time(sec=20, nanosec=1000), "until": Time(sec=20)}, "until"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused_in_a_sentence(fields, words):
+def test_invalid_request_is_rejected_with_the_name_of_its_field(fields, named):
     with pytest.raises(BadRequestError) as caught:
-        ask_request(asking(**fields), PARAMETERS)
-    assert words in str(caught.value)
+        parse_question(question(**fields), PARAMETERS)
+    assert named in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -108,53 +112,59 @@ def test_a_request_that_makes_no_sense_is_refused_in_a_sentence(fields, words):
         {"last_sec": -0.0},
     ],
 )
-def test_what_just_makes_sense_passes(fields):
-    ask_request(asking(**fields), PARAMETERS)
+def test_request_at_its_limits_is_valid(fields):
+    parse_question(question(**fields), PARAMETERS)
 
 
 @pytest.mark.parametrize("timeout_sec", [-0.001, math.nan, math.inf, -math.inf, 3601.0])
-def test_a_deadline_that_makes_no_sense_is_refused(timeout_sec):
-    with pytest.raises(BadRequestError, match=r"timeout_sec is .*: give seconds from 0 .* to 3600"):
-        ask_timeout(asking(timeout_sec=timeout_sec), PARAMETERS)
+def test_invalid_deadline_is_rejected(timeout_sec):
+    with pytest.raises(BadRequestError, match="timeout_sec"):
+        parse_timeout(question(timeout_sec=timeout_sec), PARAMETERS)
 
 
-def test_limits_are_those_of_the_parameters():
+def test_limits_come_from_the_parameters():
     parameters = replace(PARAMETERS, max_new_tokens_limit=40)
-    ask_request(asking(max_new_tokens=40, client_id="x" * 255), parameters)
-    with pytest.raises(BadRequestError, match=r"give at most 40, or raise the parameter ask\.max_new_tokens_limit"):
-        ask_request(asking(max_new_tokens=41), parameters)
-    with pytest.raises(BadRequestError, match="the client_id's name has 256 characters"):
-        ask_request(asking(client_id="x" * 256), parameters)
+    parse_question(question(max_new_tokens=40, client_id="x" * 255), parameters)
+    with pytest.raises(BadRequestError, match=r"40.*41.*ask\.max_new_tokens_limit"):
+        parse_question(question(max_new_tokens=41), parameters)
+    with pytest.raises(BadRequestError, match=r"client_id.*256"):
+        parse_question(question(client_id="x" * 256), parameters)
 
 
-def test_the_longest_deadline_passes():
-    assert ask_timeout(asking(timeout_sec=3600.0), PARAMETERS) == 3600.0
+def test_longest_deadline_is_valid():
+    assert parse_timeout(question(timeout_sec=3600.0), PARAMETERS) == 3600.0
 
 
-# The desk
+# Answers
 
 
 class FakeWorker:
-    """Runs each job at once in the caller's thread, after ``delay_sec`` in the queue; or raises ``error``."""
+    """Runs each job in the thread that submits it, after ``delay_sec`` in the queue; or raises ``error``."""
 
     def __init__(self, engines):
         self.engines = engines
         self.delay_sec = 0.0
         self.error = None
         self.timeouts = []
-        self.askers = []
+        self.client_ids = []
         self.status = WorkerStatus(running=True, waiting=3)
 
-    def run(self, work, timeout_sec, *, control=None, client_id="", on_progress=None):
+    def submit(self, work, timeout_sec, *, control=None, client_id="", on_progress=None, on_done=None):
         self.timeouts.append(timeout_sec)
-        self.askers.append(client_id)
+        self.client_ids.append(client_id)
         if self.error is not None:
             raise self.error
         time.sleep(self.delay_sec)
         control = control or AskControl()
         if on_progress is not None:
             control.listener = SimpleNamespace(wants_text=True, report=on_progress)
-        return work(self.engines, control)
+        job = Future()
+        job.add_done_callback(on_done)
+        try:
+            job.set_result(work(self.engines, control))
+        except Exception as error:  # noqa: BLE001  as the worker
+            job.set_exception(error)
+        return job
 
 
 class FakeEngine:
@@ -164,7 +174,7 @@ class FakeEngine:
         self.requests = []
         self.total_latency = 0.0
         self.error = None
-        self.words, self.notices = f"{name} says", ()
+        self.words, self.warnings = f"{name} says", ()
 
     def answer(self, request, control):
         assert isinstance(control, AskControl)
@@ -177,7 +187,7 @@ class FakeEngine:
         control.report(Progress(Stage.ENCODING))
         for number in range(1, len(self.words) + 1):
             control.report(Progress(Stage.GENERATING, self.words[:number].strip(), number))
-        metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, self.notices)
+        metrics = AskMetrics(self.total_latency, 0.5, 0.5, 0.25, 2, 0, 8, 20, 0, 4, (1, 2, 2), True, self.warnings)
         return AskResult(self.words, metrics, self.manager.snapshot())
 
 
@@ -200,35 +210,39 @@ class FakeCamera:
 
 
 @pytest.fixture
-def office():
-    """A desk with two cameras that have seen something, and what stands behind it."""
+def scene():
+    """A handler with two cameras that have frames, their engines and the worker."""
     cameras = {name: FakeCamera(name) for name in ("front", "rear")}
     engines = {name: FakeEngine(name, camera.frame_manager) for name, camera in cameras.items()}
     for camera in cameras.values():
         camera.see(1_799_999_990.0)
         camera.see(1_799_999_995.0)
     worker = FakeWorker(Engines("cpu", engines))
-    desk = AskHandler(worker, cameras, 8)
-    return SimpleNamespace(desk=desk, worker=worker, cameras=cameras, engines=engines)
+    handler = AskHandler(worker, cameras, 8)
+    return SimpleNamespace(handler=handler, worker=worker, cameras=cameras, engines=engines)
 
 
-def test_an_answer_comes_from_the_camera_asked_about(office):
-    assert office.desk.ask(asking(), PARAMETERS).text == "front says"
-    answer = office.desk.ask(asking(camera="rear"), PARAMETERS)
+def ask(scene, message, **options):
+    return scene.handler.submit(message, PARAMETERS, **options).result()
+
+
+def test_answer_comes_from_the_named_camera(scene):
+    assert ask(scene, question()).text == "front says"
+    answer = ask(scene, question(camera="rear"))
     assert answer.text == "rear says"
-    assert [part.camera for part in answer.parts] == [office.cameras["rear"]]
+    assert [part.camera for part in answer.parts] == [scene.cameras["rear"]]
     assert answer.newest_frame_age_sec == pytest.approx(5.0, abs=0.1)
 
 
-def test_all_cameras_answer_under_their_names(office):
+def test_all_cameras_answer_under_their_names(scene):
     # given
-    office.cameras["front"].see(1_799_999_999.0)
-    office.cameras["front"].warnings = ("no stamps",)
+    scene.cameras["front"].see(1_799_999_999.0)
+    scene.cameras["front"].warnings = ("no stamps",)
     # when
-    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    answer = ask(scene, question(camera="*"))
     # then
     assert answer.text == "front: front says\nrear: rear says"
-    assert answer.newest_frame_age_sec == pytest.approx(5.0, abs=0.1), "the age of the camera that stands still"
+    assert answer.newest_frame_age_sec == pytest.approx(5.0, abs=0.1), "the age of the frozen camera"
     assert answer.metrics.frames_encoded == 4
     assert answer.metrics.total_latency == 3.0
     assert answer.metrics.time_to_first_token == 0.25
@@ -236,106 +250,107 @@ def test_all_cameras_answer_under_their_names(office):
     assert answer.warnings == ("no stamps",)
 
 
-def test_a_camera_that_has_nothing_to_say_is_named(office):
+def test_camera_without_frames_is_named_in_the_warnings(scene):
     # given
-    office.engines["front"].error = NoFramesError("no frames: wait")
+    scene.engines["front"].error = NoFramesError("no frames: wait")
     # when
-    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    answer = ask(scene, question(camera="*"))
     # then
     assert answer.text == "rear: rear says"
     assert answer.warnings == ("camera front is not in the answer: no frames: wait",)
 
     # when none has
-    office.engines["rear"].error = NoFramesError("no frames: wait longer")
+    scene.engines["rear"].error = NoFramesError("no frames: wait longer")
     with pytest.raises(NoFramesError, match=r"^camera front: no frames: wait; camera rear: no frames: wait longer$"):
-        office.desk.ask(asking(camera="*"), PARAMETERS)
+        ask(scene, question(camera="*"))
 
 
 @pytest.mark.parametrize(
     "error", [AskTimeoutError("too late"), DeviceMemoryError("no room"), ConfigurationError("anything")]
 )
 @pytest.mark.parametrize("failing", ["front", "rear"])
-def test_what_other_cameras_have_said_outlasts_one_that_fails(office, error, failing):
+def test_answers_of_other_cameras_survive_the_failure_of_one(scene, error, failing):
     # given
     other = "rear" if failing == "front" else "front"
-    office.engines[failing].error = error
+    scene.engines[failing].error = error
     # when
-    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    answer = ask(scene, question(camera="*"))
     # then
     assert answer.text == f"{other}: {other} says"
     assert answer.warnings == (f"camera {failing} is not in the answer: {error}",)
-    # and asked by itself, its error is raised
+    # and a question to this camera alone raises its error
     with pytest.raises(type(error), match=f"^{error}$"):
-        office.desk.ask(asking(camera=failing), PARAMETERS)
+        ask(scene, question(camera=failing))
 
 
-def test_where_no_camera_can_answer_an_error_beside_no_frames_is_raised(office):
-    office.engines["front"].error = NoFramesError("no frames: wait")
-    office.engines["rear"].error = DeviceMemoryError("no room")
+def test_without_any_answer_an_error_other_than_no_frames_is_raised(scene):
+    scene.engines["front"].error = NoFramesError("no frames: wait")
+    scene.engines["rear"].error = DeviceMemoryError("no room")
     with pytest.raises(DeviceMemoryError, match=r"^no room$"):
-        office.desk.ask(asking(camera="*"), PARAMETERS)
+        ask(scene, question(camera="*"))
 
 
-def test_an_ask_about_all_that_is_cancelled_has_no_answer(office):
-    office.engines["rear"].error = AskCancelledError("cancelled")
+def test_cancelled_question_to_all_cameras_has_no_answer(scene):
+    scene.engines["rear"].error = AskCancelledError("cancelled")
     with pytest.raises(AskCancelledError):
-        office.desk.ask(asking(camera="*"), PARAMETERS)
-    assert office.engines["front"].requests
+        ask(scene, question(camera="*"))
+    assert scene.engines["front"].requests
 
 
-def test_what_was_said_by_the_deadline_is_answered_at_the_deadline(office):
-    # given a real worker, and a camera that takes too long
+def test_partial_answer_is_returned_at_the_deadline(scene):
+    # given a real worker, and a camera that answers too late
     def too_slow(_request, control):
         while True:
             time.sleep(0.01)
             control.check()
 
-    office.engines["rear"].answer = too_slow
-    worker = ModelWorker(lambda: office.worker.engines, 8)
-    desk = AskHandler(worker, office.cameras, 8)
+    scene.engines["rear"].answer = too_slow
+    worker = ModelWorker(lambda: scene.worker.engines, 8)
+    scene.handler = AskHandler(worker, scene.cameras, 8)
     worker.start()
     try:
         # when
-        answer = desk.ask(asking(camera="*", timeout_sec=0.5), PARAMETERS)
+        answer = ask(scene, question(camera="*", timeout_sec=0.5))
         # then
         assert answer.text == "front: front says"
-        (notice,) = answer.warnings
-        assert notice.startswith("camera rear is not in the answer: no answer within 0.5 s")
+        (warning,) = answer.warnings
+        assert "rear" in warning
+        assert "0.5 s" in warning
         with pytest.raises(AskTimeoutError):
-            desk.ask(asking(camera="rear", timeout_sec=0.2), PARAMETERS)
+            ask(scene, question(camera="rear", timeout_sec=0.2))
     finally:
         worker.close(PATIENCE_SEC)
 
 
-def test_of_all_cameras_each_has_one_line_and_its_notices_have_its_name(office):
+def test_each_of_all_cameras_has_one_line_and_named_warnings(scene):
     # given
-    office.engines["front"].words, office.engines["front"].notices = "a box\n\nand  a ball\n", ("short of memory",)
+    scene.engines["front"].words, scene.engines["front"].warnings = "a box\n\nand  a ball\n", ("short of memory",)
     # when
-    answer = office.desk.ask(asking(camera="*"), PARAMETERS)
+    answer = ask(scene, question(camera="*"))
     # then
     assert answer.text == "front: a box and a ball\nrear: rear says"
     assert answer.metrics.warnings == ("camera front: short of memory",)
-    # and by itself its words are as they are
-    answer = office.desk.ask(asking(camera="front"), PARAMETERS)
+    # and alone, its text is unchanged
+    answer = ask(scene, question(camera="front"))
     assert answer.text == "a box\n\nand  a ball\n"
     assert answer.metrics.warnings == ("short of memory",)
 
 
-def test_where_no_camera_has_seen_anything_all_are_named(office):
-    for camera in office.cameras.values():
+def test_error_names_all_cameras_if_none_has_frames(scene):
+    for camera in scene.cameras.values():
         camera.frame_manager.reset()
-    with pytest.raises(NoFramesError, match=r"camera front has nothing .* camera rear has nothing"):
-        office.desk.ask(asking(camera="*"), PARAMETERS)
-    assert office.worker.timeouts == []
+    with pytest.raises(NoFramesError, match=r"camera front .*; .*camera rear "):
+        ask(scene, question(camera="*"))
+    assert scene.worker.timeouts == []
 
 
-def test_progress_about_all_is_that_of_all(office):
+def test_progress_of_all_cameras_is_combined(scene):
     # given
     on_progress = []
-    office.engines["front"].words = "ab"
+    scene.engines["front"].words = "ab"
 
     # when
-    answer = office.desk.ask(asking(camera="*"), PARAMETERS, on_progress=on_progress.append)
+    answer = ask(scene, question(camera="*"), on_progress=on_progress.append)
 
     # then
     texts = [progress.text for progress in on_progress]
@@ -346,88 +361,88 @@ def test_progress_about_all_is_that_of_all(office):
     assert on_progress[3].stage is Stage.ENCODING
 
 
-def test_progress_about_one_is_its_own(office):
+def test_progress_of_one_camera_is_its_own(scene):
     on_progress = []
-    office.desk.ask(asking(camera="rear", client_id="me"), PARAMETERS, on_progress=on_progress.append)
+    ask(scene, question(camera="rear", client_id="me"), on_progress=on_progress.append)
     assert on_progress[-1] == Progress(Stage.GENERATING, "rear says", 9)
-    assert office.worker.askers == ["me"]
+    assert scene.worker.client_ids == ["me"]
 
 
-def test_the_engine_gets_the_request_and_the_worker_the_deadline(office):
-    office.desk.ask(asking(last_sec=2.0), PARAMETERS)
-    office.desk.ask(asking(timeout_sec=0.5), PARAMETERS)
-    assert office.engines["front"].requests[0] == AskRequest("What?", None, None, 2.0, 33)
-    assert office.worker.timeouts == [7.0, 0.5]
+def test_engine_receives_the_request_and_worker_the_deadline(scene):
+    ask(scene, question(last_sec=2.0))
+    ask(scene, question(timeout_sec=0.5))
+    assert scene.engines["front"].requests[0] == AskRequest("What?", None, None, 2.0, 33)
+    assert scene.worker.timeouts == [7.0, 0.5]
 
 
-def test_waiting_in_the_queue_is_measured(office):
+def test_time_in_the_queue_is_measured(scene):
     for delay_sec in (0.0, 0.06):
-        office.worker.delay_sec = delay_sec
+        scene.worker.delay_sec = delay_sec
         began = time.monotonic()
-        measured = office.desk.ask(asking(), PARAMETERS).queue_latency
+        measured = ask(scene, question()).queue_latency
         assert delay_sec <= measured <= time.monotonic() - began
 
 
-def test_an_unknown_camera_is_refused_with_the_names_there_are(office):
-    with pytest.raises(UnknownCameraError, match="no camera 'Front': the cameras are front, rear; leave it empty"):
-        office.desk.ask(asking(camera="Front"), PARAMETERS)
+def test_unknown_camera_is_rejected_with_the_names_of_the_cameras(scene):
+    with pytest.raises(UnknownCameraError, match=r"'Front'.* front, rear"):
+        ask(scene, question(camera="Front"))
 
 
-def test_an_empty_memory_is_said_before_anything_is_queued(office):
+def test_empty_memory_is_reported_before_the_question_is_queued(scene):
     # given
-    office.cameras["front"].frame_manager.reset()
+    scene.cameras["front"].frame_manager.reset()
 
     # then
-    with pytest.raises(NoFramesError, match=r"camera front has nothing in its memory\. Check .* on /front/image"):
-        office.desk.ask(asking(), PARAMETERS)
-    office.cameras["front"].last_drop_reason = "step is 3"
-    with pytest.raises(NoFramesError, match=r"The last image was dropped: step is 3\. Check"):
-        office.desk.ask(asking(), PARAMETERS)
-    assert office.worker.timeouts == []
+    with pytest.raises(NoFramesError, match=r"camera front .* /front/image"):
+        ask(scene, question())
+    scene.cameras["front"].last_drop_reason = "step is 3"
+    with pytest.raises(NoFramesError, match=r"step is 3"):
+        ask(scene, question())
+    assert scene.worker.timeouts == []
 
 
 @pytest.mark.parametrize("fields", [{"question": ""}, {"timeout_sec": -1.0}, {"camera": "side"}])
-def test_a_bad_request_does_not_reach_the_worker_and_is_counted(office, fields):
+def test_bad_request_is_counted_and_does_not_reach_the_worker(scene, fields):
     with pytest.raises(BadRequestError):
-        office.desk.ask(asking(**fields), PARAMETERS)
-    assert office.worker.timeouts == []
-    assert (office.desk.report().served, office.desk.report().failed) == (0, 1)
+        ask(scene, question(**fields))
+    assert scene.worker.timeouts == []
+    assert (scene.handler.report().served, scene.handler.report().failed) == (0, 1)
 
 
-def test_a_desk_that_was_never_asked(office):
-    assert office.desk.report() == AskReport(0, 0, True, 3, 8, "", 0.0, 0.0)
+def test_report_before_the_first_question_is_empty(scene):
+    assert scene.handler.report() == AskReport(0, 0, True, 3, 8, "", 0.0, 0.0)
 
 
-def test_the_report_tells_of_the_last_answer_and_the_last_error(office):
+def test_report_has_the_last_answer_and_the_last_error(scene):
     # when
-    office.desk.ask(asking(), PARAMETERS)
-    office.desk.ask(asking(), PARAMETERS)
+    ask(scene, question())
+    ask(scene, question())
     with pytest.raises(ZeroDivisionError):
-        office.desk.ask(asking(question="defect"), PARAMETERS)
-    office.worker.error = BusyError("8 asks are waiting")
+        ask(scene, question(question="defect"))
+    scene.worker.error = BusyError("queue full (8 waiting)")
     with pytest.raises(BusyError):
-        office.desk.ask(asking(), PARAMETERS)
+        ask(scene, question())
 
-    # then: failures leave the latencies of the last answer as they are
-    expected = AskReport(2, 2, True, 3, 8, "BusyError: 8 asks are waiting", 3.0, 0.25)
-    assert office.desk.report() == expected
+    # then failures leave the latencies of the last answer unchanged
+    expected = AskReport(2, 2, True, 3, 8, "BusyError: queue full (8 waiting)", 3.0, 0.25)
+    assert scene.handler.report() == expected
 
-    # and an answer leaves the last error for the record
-    office.worker.error = None
-    office.desk.ask(asking(), PARAMETERS)
-    assert office.desk.report() == replace(expected, served=3, last_total_latency=4.5)
+    # and an answer leaves the last error in the report
+    scene.worker.error = None
+    ask(scene, question())
+    assert scene.handler.report() == replace(expected, served=3, last_total_latency=4.5)
 
 
-def test_asks_from_many_threads_are_all_counted(office):
+def test_questions_from_many_threads_are_all_counted(scene):
     # given
-    office.worker.error = AskTimeoutError("too late")
+    scene.worker.error = AskTimeoutError("too late")
 
-    def ask_often():
+    def ask_repeatedly():
         for _ in range(100):
             with pytest.raises(AskTimeoutError):
-                office.desk.ask(asking(), PARAMETERS)
+                ask(scene, question())
 
-    threads = [threading.Thread(target=ask_often) for _ in range(8)]
+    threads = [threading.Thread(target=ask_repeatedly) for _ in range(8)]
 
     # when
     for thread in threads:
@@ -436,4 +451,32 @@ def test_asks_from_many_threads_are_all_counted(office):
         thread.join()
 
     # then
-    assert office.desk.report().failed == 800
+    assert scene.handler.report().failed == 800
+
+
+def test_failed_question_keeps_no_reference_to_the_frames_of_its_error(scene):
+    # given an engine whose frame holds memory of the device
+    class Tensor:
+        pass
+
+    held = []
+
+    def answer(_request, _control):
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        raise DeviceMemoryError("no room")
+
+    scene.engines["front"].answer = answer
+    worker = ModelWorker(lambda: scene.worker.engines, 8)
+    scene.handler = AskHandler(worker, scene.cameras, 8)
+    worker.start()
+    gc.disable()
+    try:
+        # when
+        with pytest.raises(DeviceMemoryError):
+            ask(scene, question())
+        # then reference counting alone frees it
+        wait_until(lambda: held[0]() is None, "the frame's memory to be freed")
+    finally:
+        gc.enable()
+        worker.close(PATIENCE_SEC)

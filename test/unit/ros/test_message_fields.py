@@ -20,7 +20,7 @@ from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import messages
 from delayed_vlm_ros.ros.output.reports import AskReport, CameraReport, MemoryReport, ModelReport
-from delayed_vlm_ros.ros.services.ask_handler import Answer, CameraAnswer
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer
 
 # Stamps whose nanoseconds a float of seconds does not hold.
 FIRST_NS, SECOND_NS = 1_800_000_000_123_456_789, 1_800_000_000_623_456_791

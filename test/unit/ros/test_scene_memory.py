@@ -36,7 +36,7 @@ def node():
         get_logger=lambda: get_logger("test_scene_memory_end"),
         get_parameter=lambda _: SimpleNamespace(value=False),
         resolve_topic_name=lambda name: name,
-        _ask_services=SimpleNamespace(end=lambda: None),
+        _ask_services=SimpleNamespace(close=lambda: None),
         _unsubscribe=lambda: None,
         _pair_ids=None,
         _device=None,
@@ -51,7 +51,7 @@ def test_the_end_does_not_wait_for_a_session_that_is_being_opened(node, monkeypa
     # given a process that ends while files are read
     session = Session()
 
-    def open_session(*_):
+    def build_session(*_):
         ending = threading.Thread(target=SceneMemory.stop, args=(node,), daemon=True)
         ending.start()
         ending.join(10.0)
@@ -60,7 +60,7 @@ def test_the_end_does_not_wait_for_a_session_that_is_being_opened(node, monkeypa
 
     monkeypatch.setattr(scene_memory, "read", lambda *_: None)
     monkeypatch.setattr(scene_memory, "check_together", lambda _: None)
-    monkeypatch.setattr(scene_memory, "open_session", open_session)
+    monkeypatch.setattr(scene_memory, "build_session", build_session)
     # when
     SceneMemory._configure(node)
     # then
@@ -77,7 +77,7 @@ def test_the_end_waits_for_a_session_that_is_being_closed(node):
 
 def test_an_ask_of_a_node_that_is_not_active_is_counted(node):
     counted = []
-    node._session = SimpleNamespace(desk=SimpleNamespace(count_failure=counted.append))
+    node._session = SimpleNamespace(questions=SimpleNamespace(count_failure=counted.append))
     node._state, node._fault = "inactive", None
     node._not_active = lambda: SceneMemory._not_active(node)
     with pytest.raises(ModelNotReadyError, match="not active but inactive"):

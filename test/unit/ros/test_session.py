@@ -24,7 +24,7 @@ from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.output.messages import fill_answer, memory_stats, scene_answer
 from delayed_vlm_ros.ros.scene_memory import engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.scene_memory.session import NodeContext, open_session
+from delayed_vlm_ros.ros.scene_memory.session import NodeContext, build_session
 
 NOW_NS = 1_800_000_100_000_000_000
 PARAMETERS = SceneMemoryParameters(model="demo", star_size=6, stream_size=6, sample_fps=2.0)
@@ -87,7 +87,7 @@ def open_with(monkeypatch):
         return engines.Engines("cpu", by_camera)
 
     def open_one(**parameters):
-        sessions.append(open_session(replace(PARAMETERS, **parameters), surroundings()))
+        sessions.append(build_session(replace(PARAMETERS, **parameters), surroundings()))
         eventually(lambda: made)
         return sessions[-1], made[-1]
 
@@ -130,6 +130,10 @@ def show(session, count, *, start_ns=NOW_NS - 90 * 10**9, step_ns=500_000_000):
     return camera
 
 
+def ask(session, message):
+    return session.questions.submit(message, PARAMETERS).result()
+
+
 def question(**fields):
     return AskScene.Request(question="What?", **fields)
 
@@ -142,7 +146,7 @@ def test_no_model_code_runs_until_somebody_asks(opened):
     session.model_report()
     assert camera.frame_manager.statistics().total_frames_added == 40
     assert engine.calls == 0
-    session.desk.ask(question(), PARAMETERS)
+    ask(session, question())
     assert engine.calls == 1
 
 
@@ -152,7 +156,7 @@ def test_budget_that_holds_no_pair_is_refused_before_the_model_is_loaded(monkeyp
     parameters = replace(PARAMETERS, budget_mb=0.5)
     # then
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.5, but the images of 12 frames"):
-        open_session(parameters, surroundings())
+        build_session(parameters, surroundings())
 
 
 @pytest.mark.parametrize(("mode", "prefill"), [("vision", False), ("full", True)])
@@ -184,7 +188,7 @@ def test_failure_ahead_is_reported_and_costs_no_ask(open_with):
     # then
     eventually(lambda: engine.ahead)
     eventually(lambda: session.model_report().warnings[-1:] == ("nothing is encoded ahead any more: no room ahead",))
-    assert session.desk.ask(question(), PARAMETERS).text
+    assert ask(session, question()).text
     assert len(engine.ahead) == 1
 
 
@@ -197,7 +201,7 @@ def test_model_that_nobody_asks_is_unloaded_and_comes_back(open_with):
     # then
     assert session.model_report().state == "unloaded"
     assert session.memory_report(session.cameras["camera"]).statistics.unique_frames == 4
-    assert session.desk.ask(question(), PARAMETERS).parts[0].result.frames_used
+    assert ask(session, question()).parts[0].result.frames_used
     assert not session.model_report().resting
     assert engine.calls == 0  # it was another engine that has answered
 
@@ -208,7 +212,7 @@ def test_a_model_is_not_loaded_for_a_session_that_was_closed_while_it_waited(mon
     monkeypatch.setattr(engines, "load_engines", lambda *_: loads.append(1))
     around = surroundings()
     around.device.acquire()
-    session = open_session(PARAMETERS, around)
+    session = build_session(PARAMETERS, around)
     assert not session.close(0.0)
     # when
     around.device.release()
@@ -229,13 +233,13 @@ def test_images_do_not_wait_for_a_running_ask(opened):
     session, engine = opened
     camera = show(session, 4)
     engine.may_answer.clear()
-    asking = threading.Thread(target=session.desk.ask, args=(question(), PARAMETERS))
+    asking = threading.Thread(target=ask, args=(session, question()))
     asking.start()
     assert engine.asked.wait(PATIENCE_SEC)
     # when
     show(session, 20, start_ns=NOW_NS - 88 * 10**9)
     # then they are in while the ask, which ends only when it is let go, still runs
-    assert session.desk.report().running
+    assert session.questions.report().running
     assert camera.report(receiving=True).images_sampled == 24
     engine.may_answer.set()
     asking.join()
@@ -261,7 +265,7 @@ def test_stamps_come_back_to_the_nanosecond(opened):
     start_ns = NOW_NS - 90 * 10**9 + 123_456_789
     show(session, 4, start_ns=start_ns, step_ns=500_000_001)
     response = AskScene.Response()
-    fill_answer(response, session.desk.ask(question(), PARAMETERS))
+    fill_answer(response, ask(session, question()))
     stamps = [(frame.header.stamp, frame.end_stamp) for frame in response.frames_used]
     nanoseconds = [stamp.sec * 10**9 + stamp.nanosec for pair in stamps for stamp in pair]
     assert nanoseconds == [start_ns + number * 500_000_001 for number in range(4)]
@@ -303,7 +307,7 @@ def test_after_a_reset_earlier_stamps_are_welcome(opened):
     camera = show(session, 4)
     session.reset()
     with pytest.raises(NoFramesError, match="nothing in its memory"):
-        session.desk.ask(question(), PARAMETERS)
+        ask(session, question())
     show(session, 4, start_ns=5 * 10**9)
     assert camera.frame_manager.statistics().total_frames_added == 4
     assert camera.report(receiving=True).images_dropped == 0
@@ -321,10 +325,10 @@ def test_a_camera_without_stamps_gets_the_times_of_arrival(opened):
 def test_asks_are_counted(opened):
     session, _ = opened
     camera = show(session, 4)
-    session.desk.ask(question(), PARAMETERS)
+    ask(session, question())
     with pytest.raises(UnknownCameraError):
-        session.desk.ask(question(camera="rear"), PARAMETERS)
-    report = session.desk.report()
+        ask(session, question(camera="rear"))
+    report = session.questions.report()
     assert (report.served, report.failed, report.waiting, report.running) == (1, 1, 0, False)
     assert "rear" in report.last_error
     assert (report.last_total_latency, report.last_time_to_first_token) == (0.5, 0.25)

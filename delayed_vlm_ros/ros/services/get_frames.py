@@ -1,4 +1,4 @@
-"""Requests for the images of kept pairs."""
+"""The ``~/get_frames`` service: images of kept pairs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.time import time_message
 
 MAX_RESPONSE_BYTES = 32_000_000
-"""Most bytes of images in one response, but for a single pair."""
+"""Maximum size of the images in a response, in bytes; one pair is returned in any case."""
 
 MAX_IDS = 4096
-"""Most ids in one request."""
+"""Maximum number of ids in a request."""
 
 PNG, JPEG = "png", "jpeg"
 _JPEG_QUALITY = 90
@@ -33,64 +33,43 @@ _ENCODERS: dict[str, tuple[str, list[int]]] = {
 
 
 def handle_get_frames(response: Any, request: Any, cameras: Iterable[CameraMemory]) -> None:
-    """Fill a ``GetFrames`` response with what the request asks for.
+    """Fill a ``GetFrames`` response with the pairs of the request.
 
     Args:
-        response: An empty one.
+        response: An empty response.
         request: The request.
-        cameras: The cameras that it means.
+        cameras: The cameras of the request.
 
     Raises:
-        BadRequestError: The request makes no sense.
+        BadRequestError: The format is unknown or there are too many ids.
     """
     image_format = request.format or PNG
     if image_format not in _ENCODERS:
-        raise BadRequestError(f"format is '{image_format}': give {' or '.join(_ENCODERS)}, or leave it empty for png")
+        raise BadRequestError(f"'format' must be {' or '.join(_ENCODERS)}, or empty for png, got '{image_format}'")
     if len(request.ids) > MAX_IDS:
-        raise BadRequestError(f"{len(request.ids)} ids are given: give at most {MAX_IDS}, or none for all kept frames")
-    asked = set(request.ids)
+        raise BadRequestError(
+            f"'ids' must have at most {MAX_IDS} entries, or none for all kept pairs, got {len(request.ids)}"
+        )
+    ids = set(request.ids)
     wanted = [
-        (pair, camera)
-        for camera in cameras
-        for pair in camera.frame_manager.snapshot()
-        if pair.id in asked or not asked
+        (pair, camera) for camera in cameras for pair in camera.frame_manager.snapshot() if pair.id in ids or not ids
     ]
-    shown = _within_limit((_images(pair, camera, image_format) for pair, camera in wanted), MAX_RESPONSE_BYTES)
-    response.key_frames = [key_frame(pair, camera) for pair, camera in wanted[: len(shown)]]
-    response.first_images = [first for first, _ in shown]
-    response.second_images = [second for _, second in shown]
-    response.left_out = [pair.id for pair, _ in wanted[len(shown) :]]
-    response.missing = sorted(asked - {pair.id for pair, _ in wanted})
-    response.notice = _notice(len(response.missing), len(response.left_out))
-
-
-def _within_limit(images: Iterable[_Images], limit: int) -> list[_Images]:
-    """The first ones that together have no more bytes than the limit, and one in any case. Makes no more than that."""
-    shown: list[_Images] = []
-    size = 0
-    for pair in images:
-        size += sum(len(image.data) for image in pair)
-        if size > limit and shown:
-            break
-        shown.append(pair)
-    return shown
-
-
-def _images(kept: KeptPair, camera: CameraMemory, image_format: str) -> _Images:
-    first, second = kept.pair.first, kept.pair.second
-    return (
-        to_compressed_image(first, camera, image_format),
-        CompressedImage() if second is None else to_compressed_image(second, camera, image_format),
-    )
+    returned = _take_until(MAX_RESPONSE_BYTES, (_images(pair, camera, image_format) for pair, camera in wanted))
+    response.key_frames = [key_frame(pair, camera) for pair, camera in wanted[: len(returned)]]
+    response.first_images = [first for first, _ in returned]
+    response.second_images = [second for _, second in returned]
+    response.left_out = [pair.id for pair, _ in wanted[len(returned) :]]
+    response.missing = sorted(ids - {pair.id for pair, _ in wanted})
+    response.notice = _explanation(len(response.missing), len(response.left_out))
 
 
 def to_compressed_image(frame: Frame, camera: CameraMemory, image_format: str) -> CompressedImage:
-    """A kept frame as it is encoded for the model, under the stamp and frame of the camera's message.
+    """Return a kept frame as a message with the stamp and frame_id of the camera's message.
 
     Args:
-        frame: The frame.
-        camera: Its camera.
-        image_format: ``PNG``, which loses nothing, or ``JPEG``.
+        frame: A kept frame, in the size in which the model receives it.
+        camera: Camera of the frame.
+        image_format: ``PNG`` (lossless) or ``JPEG``.
     """
     extension, settings = _ENCODERS[image_format]
     data = cv2.imencode(extension, frame.image[..., ::-1], settings)[1]
@@ -101,13 +80,33 @@ def to_compressed_image(frame: Frame, camera: CameraMemory, image_format: str) -
     return message
 
 
-def _notice(missing: int, left_out: int) -> str:
+def _images(kept: KeptPair, camera: CameraMemory, image_format: str) -> _Images:
+    first, second = kept.pair.first, kept.pair.second
+    return (
+        to_compressed_image(first, camera, image_format),
+        CompressedImage() if second is None else to_compressed_image(second, camera, image_format),
+    )
+
+
+def _take_until(limit_bytes: int, images: Iterable[_Images]) -> list[_Images]:
+    """Return the first images whose total size is within the limit, and at least one pair. Encodes no others."""
+    taken: list[_Images] = []
+    size = 0
+    for pair in images:
+        size += sum(len(image.data) for image in pair)
+        if size > limit_bytes and taken:
+            break
+        taken.append(pair)
+    return taken
+
+
+def _explanation(missing: int, left_out: int) -> str:
     sentences = []
     if missing:
-        sentences.append(f"{missing} of the ids are not kept: they have left the memory, or never were there.")
+        sentences.append(f"{missing} of the ids are not kept: evicted, or never assigned.")
     if left_out:
         sentences.append(
-            f"{left_out} of the key frames do not fit into a response of {MAX_RESPONSE_BYTES // 10**6} MB: ask for the "
-            "ids in left_out by another call, or for jpeg."
+            f"{left_out} pairs exceed the response limit of {MAX_RESPONSE_BYTES // 10**6} MB: request the ids in "
+            "left_out in another call, or use jpeg."
         )
     return " ".join(sentences)

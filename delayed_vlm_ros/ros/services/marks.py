@@ -1,4 +1,4 @@
-"""Requests to mark a moment, or to take its mark off."""
+"""The ``~/mark`` service: marking a kept pair, or removing its mark."""
 
 from __future__ import annotations
 
@@ -12,25 +12,22 @@ from delayed_vlm_ros.ros.services.requests import parse_stamp
 from delayed_vlm_ros.time import seconds_of
 
 NEAREST_WITHIN_SEC = 5.0
-"""How far a kept pair may be from the stamp that a request names, in seconds."""
+"""Maximum distance from a request's stamp to the selected pair, in seconds."""
 
 
-def mark(request: Any, camera: CameraMemory) -> KeptPair:
-    """Do what a ``Mark`` request says.
+def handle_mark(request: Any, camera: CameraMemory) -> KeptPair:
+    """Set or remove the mark of a ``Mark`` request and return the pair after the change.
 
     Args:
-        request: It.
-        camera: The camera that it means.
-
-    Returns:
-        The pair as it is now.
+        request: The request.
+        camera: The camera of the request.
 
     Raises:
-        BadRequestError: Its stamp is no time.
-        MarkError: There is no such pair, it may not be marked, or it is not marked.
+        BadRequestError: The stamp is invalid.
+        MarkError: The pair is not kept, cannot be marked, or has no mark to remove.
     """
     memory = camera.frame_manager
-    pair_id = request.id or _pair_at(request, camera).id
+    pair_id = request.id or _select_pair(request, camera).id
     if request.unmark:
         return memory.unmark(pair_id)
     try:
@@ -39,12 +36,12 @@ def mark(request: Any, camera: CameraMemory) -> KeptPair:
         raise MarksFullError(f"{error} (the parameter memory.marks.max)") from error
 
 
-def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:
+def _select_pair(request: Any, camera: CameraMemory) -> KeptPair:
     stamp = parse_stamp("stamp", request.stamp)
     snapshot = camera.frame_manager.snapshot()
     if not snapshot:
         raise PairNotKeptError(
-            f"camera {camera.name} has nothing in its memory: check that images arrive on {camera.topic}"
+            f"the memory of camera {camera.name} is empty: check that images arrive on {camera.topic}"
         )
     if stamp is None:
         return snapshot[-1]
@@ -52,13 +49,13 @@ def _pair_at(request: Any, camera: CameraMemory) -> KeptPair:
     nearest = nearest_span(spans, stamp, within_sec=NEAREST_WITHIN_SEC)
     if nearest is None:
         raise PairNotKeptError(
-            f"no pair within {NEAREST_WITHIN_SEC:g} s of {stamp:.3f} s is kept by camera {camera.name}: what it keeps "
-            f"begins at {spans[0][0]:.3f} s and ends at {spans[-1][1]:.3f} s; take a key frame's id"
+            f"camera {camera.name} keeps no pair within {NEAREST_WITHIN_SEC:g} s of {stamp:.3f} s: its pairs are from "
+            f"{spans[0][0]:.3f} s to {spans[-1][1]:.3f} s; use the id of a key frame"
         )
     return snapshot[nearest]
 
 
 def _span(kept: KeptPair, camera: CameraMemory) -> tuple[float, float]:
-    """When a pair was taken, on its camera's clock; the memory's own stamps may be ahead of that."""
+    """Return first and last stamp of a pair on the camera's clock; the memory's own stamps may be ahead of it."""
     first, last = (seconds_of(camera.header_of(frame).stamp_ns) for frame in (kept.pair.first, kept.pair.last))
     return first, last

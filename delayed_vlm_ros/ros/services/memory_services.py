@@ -1,4 +1,4 @@
-"""The services that show and change what is kept: ``~/mark`` and ``~/get_frames``. They need no model."""
+"""The services ``~/mark`` and ``~/get_frames``, which need no model."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from delayed_vlm_ros.errors import DelayedVlmError, PairNotKeptError
 from delayed_vlm_ros.ros.output.messages import error_text, key_frame
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
-from delayed_vlm_ros.ros.services.marks import mark
+from delayed_vlm_ros.ros.services.marks import handle_mark
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, select_camera_of_pair, select_cameras
 from delayed_vlm_ros.srv import GetFrames, Mark
 
 
 class MemoryServices:
-    """Offers the services, in every state of the node.
+    """Offers the services in every state of the node.
 
-    Their callback group is their own, one for both: however many callers there are, they hold one thread, and neither
-    images nor asks wait for them.
+    Both share one callback group of their own: their clients together hold one thread, and neither images nor questions
+    wait for them.
 
     Args:
-        node: The node to offer them from.
-        cameras: Gives the cameras by name; none while the node is not configured.
+        node: Node that offers the services.
+        cameras: Returns the cameras by name; empty while the node is not configured.
     """
 
     def __init__(self, node: Node, cameras: Callable[[], Mapping[str, CameraMemory]]) -> None:
@@ -46,31 +46,29 @@ class MemoryServices:
 
     def _mark(self, request: Mark.Request, response: Mark.Response) -> None:
         camera = select_camera_of_pair(self._configured(), request.camera, request.id)
-        response.key_frame = key_frame(mark(request, camera), camera)
+        response.key_frame = key_frame(handle_mark(request, camera), camera)
 
     def _get_frames(self, request: GetFrames.Request, response: GetFrames.Response) -> None:
         cameras = self._configured()
-        # Ids are unique in the node: they say by themselves whose pairs they are.
-        every = bool(request.ids) and not request.camera
-        handle_get_frames(response, request, select_cameras(cameras, ALL_CAMERAS if every else request.camera))
+        by_id_only = bool(request.ids) and not request.camera  # ids are unique in the node
+        handle_get_frames(response, request, select_cameras(cameras, ALL_CAMERAS if by_id_only else request.camera))
 
     def _configured(self) -> Mapping[str, CameraMemory]:
         cameras = self._cameras()
         if not cameras:
             raise PairNotKeptError(
-                "nothing is kept: the node is not configured; bring it up with the lifecycle transitions configure and "
-                "activate"
+                "no frames are kept: the node is not configured; run the lifecycle transitions configure and activate"
             )
         return cameras
 
-    def _respond(self, name: str, act: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
-        """Fill the response; never raises."""
+    def _respond(self, name: str, fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
+        """Return the filled response. Never raises."""
         try:
-            act(request, response)
+            fill(request, response)
         except DelayedVlmError as error:
             failure: Exception = error
-            self._node.get_logger().info(f"{name} failed: {error_text(error)}")
-        except Exception as error:  # noqa: BLE001  a defect must not take the node down; the caller hears of it
+            self._node.get_logger().info(f"{name} rejected: {error_text(error)}")
+        except Exception as error:  # noqa: BLE001  a defect must not end the node; the client receives the error
             failure = error
             self._node.get_logger().error(f"{name} failed: {traceback.format_exc()}")
         else:

@@ -1,4 +1,4 @@
-"""Images of kept pairs for those who ask for them, without a ROS graph."""
+"""Images of kept pairs, without a ROS graph."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 
 @pytest.fixture
 def camera():
-    """A camera that keeps five pairs, the last one provisional."""
+    """A camera with five kept pairs; the second frame of the last pair has not arrived."""
     memory = SmartFrameManager()
     rng = np.random.default_rng(0)
     for number in range(9):
@@ -34,7 +34,7 @@ def get(camera, **fields):
     return response
 
 
-def test_without_ids_all_kept_pairs_come_in_the_order_of_time(camera):
+def test_request_without_ids_returns_all_pairs_in_time_order(camera):
     # when
     response = get(camera)
 
@@ -44,7 +44,7 @@ def test_without_ids_all_kept_pairs_come_in_the_order_of_time(camera):
     assert (list(response.missing), list(response.left_out), response.notice) == ([], [], "")
 
 
-def test_png_gives_the_very_pixels(camera):
+def test_png_images_are_lossless(camera):
     for kept, first, second in zip(
         camera.frame_manager.snapshot(), get(camera).first_images, get(camera).second_images, strict=True
     ):
@@ -53,7 +53,7 @@ def test_png_gives_the_very_pixels(camera):
             np.testing.assert_array_equal(decoded[..., ::-1], pixels)
 
 
-def test_what_a_response_does_not_hold_is_left_out_and_told(camera, monkeypatch):
+def test_pairs_beyond_the_size_limit_are_listed_in_left_out(camera, monkeypatch):
     # given room for two pairs of noise
     bytes_of_a_pair = 2 * len(get(camera).first_images[0].data)
     monkeypatch.setattr(get_frames, "MAX_RESPONSE_BYTES", int(2.5 * bytes_of_a_pair))
@@ -65,19 +65,19 @@ def test_what_a_response_does_not_hold_is_left_out_and_told(camera, monkeypatch)
     assert [frame.id for frame in response.key_frames] == [1, 2]
     assert len(response.first_images) == len(response.second_images) == 2
     assert (list(response.left_out), list(response.missing)) == ([4, 5], [77])
-    assert response.notice.startswith("1 of the ids are not kept")
-    assert "2 of the key frames do not fit" in response.notice
+    assert "1 of the ids" in response.notice
+    assert "2 pairs exceed" in response.notice
     assert [frame.id for frame in get(camera, ids=response.left_out).key_frames] == [4, 5]
 
 
-def test_one_pair_comes_however_large_it_is(camera, monkeypatch):
+def test_one_pair_is_returned_regardless_of_its_size(camera, monkeypatch):
     monkeypatch.setattr(get_frames, "MAX_RESPONSE_BYTES", 10)
     response = get(camera, ids=[3, 4])
     assert [frame.id for frame in response.key_frames] == [3]
     assert list(response.left_out) == [4]
 
 
-def test_an_empty_memory_gives_nothing_and_that_is_no_error(camera):
+def test_empty_memory_returns_no_images_without_an_error(camera):
     camera.frame_manager.reset()
     response = get(camera)
     assert (list(response.key_frames), response.notice) == ([], "")

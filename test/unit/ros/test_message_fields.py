@@ -1,4 +1,4 @@
-"""Every field of the messages is filled, from the right value, and in the right unit."""
+"""Every field of every message is filled from the right value and in the right unit."""
 
 from types import SimpleNamespace
 
@@ -58,8 +58,8 @@ def values(message):
     return {name: getattr(message, name) for name in message.get_fields_and_field_types()}
 
 
-def left_out(message):
-    """Fields that still have the value of a new message."""
+def unset_fields(message):
+    """Return the fields that still have their default value."""
     empty = values(type(message)())
     return {name for name, value in values(message).items() if repr(value) == repr(empty[name])}
 
@@ -68,7 +68,7 @@ def stamp_of(nanoseconds):
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def test_a_key_frame_is_complete_and_its_stamps_exact():
+def test_key_frame_is_complete_with_exact_stamps():
     # when
     message = messages.key_frame(kept_pair(), CAMERA)
 
@@ -78,11 +78,11 @@ def test_a_key_frame_is_complete_and_its_stamps_exact():
     assert (message.id, message.camera, message.importance, message.reason) == (17, "front", 0.75, "scene change")
     assert (message.in_star, message.in_stream) == (True, False)
     assert (message.marked, message.label) == (True, "door")
-    assert left_out(message) == {"in_stream", "pose_valid", "pose"}
+    assert unset_fields(message) == {"in_stream", "pose_valid", "pose"}
     assert isinstance(message, KeyFrame)
 
 
-def test_a_provisional_key_frame_ends_where_it_begins():
+def test_key_frame_without_second_frame_ends_at_its_first_stamp():
     message = messages.key_frame(kept_pair(complete=False, in_star=False, in_stream=True), CAMERA)
     assert message.header.stamp == message.end_stamp == stamp_of(FIRST_NS)
     assert (message.in_star, message.in_stream) == (False, True)
@@ -90,12 +90,12 @@ def test_a_provisional_key_frame_ends_where_it_begins():
     assert (message.marked, message.label) == (False, "")
 
 
-def test_all_metrics_arrive_with_the_queue_and_the_nodes_own_notes():
+def test_metrics_message_includes_queue_latency_and_warnings_of_the_node():
     # when
     message = messages.ask_metrics(METRICS, 0.125, ["no stamps"])
 
     # then
-    assert left_out(message) == set()
+    assert unset_fields(message) == set()
     taken_over = set(METRICS) - {"warnings", "video_grid_thw"}
     assert {name: getattr(message, name) for name in taken_over} == {name: METRICS[name] for name in taken_over}
     assert message.queue_latency == 0.125
@@ -104,17 +104,17 @@ def test_all_metrics_arrive_with_the_queue_and_the_nodes_own_notes():
     assert isinstance(message, AskMetricsMessage)
 
 
-def test_the_metrics_message_has_a_field_for_every_metric():
+def test_metrics_message_has_a_field_for_every_metric():
     assert set(AskMetricsMessage.get_fields_and_field_types()) == {*METRICS, "queue_latency"}
 
 
-def test_nothing_encoded_is_no_time_spent():
+def test_encoding_latency_is_zero_if_nothing_was_encoded():
     fields = {name: METRICS[name] for name in METRICS} | {"encoding_latency": None}
     assert messages.ask_metrics(AskMetrics(**fields), 0.0, ()).encoding_latency == 0.0
 
 
 @pytest.mark.parametrize("response", [AskScene.Response(), AskSceneAction.Result()], ids=["service", "action"])
-def test_an_answer_fills_a_response(response):
+def test_answer_fills_the_response(response):
     # given
     used = (kept_pair(pair_id=3, complete=False), kept_pair(pair_id=5))
 
@@ -131,14 +131,14 @@ def test_an_answer_fills_a_response(response):
 
 
 @pytest.mark.parametrize("response", [AskScene.Response(), AskSceneAction.Result()], ids=["service", "action"])
-def test_an_error_fills_a_response(response):
-    messages.fill_error(response, BusyError("8 asks are waiting already: ask again"))
+def test_error_fills_the_response(response):
+    messages.fill_error(response, BusyError("queue full (8 waiting): retry later"))
     assert (response.success, response.error_code) == (False, AskScene.Response.BUSY)
-    assert response.error_msg == "8 asks are waiting already: ask again"
+    assert response.error_msg == "queue full (8 waiting): retry later"
     assert response.answer == ""
 
 
-def test_an_error_that_nobody_gave_a_code_is_internal():
+def test_error_class_without_its_own_code_inherits_one():
     class NewError(AskError):
         pass
 
@@ -147,7 +147,7 @@ def test_an_error_that_nobody_gave_a_code_is_internal():
     assert (response.error_code, response.error_msg) == (AskScene.Response.INTERNAL, "new")
 
 
-def test_an_answer_is_published_with_its_question():
+def test_answer_is_published_with_its_question():
     # given
     response = AskScene.Response()
     messages.fill_answer(
@@ -158,7 +158,7 @@ def test_an_answer_is_published_with_its_question():
     message = messages.scene_answer(AskScene.Request(question="What?"), response)
 
     # then
-    assert left_out(message) == {"error_code", "error_msg"}
+    assert unset_fields(message) == {"error_code", "error_msg"}
     assert (message.camera, message.question, message.answer, message.success) == ("front", "What?", "a ball", True)
     assert (message.header.stamp, message.header.frame_id) == (stamp_of(SECOND_NS), "lens")
     assert list(message.frame_ids) == [17]
@@ -166,7 +166,7 @@ def test_an_answer_is_published_with_its_question():
     assert isinstance(message, SceneAnswer)
 
 
-def test_an_error_is_published_with_its_question():
+def test_error_is_published_with_its_question():
     # given
     response = AskScene.Response()
     messages.fill_error(response, NoFramesError("no frames: wait"))
@@ -199,7 +199,7 @@ CAMERA_REPORT = CameraReport(
     sampled_rate_hz=2.25,
     silent_sec=0.03125,
     converter="cv_bridge",
-    faults=(),
+    input_warnings=(),
     warnings=("no stamps",),
 )
 STATISTICS = MemoryStatistics(
@@ -224,13 +224,13 @@ ASK_REPORT = AskReport(
 )
 
 
-def test_statistics_are_complete():
+def test_statistics_message_is_complete():
     # when
     memory = MemoryReport("front", STATISTICS, 1000, 2000, 100.5, 0.25, budget_bytes=9000)
     message = messages.memory_stats(CAMERA_REPORT, memory, MODEL_REPORT, ASK_REPORT, Time(sec=7))
 
     # then
-    assert left_out(message) == set()
+    assert unset_fields(message) == set()
     for name, value in STATISTICS.as_dict().items():
         assert getattr(message, name) == value, name
     for name in ("images_received", "images_sampled", "images_dropped", "images_missed", "images_restamped"):
@@ -247,14 +247,14 @@ def test_statistics_are_complete():
     assert isinstance(message, MemoryStats)
 
 
-def test_no_frames_have_no_age():
+def test_ages_are_negative_without_frames():
     memory = MemoryReport("front", STATISTICS, 0, 0, None, None)
     message = messages.memory_stats(CAMERA_REPORT, memory, MODEL_REPORT, ASK_REPORT, Time())
     assert (message.oldest_frame_age_sec, message.newest_frame_age_sec) == (-1.0, -1.0)
 
 
-def test_the_snapshot_is_of_the_newest_frame_also_after_the_clock_was_set_back():
-    # given a camera whose newest frame has an earlier stamp than the one before, and one that saw something yet earlier
+def test_snapshot_stamp_is_of_the_newest_frame_after_the_clock_was_set_back():
+    # given a camera whose newest frame has an earlier stamp than the frame before, and one with even earlier frames
     def part(name, *stamps_ns):
         camera = SimpleNamespace(name=name, header_of=lambda frame: frame.source, warnings=())
         images = [

@@ -1,4 +1,4 @@
-"""Make the images in docs/images from the code. Run it after changing the synthetic scenes or the mosaics."""
+"""Draw images of docs/images from the code; run it after the synthetic scenes or the mosaics have changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.ros.output.mosaic import draw_mosaic, tile_of
+from delayed_vlm_ros.ros.output.mosaic import draw_mosaic, make_tile
 from delayed_vlm_ros.scenes import HELD_OUT_SEEDS, Scene, render
 from delayed_vlm_ros.scenes.sprites import COLOURS, SHAPES, sprite
 from delayed_vlm_ros.scenes.story import story_scene
@@ -24,7 +24,7 @@ _MARKED_AT_SEC = 13.5
 
 
 def sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
-    """Images of one size in rows, with white gaps."""
+    """Return images of equal size in rows, with white gaps."""
     height, width = rows[0][0].shape[:2]
     page = np.full((len(rows) * (height + _GAP) + _GAP, len(rows[0]) * (width + _GAP) + _GAP, 3), 255, np.uint8)
     for row, images in enumerate(rows):
@@ -35,13 +35,13 @@ def sheet(rows: list[list[NDArray[np.uint8]]]) -> NDArray[np.uint8]:
 
 
 def scenes() -> NDArray[np.uint8]:
-    """Rooms of the held-out worlds at four moments each."""
+    """Return held-out rooms, each at four times."""
     seeds = HELD_OUT_SEEDS[:60:10]
     return sheet([[render(Scene.from_seed(seed), time, _HEIGHT, _WIDTH) for time in (3, 14, 31, 58)] for seed in seeds])
 
 
 def objects() -> NDArray[np.uint8]:
-    """Every object on a plain ground."""
+    """Return every object on a plain background."""
     ground = np.full((96, 96, 3), (150, 140, 126), np.float32)
     rows = []
     for shape in SHAPES:
@@ -51,13 +51,13 @@ def objects() -> NDArray[np.uint8]:
 
 
 def story() -> NDArray[np.uint8]:
-    """The demo's story at eight moments."""
-    moments = ((0.0, 6.9, 11.6, 14.0), (16.0, 21.0, 22.3, 31.0))
-    return sheet([[render(story_scene(), time, _HEIGHT, _WIDTH) for time in row] for row in moments])
+    """Return the demo's story at eight times."""
+    times = ((0.0, 6.9, 11.6, 14.0), (16.0, 21.0, 22.3, 31.0))
+    return sheet([[render(story_scene(), time, _HEIGHT, _WIDTH) for time in row] for row in times])
 
 
 def star_mosaic() -> NDArray[np.uint8]:
-    """Star memory after the demo's story, with a mark, as ~/star_mosaic shows it."""
+    """Return the mosaic of Star memory after the demo's story, with a mark, as on ``~/star_mosaic``."""
     memory = SmartFrameManager()
     for number in range(_STORY_FRAMES):
         stamp = number / _FRAMES_PER_SECOND
@@ -65,13 +65,13 @@ def star_mosaic() -> NDArray[np.uint8]:
         if stamp == _MARKED_AT_SEC:
             memory.mark(added.pair_id, "the blue ball")
     star = [kept for kept in memory.snapshot() if kept.in_star]
-    tiles = [tile_of(kept, stamp - kept.stamps[0]) for kept in star]
-    places = memory.star_capacity // 2
-    return draw_mosaic("Star memory", f"camera, {len(star)} of {places} moments", tiles, places)
+    tiles = [make_tile(kept, stamp - kept.stamps[0]) for kept in star]
+    capacity = memory.star_capacity // 2
+    return draw_mosaic("Star memory", f"camera, {len(star)} of {capacity} pairs", tiles, capacity)
 
 
 def main() -> None:
-    """Write them all."""
+    """Write all images."""
     IMAGES.mkdir(exist_ok=True)
     images = {"scenes": scenes(), "objects": objects(), "story": story(), "star_mosaic": star_mosaic()}
     for name, image in images.items():

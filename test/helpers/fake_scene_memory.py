@@ -85,7 +85,7 @@ class FakeEngine:
     def reset_cache(self) -> None:
         pass
 
-    def release(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -97,14 +97,14 @@ def load(_checkpoint, _parameters, memories) -> engines.Engines:
     return engines.Engines("cpu", {name: FakeEngine(memory) for name, memory in memories.items()})
 
 
-def open_session(*arguments):
+def build_session(*arguments):
     if "FAKE_DEFECT_WHILE" in os.environ and Path(os.environ["FAKE_DEFECT_WHILE"]).exists():
         raise ZeroDivisionError("planted by the test")
-    return session.open_session(*arguments)
+    return session.build_session(*arguments)
 
 
 if __name__ == "__main__":
-    node.open_session = open_session
+    node.build_session = build_session
     engines.load_engines = load
     reporter._PERIOD_SEC = 0.1  # tests do not have the time that people have
     sys.exit(node.main())

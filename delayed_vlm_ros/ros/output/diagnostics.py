@@ -1,7 +1,7 @@
-"""The node's state as ``/diagnostics`` statuses.
+"""Diagnostic statuses of the node, for ``/diagnostics``.
 
-Events (a dropped image, a failed ask) are faults for as long as they go on: a status compares the present report with
-the one of a second before, so it shows an event once and is clear again a second after the last one.
+A status compares the present report with the one of a second ago. So it shows an event, such as a dropped image or a
+failed question, once, and clears one second after the last event.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from delayed_vlm_ros.ros.time import time_message
 
 
 class Level(IntEnum):
-    """How bad it is; the numbers of ``diagnostic_msgs/DiagnosticStatus``."""
+    """Severity, with the numbers of ``diagnostic_msgs/DiagnosticStatus``."""
 
     OK = 0
     WARN = 1
@@ -35,14 +35,14 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Status:
-    """One line of diagnostics.
+    """One diagnostic status.
 
     Attributes:
-        name: What it is about, without the node's name.
-        level: How bad it is.
-        message: One sentence.
-        hardware: The device behind it; empty for the node itself.
-        values: Details, each with its unit.
+        name: Name of the part, without the node's name.
+        level: Severity.
+        message: One sentence for people.
+        hardware: Device of the part; empty for the node itself.
+        values: Keys and values, with units.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Status:
     values: tuple[tuple[str, str], ...] = ()
 
 
-def statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Status, ...]:
-    """All statuses of the node.
+def node_statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Status, ...]:
+    """Return all statuses of the node.
 
     Args:
-        report: Now.
-        previous: A second before; None at the start.
+        report: Present state of the node.
+        previous: State one second ago; None at the start.
     """
     cameras_before = {camera.name: camera for camera in previous.cameras} if previous else {}
     asks_before = previous.asks if previous else None
@@ -71,13 +71,13 @@ def statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Status, .
     )
 
 
-def diagnostic_array(found: Sequence[Status], node_name: str, stamp_ns: int) -> DiagnosticArray:
-    """The message for ``/diagnostics``.
+def diagnostic_array(statuses: Sequence[Status], node_name: str, stamp_ns: int) -> DiagnosticArray:
+    """Return the message for ``/diagnostics``.
 
     Args:
-        found: The statuses.
-        node_name: Goes before the name of each.
-        stamp_ns: Time of publication in nanoseconds.
+        statuses: The statuses.
+        node_name: Prefix of every status name.
+        stamp_ns: Time of publication, in nanoseconds.
     """
     array = DiagnosticArray()
     array.header.stamp = time_message(stamp_ns)
@@ -89,40 +89,40 @@ def diagnostic_array(found: Sequence[Status], node_name: str, stamp_ns: int) -> 
             hardware_id=status.hardware or node_name,
             values=[KeyValue(key=key, value=value) for key, value in status.values],
         )
-        for status in found
+        for status in statuses
     ]
     return array
 
 
 def lifecycle_status(report: LifecycleReport) -> Status:
-    """Whether the node works, and if not, why."""
-    if report.fault:
-        level, message = Level.ERROR, report.fault
+    """Return the lifecycle state, and why the node is not active."""
+    if report.error:
+        level, message = Level.ERROR, report.error
     elif report.namesakes:
         level = Level.WARN
         message = (
-            f"{report.state}; another node has this name, or one that was killed a moment ago is still in the graph: "
-            "where each answers to it, give each a namespace or a name of its own, or stop the others"
+            f"{report.state}; another node has the same name, or one that was just killed is still in the graph: use "
+            "different names or namespaces, or stop the other nodes"
         )
     elif report.state == "active":
         level, message = Level.OK, "active"
     else:
-        level, message = Level.WARN, f"the node is {report.state}: it takes no images and answers no questions"
+        level, message = Level.WARN, f"{report.state}: the node takes no images and answers no questions"
     return Status("lifecycle", level, message, values=(("state", report.state),))
 
 
 def camera_status(report: CameraReport, previous: CameraReport | None, stale_after_sec: float) -> Status:
-    """Whether images arrive and can be used."""
-    troubles = _camera_troubles(report, previous)
+    """Return whether images arrive and can be used."""
+    warnings = _camera_warnings(report, previous)
     if not report.receiving:
-        level, message = Level.WARN, "images are not taken: the node is not active"
+        level, message = Level.WARN, "not receiving: the node is not active"
     elif report.silent_sec is None:
-        level, message = Level.WARN, f"no image yet on {report.topic}: check that the camera publishes there"
+        level, message = Level.WARN, f"no image yet on {report.topic}: check that the camera publishes on it"
     elif report.silent_sec > stale_after_sec:
         silence = f"no image for {report.silent_sec:.1f} s on {report.topic}: check the camera"
-        level, message = Level.STALE, "; ".join((silence, *troubles))
-    elif troubles:
-        level, message = Level.WARN, "; ".join(troubles)
+        level, message = Level.STALE, "; ".join((silence, *warnings))
+    elif warnings:
+        level, message = Level.WARN, "; ".join(warnings)
     else:
         level, message = Level.OK, f"{report.input_rate_hz:.1f} images per second"
     values = (
@@ -147,7 +147,7 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
 
 
 def memory_status(report: MemoryReport) -> Status:
-    """What is kept."""
+    """Return the contents of a memory."""
     kept = report.statistics
     message = f"{kept.unique_frames} frames kept" if kept.unique_frames else "empty"
     values = (
@@ -168,11 +168,11 @@ def memory_status(report: MemoryReport) -> Status:
 
 
 def model_status(report: ModelReport) -> Status:
-    """Whether questions can be answered, and how well."""
+    """Return the state of the model."""
     if report.error:
         level, message = Level.ERROR, report.error
-    elif report.resting:
-        level, message = Level.OK, "unloaded since nobody asked: the next question loads it again"
+    elif report.idle_unloaded:
+        level, message = Level.OK, "unloaded while idle: the next question loads it again"
     elif report.state != "ready":
         level, message = Level.WARN, f"{report.state}: {report.name}"
     elif report.warnings:
@@ -190,12 +190,12 @@ def model_status(report: ModelReport) -> Status:
 
 
 def ask_status(report: AskReport, previous: AskReport | None) -> Status:
-    """Whether questions are answered."""
+    """Return the state of the question queue."""
     failed = _since(report.failed, previous.failed if previous else 0)
     if failed > 0:
-        level, message = Level.WARN, f"{failed} asks failed, the last one: {report.last_error}"
+        level, message = Level.WARN, f"{failed} questions failed, last error: {report.last_error}"
     elif report.waiting and report.waiting >= report.queue_size:
-        level, message = Level.WARN, f"busy: {report.waiting} asks are waiting, further ones are refused"
+        level, message = Level.WARN, f"queue full: {report.waiting} questions are waiting, new ones are refused"
     else:
         level, message = Level.OK, "answering" if report.running else "idle"
     values = (
@@ -211,37 +211,37 @@ def ask_status(report: AskReport, previous: AskReport | None) -> Status:
 
 
 def persistence_status(report: PersistenceReport) -> Status:
-    """Whether key frames are kept on disk."""
-    if report.fault:
-        level, message = Level.WARN, report.fault
-    elif report.begun_anew:
-        level, message = Level.WARN, "; ".join(report.notices)
+    """Return whether key frames are saved to disk."""
+    if report.error:
+        level, message = Level.WARN, report.error
+    elif report.not_replaced:
+        level, message = Level.WARN, "; ".join(report.warnings)
     else:
-        level, message = Level.OK, f"key frames are kept in {report.folder}"
+        level, message = Level.OK, f"saving key frames to {report.folder}"
     values = (
         ("folder", report.folder),
         ("restored frames", str(report.restored_frames)),
         ("times written", str(report.times_written)),
         ("last file", f"{report.written_bytes} B"),
         ("last written", _age(report.written_ago_sec)),
-        *_numbered("set aside", report.notices),
+        *_numbered("set aside", report.warnings),
     )
     return Status("persistence", level, message, values=values)
 
 
-def _camera_troubles(report: CameraReport, previous: CameraReport | None) -> tuple[str, ...]:
-    """What has happened since the report before, and what stands."""
+def _camera_warnings(report: CameraReport, previous: CameraReport | None) -> tuple[str, ...]:
+    """Return the events since the previous report, and the warnings that persist."""
     dropped = _since(report.images_dropped, previous.images_dropped if previous else 0)
     jumped = _since(report.times_jumped, previous.times_jumped if previous else 0)
     return (
         *((f"{dropped} images dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
         *((report.last_jump,) if jumped > 0 else ()),
-        *report.faults,
+        *report.input_warnings,
     )
 
 
 def _since(count: int, before: int) -> int:
-    """How often something has happened since a report before; after a new configure, since that."""
+    """Return the increase of a count; a new configure sets it back to zero."""
     return count - before if count >= before else count
 
 
@@ -249,5 +249,5 @@ def _age(seconds: float | None) -> str:
     return "none" if seconds is None else f"{seconds:.2f} s old"
 
 
-def _numbered(key: str, sentences: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((f"{key} {number}", sentence) for number, sentence in enumerate(sentences, start=1))
+def _numbered(key: str, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((f"{key} {number}", text) for number, text in enumerate(texts, start=1))

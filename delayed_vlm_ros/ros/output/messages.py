@@ -1,4 +1,4 @@
-"""From this package's objects to its ROS messages, errors included."""
+"""Conversions from this package's objects to its ROS messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def error_text(error: Exception) -> str:
 
 
 def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
-    """One kept pair."""
+    """Return the message of a kept pair."""
     first, last = (camera.header_of(frame) for frame in (kept.pair.first, kept.pair.last))
     frame = msg.KeyFrame(
         end_stamp=time_message(last.stamp_ns),
@@ -55,7 +55,7 @@ def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
 
 
 def key_frame_array(snapshot: Snapshot, camera: CameraMemory) -> msg.KeyFrameArray:
-    """All kept pairs of a camera."""
+    """Return the message of all kept pairs of a camera."""
     array = msg.KeyFrameArray(camera=camera.name, key_frames=[key_frame(kept, camera) for kept in snapshot])
     if array.key_frames:
         array.header.stamp = array.key_frames[-1].end_stamp
@@ -64,12 +64,12 @@ def key_frame_array(snapshot: Snapshot, camera: CameraMemory) -> msg.KeyFrameArr
 
 
 def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[str]) -> msg.AskMetrics:
-    """What an ask cost.
+    """Return the metrics of an answer.
 
     Args:
-        metrics: As the engine measured it.
-        queue_latency: Seconds from the request's arrival until the worker took it.
-        warnings: What the node knows besides the engine.
+        metrics: Measurements and warnings of the engine.
+        queue_latency: Seconds from the arrival of the request until the worker took it.
+        warnings: Warnings of the node.
     """
     return msg.AskMetrics(
         total_latency=float(metrics.total_latency),
@@ -90,7 +90,7 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[st
 
 
 def fill_answer(response: Any, answer: Answer) -> None:
-    """Fill an ``AskScene`` response, or an action result (it has the same fields), with an answer."""
+    """Fill an ``AskScene`` response, or an action result, which has the same fields, with an answer."""
     response.success = True
     response.error_code = int(errors.ErrorCode.NONE)
     response.answer = answer.text
@@ -101,19 +101,19 @@ def fill_answer(response: Any, answer: Answer) -> None:
 
 
 def fill_error(response: Any, error: Exception) -> None:
-    """Fill an ``AskScene`` response, or an action result, with what went wrong."""
+    """Fill an ``AskScene`` response, or an action result, with an error."""
     response.success = False
     response.error_code = error_code(error)
     response.error_msg = error_text(error)
 
 
 def feedback(progress: Progress) -> AskSceneAction.Feedback:
-    """The action's feedback; the numbers of the stages are the same."""
+    """Return the action's feedback, whose stages have the same numbers."""
     return AskSceneAction.Feedback(stage=int(progress.stage), text=progress.text, answer_tokens=progress.answer_tokens)
 
 
 def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
-    """A question with its response, for ``~/answers``."""
+    """Return a question with its response, for ``~/answers``."""
     published = msg.SceneAnswer(
         camera=errors.shortened(request.camera) or (response.frames_used[0].camera if response.frames_used else ""),
         question=errors.shortened(request.question, MAX_QUESTION_CHARACTERS),
@@ -134,7 +134,7 @@ def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
 def memory_stats(
     camera: CameraReport, memory: MemoryReport, model: ModelReport, asks: AskReport, stamp: Time
 ) -> msg.MemoryStats:
-    """The statistics message of one camera, published at ``stamp``."""
+    """Return the statistics message of one camera, with ``stamp`` in its header."""
     kept = memory.statistics
     stats = msg.MemoryStats(
         camera=camera.name,

@@ -1,4 +1,4 @@
-"""What is known of the node's parts at one moment; diagnostics and statistics are made from it."""
+"""Snapshots of the node's parts, from which diagnostics and statistics are made."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from delayed_vlm_ros.memory import MemoryStatistics
 
 @dataclass(frozen=True)
 class LifecycleReport:
-    """Where the node stands.
+    """State of the node.
 
     Attributes:
-        state: Name of its lifecycle state.
-        fault: Why the last transition failed; empty when it did not.
-        namesakes: Other nodes of the same full name.
+        state: Name of the lifecycle state.
+        error: Why the last transition failed; empty if it succeeded.
+        namesakes: Number of other nodes with the same full name.
     """
 
     state: str
-    fault: str
+    error: str
     namesakes: int = 0
 
 
 @dataclass(frozen=True)
 class CameraReport:
-    """What arrives from one camera. Counts are since configure.
+    """Input of one camera. Counts start at configure.
 
     Attributes:
-        name: The camera's name.
-        topic: Where its images come from, resolved.
-        frame_id: Its frame, as its newest sampled image says.
-        receiving: Whether images are taken now (the node is active).
-        images_received: Images that arrived.
-        images_sampled: Of these, remembered.
-        images_dropped: Of these, due to be remembered but unusable.
-        images_missed: Due by their times of arrival, but not by their stamps.
-        images_restamped: Given their times of arrival, as stamps were missing or did not advance.
-        last_drop_reason: Why the last one was dropped.
-        poses_received: Poses that came.
-        poses_unusable: Of these, without a stamp or unreadable.
-        times_jumped: How often the images' time, or a simulated clock, has jumped.
-        last_jump: What became of the last jump; empty when there was none.
-        input_rate_hz: Images arriving, per second.
-        sampled_rate_hz: Images remembered, per second.
-        silent_sec: Seconds since the last image arrived; None before the first.
-        converter: Library that converts its images.
-        faults: Standing faults that its operator should mend.
-        warnings: Standing ways in which answers about it are less than they should be, faults included.
+        name: Name of the camera.
+        topic: Resolved topic of its images.
+        frame_id: frame_id of the newest sampled image.
+        receiving: Whether the node takes images now, that is, is active.
+        images_received: Images received.
+        images_sampled: Images added to the memory.
+        images_dropped: Images that were due but could not be used.
+        images_missed: Images due by arrival time but not by stamp.
+        images_restamped: Images that got their arrival time as stamp, because stamps were missing or did not advance.
+        last_drop_reason: Why the last image was dropped; empty if none was.
+        times_jumped: Time jumps of the stamps or of a simulated clock.
+        last_jump: The last time jump and its effect; empty if there was none.
+        poses_received: Poses received.
+        poses_unusable: Poses that are cut short or have no stamp.
+        input_rate_hz: Images received per second.
+        sampled_rate_hz: Images sampled per second.
+        silent_sec: Seconds since the last image; None before the first.
+        converter: Library that converts the images.
+        input_warnings: Warnings about the images that arrive now.
+        warnings: Warnings that answers about this camera carry, the input warnings included.
     """
 
     name: str
@@ -67,22 +67,22 @@ class CameraReport:
     sampled_rate_hz: float
     silent_sec: float | None
     converter: str
-    faults: tuple[str, ...]
+    input_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What is kept of one camera.
+    """Memory of one camera.
 
     Attributes:
-        camera: The camera's name.
+        camera: Name of the camera.
         statistics: Counts of kept frames.
-        feature_bytes: Vision features kept between asks.
-        kv_bytes: KV cache kept between asks.
-        oldest_age_sec: Age of the oldest kept frame by its stamp, in seconds; None when nothing is kept.
-        newest_age_sec: Age of the newest one.
-        budget_bytes: Upper bound of images, features and KV together; 0: none.
+        feature_bytes: Bytes of vision features kept between questions.
+        kv_bytes: Bytes of KV cache kept between questions.
+        oldest_age_sec: Age of the oldest kept frame by its stamp, in seconds; None if no frame is kept.
+        newest_age_sec: Age of the newest kept frame, in the same form.
+        budget_bytes: Upper bound of images, features and KV cache together, in bytes; 0 is unbounded.
     """
 
     camera: str
@@ -96,15 +96,15 @@ class MemoryReport:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """Where the model stands.
+    """State of the model.
 
     Attributes:
-        name: Its checkpoint.
+        name: Name of the checkpoint.
         state: unloaded, loading, ready or failed.
-        device: Where it runs; empty until it is loaded.
-        error: Why it could not be loaded; empty when it could.
-        warnings: Standing ways in which its answers are less, or come later, than they should.
-        resting: Whether it was unloaded since nobody asked, and comes back for the next ask.
+        device: Device of the model; empty until it is loaded.
+        error: Why the model could not be loaded; empty if it could.
+        warnings: Warnings that concern every answer.
+        idle_unloaded: Whether the model was unloaded while idle; the next question loads it again.
     """
 
     name: str
@@ -112,66 +112,53 @@ class ModelReport:
     device: str
     error: str
     warnings: tuple[str, ...]
-    resting: bool = False
+    idle_unloaded: bool = False
 
 
 @dataclass(frozen=True)
 class AskReport:
-    """How the asks go. Counts are since configure.
+    """State of the question queue. Counts start at configure; the defaults are those of an unconfigured node.
 
     Attributes:
-        served: Asks answered.
-        failed: Asks that ended with an error.
-        running: Whether one is being answered.
-        waiting: Asks in the queue.
-        queue_size: Asks that may wait.
-        last_error: Error of the last failed ask.
-        last_total_latency: Seconds the last answered ask took; 0.0 before the first.
+        served: Questions answered.
+        failed: Questions that ended with an error.
+        running: Whether a question is being answered.
+        waiting: Questions in the queue.
+        queue_size: Largest number of waiting questions.
+        last_error: Error of the last failed question; empty if none failed.
+        last_total_latency: Seconds the last answered question took; 0.0 before the first.
         last_time_to_first_token: Its seconds to the first token.
     """
 
-    served: int
-    failed: int
-    running: bool
-    waiting: int
-    queue_size: int
-    last_error: str
-    last_total_latency: float
-    last_time_to_first_token: float
-
-
-NO_ASKS = AskReport(
-    served=0,
-    failed=0,
-    running=False,
-    waiting=0,
-    queue_size=0,
-    last_error="",
-    last_total_latency=0.0,
-    last_time_to_first_token=0.0,
-)
-"""Of a node that is not configured."""
+    served: int = 0
+    failed: int = 0
+    running: bool = False
+    waiting: int = 0
+    queue_size: int = 0
+    last_error: str = ""
+    last_total_latency: float = 0.0
+    last_time_to_first_token: float = 0.0
 
 
 @dataclass(frozen=True)
 class PersistenceReport:
-    """How the files of key frames fare. Counts are since configure.
+    """State of the key-frame files. Counts start at configure.
 
     Attributes:
-        folder: Where they are.
-        fault: Why they are not written now; empty when they are.
-        notices: Files that could not be used at configure, each in a sentence.
-        begun_anew: Whether of the camera of such a file no key frames have been written since.
-        restored_frames: Frames taken from them at configure.
-        times_written: How often one has been written.
-        written_bytes: Bytes of the one written last.
-        written_ago_sec: Seconds since then; None before the first.
+        folder: Path of the folder.
+        error: Why key frames are not saved now; empty if they are.
+        warnings: One warning for each file that could not be used at configure.
+        not_replaced: Whether a camera whose file could not be used has not saved key frames since.
+        restored_frames: Frames restored at configure.
+        times_written: Files written.
+        written_bytes: Bytes of the file written last.
+        written_ago_sec: Seconds since a file was written; None before the first.
     """
 
     folder: str
-    fault: str
-    notices: tuple[str, ...]
-    begun_anew: bool
+    error: str
+    warnings: tuple[str, ...]
+    not_replaced: bool
     restored_frames: int
     times_written: int
     written_bytes: int
@@ -180,16 +167,16 @@ class PersistenceReport:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """All of it. Unless the node is configured there are no cameras and memories.
+    """State of the whole node. An unconfigured node has no cameras and no memories.
 
     Attributes:
-        lifecycle: Where the node stands.
+        lifecycle: State of the node.
         cameras: One report per camera.
-        memories: One per camera, in the same order.
-        model: Where the model stands.
-        asks: How the asks go.
-        stale_after_sec: A camera silent for longer is stale.
-        persistence: How the files of key frames fare; None where none are kept.
+        memories: One report per camera, in the same order.
+        model: State of the model.
+        asks: State of the question queue.
+        stale_after_sec: Silence after which a camera is stale, in seconds.
+        persistence: State of the key-frame files; None if persistence is off.
     """
 
     lifecycle: LifecycleReport

@@ -1,4 +1,4 @@
-"""The model with one engine per camera, as it lives in the worker's thread."""
+"""The loaded model with one engine per camera, owned by the worker's thread."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """What the node needs of an engine."""
+    """The methods of an engine that the node uses."""
 
     def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
-        """Answer about the camera's kept frames."""
+        """Answer a question about the camera's kept frames."""
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
-        """Encode what is new ahead of the next ask."""
+        """Encode new frames before the next question; ``prefill`` includes the language model."""
 
     def cached_bytes(self) -> CachedBytes:
-        """Bytes kept between asks."""
+        """Return the bytes kept between questions."""
 
     def reset_cache(self) -> None:
-        """Drop what is kept of earlier asks."""
+        """Drop everything computed for earlier questions."""
 
-    def release(self) -> None:
-        """Give the device's memory back."""
+    def close(self) -> None:
+        """Free the device memory."""
 
 
 @dataclass(frozen=True)
@@ -41,42 +41,42 @@ class Engines:
     """The loaded model.
 
     Attributes:
-        device: Where it runs.
-        by_camera: The engine of each camera; they share the model.
+        device: Device of the model.
+        by_camera: Engine of each camera; all engines share the model.
     """
 
     device: str
     by_camera: Mapping[str, Engine]
 
     def precompute(self, control: AskControl, *, prefill: bool) -> None:
-        """Encode what is new of every camera ahead of the next ask.
+        """Encode the new frames of every camera before the next question.
 
         Raises:
-            DelayedVlmError: It was cancelled, or the device ran out of memory.
+            DelayedVlmError: The task was cancelled, or the device ran out of memory.
         """
         for engine in self.by_camera.values():
             engine.precompute(control, prefill=prefill)
 
     def reset_cache(self) -> None:
-        """Drop what is kept of earlier asks about any camera."""
+        """Drop everything computed for earlier questions about any camera."""
         for engine in self.by_camera.values():
             engine.reset_cache()
 
-    def release(self) -> None:
-        """Give the device's memory back."""
+    def close(self) -> None:
+        """Free the device memory."""
         for engine in self.by_camera.values():
-            engine.release()
+            engine.close()
 
 
 def load_engines(
     checkpoint: Checkpoint, parameters: SceneMemoryParameters, memories: Mapping[str, SmartFrameManager]
 ) -> Engines:
-    """Load the model and make an engine for each camera's memory. Takes seconds to minutes.
+    """Load the model and build an engine for each camera's memory. Takes seconds to minutes.
 
     Raises:
-        DelayedVlmError: It cannot be loaded; the text says why.
+        DelayedVlmError: The model cannot be loaded.
     """
-    # Importing torch and transformers takes seconds: it belongs to loading.
+    # torch and transformers take seconds to import, and only the worker's thread may wait that long.
     with explained_imports():
         from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
         from delayed_vlm_ros.inference.local.models.loading import load_model  # noqa: PLC0415
@@ -96,7 +96,7 @@ def load_engines(
                 features_on_host=parameters.features_on_host,
                 canonical=parameters.canonical,
                 warnings=checkpoint.warnings,
-                # They share the device: what another camera's engine keeps must not cost this one a frame.
+                # The engines share the device: caches of other cameras are dropped before this one drops frames.
                 on_oom=engines.reset_cache,
             )
     return engines

@@ -1,9 +1,9 @@
-"""scene_memory: remembers what a camera saw and answers questions about it. A lifecycle node.
+"""The ``scene_memory`` lifecycle node: keeps selected frames of its cameras and answers questions about them.
 
-Callback groups: questions have their own, marks and images out have their own, poses and reports have theirs, and the
-default one keeps the lifecycle and parameter services. None waits for another. A question's handler is a coroutine and
-holds no thread while it waits for the answer. Images come past the executor: each camera's are taken by a thread of
-their own, so one whose images are large holds up no other.
+Questions, marks and images for clients, key frames and mosaics, poses, and reports each have a callback group. The
+default group has the lifecycle and parameter services. No group waits for another. The handler of a question is a
+coroutine, which holds no thread while it waits for the answer. Images bypass the executor: each camera has a thread, so
+a camera with large images delays no other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType, JumpThreshold, TimeJump
+from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -31,7 +31,7 @@ from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseSubscription
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
 from delayed_vlm_ros.ros.output.reporter import Reporter
-from delayed_vlm_ros.ros.output.reports import NO_ASKS, LifecycleReport, ModelReport, NodeReport
+from delayed_vlm_ros.ros.output.reports import AskReport, LifecycleReport, ModelReport, NodeReport
 from delayed_vlm_ros.ros.parameters import declare, read, specifications
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
@@ -40,18 +40,19 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     check_change,
     check_together,
 )
-from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, open_session
+from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, build_session
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
+from delayed_vlm_ros.ros.time import steady_clock
 
 # One for each callback that may take long: a transition or parameter, images for a client, images out, and all others.
 THREADS = 4
 
 _AUTOSTART_DELAY_SEC = 0.05
-_FORWARD_JUMP = Duration(seconds=10)  # a simulation at twenty times its speed may tell the time ten times a second
+_MIN_FORWARD_JUMP = Duration(seconds=10)  # a simulation at 20 times real time may publish /clock at 10 Hz
 _CLEANUP_TIMEOUT_SEC = 2.0
-_STOP_TIMEOUT_SEC = 0.5
+_CLOSE_TIMEOUT_SEC = 0.5
 
 _SAMPLE_FPS = specifications(SceneMemoryParameters)["sample_fps"].name
 
@@ -61,85 +62,87 @@ _ERROR = TransitionCallbackReturn.ERROR
 
 
 class SceneMemory(LifecycleNode):
-    """The node. What it does lives in its ``Session``, which it has from configure to cleanup."""
+    """The node. Its cameras, memories and model are in a `Session`, which exists from configure to cleanup."""
 
     def __init__(self) -> None:
         super().__init__("scene_memory")
         declare(self, SceneMemoryParameters)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._state = "unconfigured"
-        self._fault: Exception | None = None
+        self._error: Exception | None = None  # of the last transition
         self._session: Session | None = None
-        self._closing: Session | None = None  # that of before, while it ends
+        self._closing_session: Session | None = None
         self._pair_ids = PairIds()
-        self._device = threading.Lock()
-        self._opening = threading.Lock()  # between transitions and the end of the process
-        self._ended = False
-        self._subscriptions_of_cameras: list[ImageSubscription | PoseSubscription] = []
+        self._device_lock = threading.Lock()
+        self._session_lock = threading.Lock()  # between transitions and close()
+        self._closed = False
+        self._inputs: list[ImageSubscription | PoseSubscription] = []
         self._pose_group = MutuallyExclusiveCallbackGroup()
-        self._ask_services = AskServices(self, self._ask)
+        self._ask_services = AskServices(self, self._submit)
         self._memory_services = MemoryServices(self, self._cameras)
-        self._images_out = MemoryPublisher(self, self._cameras)
+        self._memory_publisher = MemoryPublisher(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
-        self._jumps = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=_FORWARD_JUMP, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=_MIN_FORWARD_JUMP, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._on_clock_jump,
         )
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady_clock = steady_clock()
+        self._memory_publisher.start()
+        self._reporter.start()
         if self.get_parameter("autostart").value:
-            self._autostart_timer = self.create_timer(_AUTOSTART_DELAY_SEC, self._autostart, clock=self._steady)
+            self._autostart_timer = self.create_timer(_AUTOSTART_DELAY_SEC, self._autostart, clock=self._steady_clock)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
 
     def _autostart(self) -> None:
-        # In the default callback group like the lifecycle services: transitions never overlap.
+        # In the default callback group, like the lifecycle services: transitions never overlap.
         self._autostart_timer.cancel()
         if self._state == "unconfigured" and self.trigger_configure() == _SUCCESS:
             self.trigger_activate()
 
     def on_configure(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Check the parameters, make the memory, start loading the model."""
+        """Validate the parameters, build the memories and start loading the model."""
         return self._transition("configure", self._configure, "inactive")
 
     def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Take images and answer questions."""
+        """Start taking images and answering questions."""
         return self._transition("activate", self._subscribe, "active")
 
     def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Take no more images; what is kept stays, and so does the model."""
+        """Stop taking images. The memory and the model are kept."""
         return self._transition("deactivate", self._unsubscribe, "inactive")
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Forget everything and free the device."""
-        return self._transition("clean up", self._release, "unconfigured")
+        """Drop the memory and free the device."""
+        return self._transition("clean up", self._close_session, "unconfigured")
 
     def on_shutdown(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """Forget everything and free the device, for good."""
-        return self._transition("shut down", self._release, "finalized")
+        """Drop the memory and free the device for good."""
+        return self._transition("shut down", self._close_session, "finalized")
 
     def on_error(self, _state: LifecycleState) -> TransitionCallbackReturn:
-        """After a defect in a transition: back to unconfigured, keeping the reason for the diagnostics."""
-        fault = self._fault
-        result = self._transition("recover", self._release, "unconfigured")
+        """Return to unconfigured after a defect in a transition. The diagnostics keep reporting its error."""
+        error = self._error
+        result = self._transition("recover", self._close_session, "unconfigured")
         if result != _SUCCESS:
             self._state = "finalized"
-        self._fault = fault
+        self._error = error
         return result
 
     def _transition(self, name: str, step: Callable[[], None], state: str) -> TransitionCallbackReturn:
-        """Take a step of the lifecycle; never raises. A wrong setting is a failure, a defect an error."""
+        """Run a transition. Never raises: an invalid setting is a failure, a defect is an error."""
         try:
             step()
         except DelayedVlmError as error:
-            self._fault = error
+            self._error = error
             self.get_logger().error(f"cannot {name}: {error}")
             return _FAILURE
-        except Exception as error:  # noqa: BLE001  rclpy would swallow it without a word
-            self._fault = error
+        except Exception as error:  # noqa: BLE001  rclpy would not log it
+            self._error = error
             self.get_logger().error(f"cannot {name}: {traceback.format_exc()}")
             return _ERROR
-        self._fault = None
+        self._error = None
         self._state = state
         self.get_logger().info(f"{name}: done, the node is {state}")
         return _SUCCESS
@@ -148,17 +151,18 @@ class SceneMemory(LifecycleNode):
         parameters = read(self, SceneMemoryParameters)
         check_together(parameters)
         clock = self.get_clock()
-        surroundings = NodeContext(
+        context = NodeContext(
             resolve_topic=self.resolve_topic_name,
             now_ns=lambda: clock.now().nanoseconds,
             simulated=bool(self.get_parameter("use_sim_time").value),
             pair_ids=self._pair_ids,
-            device=self._device,
+            device_lock=self._device_lock,
             logger=self.get_logger(),
         )
-        session = open_session(parameters, surroundings)  # may read files for long, which no end must wait for
-        with self._opening:
-            if not self._ended:
+        session = build_session(parameters, context)
+        session.start()  # outside the lock: it may read files for seconds, and close() must not wait for them
+        with self._session_lock:
+            if not self._closed:
                 self._session = session
                 return
         session.close(0.0)
@@ -176,48 +180,50 @@ class SceneMemory(LifecycleNode):
             raise
 
     def _subscribe_to(self, camera: CameraMemory) -> None:
-        with self._opening:
-            if self._ended:
+        with self._session_lock:
+            if self._closed:
                 return
             poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
             for subscription in (ImageSubscription(self, camera), poses):
                 subscription.start()
-                self._subscriptions_of_cameras.append(subscription)
+                self._inputs.append(subscription)
         self.get_logger().info(f"camera {camera.name}: taking images from {camera.topic}")
 
     def _unsubscribe(self) -> None:
-        with self._opening:
-            ending, self._subscriptions_of_cameras = self._subscriptions_of_cameras, []
-        for subscription in ending:
+        with self._session_lock:
+            inputs, self._inputs = self._inputs, []
+        for subscription in inputs:
             subscription.close()
 
-    def _release(self) -> None:
+    def _close_session(self) -> None:
         self._unsubscribe()
-        with self._opening:
+        with self._session_lock:
             session, self._session = self._session, None
-            self._closing = session
+            self._closing_session = session
         if session is not None and not session.close(_CLEANUP_TIMEOUT_SEC):
-            self.get_logger().warning("the model is still busy: its memory is freed as soon as it returns")
-        self._closing = None
+            self.get_logger().warning("the model is still computing: its memory is freed when it returns")
+        self._closing_session = None
 
     def close(self) -> None:
-        """Release all that wait; called once, before the process ends."""
-        with self._opening:
-            self._ended = True
-            session = self._session if self._session is not None else self._closing
+        """End everything that waits. Called once, before the node is destroyed."""
+        with self._session_lock:
+            self._closed = True
+            session = self._session if self._session is not None else self._closing_session
         self._ask_services.close()
         self._unsubscribe()
         if session is not None:
-            session.close(_STOP_TIMEOUT_SEC)
+            session.close(_CLOSE_TIMEOUT_SEC)
 
     def destroy_node(self) -> None:
-        """Destroy the node and all that is its."""
+        """Destroy the node with its action server."""
         self._ask_services.destroy()
         super().destroy_node()
 
     # Services -------------------------------------------------------------------------------------------------------
 
-    def _ask(self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None) -> Future[Answer]:
+    def _submit(
+        self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
+    ) -> Future[Answer]:
         questions = self._active_session().questions
         return questions.submit(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
 
@@ -231,15 +237,15 @@ class SceneMemory(LifecycleNode):
         raise error
 
     def _not_active(self) -> ModelNotReadyError:
-        reason = f" because of a fault ({self._fault})" if self._fault else ""
+        reason = f" because of an error ({self._error})" if self._error else ""
         transitions = {"unconfigured": "configure and activate", "inactive": "activate"}.get(self._state)
-        remedy = f"bring it up with the lifecycle transitions {transitions}" if transitions else "start it again"
-        return ModelNotReadyError(f"the node is not active but {self._state}{reason}: {remedy}, then ask again")
+        remedy = f"use the lifecycle transitions {transitions}" if transitions else "start it again"
+        return ModelNotReadyError(f"the node is not active but {self._state}{reason}: {remedy}, then retry")
 
     def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         session = self._session
         if session is None:
-            response.message = f"nothing to forget: the node is {self._state}"
+            response.message = f"no memory to reset: the node is {self._state}"
             return response
         session.reset()
         response.success = True
@@ -249,7 +255,7 @@ class SceneMemory(LifecycleNode):
 
     # Parameters and reports -----------------------------------------------------------------------------------------
 
-    def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+    def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         names = [spec.name for spec in specifications(SceneMemoryParameters).values()]
         present = {name: self.get_parameter(name).value for name in names}
         try:
@@ -259,32 +265,32 @@ class SceneMemory(LifecycleNode):
         except ConfigurationError as error:
             return SetParametersResult(successful=False, reason=str(error))
         session = self._session
-        # Here and not once they are set, since Humble has no callback for that; nothing can refuse them any more.
+        # Applied here because Humble has no callback after the change; nothing can refuse it any more.
         for change in changes:
             if change.name == _SAMPLE_FPS and session is not None:
                 for camera in session.cameras.values():
-                    camera.sample_at(float(change.value))
+                    camera.set_sample_rate(float(change.value))
         return SetParametersResult(successful=True)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
         if jump.delta.nanoseconds == self.get_clock().now().nanoseconds:
-            return  # from nothing to the first time told, which may come later than the first image
+            return  # from 0 to the first /clock message, which may arrive after the first image
         session = self._session
         for camera in session.cameras.values() if session is not None else ():
-            camera.clock_jumped(jump.delta.nanoseconds * 1e-9)
+            camera.handle_clock_jump(jump.delta.nanoseconds * 1e-9)
 
     def _report(self) -> NodeReport:
         session = self._session
-        fault = str(self._fault) if self._fault else ""
-        # The name as others see it, so that this one is among them.
+        error = str(self._error) if self._error else ""
+        # Names as other nodes see them: the list includes this node.
         namesakes = self.get_node_names_and_namespaces().count((self.get_name(), self.get_namespace())) - 1
-        lifecycle = LifecycleReport(self._state, fault, max(0, namesakes))
+        lifecycle = LifecycleReport(self._state, error, max(0, namesakes))
         stale_after_sec = float(self.get_parameter("diagnostics.stale_after_sec").value)
         if session is None:
             name = str(self.get_parameter("model.name").value)
-            failed = isinstance(self._fault, ModelError)
-            model = ModelReport(name, "failed" if failed else "unloaded", "", fault if failed else "", ())
-            return NodeReport(lifecycle, (), (), model, NO_ASKS, stale_after_sec)
+            has_failed = isinstance(self._error, ModelError)
+            model = ModelReport(name, "failed" if has_failed else "unloaded", "", error if has_failed else "", ())
+            return NodeReport(lifecycle, (), (), model, AskReport(), stale_after_sec)
         receiving = self._state == "active"
         return NodeReport(
             lifecycle=lifecycle,
@@ -298,7 +304,7 @@ class SceneMemory(LifecycleNode):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the node until it is stopped; gives the process's exit code."""
+    """Run the node until it is stopped. Return the process's exit code."""
     return run_node(SceneMemory, threads=THREADS, arguments=arguments, exit_process=True)
 
 

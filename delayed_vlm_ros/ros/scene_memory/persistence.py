@@ -1,4 +1,4 @@
-"""Star memories that survive a restart: taken from their folder at configure, and kept there by a thread of its own."""
+"""Star memories that survive a restart: restored from a folder at configure and saved by a thread."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.storage.file_format import StoredMemory, star_of
 from delayed_vlm_ros.storage.folder import MemoryFolder
 
-_SHORTEST_PERIOD_SEC = 1.0  # between two attempts after a failure, or when something must not wait
-_LOG_EVERY_SEC = 30.0
+_MIN_PERIOD_SEC = 1.0  # between two attempts after an error or a request
+_LOG_PERIOD_SEC = 30.0
 
 
 class Persistence:
-    """Restores the cameras' Star memories at once, and writes them whenever they have changed, until ``close``.
+    """Restores the cameras' Star memories at `start` and saves them when they change, until `close`.
 
-    What is wrong with the folder or a file never stops the node: it is told in log and diagnostics.
+    A problem with the folder or a file never stops the node: the log and the diagnostics report it.
 
     Args:
         folder: Path of the folder.
-        period_sec: Shortest time between two writings.
-        cameras: By name; their memories are empty.
-        geometry: The rules for the size of their frames.
-        logger: The node's.
+        period_sec: Shortest time between two saves, in seconds.
+        cameras: Cameras by name; their memories are empty.
+        geometry: Size rules for the frames.
+        logger: The node's logger.
     """
 
     def __init__(
@@ -47,169 +47,180 @@ class Persistence:
         self._cameras = cameras
         self._geometry = geometry
         self._logger = logger
-        self._fault = ""
-        self._lacks_room = ""  # no fault yet: what the next file would meet
-        self._notices: list[str] = []
-        self._begun_anew: set[str] = set()  # cameras of which nothing has been written since their file was set aside
+        self._error = ""
+        self._space_error = ""  # what the next save would meet
+        self._warnings: list[str] = []
+        self._not_replaced: set[str] = set()  # cameras whose file was unusable and that have saved no key frames since
         self._restored_frames = self._written_bytes = self._times_written = 0
         self._last_written: float | None = None
-        self._waking = threading.Condition()
-        self._hurried = False
-        self._end_by: float | None = None  # on the clock of time.monotonic
+        self._wake = threading.Condition()
+        self._save_requested = False
+        self._deadline: float | None = None  # end of the last save, on the clock of time.monotonic
         self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Restore the memories and start the thread that saves them. Never raises for the folder or its files."""
         try:
-            self._folder = MemoryFolder(folder, header_to_dict, header_from_dict)
+            folder = MemoryFolder(self._path, header_to_dict, header_from_dict)
         except MemoryFileError as error:
-            self._tell_fault(f"key frames are not kept on disk: {error}; then configure again")
+            self._set_error(f"key frames are not saved: {error}; then configure again")
             return
         try:
-            self._restore()
+            self._restore(folder)
         except MemoryFileError as error:
-            # What could be neither read nor moved must not be overwritten.
-            self._folder.close()
-            self._tell_fault(f"key frames are not kept on disk: {error}; then configure again")
+            # A file that can be neither read nor moved must not be overwritten.
+            folder.close()
+            self._set_error(f"key frames are not saved: {error}; then configure again")
             return
-        self._thread = threading.Thread(target=self._run, name="persistence", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(folder,), name="persistence", daemon=True)
         self._thread.start()
 
-    def _restore(self) -> None:
-        known: set[int] = set()
+    def request_save(self) -> None:
+        """Save soon. Frames that were removed on purpose must not come back after a restart."""
+        with self._wake:
+            self._save_requested = True
+            self._wake.notify()
+
+    def request_close(self, timeout_sec: float) -> None:
+        """Save changes a last time and release the folder, without waiting for it.
+
+        Args:
+            timeout_sec: Time after which the save is given up and the previous file stays, in seconds. A second call
+                can only shorten it.
+        """
+        deadline = time.monotonic() + timeout_sec
+        with self._wake:
+            self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
+            self._wake.notify()
+
+    def close(self, timeout_sec: float) -> None:
+        """Save changes a last time, release the folder and wait for it.
+
+        Args:
+            timeout_sec: As for `request_close`.
+        """
+        self.request_close(timeout_sec)
+        if self._thread is not None and self._deadline is not None:
+            self._thread.join(max(0.0, self._deadline - time.monotonic()))
+
+    def _restore(self, folder: MemoryFolder) -> None:
+        known_ids: set[int] = set()
         for camera in self._cameras.values():
-            loaded = self._folder.load(camera.name, self._refusal(camera.name, known))
-            if loaded.notice:
-                self._notices.append(loaded.notice)
-                self._begun_anew.add(camera.name)
-                self._logger.warning(loaded.notice)
+            loaded = folder.load(camera.name, self._refusal(camera.name, known_ids))
+            if loaded.warning:
+                self._warnings.append(loaded.warning)
+                self._not_replaced.add(camera.name)
+                self._logger.warning(loaded.warning)
             if loaded.memory is None or not loaded.memory.pairs:
                 continue
             camera.restore(loaded.memory.pairs)
-            known.update(kept.id for kept in loaded.memory.pairs)
+            known_ids.update(kept.id for kept in loaded.memory.pairs)
             frames = camera.frame_manager.statistics().star_memory_size
             self._restored_frames += frames
-            message = f"camera {camera.name}: {frames} key frames are restored from {self._path}"
-            self._logger.info(message)
+            self._logger.info(f"camera {camera.name}: restored {frames} key frames from {self._path}")
 
-    def _refusal(self, camera: str, known: set[int]) -> Callable[[StoredMemory], str]:
+    def _refusal(self, camera: str, known_ids: set[int]) -> Callable[[StoredMemory], str]:
         def refuse(memory: StoredMemory) -> str:
             if memory.camera != camera:
-                return f"is of another camera, {memory.camera}"
+                return f"belongs to another camera, {memory.camera}"
             if memory.geometry != self._geometry:
-                return "has images that were sized for another model, or another memory.max_pixels"
-            if any(kept.id in known for kept in memory.pairs):
-                return "has ids of key frames that another camera's file has, too"
+                return "frames were resized for another model or another memory.max_pixels"
+            if any(kept.id in known_ids for kept in memory.pairs):
+                return "key-frame ids also occur in the file of another camera"
             return ""
 
         return refuse
 
-    def hurry(self) -> None:
-        """Write soon: what was forgotten on purpose must not come back."""
-        with self._waking:
-            self._hurried = True
-            self._waking.notify()
-
-    def end(self, timeout_sec: float) -> None:
-        """Write a last time if something has changed, and then leave the folder; does not wait for it.
-
-        Args:
-            timeout_sec: Writing that is not done by then is given up; the file before it stays. A second call can only
-                shorten it.
-        """
-        end_by = time.monotonic() + timeout_sec
-        with self._waking:
-            self._end_by = end_by if self._end_by is None else min(self._end_by, end_by)
-            self._waking.notify()
-
-    def join(self) -> None:
-        """Wait until it has ended, or its time is over."""
-        if self._thread is not None and self._end_by is not None:
-            self._thread.join(max(0.0, self._end_by - time.monotonic()))
-
-    def _run(self) -> None:
+    def _run(self, folder: MemoryFolder) -> None:
         try:
-            ending = False
-            while not ending:
-                self._write_changes()
-                ending = self._wait()
-            self._write_changes()
+            is_last = False
+            while not is_last:
+                self._save_changes(folder)
+                is_last = self._wait_until_due(folder)
+            self._save_changes(folder)
         except Exception as error:  # noqa: BLE001  a defect: the log and the diagnostics report that the thread ended
-            self._fault = f"key frames are not kept on disk any more: {type(error).__name__}: {error}"
-            message = f"{self._fault}\n{traceback.format_exc()}"
-            self._logger.error(message)  # noqa: TRY400  ROS's logger
+            self._error = f"key frames are no longer saved: {type(error).__name__}: {error}"
+            self._logger.error(f"{self._error}\n{traceback.format_exc()}")
         finally:
-            self._folder.close()
+            folder.close()
 
-    def _wait(self) -> bool:
-        """Wait until it is time to write; gives whether it is for the last time."""
-        began, is_time = time.monotonic(), False
-        while not is_time:
-            self._look_for_room()
-            is_time = self._is_time(began)
-        with self._waking:
-            self._hurried = False
-            return self._end_by is not None
+    def _wait_until_due(self, folder: MemoryFolder) -> bool:
+        """Wait for the next save. Return whether it is the last one."""
+        began = time.monotonic()
+        is_due = False
+        while not is_due:
+            self._check_free_space(folder)
+            is_due = self._wait_once(began)
+        with self._wake:
+            self._save_requested = False
+            return self._deadline is not None
 
-    def _is_time(self, began: float) -> bool:
-        """Wait for a second, or until it is time to write; gives whether it is."""
-        shortest = min(_SHORTEST_PERIOD_SEC, self._period_sec)
+    def _wait_once(self, began: float) -> bool:
+        """Wait for at most a second. Return whether a save is due."""
+        min_period = min(_MIN_PERIOD_SEC, self._period_sec)
 
-        def is_time() -> bool:
-            period = shortest if self._hurried or self._fault else self._period_sec
-            return self._end_by is not None or time.monotonic() >= began + period
+        def is_due() -> bool:
+            period = min_period if self._save_requested or self._error else self._period_sec
+            return self._deadline is not None or time.monotonic() >= began + period
 
-        with self._waking:
-            return self._waking.wait_for(is_time, shortest)
+        with self._wake:
+            return self._wake.wait_for(is_due, min_period)
 
-    def _look_for_room(self) -> None:
-        """Tell of a disk that has no room for another file like the largest before that one is due."""
+    def _check_free_space(self, folder: MemoryFolder) -> None:
+        """Report a disk without space for the next file before that file is due."""
         try:
-            self._folder.check_room()
+            folder.check_free_space()
         except MemoryFileError as error:
-            if not self._lacks_room:
-                self._logger.warning(str(error), throttle_duration_sec=_LOG_EVERY_SEC)
-            self._lacks_room = f"key frames will not be kept on disk: {error}"
+            if not self._space_error:
+                self._logger.warning(str(error), throttle_duration_sec=_LOG_PERIOD_SEC)
+            self._space_error = f"key frames cannot be saved: {error}"
         else:
-            self._lacks_room = ""
+            self._space_error = ""
 
-    def _write_changes(self) -> None:
-        fault = ""
+    def _save_changes(self, folder: MemoryFolder) -> None:
+        failure = ""
         for camera in self._cameras.values():
             try:
                 memory = StoredMemory(camera.name, self._geometry, star_of(camera.frame_manager.snapshot()))
-                size = self._folder.save(memory, interrupted=self._is_over)
+                size = folder.save(memory, interrupted=self._is_overdue)
             except MemoryFileError as error:
-                fault = str(error)
-            except Exception as error:  # noqa: BLE001  a defect here must not end the thread without a word
-                fault = f"{type(error).__name__}: {error}"
-                self._logger.error(traceback.format_exc(), throttle_duration_sec=_LOG_EVERY_SEC)  # noqa: TRY400  ROS's logger
+                failure = str(error)
+            except Exception as error:  # noqa: BLE001  a defect must not end the thread
+                failure = f"{type(error).__name__}: {error}"
+                self._logger.error(
+                    f"camera {camera.name}: saving key frames failed: {traceback.format_exc()}",
+                    throttle_duration_sec=_LOG_PERIOD_SEC,
+                )
             else:
                 if size:
                     self._times_written += 1
                     self._written_bytes = size
                     if memory.pairs:
-                        self._begun_anew.discard(camera.name)
+                        self._not_replaced.discard(camera.name)
                     self._last_written = time.monotonic()
-        if fault:
-            self._tell_fault(f"key frames are not kept on disk: {fault}")
-        elif self._fault:
-            self._logger.info("key frames are kept on disk again")
-            self._fault = ""
+        if failure:
+            self._set_error(f"key frames are not saved: {failure}")
+        elif self._error:
+            self._logger.info("key frames are saved again")
+            self._error = ""
 
-    def _is_over(self) -> bool:
-        return self._end_by is not None and time.monotonic() > self._end_by
+    def _is_overdue(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
 
-    def _tell_fault(self, fault: str) -> None:
-        if fault != self._fault:
-            self._logger.warning(fault, throttle_duration_sec=_LOG_EVERY_SEC)  # its number of bytes may change
-        self._fault = fault
+    def _set_error(self, error: str) -> None:
+        if error != self._error:
+            # Throttled: the text contains a number of bytes, which may change.
+            self._logger.warning(error, throttle_duration_sec=_LOG_PERIOD_SEC)
+        self._error = error
 
     def report(self) -> PersistenceReport:
-        """How it goes."""
+        """Return the present state."""
         last = self._last_written
         return PersistenceReport(
             folder=self._path,
-            fault=self._fault or self._lacks_room,
-            notices=tuple(self._notices),
-            begun_anew=bool(self._begun_anew),
+            error=self._error or self._space_error,
+            warnings=tuple(self._warnings),
+            not_replaced=bool(self._not_replaced),
             restored_frames=self._restored_frames,
             times_written=self._times_written,
             written_bytes=self._written_bytes,

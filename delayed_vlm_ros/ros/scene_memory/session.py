@@ -197,10 +197,11 @@ def _precompute_warnings(parameters: SceneMemoryParameters, budget: MemoryBudget
     tokens = budget.full_tokens
     if budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
         return ()
-    return (
+    warning = (
         f"memory.budget_mb does not hold the encoding of a full memory, so precompute.mode {parameters.precompute} "
-        "encodes less: raise memory.budget_mb or lower the memory sizes",
+        "encodes less: raise memory.budget_mb or lower the memory sizes"
     )
+    return (warning,)
 
 
 def _worker(

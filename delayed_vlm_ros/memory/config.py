@@ -1,4 +1,4 @@
-"""The settings of one camera's memory, with every default."""
+"""Settings of one camera's memory, with all defaults."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.memory.frame import PairIds
 from delayed_vlm_ros.memory.limits import (
     IMPORTANCE_THRESHOLD,
     STAR_MEMORY_SIZE,
@@ -13,27 +14,27 @@ from delayed_vlm_ros.memory.limits import (
     default_eviction_chunk,
 )
 from delayed_vlm_ros.memory.manager import SmartFrameManager
-from delayed_vlm_ros.memory.pair_ids import PairIds
 
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Settings of one camera's memory, validated when they are made.
+    """Settings of one camera's memory, validated on construction.
 
-    The node, the replay, the page and the benchmarks build their memories from it, so all share its defaults. Each
-    default is also a class attribute, such as ``MemoryConfig.sample_fps``.
+    The node, the replay, the page and the benchmarks build their memories from it and share its defaults. Each default
+    is also a class attribute, such as `MemoryConfig.sample_fps`.
 
     Attributes:
-        star_memory_size: Most frames in Star memory; 0 switches it off, else at least 2.
-        stream_window_size: Most frames in Stream memory, at least 2.
-        importance_threshold: Score from which a frame enters Star memory, 0..1.
-        eviction_chunk: Frames that leave a full memory together; 0: one pair; None: a third of the smaller memory.
-        max_marked_frames: Frames that may be marked at the same time; None: a quarter of Star memory.
-        sample_fps: Frames remembered per second.
-        max_pixels: Largest height × width of a remembered frame.
+        star_memory_size: Maximum number of frames in Star memory; 0 disables it, otherwise at least 2.
+        stream_window_size: Maximum number of frames in Stream memory, at least 2.
+        importance_threshold: Minimum score of a frame to enter Star memory, 0..1.
+        eviction_chunk: Number of frames that leave a full memory together; 0 is one pair, None a third of the smaller
+            memory.
+        max_marked_frames: Maximum number of marked frames; None is a quarter of Star memory.
+        sample_fps: Frames added per second.
+        max_pixels: Maximum height × width of a kept frame.
 
     Raises:
-        ConfigurationError: A value is out of its range, or values do not go together.
+        ConfigurationError: A value is out of range, or two values contradict each other.
     """
 
     star_memory_size: int = STAR_MEMORY_SIZE
@@ -46,7 +47,7 @@ class MemoryConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sample_fps) and self.sample_fps > 0.0):
-            raise ConfigurationError(f"sample_fps must be a finite number above 0, got {self.sample_fps}")
+            raise ConfigurationError(f"sample_fps must be a positive finite number, got {self.sample_fps}")
         if self.max_pixels < 1:
             raise ConfigurationError(f"max_pixels must be at least 1, got {self.max_pixels}")
         self.build()
@@ -55,7 +56,7 @@ class MemoryConfig:
         """Return an empty memory with these settings.
 
         Args:
-            pair_ids: Source of pair ids, shared by the memories of several cameras; None: 1, 2, 3, …
+            pair_ids: Source of pair ids, which may be shared by the memories of several cameras; None is 1, 2, 3, …
         """
         chunk = self.eviction_chunk
         if chunk is None:

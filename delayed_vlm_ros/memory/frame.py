@@ -1,20 +1,19 @@
-"""Frames, pairs of frames, and the snapshot of them that a question works on.
+"""Frames, pairs of frames, and snapshots of the kept pairs.
 
-A pair of neighbouring sampled frames is one temporal patch of the vision encoder, and so the unit in which frames are
-kept, evicted, encoded and cached.
+A pair of consecutive sampled frames is one temporal patch of the vision encoder. It is the unit that is kept, evicted,
+encoded and cached.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 RgbArray: TypeAlias = NDArray[np.uint8]
 
@@ -24,14 +23,14 @@ _KEY_BYTES = 16
 
 
 def freeze(image: RgbArray) -> RgbArray:
-    """Make an array that nobody can change behind the memory's back.
+    """Return an array that the caller cannot modify later.
 
     Args:
         image: Any numeric array.
 
     Returns:
-        The same object if it already owns its storage, is C-contiguous and read-only (whoever hands over such an
-        array promises to hold no older writable view of it), otherwise a read-only copy.
+        The same object if it owns its storage, is C-contiguous and read-only; otherwise a read-only copy. A caller that
+        passes such an array must hold no older writable view of it.
     """
     flags = image.flags
     if flags.owndata and flags.c_contiguous and not flags.writeable:
@@ -42,7 +41,7 @@ def freeze(image: RgbArray) -> RgbArray:
 
 
 def _digest(parts: Sequence[bytes | memoryview]) -> bytes:
-    hasher = hashlib.sha256()  # most processors have instructions for it, and it is most of a frame's cost
+    hasher = hashlib.sha256()  # hardware-accelerated on most processors; hashing dominates the cost of a frame
     for part in parts:
         hasher.update(part)
     return hasher.digest()[:_KEY_BYTES]
@@ -53,12 +52,12 @@ class Frame:
     """One camera image in the memory.
 
     Attributes:
-        image: RGB pixels, shape (H, W, 3), uint8, C-contiguous and read-only (a writable one is copied).
-        stamp: When the camera took it, in seconds.
-        number: Count of frames added up to and with this one, from 1.
-        importance: How much it deserves to be remembered, 0..1.
-        reason: Why, in a word or two for people; empty when the frame is not notable.
-        source: What whoever added it wants to find with it again; the memory does not look at it.
+        image: RGB pixels, shape (H, W, 3), uint8, C-contiguous and read-only; a writable array is copied.
+        stamp: Acquisition time, in seconds.
+        number: Number of frames added so far, this one included; starts at 1.
+        importance: Score of the frame, 0..1.
+        reason: Short reason why the frame is notable; empty if it is not.
+        source: Object that the caller keeps with the frame; the memory does not use it.
         content_key: 16-byte hash of the pixels and their shape.
     """
 
@@ -78,14 +77,14 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FramePair:
-    """Two neighbouring frames of one camera: one temporal patch.
+    """Two consecutive frames of one camera: one temporal patch.
 
     Attributes:
-        id: Names the pair for life; never used again by the same manager, not even after a reset.
-        first: The earlier frame.
-        second: The later frame, or None as long as it has not come (the pair is provisional).
-        content_key: 16-byte hash of the pixels and shapes of both frames. A provisional pair has another key than the
-            completed one, even when both images are equal.
+        id: Permanent id of the pair; the same manager never reuses it, even after a reset.
+        first: Earlier frame.
+        second: Later frame, or None before it arrives (the pair is provisional).
+        content_key: 16-byte hash of the pixels and shapes of both frames. A provisional pair and the completed one have
+            different keys, even if both images are equal.
     """
 
     id: int
@@ -94,27 +93,27 @@ class FramePair:
     content_key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # Hashing the frames' fixed-length keys reads each image once, not again when the pair is completed.
+        # Hashing the fixed-length keys of the frames reads each image once, also when the pair is completed.
         object.__setattr__(self, "content_key", _digest([frame.content_key for frame in self.present_frames]))
 
     @property
     def present_frames(self) -> tuple[Frame, ...]:
-        """The frames that have come, one or two."""
+        """The one or two frames that have arrived."""
         return (self.first,) if self.second is None else (self.first, self.second)
 
     @property
     def last(self) -> Frame:
-        """The frame that came last; the first one while provisional."""
+        """The newest frame; the first one while the pair is provisional."""
         return self.second or self.first
 
     @property
     def is_complete(self) -> bool:
-        """Whether the second frame has come."""
+        """Whether the second frame has arrived."""
         return self.second is not None
 
     @property
     def frame_count(self) -> int:
-        """How many frames it holds: 1 while provisional, else 2."""
+        """Number of frames: 1 while provisional, else 2."""
         return 1 if self.second is None else FRAMES_PER_PAIR
 
     @property
@@ -129,17 +128,17 @@ class FramePair:
 
     @property
     def important_frame(self) -> Frame:
-        """The frame of larger importance; of equal ones the first."""
+        """The frame of higher importance; the first one if equal."""
         return max(self.present_frames, key=lambda frame: frame.importance)
 
     @property
     def importance(self) -> float:
-        """The larger importance of its frames, 0..1."""
+        """Importance of the more important frame, 0..1."""
         return self.important_frame.importance
 
     @property
     def reason(self) -> str:
-        """The reason of its more important notable frame; empty when neither is notable."""
+        """Reason of the more important notable frame; empty if neither is notable."""
         notable = [frame for frame in self.present_frames if frame.reason]
         return max(notable, key=lambda frame: frame.importance).reason if notable else ""
 
@@ -149,35 +148,32 @@ class FramePair:
         return sum(frame.image.nbytes for frame in self.present_frames)
 
     def completed_with(self, frame: Frame) -> FramePair:
-        """Give the complete pair, under the same id.
+        """Return the complete pair with the same id; this pair is unchanged.
 
         Args:
-            frame: The partner that a provisional pair has waited for.
-
-        Returns:
-            A new pair; this one stays as it is.
+            frame: Second frame of a provisional pair.
 
         Raises:
-            ValueError: The pair is complete already.
+            ValueError: The pair is already complete.
         """
         if self.second is not None:
-            raise ValueError(f"pair {self.id} is complete already: start a new pair with frame #{frame.number}")
+            raise ValueError(f"pair {self.id} is already complete: start a new pair with frame #{frame.number}")
         return FramePair(self.id, self.first, frame)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptPair:
-    """A pair as a snapshot shows it: with the memories that held it at that moment, and its mark.
+    """A pair in a snapshot, with the memories that hold it and its mark.
 
     Attributes:
         pair: The pair.
-        in_star: Whether Star memory held it.
-        in_stream: Whether Stream memory held it.
-        marked: Whether it was protected.
-        label: The label it was marked with; empty when there is none.
-        deferred_score: What it is found to be worth now that the moments after it are known, 0..1; 0.0 when nothing. It
-            falls when what it shows proves usual.
-        late_reason: For what, in a few words; empty when it is not, or no longer, worth a place for that.
+        in_star: Whether Star memory holds it.
+        in_stream: Whether Stream memory holds it.
+        marked: Whether it is protected from eviction.
+        label: Label of the mark; empty if there is none.
+        deferred_score: Value of the pair, 0..1, computed once later frames are known; 0.0 for an ordinary pair. It
+            falls when the events that the pair shows turn out to be common.
+        deferred_reason: Short reason for `deferred_score`; empty if the score is too low to keep the pair for it.
     """
 
     pair: FramePair
@@ -186,43 +182,57 @@ class KeptPair:
     marked: bool = False
     label: str = ""
     deferred_score: float = 0.0
-    late_reason: str = ""
+    deferred_reason: str = ""
 
     @property
     def id(self) -> int:
-        """See `FramePair.id`."""
+        """Permanent id of the pair."""
         return self.pair.id
 
     @property
     def frames(self) -> tuple[RgbArray, RgbArray]:
-        """See `FramePair.frames`."""
+        """Both images, each (H, W, 3) uint8 RGB; the first one twice while provisional."""
         return self.pair.frames
 
     @property
     def stamps(self) -> tuple[float, float]:
-        """See `FramePair.stamps`."""
+        """Both stamps in seconds; the first one twice while provisional."""
         return self.pair.stamps
 
     @property
     def importance(self) -> float:
-        """The larger of `FramePair.importance`, when it came, and of what it was found to be worth, 0..1."""
+        """The higher of the importance on arrival and the deferred score, 0..1."""
         return max(self.pair.importance, self.deferred_score)
 
     @property
     def reason(self) -> str:
-        """What it was found to be worth keeping for, or else why it was notable when it came (`FramePair.reason`)."""
-        return self.late_reason or self.pair.reason
+        """The deferred reason if there is one, else the reason on arrival."""
+        return self.deferred_reason or self.pair.reason
 
     @property
     def frame_count(self) -> int:
-        """See `FramePair.frame_count`."""
+        """Number of frames: 1 while provisional, else 2."""
         return self.pair.frame_count
 
     @property
     def content_key(self) -> bytes:
-        """See `FramePair.content_key`."""
+        """16-byte hash of the pixels and shapes of both frames."""
         return self.pair.content_key
 
 
+class PairIds:
+    """Increasing pair ids from 1. Several memories may share one source."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+
+    def __next__(self) -> int:
+        return next(self._numbers)
+
+    def continue_after(self, pair_id: int) -> None:
+        """Return only ids above `pair_id` from now on, so that no id occurs twice."""
+        self._numbers = itertools.count(max(next(self._numbers), pair_id + 1))
+
+
 Snapshot: TypeAlias = tuple[KeptPair, ...]
-"""The kept pairs of one moment, in time order, each id once."""
+"""All kept pairs at one time, in time order, each id once."""

@@ -1,77 +1,76 @@
-"""Bringing images of any size onto the memory's grid.
+"""Resize images of any size to the memory's grid.
 
-Vision-language models cut an image into square patches and merge neighbouring ones, so both sides have to be
-multiples of patch size times merge size. Images are resized once, when they enter the memory, so that the model's
-processor has nothing left to resize.
+Vision-language models split an image into square patches and merge adjacent ones, so both sides must be multiples of
+patch size × merge size. Images are resized once, when they enter the memory; the model's processor resizes nothing.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError, ImageError
-
-if TYPE_CHECKING:
-    from delayed_vlm_ros.memory.frame import RgbArray
+from delayed_vlm_ros.memory.frame import RgbArray
 
 MAX_ASPECT_RATIO = 200
-"""Longest side over shortest; the limit of the Qwen processors."""
+"""Maximum ratio of the longer to the shorter side, as in the Qwen processors."""
 
-# Fitting to multiples of 28 or 32 pixels moves a side by less than this. Up to here, and up to an eighth of the side
-# (what that is on a small grid is no rounding any more), an image is stretched rather than given thin bars.
+# Rounding to multiples of 28 or 32 pixels changes a side by less than this. Up to this difference, and up to an eighth
+# of the side (on a small grid a larger difference is more than rounding), an image is stretched instead of letterboxed.
 _ROUNDING_PIXELS = 32
 _ROUNDING_SHARE = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The size all frames of one memory have, in pixels."""
+    """Size of all frames in one memory.
+
+    Attributes:
+        height: Height in pixels.
+        width: Width in pixels.
+    """
 
     height: int
     width: int
 
 
 def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> Grid:
-    """Choose the grid for images of a given size: the "smart resize" rule of the Qwen vision-language models.
+    """Return the grid for images of a given size, by the "smart resize" rule of the Qwen vision-language models.
 
-    Both sides become multiples of `factor`, the aspect ratio is kept as far as that allows, and the number of pixels
-    lies between the limits. Where both limits cannot hold at once, the upper one does.
+    Both sides are multiples of `factor`, the aspect ratio is kept as closely as that allows, and the number of pixels
+    is within the limits. If both limits cannot be met, the upper one is.
 
     Args:
-        height: Height of the images, pixels.
-        width: Width of the images, pixels.
-        factor: Patch size times merge size of the model, pixels (28 for Qwen2.5-VL, 32 for Qwen3-VL).
-        min_pixels: Fewest pixels of the grid.
-        max_pixels: Most pixels of the grid.
-
-    Returns:
-        The grid.
+        height: Height of the images, in pixels.
+        width: Width of the images, in pixels.
+        factor: Patch size × merge size of the model, in pixels (28 for Qwen2.5-VL, 32 for Qwen3-VL).
+        min_pixels: Minimum number of pixels of the grid.
+        max_pixels: Maximum number of pixels of the grid.
 
     Raises:
         ImageError: A side is below one pixel, or one side is more than 200 times the other.
-        ConfigurationError: `factor` is below 1, `max_pixels` does not hold one cell of factor × factor pixels, or
+        ConfigurationError: `factor` is below 1, `max_pixels` is below one cell of factor × factor pixels, or
             `min_pixels` is above `max_pixels`.
     """
     if factor < 1:
         raise ConfigurationError(f"factor must be at least 1 pixel, got {factor}")
     if max_pixels < factor * factor:
         raise ConfigurationError(
-            f"max_pixels is {max_pixels}, but the smallest image of this model has {factor} × {factor} = "
-            f"{factor * factor} pixels: raise max_pixels"
+            f"max_pixels must be at least {factor * factor} ({factor} × {factor}, the smallest image of this model), "
+            f"got {max_pixels}"
         )
     if min_pixels > max_pixels:
-        raise ConfigurationError(f"min_pixels ({min_pixels}) is above max_pixels ({max_pixels}): swap or change them")
+        raise ConfigurationError(f"min_pixels must be at most max_pixels={max_pixels}, got {min_pixels}")
     if height < 1 or width < 1:
-        raise ImageError(f"an image of height {height} and width {width} has no pixels: check the camera's settings")
+        raise ImageError(f"image of height {height} and width {width} has no pixels: check the camera's settings")
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ImageError(
-            f"height {height} and width {width} differ by more than a factor of {MAX_ASPECT_RATIO}, the most the model "
-            "takes: crop the image"
+            f"image of height {height} and width {width} exceeds the maximum aspect ratio of the model, "
+            f"{MAX_ASPECT_RATIO}: crop the image"
         )
     rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
     if rows * columns * factor**2 < min_pixels:
@@ -82,7 +81,7 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
     if rows * columns * factor**2 > max_pixels:
         rows = max(1, math.isqrt(max_pixels * height // (width * factor**2)))
         columns = max(1, math.isqrt(max_pixels * width // (height * factor**2)))
-        # A thin image's short side was just lifted to one cell: its long side pays for that.
+        # The short side of a thin image was raised to one cell: shorten its long side.
         cells = max_pixels // factor**2
         rows = min(rows, cells)
         columns = min(columns, cells // rows)
@@ -90,25 +89,25 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
 
 
 def _ceil_sqrt(numerator: int, denominator: int) -> int:
-    """The square root of a positive fraction, rounded up; whole numbers all the way, so never off by a rounding."""
+    """Return the rounded-up square root of a positive fraction, exactly, in integers only."""
     return math.isqrt(-(-numerator // denominator) - 1) + 1
 
 
 def letterbox(image: RgbArray, grid: Grid) -> RgbArray:
-    """Resize an image to exactly the grid.
+    """Resize an image to the exact size of the grid.
 
-    The aspect ratio is kept, with black bars at both ends of one side, unless the image's aspect differs from the
-    grid's by no more than the rounding of the grid to whole cells: then the image fills the grid.
+    The aspect ratio is kept, with black bars on two opposite sides. If the aspect ratios differ only by the rounding of
+    the grid to whole cells, the image is stretched to fill the grid.
 
     Args:
         image: RGB image, shape (H, W, 3), uint8.
-        grid: The size to give it.
+        grid: Size of the result.
 
     Returns:
         A new C-contiguous RGB uint8 array of shape (grid.height, grid.width, 3) that shares no storage with `image`.
 
     Raises:
-        ImageError: `image` is not such an array.
+        ImageError: `image` is not an RGB array.
     """
     image = as_rgb_array(image)
     height, width = image.shape[:2]
@@ -125,7 +124,7 @@ def letterbox(image: RgbArray, grid: Grid) -> RgbArray:
 
 
 def _is_rounding_only(height: int, width: int, grid: Grid) -> bool:
-    """Whether the image would fit but for a few pixels on one side, be they missing or too many."""
+    """Return whether the image fits the grid except for a few pixels, missing or in excess, on one side."""
     height_off = abs(height * grid.width / width - grid.height)
     width_off = abs(width * grid.height / height - grid.width)
     return height_off < min(_ROUNDING_PIXELS, grid.height * _ROUNDING_SHARE) or width_off < min(
@@ -141,52 +140,52 @@ def _resize(image: RgbArray, height: int, width: int) -> RgbArray:
 
 
 def as_rgb_array(image: Any) -> RgbArray:
-    """Take an image as it comes and give it as an RGB array.
+    """Convert an image to an RGB array.
 
     Args:
-        image: A uint8 RGB array of shape (H, W, 3), or a PIL image of any mode (an alpha channel is dropped).
+        image: uint8 RGB array of shape (H, W, 3), or PIL image of any mode (an alpha channel is dropped).
 
     Returns:
-        RGB pixels, shape (H, W, 3), uint8; a given array is not copied.
+        RGB pixels, shape (H, W, 3), uint8; an array is not copied.
 
     Raises:
-        ImageError: It is anything else, or has no pixels. The message says what to do.
+        ImageError: The image has another type, shape or dtype, or no pixels. The message names the remedy.
     """
-    # By its looks, so that PIL need not be there for those who only have arrays.
+    # Duck typing: PIL is not imported, and need not be installed.
     if not isinstance(image, np.ndarray) and hasattr(image, "convert") and hasattr(image, "getbands"):
         try:
             image = np.asarray(image.convert("RGB"))
         except (OSError, ValueError) as error:
-            raise ImageError(f"the PIL image cannot be decoded ({error}): open or capture it again") from error
+            raise ImageError(f"cannot decode the PIL image: {error}; open or capture it again") from error
     if not isinstance(image, np.ndarray):
         raise ImageError(
-            f"expected a uint8 RGB array of shape (H, W, 3) or a PIL image, got {type(image).__name__}: "
-            "convert it to a NumPy array of that kind first"
+            f"image must be a uint8 RGB array of shape (H, W, 3) or a PIL image, got {type(image).__name__}: convert "
+            "it to a NumPy array"
         )
-    problem = _problem_of(image)
-    if problem:
+    remedy = _remedy_for(image)
+    if remedy:
         raise ImageError(
-            f"expected a uint8 RGB array of shape (H, W, 3), got {image.dtype} of shape {image.shape}: {problem}"
+            f"image must be a uint8 RGB array of shape (H, W, 3), got {image.dtype} of shape {image.shape}: {remedy}"
         )
     return np.asarray(image)
 
 
-def _problem_of(image: np.ndarray[Any, Any]) -> str:
-    """Say what to do about an array that is no RGB image; empty if it is one."""
+def _remedy_for(image: np.ndarray[Any, Any]) -> str:
+    """Return how to convert an array to an RGB image; empty if it is one."""
     shape, channels_last = image.shape, 3
     if image.size == 0:
-        return "it has no pixels; check that the camera delivers images"
+        return "check that the camera delivers images"
     if len(shape) != channels_last:
         return {
-            2: "it is a grey image; repeat it into three channels with np.stack([image] * 3, axis=-1)",
-        }.get(len(shape), "give one image at a time, as height × width × 3")
+            2: "convert grey to RGB with np.stack([image] * 3, axis=-1)",
+        }.get(len(shape), "pass one image at a time")
     if shape[-1] != channels_last:
         return {
-            1: "it is a grey image; repeat it into three channels with np.repeat(image, 3, axis=-1)",
-            4: "it has a fourth channel; drop it with image[..., :3]",
-        }.get(shape[-1], "put the three colour channels last, for example with image.transpose(1, 2, 0)")
+            1: "convert grey to RGB with np.repeat(image, 3, axis=-1)",
+            4: "drop the fourth channel with image[..., :3]",
+        }.get(shape[-1], "move the colour channels last, for example with image.transpose(1, 2, 0)")
     if np.issubdtype(image.dtype, np.floating):
-        return "if its values lie in 0..1, multiply by 255 and convert with .astype(np.uint8)"
+        return "if its values are in 0..1, multiply by 255 and convert with .astype(np.uint8)"
     if image.dtype != np.uint8:
         return "scale its values to 0..255 and convert with .astype(np.uint8)"
     return ""

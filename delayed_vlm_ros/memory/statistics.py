@@ -1,25 +1,23 @@
-"""What a memory holds, in numbers."""
+"""Statistics of a memory."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from delayed_vlm_ros.memory.frame import Snapshot
+from delayed_vlm_ros.memory.frame import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryStatistics:
-    """Counts of one moment, in frames: a complete pair counts two, a provisional one counts one.
+    """Counts at one time, in frames: a complete pair counts two, a provisional one counts one.
 
     Attributes:
         total_frames_added: Frames added since the start or the last reset.
-        star_memory_size: Frames in Star memory now.
-        stream_memory_size: Frames in Stream memory now.
-        unique_frames: Frames kept now, each once.
+        star_memory_size: Frames in Star memory.
+        stream_memory_size: Frames in Stream memory.
+        unique_frames: Kept frames, each counted once.
         overlap: Frames in both memories.
-        compression_ratio: Frames added over unique frames kept; 0.0 when empty.
+        compression_ratio: Frames added over unique frames kept; 0.0 if the memory is empty.
         pixel_bytes: Bytes of pixels of the unique frames.
     """
 
@@ -32,16 +30,16 @@ class MemoryStatistics:
     pixel_bytes: int
 
     def as_dict(self) -> dict[str, int | float]:
-        """Give the same by name."""
+        """Return the counts by name."""
         return asdict(self)
 
 
 def count_kept(snapshot: Snapshot, frames_added: int) -> MemoryStatistics:
-    """Count what a snapshot shows.
+    """Return the statistics of a snapshot.
 
     Args:
-        snapshot: The kept pairs.
-        frames_added: Frames added up to that moment.
+        snapshot: Kept pairs.
+        frames_added: Number of frames added when the snapshot was taken.
     """
     unique_frames = sum(kept.frame_count for kept in snapshot)
     return MemoryStatistics(

@@ -1,24 +1,20 @@
-"""Stream memory: the newest frames."""
+"""Stream memory: a sliding window of the newest frames."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-
-if TYPE_CHECKING:
-    from delayed_vlm_ros.memory.frame import FramePair
+from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, FramePair
 
 
 class StreamMemory:
-    """A sliding window of the newest pairs that never holds more than `window_size` frames.
+    """A sliding window of the newest pairs, never more than `window_size` frames.
 
-    Pairs leave whole, so while the newest pair is provisional the window may hold one frame fewer.
+    Whole pairs are evicted, so the window may hold one frame fewer while the newest pair is provisional.
 
     Args:
-        window_size: Most frames it holds, at least 2.
+        window_size: Maximum number of frames, at least 2.
 
     Raises:
         ConfigurationError: `window_size` is below 2.
@@ -26,50 +22,35 @@ class StreamMemory:
 
     def __init__(self, window_size: int) -> None:
         if window_size < FRAMES_PER_PAIR:
-            raise ConfigurationError(
-                f"stream_window_size is {window_size} frames, but frames are kept in pairs: give 2 or more"
-            )
+            raise ConfigurationError(f"stream_window_size must be at least {FRAMES_PER_PAIR} frames, got {window_size}")
         self._window_size = window_size
         self._pairs: deque[FramePair] = deque()
 
     @property
     def pairs(self) -> tuple[FramePair, ...]:
-        """The pairs it holds, in time order."""
+        """Kept pairs in time order."""
         return tuple(self._pairs)
 
     @property
     def frame_count(self) -> int:
-        """How many frames it holds; a provisional pair counts one."""
+        """Number of kept frames; a provisional pair counts one."""
         return sum(pair.frame_count for pair in self._pairs)
 
     @property
     def is_full(self) -> bool:
-        """Whether another whole pair would not fit."""
+        """Whether another complete pair would not fit."""
         return len(self._pairs) >= self._window_size // FRAMES_PER_PAIR
 
     def add(self, pair: FramePair) -> bool:
-        """Take in a pair newer than all it holds; the oldest leave if need be.
-
-        Args:
-            pair: The pair.
-
-        Returns:
-            Whether any left.
-        """
+        """Add a pair that is newer than all kept ones; return whether older pairs were evicted."""
         self._pairs.append(pair)
         return self._shrink()
 
     def replace_newest(self, pair: FramePair) -> bool:
-        """Put the completed pair in the place of the provisional newest one; the oldest leave if need be.
-
-        Args:
-            pair: The newest pair, with its second frame.
-
-        Returns:
-            Whether any left.
+        """Replace the provisional newest pair with the completed one; return whether older pairs were evicted.
 
         Raises:
-            ValueError: It is not the newest pair.
+            ValueError: The pair is not the newest one.
         """
         if not self._pairs or self._pairs[-1].id != pair.id:
             raise ValueError(f"pair {pair.id} is not the newest in Stream memory")
@@ -77,10 +58,10 @@ class StreamMemory:
         return self._shrink()
 
     def drop_oldest(self, count: int) -> None:
-        """Let pairs leave.
+        """Evict the oldest pairs.
 
         Args:
-            count: How many pairs; it holds more.
+            count: Number of pairs, below the number of kept ones.
         """
         for _ in range(count):
             self._pairs.popleft()

@@ -1,4 +1,4 @@
-"""Star memory in files, for after a restart. Knows nothing of models or of ROS.
+"""Key-frame files: Star memory on disk, restored after a restart. Imports neither models nor ROS.
 
-`file_format` is what one camera's file holds, `folder` how it is written so that it is whole or not there.
+`file_format` defines the content of one camera's file. `folder` writes files atomically.
 """

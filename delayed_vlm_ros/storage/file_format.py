@@ -1,11 +1,11 @@
-"""What a file of one camera's Star memory holds, byte by byte. docs/reliability.md describes it for people.
+"""The format of a key-frame file: the Star memory of one camera. docs/reliability.md describes it for users.
 
     magic, version, length of the header      20 bytes, little-endian
-    header                                    JSON: the camera, the grid's rules, each pair and its frames
-    images                                  RGB bytes of each frame, in the header's order, all of one shape
-    checksum                                  SHA-256 of all before it
+    header                                    JSON: camera, grid rules, each pair and its frames
+    images                                    RGB bytes of each frame, in the order of the header, all of one shape
+    checksum                                  SHA-256 of everything before it
 
-Nothing in it is executed, and no length in it is believed before the file's own length agrees with it.
+Reading executes nothing from the file. It trusts no length before it has compared it with the size of the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from io import BufferedIOBase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,26 +27,30 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, Kept
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.memory.marks import check_label
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 MAGIC = b"DVLMSTAR"
 VERSION = 1
 
 _PREFIX = struct.Struct("<8sIQ")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _CHANNELS = 3
-_MOST_HEADER_BYTES = 64_000_000
-_MOST_REASON_CHARACTERS = 200
-_MOST_NUMBER = 2**63 - 1
-_MOST_SECONDS = 1e11  # from 1970 on; times in ROS end at 4.3e9, and a memory's own may be somewhat ahead of them
+_MAX_HEADER_BYTES = 64_000_000
+_MAX_CAMERA_CHARACTERS = 64
+_MAX_TEXT_CHARACTERS = 200
+_MAX_INTEGER = 2**63 - 1
+_MAX_SECONDS = 1e11  # since 1970; ROS times end at 4.3e9, and the memory's own time may be ahead of them
 
 
 @dataclass(frozen=True)
 class StoredMemory:
-    """One camera's Star memory as it is written and read.
+    """The Star memory of one camera, as written and read.
 
     Attributes:
-        camera: The camera's name.
-        geometry: The rules by which the size of its frames was chosen.
-        pairs: Its key frames in time order, all of one shape, marks included.
+        camera: Name of the camera.
+        geometry: Image sizes that the model accepted when the frames were resized.
+        pairs: Key frames in time order, all of one shape, with their marks.
     """
 
     camera: str
@@ -55,16 +59,18 @@ class StoredMemory:
 
 
 def star_of(snapshot: Snapshot) -> Snapshot:
-    """The part of a snapshot that is written: Star's pairs, as they will come back."""
+    """Return the part of a snapshot that is stored: the pairs in Star memory, as they are restored."""
     return tuple(replace(kept, in_stream=False) for kept in snapshot if kept.in_star)
 
 
 def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any]) -> bytes:
-    """The file's header. It is the same for the same memory: images stand in it by their hashes.
+    """Return the header of the file.
+
+    It contains the hashes of the images, so equal headers mean equal files.
 
     Args:
-        memory: What is to be written.
-        describe_source: Makes something for JSON of a frame's ``source``.
+        memory: Memory to write.
+        describe_source: Converts the `source` of a frame to a JSON value.
     """
     shape = memory.pairs[0].pair.first.image.shape if memory.pairs else (0, 0, _CHANNELS)
     header = {
@@ -78,9 +84,9 @@ def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any])
                 "content_key": kept.content_key.hex(),
                 "marked": kept.marked,
                 "label": kept.label,
-                "deferred_score": float(kept.deferred_score),
-                "late_reason": kept.late_reason,
-                "frames": [_described_frame(frame, describe_source) for frame in kept.pair.present_frames],
+                "late_score": float(kept.deferred_score),
+                "late_reason": kept.deferred_reason,
+                "frames": [_describe_frame(frame, describe_source) for frame in kept.pair.present_frames],
             }
             for kept in memory.pairs
         ],
@@ -88,7 +94,7 @@ def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any])
     return json.dumps(header, allow_nan=False, sort_keys=True).encode()
 
 
-def _described_frame(frame: Frame, describe_source: Callable[[Any], Any]) -> dict[str, Any]:
+def _describe_frame(frame: Frame, describe_source: Callable[[Any], Any]) -> dict[str, Any]:
     return {
         "stamp": float(frame.stamp),
         "number": frame.number,
@@ -99,22 +105,22 @@ def _described_frame(frame: Frame, describe_source: Callable[[Any], Any]) -> dic
 
 
 def byte_count(memory: StoredMemory, header: bytes) -> int:
-    """Length of the whole file."""
+    """Return the size of the file in bytes."""
     return _PREFIX.size + len(header) + sum(kept.pair.pixel_bytes for kept in memory.pairs) + _DIGEST_BYTES
 
 
 def write_memory(file: BufferedIOBase, memory: StoredMemory, header: bytes, *, interrupted: Callable[[], bool]) -> None:
-    """Write the whole file.
+    """Write a key-frame file.
 
     Args:
-        file: Where to; it must take all bytes it is given, as a buffered file does.
-        memory: What to write.
-        header: As ``describe_memory`` gave it for this memory.
-        interrupted: Looked at before each image.
+        file: Buffered binary file to write to.
+        memory: Memory to write.
+        header: Return value of `describe_memory` for this memory.
+        interrupted: Called before each image; returns whether to stop.
 
     Raises:
-        MemoryFileError: It was interrupted; what is written is of no use.
-        OSError: It cannot be written.
+        MemoryFileError: Writing was interrupted; the file is incomplete.
+        OSError: The file cannot be written.
     """
     hasher = hashlib.sha256()
     for part in (_PREFIX.pack(MAGIC, VERSION, len(header)), header):
@@ -123,198 +129,200 @@ def write_memory(file: BufferedIOBase, memory: StoredMemory, header: bytes, *, i
     for kept in memory.pairs:
         for frame in kept.pair.present_frames:
             if interrupted():
-                raise MemoryFileError("no time was left to write the key frames: what was written before stays")
+                raise MemoryFileError("no time left to write the key frames: the previous file is unchanged")
             hasher.update(frame.image.data)
             file.write(frame.image.data)
     file.write(hasher.digest())
 
 
 def read_memory(file: BufferedIOBase, length: int, revive_source: Callable[[Any], Any]) -> StoredMemory:
-    """Read a whole file and believe nothing of it unchecked.
+    """Read a key-frame file and check every value in it.
 
     Args:
-        file: It, at its beginning.
-        length: Its bytes.
-        revive_source: Makes a frame's ``source`` of what stands in the header; raises ``ValueError`` where it cannot.
+        file: Binary file, at its beginning.
+        length: Size of the file, in bytes.
+        revive_source: Converts a JSON value back to the `source` of a frame; raises `ValueError` if it cannot.
 
     Raises:
-        MemoryFileError: It is none, damaged, or of another version; the message says what is wrong, for behind the
-            file's name.
-        OSError: It cannot be read.
+        MemoryFileError: Not a key-frame file, damaged, or an unsupported version. The message is the reason alone,
+            without the file's name.
+        OSError: The file cannot be read.
     """
     hasher = hashlib.sha256()
     prefix = _read_exactly(file, min(_PREFIX.size, length), hasher)
     if not prefix.startswith(MAGIC):
-        raise MemoryFileError("is no file of key frames")
+        raise MemoryFileError("not a key-frame file")
     if len(prefix) < _PREFIX.size:
-        raise MemoryFileError("is cut short")
+        raise MemoryFileError("truncated")
     _, version, header_bytes = _PREFIX.unpack(prefix)
     if version != VERSION:
-        raise MemoryFileError(f"has version {version} of the format, and this program reads version {VERSION}")
-    if header_bytes > min(_MOST_HEADER_BYTES, length - _PREFIX.size - _DIGEST_BYTES):
-        raise MemoryFileError("is cut short, or damaged: its header does not fit into it")
-    reader = _HeaderReader(_parsed(_read_exactly(file, header_bytes, hasher)), revive_source)
+        raise MemoryFileError(f"unsupported version {version} of the file format, expected {VERSION}")
+    if header_bytes > min(_MAX_HEADER_BYTES, length - _PREFIX.size - _DIGEST_BYTES):
+        raise MemoryFileError("truncated or damaged: header too long")
+    reader = _HeaderReader(_parse_json(_read_exactly(file, header_bytes, hasher)), revive_source)
     expected = _PREFIX.size + header_bytes + reader.pixel_bytes + _DIGEST_BYTES
     if expected != length:
-        raise MemoryFileError(f"is cut short, or damaged: it has {length} bytes, and by its header {expected}")
+        raise MemoryFileError(f"truncated or damaged: expected {expected} bytes, got {length}")
     memory = reader.memory(lambda shape: _read_image(file, shape, hasher))
-    # A last look: nothing above can tell a flipped bit of a stamp, or of an image, from what was meant.
+    # Only the checksum detects a flipped bit in a stamp or an image.
     if file.read(_DIGEST_BYTES) != hasher.digest():
-        raise MemoryFileError("is damaged: its checksum is another")
+        raise MemoryFileError("damaged: wrong checksum")
     return memory
 
 
-def _read_exactly(file: BufferedIOBase, count: int, hasher: Any) -> bytes:
-    found = file.read(count)
-    if len(found) != count:
-        raise MemoryFileError("is cut short")
-    hasher.update(found)
-    return found
+def _read_exactly(file: BufferedIOBase, count: int, hasher: _Hash) -> bytes:
+    content = file.read(count)
+    if len(content) != count:
+        raise MemoryFileError("truncated")
+    hasher.update(content)
+    return content
 
 
-def _read_image(file: BufferedIOBase, shape: tuple[int, int, int], hasher: Any) -> RgbArray:
+def _read_image(file: BufferedIOBase, shape: tuple[int, int, int], hasher: _Hash) -> RgbArray:
     image = np.empty(shape, np.uint8)
     view = image.reshape(-1).data
     done = 0
     while done < len(view):
         count = file.readinto(view[done:])
         if not count:
-            raise MemoryFileError("is cut short")
+            raise MemoryFileError("truncated")
         done += count
     hasher.update(view)
     image.setflags(write=False)
     return image
 
 
-def _parsed(header: bytes) -> Any:
+def _parse_json(header: bytes) -> Any:
     try:
         return json.loads(header)
     except (ValueError, RecursionError) as error:
-        raise MemoryFileError(f"is damaged: its header is no JSON ({type(error).__name__})") from error
+        raise MemoryFileError(f"damaged: header is not JSON ({type(error).__name__})") from error
 
 
 class _HeaderReader:
-    """Takes a parsed header apart; every value is checked before it is used.
+    """Converts a parsed header to a memory; checks every value before use.
 
     Args:
-        header: Whatever JSON gave.
-        revive_source: As for ``read_memory``.
+        header: Any JSON value.
+        revive_source: As for `read_memory`.
 
     Raises:
-        MemoryFileError: A value is missing or makes no sense.
+        MemoryFileError: A value is missing or invalid.
     """
 
     def __init__(self, header: Any, revive_source: Callable[[Any], Any]) -> None:
-        self._header = _an_object(header, "header")
+        self._header = _check_object(header, "header")
         self._revive_source = revive_source
-        self._pairs = [_an_object(pair, "pair") for pair in _a_list(self._header, "pairs")]
-        self._frames = [[_an_object(frame, "frame") for frame in _a_list(pair, "frames")] for pair in self._pairs]
+        self._pairs = [_check_object(pair, "pair") for pair in _get_list(self._header, "pairs")]
+        self._frames = [[_check_object(frame, "frame") for frame in _get_list(pair, "frames")] for pair in self._pairs]
         if any(not 1 <= len(frames) <= FRAMES_PER_PAIR for frames in self._frames):
-            raise MemoryFileError("is damaged: a pair has neither one frame nor two")
-        least = 1 if self._pairs else 0
+            raise MemoryFileError("damaged: a pair must have one or two frames")
+        min_side = 1 if self._pairs else 0
         self._shape = (
-            _an_int(self._header, "height", least, _MOST_NUMBER),
-            _an_int(self._header, "width", least, _MOST_NUMBER),
+            _get_int(self._header, "height", min_side, _MAX_INTEGER),
+            _get_int(self._header, "width", min_side, _MAX_INTEGER),
             _CHANNELS,
         )
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of all images together."""
+        """Bytes of all images."""
         return sum(map(len, self._frames)) * math.prod(self._shape)
 
     def memory(self, read_image: Callable[[tuple[int, int, int]], RgbArray]) -> StoredMemory:
-        """Make the memory, with images that are read one after the other."""
-        camera = _a_word(self._header, "camera", 64)
-        geometry = _geometry(_an_object(self._header.get("geometry"), "geometry"))
+        """Return the memory; call `read_image` once per frame, in order."""
+        camera = _get_text(self._header, "camera", _MAX_CAMERA_CHARACTERS)
+        geometry = _geometry(_check_object(self._header.get("geometry"), "geometry"))
         pairs = []
         newest_id, newest_stamp, newest_number = 0, -math.inf, 0
         for pair, described_frames in zip(self._pairs, self._frames, strict=True):
-            newest_id = _an_int(pair, "id", newest_id + 1, _MOST_NUMBER)
+            newest_id = _get_int(pair, "id", newest_id + 1, _MAX_INTEGER)
             frames = []
             for described in described_frames:
                 frame = self._frame(described, read_image(self._shape))
                 if not (frame.stamp > newest_stamp and frame.number > newest_number):
-                    raise MemoryFileError("is damaged: its frames do not stand in time order")
+                    raise MemoryFileError("damaged: frames are not in time order")
                 newest_stamp, newest_number = frame.stamp, frame.number
                 frames.append(frame)
-            pairs.append(_kept(pair, FramePair(newest_id, frames[0], frames[1] if len(frames) > 1 else None)))
+            pairs.append(_kept_pair(pair, FramePair(newest_id, frames[0], frames[1] if len(frames) > 1 else None)))
         return StoredMemory(camera, geometry, tuple(pairs))
 
     def _frame(self, described: Mapping[str, Any], image: RgbArray) -> Frame:
         try:
             source = self._revive_source(described.get("source"))
         except ValueError as error:
-            raise MemoryFileError(f"is damaged: a frame's source is {error}") from error
+            raise MemoryFileError(f"damaged: source of a frame: {error}") from error
         return Frame(
             image=image,
-            stamp=_a_float(described, "stamp", -_MOST_SECONDS, _MOST_SECONDS),
-            number=_an_int(described, "number", 1, _MOST_NUMBER),
-            importance=_a_float(described, "importance", 0.0, 1.0),
-            reason=_a_word(described, "reason", _MOST_REASON_CHARACTERS),
+            stamp=_get_float(described, "stamp", -_MAX_SECONDS, _MAX_SECONDS),
+            number=_get_int(described, "number", 1, _MAX_INTEGER),
+            importance=_get_float(described, "importance", 0.0, 1.0),
+            reason=_get_text(described, "reason", _MAX_TEXT_CHARACTERS),
             source=source,
         )
 
 
-def _kept(described: Mapping[str, Any], pair: FramePair) -> KeptPair:
-    label, marked = _a_word(described, "label", _MOST_REASON_CHARACTERS), described.get("marked")
+def _kept_pair(described: Mapping[str, Any], pair: FramePair) -> KeptPair:
+    label, marked = _get_text(described, "label", _MAX_TEXT_CHARACTERS), described.get("marked")
     try:
         check_label(label)
     except MarkError as error:
-        raise MemoryFileError(f"is damaged: {error}") from error
+        raise MemoryFileError(f"damaged: {error}") from error
     if not isinstance(marked, bool) or (label and not marked):
-        raise MemoryFileError("is damaged: the mark of a pair makes no sense")
+        raise MemoryFileError("damaged: invalid mark of a pair")
     if described.get("content_key") != pair.content_key.hex():
-        raise MemoryFileError("is damaged: the images of a pair are others than its header says")
+        raise MemoryFileError("damaged: images of a pair do not match its content_key")
     return KeptPair(
         pair,
         in_star=True,
         in_stream=False,
         marked=marked,
         label=label,
-        deferred_score=_a_float(described, "deferred_score", 0.0, 1.0),
-        late_reason=_a_word(described, "late_reason", _MOST_REASON_CHARACTERS),
+        deferred_score=_get_float(described, "late_score", 0.0, 1.0),
+        deferred_reason=_get_text(described, "late_reason", _MAX_TEXT_CHARACTERS),
     )
 
 
 def _geometry(described: Mapping[str, Any]) -> FrameGeometry:
     only_size = described.get("only_size")
     if only_size is not None:
-        sides = _an_object(only_size, "only_size")
-        only_size = Grid(_an_int(sides, "height", 1, _MOST_NUMBER), _an_int(sides, "width", 1, _MOST_NUMBER))
-    factor, least, most = (_an_int(described, name, 0, _MOST_NUMBER) for name in ("factor", "min_pixels", "max_pixels"))
-    return FrameGeometry(factor, least, most, only_size)
+        sides = _check_object(only_size, "only_size")
+        only_size = Grid(_get_int(sides, "height", 1, _MAX_INTEGER), _get_int(sides, "width", 1, _MAX_INTEGER))
+    factor, min_pixels, max_pixels = (
+        _get_int(described, name, 0, _MAX_INTEGER) for name in ("factor", "min_pixels", "max_pixels")
+    )
+    return FrameGeometry(factor, min_pixels, max_pixels, only_size)
 
 
-def _an_object(value: Any, name: str) -> Mapping[str, Any]:
+def _check_object(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise MemoryFileError(f"is damaged: a {name} of its header is no object")
+        raise MemoryFileError(f"damaged: {name} must be an object")
     return value
 
 
-def _a_list(described: Mapping[str, Any], name: str) -> list[Any]:
+def _get_list(described: Mapping[str, Any], name: str) -> list[Any]:
     value = described.get(name)
     if not isinstance(value, list):
-        raise MemoryFileError(f"is damaged: {name} is no list")
+        raise MemoryFileError(f"damaged: {name} must be a list")
     return value
 
 
-def _a_word(described: Mapping[str, Any], name: str, most: int) -> str:
+def _get_text(described: Mapping[str, Any], name: str, max_characters: int) -> str:
     value = described.get(name)
-    if not isinstance(value, str) or len(value) > most or not value.isprintable():
-        raise MemoryFileError(f"is damaged: {name} is no word")
+    if not isinstance(value, str) or len(value) > max_characters or not value.isprintable():
+        raise MemoryFileError(f"damaged: {name} must be printable text of at most {max_characters} characters")
     return value
 
 
-def _an_int(described: Mapping[str, Any], name: str, least: int, most: int) -> int:
+def _get_int(described: Mapping[str, Any], name: str, low: int, high: int) -> int:
     value = described.get(name)
-    if type(value) is not int or not least <= value <= most:
-        raise MemoryFileError(f"is damaged: {name} is no number from {least} to {most}")
+    if type(value) is not int or not low <= value <= high:
+        raise MemoryFileError(f"damaged: {name} must be an integer from {low} to {high}")
     return value
 
 
-def _a_float(described: Mapping[str, Any], name: str, least: float, most: float) -> float:
+def _get_float(described: Mapping[str, Any], name: str, low: float, high: float) -> float:
     value = described.get(name)
-    if type(value) is not float or not math.isfinite(value) or not least <= value <= most:
-        raise MemoryFileError(f"is damaged: {name} is no number from {least:g} to {most:g}")
+    if type(value) is not float or not math.isfinite(value) or not low <= value <= high:
+        raise MemoryFileError(f"damaged: {name} must be a number from {low:g} to {high:g}")
     return value

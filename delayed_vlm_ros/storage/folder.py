@@ -1,7 +1,7 @@
-"""The folder with the files of Star memories: each is there whole or not at all, and nothing else is touched.
+"""The folder of key-frame files: each file is complete or absent, and nothing else is touched.
 
-Every operation goes through the open folder and a name without a slash, and follows no link: whatever lies in it,
-nothing outside is read, written or renamed.
+Every operation uses the open folder and a name without a slash, and follows no links. No content of the folder can make
+it read, write or rename anything outside.
 """
 
 from __future__ import annotations
@@ -28,72 +28,69 @@ from delayed_vlm_ros.storage.file_format import (
 
 SUFFIX = ".star"
 
-_NEW = ".new"  # a file that is being written; what is left of one after a crash is worth nothing
-_MOST_SET_ASIDE = 5  # of each camera: a file that is damaged at every start must not fill the disk
-_MODE = 0o600  # images of somebody's rooms are nobody else's business
+_NEW = ".new"  # a file being written; one left by a crash is incomplete
+_MAX_SET_ASIDE = 5  # per camera: a file that is damaged at every start must not fill the disk
+_MODE = 0o600  # images of private rooms: for the owner only
 
 
 @dataclass(frozen=True)
 class LoadedMemory:
-    """What a camera's file held.
+    """The result of loading a camera's file.
 
     Attributes:
-        memory: The memory; None when there is no file, or none that can be used.
-        notice: Why the file could not be used, and its new name; empty when there was none or it could.
+        memory: The memory; None if there is no file or no usable one.
+        warning: Why the file could not be used and its new name; empty if it could be used or does not exist.
     """
 
     memory: StoredMemory | None
-    notice: str = ""
+    warning: str = ""
 
 
 class MemoryFolder:
-    """The files of one node's cameras; for itself alone, from construction until ``close``.
+    """The key-frame files of one node's cameras, locked for this object until `close`.
 
-    ``save`` may be called from another thread than the rest, one call at a time.
+    `save` may run in another thread than the other methods, one call at a time.
 
     Args:
-        path: An existing folder.
-        describe_source: Makes something for JSON of a frame's ``source``.
-        revive_source: Makes it again of that; raises ``ValueError`` where it cannot.
+        path: Existing folder.
+        describe_source: Converts the `source` of a frame to a JSON value.
+        revive_source: Converts the JSON value back; raises `ValueError` if it cannot.
 
     Raises:
-        MemoryFileError: It is no folder, cannot be opened, or belongs to another running node.
+        MemoryFileError: The path is not a folder, cannot be opened, or is in use by another node.
     """
 
     def __init__(self, path: str, describe_source: Callable[[Any], Any], revive_source: Callable[[Any], Any]) -> None:
         self._path = Path(path)
         self._describe_source = describe_source
         self._revive_source = revive_source
-        self._written: dict[str, bytes] = {}  # header of each camera's file, as far as it is known
-        self._bytes: dict[str, int] = {}  # of each camera's file, likewise
-        with self._telling("looking"):
+        self._headers: dict[str, bytes] = {}  # header of each camera's file, where known
+        self._sizes: dict[str, int] = {}  # bytes of each camera's file, where known
+        with self._errors_as_memory_file_error("cannot open the folder"):
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._folder)
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise MemoryFileError(
-                    f"the folder {path} is in use by another node: give each node a folder of its own"
-                ) from error
-            raise MemoryFileError(f"the folder {path} cannot be locked ({error.strerror}): give a local one") from error
+                raise MemoryFileError(f"folder {path} is in use by another node: use one folder per node") from error
+            raise MemoryFileError(f"cannot lock folder {path}: {error.strerror}; use a local folder") from error
 
     def close(self) -> None:
-        """Leave the folder to others."""
+        """Release the folder."""
         os.close(self._folder)
 
     def load(self, camera: str, refuse: Callable[[StoredMemory], str]) -> LoadedMemory:
-        """Read a camera's file; one that cannot be used is renamed, so that the next one does not overwrite it.
+        """Read a camera's file. Set an unusable file aside, so that the next one does not overwrite it.
 
-        What the system does not let be read (its disk fails, this process is out of memory, it belongs to another) may
-        be sound, and stays as it is.
+        A file that the system cannot read (disk failure, out of memory, wrong owner) may be intact. It stays in place.
 
         Args:
-            camera: The camera's name, which is the file's.
-            refuse: Looks at a sound memory; says why it cannot be used, for behind the file's name, or nothing.
+            camera: Name of the camera, which is also the name of the file.
+            refuse: Checks an intact memory; returns why it cannot be used, or an empty string.
 
         Raises:
-            MemoryFileError: The file cannot be read; or it cannot be used, nor be set aside.
+            MemoryFileError: The file cannot be read, or is unusable and cannot be set aside.
         """
         name = camera + SUFFIX
         try:
@@ -105,64 +102,64 @@ class MemoryFolder:
             reason = str(error)
         except (OSError, MemoryError) as error:
             raise MemoryFileError(
-                f"{self._path / name} cannot be read ({error or 'out of memory'}): it is left alone, and nothing is "
-                "written; let this user read it, or move it away"
+                f"cannot read {self._path / name}: {error or 'out of memory'}; the file is unchanged and nothing is "
+                "written: make it readable for this user, or move it away"
             ) from error
         if not reason:
-            header = self._written[camera] = describe_memory(memory, self._describe_source)
-            self._bytes[camera] = byte_count(memory, header)
+            header = self._headers[camera] = describe_memory(memory, self._describe_source)
+            self._sizes[camera] = byte_count(memory, header)
             return LoadedMemory(memory)
         aside = self._set_aside(name)
-        return LoadedMemory(None, f"{self._path / name} {reason}: it is set aside as {aside}, and the memory is empty")
+        return LoadedMemory(None, f"{self._path / name}: {reason}; set aside as {aside}, the memory starts empty")
 
     def _read(self, name: str) -> StoredMemory:
         if not stat.S_ISREG(os.stat(name, dir_fd=self._folder, follow_symlinks=False).st_mode):
-            raise MemoryFileError("is no file")
-        # Not blocking: a named pipe would keep whoever opens it waiting for ever.
+            raise MemoryFileError("not a regular file")
+        # O_NONBLOCK: opening a named pipe would wait for a writer.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._folder)
         with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
             return read_memory(file, os.fstat(descriptor).st_size, self._revive_source)
 
     def _set_aside(self, name: str) -> str:
-        with self._telling(f"setting {name} aside, which cannot be used,"):
+        with self._errors_as_memory_file_error(f"cannot set aside the unusable file {name}"):
             taken = set(os.listdir(self._folder))  # noqa: PTH208  a descriptor
-            names = [f"{name}.aside-{number}" for number in range(1, _MOST_SET_ASIDE + 1)]
+            names = [f"{name}.aside-{number}" for number in range(1, _MAX_SET_ASIDE + 1)]
             aside = next((free for free in names if free not in taken), names[-1])
             os.rename(name, aside, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         return aside
 
     def save(self, memory: StoredMemory, *, interrupted: Callable[[], bool] = lambda: False) -> int:
-        """Write a camera's memory, unless the file holds it already.
+        """Write a camera's memory, unless the file already holds it.
 
-        When it returns, the file is on the disk; until then the one before it is.
+        The new file is on the disk when this returns; until then the previous one is.
 
         Args:
-            memory: The memory.
-            interrupted: Looked at before each image.
+            memory: Memory to write.
+            interrupted: Called before each image; returns whether to stop.
 
         Returns:
-            Bytes of the file; 0 when nothing has changed.
+            Bytes written; 0 if the file already holds this memory.
 
         Raises:
-            MemoryFileError: It could not be written, or was interrupted. The file before it is as it was.
+            MemoryFileError: Writing failed or was interrupted; the previous file is unchanged.
         """
         header = describe_memory(memory, self._describe_source)
-        if self._written.get(memory.camera) == header:
+        if self._headers.get(memory.camera) == header:
             return 0
         name = memory.camera + SUFFIX
         size = byte_count(memory, header)
-        with self._telling(f"writing {name} ({size} bytes)"):
+        with self._errors_as_memory_file_error(f"cannot write {name} ({size} bytes)"):
             self._remove(name + _NEW)
-            self._check_room(size)  # spares a full disk the attempt
+            self._check_free_space(size)  # before the attempt, which would fill the disk
             try:
                 self._write_new(name + _NEW, memory, header, interrupted)
                 os.replace(name + _NEW, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
                 os.fsync(self._folder)
             except BaseException:
-                self._remove(name + _NEW)  # on a full disk, its bytes are somebody else's hope
+                self._remove(name + _NEW)  # frees its space on a full disk
                 raise
-        self._written[memory.camera] = header
-        self._bytes[memory.camera] = size
+        self._headers[memory.camera] = header
+        self._sizes[memory.camera] = size
         return size
 
     def _write_new(self, name: str, memory: StoredMemory, header: bytes, interrupted: Callable[[], bool]) -> None:
@@ -173,17 +170,17 @@ class MemoryFolder:
             file.flush()
             os.fsync(descriptor)
 
-    def check_room(self) -> None:
-        """Look whether the largest of the files, written once more beside the old one, would fit on the disk now.
+    def check_free_space(self) -> None:
+        """Check that the disk has space for a second copy of the largest file, which writing needs.
 
         Raises:
-            MemoryFileError: It would not.
+            MemoryFileError: The disk has too little space.
         """
-        size = max(self._bytes.values(), default=0)
-        with self._telling(f"finding room for {size} bytes"):
-            self._check_room(size)
+        size = max(self._sizes.values(), default=0)
+        with self._errors_as_memory_file_error(f"no space for the next file ({size} bytes)"):
+            self._check_free_space(size)
 
-    def _check_room(self, size: int) -> None:
+    def _check_free_space(self, size: int) -> None:
         disk = os.fstatvfs(self._folder)
         if disk.f_bavail * disk.f_frsize < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -193,12 +190,12 @@ class MemoryFolder:
             os.unlink(name, dir_fd=self._folder)
 
     @contextmanager
-    def _telling(self, doing: str) -> Iterator[None]:
+    def _errors_as_memory_file_error(self, failure: str) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise MemoryFileError(
-                f"{doing} in the folder {self._path} failed ({reason}): check that it exists, that this user may write "
-                "there, and that its disk has room"
+                f"{failure}: {reason}; check that folder {self._path} exists, is writable for this user and has free "
+                "disk space"
             ) from error

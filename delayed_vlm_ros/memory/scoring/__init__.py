@@ -1,1 +1,1 @@
-"""Scores that decide which frames Star keeps."""
+"""Scores that decide which frames Star memory keeps."""

@@ -1,53 +1,44 @@
-"""A small image to find in it what neither the moment before nor the one after shows.
+"""A model of what earlier and later images show of one place, to find what only one image shows.
 
-Finer than a ``Descriptor`` and of the same kind: logarithms of luma and of two colour ratios, in which a change of
-exposure or white balance adds one constant to all cells. The constant is taken out by a median, and camera motion by
-phase correlation (Kuglin and Hines 1975), to whole cells; what is left of it, each cell's range over its
-neighbours explains.
+A `Thumbnail` is finer than a `Descriptor` and of the same kind: logarithms of luma and of two colour ratios. A change
+of exposure or white balance adds one constant to all cells, which the median removes. Phase correlation (Kuglin and
+Hines 1975) removes camera motion in whole cells; each cell's range over its neighbours covers the remaining motion.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from delayed_vlm_ros.memory.scoring.luma_grid import least_and_most_around, log_luma_grid, open_where_clipped
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from delayed_vlm_ros.memory.frame import RgbArray
+from delayed_vlm_ros.memory.frame import RgbArray
+from delayed_vlm_ros.memory.scoring.luma_grid import log_luma_grid, neighbourhood_range, widen_where_clipped
 
 ROWS, COLUMNS = 48, 64
-"""Cells of a sketch."""
-HALVED_DOWN_TO = 4 * ROWS
-"""An image may be halved while its shorter side is longer than this, and the sketch still comes out right."""
+"""Number of rows and columns of cells in a thumbnail."""
+HALVING_LIMIT = 4 * ROWS
+"""Shorter side in pixels down to which an image may be halved without changing its thumbnail noticeably."""
 
 _DARK_LEVEL = 10.0
-# The farthest the camera may have moved between two images of one place, in cells.
-_FARTHEST = 16
-# Log difference from which a cell is not as it was.
-_CHANGED_FROM = 0.12
-# The largest share of such cells with which two images show the same place.
-_SAME_PLACE_SHARE = 0.35
+_MAX_SHIFT = 16  # largest camera motion between two images of one place, in cells
+_CHANGED_FROM = 0.12  # log difference from which a cell counts as changed
+_SAME_PLACE_SHARE = 0.35  # largest share of changed cells between two images of one place
 _WINDOW = np.outer(np.hanning(ROWS), np.hanning(COLUMNS)).astype(np.float32)
-# Every so manieth row and column is enough for a median.
-_SPARSE = 3
+_STEP = 3  # every third row and column is enough for a median
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thumbnail:
-    """What an image shows, cell by cell.
+    """Cell values of an image, finer than a `Descriptor`.
 
     Attributes:
-        values: Log luma, log red over green, log blue over green: shape (3, ROWS, COLUMNS), float32.
-        lower: The smallest value among the cell and its neighbours, likewise.
-        upper: The largest value there; infinite where the image is clipped.
-        sharpness: Mean slope of the luma, in logarithms per cell; to be compared within one place.
-        contrast: Standard deviation of the luma.
+        values: Log luma, log red over green, log blue over green; shape (3, ROWS, COLUMNS), float32.
+        lower: Minimum over the cell and its neighbours, same shape.
+        upper: Maximum over the cell and its neighbours, same shape; infinite where the image is clipped.
+        sharpness: Mean slope of the luma, in log units per cell; comparable within one place.
+        contrast: Standard deviation of the log luma.
     """
 
     values: NDArray[np.float32]
@@ -58,48 +49,48 @@ class Thumbnail:
 
 
 def downsample(image: RgbArray) -> Thumbnail:
-    """Sketch an image.
+    """Return the thumbnail of an image.
 
     Args:
-        image: RGB image, shape (H, W, 3), uint8; it may have been halved before.
+        image: RGB image, shape (H, W, 3), uint8; may be halved down to `HALVING_LIMIT`.
     """
-    values, clipped = log_luma_grid(image, ROWS, COLUMNS, halved_down_to=HALVED_DOWN_TO, dark_level=_DARK_LEVEL)
-    lower, upper = least_and_most_around(values)
-    open_where_clipped(lower, upper, clipped)
+    values, clipped = log_luma_grid(image, ROWS, COLUMNS, halving_limit=HALVING_LIMIT, dark_level=_DARK_LEVEL)
+    lower, upper = neighbourhood_range(values)
+    widen_where_clipped(lower, upper, clipped)
     luma = values[0]
     sharpness = float(np.abs(np.diff(luma, axis=1)).mean())
     return Thumbnail(values, lower, upper, sharpness, float(luma.std()))
 
 
-def middle(planes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The median of each of some planes, shape (N, R, C) to (N, 1, 1); of two middle ones the larger."""
+def upper_median(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the median of each plane, the larger of two middle values; shape (N, R, C) to (N, 1, 1)."""
     flat = planes.reshape(len(planes), -1)
     half = flat.shape[1] // 2
     return np.asarray(np.partition(flat, half, axis=1)[:, half, None, None])
 
 
 class BackgroundModel:
-    """What other images of the same place show around one image: the range of each of its cells over time.
+    """The range over time of each cell of one image, from other images of the same place.
 
     Args:
-        one: The image.
-        lies_still: Whether the camera is taken not to have moved, which is quicker.
+        one: Thumbnail of the image.
+        is_still: Whether to assume that the camera has not moved, which is faster.
     """
 
-    def __init__(self, one: Thumbnail, *, lies_still: bool = False) -> None:
+    def __init__(self, one: Thumbnail, *, is_still: bool = False) -> None:
         self._one = one
-        self._lies_still = lies_still
+        self._is_still = is_still
         self._lower = np.full_like(one.lower, np.inf)
         self._upper = -self._lower
 
     def add(self, other: Thumbnail) -> bool:
-        """Take another image's cells into the ranges.
+        """Extend the ranges by another image.
 
         Returns:
-            Whether it shows the same place; if not, nothing has changed.
+            Whether the image shows the same place; if not, the ranges are unchanged.
         """
-        bounds = None if self._lies_still else _bounds(self._one, other, *_shift(self._one, other))
-        # On plain images the phases say nothing, and a camera that stands still has not moved.
+        bounds = None if self._is_still else _bounds(self._one, other, *_shift(self._one, other))
+        # Phase correlation fails on plain images, and a camera that stands still has no shift.
         bounds = bounds or _bounds(self._one, other, 0, 0)
         if bounds is None:
             return False
@@ -107,14 +98,14 @@ class BackgroundModel:
         np.maximum(self._upper, bounds[1], out=self._upper)
         return True
 
-    def with_all_of(self, other: BackgroundModel) -> BackgroundModel:
-        """The ranges over what both know of the same image."""
+    def merged_with(self, other: BackgroundModel) -> BackgroundModel:
+        """Return the ranges over the images of two models of the same image."""
         both = BackgroundModel(self._one)
         both._lower, both._upper = np.minimum(self._lower, other._lower), np.maximum(self._upper, other._upper)
         return both
 
     def excess(self) -> NDArray[np.float32]:
-        """How far the image's cells lie outside of the ranges: log difference, shape (ROWS, COLUMNS), float32."""
+        """Return how far the image's cells are outside of the ranges: log difference, (ROWS, COLUMNS), float32."""
         outside = np.maximum(_outside(self._one, self._lower, self._upper), 0.0)
         return np.asarray(np.sqrt(np.square(outside, out=outside).sum(axis=0)), np.float32)
 
@@ -124,8 +115,8 @@ def _outside(one: Thumbnail, lower: NDArray[np.float32], upper: NDArray[np.float
 
 
 def _shift(one: Thumbnail, other: Thumbnail) -> tuple[int, int]:
-    """Rows and columns by which the other image must be moved to lie over this one."""
-    # Without its mean, or the window's edge would be the clearest thing to see.
+    """Return the rows and columns by which to move the other image onto this one."""
+    # Without subtracting the mean, the edge of the window would dominate the correlation.
     here, there = (image.values[0] - image.values[0].mean() for image in (one, other))
     (right, down), _ = cv2.phaseCorrelate(here, there, _WINDOW)
     return -round(down), -round(right)
@@ -134,14 +125,14 @@ def _shift(one: Thumbnail, other: Thumbnail) -> tuple[int, int]:
 def _bounds(
     one: Thumbnail, other: Thumbnail, rows: int, columns: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """The other image's bounds, moved to lie over this one, at its gain; None where it shows another place."""
-    if max(abs(rows), abs(columns)) > _FARTHEST:
+    """Return the other image's bounds, shifted onto this image and at its gain; None if it shows another place."""
+    if max(abs(rows), abs(columns)) > _MAX_SHIFT:
         return None
     to_rows, from_rows = _overlap(rows, ROWS)
     to_columns, from_columns = _overlap(columns, COLUMNS)
-    here = one.values[:, to_rows, to_columns][:, ::_SPARSE, ::_SPARSE]
-    there = other.values[:, from_rows, from_columns][:, ::_SPARSE, ::_SPARSE]
-    gain = middle(here - there)
+    here = one.values[:, to_rows, to_columns][:, ::_STEP, ::_STEP]
+    there = other.values[:, from_rows, from_columns][:, ::_STEP, ::_STEP]
+    gain = upper_median(here - there)
     lower, upper = other.lower + gain, other.upper + gain
     if rows or columns:
         lower = _moved(lower, (to_rows, to_columns), (from_rows, from_columns), -np.inf)
@@ -151,10 +142,10 @@ def _bounds(
 
 
 def _moved(
-    planes: NDArray[np.float32], to: tuple[slice, slice], source: tuple[slice, slice], blank: float
+    planes: NDArray[np.float32], to: tuple[slice, slice], source: tuple[slice, slice], fill: float
 ) -> NDArray[np.float32]:
-    """The planes moved; what comes in from outside is blank."""
-    moved = np.full_like(planes, blank)
+    """Return the shifted planes; cells from outside of the image get the fill value."""
+    moved = np.full_like(planes, fill)
     moved[:, to[0], to[1]] = planes[:, source[0], source[1]]
     return moved
 

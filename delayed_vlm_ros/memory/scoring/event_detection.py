@@ -1,65 +1,62 @@
-"""Judging images late, when what came after them is known as well.
+"""Deferred scores: score images again once the images after them are known.
 
-A thing that appears for a second among hours of the same, and a place that the camera has stayed at, are both easy to
-tell from passing people, jolts and the way between two places once the moments after are known. So each image is
-judged again while its pair is about to leave Stream memory.
+An object that appears for a second among hours of the same view, or a place where the camera has stayed, is easy to
+distinguish from people passing, jolts and the path between two places once later images are known. Each pair is
+therefore scored again shortly before it leaves Stream memory.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from delayed_vlm_ros.memory.scoring.background import Thumbnail
 from delayed_vlm_ros.memory.scoring.descriptor import Descriptor, is_cut
 from delayed_vlm_ros.memory.scoring.foreground import Foreground, foreground
 from delayed_vlm_ros.memory.scoring.tracks import Track, Tracker
 
-if TYPE_CHECKING:
-    from delayed_vlm_ros.memory.scoring.background import Thumbnail
-
-# Pairs between a pair and those that it is compared with: things that stay longer do not stand out.
+# Distances in pairs to the pairs compared with: objects that stay longer are not foreground.
 _NEAREST, _BETWEEN, _FARTHEST = 4, 6, 8
-_LEAST_LAG = 5
-# An image with less contrast, as the standard deviation of log luma, is dark or shows a wall.
-_PLAIN = 0.08
-_SHARP_FROM = 0.75
+_MIN_LAG = 5
+# Smallest contrast (standard deviation of log luma) of a view; below it the image is dark or shows a plain wall.
+_MIN_CONTRAST = 0.08
+_SHARP_FROM = 0.75  # relative sharpness
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameFeatures:
-    """What an image looks like.
+    """Features of one image.
 
     Attributes:
-        descriptor: Coarsely.
-        sketch: More finely.
+        descriptor: Coarse cell values.
+        thumbnail: Fine cell values.
     """
 
     descriptor: Descriptor
-    downsample: Thumbnail
+    thumbnail: Thumbnail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingPair:
-    """A pair that waits for its judgement.
+    """A pair that waits for its deferred score.
 
     Attributes:
-        pair_id: The pair.
-        looks: What its images look like.
+        pair_id: Id of the pair.
+        features: Features of its two images.
     """
 
     pair_id: int
-    looks: tuple[FrameFeatures, FrameFeatures]
+    features: tuple[FrameFeatures, FrameFeatures]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeferredScore:
-    """What is known of a pair now that the moments after it are.
+    """The result for a pair once later images are known.
 
     Attributes:
         pair: The pair.
-        is_view: Whether it shows, sharply, a place that the camera stayed at.
-        tracks: The things that stand out in it; what they are worth may change with what comes.
+        is_view: Whether it is a sharp view of a place where the camera stayed.
+        tracks: Tracks of the objects in it; their values may change with later images.
     """
 
     pair: PendingPair
@@ -68,53 +65,49 @@ class DeferredScore:
 
 
 class EventDetector:
-    """Judges each pair a few seconds after it came.
+    """Computes the deferred score of each pair a few seconds after its arrival.
 
     Args:
-        stream_pairs: Pairs that Stream memory holds at any time once it has been full. With too few of them nothing is
-            ever judged.
+        stream_pairs: Number of pairs that a Stream memory holds at any time once it has been full. With too few, no
+            pair gets a deferred score.
     """
 
     def __init__(self, stream_pairs: int) -> None:
-        # A pair whose second image decides must still be there.
+        # A pair whose second image decides must still be in Stream memory.
         self._lag = min(_FARTHEST, stream_pairs - 2)
-        self._is_on = self._lag >= _LEAST_LAG
+        self._is_on = self._lag >= _MIN_LAG
         self._seen: deque[PendingPair] = deque(maxlen=_FARTHEST + max(self._lag, 0) + 1)
         self._count = 0
         self._tracker = Tracker()
         self._is_quiet = True
 
-    def add(self, seen: PendingPair) -> DeferredScore | None:
-        """Take in the next pair.
-
-        Returns:
-            The judgement on the pair that is due; None where none is, as in the beginning.
-        """
+    def add(self, pair: PendingPair) -> DeferredScore | None:
+        """Add the next pair; return the deferred score of the pair that is due, or None if none is due."""
         if not self._is_on:
             return None
-        self._seen.append(seen)
+        self._seen.append(pair)
         self._count += 1
-        place = len(self._seen) - 1 - self._lag
-        return self._judge(place) if place >= 0 else None
+        index = len(self._seen) - 1 - self._lag
+        return self._score(index) if index >= 0 else None
 
-    def _judge(self, place: int) -> DeferredScore:
-        """Judge a pair by its second image, and by its first where something is, or just was, to be seen."""
-        due = self._seen[place]
-        second = self._standouts(place, 1)
+    def _score(self, index: int) -> DeferredScore:
+        """Score a pair by its second image, and by its first one if an object is or was just visible."""
+        due = self._seen[index]
+        second = self._foreground(index, 1)
         is_sharp = second.sharpness >= _SHARP_FROM
         tracks: list[Track] = []
         if second.blobs or not is_sharp or not self._is_quiet:
-            tracks += self._tracker.follow(2 * self._count, due.pair_id, self._standouts(place, 0))
+            tracks += self._tracker.follow(2 * self._count, due.pair_id, self._foreground(index, 0))
         tracks += self._tracker.follow(2 * self._count + 1, due.pair_id, second)
         self._is_quiet = not second.blobs
-        shows_a_place = is_sharp and second.is_place_known and due.looks[1].downsample.contrast >= _PLAIN
-        is_view = shows_a_place and not is_cut(*(look.descriptor for look in due.looks))
+        shows_a_place = is_sharp and second.is_place_known and due.features[1].thumbnail.contrast >= _MIN_CONTRAST
+        is_view = shows_a_place and not is_cut(*(features.descriptor for features in due.features))
         return DeferredScore(due, is_view, tuple(dict.fromkeys(tracks)))
 
-    def _standouts(self, place: int, which: int) -> Foreground:
-        """What stands out in one of a pair's images."""
-        before = [place - step for step in (_NEAREST, _BETWEEN, _FARTHEST) if step <= place]
+    def _foreground(self, index: int, which: int) -> Foreground:
+        """Return the foreground of the first (0) or second (1) image of a pair."""
+        before = [index - step for step in (_NEAREST, _BETWEEN, _FARTHEST) if step <= index]
         steps = (_NEAREST, (_NEAREST + self._lag) // 2, self._lag)
-        after = [place + step for step in dict.fromkeys(steps)]
-        due, *around = (self._seen[index].looks[which].downsample for index in (place, *before, *after))
-        return foreground(due, around[: len(before)], around[len(before) :])
+        after = [index + step for step in dict.fromkeys(steps)]
+        due, *others = (self._seen[one].features[which].thumbnail for one in (index, *before, *after))
+        return foreground(due, others[: len(before)], others[len(before) :])

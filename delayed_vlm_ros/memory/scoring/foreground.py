@@ -1,41 +1,34 @@
-"""What stands out in an image from the moments before and after it."""
+"""Find objects that one image shows and the images before and after it do not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, BackgroundModel, Thumbnail, middle
+from delayed_vlm_ros.memory.scoring.background import COLUMNS, ROWS, BackgroundModel, Thumbnail, upper_median
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-# Log difference from which a cell stands out.
-_STANDS_OUT_FROM = 0.12
-# Cells of the smallest thing: 0.2 % of the image.
-_LEAST_CELLS = 6
-_MOST_BLOBS = 3
-# The largest share of an image that came to stay at one time: more is another view.
-_MOST_LASTING = 0.12
+_FOREGROUND_FROM = 0.12  # log difference from which a cell is foreground
+_MIN_CELLS = 6  # of the smallest object: 0.2 % of the image
+_MAX_BLOBS = 3
+_MAX_LASTING_SHARE = 0.12  # of the image that came to stay; more is another view
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blob:
-    """A thing in an image that is not there before and after.
+    """An object in an image that the images before or after it do not show.
 
     Attributes:
-        x: Its middle, in cells from the left.
-        y: Its middle, in cells from the top.
-        area: The share of the image that it covers.
-        contrast: How far its cells lie outside of what was there, mean log difference.
-        colour: Mean of its cells' values, shape (3,), float32, without the image's median.
-        came_and_went: Whether it is known not to have been there before, and to be gone after; else only one of them
-            is known: it came to stay, or nobody can say since the camera did.
+        x: Horizontal centre, in cells from the left.
+        y: Vertical centre, in cells from the top.
+        area: Share of the image that it covers, 0..1.
+        contrast: Mean log difference of its cells from the background.
+        colour: Mean values of its cells without the median of the image, shape (3,), float32.
+        came_and_went: Whether the object is known to be absent before and after. Otherwise only one side is known: it
+            came to stay, or the camera arrived or left.
     """
 
     x: float
@@ -47,18 +40,18 @@ class Blob:
 
     @property
     def weight(self) -> float:
-        """How much it counts: √contrast × area^¼, so that small and large things are not worlds apart."""
+        """Weight: √contrast × area^¼, which keeps small and large objects comparable."""
         return float(np.sqrt(self.contrast) * self.area**0.25)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Foreground:
-    """What stands out in one image.
+    """The foreground of one image.
 
     Attributes:
-        blobs: What came and went, then what came to stay; of either a few at most, the heaviest first.
-        is_place_known: Whether images of the same place were found around it.
-        sharpness: The image's ÷ that of the sharpest of them.
+        blobs: Objects that came and went, then objects that came to stay; few of each, heaviest first.
+        is_place_known: Whether images of the same place exist before or after it.
+        sharpness: Sharpness of the image relative to the sharpest of these.
     """
 
     blobs: tuple[Blob, ...]
@@ -67,72 +60,77 @@ class Foreground:
 
 
 def foreground(one: Thumbnail, before: Sequence[Thumbnail], after: Sequence[Thumbnail]) -> Foreground:
-    """Find what stands out in an image: what came and went, and what came to stay.
+    """Return the objects in an image that came and went, and those that came to stay.
 
-    Most images have nothing, which the nearest earlier ones are enough to tell.
+    Most images have none, and the nearest earlier images are enough to decide that.
 
     Args:
-        one: The image's sketch.
-        before: Those of earlier images, the nearest first.
-        after: Those of later ones, likewise.
+        one: Thumbnail of the image.
+        before: Thumbnails of earlier images, nearest first.
+        after: Thumbnails of later images, nearest first.
     """
-    as_it_lies = _Side(BackgroundModel(one, lies_still=True), [])
-    if before and as_it_lies.explains(before[:1]):
-        return _standouts(one, [as_it_lies], ())
+    still = _Side(BackgroundModel(one, is_still=True), [])
+    if before and still.explains(before[:1]):
+        return _foreground(one, [still], ())
     earlier, later = sides = [_Side(BackgroundModel(one), []) for _ in range(2)]
     if earlier.explains(before):
-        return _standouts(one, sides, ())
+        return _foreground(one, sides, ())
     later.explains(after)
     if not (earlier.same_place or later.same_place):
-        return _standouts(one, sides, ())
+        return _foreground(one, sides, ())
     is_between = bool(earlier.same_place and later.same_place)
-    excess = earlier.around.with_all_of(later.around).excess()
-    blobs = _blobs(one, excess, excess > _STANDS_OUT_FROM, came_and_went=is_between)
+    excess = earlier.background.merged_with(later.background).excess()
+    blobs = _blobs(one, excess, excess > _FOREGROUND_FROM, came_and_went=is_between)
     if is_between:
-        excess = earlier.around.excess()
-        lasting = (excess > _STANDS_OUT_FROM) & (later.around.excess() <= _STANDS_OUT_FROM)
-        if lasting.mean() <= _MOST_LASTING:
+        excess = earlier.background.excess()
+        lasting = (excess > _FOREGROUND_FROM) & (later.background.excess() <= _FOREGROUND_FROM)
+        if lasting.mean() <= _MAX_LASTING_SHARE:
             blobs += _blobs(one, excess, lasting, came_and_went=False)
-    return _standouts(one, sides, blobs)
+    return _foreground(one, sides, blobs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One side in time: what it shows around the image, and the sketches of the same place that were looked at."""
+    """The images before, or those after, the image.
 
-    around: BackgroundModel
+    Attributes:
+        background: Background model from these images.
+        same_place: Those of them that show the same place and were compared.
+    """
+
+    background: BackgroundModel
     same_place: list[Thumbnail]
 
     def explains(self, others: Sequence[Thumbnail]) -> bool:
-        """Look at other images until they show all that the image does; whether they do."""
+        """Compare with images until they show everything in the image; return whether they do."""
         for other in others:
-            if self.around.add(other):
+            if self.background.add(other):
                 self.same_place.append(other)
-                if np.count_nonzero(self.around.excess() > _STANDS_OUT_FROM) < _LEAST_CELLS:
+                if np.count_nonzero(self.background.excess() > _FOREGROUND_FROM) < _MIN_CELLS:
                     return True
         return False
 
 
-def _standouts(one: Thumbnail, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Foreground:
+def _foreground(one: Thumbnail, sides: Sequence[_Side], blobs: tuple[Blob, ...]) -> Foreground:
     sharpest = max((other.sharpness for side in sides for other in side.same_place), default=one.sharpness)
     return Foreground(blobs, any(side.same_place for side in sides), one.sharpness / max(sharpest, 1e-6))
 
 
 def _blobs(
-    one: Thumbnail, excess: NDArray[np.float32], outside: NDArray[np.bool_], *, came_and_went: bool
+    one: Thumbnail, excess: NDArray[np.float32], mask: NDArray[np.bool_], *, came_and_went: bool
 ) -> tuple[Blob, ...]:
-    """The largest connected patches of the cells that are outside, the heaviest first."""
-    count, labels, boxes, middles = cv2.connectedComponentsWithStats(outside.astype(np.uint8))
-    order = sorted(range(1, count), key=lambda label: -boxes[label, cv2.CC_STAT_AREA])[: 2 * _MOST_BLOBS]
-    median = middle(one.values)[:, 0, 0]
+    """Return the largest connected areas of the mask, heaviest first."""
+    count, labels, boxes, centres = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    order = sorted(range(1, count), key=lambda label: -boxes[label, cv2.CC_STAT_AREA])[: 2 * _MAX_BLOBS]
+    median = upper_median(one.values)[:, 0, 0]
     found = []
     for label in order:
         cells = int(boxes[label, cv2.CC_STAT_AREA])
-        if cells < _LEAST_CELLS:
+        if cells < _MIN_CELLS:
             break
         inside = labels == label
         colour = np.asarray(one.values[:, inside].mean(axis=1) - median, np.float32)
-        x, y = middles[label]
+        x, y = centres[label]
         contrast = float(excess[inside].mean())
         found.append(Blob(float(x), float(y), cells / (ROWS * COLUMNS), contrast, colour, came_and_went))
-    return tuple(sorted(found, key=lambda blob: -blob.weight)[:_MOST_BLOBS])
+    return tuple(sorted(found, key=lambda blob: -blob.weight)[:_MAX_BLOBS])

@@ -1,57 +1,49 @@
-"""Things that stand out, followed from image to image, and what each of them is worth keeping."""
+"""Track foreground objects from image to image and compute their value."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from delayed_vlm_ros.memory.scoring.foreground import Blob, Foreground
 
-    from numpy.typing import NDArray
-
-    from delayed_vlm_ros.memory.scoring.foreground import Blob, Foreground
-
-# Images within which a thing may be missing, under blur, and still be the same.
-_LONGEST_GAP = 2
-# How far a thing may go from one image to the next, in cells.
-_FARTHEST_STEP = 9.0
-# And by how much its colour may change, as a log difference.
-_COLOUR_STEP = 0.5
-# Images up to which a thing counts as brief; longer ones are worth less.
-_BRIEF = 7
+_MAX_GAP = 2  # images in which a tracked object may be missing, for example by motion blur
+_MAX_STEP = 9.0  # largest motion from one image to the next, in cells
+_MAX_COLOUR_STEP = 0.5  # largest colour change from one image to the next, as a log difference
+# Largest number of images of a brief event; longer ones lose value with this power of their length.
+_BRIEF_IMAGES = 7
 _LENGTH_POWER = 0.5
-# Cells an image by which a thing may tremble; what moves more is passing, and worth less by each further cell where
-# so many of the things remembered were passing, too.
-_TREMBLING = 1.5
-_USUALLY_PASSING = 8
-# A thing seen in a single image may be a reflex or a jolt: it counts, but alone it is never worth a place, or a light
-# that blinks would fill Star.
+# Motion per image that counts as jitter, in cells. Each further cell lowers the value of a passing object, in full once
+# this number of past objects were passing.
+_JITTER = 1.5
+_USUAL_PASSING = 8
+# Factor for an object in a single image, which may be a reflection or a jolt. It keeps the value below the minimum for
+# Star memory, which a blinking light would fill otherwise.
 _UNCONFIRMED = 0.2
-# A blurred image shows a thing less well.
+# Relative sharpness below which an image counts as blurred, and the factor for objects in it.
 _SHARP_FROM = 0.75
 _BLURRED = 0.5
-# A thing that came to stay, or of which it is known on one side only whether it was there: it may be no news.
+# Factor for an object that came to stay, or that is known on one side in time only.
 _ONE_SIDED = 0.6
-# Past things that are remembered, and how near in colour (log difference) and size (ratio) another one is alike.
-_MOST_PAST = 128
+# Number of past objects to compare with, and how close similar ones are in colour (log difference) and size (ratio).
+_MAX_PAST = 128
 _SAME_COLOUR = 0.2
 _SAME_SIZE = 1.6
-# What each past thing alike takes off: those who stayed longer, as people passing do, more than brief ones.
-_LONG_RECURS, _BRIEF_RECURS = 0.15, 0.1
-# The weight of a thing that is worth 1.
-_FULL_WEIGHT = 0.45
+# Recurrence per similar past object: longer ones, such as people passing, count more than brief ones.
+_LONG_RECURRENCE, _BRIEF_RECURRENCE = 0.15, 0.1
+_FULL_WEIGHT = 0.45  # weight of an object of value 1
 
 
 @dataclass(slots=True)
 class MotionStats:
-    """What is usual, as far as is known by now.
+    """Statistics of past objects; shared by all tracks of a tracker.
 
     Attributes:
-        passing: How many of the things remembered were passing.
+        passing: Number of stored past objects that were passing.
     """
 
     passing: int = 0
@@ -59,22 +51,22 @@ class MotionStats:
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """One thing over time.
+    """One object over time.
 
     Attributes:
         first: Number of the first image that shows it.
-        last: Number of the last one so far.
-        seen: How many images show it.
-        x: Where it was last, in cells from the left.
-        y: The same from the top.
-        way: How far it has gone in all, in cells.
-        colour: What colour it was last.
-        weight: Of its best image.
-        pair_id: The pair of that image.
-        came_and_went: Whether it came and went, as seen in that image; else it came to stay, or that is not known.
-        area: The share of the image it covered where it was best.
-        recurrence: How usual such a thing is by what has been before it; 0 for the first.
-        habits: What is usual; shared by all tracks.
+        last: Number of the last image that shows it so far.
+        seen: Number of images that show it.
+        x: Last position, in cells from the left.
+        y: Last position, in cells from the top.
+        path_length: Total motion, in cells.
+        colour: Last colour, as in `Blob.colour`.
+        weight: Weight in its best image.
+        pair_id: Id of the pair with the best image.
+        came_and_went: Whether the object is known to be absent before and after its best image.
+        area: Share of its best image that it covers, 0..1.
+        recurrence: How common similar past objects are; 0 for the first of its kind.
+        motion: Statistics shared by all tracks.
     """
 
     first: int
@@ -89,45 +81,45 @@ class Track:
     came_and_went: bool
     area: float
     recurrence: float
-    habits: MotionStats
+    motion: MotionStats
 
     @property
     def length(self) -> int:
-        """Images from the first to the last that shows it."""
+        """Number of images from the first to the last that shows it."""
         return self.last - self.first + 1
 
     @property
     def pace(self) -> float:
-        """How far it goes from image to image beyond trembling, in cells."""
-        return max(0.0, self.path_length / max(1, self.last - self.first) - _TREMBLING)
+        """Motion per image beyond jitter, in cells."""
+        return max(0.0, self.path_length / max(1, self.last - self.first) - _JITTER)
 
     @property
     def value(self) -> float:
-        """What it is worth keeping, 0..1; it changes while more of it is seen, and of others."""
-        brevity = min(1.0, _BRIEF / self.length) ** _LENGTH_POWER
+        """Value of keeping the object, 0..1; it changes as this and other objects are seen."""
+        brevity = min(1.0, _BRIEF_IMAGES / self.length) ** _LENGTH_POWER
         confirmed = 1.0 if self.seen > 1 else _UNCONFIRMED
-        usual = self.recurrence + self.pace * min(1.0, self.habits.passing / _USUALLY_PASSING)
+        usual = self.recurrence + self.pace * min(1.0, self.motion.passing / _USUAL_PASSING)
         return float(min(1.0, self.weight / _FULL_WEIGHT) * brevity * confirmed / (1.0 + usual))
 
 
 class Tracker:
-    """Links what stands out in successive images. Bounded: it knows the present things, and some past ones."""
+    """Links the foreground of successive images. Its memory of present and past objects is bounded."""
 
     def __init__(self) -> None:
         self._present: list[Track] = []
-        self._past: deque[Track] = deque(maxlen=_MOST_PAST)
-        self._habits = MotionStats()
+        self._past: deque[Track] = deque(maxlen=_MAX_PAST)
+        self._motion = MotionStats()
 
     def follow(self, number: int, pair_id: int, found: Foreground) -> list[Track]:
-        """Take in what stands out in the next image.
+        """Add the foreground of the next image.
 
         Args:
-            number: The image's number; images come in order.
-            pair_id: The pair it belongs to.
-            found: What stands out in it.
+            number: Number of the image, in increasing order.
+            pair_id: Id of the pair that contains the image.
+            found: Foreground of the image.
 
         Returns:
-            The tracks that it belongs to, which a later call may change.
+            The tracks of the objects in the image; later calls may change them.
         """
         self._finish(number)
         touched: list[Track] = []
@@ -136,7 +128,7 @@ class Tracker:
             weight *= 1.0 if blob.came_and_went else _ONE_SIDED
             track = self._nearest(blob, number, touched)
             if track is None:
-                track = self._begun(number, pair_id, blob)
+                track = self._start(number, pair_id, blob)
             if weight > track.weight:
                 track.weight, track.pair_id, track.area = weight, pair_id, blob.area
                 track.came_and_went = blob.came_and_went
@@ -146,7 +138,7 @@ class Tracker:
             touched.append(track)
         return touched
 
-    def _begun(self, number: int, pair_id: int, blob: Blob) -> Track:
+    def _start(self, number: int, pair_id: int, blob: Blob) -> Track:
         track = Track(
             first=number,
             last=number,
@@ -160,36 +152,36 @@ class Tracker:
             came_and_went=blob.came_and_went,
             area=blob.area,
             recurrence=self._recurrence(blob),
-            habits=self._habits,
+            motion=self._motion,
         )
         self._present.append(track)
         return track
 
     def _nearest(self, blob: Blob, number: int, taken: Sequence[Track]) -> Track | None:
-        """The track that goes on with a blob."""
+        """Return the track that the blob continues."""
         best, best_distance = None, 1.0
         for track in self._present:
             if track in taken:
                 continue
-            apart = np.hypot(track.x - blob.x, track.y - blob.y) / (_FARTHEST_STEP * (number - track.last))
-            colour = float(np.linalg.norm(track.colour - blob.colour)) / _COLOUR_STEP
-            distance = max(float(apart), colour)
+            step = np.hypot(track.x - blob.x, track.y - blob.y) / (_MAX_STEP * (number - track.last))
+            colour = float(np.linalg.norm(track.colour - blob.colour)) / _MAX_COLOUR_STEP
+            distance = max(float(step), colour)
             if distance < best_distance:
                 best, best_distance = track, distance
         return best
 
     def _finish(self, number: int) -> None:
-        over = [track for track in self._present if number - track.last > _LONGEST_GAP + 1]
-        if not over:
+        finished = [track for track in self._present if number - track.last > _MAX_GAP + 1]
+        if not finished:
             return
-        self._past.extend(track for track in over if track.seen > 1)
-        self._present = [track for track in self._present if track not in over]
-        self._habits.passing = sum(track.pace > 0.0 for track in self._past)
+        self._past.extend(track for track in finished if track.seen > 1)
+        self._present = [track for track in self._present if track not in finished]
+        self._motion.passing = sum(track.pace > 0.0 for track in self._past)
 
     def _recurrence(self, blob: Blob) -> float:
-        alike = [track for track in self._past if float(np.linalg.norm(track.colour - blob.colour)) < _SAME_COLOUR]
+        similar = [track for track in self._past if float(np.linalg.norm(track.colour - blob.colour)) < _SAME_COLOUR]
         brief = sum(
-            track.length <= _BRIEF and max(track.area / blob.area, blob.area / track.area) < _SAME_SIZE
-            for track in alike
+            track.length <= _BRIEF_IMAGES and max(track.area / blob.area, blob.area / track.area) < _SAME_SIZE
+            for track in similar
         )
-        return _LONG_RECURS * sum(track.length > _BRIEF for track in alike) + _BRIEF_RECURS * brief
+        return _LONG_RECURRENCE * sum(track.length > _BRIEF_IMAGES for track in similar) + _BRIEF_RECURRENCE * brief

@@ -1,4 +1,4 @@
-"""Frames, pairs and what a snapshot shows of them."""
+"""Frames, pairs and kept pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def frame(value: int, *, number: int = 1, importance: float = 0.0, reason: str =
     return Frame(image=image(value), stamp=number / 2, number=number, importance=importance, reason=reason)
 
 
-def test_frame_cannot_be_changed_through_the_array_it_was_made_from():
+def test_frame_is_independent_of_its_source_array():
     # given
     source = image(7)
     kept = Frame(source, 0.0, 1, 0.0, "")
@@ -66,7 +66,7 @@ def test_provisional_pair_repeats_its_first_frame_but_counts_it_once():
     assert pair.pixel_bytes == 4 * 6 * 3
 
 
-def test_completing_a_pair_keeps_its_id_and_leaves_the_provisional_one_as_it_was():
+def test_completing_a_pair_keeps_its_id_and_the_provisional_pair():
     # given
     provisional = FramePair(5, frame(1, number=1), None)
 
@@ -81,7 +81,7 @@ def test_completing_a_pair_keeps_its_id_and_leaves_the_provisional_one_as_it_was
     assert [int(image[0, 0, 0]) for image in complete.frames] == [1, 2]
     assert complete.pixel_bytes == 2 * 4 * 6 * 3
     assert not provisional.is_complete
-    with pytest.raises(ValueError, match="pair 5 is complete already"):
+    with pytest.raises(ValueError, match="pair 5"):
         complete.completed_with(frame(3, number=3))
 
 
@@ -114,7 +114,7 @@ def test_content_key_depends_on_pixels_order_shape_and_completeness_only():
         ((0.8, "novel view"), None, 0.8, "novel view"),
     ],
 )
-def test_pair_speaks_for_its_more_important_frame(first, second, importance, reason):
+def test_pair_has_importance_and_reason_of_its_more_important_frame(first, second, importance, reason):
     # when
     partner = second and frame(2, number=2, importance=second[0], reason=second[1])
     pair = FramePair(1, frame(1, importance=first[0], reason=first[1]), partner)
@@ -124,7 +124,7 @@ def test_pair_speaks_for_its_more_important_frame(first, second, importance, rea
     assert pair.reason == reason
 
 
-def test_kept_pair_forwards_to_its_pair():
+def test_kept_pair_has_the_attributes_of_its_pair():
     # given
     pair = FramePair(3, frame(1, importance=0.8, reason="novel view"), frame(2, number=2))
 
@@ -134,4 +134,4 @@ def test_kept_pair_forwards_to_its_pair():
     # then
     for name in ("id", "stamps", "importance", "reason", "frame_count", "content_key"):
         assert getattr(kept, name) == getattr(pair, name)
-    assert all(ours is theirs for ours, theirs in zip(kept.frames, pair.frames, strict=True))
+    assert all(one is other for one, other in zip(kept.frames, pair.frames, strict=True))

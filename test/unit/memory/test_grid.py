@@ -1,4 +1,4 @@
-"""The grid rule, letterboxing and taking images as they come."""
+"""The grid rule, letterboxing and conversion of images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMITS = {"factor": 28, "min_pixels": 4 * 28 * 28, "max_pixels": 4 * 224 * 224}
         ((100, 20000), (28, 6328)),
     ],
 )
-def test_fit_grid_gives_the_sizes_of_the_qwen_rule(size, expected):
+def test_fit_grid_matches_the_qwen_rule(size, expected):
     # when
     grid = fit_grid(*size, **LIMITS)
 
@@ -41,11 +41,11 @@ def test_fit_grid_gives_the_sizes_of_the_qwen_rule(size, expected):
     factor=st.sampled_from([8, 28, 32]),
     limits=st.tuples(st.integers(1, 2000), st.integers(1, 2000)).map(sorted),
 )
-def test_fit_grid_always_keeps_its_promises(height, width, factor, limits):
+def test_fit_grid_is_within_limits_for_any_size(height, width, factor, limits):
     # given
     fewest, most = limits[0] * factor**2, limits[1] * factor**2
     if max(height, width) > 200 * min(height, width):
-        with pytest.raises(ImageError, match="crop"):
+        with pytest.raises(ImageError, match=str(height)):
             fit_grid(height, width, factor=factor, min_pixels=fewest, max_pixels=most)
         return
 
@@ -64,17 +64,17 @@ def test_fit_grid_always_keeps_its_promises(height, width, factor, limits):
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("changes", "error", "named"),
     [
-        ({"max_pixels": 27 * 28}, ConfigurationError, "raise max_pixels"),
+        ({"max_pixels": 27 * 28}, ConfigurationError, "max_pixels"),
         ({"min_pixels": 10**9}, ConfigurationError, "min_pixels"),
         ({"factor": 0}, ConfigurationError, "factor"),
-        ({"height": 0}, ImageError, "no pixels"),
-        ({"height": 10, "width": 2001}, ImageError, "factor of 200"),
+        ({"height": 0}, ImageError, "height 0"),
+        ({"height": 10, "width": 2001}, ImageError, "200"),
     ],
 )
-def test_fit_grid_refuses_what_cannot_work(changes, error, message):
-    with pytest.raises(error, match=message):
+def test_fit_grid_rejects_invalid_arguments(changes, error, named):
+    with pytest.raises(error, match=named):
         fit_grid(**{"height": 480, "width": 640, **LIMITS, **changes})
 
 
@@ -95,7 +95,7 @@ def test_letterbox_never_returns_or_shares_its_input():
 
 @pytest.mark.parametrize("size", [(480, 640), (1080, 1920), (720, 1280), (1944, 2592), (640, 480), (400, 1600)])
 @pytest.mark.parametrize("factor", [28, 32])
-def test_letterbox_puts_no_bars_around_images_the_grid_was_fitted_to(size, factor):
+def test_letterbox_adds_no_bars_to_images_that_the_grid_was_fitted_to(size, factor):
     # given
     grid = fit_grid(*size, factor=factor, min_pixels=4 * factor**2, max_pixels=4 * 224 * 224)
     white = np.full((*size, 3), 255, np.uint8)
@@ -104,7 +104,7 @@ def test_letterbox_puts_no_bars_around_images_the_grid_was_fitted_to(size, facto
     assert (letterbox(white, grid) == 255).all()
 
 
-def test_letterbox_puts_black_bars_beside_an_image_of_another_shape():
+def test_letterbox_adds_black_bars_to_an_image_of_another_shape():
     # given
     white = np.full((480, 640, 3), 255, np.uint8)
 
@@ -119,8 +119,8 @@ def test_letterbox_puts_black_bars_beside_an_image_of_another_shape():
     assert on_tower[:140].max() == on_tower[308:].max() == 0
 
 
-def test_letterbox_averages_when_it_shrinks():
-    # given noise, which averages out over 64 pixels but not over the 4 nearest
+def test_letterbox_averages_when_reducing():
+    # given noise, which averages out over 64 pixels but not over the nearest 4
     noise = np.random.default_rng(0).integers(0, 256, (448, 448, 3), np.uint8)
 
     # when
@@ -130,7 +130,7 @@ def test_letterbox_averages_when_it_shrinks():
     assert small.std() == pytest.approx(noise.std() / 8, rel=0.1)
 
 
-def test_letterbox_takes_views_with_any_strides():
+def test_letterbox_accepts_views_with_any_strides():
     # given
     image = np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3)
 
@@ -148,7 +148,7 @@ def test_as_rgb_array_does_not_copy_arrays():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "1", "P", "CMYK", "HSV", "LA"])
-def test_as_rgb_array_takes_pil_images_of_any_mode(mode):
+def test_as_rgb_array_converts_pil_images_of_any_mode(mode):
     # given
     image = Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode)
 
@@ -162,23 +162,23 @@ def test_as_rgb_array_takes_pil_images_of_any_mode(mode):
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "named"),
     [
-        (np.zeros((4, 5, 3), np.float32), r"got float32 of shape \(4, 5, 3\): .*multiply by 255"),
-        (np.zeros((4, 5, 3), np.int64), r"got int64 .*astype"),
-        (np.zeros((4, 5), np.uint8), r"\(4, 5\): it is a grey image.*np\.stack"),
-        (np.zeros((4, 5, 1), np.uint8), r"grey image.*np\.repeat"),
-        (np.zeros((4, 5, 4), np.uint8), r"drop it with image\[\.\.\., :3\]"),
+        (np.zeros((4, 5, 3), np.float32), r"float32 .*\(4, 5, 3\).*255"),
+        (np.zeros((4, 5, 3), np.int64), r"int64 .*astype"),
+        (np.zeros((4, 5), np.uint8), r"\(4, 5\).*np\.stack"),
+        (np.zeros((4, 5, 1), np.uint8), r"\(4, 5, 1\).*np\.repeat"),
+        (np.zeros((4, 5, 4), np.uint8), r"image\[\.\.\., :3\]"),
         (np.zeros((3, 4, 5), np.uint8), r"transpose\(1, 2, 0\)"),
-        (np.zeros((2, 4, 5, 3), np.uint8), r"one image at a time"),
-        (np.zeros((0, 5, 3), np.uint8), r"no pixels"),
-        (Image.new("RGB", (0, 0)), r"no pixels"),
-        ("image.png", r"got str"),
-        (None, r"got NoneType"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"\(2, 4, 5, 3\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"\(0, 5, 3\)"),
+        (Image.new("RGB", (0, 0)), r"\(0, 0, 3\)"),
+        ("image.png", r"\bstr\b"),
+        (None, r"NoneType"),
     ],
 )
-def test_as_rgb_array_names_what_it_got_and_the_remedy(image, message):
-    with pytest.raises(ImageError, match=message):
+def test_as_rgb_array_names_the_input_and_the_remedy(image, named):
+    with pytest.raises(ImageError, match=named):
         as_rgb_array(image)
 
 
@@ -188,5 +188,5 @@ def test_as_rgb_array_reports_a_pil_image_that_does_not_decode():
     image.close()
 
     # then
-    with pytest.raises(ImageError, match="cannot be decoded"):
+    with pytest.raises(ImageError, match="PIL"):
         as_rgb_array(image)

@@ -1,4 +1,4 @@
-"""Moments that stay because somebody marked them."""
+"""Marked pairs stay in the memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def image(seed: int) -> np.ndarray:
 
 
 def show(memory: SmartFrameManager, views: list[int]) -> None:
-    """Add a frame for each view named, half a second apart."""
+    """Add a frame of each view, half a second apart."""
     start = -0.5 if memory.newest_stamp is None else memory.newest_stamp
     for index, view in enumerate(views):
         memory.add(image(view), start + 0.5 * (index + 1))
@@ -35,8 +35,8 @@ def ids(memory: SmartFrameManager, which: str) -> list[int]:
     return [kept.id for kept in memory.snapshot() if getattr(kept, which)]
 
 
-def test_a_marked_moment_survives_a_thousand_novel_frames():
-    # given a quiet moment that Star alone would not have
+def test_marked_pair_survives_a_thousand_novel_frames():
+    # given a quiet pair that Star memory would not take
     memory = SmartFrameManager()
     show(memory, [0] * 4)
     assert ids(memory, "in_star") == [1]
@@ -54,7 +54,7 @@ def test_a_marked_moment_survives_a_thousand_novel_frames():
     assert (kept.marked, kept.label, kept.in_star, kept.in_stream) == (True, "keys on the table", True, False)
 
 
-def test_unmarking_lets_it_compete_as_any_other():
+def test_unmarked_pair_is_evicted_like_any_other():
     # given
     memory = SmartFrameManager()
     show(memory, [0] * 4)
@@ -64,14 +64,14 @@ def test_unmarking_lets_it_compete_as_any_other():
     # when
     unmarked = memory.unmark(2)
 
-    # then it is still there, and goes when its turn comes
+    # then it is kept until novel frames evict it
     assert (unmarked.marked, unmarked.label, unmarked.in_star) == (False, "", True)
     show(memory, list(range(101, 301)))
     assert 2 not in ids(memory, "in_star")
 
 
 @pytest.mark.parametrize("chunk", [0, 6])
-def test_marking_a_pair_of_stream_lets_the_least_missed_one_leave_star(chunk):
+def test_marking_a_stream_pair_evicts_the_least_valuable_from_star(chunk):
     # given a full Star, and a quiet pair in Stream
     memory = SmartFrameManager(8, 20, eviction_chunk=chunk)
     show(memory, [0, 0, 1, 1, 2, 2, 3, 3, 3, 3])
@@ -87,7 +87,7 @@ def test_marking_a_pair_of_stream_lets_the_least_missed_one_leave_star(chunk):
     assert ids(memory, "in_stream") == [1, 2, 3, 4, 5]
 
 
-def test_an_old_pair_of_stream_takes_its_place_in_time():
+def test_marked_old_pair_is_inserted_in_time_order():
     # given
     memory = SmartFrameManager()
     show(memory, [0, 0, 0, 0, 1, 1])
@@ -96,14 +96,14 @@ def test_an_old_pair_of_stream_takes_its_place_in_time():
     # when
     memory.mark(2)
 
-    # then what comes next is judged by gaps in time as before
+    # then later pairs are compared by their gaps in time as before
     show(memory, list(range(2, 60)))
     star = [kept.stamps for kept in memory.snapshot() if kept.in_star]
     assert star == sorted(star)
     assert 2 in ids(memory, "in_star")
 
 
-def test_a_pair_marked_before_its_second_frame_came_is_kept_whole():
+def test_pair_marked_while_provisional_is_kept_complete():
     # given
     memory = SmartFrameManager(6, 4)
     show(memory, [0, 0, 0])
@@ -117,7 +117,7 @@ def test_a_pair_marked_before_its_second_frame_came_is_kept_whole():
     assert (kept.frame_count, kept.label) == (2, "half")
 
 
-def test_marking_again_changes_the_label_and_takes_no_second_place():
+def test_marking_again_changes_the_label_and_uses_one_mark():
     # given
     memory = SmartFrameManager(max_marked_frames=2)
     show(memory, [0, 0])
@@ -131,7 +131,7 @@ def test_marking_again_changes_the_label_and_takes_no_second_place():
     assert memory.mark(1).label == ""
 
 
-def test_when_as_many_are_marked_as_may_be_the_next_is_refused_until_one_is_free():
+def test_mark_beyond_the_limit_is_rejected_until_one_is_removed():
     # given
     memory = SmartFrameManager(max_marked_frames=4)
     show(memory, [0, 0, 1, 1, 2, 2])
@@ -140,10 +140,10 @@ def test_when_as_many_are_marked_as_may_be_the_next_is_refused_until_one_is_free
     before = memory.snapshot()
 
     # when
-    with pytest.raises(MarksFullError, match=r"pairs 1, 3 are marked already, .* 4 frames may be: unmark one"):
+    with pytest.raises(MarksFullError, match=r"4 .*pairs 1, 3"):
         memory.mark(2)
 
-    # then nothing has changed, and there is a remedy
+    # then nothing has changed, and unmarking helps
     assert memory.snapshot() == before
     memory.unmark(1)
     memory.mark(2)
@@ -151,14 +151,14 @@ def test_when_as_many_are_marked_as_may_be_the_next_is_refused_until_one_is_free
 
 
 @pytest.mark.parametrize("memory", [SmartFrameManager(0, 4), SmartFrameManager(4, 4, max_marked_frames=0)])
-def test_no_marks_without_star_or_without_leave(memory):
+def test_marks_are_rejected_if_star_or_marks_are_disabled(memory):
     show(memory, [0, 0])
-    with pytest.raises(MarksFullError, match="max_marked_frames is 0"):
+    with pytest.raises(MarksFullError, match="max_marked_frames"):
         memory.mark(1)
     assert ids(memory, "marked") == []
 
 
-def test_a_pair_that_is_not_kept_can_be_neither_marked_nor_unmarked():
+def test_marking_or_unmarking_an_evicted_pair_is_rejected():
     # given
     memory = SmartFrameManager(0, 4)
     show(memory, [0] * 12)
@@ -166,40 +166,39 @@ def test_a_pair_that_is_not_kept_can_be_neither_marked_nor_unmarked():
     # then
     for act in (memory.mark, memory.unmark):
         for pair_id in (0, 1, 99):
-            with pytest.raises(PairNotKeptError, match=f"pair {pair_id} is not kept"):
+            with pytest.raises(PairNotKeptError, match=f"pair {pair_id}"):
                 act(pair_id)
 
 
-def test_unmarking_what_is_not_marked_names_what_is():
+def test_unmarking_an_unmarked_pair_names_the_marked_ones():
     # given
     memory = SmartFrameManager()
     show(memory, [0, 0, 1, 1])
 
     # then
-    with pytest.raises(MarkError, match="pair 1 is not marked: no pair is"):
+    with pytest.raises(MarkError, match=r"pair 1 .*none"):
         memory.unmark(1)
     memory.mark(2)
-    with pytest.raises(MarkError, match="pair 1 is not marked: pair 2 is"):
+    with pytest.raises(MarkError, match=r"pair 1 .*2$"):
         memory.unmark(1)
 
 
 @pytest.mark.parametrize(
-    ("label", "message"),
-    [("x" * (MAX_LABEL_CHARACTERS + 1), "65 characters: give at most 64"), ("a\nb", "cannot be shown")],
+    ("label", "named"), [("x" * (MAX_LABEL_CHARACTERS + 1), "label .*64 .*65"), ("a\nb", r"label .*a\\nb")]
 )
-def test_a_label_that_cannot_be_used_is_refused(label, message):
+def test_invalid_label_is_rejected(label, named):
     # given
     memory = SmartFrameManager()
     show(memory, [0])
 
     # then
-    with pytest.raises(MarkError, match=message):
+    with pytest.raises(MarkError, match=named):
         memory.mark(1, label)
     assert ids(memory, "marked") == []
     assert memory.mark(1, "ü" * MAX_LABEL_CHARACTERS).marked
 
 
-def test_a_reset_forgets_the_marks():
+def test_reset_removes_marks():
     # given
     memory = SmartFrameManager(max_marked_frames=2)
     show(memory, [0, 0])
@@ -214,7 +213,7 @@ def test_a_reset_forgets_the_marks():
     assert memory.mark(2).marked
 
 
-def test_every_change_of_frames_and_marks_is_counted_and_nothing_else():
+def test_changes_counts_frames_and_marks_only():
     # given
     memory = SmartFrameManager()
     counts = [memory.changes]
@@ -242,39 +241,40 @@ def test_every_change_of_frames_and_marks_is_counted_and_nothing_else():
     ("max_marked_frames", "star_size", "pairs"),
     [(None, 20, 3), (None, 16, 2), (None, 8, 1), (None, 4, 1), (None, 2, 0), (None, 0, 0), (5, 20, 2), (18, 20, 9)],
 )
-def test_most_marked_pairs(max_marked_frames, star_size, pairs):
+def test_max_marked_pairs_is_rounded_and_bounded(max_marked_frames, star_size, pairs):
     assert max_marked_pairs(max_marked_frames, star_size) == pairs
 
 
 @pytest.mark.parametrize(
-    ("max_marked_frames", "star_size", "message"),
+    ("max_marked_frames", "star_size", "named"),
     [
-        (20, 20, "max_marked_frames is 20 frames, but star_memory_size is 20 frames.*at most 18"),
-        (2, 0, "star_memory_size is 0 frames.*at most 0"),
-        (2, 2, "star_memory_size is 2 frames.*at most 0"),
-        (-2, 20, "max_marked_frames is -2 frames.*give 0"),
-        (1, 20, "max_marked_frames is 1 frames.*give 0"),
+        (20, 20, ["star_memory_size=20", "at most 18"]),
+        (2, 0, ["star_memory_size=0", "at most 0"]),
+        (2, 2, ["star_memory_size=2", "at most 0"]),
+        (-2, 20, ["-2"]),
+        (1, 20, ["1"]),
     ],
 )
-def test_marks_that_could_fill_star_are_refused(max_marked_frames, star_size, message):
-    with pytest.raises(ConfigurationError, match=message):
+def test_marks_that_could_fill_star_are_rejected(max_marked_frames, star_size, named):
+    with pytest.raises(ConfigurationError, match="max_marked_frames") as error:
         SmartFrameManager(star_size, max_marked_frames=max_marked_frames)
+    assert all(one in str(error.value) for one in named)
 
 
-def test_the_span_nearest_to_a_moment():
+def test_nearest_span_prefers_the_older_of_equally_near_ones():
     # given two pairs, and a provisional one
     spans = [(0.0, 0.5), (1.0, 1.5), (2.0, 2.0)]
 
-    def nearest(moment: float) -> int | None:
-        return nearest_span(spans, moment, within_sec=0.4)
+    def nearest(time: float) -> int | None:
+        return nearest_span(spans, time, within_sec=0.4)
 
     # then
-    assert [nearest(moment) for moment in (-0.5, -0.4, 0.3, 0.7, 0.8, 1.2, 2.4, 2.5)] == [None, 0, 0, 0, 1, 1, 2, None]
+    assert [nearest(time) for time in (-0.5, -0.4, 0.3, 0.7, 0.8, 1.2, 2.4, 2.5)] == [None, 0, 0, 0, 1, 1, 2, None]
     assert nearest(0.75) == 0
     assert nearest_span((), 0.0, within_sec=9.0) is None
 
 
-def test_marking_from_many_threads_never_exceeds_what_may_be():
+def test_marking_from_many_threads_never_exceeds_the_limit():
     # given
     memory = SmartFrameManager(12, 20, max_marked_frames=6)
     show(memory, [0] * 20)
@@ -300,7 +300,7 @@ def test_marking_from_many_threads_never_exceeds_what_may_be():
 
 
 class MarksMachine(RuleBasedStateMachine):
-    """Any history of adding, marking, unmarking and clearing, beside a dictionary of the marks."""
+    """Any history of adding, marking, unmarking and resetting, compared with a dictionary of the marks."""
 
     @initialize(data=st.data())
     def start(self, data):
@@ -323,7 +323,7 @@ class MarksMachine(RuleBasedStateMachine):
         for index in range(count):
             newest = self.memory.newest_stamp
             self.memory.add(image(seed + index), gap if newest is None else newest + gap)
-            # Not only where the history rests: each single frame may let pairs go.
+            # Invariants run after a rule only, but each single frame may evict pairs.
             self.marked_pairs_are_in_star()
             self.bounds_hold()
 
@@ -346,7 +346,7 @@ class MarksMachine(RuleBasedStateMachine):
         del self.marked[pair_id]
 
     @rule()
-    def clear(self):
+    def reset(self):
         self.memory.reset()
         self.marked.clear()
 

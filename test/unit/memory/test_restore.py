@@ -1,4 +1,4 @@
-"""Key frames of an earlier memory as the past of a new one."""
+"""Restoring the key frames of an earlier run."""
 
 from dataclasses import replace
 
@@ -26,8 +26,8 @@ def show(memory, views, *, after=0.0):
         memory.add(image(view), after + 0.5 * (index + 1), source=f"source {view}")
 
 
-def looks(snapshot):
-    """All that a snapshot says."""
+def content_of(snapshot):
+    """Return all values of a snapshot, for comparison."""
     return [
         (
             kept.id,
@@ -51,7 +51,7 @@ def looks(snapshot):
     marked=st.sets(st.integers(0, 50), max_size=3),
     data=st.data(),
 )
-def test_what_is_restored_is_what_was_kept(views, star_size, chunk, marked, data):
+def test_restored_pairs_equal_the_kept_ones(views, star_size, chunk, marked, data):
     # given a memory with a history, and marks
     def empty():
         return SmartFrameManager(star_size, 4, eviction_chunk=chunk if star_size > 2 else 0)
@@ -69,17 +69,17 @@ def test_what_is_restored_is_what_was_kept(views, star_size, chunk, marked, data
     restored.restore(before)
 
     # then the very same pairs are there, now and the next time
-    assert looks(restored.snapshot()) == looks(before)
-    assert looks(star_of(restored.snapshot())) == looks(before)
+    assert content_of(restored.snapshot()) == content_of(before)
+    assert content_of(star_of(restored.snapshot())) == content_of(before)
     assert not any(kept.in_stream for kept in restored.snapshot())
 
 
-def test_what_was_found_late_is_worth_as_much_as_before():
+def test_deferred_score_is_restored():
     # given
     memory = SmartFrameManager(6, 20)
     show(memory, range(12))
     first, second, *others = star_of(memory.snapshot())
-    found = replace(second, deferred_score=0.9, late_reason="brief event")
+    found = replace(second, deferred_score=0.9, deferred_reason="brief event")
 
     # when
     restored = SmartFrameManager(6, 20)
@@ -92,7 +92,7 @@ def test_what_was_found_late_is_worth_as_much_as_before():
     ]
 
 
-def test_life_goes_on_behind_it():
+def test_frames_are_added_after_restored_ones():
     # given
     memory = SmartFrameManager()
     show(memory, [1, 1, 2, 2, 3, 3])
@@ -104,7 +104,7 @@ def test_life_goes_on_behind_it():
     # when
     with pytest.raises(StampOrderError):
         restored.add(image(4), 2.5)
-    with pytest.raises(ImageError, match="expected an image of shape"):
+    with pytest.raises(ImageError, match="shape"):
         restored.add(image(4)[:14], 9.0)
     show(restored, [4, 4], after=100.0)
 
@@ -116,7 +116,7 @@ def test_life_goes_on_behind_it():
     assert kept[-1].stamps == (100.5, 101.0)
 
 
-def test_a_smaller_star_keeps_its_marks_and_the_least_replaceable():
+def test_smaller_star_keeps_marked_and_most_valuable_pairs():
     # given ten pairs, one of them marked
     memory = SmartFrameManager()
     show(memory, [view for view in range(10) for _ in range(2)])
@@ -133,7 +133,7 @@ def test_a_smaller_star_keeps_its_marks_and_the_least_replaceable():
     assert [(kept.id, kept.label) for kept in restored.snapshot() if kept.marked] == [(4, "keys")]
 
 
-def test_marks_beyond_those_that_may_be_are_lost_and_nothing_else():
+def test_marks_beyond_the_limit_are_dropped_but_their_pairs_are_kept():
     memory = SmartFrameManager()
     show(memory, [view for view in range(10) for _ in range(2)])
     for pair_id in (2, 3, 4):
@@ -146,71 +146,71 @@ def test_marks_beyond_those_that_may_be_are_lost_and_nothing_else():
     assert [kept.id for kept in restored.snapshot() if kept.marked] == [2]
 
 
-def test_only_an_empty_memory_takes_one_in():
+def test_restoring_into_a_used_memory_is_rejected():
     memory = SmartFrameManager()
     show(memory, [1, 2])
     with pytest.raises(ValueError, match="not empty"):
         memory.restore(memory.snapshot())
 
 
-def ingestor_with_a_past(*, restarts):
-    past = SmartFrameManager()
-    show(past, [1, 1, 2, 2], after=1000.0)
+def restored_ingestor(*, restarts):
+    earlier = SmartFrameManager()
+    show(earlier, [1, 1, 2, 2], after=1000.0)
     memory = SmartFrameManager()
     ingestor = SamplingIngestor(FrameGeometry(), memory, 2.0, topic="/image", restart_on_jump=restarts)
-    ingestor.restore(star_of(past.snapshot()))
+    ingestor.restore(star_of(earlier.snapshot()))
     return ingestor, memory
 
 
-def show_through(ingestor, stamps, arrival=50.0):
-    """Images by their stamps; gives what was said of each."""
-    said = []
+def jumps_of(ingestor, stamps, arrival=50.0):
+    """Feed images with these stamps; return the time jump at each, or None for an outlier."""
+    jumps = []
     for stamp in stamps:
         try:
             decision = ingestor.decide(round(stamp * 1e9), arrival, round(arrival * 1e9))
-            said.append(decision.jump_sec)
+            jumps.append(decision.jump_sec)
             if decision.is_due:
                 ingestor.add(image(int(stamp * 10)), decision)
         except ImageError:
-            said.append(None)
-    return said
+            jumps.append(None)
+    return jumps
 
 
 @pytest.mark.parametrize("later", [0.5, 60.0, 1e6])
-def test_however_much_later_the_first_image_comes_it_is_taken(later):
-    ingestor, memory = ingestor_with_a_past(restarts=True)
-    assert show_through(ingestor, [1002.0 + later]) == [0.0]
+def test_first_image_after_restore_may_be_any_time_later(later):
+    ingestor, memory = restored_ingestor(restarts=True)
+    assert jumps_of(ingestor, [1002.0 + later]) == [0.0]
     assert memory.newest_stamp == 1002.0 + later
     assert len(memory.snapshot()) == 3
 
 
-def test_images_of_another_size_are_brought_to_the_restored_one():
-    ingestor, memory = ingestor_with_a_past(restarts=True)
+def test_image_of_another_size_is_resized_to_the_restored_grid():
+    ingestor, memory = restored_ingestor(restarts=True)
     ingestor.add(np.zeros((480, 640, 3), np.uint8), ingestor.decide(2000 * 10**9, 50.0, 50 * 10**9))
     assert memory.snapshot()[-1].frames[0].shape == (*SIZE, 3)
 
 
-def test_a_clock_that_starts_anew_begins_the_memory_anew_where_it_restarts():
-    ingestor, memory = ingestor_with_a_past(restarts=True)
-    assert show_through(ingestor, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
+def test_restarted_clock_empties_the_memory_if_it_restarts_on_jumps():
+    ingestor, memory = restored_ingestor(restarts=True)
+    assert jumps_of(ingestor, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
     assert [kept.stamps for kept in memory.snapshot()] == [(1.1, 1.6)]
 
 
-def test_a_clock_that_starts_anew_is_taken_as_going_on_where_it_continues():
-    ingestor, memory = ingestor_with_a_past(restarts=False)
-    assert show_through(ingestor, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
+def test_restarted_clock_continues_the_memory_otherwise():
+    ingestor, memory = restored_ingestor(restarts=False)
+    assert jumps_of(ingestor, [0.1, 0.6, 1.1, 1.6]) == [None, None, pytest.approx(1.1 - 1002.0), 0.0]
     assert ingestor.offset_sec == pytest.approx(1000.9)
     assert [kept.id for kept in memory.snapshot()][:2] == [1, 2]
     assert memory.newest_stamp == pytest.approx(1002.5)
 
 
-def test_one_stray_stamp_does_not_cost_what_was_restored():
-    ingestor, memory = ingestor_with_a_past(restarts=True)
-    assert show_through(ingestor, [0.1, 5000.0]) == [None, 0.0]
+def test_single_outlier_keeps_restored_pairs():
+    ingestor, memory = restored_ingestor(restarts=True)
+    assert jumps_of(ingestor, [0.1, 5000.0]) == [None, 0.0]
     assert len(memory.snapshot()) == 3
 
 
-def test_ids_never_come_twice():
+def test_pair_ids_are_unique_after_continuing():
     ids = PairIds()
     assert [next(ids), next(ids)] == [1, 2]
     ids.continue_after(40)

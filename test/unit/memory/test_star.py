@@ -1,4 +1,4 @@
-"""Which key frames stay when Star memory is full."""
+"""Which key frames a full Star memory evicts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scene(seed: int, noise: int = 0) -> np.ndarray:
 
 
 def make(pair_id: int, image: np.ndarray, stamp: float | None = None, importance: float = 0.8):
-    """A complete pair showing one image twice, with its descriptors."""
+    """Return a complete pair that shows one image twice, with its descriptors."""
     stamp = float(pair_id) if stamp is None else stamp
     first, second = (Frame(image, stamp + late, 1, importance, "novel view") for late in (0.0, 0.1))
     return FramePair(pair_id, first, second), [describe(image)] * 2
@@ -44,7 +44,7 @@ def test_distinct_old_scenes_survive_a_thousand_pairs_of_monotony():
     assert star.frame_count == 8
 
 
-def test_newcomer_that_adds_nothing_is_the_one_to_go():
+def test_new_pair_that_adds_nothing_is_evicted():
     # given
     star = StarMemory(8)
     for pair_id in range(4):
@@ -57,7 +57,7 @@ def test_newcomer_that_adds_nothing_is_the_one_to_go():
     assert ids(star) == [0, 1, 2, 3]
 
 
-def test_no_stretch_of_a_uniform_past_goes_blank():
+def test_uniform_past_is_covered_without_large_gaps():
     # given
     star = StarMemory(20)
 
@@ -70,8 +70,8 @@ def test_no_stretch_of_a_uniform_past_goes_blank():
     assert max(np.diff(stamps)) <= 3 * 1000 / 10
 
 
-def test_the_start_stays_where_more_happens_than_there_is_room_for():
-    # given a start that looks like what came right after it
+def test_start_is_kept_among_many_novel_views():
+    # given a start that resembles the next pair
     star = StarMemory(8)
     star.add(*make(0, scene(0), importance=0.6))
     star.add(*make(1, scene(0), importance=1.0))
@@ -85,8 +85,8 @@ def test_the_start_stays_where_more_happens_than_there_is_room_for():
     assert star.pairs[-1].id > 30
 
 
-class Thing:
-    """As much of a track as Star needs."""
+class FakeTrack:
+    """The attributes of a track that Star memory uses."""
 
     came_and_went = True
 
@@ -95,28 +95,28 @@ class Thing:
 
 
 @pytest.mark.parametrize(("value", "stays"), [(0.3, True), (1.0, False)])
-def test_the_start_counts_less_than_brief_things_of_clear_contrast(value, stays):
-    # given a place that is seen all the time
+def test_start_is_evicted_only_for_brief_events_of_clear_contrast(value, stays):
+    # given a place that stays in view
     star = StarMemory(8)
     star.add(*make(0, scene(0), importance=1.0))
 
-    # when things come and go there, more than there is room for
+    # when more brief events happen than fit into the memory
     for pair_id in range(1, 20):
-        star.judge(pair_id, [Thing(pair_id, value)], is_view=False)
+        star.set_score(pair_id, [FakeTrack(pair_id, value)], is_view=False)
         star.add(*make(pair_id, scene(0, noise=pair_id), importance=1.0))
 
     # then
     assert (ids(star)[0] == 0) == stays
 
 
-def test_a_memory_of_one_pair_is_not_the_start_for_ever():
+def test_memory_of_one_pair_does_not_keep_the_start_forever():
     star = StarMemory(2)
     star.add(*make(0, scene(0), importance=0.6))
     star.add(*make(1, scene(1), importance=1.0))
     assert ids(star) == [1]
 
 
-def test_of_two_alike_the_more_important_stays():
+def test_more_important_of_two_similar_pairs_is_kept():
     # given
     star = StarMemory(4)
     star.add(*make(0, scene(0), stamp=0.0))
@@ -143,7 +143,7 @@ def test_novelty_is_the_distance_to_the_nearest_kept_frame():
     assert star.novelty(describe(scene(2))) > 0.6
 
 
-def test_dropped_pairs_are_novel_again():
+def test_evicted_view_is_novel_again():
     # given
     star = StarMemory(2)
     star.add(*make(0, scene(0), importance=0.0))
@@ -156,7 +156,7 @@ def test_dropped_pairs_are_novel_again():
     assert star.novelty(describe(scene(0))) > 0.6
 
 
-def test_completing_a_pair_drops_nothing_and_is_counted():
+def test_completing_a_pair_evicts_nothing_and_is_counted():
     # given
     star = StarMemory(4)
     star.add(*make(0, scene(0)))
@@ -174,31 +174,31 @@ def test_completing_a_pair_drops_nothing_and_is_counted():
     assert not star.contains(2)
 
 
-def test_updating_a_pair_that_is_not_kept_is_refused():
+def test_updating_a_pair_that_is_not_kept_is_rejected():
     with pytest.raises(ValueError, match="not in Star"):
         StarMemory(4).update(*make(0, scene(0)))
 
 
-def test_pair_torn_by_a_cut_does_not_stand_for_the_second_scene():
+def test_pair_with_a_cut_does_not_represent_the_second_scene():
     # given
-    torn, whole = StarMemory(4), StarMemory(4)
+    with_cut, without_cut = StarMemory(4), StarMemory(4)
     alike: list[Descriptor] = [describe(scene(0)), describe(scene(0, noise=1))]
     cut: list[Descriptor] = [describe(scene(0)), describe(scene(1))]
 
     # when
-    torn.add(make(0, scene(0))[0], cut)
-    whole.add(make(0, scene(0))[0], alike)
+    with_cut.add(make(0, scene(0))[0], cut)
+    without_cut.add(make(0, scene(0))[0], alike)
 
     # then
-    assert torn.novelty(cut[1]) > 0.6
-    assert whole.novelty(alike[1]) == 0.0
+    assert with_cut.novelty(cut[1]) > 0.6
+    assert without_cut.novelty(alike[1]) == 0.0
 
 
-def test_it_says_when_it_is_full_and_when_a_pair_left_for_the_newcomer():
+def test_add_reports_evictions_and_is_full_reports_a_full_memory():
     # given
     star = StarMemory(4)
 
-    # when each view comes twice, the last time of no importance
+    # when each view is added twice, the last time with importance 0
     pairs = [make(0, scene(0)), make(1, scene(0)), make(2, scene(1)), make(3, scene(1), importance=0.0)]
     seen = [(star.add(*pair), star.is_full) for pair in pairs]
 
@@ -206,7 +206,7 @@ def test_it_says_when_it_is_full_and_when_a_pair_left_for_the_newcomer():
     assert seen == [(False, False), (False, True), (True, True), (False, True)]
 
 
-def test_several_leave_in_the_order_of_what_they_would_be_missed_for():
+def test_least_valuable_pairs_are_evicted_first():
     # given three views, one of them three times
     star = StarMemory(10)
     pairs = [make(pair_id, scene(view), stamp=10.0 * pair_id) for pair_id, view in enumerate([0, 1, 1, 1, 2])]
@@ -223,7 +223,7 @@ def test_several_leave_in_the_order_of_what_they_would_be_missed_for():
 
 
 @pytest.mark.parametrize(("memory_size", "pairs"), [(2, 1), (3, 1), (5, 2), (20, 10)])
-def test_size_is_used_down_to_whole_pairs(memory_size, pairs):
+def test_odd_size_is_rounded_down_to_whole_pairs(memory_size, pairs):
     # given
     star = StarMemory(memory_size)
 
@@ -236,7 +236,7 @@ def test_size_is_used_down_to_whole_pairs(memory_size, pairs):
     assert ids(star) == sorted(ids(star))
 
 
-def test_size_zero_switches_it_off():
+def test_size_zero_disables_star():
     # given
     star = StarMemory(0)
 
@@ -251,6 +251,6 @@ def test_size_zero_switches_it_off():
 
 
 @pytest.mark.parametrize("memory_size", [1, -1, -20])
-def test_size_without_room_for_a_pair_is_refused(memory_size):
+def test_size_below_one_pair_is_rejected(memory_size):
     with pytest.raises(ConfigurationError, match="star_memory_size"):
         StarMemory(memory_size)

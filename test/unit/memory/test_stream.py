@@ -22,7 +22,7 @@ def ids(stream: StreamMemory) -> list[int]:
 
 
 @pytest.mark.parametrize(("window_size", "kept"), [(2, 1), (3, 1), (4, 2), (7, 3)])
-def test_oldest_pairs_leave_whole(window_size, kept):
+def test_oldest_pairs_are_evicted_whole(window_size, kept):
     # given
     stream = StreamMemory(window_size)
 
@@ -35,7 +35,7 @@ def test_oldest_pairs_leave_whole(window_size, kept):
     assert stream.frame_count == 2 * kept
 
 
-def test_completing_the_newest_pair_may_push_out_the_oldest():
+def test_completing_the_newest_pair_may_evict_the_oldest():
     # given
     stream = StreamMemory(3)
     stream.add(complete(1))
@@ -63,7 +63,7 @@ def test_only_the_newest_pair_can_be_replaced():
 
 
 @pytest.mark.parametrize("window_size", [4, 5])
-def test_it_says_when_it_is_full_and_when_a_pair_left(window_size):
+def test_add_reports_evictions_and_is_full_reports_a_full_window(window_size):
     # given
     stream = StreamMemory(window_size)
 
@@ -74,7 +74,7 @@ def test_it_says_when_it_is_full_and_when_a_pair_left(window_size):
     assert seen == [(False, False), (False, True), (True, True), (True, True)]
 
 
-def test_provisional_pair_fills_it_like_a_whole_one():
+def test_provisional_pair_counts_as_a_whole_pair_for_is_full():
     # given
     stream = StreamMemory(4)
     stream.add(complete(1))
@@ -87,7 +87,7 @@ def test_provisional_pair_fills_it_like_a_whole_one():
     assert not stream.replace_newest(complete(2))
 
 
-def test_several_of_the_oldest_can_be_dropped_at_once():
+def test_drop_oldest_evicts_several_pairs():
     # given
     stream = StreamMemory(8)
     for pair_id in range(4):
@@ -102,6 +102,6 @@ def test_several_of_the_oldest_can_be_dropped_at_once():
 
 
 @pytest.mark.parametrize("window_size", [1, 0, -4])
-def test_window_without_room_for_a_pair_is_refused(window_size):
+def test_window_below_one_pair_is_rejected(window_size):
     with pytest.raises(ConfigurationError, match="stream_window_size"):
         StreamMemory(window_size)

@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_is_told_long_before_the_next_writing(opened, monke
         began = time.monotonic()
         wait_until(lambda: persistence.report().fault, "a fault")
         assert time.monotonic() - began < 30  # a second, on a machine that has time for it
-        assert "finding room for" in persistence_status(persistence.report()).message
+        assert "no space for" in persistence_status(persistence.report()).message
         # and it stands as long as there is none, though nothing has changed that would have to be written
         time.sleep(2.5)
         assert persistence.report().fault
@@ -211,7 +211,7 @@ def test_a_full_disk_is_told_after_a_restart_when_nothing_has_been_written_yet(o
     full = os.statvfs_result((4096, 4096, 100, 0, 0, 1, 1, 1, 0, 255))
     monkeypatch.setattr(os, "fstatvfs", lambda _: full)
     persistence = opened(Camera(), period_sec=3600.0)
-    wait_until(lambda: "finding room for" in persistence.report().fault, "a fault")
+    wait_until(lambda: "no space for" in persistence.report().fault, "a fault")
     assert persistence.report().times_written == 0
 
 
@@ -223,7 +223,7 @@ def test_a_disk_too_full_for_the_larger_file_does_not_hurry_the_smaller_one(open
     wait_until(lambda: persistence.report().times_written == 2, "two files")
     little = os.statvfs_result((1, 1, 10_000, 3000, 3000, 1, 1, 1, 0, 255))
     monkeypatch.setattr(os, "fstatvfs", lambda _: little)
-    wait_until(lambda: "finding room for" in persistence.report().fault, "a fault")
+    wait_until(lambda: "no space for" in persistence.report().fault, "a fault")
     # when
     small.show(2)
     time.sleep(2.5)
@@ -247,7 +247,7 @@ def test_a_damaged_file_is_told_and_the_memory_is_empty(opened, tmp_path):
     persistence = opened(camera)
     report = persistence.report()
     assert camera.frame_manager.snapshot() == ()
-    assert "camera.star is damaged" in report.notices[0] or "camera.star has version" in report.notices[0]
+    assert "camera.star" in report.notices[0]
     assert persistence_status(report).level == Level.WARN
     written(persistence)
     assert persistence_status(persistence.report()).level == Level.WARN
@@ -284,7 +284,7 @@ def test_a_file_that_can_be_neither_used_nor_moved_is_not_overwritten(opened, tm
     camera.show(2)
     persistence.hurry()
     end(persistence)
-    assert "setting camera.star aside" in persistence.report().fault
+    assert "camera.star" in persistence.report().fault
     assert (tmp_path / "camera.star").read_bytes() == b"precious"
     # and the folder is free for another
     assert not opened(Camera()).report().fault
@@ -307,7 +307,9 @@ def test_a_file_of_another_camera_is_set_aside(opened, tmp_path):
     camera.show(2)
     end(persistence)
     (tmp_path / "front.star").rename(tmp_path / "rear.star")
-    assert "rear.star is of another camera, front" in opened(Camera("rear")).report().notices[0]
+    (notice,) = opened(Camera("rear")).report().notices
+    assert "rear.star" in notice
+    assert "another camera, front" in notice
 
 
 def test_ids_stay_unique_among_cameras(opened, tmp_path):
@@ -330,7 +332,7 @@ def test_ids_stay_unique_among_cameras(opened, tmp_path):
     front, rear = Camera("front", ids), Camera("rear", ids)
     again = opened(front, rear)
     # then
-    assert "has ids of key frames that another camera's file has, too" in again.report().notices[0]
+    assert "ids also occur in the file of another camera" in again.report().notices[0]
     rear.show(2)
     assert [kept.id for camera in (front, rear) for kept in camera.frame_manager.snapshot()] == [1, 2]
 
@@ -405,7 +407,7 @@ def test_defect_that_ends_the_thread_is_reported(opened, monkeypatch):
     def defect(_folder):
         raise ZeroDivisionError("planted by the test")
 
-    monkeypatch.setattr(folder_module.MemoryFolder, "check_room", defect)
+    monkeypatch.setattr(folder_module.MemoryFolder, "check_free_space", defect)
 
     # when
     persistence = opened(Camera())

@@ -1,4 +1,4 @@
-"""Where these tests find their helpers."""
+"""Makes the helper modules of this folder importable."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Star memories to write and to read."""
+"""Star memories for the storage tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ GEOMETRY = FrameGeometry()
 
 
 def star_memory(generation: int = 0, *, pairs: int = 3, height: int = 4, width: int = 6, camera: str = "front"):
-    """A memory whose every value tells its generation; the last pair is provisional, the first one marked."""
+    """Return a memory that encodes its generation in every value.
+
+    The first pair is marked and the last one provisional.
+    """
     kept = []
     for number in range(pairs):
         frames = []
@@ -25,19 +28,19 @@ def star_memory(generation: int = 0, *, pairs: int = 3, height: int = 4, width: 
             frames.append(Frame(image, stamp, count, 0.1 * number, "scene change", {"of": generation}))
         pair = FramePair(10 + number, frames[0], frames[1] if len(frames) > 1 else None)
         label = "" if number else f"generation {generation}"
-        deferred_score, late_reason = (0.75, "brief event") if number % 2 else (0.0, "")
-        kept.append(KeptPair(pair, True, False, not number, label, deferred_score, late_reason))
+        deferred_score, deferred_reason = (0.75, "brief event") if number % 2 else (0.0, "")
+        kept.append(KeptPair(pair, True, False, not number, label, deferred_score, deferred_reason))
     return StoredMemory(camera, GEOMETRY, tuple(kept))
 
 
 def generation_of(memory: StoredMemory) -> int:
-    """The generation that every part of it tells.
+    """Return the generation of a memory.
 
     Raises:
-        AssertionError: It is not the memory that was written.
+        AssertionError: A value does not match the generation.
     """
     generation = memory.pairs[0].pair.first.source["of"]
-    assert looks(memory) == looks(star_memory(generation, pairs=len(memory.pairs), **size_of(memory)))
+    assert content_of(memory) == content_of(star_memory(generation, pairs=len(memory.pairs), **size_of(memory)))
     return generation
 
 
@@ -46,8 +49,8 @@ def size_of(memory: StoredMemory) -> dict[str, int]:
     return {"height": height, "width": width}
 
 
-def looks(memory: StoredMemory):
-    """All that it says."""
+def content_of(memory: StoredMemory):
+    """Return all values of a memory, for comparison."""
     return (
         memory.camera,
         memory.geometry,
@@ -73,13 +76,13 @@ def looks(memory: StoredMemory):
     )
 
 
-def as_it_is(source):
+def keep_source(source):
     return source
 
 
 def open_folder(path) -> MemoryFolder:
-    return MemoryFolder(str(path), as_it_is, as_it_is)
+    return MemoryFolder(str(path), keep_source, keep_source)
 
 
-def take_any(_memory) -> str:
+def accept_any(_memory) -> str:
     return ""

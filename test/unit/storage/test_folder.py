@@ -1,4 +1,4 @@
-"""The folder of key frames: whole files only, and nothing outside."""
+"""The folder of key-frame files: complete files only, and nothing outside of it is touched."""
 
 import errno
 import os
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from star_memories import generation_of, looks, open_folder, star_memory, take_any
+from star_memories import accept_any, content_of, generation_of, open_folder, star_memory
 
 from delayed_vlm_ros.errors import MemoryFileError
 from delayed_vlm_ros.storage import folder as folder_module
@@ -29,39 +29,39 @@ def names(folder):
     return sorted(file.name for file in folder._path.iterdir())
 
 
-def again(folder):
-    """The same folder, as after a restart."""
+def reopened(folder):
+    """Close and open the folder, as a restart does."""
     path = folder._path
     folder.close()
     folder.__init__(str(path), folder._describe_source, folder._revive_source)
     return folder
 
 
-def test_what_was_saved_is_loaded_and_nothing_else_lies_there(folder):
+def test_saved_memory_is_loaded_and_the_folder_has_no_other_file(folder):
     size = folder.save(star_memory(3))
-    loaded = again(folder).load("front", take_any)
-    assert (loaded.notice, looks(loaded.memory)) == ("", looks(star_memory(3)))
+    loaded = reopened(folder).load("front", accept_any)
+    assert (loaded.warning, content_of(loaded.memory)) == ("", content_of(star_memory(3)))
     assert names(folder) == ["front.star"]
     file = folder._path / "front.star"
     assert file.stat().st_size == size
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_nothing_is_written_when_nothing_has_changed(folder):
+def test_unchanged_memory_is_not_written(folder):
     assert folder.save(star_memory(3)) > 0
     assert folder.save(star_memory(3)) == 0
     assert folder.save(star_memory(4)) > 0
-    again(folder).load("front", take_any)
+    reopened(folder).load("front", accept_any)
     assert folder.save(star_memory(4)) == 0
 
 
-def test_without_a_file_there_is_no_memory_and_no_word(folder):
-    assert folder.load("front", take_any) == folder_module.LoadedMemory(None, "")
+def test_missing_file_is_no_memory_and_no_warning(folder):
+    assert folder.load("front", accept_any) == folder_module.LoadedMemory(None, "")
 
 
-def spoil_by(kind, file, outside):
+def spoil(kind, file, outside):
     content = file.read_bytes()
-    if kind == "cut short":
+    if kind == "truncated":
         file.write_bytes(content[: len(content) // 2])
     elif kind == "empty":
         file.write_bytes(b"")
@@ -81,23 +81,23 @@ def spoil_by(kind, file, outside):
         os.mkfifo(file)
 
 
-@pytest.mark.parametrize("kind", ["cut short", "empty", "flipped", "foreign", "link", "folder", "pipe"])
-def test_a_file_that_cannot_be_used_is_set_aside_and_the_next_one_is_written(folder, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["truncated", "empty", "flipped", "foreign", "link", "folder", "pipe"])
+def test_unusable_file_is_set_aside_and_the_next_one_is_written(folder, tmp_path, kind):
     # given
     folder.save(star_memory(1))
     outside = tmp_path / "outside"
-    spoil_by(kind, folder._path / "front.star", outside)
+    spoil(kind, folder._path / "front.star", outside)
     others = outside.read_bytes() if outside.exists() else b""
 
     # when
-    loaded = again(folder).load("front", take_any)
+    loaded = reopened(folder).load("front", accept_any)
 
     # then
     assert loaded.memory is None
-    assert "set aside as front.star.aside-1, and the memory is empty" in loaded.notice
+    assert "front.star.aside-1" in loaded.warning
     assert names(folder) == ["front.star.aside-1"]
     folder.save(star_memory(2))
-    assert generation_of(again(folder).load("front", take_any).memory) == 2
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 2
     # and nothing outside has changed
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"kept", *(["outside"] if others else [])})
     assert not others or outside.read_bytes() == others
@@ -107,7 +107,7 @@ def test_a_file_that_cannot_be_used_is_set_aside_and_the_next_one_is_written(fol
     "error",
     [MemoryError(), *(OSError(number, os.strerror(number)) for number in (errno.EIO, errno.EMFILE, errno.EACCES))],
 )
-def test_a_file_that_the_system_does_not_let_be_read_is_left_alone(folder, monkeypatch, error):
+def test_file_that_the_system_cannot_read_is_left_in_place(folder, monkeypatch, error):
     folder.save(star_memory(1))
 
     def fail(*_):
@@ -115,29 +115,30 @@ def test_a_file_that_the_system_does_not_let_be_read_is_left_alone(folder, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(folder_module, "read_memory", fail)
-        with pytest.raises(MemoryFileError, match=r"front.star cannot be read .*it is left alone"):
-            folder.load("front", take_any)
+        with pytest.raises(MemoryFileError, match=r"front\.star"):
+            folder.load("front", accept_any)
     # then
     assert names(folder) == ["front.star"]
-    assert generation_of(folder.load("front", take_any).memory) == 1
+    assert generation_of(folder.load("front", accept_any).memory) == 1
 
 
-def test_a_sound_file_may_be_refused(folder):
+def test_refused_file_is_set_aside_with_the_reason(folder):
     folder.save(star_memory(1))
-    loaded = again(folder).load("front", lambda memory: f"is of {memory.camera}")
-    assert "front.star is of front: it is set aside" in loaded.notice
+    loaded = reopened(folder).load("front", lambda memory: f"belongs to {memory.camera}")
+    assert "belongs to front" in loaded.warning
+    assert "front.star.aside-1" in loaded.warning
     assert loaded.memory is None
 
 
-def test_a_file_that_is_bad_at_every_start_does_not_fill_the_disk(folder):
+def test_file_damaged_at_every_start_does_not_fill_the_disk(folder):
     for start in range(8):
         (folder._path / "front.star").write_bytes(b"bad %d" % start)
-        folder.load("front", take_any)
+        folder.load("front", accept_any)
     assert names(folder) == [f"front.star.aside-{number}" for number in range(1, 6)]
     assert (folder._path / "front.star.aside-5").read_bytes() == b"bad 7"
 
 
-def test_a_link_where_the_new_file_goes_is_not_followed(folder, tmp_path):
+def test_link_in_the_path_of_the_new_file_is_not_followed(folder, tmp_path):
     outside = tmp_path / "outside"
     outside.write_bytes(b"precious")
     (folder._path / "front.star.new").symlink_to(outside)
@@ -147,8 +148,8 @@ def test_a_link_where_the_new_file_goes_is_not_followed(folder, tmp_path):
     assert not (folder._path / "front.star").is_symlink()
 
 
-def test_a_folder_is_one_nodes_own(folder):
-    with pytest.raises(MemoryFileError, match="in use by another node: give each node a folder of its own"):
+def test_folder_in_use_is_rejected(folder):
+    with pytest.raises(MemoryFileError, match="in use"):
         open_folder(folder._path)
     folder.close()
     other = open_folder(folder._path)
@@ -156,26 +157,26 @@ def test_a_folder_is_one_nodes_own(folder):
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/folder", "/dev/null", "/tmp/with\0null"])
-def test_what_is_no_folder_is_told(path):
-    with pytest.raises(MemoryFileError, match="looking in the folder"):
+def test_path_that_is_not_a_folder_is_rejected(path):
+    with pytest.raises(MemoryFileError, match="folder"):
         open_folder(path)
 
 
-def test_a_full_disk_is_told_before_anything_is_written(folder, monkeypatch):
+def test_full_disk_is_reported_before_writing(folder, monkeypatch):
     folder.save(star_memory(1))
     full = os.statvfs_result((4096, 4096, 100, 0, 0, 1, 1, 1, 0, 255))
     with monkeypatch.context() as patched:
         patched.setattr(os, "fstatvfs", lambda _: full)
-        with pytest.raises(MemoryFileError, match=r"writing front.star .*No space left .*its disk has room"):
+        with pytest.raises(MemoryFileError, match=r"front.star .*No space left"):
             folder.save(star_memory(2))
-    assert generation_of(again(folder).load("front", take_any).memory) == 1
-    # and when there is room again
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 1
+    # and when the disk has space again
     folder.save(star_memory(2))
-    assert generation_of(again(folder).load("front", take_any).memory) == 2
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 2
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_the_old_file_stays_when_a_step_fails(folder, monkeypatch, call):
+def test_failed_step_leaves_the_previous_file(folder, monkeypatch, call):
     folder.save(star_memory(1))
 
     def fail(*_, **__):
@@ -186,11 +187,11 @@ def test_the_old_file_stays_when_a_step_fails(folder, monkeypatch, call):
         with pytest.raises(MemoryFileError, match="planted"):
             folder.save(star_memory(2))
     assert names(folder) == ["front.star"]
-    assert generation_of(again(folder).load("front", take_any).memory) == 1
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 1
 
 
-def test_the_new_file_is_on_the_disk_before_it_takes_the_name(folder, monkeypatch):
-    # given what the system is asked for, in order
+def test_new_file_is_synced_before_it_replaces_the_previous_one(folder, monkeypatch):
+    # given a record of the system calls
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
@@ -199,8 +200,8 @@ def test_the_new_file_is_on_the_disk_before_it_takes_the_name(folder, monkeypatc
     assert calls == ["fsync", "replace", "fsync"]
 
 
-def test_a_process_that_may_write_no_more_keeps_the_old_file(tmp_path):
-    # given a limit of the system's own, below the second file
+def test_file_size_limit_leaves_the_previous_file(tmp_path):
+    # given a file size limit of the system below the size of the second file
     script = (
         "from star_memories import *\n"
         f"folder = open_folder({str(tmp_path)!r})\n"
@@ -211,14 +212,15 @@ def test_a_process_that_may_write_no_more_keeps_the_old_file(tmp_path):
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=HERE, capture_output=True, text=True, check=True)
-    assert "MemoryFileError writing front.star" in done.stdout
+    assert "MemoryFileError" in done.stdout
+    assert "front.star" in done.stdout
     assert "File too large" in done.stdout
-    loaded = open_folder(tmp_path).load("front", take_any)
+    loaded = open_folder(tmp_path).load("front", accept_any)
     assert generation_of(loaded.memory) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["front.star"]
 
 
-def test_killed_at_any_moment_the_file_is_whole(tmp_path):
+def test_file_is_complete_after_kill_at_any_time(tmp_path):
     done = subprocess.run(
         [sys.executable, "kill_while_writing.py", str(tmp_path), str(KILLS)],
         cwd=HERE,
@@ -229,4 +231,4 @@ def test_killed_at_any_moment_the_file_is_whole(tmp_path):
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert f"{KILLS} kills, " in done.stdout
-    assert f"{KILLS} kills, 0 of them" not in done.stdout, "no kill came while writing: they tested nothing"
+    assert f"{KILLS} kills, 0 of them" not in done.stdout, "no kill hit a write, so nothing was tested"

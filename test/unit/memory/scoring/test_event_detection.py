@@ -1,4 +1,4 @@
-"""Judging images late: brief things, people passing, places."""
+"""Deferred scores: brief events, people passing, places."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def room(seed: int = 0) -> np.ndarray:
     return np.clip(large + small, 0, 255).astype(np.uint8)
 
 
-def view(number: int, seed: int = 0, gain: float = 1.0, thing=None, colour=RED) -> np.ndarray:
-    """A room under shake and noise; ``thing`` is (left, top, side) in pixels."""
+def view(number: int, seed: int = 0, gain: float = 1.0, square=None, colour=RED) -> np.ndarray:
+    """Return an image of a room with shake and noise; `square` is (left, top, side) in pixels."""
     rng = np.random.default_rng([seed, number])
     down, right = rng.integers(8, 13, 2)
     image = room(seed)[down : down + HEIGHT, right : right + WIDTH].astype(float)
-    if thing is not None:
-        left, top, side = thing
+    if square is not None:
+        left, top, side = square
         image[top : top + side, left : left + side] = colour
     return np.clip(image * gain + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
 
@@ -36,12 +36,12 @@ def found_in(image, before, after):
     return foreground(downsample(image), [downsample(one) for one in before], [downsample(one) for one in after])
 
 
-def test_a_thing_of_one_per_cent_stands_out_under_shake_noise_and_other_exposures():
+def test_object_of_one_per_cent_is_found_despite_shake_noise_and_exposure():
     # given
     before, after = [view(n, gain=0.8) for n in range(3)], [view(n, gain=1.1) for n in range(3, 6)]
 
     # when
-    found = found_in(view(9, thing=(90, 60, 17)), before, after)
+    found = found_in(view(9, square=(90, 60, 17)), before, after)
 
     # then
     assert found.is_place_known
@@ -52,25 +52,25 @@ def test_a_thing_of_one_per_cent_stands_out_under_shake_noise_and_other_exposure
 
 
 @pytest.mark.parametrize("gain", [0.75, 1.0, 1.25])
-def test_nothing_stands_out_where_nothing_came(gain):
+def test_unchanged_scene_has_no_foreground(gain):
     for seed in range(3):
         images = [view(n, seed) for n in range(6)]
         assert found_in(view(9, seed, gain), images[:3], images[3:]).blobs == ()
 
 
-def test_what_was_there_before_does_not_stand_out_and_what_stays_is_told_from_what_goes():
+def test_object_seen_before_is_background_and_lasting_objects_differ_from_brief_ones():
     # given
-    there = [view(n, thing=(90, 60, 20)) for n in range(3)]
-    bare = [view(n) for n in range(3, 6)]
+    present = [view(n, square=(90, 60, 20)) for n in range(3)]
+    absent = [view(n) for n in range(3, 6)]
 
     # then
-    assert found_in(view(9, thing=(90, 60, 20)), there, bare).blobs == ()
-    (stays,) = found_in(view(9, thing=(90, 60, 20)), bare, there).blobs
-    (goes,) = found_in(view(9, thing=(90, 60, 20)), bare, bare).blobs
+    assert found_in(view(9, square=(90, 60, 20)), present, absent).blobs == ()
+    (stays,) = found_in(view(9, square=(90, 60, 20)), absent, present).blobs
+    (goes,) = found_in(view(9, square=(90, 60, 20)), absent, absent).blobs
     assert (stays.came_and_went, goes.came_and_went) == (False, True)
 
 
-def test_other_places_do_not_count():
+def test_images_of_other_places_are_ignored():
     # given
     others = [view(n, seed=7) for n in range(3)]
 
@@ -80,18 +80,18 @@ def test_other_places_do_not_count():
     assert not BackgroundModel(downsample(view(9))).add(downsample(others[0]))
 
 
-def show(memory: SmartFrameManager, frames: int, things: dict, seed: int = 0) -> None:
+def show(memory: SmartFrameManager, frames: int, objects: dict, seed: int = 0) -> None:
     start = 0 if memory.newest_stamp is None else int(memory.newest_stamp * 2) + 1
     for number in range(start, start + frames):
-        memory.add(view(number, seed, thing=things.get(number)), number / 2)
+        memory.add(view(number, seed, square=objects.get(number)), number / 2)
 
 
 def stars(memory: SmartFrameManager) -> dict[float, tuple[str, float]]:
     return {kept.stamps[0]: (kept.reason, kept.importance) for kept in memory.snapshot() if kept.in_star}
 
 
-def test_a_small_brief_thing_is_kept_among_people_passing():
-    # given a small memory, people who cross the image, and one thing for a second
+def test_small_brief_event_is_kept_among_people_passing():
+    # given a small memory, people who cross the image, and an object visible for one second
     memory = SmartFrameManager(star_memory_size=6, stream_window_size=20)
     walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 8) for step in range(16)}
     brief = dict.fromkeys((350, 351), (90, 60, 19))
@@ -105,7 +105,7 @@ def test_a_small_brief_thing_is_kept_among_people_passing():
     assert score > 0.5
 
 
-def test_every_place_is_kept_with_a_view():
+def test_view_of_every_place_is_kept():
     # given
     memory = SmartFrameManager(star_memory_size=10, stream_window_size=20)
 
@@ -119,28 +119,28 @@ def test_every_place_is_kept_with_a_view():
 
 
 @pytest.mark.parametrize("seconds", [10, 60])
-def test_what_came_to_stay_is_kept_though_it_is_there_for_long(seconds):
-    # given a memory with room for little, and people who cross the image
+def test_lasting_object_is_kept(seconds):
+    # given a small memory, and people who cross the image
     memory = SmartFrameManager(star_memory_size=10, stream_window_size=20)
     walks = {100 * walk + step: (step * 9, 50, 40) for walk in range(1, 4) for step in range(16)}
-    thing = dict.fromkeys(range(340, 340 + 2 * seconds), (90, 60, 28))
+    lasting = dict.fromkeys(range(340, 340 + 2 * seconds), (90, 60, 28))
 
     # when
-    show(memory, 500, walks | thing)
+    show(memory, 500, walks | lasting)
 
     # then
     reasons = {stamp: reason for stamp, (reason, _) in stars(memory).items()}
     assert "new thing" in {reason for stamp, reason in reasons.items() if 170 <= stamp < 170 + seconds}
 
 
-def test_one_who_comes_by_where_nobody_does_is_worth_more_than_one_of_many():
+def test_single_passer_by_scores_higher_than_one_of_many():
     # given
     crossing = [(step * 9, 50, 40) for step in range(16)]
     deserted, busy = (SmartFrameManager(star_memory_size=6, stream_window_size=20) for _ in range(2))
 
     # when
     show(deserted, 200, dict(zip(range(150, 166), crossing, strict=True)))
-    show(busy, 560, {start + step: place for start in range(30, 560, 40) for step, place in enumerate(crossing)})
+    show(busy, 560, {start + step: square for start in range(30, 560, 40) for step, square in enumerate(crossing)})
 
     # then
     alone, one_of_many = (max(kept.deferred_score for kept in memory.snapshot()) for memory in (deserted, busy))
@@ -158,7 +158,7 @@ def test_one_who_comes_by_where_nobody_does_is_worth_more_than_one_of_many():
     ],
     ids=["noise", "flicker", "daylight", "exposure jumps"],
 )
-def test_a_still_and_a_shaking_camera_fill_nothing(gain):
+def test_unchanged_scene_does_not_fill_star(gain):
     # given
     memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
 
@@ -171,11 +171,11 @@ def test_a_still_and_a_shaking_camera_fill_nothing(gain):
 
 
 @pytest.mark.parametrize("first", [50, 51])
-def test_a_light_that_blinks_fills_nothing(first):
+def test_blinking_light_does_not_fill_star(first):
     # given
     memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
 
-    # when it is seen in one image of sixty
+    # when it is visible in one image of sixty
     show(memory, 500, dict.fromkeys(range(first, 500, 60), (90, 60, 40)))
 
     # then
@@ -185,7 +185,7 @@ def test_a_light_that_blinks_fills_nothing(first):
 
 @pytest.mark.parametrize("wall", [0, 128, 255])
 @pytest.mark.parametrize("noise", [0.0, 3.0])
-def test_a_thing_before_a_plain_wall_is_found(wall, noise):
+def test_object_in_front_of_a_plain_wall_is_found(wall, noise):
     # given
     random = np.random.default_rng(0)
     memory = SmartFrameManager(star_memory_size=20, stream_window_size=20)
@@ -203,28 +203,28 @@ def test_a_thing_before_a_plain_wall_is_found(wall, noise):
     assert len(stars(memory)) <= 3
 
 
-def test_what_is_known_of_pairs_that_have_gone_is_forgotten():
+def test_scores_of_evicted_pairs_are_dropped():
     # given
     memory = SmartFrameManager(star_memory_size=6, stream_window_size=20)
 
-    # when things and places come and go
+    # when objects and places come and go
     for seed in range(4):
         show(
             memory,
             100,
-            {50 * place + step: (60 + 20 * place, 60, 30) for place in range(10) for step in range(3)},
+            {50 * number + step: (60 + 20 * number, 60, 30) for number in range(10) for step in range(3)},
             seed,
         )
 
     # then
     star = memory._star
     held = {pair.id for pair in star.pairs}
-    for known in (star._places, star._new_places, star._tracks, star._earlier):
-        assert len(set(known) - held) <= 10  # those still in Stream
+    for known in (star._places, star._new_places, star._tracks, star._restored):
+        assert len(set(known) - held) <= 10  # those in Stream
 
 
 @pytest.mark.parametrize(("window", "chunk"), [(8, 0), (20, 16)])
-def test_with_little_room_in_stream_nothing_is_judged_late(window, chunk):
+def test_small_stream_gives_no_deferred_scores(window, chunk):
     # given
     memory = SmartFrameManager(20, window, eviction_chunk=chunk)
 
@@ -235,20 +235,20 @@ def test_with_little_room_in_stream_nothing_is_judged_late(window, chunk):
     assert not any(kept.deferred_score for kept in memory.snapshot())
 
 
-def test_a_late_pair_enters_star_while_it_is_in_stream():
+def test_pair_enters_star_late_only_from_stream():
     # given
     memory = SmartFrameManager(20, 20, eviction_chunk=6)
-    things = dict.fromkeys((80, 81), (90, 60, 16))
+    objects = dict.fromkeys((80, 81), (90, 60, 16))
     late = set()
 
     for number in range(160):
         before = {kept.id: kept for kept in memory.snapshot()}
         # when
-        memory.add(view(number, thing=things.get(number)), number / 2)
+        memory.add(view(number, square=objects.get(number)), number / 2)
 
         # then
         after = {kept.id: kept for kept in memory.snapshot()}
-        # whatever is in Star now was kept before, or is the newest
+        # every pair in Star was kept before or is the newest
         assert {one for one, kept in after.items() if kept.in_star} <= {*before, max(after)}
         late |= {
             kept.reason

@@ -1,4 +1,4 @@
-"""Which frames are judged notable."""
+"""Which frames are notable, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def scene(seed: int) -> np.ndarray:
     return np.clip(large, 0, 255).astype(np.uint8)
 
 
-def judge(scorer: ImportanceScorer, descriptor: Descriptor, novelty: float):
+def score_next(scorer: ImportanceScorer, descriptor: Descriptor, novelty: float):
     importance = scorer.assess(descriptor, novelty)
     scorer.remember(descriptor, importance)
     return importance
@@ -32,7 +32,7 @@ def notable_frames(images) -> list:
     return [frame for frame in added if frame.reason]
 
 
-def test_first_frame_is_wholly_important():
+def test_first_frame_has_full_importance():
     # when
     importance = ImportanceScorer().assess(describe(scene(0)), math.inf)
 
@@ -40,10 +40,10 @@ def test_first_frame_is_wholly_important():
     assert (importance.score, importance.reason) == (1.0, "first frame")
 
 
-def test_assessing_changes_nothing():
+def test_assess_does_not_change_the_scorer():
     # given
     scorer = ImportanceScorer()
-    judge(scorer, describe(scene(0)), math.inf)
+    score_next(scorer, describe(scene(0)), math.inf)
 
     # when
     first, again = (scorer.assess(describe(scene(1)), 0.9) for _ in range(2))
@@ -58,36 +58,36 @@ def test_assessing_changes_nothing():
 def test_cut_to_a_new_scene_is_a_scene_change(seed):
     # given
     scorer = ImportanceScorer()
-    judge(scorer, describe(scene(0)), math.inf)
+    score_next(scorer, describe(scene(0)), math.inf)
 
     # when
     new = describe(scene(seed))
-    importance = judge(scorer, new, distance(new, describe(scene(0))))
+    importance = score_next(scorer, new, distance(new, describe(scene(0))))
 
     # then
     assert importance.score > NOTABLE
     assert importance.reason == "scene change"
-    assert judge(scorer, new, 0.0).scene_change == 0.0
+    assert score_next(scorer, new, 0.0).scene_change == 0.0
 
 
 def test_cut_back_to_a_known_scene_is_not_notable():
     # given
     scorer = ImportanceScorer()
-    judge(scorer, describe(scene(0)), math.inf)
-    judge(scorer, describe(scene(1)), 0.9)
+    score_next(scorer, describe(scene(0)), math.inf)
+    score_next(scorer, describe(scene(1)), 0.9)
 
     # then
-    assert judge(scorer, describe(scene(0)), 0.0).score < NOTABLE
+    assert score_next(scorer, describe(scene(0)), 0.0).score < NOTABLE
 
 
-def test_view_that_became_new_slowly_is_a_novel_view():
+def test_gradual_change_is_a_novel_view():
     # given
     scorer = ImportanceScorer()
     for _ in range(20):
-        judge(scorer, describe(scene(0)), 0.1)
+        score_next(scorer, describe(scene(0)), 0.1)
 
     # when
-    importance = judge(scorer, describe(scene(0)), 0.9)
+    importance = score_next(scorer, describe(scene(0)), 0.9)
 
     # then
     assert importance.score > NOTABLE
@@ -95,16 +95,16 @@ def test_view_that_became_new_slowly_is_a_novel_view():
 
 
 def test_steady_motion_becomes_usual():
-    # given something that jumps to and fro all the time, always a little unlike what Star holds
+    # given an object that jumps back and forth continuously, always slightly unlike the frames in Star
     scorer = ImportanceScorer()
     jumped = scene(0)
     jumped[40:70, 60:84] = (220, 30, 30)
     views = [describe(scene(0)), describe(jumped)]
-    early = [judge(scorer, views[index % 2], 0.7) for index in range(4)][-1]
+    early = [score_next(scorer, views[index % 2], 0.7) for index in range(4)][-1]
 
     # when
-    late = [judge(scorer, views[index % 2], 0.7) for index in range(40)][-1]
-    cut = judge(scorer, describe(scene(1)), 0.99)
+    late = [score_next(scorer, views[index % 2], 0.7) for index in range(40)][-1]
+    cut = score_next(scorer, describe(scene(1)), 0.99)
 
     # then
     assert early.score > NOTABLE
@@ -114,18 +114,18 @@ def test_steady_motion_becomes_usual():
     assert cut.score > NOTABLE
 
 
-def test_without_star_the_change_decides_alone():
+def test_without_star_only_the_change_counts():
     # given
     scorer = ImportanceScorer()
-    judge(scorer, describe(scene(0)), math.inf)
+    score_next(scorer, describe(scene(0)), math.inf)
 
     # then
-    assert judge(scorer, describe(scene(0)), math.inf).score == 0.0
-    assert judge(scorer, describe(scene(1)), math.inf).score > NOTABLE
+    assert score_next(scorer, describe(scene(0)), math.inf).score == 0.0
+    assert score_next(scorer, describe(scene(1)), math.inf).score > NOTABLE
 
 
 @pytest.mark.parametrize("sigma", [3, 12])
-def test_static_noisy_camera_gives_only_its_first_frame(sigma):
+def test_static_noisy_camera_has_one_notable_frame(sigma):
     # given
     rng = np.random.default_rng(0)
     still = scene(0).astype(float)
@@ -135,8 +135,8 @@ def test_static_noisy_camera_gives_only_its_first_frame(sigma):
     assert [frame.reason for frame in notable_frames(images)] == ["first frame"]
 
 
-def test_slow_daylight_and_exposure_steps_give_next_to_nothing():
-    # given a day in 1000 frames, with the camera's exposure stepping after it
+def test_slow_daylight_and_exposure_steps_are_rarely_notable():
+    # given a day in 1000 frames, with steps of the camera's exposure
     still = scene(0).astype(float)
     light = 1.0 - 0.6 * np.sin(np.linspace(0, np.pi, 1000))
     steps = np.where(np.arange(1000) // 50 % 2, 1.3, 1.0)
@@ -147,7 +147,7 @@ def test_slow_daylight_and_exposure_steps_give_next_to_nothing():
 
 
 @pytest.mark.parametrize("colour", [(220, 30, 30), (10, 10, 10), (245, 245, 245)])
-def test_thing_appearing_on_three_per_cent_of_a_noisy_image_is_notable(colour):
+def test_object_appearing_on_three_per_cent_of_a_noisy_image_is_notable(colour):
     # given
     rng = np.random.default_rng(1)
     side = math.ceil((0.03 * HEIGHT * WIDTH) ** 0.5)
@@ -167,8 +167,8 @@ def test_thing_appearing_on_three_per_cent_of_a_noisy_image_is_notable(colour):
     assert notable[1].in_star
 
 
-def test_things_passing_by_are_notable_and_do_not_flood():
-    # given something red crossing the image in 6 frames, every 50 frames
+def test_repeated_passing_objects_are_notable_at_first_only():
+    # given a red object that crosses the image in 6 frames, every 50 frames
     images = []
     for index in range(500):
         image = scene(0).copy()
@@ -180,7 +180,7 @@ def test_things_passing_by_are_notable_and_do_not_flood():
     # when
     notable = notable_frames(images)
 
-    # then the first passes are, and none that looks like one before
+    # then the first ones are notable, and later similar ones are not
     assert [frame.number for frame in notable[:2]] == [1, 45]
     assert len(notable) <= 15
     assert notable[-1].number <= 150

@@ -1,13 +1,30 @@
-"""``python -m lab``: the benchmarks and the training of this project's developers."""
+"""Command line of the lab: ``python -m lab``."""
+
+from __future__ import annotations
 
 import typer
 
-from lab import cli_answers, cli_bench
-from lab.training.train import train
+from lab.commands.answers import answers
+from lab.commands.camera_load import camera_load
+from lab.commands.load import load
+from lab.commands.memory import memory
+from lab.commands.quality import quality
+from lab.commands.replay_memory import replay_memory
+from lab.commands.soak import soak
+from lab.commands.trace import trace
+from lab.commands.train import train
+from lab.commands.web_page import web_page
 
-app = typer.Typer(no_args_is_help=True, help="Benchmarks and training for developers of this project.")
-cli_bench.app.command()(cli_answers.answers)
-app.add_typer(cli_bench.app, name="bench")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Benchmarks and training for developers of this project.",
+)
+bench = typer.Typer(no_args_is_help=True, help="Measure answers, memory, latency and load.")
+for command in (quality, memory, answers, trace, load, soak, camera_load, web_page, replay_memory):
+    bench.command()(command)
+app.add_typer(bench, name="bench")
 app.command()(train)
 
 if __name__ == "__main__":

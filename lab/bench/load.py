@@ -1,8 +1,8 @@
 """Images and questions under load: does every image arrive, and are sampled frames on time?
 
 A camera process publishes raw images (rgb8) of a synthetic room to a ``scene_memory`` node with the embedded model in
-another process, over DDS in a domain of its own. This process asks one question after the other. Camera and node log the
-stamps of their images, and the stamps of one interval are compared. The node has its default settings.
+another process, over DDS in a domain of its own. This process asks one question after the other. Camera and node log
+the stamps of their images, and the stamps of one interval are compared. The node has its default settings.
 """
 
 from __future__ import annotations

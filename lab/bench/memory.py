@@ -1,4 +1,4 @@
-"""What memories keep of long patrols: settings, runs and tables."""
+"""Which pairs the strategies keep of long patrols: settings, runs and figures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from delayed_vlm_ros.memory import describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from lab.bench.strategies import SeenFrame, features_of, strategies
 
+IMAGE_SIZE = (HEIGHT, WIDTH)
+"""Height and width of the patrols' images in pixels."""
 BIG, SMALL = (0.03, 0.10), (0.01, 0.03)
 """Shares of the image that events cover."""
 
-_VIDEO_LOOKS = 500  # images of a video that its coverage is measured on, at most
+_COVERAGE_IMAGES = 500  # of a video, at most
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the table.
+    """A kind of patrol and a size of the memory.
 
     Attributes:
-        name: For people.
-        pairs: Pairs that a strategy may keep.
-        plan: What its patrols are drawn from, but for the seed.
+        name: Name in the tables.
+        pairs: Capacity of each strategy in pairs.
+        plan: Plan of the patrols; the seed and the length are set for each run.
     """
 
     name: str
@@ -41,44 +43,43 @@ class Setting:
     plan: PatrolPlan = field(default_factory=lambda: PatrolPlan(0))
 
 
-def _sized(name: str, pairs: int, **plan: Any) -> tuple[Setting, Setting]:
-    return tuple(
-        Setting(f"{name}, {size}", pairs, PatrolPlan(0, event_area=area, **plan))
-        for size, area in (("big", BIG), ("small", SMALL))
-    )
+def _both_sizes(name: str, pairs: int, *, events: int, places: int) -> tuple[Setting, Setting]:
+    plan = PatrolPlan(0, events=events, places=places)
+    big = Setting(f"{name}, big", pairs, replace(plan, event_area=BIG))
+    return big, Setting(f"{name}, small", pairs, replace(plan, event_area=SMALL))
 
 
-_FEW = {"events": 5, "places": 4}
-_STILL = {"events": 0, "places": 1, "walkers_per_minute": 0.0, "pan": 0.0, "blackouts_per_hour": 0.0}
+_FEW = PatrolPlan(0, events=5, places=4)
+_STILL = PatrolPlan(
+    0, events=0, places=1, walkers_per_minute=0.0, pan=0.0, blackouts_per_hour=0.0, exposure_jumps_per_minute=0.0
+)
 
 MAIN_SETTINGS = (
-    *_sized("10 pairs, 5 events, 4 places", 10, events=5, places=4),
-    *_sized("50 pairs, 40 events, 8 places", 50, events=40, places=8),
-    *_sized("10 pairs, 30 events, 4 places", 10, events=30, places=4),
+    *_both_sizes("10 pairs, 5 events, 4 places", 10, events=5, places=4),
+    *_both_sizes("50 pairs, 40 events, 8 places", 50, events=40, places=8),
+    *_both_sizes("10 pairs, 30 events, 4 places", 10, events=30, places=4),
 )
-"""What a memory has to show."""
+"""The settings of the main table."""
 
 FURTHER_SETTINGS = (
     *(
-        Setting(f"events of {seconds} s, big", 10, PatrolPlan(0, event_sec=(seconds, seconds), **_FEW))
+        Setting(f"events of {seconds} s, big", 10, replace(_FEW, event_sec=(seconds, seconds)))
         for seconds in (5, 10, 30)
     ),
-    Setting("stays of 5 to 30 s, big", 10, PatrolPlan(0, dwell_sec=(5.0, 30.0), **_FEW)),
-    Setting("camera always moving, big", 10, PatrolPlan(0, pan=0.2, pan_period_sec=20.0, **_FEW)),
-    Setting("moving shadows, big", 10, PatrolPlan(0, moving_shadows=True, **_FEW)),
-    Setting("shaking camera, big", 10, PatrolPlan(0, shake=0.015, **_FEW)),
+    Setting("stays of 5 to 30 s, big", 10, replace(_FEW, dwell_sec=(5.0, 30.0))),
+    Setting("camera always moving, big", 10, replace(_FEW, pan=0.2, pan_period_sec=20.0)),
+    Setting("moving shadows, big", 10, replace(_FEW, moving_shadows=True)),
+    Setting("shaking camera, big", 10, replace(_FEW, shake=0.015)),
 )
-"""Where memories have their holes."""
+"""Settings that are hard for a memory."""
 
 STILL_SETTINGS = (
-    Setting(
-        "still: noise", 10, PatrolPlan(0, shake=0.0, flicker=0.0, daylight=0.0, exposure_jumps_per_minute=0.0, **_STILL)
-    ),
-    Setting("still: flicker", 10, PatrolPlan(0, shake=0.0, flicker=0.06, exposure_jumps_per_minute=0.0, **_STILL)),
-    Setting("still: daylight", 10, PatrolPlan(0, shake=0.0, daylight=0.4, exposure_jumps_per_minute=0.0, **_STILL)),
-    Setting("still: shaking", 10, PatrolPlan(0, shake=0.015, exposure_jumps_per_minute=0.0, **_STILL)),
+    Setting("still: noise", 10, replace(_STILL, shake=0.0, flicker=0.0, daylight=0.0)),
+    Setting("still: flicker", 10, replace(_STILL, shake=0.0, flicker=0.06)),
+    Setting("still: daylight", 10, replace(_STILL, shake=0.0, daylight=0.4)),
+    Setting("still: shaking", 10, replace(_STILL, shake=0.015)),
 )
-"""Nothing happens: how much is kept of it."""
+"""Settings without events, which show how many pairs are kept needlessly."""
 
 SETTINGS = (*MAIN_SETTINGS, *FURTHER_SETTINGS, *STILL_SETTINGS)
 
@@ -89,13 +90,13 @@ def run_patrol(
     """Show one patrol to all strategies.
 
     Args:
-        setting: Which.
-        seed: Of the patrol.
-        hours: Its length.
-        on_frame: Is told how many frames of how many have been seen.
+        setting: The setting to run.
+        seed: Seed of the patrol.
+        hours: Length of the patrol in hours.
+        on_frame: Called after each frame with the frames done and the frames in total.
 
     Returns:
-        The judgement on each strategy, by its name.
+        The score of each strategy by name.
     """
     patrol = draw_patrol(replace(setting.plan, seed=seed, hours=hours))
     with single_threaded_opencv():
@@ -114,19 +115,20 @@ def _show_all(
             strategy.add(seen)
         on_frame(number + 1, patrol.frames)
     kept = {name: strategy.kept() for name, strategy in chosen.items()}
-    looks = {pair: describe(images.frame(FRAMES_PER_PAIR * pair)) for pair in set().union(*kept.values())}
-    return {name: score_selection(patrol, one, setting.pairs, looks) for name, one in kept.items()}
+    all_kept: set[int] = set().union(*kept.values())
+    descriptors = {pair: describe(images.frame(FRAMES_PER_PAIR * pair)) for pair in all_kept}
+    return {name: score_selection(patrol, one, setting.pairs, descriptors) for name, one in kept.items()}
 
 
 def run_all(
     settings: Sequence[Setting], seeds: Sequence[int], hours: float, jobs: int
 ) -> Iterator[tuple[Setting, int, dict[str, SelectionScore]]]:
-    """Run every setting on every seed, over so many processes; results come as they are ready."""
+    """Run every setting on every seed, in ``jobs`` processes; yield each result as soon as it is ready."""
     units = [(setting, seed) for seed in seeds for setting in settings]
     run = partial(_run_unit, hours=hours)
     results = ((unit, run(unit)) for unit in units) if jobs == 1 else map_in_processes(run, units, jobs)
-    for (setting, seed), judged in results:
-        yield setting, seed, judged
+    for (setting, seed), scores in results:
+        yield setting, seed, scores
 
 
 def _run_unit(unit: tuple[Setting, int], hours: float) -> dict[str, SelectionScore]:
@@ -134,11 +136,11 @@ def _run_unit(unit: tuple[Setting, int], hours: float) -> dict[str, SelectionSco
 
 
 def setting_json(setting: Setting, runs: Mapping[int, Mapping[str, SelectionScore]]) -> dict[str, Any]:
-    """A setting's figures, by strategy.
+    """Return the figures of a setting by strategy.
 
     Args:
-        setting: Which.
-        runs: For each seed, the judgement on each strategy.
+        setting: The setting.
+        runs: For each seed, the score of each strategy.
     """
     names = list(next(iter(runs.values())))
     plan = setting.plan
@@ -155,15 +157,15 @@ def setting_json(setting: Setting, runs: Mapping[int, Mapping[str, SelectionScor
     }
 
 
-def _strategy_json(judgements: Sequence[SelectionScore]) -> dict[str, Any]:
-    evidence = [one.evidence for one in judgements if one.evidence is not None]
+def _strategy_json(scores: Sequence[SelectionScore]) -> dict[str, Any]:
+    evidence = [one.evidence for one in scores if one.evidence is not None]
     return {
         "evidence": _spread(evidence) if evidence else None,
-        "by_length": _shares([one.by_length for one in judgements]),
-        "by_age": _shares([one.by_age for one in judgements]),
-        "places": _spread([one.places for one in judgements]),
-        "redundancy": _spread([one.redundancy for one in judgements]),
-        "kept_pairs": _spread([one.kept for one in judgements]),
+        "by_length": _shares([one.by_length for one in scores]),
+        "by_age": _shares([one.by_age for one in scores]),
+        "places": _spread([one.places for one in scores]),
+        "redundancy": _spread([one.redundancy for one in scores]),
+        "kept_pairs": _spread([one.kept for one in scores]),
     }
 
 
@@ -185,17 +187,17 @@ def _shares(tallies: Sequence[Mapping[str, tuple[int, int]]]) -> dict[str, dict[
 
 
 def run_video(path: Path, pairs: int) -> dict[str, Any]:
-    """Show a video to all strategies; nothing is known of its events.
+    """Show a video, whose events are unknown, to all strategies.
 
     Returns:
-        For each strategy how many pairs it kept, its ``redundancy``, and the ``coverage``: the share of the video's
-        images that look like a kept one.
+        For each strategy the number of kept pairs, their ``redundancy``, and the ``coverage``: the share of the video's
+        images that resemble a kept one.
 
     Raises:
-        VideoSourceError: It cannot be read.
+        VideoSourceError: The video cannot be read.
     """
     chosen = strategies(pairs)
-    looks = {}
+    descriptors = {}
     with open_video(str(path)) as video:
         for number, frame in enumerate(video.frames(1.0 / FRAME_SEC)):
             image = np.asarray(cv2.resize(frame.image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
@@ -203,18 +205,18 @@ def run_video(path: Path, pairs: int) -> dict[str, Any]:
             for strategy in chosen.values():
                 strategy.add(seen)
             if number % FRAMES_PER_PAIR == 0:
-                looks[number // FRAMES_PER_PAIR] = describe(image)
-    every = max(1, len(looks) // _VIDEO_LOOKS)
-    stream = [looks[pair] for pair in sorted(looks)[::every]]
+                descriptors[number // FRAMES_PER_PAIR] = describe(image)
+    every = max(1, len(descriptors) // _COVERAGE_IMAGES)
+    stream = [descriptors[pair] for pair in sorted(descriptors)[::every]]
     kept = {name: strategy.kept() for name, strategy in chosen.items()}
     return {
-        "sampled_pairs": len(looks),
+        "sampled_pairs": len(descriptors),
         "pairs": pairs,
         "strategies": {
             name: {
                 "kept_pairs": len(one),
-                "redundancy": round(redundancy([looks[pair] for pair in one]), 3),
-                "coverage": round(coverage(stream, [looks[pair] for pair in one]), 3),
+                "redundancy": round(redundancy([descriptors[pair] for pair in one]), 3),
+                "coverage": round(coverage(stream, [descriptors[pair] for pair in one]), 3),
             }
             for name, one in kept.items()
         },

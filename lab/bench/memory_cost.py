@@ -1,4 +1,4 @@
-"""What taking in a frame costs, and how that grows with the memory's size."""
+"""Processor time of adding a frame, by size of the memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, freeze
 
 SIZE = (640, 480)
-"""Columns and rows of the images."""
+"""Width and height of the images in pixels."""
 CAPACITIES = (20, 50, 100, 200)
 """Pairs in Star memory."""
 
@@ -26,16 +26,16 @@ _STREAM_FRAMES = 20
 def measure_cost(seed: int, capacities: tuple[int, ...] = CAPACITIES, hours: float = _HOURS) -> list[dict[str, Any]]:
     """Time ``SmartFrameManager.add`` on a patrol with many events, at several sizes of Star memory.
 
-    The memories get each image one after the other, so that all of them meet the same load of the machine. The
-    image's hash, by which encodings are found again, is in it. One thread.
+    Each image goes to every memory in turn, so that all memories meet the same load of the machine. The time includes
+    the hash of the image, by which encodings are found again. One thread is used.
 
     Args:
-        seed: Of the patrol.
-        capacities: Pairs in Star memory.
-        hours: Length of the patrol.
+        seed: Seed of the patrol.
+        capacities: Sizes of Star memory in pairs.
+        hours: Length of the patrol in hours.
 
     Returns:
-        For each capacity in pairs: milliseconds a frame, ``median`` and ``p99``, of the thread's processor time.
+        For each size, the ``median_ms`` and ``p99_ms`` of processor time per frame, in milliseconds.
     """
     with single_threaded_opencv():
         seconds = _time_frames(seed, capacities, hours)

@@ -1,7 +1,7 @@
-"""Ways to choose which pairs of a long stream to keep, all under one interface: this memory and what it competes with.
+"""Strategies that choose which pairs of a long stream to keep: this project's memory and its competitors.
 
-Each gets every frame in its order and keeps at most so many pairs. Stream memory, the newest frames, comes on top of
-all of them alike and is not counted.
+Each strategy receives every frame in order and keeps a limited number of pairs. Stream memory, the newest frames, is
+added to every strategy alike and is not counted.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Features = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SeenFrame:
-    """A frame as every strategy gets it.
+    """A frame as every strategy receives it.
 
     Attributes:
-        number: From 0; frames 2n and 2n + 1 are pair n.
-        image: ``(H, W, 3)`` uint8, RGB.
-        features: What ``features_of`` says of it.
+        number: Frame number from 0; frames 2n and 2n + 1 are pair n.
+        image: RGB image, ``(H, W, 3)`` uint8.
+        features: Result of `features_of` for the image.
     """
 
     number: int
@@ -47,20 +47,23 @@ class SeenFrame:
 
 
 def features_of(image: NDArray[np.uint8]) -> Features:
-    """A grid of log luma and log colour ratios without the gain, flat: what the clustering baselines compare."""
+    """Return the features that the clustering strategies compare: a flat grid of log luma and log colour ratios.
+
+    The median over the grid, which is the camera's gain, is subtracted from each channel.
+    """
     cells = np.log(cv2.resize(image, _FEATURE_GRID, interpolation=cv2.INTER_AREA).astype(np.float32) + 16.0)
     values = np.dstack([cells.mean(axis=-1), cells[..., 0] - cells[..., 1], cells[..., 2] - cells[..., 1]])
     return np.asarray(values - np.median(values, axis=(0, 1)), np.float32).ravel()
 
 
 class Strategy(Protocol):
-    """Chooses pairs."""
+    """Chooses which pairs to keep."""
 
     def add(self, seen: SeenFrame) -> None:
-        """Take in the next frame."""
+        """Process the next frame."""
 
     def kept(self) -> list[int]:
-        """Numbers of the pairs it keeps now, in time order."""
+        """Return the numbers of the pairs kept now, oldest first."""
 
 
 class ThisMemory:
@@ -69,12 +72,10 @@ class ThisMemory:
     def __init__(self, pairs: int) -> None:
         self.manager = SmartFrameManager(FRAMES_PER_PAIR * pairs, _STREAM_FRAMES)
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
         self.manager.add(seen.image, seen.number * FRAME_SEC)
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         return [kept.pair.first.number // FRAMES_PER_PAIR for kept in self.manager.snapshot() if kept.in_star]
 
 
@@ -84,29 +85,25 @@ class Newest:
     def __init__(self, pairs: int) -> None:
         self._kept: deque[int] = deque(maxlen=pairs)
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
         if seen.number % FRAMES_PER_PAIR == 0:
             self._kept.append(seen.number // FRAMES_PER_PAIR)
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         return list(self._kept)
 
 
 class Uniform:
-    """Pairs spread evenly over the whole past, as somebody would choose who knows where it ends."""
+    """Pairs spread evenly over the whole past, chosen with knowledge of its end."""
 
     def __init__(self, pairs: int) -> None:
         self._pairs = pairs
         self._seen = 0
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
         self._seen = seen.number // FRAMES_PER_PAIR + 1
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         middles = (np.arange(self._pairs) + 0.5) * self._seen / self._pairs
         return sorted(set(middles.astype(int).tolist())) if self._seen else []
 
@@ -119,26 +116,24 @@ class Reservoir:
         self._random = np.random.default_rng(seed)
         self._kept: list[int] = []
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
         pair, second = divmod(seen.number, FRAMES_PER_PAIR)
         if second:
             return
         if len(self._kept) < self._pairs:
             self._kept.append(pair)
-        elif (place := int(self._random.integers(pair + 1))) < self._pairs:
-            self._kept[place] = pair
+        elif (slot := int(self._random.integers(pair + 1))) < self._pairs:
+            self._kept[slot] = pair
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         return sorted(self._kept)
 
 
 class LargestClusters:
-    """Weighted k-means over the stream, where the largest clusters win (in the style of Flash-VStream, 2024).
+    """Weighted k-means over the stream that keeps the largest clusters (in the style of Flash-VStream, 2024).
 
-    Every few pairs, the clusters so far and the new pairs are clustered anew, beginning from the heaviest; each cluster
-    is shown by the pair nearest to its mean.
+    Every few pairs, the existing clusters and the new pairs are clustered again, starting from the heaviest. Each
+    cluster is represented by the pair nearest to its mean.
     """
 
     def __init__(self, pairs: int) -> None:
@@ -147,8 +142,7 @@ class LargestClusters:
         self._weights: list[float] = []
         self._shown: list[tuple[int, Features]] = []
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
         if seen.number % FRAMES_PER_PAIR:
             return
         self._means.append(seen.features)
@@ -157,8 +151,7 @@ class LargestClusters:
         if len(self._means) >= self._pairs + _CLUSTER_EVERY_PAIRS:
             self._cluster()
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         if len(self._means) > self._pairs:
             self._cluster()
         return sorted(pair for pair, _ in self._shown)
@@ -168,7 +161,7 @@ class LargestClusters:
         means = points[np.argsort(-weights, kind="stable")[: self._pairs]]
         owner = np.zeros(len(points), int)
         for _ in range(_CLUSTER_STEPS):
-            # The squared distances, without the points' own squares, which all means have in common.
+            # Squared distances without the squares of the points, which do not depend on the mean.
             owner = (np.square(means).sum(axis=1) - 2.0 * points @ means.T).argmin(axis=1)
             means = np.stack(
                 [
@@ -179,17 +172,17 @@ class LargestClusters:
                 ]
             )
         filled = [one for one in range(len(means)) if (owner == one).any()]
-        shown = [self._nearest(means[one], np.flatnonzero(owner == one)) for one in filled]
+        shown = [self._nearest(means[one], np.flatnonzero(owner == one).tolist()) for one in filled]
         self._means = [means[one] for one in filled]
         self._weights = [float(weights[owner == one].sum()) for one in filled]
         self._shown = shown
 
-    def _nearest(self, mean: Features, members: NDArray[np.int64]) -> tuple[int, Features]:
+    def _nearest(self, mean: Features, members: list[int]) -> tuple[int, Features]:
         return min((self._shown[one] for one in members), key=lambda shown: float(np.linalg.norm(shown[1] - mean)))
 
 
 class KCenter:
-    """Online k-center: of the two pairs most alike the newer one goes, so that the farthest apart stay."""
+    """Online k-center: of the two most similar pairs the newer one is dropped, so that the most distant pairs stay."""
 
     def __init__(self, pairs: int) -> None:
         self._pairs = pairs
@@ -197,8 +190,7 @@ class KCenter:
         self._features: list[Features] = []
         self._between = np.empty((0, 0))
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
         if seen.number % FRAMES_PER_PAIR:
             return
         row = np.array([np.linalg.norm(seen.features - other) for other in self._features])
@@ -210,26 +202,24 @@ class KCenter:
             self._between = np.delete(np.delete(self._between, newer, 0), newer, 1)
             del self._kept[newer], self._features[newer]
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         return list(self._kept)
 
 
 class SceneChanges:
-    """The newest pairs at which a detector of PySceneDetect, with its own threshold, sees a cut.
+    """The newest pairs at which a detector of PySceneDetect finds a cut, with the detector's own threshold.
 
     Args:
-        pairs: Most pairs.
-        detector: One of its detectors.
+        pairs: Largest number of pairs.
+        detector: A PySceneDetect detector.
     """
 
     def __init__(self, pairs: int, detector: Any) -> None:
         self._detector = detector
         self._kept: deque[int] = deque([0], maxlen=pairs)
 
-    def add(self, seen: SeenFrame) -> None:
-        """See ``Strategy``."""
-        from scenedetect import FrameTimecode  # noqa: PLC0415
+    def add(self, seen: SeenFrame) -> None:  # noqa: D102
+        from scenedetect import FrameTimecode  # noqa: PLC0415  an optional package
 
         time = FrameTimecode(seen.number, fps=1.0 / FRAME_SEC)
         for cut in self._detector.process_frame(time, seen.image[..., ::-1]):
@@ -237,19 +227,22 @@ class SceneChanges:
             if self._kept[-1] != pair:
                 self._kept.append(pair)
 
-    def kept(self) -> list[int]:
-        """See ``Strategy``."""
+    def kept(self) -> list[int]:  # noqa: D102
         return sorted(set(self._kept))
 
 
 def has_scene_detectors() -> bool:
-    """Whether PySceneDetect is installed."""
+    """Return whether PySceneDetect is installed."""
     return importlib.util.find_spec("scenedetect") is not None
 
 
 def strategies(pairs: int) -> dict[str, Strategy]:
-    """A fresh one of each, by name, each with room for so many pairs; PySceneDetect's where it is installed."""
-    made: dict[str, Callable[[int], Strategy]] = {
+    """Return a new instance of each strategy by name; those of PySceneDetect only where it is installed.
+
+    Args:
+        pairs: Capacity of each strategy in pairs.
+    """
+    factories: dict[str, Callable[[int], Strategy]] = {
         MEMORY: ThisMemory,
         "newest": Newest,
         "uniform": Uniform,
@@ -257,9 +250,9 @@ def strategies(pairs: int) -> dict[str, Strategy]:
         "largest clusters": LargestClusters,
         "k-center": KCenter,
     }
-    chosen: dict[str, Strategy] = {name: make(pairs) for name, make in made.items()}
+    chosen: dict[str, Strategy] = {name: make(pairs) for name, make in factories.items()}
     if has_scene_detectors():
-        from scenedetect import AdaptiveDetector, ContentDetector  # noqa: PLC0415
+        from scenedetect import AdaptiveDetector, ContentDetector  # noqa: PLC0415  an optional package
 
         detectors = (ContentDetector(min_scene_len=1), AdaptiveDetector(min_scene_len=1))
         chosen |= {

@@ -1,12 +1,14 @@
-"""A camera's day in virtual time: what asks cost where frames go on arriving, and somebody asks every now and then.
+"""Simulation of a camera's day in virtual time: cost of questions while frames keep arriving.
 
-Memory, keys and caches are the real ones, on a model so small that hours take minutes. Only time is not real: each pair
-that goes through the vision encoder and each pass of the language model costs what ``Costs`` says, which is measured on
-a larger model (``ask_cost``) and scaled to a device. Asks wait for a chunk that is being encoded ahead, as in a node.
+Memory, cache keys and caches are the real ones, on a model so small that hours take minutes. Only time is simulated:
+each pair through the vision encoder and each pass of the language model costs what `Costs` says. `Costs` is measured on
+a larger model (``ask_cost``) and scaled to a device. As in a node, a question waits for a chunk that is being encoded
+ahead.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -27,22 +29,22 @@ from delayed_vlm_ros.ingest.sampling import FrameSampler
 
 MODES = ("off", "vision", "full")
 CAMERA_HZ, SAMPLE_FPS = 30.0, 2.0
-FILLING_SEC = 120.0  # of the stream, before anybody asks
+FILLING_SEC = 120.0  # of the stream, before the first question
 ANSWER_TOKENS = 20
-FEWEST_FOR_P95 = 20  # asks; with fewer it would be the largest
-MOST_LATE_SEC = 1.0
-_NOVELTY = 0.05  # of the seconds show another scene
+FEWEST_FOR_P95 = 20  # questions; with fewer, the 95th percentile is the maximum
+LONGEST_DELAY_SEC = 1.0
+_NOVELTY = 0.05  # share of the seconds that show a new scene
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a device's time.
+    """Time that a device needs, in seconds.
 
     Attributes:
         pair: One pair through the vision encoder.
-        run: One run through the language model, however short.
-        token: Each of its tokens, besides.
-        native_pair: One pair in native inference, vision and language model together.
+        run: One pass of the language model, without its tokens.
+        token: Each token of a pass.
+        native_pair: One pair in native inference, vision encoder and language model together.
     """
 
     pair: float
@@ -51,27 +53,27 @@ class Costs:
     native_pair: float
 
     def scaled_to(self, seconds: float, pairs: int, text_tokens: int) -> Costs:
-        """The same on a device where native inference takes so many seconds to the first token."""
+        """Return the costs of a device where native inference takes ``seconds`` to the first token."""
         factor = seconds / self.native(pairs, text_tokens)
         return Costs(self.pair * factor, self.run * factor, self.token * factor, self.native_pair * factor)
 
     def native(self, pairs: int, text_tokens: int) -> float:
-        """Seconds to the first token of native inference."""
+        """Return the seconds to the first token of native inference."""
         return self.run + text_tokens * self.token + pairs * self.native_pair
 
 
 def costs_from(
     parts: Mapping[str, float], pairs: int, runs: int, system_tokens: int, video_tokens: int, question_tokens: int
 ) -> Costs:
-    """What the parts of a first ask say about single pairs and tokens: a run costs so much, and each token so much.
+    """Return the costs of single pairs and tokens, from the measured parts of a first question.
 
     Args:
-        parts: Of ``ask_cost.measure_parts``.
-        pairs: How many there were.
-        runs: In how many chunks they were prefilled.
+        parts: Result of ``ask_cost.measure_parts``, in seconds.
+        pairs: Number of pairs in memory.
+        runs: Number of chunks in which the pairs were prefilled.
         system_tokens: Tokens before the video.
         video_tokens: Tokens of the video.
-        question_tokens: Tokens behind the video.
+        question_tokens: Tokens after the video.
     """
     in_chunks = system_tokens + video_tokens
     token = (parts["prefill"] - runs * parts["question"]) / (in_chunks - runs * question_tokens)
@@ -80,27 +82,28 @@ def costs_from(
 
 
 @dataclass(frozen=True)
-class Habit:
-    """How a stream is lived through.
+class Scenario:
+    """How often questions arrive, and what is encoded ahead of them.
 
     Attributes:
-        mode: What is encoded ahead, one of ``MODES``.
-        eviction_chunk: Frames that leave the memory at once; 0: one pair.
-        ask_every_sec: Seconds from ask to ask, on average: each comes up to a second late, or up to half of that time.
-        asks: How many.
-        quiet_sec: Seconds without an ask before anything is encoded ahead.
+        mode: What is encoded ahead, one of `MODES`.
+        eviction_chunk: Frames that leave the memory together; 0 is one pair.
+        question_every_sec: Mean time from question to question in seconds. Each question is late by up to one second,
+            or by up to half of this time where that is less.
+        questions: Number of questions.
+        quiet_sec: Time without questions before anything is encoded ahead, in seconds.
     """
 
     mode: str
     eviction_chunk: int
-    ask_every_sec: float
-    asks: int
+    question_every_sec: float
+    questions: int
     quiet_sec: float = 0.2
 
 
 @dataclass
 class _Meter:
-    """Counts the device's seconds while the model's code runs."""
+    """Adds up the device's seconds while the model runs."""
 
     costs: Costs
     tokens_per_pair: int
@@ -111,32 +114,32 @@ class _Meter:
     def attach(self, model: Any) -> None:
         merge = int(model.config.vision_config.spatial_merge_size) ** 2
 
-        def seen(_: Any, inputs: tuple[Any, ...]) -> None:
+        def on_vision(_: Any, inputs: tuple[Any, ...]) -> None:
             self.seconds += len(inputs[0]) / merge / self.tokens_per_pair * self.costs.pair
 
-        def read(_: Any, __: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def on_language(_: Any, __: tuple[Any, ...], named: dict[str, Any]) -> None:
             self.seconds += self.costs.run + named["inputs_embeds"].shape[1] * self.costs.token
 
-        def said(*_: Any) -> None:
+        def on_head(*_: Any) -> None:
             if math.isnan(self.to_first_token):
                 self.to_first_token = self.seconds
 
         self.hooks = [
-            model.model.visual.patch_embed.register_forward_pre_hook(seen),
-            model.model.language_model.register_forward_pre_hook(read, with_kwargs=True),
-            model.lm_head.register_forward_pre_hook(said),
+            model.model.visual.patch_embed.register_forward_pre_hook(on_vision),
+            model.model.language_model.register_forward_pre_hook(on_language, with_kwargs=True),
+            model.lm_head.register_forward_pre_hook(on_head),
         ]
 
     def detach(self) -> None:
         for hook in self.hooks:
             hook.remove()
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         self.seconds, self.to_first_token = 0.0, math.nan
 
 
-class _UntilAnAsk(AskControl):
-    """Cancels itself when the virtual time comes in which somebody asks."""
+class _UntilQuestion(AskControl):
+    """Cancels itself when the virtual time of the next question comes."""
 
     def __init__(self, meter: _Meter, seconds_left: float) -> None:
         super().__init__()
@@ -150,57 +153,64 @@ class _UntilAnAsk(AskControl):
 
 
 @dataclass(frozen=True)
-class TracedAsk:
-    """One ask.
+class TracedQuestion:
+    """Cost of one question.
 
     Attributes:
-        ratio: Seconds to its first token, waiting included, ÷ those of native inference on the same frames.
-        read_again: Share of the prefix that had to be prefilled while it waited.
+        ratio: Time to its first token, waiting included, divided by that of native inference on the same frames.
+        prefilled_share: Share of the prefix that was prefilled while the question waited.
     """
 
     ratio: float
-    read_again: float
+    prefilled_share: float
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A whole stream.
+    """Costs of a whole stream.
 
     Attributes:
-        habit: How it was lived through.
-        asks: In order.
+        scenario: The scenario of the stream.
+        questions: Costs of the questions, oldest first.
         busy: Share of the stream's time in which the device worked.
-        is_saturated: Whether asks came faster than they could be answered, so that they waited for one another, the
-            longer the longer that went on.
+        is_saturated: Whether questions arrived faster than they could be answered. They then wait for one another, and
+            their times grow with the length of the stream.
     """
 
-    habit: Habit
-    asks: tuple[TracedAsk, ...]
+    scenario: Scenario
+    questions: tuple[TracedQuestion, ...]
     busy: float
     is_saturated: bool
 
     def summary(self) -> dict[str, Any]:
-        """For a report."""
-        ratios = [ask.ratio for ask in self.asks]
+        """Return the figures of the trace for the report."""
+        ratios = [one.ratio for one in self.questions]
         return {
-            "mode": self.habit.mode,
-            "eviction_chunk": self.habit.eviction_chunk,
-            "ask_every_sec": self.habit.ask_every_sec,
-            "asks": len(ratios),
+            "mode": self.scenario.mode,
+            "eviction_chunk": self.scenario.eviction_chunk,
+            "question_every_sec": self.scenario.question_every_sec,
+            "questions": len(ratios),
             "p50": round(float(np.quantile(ratios, 0.5)), 4),
             "p95": round(float(np.quantile(ratios, 0.95)), 4) if len(ratios) >= FEWEST_FOR_P95 else None,
             "max": round(max(ratios), 4),
             "saturated": self.is_saturated,
-            "read_again": round(float(np.mean([ask.read_again for ask in self.asks])), 4),
+            "prefilled_share": round(float(np.mean([one.prefilled_share for one in self.questions])), 4),
             "busy": round(self.busy, 4),
         }
 
 
 def stream(side: int, random: np.random.Generator) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The sampled frames of an endless camera, with their stamps: a still scene with noise, now and then another."""
+    """Yield the sampled frames of a camera with their stamps, without end.
+
+    They show a still scene with noise, and from time to time a new scene.
+
+    Args:
+        side: Height and width of the images in pixels.
+        random: Source of the scenes and the noise.
+    """
     sampler = FrameSampler(SAMPLE_FPS)
     scene = _scene(side, random)
-    for number in range(10**9):
+    for number in itertools.count():
         stamp = number / CAMERA_HZ
         if not sampler.accept(stamp):
             continue
@@ -215,81 +225,77 @@ def _scene(side: int, random: np.random.Generator) -> NDArray[np.int16]:
     return np.kron(patches, np.ones((side // 4, side // 4, 1), np.int16))
 
 
-def live_through(setting: BenchmarkSetup, habit: Habit, costs: Costs, seed: int) -> Trace:
-    """Live through a stream of one camera, with a memory of 20 + 20 frames.
+def simulate(setup: BenchmarkSetup, scenario: Scenario, costs: Costs, seed: int) -> Trace:
+    """Simulate the stream of one camera, with a memory of 20 + 20 frames.
 
     Args:
-        setting: A small model, with square images; how many pairs it says does not count.
-        habit: Who asks how often, and what is done meanwhile.
-        costs: Of the device.
-        seed: Of the stream.
+        setup: A small model, with square images; its number of pairs is ignored.
+        scenario: Questions and encoding ahead.
+        costs: Costs of the device.
+        seed: Seed of the stream.
     """
-    engine = setting.engine(eviction_chunk=habit.eviction_chunk)
-    arrivals = _Arrivals(engine, stream(setting.image[0], np.random.default_rng(seed)))
-    meter = _Meter(costs, setting.tokens_per_pair)
-    meter.attach(setting.model)
+    engine = setup.engine(eviction_chunk=scenario.eviction_chunk)
+    arrivals = _Arrivals(engine, stream(setup.image[0], np.random.default_rng(seed)))
+    meter = _Meter(costs, setup.tokens_per_pair)
+    meter.attach(setup.model)
     try:
-        return _live(engine, arrivals, habit, meter)
+        return _simulate(engine, arrivals, scenario, meter)
     finally:
         meter.detach()
 
 
 class _Arrivals:
-    """Frames on their way into a memory."""
+    """Adds frames to a memory as virtual time passes."""
 
     def __init__(self, engine: DelayedBatchInferenceEngine, frames: Iterator[tuple[float, NDArray[np.uint8]]]) -> None:
         self._engine = engine
         self._frames = frames
-        self._coming = next(frames)
+        self._next = next(frames)
 
-    @property
-    def next_stamp(self) -> float:
-        return self._coming[0]
-
-    def until(self, stamp: float) -> None:
-        """Let in all that have arrived by then."""
-        while self.next_stamp <= stamp:
-            self._engine.add_frame(self._coming[1], self.next_stamp)
-            self._coming = next(self._frames)
+    def add_until(self, stamp: float) -> None:
+        while self._next[0] <= stamp:
+            self._engine.add_frame(self._next[1], self._next[0])
+            self._next = next(self._frames)
 
 
-def _live(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, habit: Habit, meter: _Meter) -> Trace:
-    asks: list[TracedAsk] = []
+def _simulate(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, scenario: Scenario, meter: _Meter) -> Trace:
+    questions: list[TracedQuestion] = []
     worked = 0.0
     free_at = quiet_from = FILLING_SEC
     random = np.random.default_rng(0)
-    late = min(MOST_LATE_SEC, habit.ask_every_sec / 2)  # people do not ask in step with a camera
-    for number in range(1, habit.asks + 1):
-        ask_at = FILLING_SEC + habit.ask_every_sec * number + late * random.random()
-        now = max(free_at, quiet_from) if habit.mode != "off" else ask_at
-        while now < ask_at:
-            arrivals.until(now)
-            meter.restart()
-            _work_ahead(engine, habit, _UntilAnAsk(meter, ask_at - now))
+    longest_delay = min(LONGEST_DELAY_SEC, scenario.question_every_sec / 2)  # people do not ask in step with a camera
+    for number in range(1, scenario.questions + 1):
+        asked_at = FILLING_SEC + scenario.question_every_sec * number + longest_delay * random.random()
+        now = max(free_at, quiet_from) if scenario.mode != "off" else asked_at
+        while now < asked_at:
+            arrivals.add_until(now)
+            meter.reset()
+            _encode_ahead(engine, scenario, _UntilQuestion(meter, asked_at - now))
             worked += meter.seconds
             if meter.seconds:
                 free_at = now + meter.seconds
-            now += meter.seconds + IdleTask.period_sec  # the worker looks again after a while
-        begin = max(free_at, ask_at)
-        arrivals.until(begin)
-        meter.restart()
+            now += meter.seconds + IdleTask.period_sec
+        begin = max(free_at, asked_at)
+        arrivals.add_until(begin)
+        meter.reset()
         _, metrics = engine.ask(QUESTION, max_new_tokens=ANSWER_TOKENS)
         worked += meter.seconds
         free_at = begin + meter.seconds
-        quiet_from = free_at + habit.quiet_sec
-        asks.append(_traced(engine, metrics, begin - ask_at + meter.to_first_token, meter.costs))
-    last = habit.asks * habit.ask_every_sec
+        quiet_from = free_at + scenario.quiet_sec
+        questions.append(_traced(engine, metrics, begin - asked_at + meter.to_first_token, meter.costs))
+    last = scenario.questions * scenario.question_every_sec
     took = max(last, free_at - FILLING_SEC)
-    return Trace(habit, tuple(asks), worked / took, is_saturated=took > last + habit.ask_every_sec + MOST_LATE_SEC)
+    is_saturated = took > last + scenario.question_every_sec + LONGEST_DELAY_SEC
+    return Trace(scenario, tuple(questions), worked / took, is_saturated)
 
 
-def _work_ahead(engine: DelayedBatchInferenceEngine, habit: Habit, control: AskControl) -> None:
+def _encode_ahead(engine: DelayedBatchInferenceEngine, scenario: Scenario, control: AskControl) -> None:
     with suppress(AskCancelledError):
-        engine.precompute(control, prefill=habit.mode == "full")
+        engine.precompute(control, prefill=scenario.mode == "full")
 
 
-def _traced(engine: DelayedBatchInferenceEngine, metrics: AskMetrics, seconds: float, costs: Costs) -> TracedAsk:
+def _traced(engine: DelayedBatchInferenceEngine, metrics: AskMetrics, seconds: float, costs: Costs) -> TracedQuestion:
     prompt = build_prompt(engine.processor, QUESTION)
     native = costs.native(metrics.video_grid_thw[0], len(prompt.before) + len(prompt.after))
-    again = 1.0 - metrics.kv_tokens_reused / (len(prompt.before) + metrics.visual_tokens)
-    return TracedAsk(seconds / native, again)
+    prefilled = 1.0 - metrics.kv_tokens_reused / (len(prompt.before) + metrics.visual_tokens)
+    return TracedQuestion(seconds / native, prefilled)

@@ -1,4 +1,4 @@
-"""``delayed-vlm bench trace``: calibrate, live through streams in virtual time, then for a while in real time."""
+"""Steps of ``bench trace``: calibrate, simulate streams in virtual time, then run some in real time."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import numpy as np
 from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup, measure_growth, measure_parts
 from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs
 from delayed_vlm_ros.inference.local.prompt import build_prompt
-from lab.bench.trace import MODES, Costs, Habit, costs_from, live_through
-from lab.bench.trace_real_time import live_in_real_time
+from lab.bench.trace import MODES, Costs, Scenario, costs_from, simulate
+from lab.bench.trace_real_time import run_in_real_time
 
-_GROWTH_CHUNKS = (1, 5, 20)  # four pairs each with 64 tokens a pair
+_GROWTH_CHUNKS = (1, 5, 20)  # a chunk is four pairs with 64 tokens per pair
 _REAL_TIME_EVERY_SEC = 10.0
-_MOST_ASKS, _FEWEST_ASKS = 120, 2
+_MOST_QUESTIONS, _FEWEST_QUESTIONS = 120, 2
 
-Tell = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TracePlan:
-    """What to trace.
+    """Devices and scenarios of the benchmark.
 
     Attributes:
-        devices: Seconds that native inference on 20 pairs takes the devices to imagine.
-        intervals: Seconds from ask to ask.
-        chunks: Frames that leave the memory at once.
-        traced_sec: How long to live in virtual time, about.
-        turns: Turns of calibration.
-        real_time_sec: How long to live in real time, in each mode; 0: not.
-        seed: Of the images.
+        devices: Seconds that native inference on 20 pairs takes on each simulated device.
+        intervals: Seconds from question to question.
+        chunks: Frames that leave the memory together.
+        traced_sec: Approximate length of each simulation in seconds of virtual time.
+        turns: Turns of the calibration.
+        real_time_sec: Length of the real-time run of each mode in seconds; 0 disables it.
+        seed: Seed of the images.
     """
 
     devices: tuple[float, ...]
@@ -45,53 +45,62 @@ class TracePlan:
     seed: int
 
 
-def measure_trace(measured: BenchmarkSetup, traced: BenchmarkSetup, plan: TracePlan, tell: Tell) -> dict[str, Any]:
-    """Calibrate on one model, trace with another.
+def measure_trace(
+    measured: BenchmarkSetup, traced: BenchmarkSetup, plan: TracePlan, on_progress: OnProgress
+) -> dict[str, Any]:
+    """Calibrate on one model and simulate with another.
 
     Args:
-        measured: A model large enough for its times to mean something.
-        traced: A small one with images of the same size.
-        plan: What to trace.
-        tell: Is told what comes next.
+        measured: Model that is large enough for meaningful times.
+        traced: Small model with images of the same size.
+        plan: Devices and scenarios.
+        on_progress: Called with the name of each step before it begins.
+
+    Returns:
+        The result that `bench trace --json` prints, without its shape.
     """
     random = np.random.default_rng(plan.seed)
-    tell("calibration")
+    on_progress("calibration")
     costs = _calibrate(measured, plan.turns, random)
+    text_tokens = sum(_text_tokens(measured))
     traces: dict[str, list[dict[str, Any]]] = {}
-    text_tokens = _text_tokens(measured)
     for device, chunk, mode, every in product(plan.devices, plan.chunks, MODES, plan.intervals):
-        tell(f"a device of {device:g} s, chunk {chunk}, {mode}, an ask every {every:g} s")
-        habit = Habit(mode, chunk, every, round(min(_MOST_ASKS, max(_FEWEST_ASKS, plan.traced_sec / every))))
-        scaled = costs.scaled_to(device, measured.pairs, sum(text_tokens))
-        traces.setdefault(f"{device:g}", []).append(live_through(traced, habit, scaled, plan.seed).summary())
-    tell("growth")
+        on_progress(f"device {device:g} s, chunk {chunk}, {mode}, a question every {every:g} s")
+        questions = round(min(_MOST_QUESTIONS, max(_FEWEST_QUESTIONS, plan.traced_sec / every)))
+        scaled = costs.scaled_to(device, measured.pairs, text_tokens)
+        trace = simulate(traced, Scenario(mode, chunk, every, questions), scaled, plan.seed)
+        traces.setdefault(f"{device:g}", []).append(trace.summary())
+    on_progress("growth")
     whole_chunk = chunk_pairs(measured.tokens_per_pair)
     growth = [measure_growth(measured, chunks * whole_chunk, random) for chunks in _GROWTH_CHUNKS]
-    lived = []
-    asks = int(plan.real_time_sec / _REAL_TIME_EVERY_SEC)
-    for mode in MODES if asks else ():
-        tell(f"real time, {mode}")
-        lived.append(live_in_real_time(measured, Habit(mode, plan.chunks[-1], _REAL_TIME_EVERY_SEC, asks), plan.seed))
     return {
         "costs": {name: round(value, 7) for name, value in asdict(costs).items()},
         "devices": traces,
         "growth": [asdict(one) for one in growth],
-        "real_time": lived,
+        "real_time": _run_in_real_time(measured, plan, on_progress),
     }
 
 
-def _calibrate(setting: BenchmarkSetup, turns: int, random: np.random.Generator) -> Costs:
-    """The median costs of some turns; the first, a warm-up, does not count."""
-    measure_parts(setting, random)
-    before, after = _text_tokens(setting)
-    pairs, tokens = setting.pairs, setting.tokens_per_pair
+def _run_in_real_time(measured: BenchmarkSetup, plan: TracePlan, on_progress: OnProgress) -> list[dict[str, Any]]:
+    runs = []
+    questions = int(plan.real_time_sec / _REAL_TIME_EVERY_SEC)
+    for mode in MODES if questions else ():
+        on_progress(f"real time, {mode}")
+        scenario = Scenario(mode, plan.chunks[-1], _REAL_TIME_EVERY_SEC, questions)
+        runs.append(run_in_real_time(measured, scenario, plan.seed))
+    return runs
+
+
+def _calibrate(setup: BenchmarkSetup, turns: int, random: np.random.Generator) -> Costs:
+    """Return the median costs over some turns, after one turn of warm-up."""
+    measure_parts(setup, random)
+    before, after = _text_tokens(setup)
+    pairs, tokens = setup.pairs, setup.tokens_per_pair
     runs = -(-pairs // chunk_pairs(tokens))
-    found = [
-        costs_from(measure_parts(setting, random), pairs, runs, before, pairs * tokens, after) for _ in range(turns)
-    ]
+    found = [costs_from(measure_parts(setup, random), pairs, runs, before, pairs * tokens, after) for _ in range(turns)]
     return Costs(*(float(np.median([asdict(one)[name] for one in found])) for name in asdict(found[0])))
 
 
-def _text_tokens(setting: BenchmarkSetup) -> tuple[int, int]:
-    prompt = build_prompt(setting.processor, QUESTION)
+def _text_tokens(setup: BenchmarkSetup) -> tuple[int, int]:
+    prompt = build_prompt(setup.processor, QUESTION)
     return len(prompt.before), len(prompt.after)

@@ -1,7 +1,7 @@
-"""Training clips: frame pairs of many synthetic scenes with their truth, rendered once and kept in a folder.
+"""Training clips: frame pairs of synthetic scenes with their ground truth, rendered once and kept in a folder.
 
-A clip is a long sequence of pairs of one scene; training takes shorter ones out of it. Shards are written one by one,
-so that an interrupted run goes on where it was.
+A clip is a long sequence of pairs of one scene; training takes shorter sequences from it. Shards are written one by
+one, so that an interrupted run continues with the missing ones.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ from delayed_vlm_ros.scenes.truth import PairTruth, pair_truth
 from lab.training.scene_model import FRAME_HEIGHT, FRAME_WIDTH
 
 PAIRS = 26
+"""Pairs of a clip."""
 SHARD_CLIPS = 50
+"""Clips of a shard."""
 _SIZES = ((120, 160), (120, 160), (120, 160), (120, 160), (240, 320), (120, 213), (135, 150))  # height, width
-_FILLING_SIZES = ((120, 160), (240, 320))  # nearly of the grid's shape: stretched onto it
+_FILLING_SIZES = ((120, 160), (240, 320))  # nearly the grid's aspect ratio: stretched, without bars
 _GRID = Grid(FRAME_HEIGHT, FRAME_WIDTH)
+_BLURRED_SHARE, _COMPRESSED_SHARE = 0.15, 0.15
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One scene's pairs.
+    """Pairs of one scene.
 
     Attributes:
-        truths: Of each pair.
-        objects: What is where at each pair's first frame, for learning to see.
+        truths: Ground truth of each pair.
+        objects: Objects and their positions at the first frame of each pair.
         spacing: One of ``SPACINGS``.
-        size: Height and width of the camera's images in pixels, before they came onto the grid.
+        size: Height and width of the camera's images in pixels, before they are resized to the grid.
     """
 
     truths: tuple[PairTruth, ...]
@@ -47,7 +50,7 @@ class Clip:
     size: tuple[int, int]
 
     def on_grid(self, x: float, y: float) -> tuple[float, float]:
-        """Where a place in the camera's image lies on the model's grid, both 0..1: a letterbox has bars."""
+        """Map a position in the camera's image to the model's grid, which may have letterbox bars; all values 0..1."""
         height, width = self.size
         scale = min(FRAME_HEIGHT / height, FRAME_WIDTH / width)
         wide, high = round(scale * width) / FRAME_WIDTH, round(scale * height) / FRAME_HEIGHT
@@ -57,7 +60,7 @@ class Clip:
 
 
 def frame(scene: Scene, time_sec: float, height: int, width: int) -> NDArray[np.uint8]:
-    """An image as the memory keeps it: rendered at a camera's size and brought onto the model's grid."""
+    """Render an image at a camera's size and resize it to the model's grid, as the memory does."""
     return letterbox(render(scene, time_sec, height, width), _GRID)
 
 
@@ -67,7 +70,7 @@ def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
     spacing = SPACINGS[seed % len(SPACINGS)]
     times = draw_scene_times(spacing, PAIRS, random)
     height, width = _SIZES[random.integers(len(_SIZES))]
-    images = [[_worn(frame(scene, moment, height, width), random) for moment in pair] for pair in times]
+    images = [[_degraded(frame(scene, time_sec, height, width), random) for time_sec in pair] for pair in times]
     clip = Clip(
         truths=tuple(pair_truth(scene, *pair) for pair in times),
         objects=tuple(tuple(placed_objects(scene, pair[0])) for pair in times),
@@ -77,11 +80,11 @@ def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
     return clip, np.array(images, np.uint8)
 
 
-def _worn(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """What transport and lenses do to some images: JPEG, a little blur."""
-    if random.random() < 0.15:  # noqa: PLR2004
-        image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 0.9))
-    if random.random() < 0.15:  # noqa: PLR2004
+def _degraded(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """Blur some images a little and compress some as JPEG, as lenses and transport do."""
+    if random.random() < _BLURRED_SHARE:
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), random.uniform(0.4, 0.9)), np.uint8)
+    if random.random() < _COMPRESSED_SHARE:
         _, packed = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(60, 96))])
         image = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
     return image
@@ -94,20 +97,20 @@ def _write_shard(folder: Path, number: int) -> int:
     draft = folder / f"{number}.draft.npy"
     np.save(draft, np.stack([images for _, images in made]))
     (folder / f"{number}.pickle").write_bytes(pickle.dumps([clip for clip, _ in made]))
-    draft.rename(folder / f"{number}.npy")  # last: a shard with images is whole
+    draft.rename(folder / f"{number}.npy")  # last: a shard that has its images is complete
     return number
 
 
 def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
-    """Render what is missing of the first ``shards`` shards.
+    """Render the missing ones of the first ``shards`` shards.
 
     Args:
-        folder: Where they are kept; made if need be.
-        shards: How many, of ``SHARD_CLIPS`` clips each.
-        workers: Processes that render.
+        folder: Folder of the shards; created if it is missing.
+        shards: Number of shards, each of `SHARD_CLIPS` clips.
+        workers: Number of rendering processes.
 
     Yields:
-        How many shards are there, whenever one is.
+        The number of complete shards, at the start and after each shard.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(shards) if not (folder / f"{number}.npy").exists()]
@@ -120,10 +123,10 @@ def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
 
 
 def read_clips(folder: Path, number: int) -> list[Clip]:
-    """The clips of a shard, without their images."""
-    return list(pickle.loads((folder / f"{number}.pickle").read_bytes()))  # noqa: S301  our own, made a moment ago
+    """Return the clips of a shard, without their images."""
+    return list(pickle.loads((folder / f"{number}.pickle").read_bytes()))  # noqa: S301  written by write_clips
 
 
 def read_images(folder: Path, number: int) -> NDArray[np.uint8]:
-    """A shard's images, ``(clips, PAIRS, 2, H, W, 3)`` uint8, mapped from disk."""
+    """Return the images of a shard, ``(clips, PAIRS, 2, H, W, 3)`` uint8, memory-mapped."""
     return np.asarray(np.load(folder / f"{number}.npy", mmap_mode="r"))

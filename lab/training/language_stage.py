@@ -1,10 +1,12 @@
-"""Second stage of training: learn to answer, on the frozen and stored features of the vision encoder.
+"""Second training stage: learn to answer, from the stored features of the frozen vision encoder.
 
-Several questions stand behind one video and cannot see one another, so the video is read once for all of them. Of the
-text, only the answers' tokens are learnt from. Besides, the video's tokens tell half-way up the layers what has
-changed in time: whether the thing there is seen for the first time, has moved, or was there before and is gone, and
-which one that was; and further up the last token of each pair tells what has come and gone by then. What tells it are
-layers that are thrown away afterwards; questions about events would else take many more steps to learn.
+Several questions follow one video and cannot attend to one another, so the language model reads the video once for all
+of them. Among the text tokens, only those of the answers contribute to the loss.
+
+Two auxiliary losses are added, because questions about events would otherwise take many more steps to learn. At half
+the depth, each video token predicts what has changed there: whether an object is seen for the first time, has moved,
+was seen before, or is gone, and which one is gone. Higher up, the last token of each pair predicts which objects have
+come and gone by then. The heads of these losses are dropped after the training.
 """
 
 from __future__ import annotations
@@ -20,16 +22,16 @@ from torch.nn.functional import cross_entropy
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lab.training.clips import SHARD_CLIPS, read_images
-from lab.training.language_data import CHANGES, EVENTS, NAMES, Batch
-from lab.training.optimization import Optimization, all_but, hidden_matrices
+from lab.training.language_data import CHANGES, EVENTS, IGNORED, NAMES, Batch
+from lab.training.optimization import Optimization, hidden_matrices, without
 from lab.training.pair_vision import attend, encode_pairs, patches_of
 from lab.training.scene_model import COLUMNS, ROWS
 
-_FEATURE_NOISE = 0.05  # of a feature's standard deviation: images never seen give less clear ones
-_IGNORED = -100
-_ATTENTION = "questions_behind_a_video"
+_FEATURE_NOISE = 0.05  # of a feature's standard deviation: features of unseen images are less distinct
+_PAIRS_PER_CALL = 130
+_ATTENTION = "questions_after_a_video"
 _HIDDEN_SCORE = -1e4
-_CHANGES_LAYER = 3  # of five: the layers above can use what this one knows
+_CHANGES_LAYER = 3  # of five: the layers above can use what this one predicts
 _CHANGES_WEIGHT = 0.5
 _CHANGES_BALANCE = (0.1, 1.0, 0.5, 1.0, 1.0)  # most tokens show nothing
 _GONE_WEIGHT = 0.25
@@ -39,7 +41,7 @@ _EVENTS_WEIGHT = 0.25
 
 @dataclass(frozen=True)
 class _Visibility:
-    """What is added to the scores of the shared tokens ``(1, 1, shared, shared)`` and of the text behind them."""
+    """Biases of the attention scores: ``(1, 1, shared, shared)`` for the shared tokens, and that of the text."""
 
     shared: int
     among_shared: torch.Tensor
@@ -58,7 +60,7 @@ def _visibility(batch: Batch, dtype: torch.dtype) -> _Visibility:
 def _attention(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Visibility, **_: Any
 ) -> tuple[torch.Tensor, None]:
-    """The library's interface of attention: the video among itself, then the text over video and text."""
+    """Attend within the video, and from the text to video and text; a Hugging Face attention function."""
     del module
     first, rest = slice(None, attention_mask.shared), slice(attention_mask.shared, None)
     shared = attend(query[:, :, first], key[:, :, first], value[:, :, first], attention_mask.among_shared)
@@ -68,43 +70,43 @@ def _attention(
 
 @torch.no_grad()
 def features_of(model: Any, folder: Path, shards: range) -> Iterator[torch.Tensor]:
-    """The features of all clips of some shards, shard by shard: ``(clips, pairs, tokens, hidden size)`` bfloat16."""
+    """Yield the features of all clips of each shard, ``(clips, pairs, tokens, hidden size)`` bfloat16."""
     for number in shards:
         images = torch.from_numpy(np.array(read_images(folder, number)))
         clips, pairs = images.shape[:2]
         encoded = []
-        for frames in images.flatten(0, 1).split(130):
+        for frames in images.flatten(0, 1).split(_PAIRS_PER_CALL):
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 encoded.append(encode_pairs(model.model.visual, patches_of(frames), ROWS, COLUMNS).bfloat16())
         yield torch.cat(encoded).view(clips, pairs, ROWS * COLUMNS, -1)
 
 
-See = Callable[[Batch], torch.Tensor]
-"""Gives the features of a batch's pairs, ``(clips, pairs × tokens, hidden size)``."""
+FeatureSource = Callable[[Batch], torch.Tensor]
+"""Function that returns the features of a batch's pairs, ``(clips, pairs × tokens, hidden size)``."""
 
 
-def stored(features: torch.Tensor, seed: int) -> See:
-    """See through features that were computed before, with some noise.
+def stored(features: torch.Tensor, seed: int) -> FeatureSource:
+    """Return a source of features that were computed before, with noise added.
 
     Args:
-        features: ``(clips, pairs, tokens, hidden size)`` of all clips.
-        seed: Of the noise.
+        features: Features of all clips, ``(clips, pairs, tokens, hidden size)``.
+        seed: Seed of the noise.
     """
     random = torch.Generator().manual_seed(seed)
     noise = _FEATURE_NOISE * float(features[:50].float().std())
 
-    def see(batch: Batch) -> torch.Tensor:
+    def source(batch: Batch) -> torch.Tensor:
         video = features[batch.clips[:, None], batch.pairs].flatten(1, 2).float()
         return video + noise * torch.randn(video.shape, generator=random)
 
-    return see
+    return source
 
 
-def live(model: Any, folder: Path, shards: range) -> See:
-    """See through the vision encoder itself, which then learns along."""
+def live(model: Any, folder: Path, shards: range) -> FeatureSource:
+    """Return a source that runs the vision encoder, which is then trained as well."""
     images = [read_images(folder, number) for number in shards]
 
-    def see(batch: Batch) -> torch.Tensor:
+    def source(batch: Batch) -> torch.Tensor:
         frames = [
             torch.from_numpy(np.array(images[clip // SHARD_CLIPS][clip % SHARD_CLIPS][pairs]))
             for clip, pairs in zip(batch.clips.tolist(), batch.pairs.numpy(), strict=True)
@@ -113,52 +115,54 @@ def live(model: Any, folder: Path, shards: range) -> See:
             features = encode_pairs(model.model.visual, patches_of(torch.cat(frames)), ROWS, COLUMNS)
         return features.float().view(len(frames), -1, features.shape[-1])
 
-    return see
+    return source
 
 
 def _loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the targets there are; 0 where there is none."""
-    known = (targets != _IGNORED).sum().clamp(min=1)
-    return cross_entropy(scores, targets.flatten(), ignore_index=_IGNORED, reduction="sum") / known
+    """Return the mean cross entropy over the targets that are not ignored; 0 for no such target."""
+    known = (targets != IGNORED).sum().clamp(min=1)
+    return cross_entropy(scores, targets.flatten(), ignore_index=IGNORED, reduction="sum") / known
 
 
 class LanguageStage:
-    """The language model's training, step by step.
+    """Trains the language model step by step.
 
     Args:
-        model: The library's model; its language model is trained.
-        see: Where the features of the pairs come from.
-        steps: How many steps there will be.
-        rate: The largest learning rate.
-        with_vision: Whether the vision encoder is trained too.
+        model: Hugging Face model whose language model is trained.
+        source: Source of the features of the pairs.
+        steps: Number of steps of the training.
+        rate: Largest learning rate.
+        with_vision: Whether the vision encoder is trained as well.
     """
 
-    def __init__(self, model: Any, see: See, steps: int, rate: float, *, with_vision: bool = False) -> None:
+    def __init__(
+        self, model: Any, source: FeatureSource, steps: int, rate: float, *, with_vision: bool = False
+    ) -> None:
         ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
         self._language = model.model.language_model
-        self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the library's own way lists its names
+        self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the public setter accepts known names only
         self._head = model.lm_head
-        self._see = see
+        self._source = source
         self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES) + len(NAMES))
         self._events = torch.nn.Linear(self._head.in_features, len(EVENTS) * (len(NAMES) + 1))
         modules = [self._language, *([model.model.visual] if with_vision else [])]
         matrices = hidden_matrices(*modules)
         trained = [parameter for module in (*modules, self._changes, self._events) for parameter in module.parameters()]
-        self._optimization = Optimization(matrices, all_but(trained, matrices), rate, steps)
+        self._optimization = Optimization(matrices, without(trained, matrices), rate, steps)
 
     def state(self) -> dict[str, Any]:
-        """All that an interrupted training needs to go on, beside the model."""
+        """Return the state, apart from the model, that an interrupted training needs to continue."""
         heads = {"changes": self._changes.state_dict(), "events": self._events.state_dict()}
         return {**heads, "optimization": self._optimization.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on where ``state`` was taken."""
+        """Continue from a result of `state`."""
         self._changes.load_state_dict(state["changes"])
         self._events.load_state_dict(state["events"])
         self._optimization.restore(state["optimization"])
 
     def losses(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
-        """Train; gives each step's loss and its share of right tokens in the answers."""
+        """Train on each batch; yield its loss and its share of correct answer tokens."""
         for batch in batches:
             scores, targets, changes, events = self._scores(batch)
             weights = batch.weights()
@@ -172,13 +176,13 @@ class LanguageStage:
     def _loss_of_changes(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
         what, which = scores.split([len(CHANGES), len(NAMES)], dim=1)
         balance = torch.tensor(_CHANGES_BALANCE)
-        loss = _CHANGES_WEIGHT * cross_entropy(what, batch.changes.flatten(), balance, ignore_index=_IGNORED)
+        loss = _CHANGES_WEIGHT * cross_entropy(what, batch.changes.flatten(), balance, ignore_index=IGNORED)
         return loss + _GONE_WEIGHT * _loss(which, batch.gone)
 
     def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scores and targets of the answers' tokens, and scores of what has changed at the video's, and of events."""
+        """Return scores and targets of the answer tokens, scores of the changes at video tokens, and of the events."""
         embed = self._language.embed_tokens
-        video = self._see(batch)
+        video = self._source(batch)
         before = embed(batch.before).expand(len(video), -1, -1)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = self._language(
@@ -188,10 +192,10 @@ class LanguageStage:
                 use_cache=False,
                 output_hidden_states=True,
             )
-        learnt = batch.targets != _IGNORED
+        learnt = batch.targets != IGNORED
         scores = self._head(output.last_hidden_state[:, batch.shared :][learnt].float())
-        half_way = output.hidden_states[_CHANGES_LAYER][:, len(batch.before) : batch.shared]
-        later = output.hidden_states[_EVENTS_LAYER][:, len(batch.before) : batch.shared]
-        ends = later[:, ROWS * COLUMNS - 1 :: ROWS * COLUMNS]  # the last token of each pair has seen all of it
+        half_depth = output.hidden_states[_CHANGES_LAYER][:, len(batch.before) : batch.shared]
+        deeper = output.hidden_states[_EVENTS_LAYER][:, len(batch.before) : batch.shared]
+        ends = deeper[:, ROWS * COLUMNS - 1 :: ROWS * COLUMNS]  # the last token of a pair has seen all of the pair
         events = self._events(ends.float()).view(-1, len(NAMES) + 1)
-        return scores, batch.targets[learnt], self._changes(half_way.float()), events
+        return scores, batch.targets[learnt], self._changes(half_depth.float()), events

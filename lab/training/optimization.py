@@ -1,7 +1,8 @@
-"""The optimiser of all stages of training.
+"""Optimizer of all training stages.
 
-Matrices inside the layers take orthogonalised steps (Muon, K. Jordan et al. 2024, as in ``torch.optim.Muon``), all else
-AdamW's. Beside AdamW alone, seeing came to a loss of 0.28 instead of 0.46 after 200 steps with the same schedule.
+Matrices inside the layers take orthogonalized steps (Muon, K. Jordan et al. 2024, ``torch.optim.Muon``), all other
+parameters AdamW steps. With the same schedule, the vision stage reached a loss of 0.28 after 200 steps, against 0.46
+with AdamW alone.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from typing import Any
 
 import torch
 
-_MUON_GAIN = 5.0  # of AdamW's rate
+_MUON_GAIN = 5.0  # Muon's learning rate relative to AdamW's
 _WARM_UP = 0.06
 
 
 class Optimization:
-    """Optimisers and the course of their learning rates: up, then down along a cosine.
+    """Optimizers with learning rates that rise and then fall along a cosine.
 
     Args:
         matrices: Weights between hidden layers.
         others: Word embeddings, norms, biases and heads.
-        rate: The largest learning rate of ``others``.
-        steps: How many steps there will be.
+        rate: Largest learning rate of ``others``.
+        steps: Number of steps of the training.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Optimization:
             self._parts.append((optimizer, schedule))
 
     def step(self, loss: torch.Tensor) -> None:
-        """Learn from a loss."""
+        """Take one step down the gradient of a loss, clipped to norm 1."""
         for optimizer, _ in self._parts:
             optimizer.zero_grad()
         loss.backward()
@@ -59,21 +60,23 @@ class Optimization:
             schedule.step()
 
     def state(self) -> list[Any]:
-        """All that an interrupted training needs to go on."""
+        """Return the state that an interrupted training needs to continue."""
         return [part.state_dict() for parts in self._parts for part in parts]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on where ``state`` was taken."""
-        for part, kept in zip((part for parts in self._parts for part in parts), state, strict=True):
-            part.load_state_dict(kept)
+        """Continue from a result of `state`."""
+        for part, saved in zip((part for parts in self._parts for part in parts), state, strict=True):
+            part.load_state_dict(saved)
 
 
 def hidden_matrices(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:
-    """The weights of the linear layers inside some modules."""
-    return [layer.weight for module in modules for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+    """Return the weights of all linear layers inside modules."""
+    layers = (layer for module in modules for layer in module.modules())
+    weights = (layer.weight for layer in layers if isinstance(layer, torch.nn.Linear))
+    return [weight for weight in weights if isinstance(weight, torch.nn.Parameter)]
 
 
-def all_but(parameters: Iterable[torch.nn.Parameter], some: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
-    """Those of the parameters that are not among ``some``."""
+def without(parameters: Iterable[torch.nn.Parameter], some: Iterable[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    """Return the parameters that are not among ``some``."""
     left_out = {id(parameter) for parameter in some}
     return [parameter for parameter in parameters if id(parameter) not in left_out]

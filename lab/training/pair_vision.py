@@ -1,4 +1,4 @@
-"""The vision encoder on many pairs at once, for training: patches and attention that are quick on a CPU."""
+"""Vision encoder on batches of pairs, for training: patches and attention that are fast on a CPU."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import torch
 
 from delayed_vlm_ros.inference.local.models.adapters import pair_encoder
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of the library's video processor, RGB, 0..1
+_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of Hugging Face's video processor, RGB, 0..1
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def patches_of(frames: torch.Tensor, patch: int = 14, merge: int = 2) -> torch.Tensor:
-    """Cut pairs into patches as the library's video processor does.
+    """Cut pairs into patches, as Hugging Face's video processor does.
 
     Args:
-        frames: ``(pairs, 2, H, W, 3)`` uint8, RGB.
+        frames: RGB frames of pairs, ``(pairs, 2, H, W, 3)`` uint8.
         patch: Side of a patch in pixels.
         merge: Side of a merged token in patches.
 
     Returns:
-        ``(pairs, patches, patch elements)`` float32, the patches of a merged token together.
+        ``(pairs, patches, patch elements)`` float32; the patches of a merged token are adjacent.
     """
     pairs, _, height, width, _ = frames.shape
     scaled = frames.float() * (1.0 / (255.0 * torch.tensor(_DEVIATION))) - torch.tensor(_MEAN) / torch.tensor(
@@ -36,25 +36,26 @@ def patches_of(frames: torch.Tensor, patch: int = 14, merge: int = 2) -> torch.T
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Attention in plain steps: for short sequences on a CPU, in training, several times faster than the fused one.
+    """Return attention computed in single steps: for short sequences on a CPU, training is several times faster.
 
     Args:
         query: ``(batch, heads, queries, head size)``.
         key: ``(batch, heads, keys, head size)``.
-        value: As ``key``.
-        bias: Added to the scores, ``(batch or 1, 1, queries, keys)``.
+        value: Same shape as ``key``.
+        bias: Tensor added to the scores, ``(batch or 1, 1, queries, keys)``.
     """
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if bias is not None:
         scores = scores + bias
-    return scores.softmax(-1).to(value.dtype) @ value
+    attended: torch.Tensor = scores.softmax(-1).to(value.dtype) @ value
+    return attended
 
 
 def encode_pairs(visual: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Features of pairs, ``(pairs, rows × columns, hidden size)``, as ``pair_encoder`` gives them, for learning.
+    """Return the features of pairs, ``(pairs, rows × columns, hidden size)``, equal to those of ``pair_encoder``.
 
     Args:
-        visual: The model's vision encoder, all of whose layers attend to the whole pair.
+        visual: Vision encoder whose layers all attend to the whole pair.
         patches: ``(pairs, patches, patch elements)``.
         rows: Merged rows of a pair.
         columns: Merged columns of a pair.

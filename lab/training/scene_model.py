@@ -1,9 +1,20 @@
-"""The embedded model's shape: the Qwen2.5-VL architecture, tiny, with the words that the synthetic scenes need."""
+"""The embedded model: a tiny Qwen2.5-VL with a vocabulary for the synthetic scenes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
 
 from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
 from delayed_vlm_ros.scenes import answers, phrasing
@@ -11,7 +22,7 @@ from delayed_vlm_ros.scenes.questions import NOT_UNDERSTOOD
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 
 FRAME_HEIGHT, FRAME_WIDTH = 112, 140
-MERGED = 28  # pixels of a merged token's side: two patches of 14
+MERGED = 28  # side of a merged token in pixels: two patches of 14
 ROWS, COLUMNS = FRAME_HEIGHT // MERGED, FRAME_WIDTH // MERGED
 UNKNOWN = "[UNK]"
 
@@ -44,7 +55,7 @@ _MORE_WORDS = [
 
 
 def vocabulary() -> list[str]:
-    """All words that the model knows, in a fixed order."""
+    """Return all words of the model, in a fixed order."""
     words = set(_TEMPLATE_WORDS.split()) | set(_ANSWER_WORDS) | set(_MORE_WORDS)
     words |= {*COLOURS, *SHAPES, PERSON, *answers.NUMBERS, *map(str, answers.AGES_SEC)}
     sentences = [text for texts in phrasing.PHRASINGS.values() for text in texts]
@@ -57,15 +68,12 @@ def vocabulary() -> list[str]:
 
 
 def make_processor() -> Any:
-    """The checkpoint's processor: word-level tokenizer, Qwen's chat, the stock video processor on one image size."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: PLC0415
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor  # noqa: PLC0415
-
+    """Return the processor: word-level tokenizer, Qwen's chat template, and video processor for one image size."""
     words = vocabulary()
     tokenizer = Tokenizer(models.WordLevel(vocab={word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
-    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # joins words, and puts no space before a comma
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # joins words, without a space before a comma
     pixels = FRAME_HEIGHT * FRAME_WIDTH
     size = {"shortest_edge": pixels, "longest_edge": pixels}
     return Qwen2_5_VLProcessor(
@@ -77,15 +85,12 @@ def make_processor() -> Any:
 
 
 def make_model(tokenizer: Any, seed: int) -> Any:
-    """The model with random weights.
+    """Return the model with random weights.
 
     Args:
-        tokenizer: Of ``make_processor``.
-        seed: Of the weights.
+        tokenizer: Tokenizer of the processor.
+        seed: Seed of the weights.
     """
-    import torch  # noqa: PLC0415
-    from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig  # noqa: PLC0415
-
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": _HIDDEN,
@@ -94,7 +99,7 @@ def make_model(tokenizer: Any, seed: int) -> Any:
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "max_position_embeddings": 1024,
-        # With the usual 1e6 and heads of 32, most of the axes would hardly turn within a video.
+        # With the usual 1e6 and heads of 32, most axes would hardly rotate within a video.
         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [8, 4, 4]},
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
@@ -124,9 +129,7 @@ def make_model(tokenizer: Any, seed: int) -> Any:
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
-    """Write a checkpoint as half-precision weights with all that the library needs to load it."""
-    import torch  # noqa: PLC0415
-
+    """Write a checkpoint with half-precision weights and the processor's files."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(folder)
     model.to(torch.float32)

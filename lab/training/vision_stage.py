@@ -1,9 +1,9 @@
-"""First stage of training: learn to see.
+"""First training stage: learn to see.
 
-Joint training from scratch stalls, so the vision encoder learns alone first: the feature of the merged token that holds
-an object's middle shall match the word embeddings of its colour and its shape, every other one that of "nothing"; and
-every feature shall tell its own row and column. The word embeddings learn along, so what the encoder says is in the
-language model's words from the start.
+Joint training from random weights stalls, so the vision encoder is trained alone first. The feature of the merged token
+that holds the centre of an object must match the word embeddings of the object's colour and shape, every other feature
+that of "nothing". Every feature must also predict its own row and column. The word embeddings are trained as well, so
+features lie among the language model's words from the start.
 """
 
 from __future__ import annotations
@@ -15,71 +15,74 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 from lab.training.clips import PAIRS, SHARD_CLIPS, Clip, read_clips, read_images
-from lab.training.optimization import Optimization, all_but, hidden_matrices
+from lab.training.optimization import Optimization, hidden_matrices, without
 from lab.training.pair_vision import encode_pairs, patches_of
 from lab.training.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS
 
 COLOUR_WORDS = (*COLOURS, "nothing")
 SHAPE_WORDS = (*SHAPES, PERSON, "nothing")
 _IGNORED = -100
-_LEAST_SHOWN = 0.35  # a thing hidden by more is neither to be named nor to be denied
-_PLACE_WEIGHT = 0.3
+_LEAST_SHOWN = 0.35  # an object that is hidden by more has no label
+_POSITION_WEIGHT = 0.3
 _BATCH = 96
 _RATE = 2e-3
-_MOST_THINGS = 8
+_MOST_OBJECTS = 8
 _NO_COLOUR, _NO_SHAPE = len(COLOUR_WORDS) - 1, len(SHAPE_WORDS) - 1
-_LARGEST_SHIFT = (8, 12)  # pixels down and right by which training images are moved
-_PAIRS_OF_A_CLIP = 13  # every second one: neighbours look alike
+_LARGEST_SHIFT = (8, 12)  # pixels down and right by which training images are shifted
+_MIRRORED_SHARE = 0.5
+_PAIRS_OF_A_CLIP = 13  # every second one, because neighbours look alike
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Single pairs with what to see in them.
+class LabelledPairs:
+    """Single pairs and the objects in them.
 
     Attributes:
-        frames: ``(pairs, 2, H, W, 3)`` uint8.
-        things: ``(pairs, _MOST_THINGS, 5)`` float32: x, y (0..1), colour and shape (numbers in ``COLOUR_WORDS`` and
-            ``SHAPE_WORDS``) and how much is shown, the farthest first; shape -1 where there is none.
+        frames: RGB frames, ``(pairs, 2, H, W, 3)`` uint8.
+        objects: For each object x and y (0..1), colour and shape (indices into `COLOUR_WORDS` and `SHAPE_WORDS`) and
+            the share that is not hidden, the farthest object first, ``(pairs, _MOST_OBJECTS, 5)`` float32; the shape is
+            -1 in unused rows.
     """
 
     frames: torch.Tensor
-    things: torch.Tensor
+    objects: torch.Tensor
 
 
-def _things_of(clip: Clip, pair: int) -> np.ndarray[Any, Any]:
-    rows = np.full((_MOST_THINGS, 5), -1.0, np.float32)
-    for number, thing in enumerate(clip.objects[pair][:_MOST_THINGS]):
-        colour = _NO_COLOUR if thing.shape == PERSON else COLOUR_WORDS.index(thing.colour)
-        rows[number] = *clip.on_grid(thing.x, thing.y), colour, SHAPE_WORDS.index(thing.shape), thing.shown
+def _objects_of(clip: Clip, pair: int) -> NDArray[np.float32]:
+    rows = np.full((_MOST_OBJECTS, 5), -1.0, np.float32)
+    for number, one in enumerate(clip.objects[pair][:_MOST_OBJECTS]):
+        colour = _NO_COLOUR if one.shape == PERSON else COLOUR_WORDS.index(one.colour)
+        rows[number] = *clip.on_grid(one.x, one.y), colour, SHAPE_WORDS.index(one.shape), one.shown
     return rows
 
 
-def read_seen(folder: Path, shards: range) -> Seen:
-    """Single pairs out of some shards of clips."""
+def read_pairs(folder: Path, shards: range) -> LabelledPairs:
+    """Return single pairs of all clips of some shards."""
     frames = np.empty((len(shards) * SHARD_CLIPS * _PAIRS_OF_A_CLIP, 2, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
-    things = []
+    objects: list[NDArray[np.float32]] = []
     for number in shards:
         images = read_images(folder, number)
         for index, clip in enumerate(read_clips(folder, number)):
             chosen = range(index % 2, PAIRS, PAIRS // _PAIRS_OF_A_CLIP)
-            frames[len(things) : len(things) + len(chosen)] = images[index, list(chosen)]
-            things += [_things_of(clip, pair) for pair in chosen]
-    return Seen(torch.from_numpy(frames), torch.from_numpy(np.stack(things)))
+            frames[len(objects) : len(objects) + len(chosen)] = images[index, list(chosen)]
+            objects += [_objects_of(clip, pair) for pair in chosen]
+    return LabelledPairs(torch.from_numpy(frames), torch.from_numpy(np.stack(objects)))
 
 
-def labels_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colour and shape of each merged token, each ``(pairs, ROWS × COLUMNS)`` int64; the nearest thing wins.
+def labels_of(objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return colour and shape of each merged token, each ``(pairs, ROWS × COLUMNS)`` int64; the nearest object wins.
 
     Args:
-        things: As in ``Seen``.
+        objects: The ``objects`` of `LabelledPairs`.
     """
-    colours = torch.full((len(things), ROWS * COLUMNS), _NO_COLOUR)
-    shapes = torch.full((len(things), ROWS * COLUMNS), _NO_SHAPE)
-    for x, y, colour, shape, shown in things.permute(1, 2, 0):
+    colours = torch.full((len(objects), ROWS * COLUMNS), _NO_COLOUR)
+    shapes = torch.full((len(objects), ROWS * COLUMNS), _NO_SHAPE)
+    for x, y, colour, shape, shown in objects.permute(1, 2, 0):
         inside = (shape >= 0) & (x >= 0) & (x < 1) & (y >= 0) & (y < 1)
         pairs = inside.nonzero()[:, 0]
         tokens = (y * ROWS).long()[pairs] * COLUMNS + (x * COLUMNS).long()[pairs]
@@ -93,13 +96,13 @@ def labels_of(things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class VisionStage:
-    """The vision encoder's training, step by step.
+    """Trains the vision encoder step by step.
 
     Args:
-        model: The library's model; its vision encoder and word embeddings are trained.
-        tokenizer: Its tokenizer.
-        steps: How many steps there will be.
-        seed: Of the order of the pairs.
+        model: Hugging Face model whose vision encoder and word embeddings are trained.
+        tokenizer: The model's tokenizer.
+        steps: Number of steps of the training.
+        seed: Seed of the batches.
     """
 
     def __init__(self, model: Any, tokenizer: Any, steps: int, seed: int) -> None:
@@ -107,41 +110,41 @@ class VisionStage:
         self._words = model.model.language_model.embed_tokens.weight
         self._colour_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(COLOUR_WORDS)))
         self._shape_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(SHAPE_WORDS)))
-        self._place = torch.nn.Linear(self._words.shape[1], ROWS + COLUMNS)
+        self._position = torch.nn.Linear(self._words.shape[1], ROWS + COLUMNS)
         matrices = hidden_matrices(self._visual)
-        trained = [*self._visual.parameters(), self._words, *self._place.parameters()]
-        self._optimization = Optimization(matrices, all_but(trained, matrices), _RATE, steps)
+        trained = [*self._visual.parameters(), self._words, *self._position.parameters()]
+        self._optimization = Optimization(matrices, without(trained, matrices), _RATE, steps)
         self._random = torch.Generator().manual_seed(seed)
         self._scale = self._words.shape[1] ** 0.5
 
-    def losses(self, seen: Seen) -> Iterator[float]:
-        """Train on batches drawn from ``seen``, forever; gives each step's loss."""
+    def losses(self, data: LabelledPairs) -> Iterator[float]:
+        """Train on batches drawn from ``data``, without end; yield the loss of each step."""
         while True:
-            chosen = torch.randint(len(seen.frames), (_BATCH,), generator=self._random)
-            frames, things = self._moved(seen.frames[chosen], seen.things[chosen])
+            chosen = torch.randint(len(data.frames), (_BATCH,), generator=self._random)
+            frames, objects = self._shifted(data.frames[chosen], data.objects[chosen])
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 features = encode_pairs(self._visual, patches_of(self._relit(frames)), ROWS, COLUMNS)
-            loss = self._loss(features.float(), *labels_of(things))
+            loss = self._loss(features.float(), *labels_of(objects))
             self._optimization.step(loss)
             yield float(loss.detach())
 
-    def _moved(self, frames: torch.Tensor, things: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch mirrored half of the time, and moved by some pixels, with what was at the edge drawn out."""
+    def _shifted(self, frames: torch.Tensor, objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mirror half of the batches and shift all by some pixels; edge pixels are repeated."""
         height, width = frames.shape[2:4]
         down, right = (int(torch.randint(-most, most + 1, (1,), generator=self._random)) for most in _LARGEST_SHIFT)
         rows = (torch.arange(height) - down).clamp_(0, height - 1)
         columns = (torch.arange(width) - right).clamp_(0, width - 1)
-        things = things.clone()
-        if torch.rand(1, generator=self._random) < 0.5:  # noqa: PLR2004
+        objects = objects.clone()
+        if torch.rand(1, generator=self._random) < _MIRRORED_SHARE:
             columns = columns.flip(0)
-            things[..., 0] = 1.0 - things[..., 0]
+            objects[..., 0] = 1.0 - objects[..., 0]
             right = -right
-        things[..., 0] += right / width
-        things[..., 1] += down / height
-        return frames[:, :, rows][:, :, :, columns], things
+        objects[..., 0] += right / width
+        objects[..., 1] += down / height
+        return frames[:, :, rows][:, :, :, columns], objects
 
     def _relit(self, frames: torch.Tensor) -> torch.Tensor:
-        """Each pair a little brighter or darker, and of another tint."""
+        """Vary brightness and tint of each pair a little."""
         gains = 1.0 + 0.08 * torch.randn((len(frames), 1, 1, 1, 1), generator=self._random)
         tints = 1.0 + 0.02 * torch.randn((len(frames), 1, 1, 1, 3), generator=self._random)
         return (frames * (gains * tints)).clamp_(0, 255)
@@ -154,25 +157,25 @@ class VisionStage:
 
     def _loss(self, features: torch.Tensor, colours: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
         colour_scores, shape_scores = self._scores(features)
-        place = self._place(features)
+        position = self._position(features)
         row = torch.arange(ROWS).repeat_interleave(COLUMNS).expand(len(features), -1)
         column = torch.arange(COLUMNS).repeat(ROWS).expand(len(features), -1)
         return (
             cross_entropy(colour_scores.flatten(0, 1), colours.flatten(), ignore_index=_IGNORED)
             + cross_entropy(shape_scores.flatten(0, 1), shapes.flatten(), ignore_index=_IGNORED)
-            + _PLACE_WEIGHT * cross_entropy(place[..., :ROWS].flatten(0, 1), row.flatten())
-            + _PLACE_WEIGHT * cross_entropy(place[..., ROWS:].flatten(0, 1), column.flatten())
+            + _POSITION_WEIGHT * cross_entropy(position[..., :ROWS].flatten(0, 1), row.flatten())
+            + _POSITION_WEIGHT * cross_entropy(position[..., ROWS:].flatten(0, 1), column.flatten())
         )
 
     @torch.no_grad()
-    def accuracy(self, seen: Seen) -> tuple[float, float]:
-        """Share of right tokens among those with a thing in them, and among the others."""
+    def accuracy(self, data: LabelledPairs) -> tuple[float, float]:
+        """Return the share of correct tokens among those with an object, and among the others."""
         found = []
-        for frames in seen.frames.split(_BATCH):
+        for frames in data.frames.split(_BATCH):
             features = encode_pairs(self._visual, patches_of(frames), ROWS, COLUMNS)
             found.append(torch.stack([scores.argmax(-1) for scores in self._scores(features)]))
-        colours, shapes = labels_of(seen.things)
+        colours, shapes = labels_of(data.objects)
         both = (torch.cat(found, 1) == torch.stack([colours, shapes])).all(0)
         known = shapes != _IGNORED
-        things = known & (shapes != _NO_SHAPE)
-        return float(both[things].float().mean()), float(both[known & ~things].float().mean())
+        objects = known & (shapes != _NO_SHAPE)
+        return float(both[objects].float().mean()), float(both[known & ~objects].float().mean())

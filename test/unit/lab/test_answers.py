@@ -1,4 +1,4 @@
-"""Questions at the end of a stream, and what memories are worth for them."""
+"""Questions at the end of a stream, and the figures of ``bench answers``."""
 
 from __future__ import annotations
 
@@ -8,24 +8,16 @@ from itertools import pairwise
 import pytest
 from typer.testing import CliRunner
 
-from lab.__main__ import app
 from delayed_vlm_ros.scenes.questions import KINDS
-from lab.bench.answer_streams import (
-    BACKWARD,
-    KINDS_OF,
-    LIVE,
-    ORDER,
-    ROOMS,
-    draw_stream,
-    quiet_scene,
-)
-from lab.bench.answers import JudgedAnswer, StreamAnswers, answers_json
+from lab.__main__ import app
+from lab.bench.answers import GradedAnswer, StreamAnswers, answers_json
+from lab.bench.room_streams import BACKWARD, KINDS_OF, LIVE, ORDER, ROOMS, draw_stream, quiet_scene
 
 NEWEST = 8
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_past_cannot_be_told_from_the_newest_pairs(room):
+def test_past_question_is_not_answerable_from_newest_pairs(room):
     # given
     streams = [draw_stream(seed, room, 1.5, NEWEST, 2) for seed in range(12)]
     asked = [(stream, group, one) for stream in streams for group in KINDS_OF for one in stream.questions[group]]
@@ -33,20 +25,20 @@ def test_the_past_cannot_be_told_from_the_newest_pairs(room):
     # then
     for stream, group, one in asked:
         pairs = range(len(stream.truths))
-        assert stream.is_told_by(pairs, one)
+        assert stream.is_answerable_from(pairs, one)
         if group == LIVE:
-            assert stream.is_told_by(pairs[-1:], one)
+            assert stream.is_answerable_from(pairs[-1:], one)
         elif (one.question.kind, one.question.answer) != ("was_there", "no"):
-            assert not stream.is_told_by(pairs[-NEWEST:], one)
+            assert not stream.is_answerable_from(pairs[-NEWEST:], one)
     assert {group for _, group, _ in asked} == {LIVE, BACKWARD, ORDER}
     assert {one.question.answer for *_, one in asked if one.question.kind == "was_there"} == {"yes", "no"}
 
 
-def test_every_short_kind_of_question_is_about_something():
+def test_every_kind_with_short_answers_belongs_to_one_group():
     assert sorted(kind for kinds in KINDS_OF.values() for kind in kinds) == sorted({*KINDS} - {"unclear"})
 
 
-def test_visits_to_a_quiet_room_are_brief_and_seen_by_some_pair():
+def test_visits_to_quiet_room_are_brief_and_do_not_overlap():
     for seed in range(20):
         # when
         scene = quiet_scene(seed, 10.0, 190.0, 170.0)
@@ -57,11 +49,11 @@ def test_visits_to_a_quiet_room_are_brief_and_seen_by_some_pair():
         assert len({(one.colour, one.shape) for one in scene.script}) == len(scene.script) == 10
         assert all(1.5 <= one.end_sec - one.begin_sec <= 3.0 for one in visits)
         for lane in range(4):
-            there = sorted((one.begin_sec, one.end_sec) for one in scene.script if one.lane == lane)
-            assert all(end < begin for (_, end), (begin, _) in pairwise(there))
+            present = sorted((one.begin_sec, one.end_sec) for one in scene.script if one.lane == lane)
+            assert all(end < begin for (_, end), (begin, _) in pairwise(present))
 
 
-def test_a_stream_is_the_same_each_time():
+def test_stream_of_one_seed_is_reproducible():
     assert draw_stream(5, "quiet", 1.0, NEWEST, 1).questions.keys() == {LIVE, BACKWARD, ORDER}
     one, other = (draw_stream(5, "quiet", 1.0, NEWEST, 1) for _ in range(2))
     assert one.stamps == other.stamps
@@ -70,14 +62,16 @@ def test_a_stream_is_the_same_each_time():
     assert texts[0] == texts[1]
 
 
-def _answered(right: list[bool]) -> StreamAnswers:
-    return StreamAnswers(4, 80, tuple(JudgedAnswer(LIVE, "side", "nothing", one, is_told=True) for one in right))
+def answers_of(correct: list[bool]) -> StreamAnswers:
+    return StreamAnswers(
+        4, 80, tuple(GradedAnswer(LIVE, "side", "nothing", one, is_answerable=True) for one in correct)
+    )
 
 
 def test_differences_are_paired_by_stream():
-    # given streams that differ much, in which the one memory is always right once more of two times
+    # given streams that differ much, in each of which one memory has one correct answer more, of two
     runs = {
-        seed: {"this memory": _answered([True, seed % 2 == 0]), "newest": _answered([False, seed % 2 == 0])}
+        seed: {"this memory": answers_of([True, seed % 2 == 0]), "newest": answers_of([False, seed % 2 == 0])}
         for seed in range(40)
     }
 
@@ -93,7 +87,7 @@ def test_differences_are_paired_by_stream():
     assert BACKWARD not in figures["newest"]["groups"]
 
 
-def test_the_command_asks_every_memory_with_as_many_tokens():
+def test_answers_command_gives_every_memory_equally_many_tokens():
     # when
     done = CliRunner().invoke(
         app,
@@ -108,10 +102,10 @@ def test_the_command_asks_every_memory_with_as_many_tokens():
     memories = result["rooms"]["quiet"]["strategies"]
     tokens = {one["visual_tokens"] for name, one in memories.items() if "Stream alone" not in name}
     assert len(tokens) == 1
-    assert len({one["groups"][LIVE]["asked"] for one in memories.values()}) == 1
+    assert len({one["groups"][LIVE]["questions"] for one in memories.values()}) == 1
     assert memories["newest"]["groups"][LIVE]["accuracy"]["mean"] > 0.5
 
 
-def test_what_cannot_be_asked_is_refused_at_once():
-    assert CliRunner().invoke(app, ["bench", "answers", "--room", "bath"]).exit_code == 2
-    assert CliRunner().invoke(app, ["bench", "answers", "--worlds", "training"]).exit_code == 2
+@pytest.mark.parametrize("options", [("--room", "bath"), ("--worlds", "training")])
+def test_answers_command_with_unknown_value_is_rejected_before_loading(options):
+    assert CliRunner().invoke(app, ["bench", "answers", *options]).exit_code == 2

@@ -1,10 +1,11 @@
-"""What is measured of memories, and the memories that this one competes with."""
+"""Strategies, scores and the command of ``bench memory``."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -13,10 +14,10 @@ from delayed_vlm_ros.benchmark.patrol import PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import length_name, oracle, redundancy, score_selection
 from delayed_vlm_ros.memory import describe
+from lab.__main__ import app
 from lab.bench import memory, memory_cost
 from lab.bench import strategies as strategies_module
 from lab.bench.strategies import SeenFrame, features_of, strategies
-from lab.cli_bench import app
 
 PLAN = PatrolPlan(3, hours=0.05, places=3, events=1, dwell_sec=(15.0, 40.0))
 
@@ -29,7 +30,7 @@ def stream():
 
 
 @pytest.mark.parametrize("pairs", [3, 20])
-def test_every_strategy_keeps_at_most_its_capacity_and_only_what_it_has_seen(stream, pairs):
+def test_strategy_keeps_only_seen_pairs_and_at_most_its_capacity(stream, pairs):
     # given
     chosen = strategies(pairs)
 
@@ -64,7 +65,7 @@ def test_strategies_are_deterministic(stream):
     }
 
 
-def test_scene_detectors_find_cuts():
+def test_scene_detectors_find_cut():
     pytest.importorskip("scenedetect", reason="the extra 'scenes' is not installed")
     # given a cut at frame 20
     rooms = [np.random.default_rng(seed).integers(0, 255, (144, 192, 3), np.uint8) for seed in range(2)]
@@ -80,20 +81,20 @@ def test_scene_detectors_find_cuts():
 
 
 @pytest.mark.parametrize(("pairs", "events"), [(10, 5), (10, 30), (2, 5)])
-def test_the_oracle_reaches_everything_that_fits(pairs, events):
+def test_oracle_shows_every_event_that_fits(pairs, events):
     # given
     patrol = draw_patrol(PatrolPlan(0, hours=0.5, events=events))
     image = describe(PatrolImages(patrol).frame(0))
 
     # when
     chosen = oracle(patrol, pairs)
-    judgement = score_selection(patrol, chosen, pairs, dict.fromkeys(chosen, image))
+    score = score_selection(patrol, chosen, pairs, dict.fromkeys(chosen, image))
 
     # then
     assert len(chosen) <= pairs
-    assert judgement.evidence == 1.0
-    assert len(judgement.shown) >= min(pairs, events)
-    assert judgement.places == 1.0 or pairs < 4 + events
+    assert score.evidence == 1.0
+    assert len(score.shown) >= min(pairs, events)
+    assert score.places == 1.0 or pairs < 4 + events
     assert score_selection(patrol, [], pairs, {}).evidence == 0.0
 
 
@@ -103,41 +104,42 @@ def test_events_are_counted_by_length_and_age():
     kept = oracle(patrol, 8)
 
     # when
-    judgement = score_selection(patrol, kept, 8, dict.fromkeys(kept, describe(np.zeros((144, 192, 3), np.uint8))))
+    black = describe(np.zeros((144, 192, 3), np.uint8))
+    score = score_selection(patrol, kept, 8, dict.fromkeys(kept, black))
 
     # then
-    for tally in (judgement.by_length, judgement.by_age):
+    for tally in (score.by_length, score.by_age):
         assert sum(all_ for _, all_ in tally.values()) == 20
-        assert sum(found for found, _ in tally.values()) == len(judgement.shown)
-    assert judgement.redundancy == 1.0
+        assert sum(found for found, _ in tally.values()) == len(score.shown)
+    assert score.redundancy == 1.0
     assert [length_name(seconds) for seconds in (1.0, 3.0, 30.0)] == ["0 to 1.5 s", "2.5 to 4 s", "from 20 s"]
 
 
-def test_redundancy_is_the_share_that_is_alike():
+def test_redundancy_is_share_of_similar_images():
     # given
-    looks = [
+    descriptors = [
         describe(np.random.default_rng(seed).integers(0, 255, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1))
         for seed in (0, 0, 1)
     ]
 
     # then
-    assert redundancy(looks) == pytest.approx(2 / 3)
-    assert redundancy(looks[:1]) == 0.0
+    assert redundancy(descriptors) == pytest.approx(2 / 3)
+    assert redundancy(descriptors[:1]) == 0.0
 
 
-def test_the_issued_settings_fit_their_patrols():
+def test_predefined_settings_fit_their_patrols():
     for setting in memory.SETTINGS:
         patrol = draw_patrol(replace(setting.plan, seed=0))
         assert len(patrol.events) == setting.plan.events
         assert patrol.frames == 14_400
 
 
-def test_the_command_gives_one_object():
+def test_memory_command_prints_one_json_object():
     # when
     done = CliRunner().invoke(
         app,
-        ["memory", "--pairs", "4", "--events", "1", "--places", "2", "--seeds", "2", "--hours", "0.05", "--no-cost",
-         "--worlds", "design", "--json"],
+        ["bench", "memory", "--pairs", "4", "--events", "1", "--places", "2", "--seeds", "2", "--hours", "0.05",
+         "--no-cost", "--worlds", "design", "--json"],
     )  # fmt: skip
 
     # then
@@ -151,10 +153,10 @@ def test_the_command_gives_one_object():
         assert sum(one["events"] for one in figures["by_length"].values()) == 2
 
 
-def test_one_patrol_has_no_range(monkeypatch):
+def test_memory_command_on_one_patrol_shows_no_ranges(monkeypatch):
     # given
     monkeypatch.setattr(strategies_module, "has_scene_detectors", lambda: False)
-    short = ["memory", "--pairs", "4", "--events", "1", "--places", "2", "--hours", "0.05", "--no-cost"]
+    short = ["bench", "memory", "--pairs", "4", "--events", "1", "--places", "2", "--hours", "0.05", "--no-cost"]
 
     # when
     done = CliRunner().invoke(app, [*short, "--seeds", "1", "--worlds", "design"])
@@ -163,17 +165,17 @@ def test_one_patrol_has_no_range(monkeypatch):
     assert "patrols: 1, about 1 min" in done.output
     assert "one patrol" in done.output
     assert " to " not in done.output
-    assert "PySceneDetect is not installed" in done.output
+    assert "PySceneDetect" in done.output
 
 
-def test_a_setting_that_is_none_is_refused(monkeypatch):
+def test_memory_command_with_unknown_setting_is_rejected(monkeypatch):
     monkeypatch.setattr(strategies_module, "has_scene_detectors", lambda: False)
-    done = CliRunner().invoke(app, ["memory", "--setting", "nowhere"])
+    done = CliRunner().invoke(app, ["bench", "memory", "--setting", "nowhere"])
     assert done.exit_code == 2
     assert "PySceneDetect" not in done.output
 
 
-def test_cost_is_told_for_each_capacity():
+def test_memory_cost_is_measured_for_each_capacity():
     # when
     costs = memory_cost.measure_cost(0, capacities=(2, 20), hours=0.02)
 
@@ -182,10 +184,8 @@ def test_cost_is_told_for_each_capacity():
     assert all(0.0 < one["median_ms"] <= one["p99_ms"] for one in costs)
 
 
-def test_a_video_is_judged_without_truth(tmp_path):
+def test_video_is_scored_without_ground_truth(tmp_path):
     # given
-    import cv2  # noqa: PLC0415
-
     path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 4.0, (192, 144))
     images = PatrolImages(draw_patrol(PLAN))

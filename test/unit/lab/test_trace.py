@@ -1,4 +1,4 @@
-"""Streams lived through in virtual time: what is counted, and what is waited for."""
+"""Streams simulated in virtual time: costs of questions, and waiting for work that is done ahead."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup
 from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model
 from lab.bench import trace_report
-from lab.bench.trace import Costs, Habit, costs_from, live_through, stream
-from lab.bench.trace_real_time import live_in_real_time
+from lab.bench.trace import Costs, Scenario, costs_from, simulate, stream
+from lab.bench.trace_real_time import run_in_real_time
 from lab.bench.trace_report import TracePlan, measure_trace
 
 SIDE = 56
 HALF = Costs(pair=0.01, run=0.004, token=0.003, native_pair=0.0225)  # about 0.5 s for 20 pairs
-HABIT = Habit("off", 0, ask_every_sec=5.0, asks=3)
+SCENARIO = Scenario("off", 0, question_every_sec=5.0, questions=3)
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,11 @@ def tiny(tmp_path_factory):
 
 
 def trace(tiny, **changes):
-    return live_through(tiny, replace(HABIT, **changes), HALF, seed=1)
+    return simulate(tiny, replace(SCENARIO, **changes), HALF, seed=1)
 
 
-def test_costs_are_those_that_the_parts_were_made_of():
-    # given a device whose runs cost 0.1 s and 0.01 s a token
+def test_costs_from_parts_recover_known_costs():
+    # given a device whose passes cost 0.1 s and 0.01 s per token
     parts = {"vision": 6.0, "prefill": 5 * 0.1 + 1320 * 0.01, "question": 0.1 + 30 * 0.01, "native": 20.6}
     # when
     costs = costs_from(parts, pairs=20, runs=5, system_tokens=20, video_tokens=1300, question_tokens=30)
@@ -44,48 +44,49 @@ def test_costs_are_those_that_the_parts_were_made_of():
     assert costs.scaled_to(0.5, 20, 50).native(20, 50) == pytest.approx(0.5)
 
 
-def test_the_camera_is_sampled_twice_a_second():
+def test_stream_is_sampled_twice_per_second():
     frames = stream(SIDE, np.random.default_rng(0))
     stamps = [next(frames)[0] for _ in range(20)]
     assert np.diff(stamps) == pytest.approx(0.5, abs=0.04)
 
 
-def test_first_ask_is_cold_and_costs_what_is_counted(tiny):
+def test_first_question_is_cold_and_costs_as_much_as_native(tiny):
     # when
-    found = trace(tiny, asks=1)
-    # then all pairs of a full memory, in one chunk, and the question
-    (ask,) = found.asks
-    assert ask.read_again == 1.0
-    assert 0.8 < ask.ratio < 1.2
+    found = trace(tiny, questions=1)
+    # then it costs all pairs of a full memory, in one chunk, and the question
+    (question,) = found.questions
+    assert question.prefilled_share == 1.0
+    assert 0.8 < question.ratio < 1.2
     assert found.busy > 0.0
 
 
-def test_encoding_ahead_takes_the_work_out_of_the_asks(tiny):
+def test_encoding_ahead_makes_questions_cheaper(tiny):
     # when
-    off, vision, full = (trace(tiny, mode=mode, asks=6) for mode in ("off", "vision", "full"))
+    off, vision, full = (trace(tiny, mode=mode, questions=6) for mode in ("off", "vision", "full"))
     # then
-    assert np.median([ask.ratio for ask in vision.asks]) < np.median([ask.ratio for ask in off.asks])
-    assert np.mean([ask.read_again for ask in full.asks]) < np.mean([ask.read_again for ask in off.asks])
+    assert np.median([one.ratio for one in vision.questions]) < np.median([one.ratio for one in off.questions])
+    prefilled = [np.mean([one.prefilled_share for one in found.questions]) for found in (full, off)]
+    assert prefilled[0] < prefilled[1]
     assert full.busy > vision.busy > 0.0
 
 
-def test_an_ask_waits_for_the_chunk_that_is_being_encoded(tiny):
-    # given a device so slow that it is always behind, where a chunk takes many seconds
+def test_question_waits_for_chunk_being_encoded(tiny):
+    # given a device so slow that a chunk takes many seconds and encoding ahead never catches up
     slow = Costs(pair=5.0, run=0.004, token=0.003, native_pair=5.0)
     # when
-    found = live_through(tiny, replace(HABIT, mode="vision", asks=1), slow, seed=1)
-    # then it waits for the end of the second pair, and finds those two done
-    (ask,) = found.asks
-    assert 0.9 < ask.ratio < 1.0
+    found = simulate(tiny, replace(SCENARIO, mode="vision", questions=1), slow, seed=1)
+    # then it waits for the end of the second pair and reuses the two pairs
+    (question,) = found.questions
+    assert 0.9 < question.ratio < 1.0
     assert found.busy > 0.9
 
 
-def test_whole_measurement(tiny, monkeypatch):
+def test_measure_trace_runs_every_scenario(tiny, monkeypatch):
     # given
     monkeypatch.setattr(trace_report, "_GROWTH_CHUNKS", (1, 2))
-    told = []
+    steps = []
     # when
-    found = measure_trace(tiny, tiny, TracePlan((0.5,), (5.0,), (0, 6), 15.0, 1, 0.0, 3), told.append)
+    found = measure_trace(tiny, tiny, TracePlan((0.5,), (5.0,), (0, 6), 15.0, 1, 0.0, 3), steps.append)
     # then
     assert [(one["eviction_chunk"], one["mode"]) for one in found["devices"]["0.5"]] == [
         (chunk, mode) for chunk in (0, 6) for mode in ("off", "vision", "full")
@@ -94,11 +95,11 @@ def test_whole_measurement(tiny, monkeypatch):
     assert [one["pairs"] for one in found["growth"]] == [65, 129]
     assert found["growth"][1]["operations"] > found["growth"][0]["operations"]
     assert found["real_time"] == []
-    assert "growth" in told
+    assert "growth" in steps
 
 
 @pytest.mark.parametrize("mode", ["off", "full"])
-def test_in_real_time(tiny, mode):
-    found = live_in_real_time(tiny, Habit(mode, 6, 0.6, 2), 3)
-    assert found["asks"] == 2
+def test_real_time_run_answers_every_question(tiny, mode):
+    found = run_in_real_time(tiny, Scenario(mode, 6, 0.6, 2), 3)
+    assert found["questions"] == 2
     assert 0 < found["p50"] <= found["max"]

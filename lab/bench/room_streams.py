@@ -1,8 +1,8 @@
-"""Minutes of synthetic rooms, and questions at their end: about now, about what is past, and about the order of things.
+"""Camera streams of synthetic rooms, with questions at their end about the present, the past and the order of events.
 
-What the questions about the past ask for is not to be known from the newest images. In a lively room things come and
-go all the time, as where the embedded model was trained; in a quiet one little happens but that now and then a thing is
-there for two or three seconds.
+The past that the questions ask about is not visible in the newest images. In a lively room objects come and go all the
+time, as in the rooms that the embedded model was trained on. In a quiet room little happens, except that now and then
+an object is present for two or three seconds.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ KINDS_OF = {
     BACKWARD: ("was_there", "at_start", "left", "which_moved", "did_move", "how_long_ago"),
     ORDER: ("appeared_first", "appeared_last", "before"),
 }
-"""All kinds of questions that are answered in a few words, by what they are about."""
+"""Kinds of questions with short answers, by group."""
 LIVELY, QUIET = "lively", "quiet"
 ROOMS = (LIVELY, QUIET)
 IMAGE_SIZE = (120, 160)
-"""Height and width of the images, in pixels."""
+"""Height and width of the images in pixels."""
 
-_FRAME_SEC = 0.5  # the memory's usual rate
+_FRAME_SEC = 0.5  # the memory's default sampling period
 _LATEST_START_SEC = 300.0
-_VISIT_SEC = (1.5, 3.0)  # at 1.5 s both frames of some pair show it
+_VISIT_SEC = (1.5, 3.0)  # with 1.5 s, both frames of some pair show the visit
 _VISIT_EVERY_SEC = 20.0
 _MOST_VISITS = 12
-_CHANGE = (0.3, 0.6)  # when, as a part of the time, the thing that does not stay all along comes or goes
+_CHANGE = (0.3, 0.6)  # when the second lasting object comes or goes, as a share of the stream
 
 
 @dataclass(frozen=True)
-class AskedStream:
-    """A camera's view of a room for some minutes, sampled twice a second, and what is asked at its end.
+class RoomStream:
+    """Some minutes of a room, sampled twice per second, and the questions at the end.
 
     Attributes:
         scene: The room.
-        stamps: Of the frames, in seconds; frames 2n and 2n + 1 are pair n.
-        truths: Of the pairs.
-        questions: By what they are about.
+        stamps: Stamps of the frames in seconds; frames 2n and 2n + 1 are pair n.
+        truths: Ground truth of the pairs.
+        questions: Questions by group.
     """
 
     scene: Scene
@@ -60,23 +60,23 @@ class AskedStream:
 
     @cached_property
     def images(self) -> list[NDArray[np.uint8]]:
-        """The frames, each ``(*IMAGE_SIZE, 3)`` uint8, RGB."""
+        """RGB images of the frames, each ``(*IMAGE_SIZE, 3)`` uint8."""
         return [render(self.scene, stamp, *IMAGE_SIZE) for stamp in self.stamps]
 
-    def is_told_by(self, pairs: Sequence[int], asked: TruthfulQuestion) -> bool:
-        """Whether somebody who saw only these pairs, and misread nothing, would answer right."""
+    def is_answerable_from(self, pairs: Sequence[int], asked: TruthfulQuestion) -> bool:
+        """Return whether an observer who saw only these pairs, and misread none, answers correctly."""
         seen = story_of([self.truths[pair] for pair in pairs])
         return asked.answer_from(seen.strict) == asked.question.answer
 
 
 def quiet_scene(seed: int, start_sec: float, stop_sec: float, until_sec: float) -> Scene:
-    """A room in which one thing stays, one comes or goes, and others are there for two or three seconds each.
+    """Return a room where one object stays, one comes or goes, and others are present for two or three seconds each.
 
     Args:
-        seed: Of the room and of what happens.
-        start_sec: When somebody begins to look (s).
-        stop_sec: When they end (s).
-        until_sec: By when the last of the brief visits is over (s).
+        seed: Seed of the room and its events.
+        start_sec: Start of the stream in seconds.
+        stop_sec: End of the stream in seconds.
+        until_sec: Time by which the last brief visit has ended, in seconds.
     """
     random = np.random.default_rng([seed, 21])
     lanes = [int(lane) for lane in random.permutation(len(GROUNDS))]
@@ -107,15 +107,15 @@ def _visits(seconds: float) -> int:
     return min(_MOST_VISITS, max(1, int(seconds // _VISIT_EVERY_SEC)))
 
 
-def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kind: int) -> AskedStream:
-    """The stream that belongs to a seed.
+def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kind: int) -> RoomStream:
+    """Return the stream that belongs to a seed.
 
     Args:
-        seed: Of the room.
-        room: One of ``ROOMS``.
-        minutes: How long; at the least twice as long as what must not be known.
-        newest_pairs: From so many newest pairs the past must not be known.
-        per_kind: Questions of each kind, where so many are found that differ.
+        seed: Seed of the room.
+        room: One of `ROOMS`.
+        minutes: Length of the stream; raised to twice ``newest_pairs`` where it is shorter.
+        newest_pairs: Number of newest pairs that do not show the answers to questions about the past.
+        per_kind: Questions of each kind, as far as different ones are found.
     """
     random = np.random.default_rng([seed, 20])
     frames = FRAMES_PER_PAIR * max(2 * newest_pairs, round(minutes * 60.0 / (FRAMES_PER_PAIR * _FRAME_SEC)))
@@ -124,7 +124,7 @@ def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kin
         scene = Scene.from_seed(seed)
     else:
         scene = quiet_scene(seed, float(stamps[0]), float(stamps[-1]), float(stamps[-FRAMES_PER_PAIR * newest_pairs]))
-    truths = tuple(pair_truth(scene, *moments) for moments in stamps.reshape(-1, FRAMES_PER_PAIR).tolist())
+    truths = tuple(pair_truth(scene, *pair) for pair in stamps.reshape(-1, FRAMES_PER_PAIR).tolist())
     story, newest = story_of(truths), story_of(truths[-newest_pairs:]).strict
     questions = {}
     for group, kinds in KINDS_OF.items():
@@ -132,4 +132,4 @@ def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kin
         drawn = [draw_truthful_question(kind, story, random, glimpse) for kind in kinds for _ in range(per_kind)]
         different = {one.question.text: one for one in drawn if one is not None}
         questions[group] = tuple(different.values())
-    return AskedStream(scene, tuple(stamps.tolist()), truths, questions)
+    return RoomStream(scene, tuple(stamps.tolist()), truths, questions)

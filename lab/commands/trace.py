@@ -1,0 +1,66 @@
+"""``bench trace``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from delayed_vlm_ros.cli.bench import random_model_setting
+from lab.commands.output import AsJson, print_json
+
+
+def trace(
+    tokens_per_pair: Annotated[int, typer.Option(help="Merged tokens per pair; a square number.", min=4)] = 64,
+    device_sec: Annotated[
+        list[float] | None,
+        typer.Option(help="Seconds of native inference on 20 pairs on the simulated device; repeatable."),
+    ] = None,
+    every: Annotated[list[float] | None, typer.Option(help="Seconds from question to question; repeatable.")] = None,
+    chunk: Annotated[
+        list[int] | None, typer.Option(help="Frames that leave the memory together; repeatable.", min=0)
+    ] = None,
+    traced_sec: Annotated[
+        float, typer.Option(help="Approximate length of each simulation in seconds of virtual time.", min=1)
+    ] = 450.0,
+    turns: Annotated[int, typer.Option(help="Turns of the calibration.", min=1)] = 5,
+    real_time_sec: Annotated[
+        float, typer.Option(help="Length of the real-time run of each mode in seconds; 0 disables it.", min=0)
+    ] = 60.0,
+    canonical: Annotated[
+        bool, typer.Option(help="Answer warm questions in the same steps as cold ones, for bitwise equal answers.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of weights and images.", min=0)] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a camera's day: cost of questions while frames keep arriving, by what is encoded ahead."""
+    from lab.bench.trace_report import TracePlan, measure_trace  # noqa: PLC0415  imports torch
+
+    measured, traced = (
+        random_model_setting(shape, tokens_per_pair, 20, seed, canonical=canonical) for shape in ("small", "tiny")
+    )
+    plan = TracePlan(
+        devices=tuple(device_sec or (0.5, 3.0)),
+        intervals=tuple(every or (1.0, 5.0, 10.0, 30.0, 60.0, 600.0)),
+        chunks=tuple(chunk or (0, 6, 10)),
+        traced_sec=traced_sec,
+        turns=turns,
+        real_time_sec=real_time_sec,
+        seed=seed,
+    )
+    console = Console(stderr=as_json)
+    with console.status("") as status:
+        result = measure_trace(measured, traced, plan, status.update)
+    result["shape"] = {"tokens_per_pair": tokens_per_pair, "turns": turns, "canonical": canonical, "seed": seed}
+    if as_json:
+        print_json(result)
+        return
+    for device, traces in result["devices"].items():
+        table = Table(title=f"time to the first token ÷ native inference, which takes {device} s for 20 pairs")
+        for heading in traces[0]:
+            table.add_column(heading, justify="right")
+        for one in traces:
+            table.add_row(*(f"{value:g}" if isinstance(value, float) else str(value) for value in one.values()))
+        console.print(table)

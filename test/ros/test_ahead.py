@@ -34,7 +34,7 @@ def test_an_idle_model_is_unloaded_and_loaded_again_for_the_next_ask(start):
     assert stats.unique_frames >= 4
     status = client.wait_for_status("model", lambda status: status.message.startswith("unloaded"))
     assert status.level == DiagnosticStatus.OK
-    assert status.message == "unloaded since nobody asked: the next question loads it again"
+    assert "unloaded" in status.message
     response = client.ask(max_new_tokens=4)
     assert response.success, response.error_msg
     assert response.metrics.frames_encoded > 0

@@ -75,7 +75,7 @@ def test_failed_asks_are_counted_and_shown_for_a_moment(running):
     client.ask(camera="rear")
     # then
     reported_ns = nanoseconds(before.header.stamp)
-    status = client.wait_for_status("asks", lambda status: "1 asks failed" in status.message, since_ns=reported_ns)
+    status = client.wait_for_status("asks", lambda status: "1 questions failed" in status.message, since_ns=reported_ns)
     assert "no camera 'rear'" in status.message
     client.wait_for_status("asks", lambda status: status.level == b"\x00")
     assert client.wait_for_stats().asks_failed == before.asks_failed + 1

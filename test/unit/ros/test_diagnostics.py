@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import deserialize_message, serialize_message
 
 from delayed_vlm_ros.memory import MemoryStatistics
 from delayed_vlm_ros.ros.output.diagnostics import (
@@ -15,16 +16,17 @@ from delayed_vlm_ros.ros.output.diagnostics import (
     lifecycle_status,
     memory_status,
     model_status,
-    statuses,
+    node_statuses,
+    persistence_status,
 )
 from delayed_vlm_ros.ros.output.reports import (
-    NO_ASKS,
     AskReport,
     CameraReport,
     LifecycleReport,
     MemoryReport,
     ModelReport,
     NodeReport,
+    PersistenceReport,
 )
 
 CAMERA = CameraReport(
@@ -32,111 +34,160 @@ CAMERA = CameraReport(
     topic="/robot/image",
     frame_id="lens",
     receiving=True,
-    images_received=300,
-    images_sampled=20,
-    images_dropped=0,
-    images_missed=0,
-    images_restamped=0,
-    last_drop_reason="",
-    times_jumped=0,
-    last_jump="",
+    images_received=90,
+    images_sampled=6,
+    images_dropped=3,
+    images_missed=5,
+    images_restamped=6,
+    last_drop_reason="step is 3",
+    times_jumped=1,
+    last_jump="stamps jumped back",
     poses_received=70,
     poses_unusable=1,
-    input_rate_hz=30.0,
+    input_rate_hz=29.97,
     sampled_rate_hz=2.0,
     silent_sec=0.03,
-    converter="cv_bridge",
-    faults=(),
-    warnings=(),
+    converter="rosbags-image",
+    input_warnings=(),
+    warnings=("no cv_bridge",),
 )
-MEMORY = MemoryReport(
-    camera="front",
-    statistics=MemoryStatistics(20, 4, 10, 12, 2, 20 / 12, 4800),
-    feature_bytes=100,
-    kv_bytes=200,
-    oldest_age_sec=9.0,
-    newest_age_sec=0.25,
+MEMORY = MemoryReport("front", MemoryStatistics(20, 4, 10, 12, 2, 20 / 12, 4800), 100, 200, 9.0, 0.25)
+MODEL = ModelReport("qwen", "ready", "cuda:0", "", ())
+ASKS = AskReport(
+    served=5,
+    failed=2,
+    running=False,
+    waiting=0,
+    queue_size=8,
+    last_error="BusyError: full",
+    last_total_latency=1.25,
+    last_time_to_first_token=0.5,
 )
-MODEL = ModelReport(name="Qwen", state="ready", device="cuda:0", error="", warnings=())
-ASKS = AskReport(3, 1, True, 2, 8, "BusyError: full", 1.5, 0.25)
 NODE = NodeReport(LifecycleReport("active", ""), (CAMERA,), (MEMORY,), MODEL, ASKS, 5.0)
+PERSISTENCE = PersistenceReport("/kept", "", ("front.star set aside",), False, 6, 2, 1000, 3.0)
+
+
+def levels(report, previous):
+    return {status.name: status.level for status in node_statuses(report, previous)}
 
 
 @pytest.mark.parametrize(
-    ("state", "fault", "level", "words"),
+    ("state", "error", "level", "named"),
     [
         ("active", "", Level.OK, "active"),
-        ("inactive", "", Level.WARN, "the node is inactive"),
+        ("inactive", "", Level.WARN, "inactive"),
         ("unconfigured", "no model /x", Level.ERROR, "no model /x"),
+        ("active", "cannot deactivate", Level.ERROR, "cannot deactivate"),
     ],
 )
-def test_lifecycle(state, fault, level, words):
-    status = lifecycle_status(LifecycleReport(state, fault))
+def test_lifecycle_status_has_state_and_error(state, error, level, named):
+    status = lifecycle_status(LifecycleReport(state, error))
     assert status.level == level
-    assert words in status.message
+    assert named in status.message
+    assert dict(status.values) == {"state": state}
+
+
+def test_lifecycle_status_warns_of_namesakes_and_keeps_the_state():
+    status = lifecycle_status(LifecycleReport("inactive", "", namesakes=1))
+    assert status.level == Level.WARN
+    assert status.message.startswith("inactive; ")
+    assert status.message != lifecycle_status(LifecycleReport("inactive", "")).message
+
+
+DROPPED = {"images_dropped": 5}  # two more than CAMERA
 
 
 @pytest.mark.parametrize(
-    ("changes", "level", "words"),
+    ("changes", "level", "named"),
     [
-        ({}, Level.OK, "30.0 images per second"),
-        ({"receiving": False}, Level.WARN, "not active"),
-        ({"silent_sec": None}, Level.WARN, "no image yet on /robot/image"),
-        ({"silent_sec": 5.1}, Level.STALE, "no image for 5.1 s on /robot/image"),
-        ({"images_dropped": 2, "last_drop_reason": "step is 3"}, Level.WARN, "2 images dropped: step is 3"),
-        ({"faults": ("no stamps",), "warnings": ("no stamps", "fallback")}, Level.WARN, "no stamps"),
-        ({"warnings": ("fallback",)}, Level.OK, "images per second"),
+        ({}, Level.OK, "30.0"),
+        ({"silent_sec": 5.0}, Level.OK, "30.0"),
+        ({"warnings": ("fallback",)}, Level.OK, "30.0"),
+        ({"silent_sec": None}, Level.WARN, "/robot/image"),
+        ({"silent_sec": 5.1}, Level.STALE, "5.1 s on /robot/image"),
+        (DROPPED, Level.WARN, "2 images dropped: step is 3"),
+        ({"times_jumped": 2}, Level.WARN, "stamps jumped back"),
+        ({"input_warnings": ("no stamps",), "warnings": ("no stamps", "fallback")}, Level.WARN, "no stamps"),
+        ({"input_warnings": ("no stamps", "too dark")}, Level.WARN, "no stamps; too dark"),
+        # several at the same time
+        ({"silent_sec": 99.0, **DROPPED, "input_warnings": ("no stamps",)}, Level.STALE, "99.0 s on /robot/image"),
+        ({**DROPPED, "input_warnings": ("no stamps",)}, Level.WARN, "2 images dropped"),
     ],
 )
-def test_camera(changes, level, words):
+def test_camera_status_has_the_worst_level_and_all_warnings(changes, level, named):
     status = camera_status(replace(CAMERA, **changes), CAMERA, 5.0)
-    assert status.name == "camera front"
-    assert status.hardware == "lens"
+    assert (status.name, status.hardware) == ("camera front", "lens")
     assert status.level == level
-    assert words in status.message
+    assert named in status.message
+    for warning in changes.get("input_warnings", ()):
+        assert warning in status.message
 
 
-def test_a_drop_is_a_fault_for_one_report_and_its_reason_stays():
-    dropped = replace(CAMERA, images_dropped=1, last_drop_reason="data has 3 bytes")
+def test_camera_status_of_an_inactive_node_reports_neither_silence_nor_drops():
+    status = camera_status(replace(CAMERA, receiving=False, silent_sec=99.0, **DROPPED), CAMERA, 5.0)
+    assert status.level == Level.WARN
+    assert "99" not in status.message
+    assert "dropped" not in status.message
+
+
+def test_camera_status_warns_of_a_drop_once_and_keeps_its_reason():
+    dropped = replace(CAMERA, images_dropped=4, last_drop_reason="data has 3 bytes")
     assert camera_status(dropped, CAMERA, 5.0).level == Level.WARN
     after = camera_status(dropped, dropped, 5.0)
     assert after.level == Level.OK
     assert dict(after.values)["last drop reason"] == "data has 3 bytes"
 
 
+def test_camera_values_have_units():
+    values = dict(camera_status(CAMERA, CAMERA, 5.0).values)
+    assert (values["images received"], values["images sampled"], values["images dropped"]) == ("90", "6", "3")
+    assert (values["input rate"], values["sampled rate"]) == ("29.97 Hz", "2.00 Hz")
+    assert (values["last image"], values["warnings 1"]) == ("0.03 s ago", "no cv_bridge")
+    silent = camera_status(replace(CAMERA, silent_sec=None), CAMERA, 5.0)
+    assert dict(silent.values)["last image"] == "never"
+
+
+def test_camera_hardware_is_the_frame_id_or_else_the_camera():
+    assert camera_status(replace(CAMERA, frame_id=""), CAMERA, 5.0).hardware == "front"
+
+
 @pytest.mark.parametrize(
-    ("changes", "level", "words"),
+    ("changes", "level", "named"),
     [
-        ({}, Level.OK, "ready on cuda:0"),
-        ({"state": "loading"}, Level.WARN, "loading: Qwen"),
+        ({}, Level.OK, "cuda:0"),
+        ({"state": "unloaded", "idle_unloaded": True}, Level.OK, "unloaded"),
+        ({"state": "loading"}, Level.WARN, "loading: qwen"),
         ({"state": "unloaded"}, Level.WARN, "unloaded"),
         ({"state": "failed", "error": "no weights"}, Level.ERROR, "no weights"),
+        ({"state": "failed", "error": "no weights", "warnings": ("untrained",)}, Level.ERROR, "no weights"),
         ({"warnings": ("untrained",)}, Level.WARN, "untrained"),
     ],
 )
-def test_model(changes, level, words):
+def test_model_status_has_state_error_and_warnings(changes, level, named):
     status = model_status(replace(MODEL, **changes))
     assert status.level == level
-    assert words in status.message
+    assert named in status.message
 
 
 @pytest.mark.parametrize(
-    ("report", "previous", "level", "words"),
+    ("report", "previous", "level", "named"),
     [
-        (ASKS, ASKS, Level.OK, "answering"),
-        (NO_ASKS, None, Level.OK, "idle"),
-        (replace(ASKS, waiting=8), ASKS, Level.WARN, "busy: 8 asks are waiting"),
-        (ASKS, replace(ASKS, failed=0), Level.WARN, "1 asks failed, the last one: BusyError: full"),
-        (ASKS, None, Level.WARN, "1 asks failed"),
+        (replace(ASKS, running=True), ASKS, Level.OK, "answering"),
+        (replace(ASKS, running=True, waiting=7), ASKS, Level.OK, "answering"),
+        (AskReport(), None, Level.OK, "idle"),
+        (replace(ASKS, waiting=8), ASKS, Level.WARN, "8 questions"),
+        (ASKS, replace(ASKS, failed=1), Level.WARN, "1 questions failed, last error: BusyError: full"),
+        (ASKS, None, Level.WARN, "2 questions failed"),
+        (replace(ASKS, failed=4, waiting=8), ASKS, Level.WARN, "2 questions failed"),
     ],
 )
-def test_asks(report, previous, level, words):
+def test_ask_status_has_the_worst_level_and_new_failures(report, previous, level, named):
     status = ask_status(report, previous)
     assert status.level == level
-    assert words in status.message
+    assert named in status.message
 
 
-def test_memory_tells_its_statistics_with_units():
+def test_memory_values_have_units():
     values = dict(memory_status(MEMORY).values)
     assert values["star_memory_size"] == "4 frames"
     assert values["compression_ratio"] == "1.67"
@@ -146,8 +197,60 @@ def test_memory_tells_its_statistics_with_units():
     assert dict(memory_status(empty).values)["oldest frame"] == "none"
 
 
-def test_the_message_has_the_nodes_name_before_each_status_and_levels_as_bytes():
-    array = diagnostic_array(statuses(NODE, None), "robot/scene_memory", 1_500_000_000)
+@pytest.mark.parametrize(
+    ("changes", "level", "named"),
+    [
+        ({}, Level.OK, "/kept"),
+        ({"not_replaced": True}, Level.WARN, "front.star set aside"),
+        ({"error": "disk full"}, Level.WARN, "disk full"),
+        ({"error": "disk full", "not_replaced": True}, Level.WARN, "disk full"),
+    ],
+)
+def test_persistence_status_has_error_and_replaced_files(changes, level, named):
+    status = persistence_status(replace(PERSISTENCE, **changes))
+    assert status.level == level
+    assert named in status.message
+    values = dict(status.values)
+    assert (values["restored frames"], values["last file"], values["last written"]) == ("6", "1000 B", "3.00 s old")
+    assert values["set aside 1"] == "front.star set aside"
+
+
+def test_event_is_reported_once():
+    # one more dropped image and one more failed question than a second ago
+    second = replace(NODE, cameras=(replace(CAMERA, images_dropped=4),), asks=replace(ASKS, failed=3))
+    during, after = levels(second, NODE), levels(second, second)
+    assert (during["camera front"], during["asks"]) == (Level.WARN, Level.WARN)
+    assert (after["camera front"], after["asks"]) == (Level.OK, Level.OK)
+
+
+def test_only_new_events_are_counted():
+    dropped = camera_status(replace(CAMERA, images_dropped=5), CAMERA, 5.0)
+    failed = ask_status(replace(ASKS, failed=9), ASKS)
+    assert dropped.message.startswith("2 ")
+    assert failed.message.startswith("7 ")
+
+
+def test_events_after_a_new_configure_are_counted_from_zero():
+    assert ask_status(replace(ASKS, failed=1), replace(ASKS, failed=7)).message.startswith("1 ")
+    camera = camera_status(replace(CAMERA, images_dropped=2), replace(CAMERA, images_dropped=3), 5.0)
+    assert camera.message.startswith("2 ")
+
+
+def test_cameras_are_compared_by_name():
+    # the two cameras change their order
+    rear = replace(CAMERA, name="rear", images_dropped=50)
+    before = replace(NODE, cameras=(CAMERA, rear), memories=(MEMORY, MEMORY))
+    now = replace(NODE, cameras=(rear, CAMERA), memories=(MEMORY, MEMORY))
+    assert set(levels(now, before).values()) == {Level.OK}
+
+
+def test_unconfigured_node_has_no_camera_statuses():
+    bare = NodeReport(LifecycleReport("unconfigured", ""), (), (), replace(MODEL, state="unloaded"), AskReport(), 5.0)
+    assert levels(bare, NODE) == {"lifecycle": Level.WARN, "model": Level.WARN, "asks": Level.OK}
+
+
+def test_array_has_the_node_name_before_each_status():
+    array = diagnostic_array(node_statuses(NODE, None), "robot/scene_memory", 1_500_000_000)
     assert [status.name for status in array.status] == [
         "robot/scene_memory: lifecycle",
         "robot/scene_memory: camera front",
@@ -157,11 +260,22 @@ def test_the_message_has_the_nodes_name_before_each_status_and_levels_as_bytes()
     ]
     assert (array.header.stamp.sec, array.header.stamp.nanosec) == (1, 500_000_000)
     assert all(status.hardware_id for status in array.status)
-    assert [status.level for status in array.status] == [b"\x00", b"\x00", b"\x00", b"\x00", b"\x01"]
+    assert [status.level for status in array.status] == [b"\x00", b"\x01", b"\x00", b"\x00", b"\x01"]
     assert array.status[1].hardware_id == "lens"
     assert array.status[3].hardware_id == "cuda:0"
 
 
-def test_the_numbers_are_those_of_the_message_type():
+def test_array_has_bytes_for_levels_and_strings_for_values():
+    stale = replace(NODE, cameras=(replace(CAMERA, silent_sec=60.0),), persistence=PERSISTENCE)
+    message = diagnostic_array(node_statuses(stale, NODE), "scene_memory", 1)
+    assert message.status[1].level == DiagnosticStatus.STALE == b"\x03"
+    for status in message.status:
+        assert type(status.level) is bytes
+        assert len(status.values) == len({value.key for value in status.values}) > 0
+        assert all(type(value.key) is str and type(value.value) is str for value in status.values)
+    assert deserialize_message(serialize_message(message), type(message)) == message
+
+
+def test_levels_are_those_of_the_message_type():
     names = {level.name: bytes([level]) for level in Level}
     assert names == {name: getattr(DiagnosticStatus, name) for name in names}

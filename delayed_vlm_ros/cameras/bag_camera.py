@@ -80,7 +80,7 @@ class BagCamera(Node):
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
         self._clock_publisher = self.create_publisher(Clock, "/clock", 1) if self._settings.publish_clock else None
-        self._clock = PlaybackClock(self._settings.rate)
+        self._playback_clock = PlaybackClock(self._settings.rate)
         self._has_subscriber = not self._settings.wait_for_subscriber
         self._player = Player(
             recording,
@@ -111,7 +111,7 @@ class BagCamera(Node):
     def _play(self, recording: Recording) -> int:
         """Publish each image at its time; return the number of images."""
         count = 0
-        self._clock = PlaybackClock(self._settings.rate)
+        self._playback_clock = PlaybackClock(self._settings.rate)
         for image in recording.images():
             try:
                 stamp_ns = image.stamp_ns or image.arrival_ns
@@ -138,13 +138,13 @@ class BagCamera(Node):
 
     def _wait_until(self, stamp_ns: int, recorded_ns: int) -> bool:
         """Publish the clock until an image is due; return False if the node is closing."""
-        if self._clock.begins_timeline(stamp_ns, recorded_ns):
+        if self._playback_clock.begins_timeline(stamp_ns, recorded_ns):
             if not (self._wait_for_subscriber() and self._player.wait(_LEAD_SEC, self._publish_clock)):
                 return False
-            self._clock.resume()
-        if not self._player.wait_until(self._clock, recorded_ns, self._publish_clock):
+            self._playback_clock.resume()
+        if not self._player.wait_until(self._playback_clock, recorded_ns, self._publish_clock):
             return False
-        self._clock.set_to(stamp_ns, recorded_ns)
+        self._playback_clock.set_to(stamp_ns, recorded_ns)
         self._publish_clock()
         return True
 
@@ -168,7 +168,7 @@ class BagCamera(Node):
         return True
 
     def _publish_clock(self) -> None:
-        now_ns = self._clock.now_ns()
+        now_ns = self._playback_clock.now_ns()
         if self._clock_publisher is not None and now_ns:  # nodes read 0 as "no time received"
             self._clock_publisher.publish(Clock(clock=time_message(now_ns)))
 
@@ -177,7 +177,7 @@ class BagCamera(Node):
         if error is not None:
             reason = error if isinstance(error, DelayedVlmError) else "".join(traceback.format_exception(error))
             self.get_logger().error(f"{self._settings.bag} stopped playing: {reason}")
-        self._clock.pause()
+        self._playback_clock.pause()
         while self._player.wait(_ENDED_CLOCK_PERIOD_SEC):
             self._publish_clock()
 

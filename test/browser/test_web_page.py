@@ -1,6 +1,6 @@
-"""The page in a real browser, of the whole system: demo camera, memory node with the embedded model, page, DDS between.
+"""The page in a real browser, with the whole system: demo camera, memory node with the embedded model, page, and DDS.
 
-One system serves all tests of this module, one after the other. Screenshots go to build/screenshots.
+All tests of this module share one system and run in order. Screenshots are written to build/screenshots.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from waiting import PATIENCE_SEC, end_process, wait_until
 from delayed_vlm_ros.ros.process_group import NODE_MODULES
 from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.scenes.story import story_scene
+from delayed_vlm_ros.web.dashboard_node import URL_PREFIX
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COMMAND = Path(sys.executable).with_name("delayed-vlm")
@@ -35,16 +36,16 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 NAMESPACE = "/page"
 SLOW_SCENE_MEMORY = [str(Path(__file__).parents[1] / "helpers" / "slow_scene_memory.py")]
 TOKEN = "a-token-of-the-tests"
-EVIL = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
+MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
 PATIENCE_MS = PATIENCE_SEC * 1000
-NOTE_ANSWERS = """() => {
+RECORD_ANSWERS = """() => {
   window.answers = [];
-  const note = () => {
+  const record = () => {
     for (const answer of document.querySelectorAll('.exchange:last-child .answer')) {
       if (answer.textContent && window.answers.at(-1) !== answer.textContent) window.answers.push(answer.textContent);
     }
   };
-  new MutationObserver(note).observe(document.body, { subtree: true, childList: true, characterData: true });
+  new MutationObserver(record).observe(document.body, { subtree: true, childList: true, characterData: true });
 }"""
 
 
@@ -56,37 +57,37 @@ def node_process(
     return NodeProcess(NAMESPACE, command, named, {}, environment or {})
 
 
-def link_of(process: NodeProcess) -> str:
-    """Where a page says it is."""
+def wait_for_url(process: NodeProcess) -> str:
+    """Return the URL that a page prints at its start."""
 
-    def said() -> str | None:
+    def url() -> str | None:
         assert process.alive, process.log
-        return link_in_text(process.log)
+        return url_in_text(process.log)
 
-    return wait_until(said, lambda: f"the page to come up: {process.log}")
+    return wait_until(url, lambda: f"the page to start: {process.log}")
 
 
-def link_in_text(text: str) -> str | None:
-    found = re.search(r"The page is at (\S+)", text)
+def url_in_text(text: str) -> str | None:
+    found = re.search(rf"{URL_PREFIX} (\S+)", text)
     return found and found[1]
 
 
-def link_in(log) -> str | None:
+def url_in_file(log) -> str | None:
     log.seek(0)
-    return link_in_text(log.read())
+    return url_in_text(log.read())
 
 
 @dataclass
 class System:
-    """What runs, and what the browser complains about."""
+    """The running processes, and the hosts and errors that the browser reports."""
 
     hold: Path
     page: NodeProcess
     memory: NodeProcess
     camera: NodeProcess
-    link: str = ""
+    url: str = ""
     hosts: set[str] = field(default_factory=set)
-    complaints: list[str] = field(default_factory=list)
+    browser_errors: list[str] = field(default_factory=list)
 
     def start_memory(self) -> NodeProcess:
         self.memory = scene_memory(self.hold)
@@ -111,7 +112,7 @@ def demo_camera() -> NodeProcess:
 @pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: sudo apt-get install chromium")
+        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
     pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
     with playwright.sync_playwright() as driver:
@@ -124,7 +125,7 @@ def browser():
 def system(browser, ros, tmp_path_factory):
     hold = tmp_path_factory.mktemp("held") / "hold"
     running = System(hold, node_process("web_dashboard", port=0), scene_memory(hold), demo_camera())
-    running.link = link_of(running.page)
+    running.url = wait_for_url(running.page)
     yield running
     for process in (running.page, running.memory, running.camera):
         process.close()
@@ -132,9 +133,9 @@ def system(browser, ros, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(browser, system):
-    """The page as it stays open through all of this module's tests."""
+    """One page that stays open through all tests of this module."""
     opened = open_page(browser, system)
-    opened.evaluate(NOTE_ANSWERS)
+    opened.evaluate(RECORD_ANSWERS)
     yield opened
     opened.context.close()
 
@@ -145,19 +146,20 @@ def open_page(browser, system: System, **options: Any):
     opened = context.new_page()
     opened.on("request", lambda request: system.hosts.add(urlsplit(request.url).netloc))
     opened.on(
-        "response", lambda answer: answer.status < 400 or system.complaints.append(f"{answer.status} {answer.url}")
+        "response",
+        lambda response: response.status < 400 or system.browser_errors.append(f"{response.status} {response.url}"),
     )
-    opened.on("pageerror", lambda error: system.complaints.append(str(error)))
+    opened.on("pageerror", lambda error: system.browser_errors.append(str(error)))
     opened.on(
         "console",
-        lambda said: system.complaints.append(said.text) if said.type in ("error", "warning") else None,
+        lambda message: system.browser_errors.append(message.text) if message.type in ("error", "warning") else None,
     )
-    opened.goto(system.link)
+    opened.goto(system.url)
     return opened
 
 
 def ask(page, question: str) -> int:
-    """Put a question; gives how many there are with it."""
+    """Ask a question; return its number."""
     number = page.locator(".exchange").count() + 1
     page.get_by_label("Question").fill(question)
     page.keyboard.press("Enter")
@@ -166,12 +168,12 @@ def ask(page, question: str) -> int:
 
 
 def newest(page):
-    """The newest exchange."""
+    """Return the newest exchange."""
     return page.locator(".exchange").last
 
 
-def answered(page, number: int) -> None:
-    """Wait until there are so many questions, and the last one has ended."""
+def wait_for_answer(page, number: int) -> None:
+    """Wait until question ``number`` is the newest one and has ended."""
     page.wait_for_function(
         "number => document.querySelectorAll('.exchange').length === number "
         "&& !document.querySelector('.exchange:last-child .stage:not(.hidden)')",
@@ -179,53 +181,53 @@ def answered(page, number: int) -> None:
     )
 
 
-def test_it_shows_what_is_now_and_what_is_kept(page):
+def test_page_shows_live_image_and_memory(page):
     page.wait_for_function("document.querySelector('.live-size').textContent === '640 × 480'")
-    page.locator(".strip-stream .moment").nth(2).wait_for()
+    page.locator(".strip-stream .frame-card").nth(2).wait_for()
     first = page.locator(".live").get_attribute("data-number")
     page.wait_for_function("first => document.querySelector('.live').dataset.number !== first", arg=first)
     page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
     page.locator(".status.level-ok", has_text="Live").wait_for()
-    assert "images a second" in page.locator(".now .panel-head").inner_text()
-    assert "model" in page.locator(".conditions").inner_text()
+    assert "fps" in page.locator(".now .panel-head").inner_text()
+    assert "model" in page.locator(".diagnostics").inner_text()
     assert page.locator(".tick").count() >= 3
 
 
-def test_an_answer_grows_and_says_what_it_is_based_on(page, system):
+def test_answer_grows_and_shows_its_frames_and_cost(page, system):
     # given
-    page.locator(".strip-star .moment").nth(1).wait_for()
+    page.locator(".strip-star .frame-card").nth(1).wait_for()
     system.hold.touch()
 
     # when
     number = ask(page, "What was on the left at the start?")
     page.wait_for_function("window.answers.length > 0")
-    growing = newest(page).locator(".answer").inner_text()
+    partial = newest(page).locator(".answer").inner_text()
     stage = newest(page).locator(".stage").inner_text()
     system.hold.unlink()
-    answered(page, number)
+    wait_for_answer(page, number)
 
     # then
-    whole = newest(page).locator(".answer").inner_text()
-    assert stage == "Answering …"
-    assert whole.startswith(growing)
-    assert len(growing) < len(whole)
+    complete = newest(page).locator(".answer").inner_text()
+    assert stage == "Answering…"
+    assert complete.startswith(partial)
+    assert len(partial) < len(complete)
     cost = newest(page).locator(".cost").inner_text()
-    frames, encoded, reused = map(int, re.match(r"(\d+) frames: (\d+) encoded, (\d+) re-used", cost).groups())
+    frames, encoded, reused = map(int, re.match(r"(\d+) frames: (\d+) encoded, (\d+) reused", cost).groups())
     assert frames == encoded + reused > 0
-    assert re.search(r"first word after [\d.]+ m?s", cost)
-    used = newest(page).locator(".used .moment")
+    assert re.search(r"time to first token [\d.]+ m?s / total [\d.]+ m?s", cost)
+    used = newest(page).locator(".used .frame-card")
     assert used.count() == -(-frames // 2)
     page.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
-    assert "demo model" in newest(page).locator(".notice").first.inner_text()
+    assert "demo model" in newest(page).locator(".warning").first.inner_text()
     page.locator(".latencies rect").first.wait_for()
 
 
-def test_a_second_question_re_uses_what_is_encoded(page):
-    answered(page, ask(page, "What is there?"))
-    assert int(re.search(r"(\d+) re-used", newest(page).locator(".cost").inner_text())[1]) > 0
+def test_second_question_reuses_encoded_frames(page):
+    wait_for_answer(page, ask(page, "What is there?"))
+    assert int(re.search(r"(\d+) reused", newest(page).locator(".cost").inner_text())[1]) > 0
 
 
-def test_an_answer_can_be_stopped(page, system):
+def test_stop_button_ends_a_question_early(page, system):
     # given
     system.hold.touch()
     number = ask(page, "What was on the left at the start?")
@@ -234,64 +236,64 @@ def test_an_answer_can_be_stopped(page, system):
     # when
     page.get_by_role("button", name="Stop").click()
 
-    # then it ends before the model may go on
-    answered(page, number)
+    # then it ends while the model is still held
+    wait_for_answer(page, number)
     assert "Stopped." in newest(page).inner_text()
     system.hold.unlink()
     page.get_by_role("button", name="Ask", exact=True).wait_for()
 
 
-def test_markup_is_shown_and_not_run(page):
+def test_markup_is_shown_as_text(page):
     title = page.title()
-    answered(page, ask(page, EVIL))
-    assert newest(page).locator(".question").inner_text() == EVIL
+    wait_for_answer(page, ask(page, MARKUP))
+    assert newest(page).locator(".question").inner_text() == MARKUP
     assert newest(page).locator(".question > *, .answer > *").count() == 0
     assert page.title() == title
 
 
-def test_a_moment_is_enlarged_marked_and_unmarked(page):
+def test_frame_is_opened_marked_and_unmarked(page):
     # given
-    page.locator(".strip-star .moment").first.click()
-    enlarged = page.locator(".enlarged")
-    enlarged.locator("img").first.wait_for()
+    page.locator(".strip-star .frame-card").first.click()
+    dialog = page.locator(".frame-dialog")
+    dialog.locator("img").first.wait_for()
 
     # when
-    page.get_by_label("Name of the mark").fill("keys <b>here</b>")
-    enlarged.get_by_role("button", name="Mark", exact=False).first.click()
+    page.get_by_label("Label").fill("keys <b>here</b>")
+    dialog.get_by_role("button", name="Mark", exact=False).first.click()
 
-    # then the memory says so
-    enlarged.get_by_role("button", name="Take the mark off").wait_for()
-    assert "keys <b>here</b>" in enlarged.locator(".facts").inner_text()
+    # then the memory reports the mark
+    dialog.get_by_role("button", name="Unmark").wait_for()
+    assert "keys <b>here</b>" in dialog.locator(".facts").inner_text()
     page.locator(".tick-marked").wait_for(state="attached")
     page.keyboard.press("Escape")
-    enlarged.wait_for(state="hidden")
-    marked = page.locator(".strip-star .moment", has_text="keys <b>here</b>")
-    marked.locator(".moment-mark").wait_for()
+    dialog.wait_for(state="hidden")
+    marked = page.locator(".strip-star .frame-card", has_text="keys <b>here</b>")
+    marked.locator(".frame-mark").wait_for()
 
     # when
     marked.click()
-    enlarged.get_by_role("button", name="Take the mark off").click()
+    dialog.get_by_role("button", name="Unmark").click()
 
     # then
     page.locator(".tick-marked").wait_for(state="detached")
     page.keyboard.press("Escape")
-    enlarged.wait_for(state="hidden")
+    dialog.wait_for(state="hidden")
 
 
-def test_questions_can_be_limited_to_a_time(page):
-    page.locator(".strip-star .moment").first.click()
+def test_questions_can_be_limited_to_the_time_before_a_frame(page):
+    page.locator(".strip-star .frame-card").first.click()
     page.get_by_role("button", name="Ask up to here").click()
     limit = page.locator(".limit")
     limit.wait_for()
-    answered(page, ask(page, "What is there?"))
+    wait_for_answer(page, ask(page, "What is there?"))
     assert "up to" in newest(page).locator(".asked").inner_text()
     assert newest(page).locator(".cost").count() == 1, newest(page).inner_text()
     limit.click()
     limit.wait_for(state="hidden")
 
 
-def test_the_keyboard_is_enough(page):
-    # given nothing has the focus
+def test_page_works_with_the_keyboard_alone(page):
+    # given no element has the focus
     number = page.locator(".exchange").count() + 1
     page.evaluate("document.activeElement.blur()")
 
@@ -301,23 +303,23 @@ def test_the_keyboard_is_enough(page):
     page.keyboard.press("Enter")
 
     # then
-    answered(page, number)
+    wait_for_answer(page, number)
 
     # when
-    page.locator(".strip-star .moment").first.focus()
+    page.locator(".strip-star .frame-card").first.focus()
     page.keyboard.press("Enter")
 
     # then
-    title = page.locator(".enlarged h2")
+    title = page.locator(".frame-dialog h2")
     title.wait_for()
     before = title.inner_text()
     page.keyboard.press("ArrowLeft")
-    page.wait_for_function("before => document.querySelector('.enlarged h2').textContent !== before", arg=before)
+    page.wait_for_function("before => document.querySelector('.frame-dialog h2').textContent !== before", arg=before)
     page.keyboard.press("Escape")
-    page.locator(".enlarged").wait_for(state="hidden")
+    page.locator(".frame-dialog").wait_for(state="hidden")
 
 
-def test_it_looks_right_wide_and_narrow_light_and_dark(page):
+def test_views_fit_wide_and_narrow_screens_in_light_and_dark(page):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     for width, height, views in ((1440, 900, ("all",)), (390, 844, ("now", "memory", "talk", "health"))):
         page.set_viewport_size({"width": width, "height": height})
@@ -326,8 +328,8 @@ def test_it_looks_right_wide_and_narrow_light_and_dark(page):
                 page.get_by_role("button", name=view.capitalize()).click()
             shown = [name for name in ("now", "memory", "talk", "health") if page.locator(f".{name}").is_visible()]
             assert shown == (["now", "memory", "talk", "health"] if view == "all" else [view])
-            sideways = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert sideways <= 0, (width, view)
+            overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert overflow <= 0, (width, view)
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
                 page.screenshot(path=SCREENSHOTS / f"page_{width}_{view}_{scheme}.png")
@@ -335,35 +337,35 @@ def test_it_looks_right_wide_and_narrow_light_and_dark(page):
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
-def test_the_conversation_outlives_a_reload(page):
+def test_conversation_survives_a_reload(page):
     number = ask(page, "What is there to be remembered?")
-    answered(page, number)
+    wait_for_answer(page, number)
     page.reload()
-    answered(page, number)
+    wait_for_answer(page, number)
     assert newest(page).locator(".question").inner_text() == "What is there to be remembered?"
-    page.evaluate(NOTE_ANSWERS)
+    page.evaluate(RECORD_ANSWERS)
 
 
-def test_a_camera_that_goes_is_told_and_comes_back(page, system):
+def test_lost_camera_is_reported_until_it_returns(page, system):
     # when
     system.camera.close()
 
     # then
-    words = page.locator(".live-words:not(.hidden)", has_text="check the camera")
-    words.wait_for()
+    message = page.locator(".live-message:not(.hidden)")
+    message.wait_for()
     page.locator(".status.level-stale").wait_for()
 
     # when
     system.camera = demo_camera()
 
     # then
-    words.wait_for(state="hidden")
+    message.wait_for(state="hidden")
     number = page.locator(".live").get_attribute("data-number")
     page.wait_for_function("number => document.querySelector('.live').dataset.number !== number", arg=number)
 
 
-def test_a_node_that_is_started_again_goes_on(page, system):
-    # given an ask that is not answered yet
+def test_restarted_node_is_used_again(page, system):
+    # given a running question
     system.hold.touch()
     number = ask(page, "What is there?")
     newest(page).locator(".stage", has_text="Answering").wait_for()
@@ -372,12 +374,12 @@ def test_a_node_that_is_started_again_goes_on(page, system):
     system.memory.process.kill()
     system.memory.process.wait()
 
-    # then both are told
+    # then the page and the question report it
     page.locator(".status.level-error", has_text="Not connected").wait_for()
-    answered(page, number)
-    assert "Nothing is heard of page/scene_memory" in newest(page).inner_text()
-    answered(page, ask(page, "What is there?"))
-    assert "Nothing is heard of" in newest(page).locator(".error").inner_text()
+    wait_for_answer(page, number)
+    assert "page/scene_memory" in newest(page).locator(".error").inner_text()
+    wait_for_answer(page, ask(page, "What is there?"))
+    assert "page/scene_memory" in newest(page).locator(".error").inner_text()
 
     # when
     system.hold.unlink()
@@ -385,41 +387,41 @@ def test_a_node_that_is_started_again_goes_on(page, system):
     system.start_memory()
 
     # then
-    page.locator(".strip-stream .moment").nth(1).wait_for()
+    page.locator(".strip-stream .frame-card").nth(1).wait_for()
     page.wait_for_function("document.querySelector('.talk .panel-head').textContent.includes('demo')")
     page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
-    answered(page, ask(page, "What is there?"))
+    wait_for_answer(page, ask(page, "What is there?"))
     assert newest(page).locator(".cost").count() == 1, newest(page).inner_text()
 
 
-def test_nothing_came_from_elsewhere_and_the_browser_has_nothing_to_complain_about(page, system):
-    assert {host for host in system.hosts if host} == {urlsplit(system.link).netloc}
-    assert system.complaints == []
+def test_browser_contacted_only_the_page_and_reported_no_errors(page, system):
+    assert {host for host in system.hosts if host} == {urlsplit(system.url).netloc}
+    assert system.browser_errors == []
 
 
-def test_while_nobody_looks_nothing_is_subscribed_to(page, system, start):
+def test_without_an_open_page_camera_and_key_frames_are_unsubscribed(page, system, start):
     # given
-    _, client = start()  # only for its eyes: it lists who subscribes
+    _, client = start()  # used only to count subscriptions
     image, kept = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
-    wait_until(lambda: client.node.count_subscribers(image) == 2, "the memory and the page to listen to the camera")
+    wait_until(lambda: client.node.count_subscribers(image) == 2, "the memory and the page to subscribe to the camera")
     assert client.node.count_subscribers(kept) == 1
 
     # when
     page.goto("about:blank")
 
     # then
-    wait_until(lambda: client.node.count_subscribers(image) == 1, "the page to let the camera go")
-    wait_until(lambda: client.node.count_subscribers(kept) == 0, "the page to let the key frames go")
+    wait_until(lambda: client.node.count_subscribers(image) == 1, "the page to unsubscribe from the camera")
+    wait_until(lambda: client.node.count_subscribers(kept) == 0, "the page to unsubscribe from the key frames")
 
 
-def test_without_the_token_nobody_comes_in_from_elsewhere(browser, system):
-    # given a page that others can reach
+def test_page_on_all_addresses_requires_its_token(browser, system):
+    # given a page that is reachable from other machines
     environment = {"DELAYED_VLM_WEB_TOKEN": TOKEN}
     process = node_process("web_dashboard", environment, address="0.0.0.0", port=0)
     try:
-        link = link_of(process)
-        assert link.endswith(f"?token={TOKEN}")
-        address = f"http://127.0.0.1:{urlsplit(link).port}/"
+        url = wait_for_url(process)
+        assert url.endswith(f"?token={TOKEN}")
+        address = f"http://127.0.0.1:{urlsplit(url).port}/"
         context = browser.new_context()
         visitor = context.new_page()
 
@@ -427,17 +429,17 @@ def test_without_the_token_nobody_comes_in_from_elsewhere(browser, system):
         assert visitor.goto(address).status == 401
         assert visitor.goto(f"{address}assets/page.js").status == 401
         assert visitor.goto(f"{address}?token=another-token-of-tests").status == 401
-        assert "not this page's token" in visitor.content()
-        assert refuses_websocket(urlsplit(link).port)
+        assert "Wrong token" in visitor.content()
+        assert rejects_websocket(urlsplit(url).port)
 
         # when
         visitor.goto(address)
         visitor.get_by_label("Token").fill(TOKEN)
         visitor.get_by_role("button", name="Open").click()
 
-        # then it is in, and the token is in no address
+        # then the page opens, and its URL has no token
         visitor.get_by_role("heading", name="Scene memory").wait_for()
-        visitor.locator(".live-words", has_text="Nothing is heard").or_(visitor.locator(".live img")).first.wait_for()
+        visitor.locator(".live-message:not(.hidden)").or_(visitor.locator(".live img")).first.wait_for()
         assert TOKEN not in visitor.url
         (cookie,) = context.cookies()
         assert cookie["httpOnly"]
@@ -449,7 +451,7 @@ def test_without_the_token_nobody_comes_in_from_elsewhere(browser, system):
     assert code == 0
 
 
-def refuses_websocket(port: int) -> bool:
+def rejects_websocket(port: int) -> bool:
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SEC) as connection:
         connection.sendall(
             b"GET /_nicegui_ws/socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -471,7 +473,7 @@ def video(tmp_path_factory) -> Path:
 
 @contextmanager
 def served(*arguments: str, cwd: Path) -> Iterator[str]:
-    """Run the installed ``delayed-vlm web``; yield the page's address; end with Ctrl-C."""
+    """Run the installed ``delayed-vlm web``; yield the URL of the page; end it with Ctrl-C."""
     if not COMMAND.is_file():
         pytest.skip(f"{COMMAND} is not installed: make setup")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -481,10 +483,10 @@ def served(*arguments: str, cwd: Path) -> Iterator[str]:
             [str(COMMAND), "web", "--port", "0", *arguments], stdout=log, stderr=log, cwd=cwd, env=environment
         )
         try:
-            link = wait_until(lambda: link_in(log) or process.poll() is not None, "the page to come up")
+            url = wait_until(lambda: url_in_file(log) or process.poll() is not None, "the page to start")
             log.seek(0)
-            assert link is not True, log.read()
-            yield link
+            assert url is not True, log.read()
+            yield url
             code, _ = end_process(process, signal.SIGINT)
             log.seek(0)
             assert code == 0, log.read()
@@ -495,13 +497,13 @@ def served(*arguments: str, cwd: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("mode", ["node", "demo", "video"])
-def test_installed_command_in_another_folder_serves_style_and_script(browser, ros, video, tmp_path, mode):
+def test_installed_command_serves_style_and_script_from_another_folder(browser, ros, video, tmp_path, mode):
     arguments = {"node": [], "demo": ["--demo", "--model", "demo"], "video": ["--video", str(video), "--model", "demo"]}
-    with served(*arguments[mode], cwd=tmp_path) as link:
+    with served(*arguments[mode], cwd=tmp_path) as url:
         # when
-        running = System(tmp_path, None, None, None, link=link)
+        running = System(tmp_path, None, None, None, url=url)
         opened = open_page(browser, running)
-        theme = opened.get_by_role("button", name="Light or dark")
+        theme = opened.get_by_role("button", name="Switch between light and dark")
         theme.wait_for()
 
         # then
@@ -511,27 +513,27 @@ def test_installed_command_in_another_folder_serves_style_and_script(browser, ro
         opened.wait_for_function(f"{colour} === 'rgb(15, 18, 22)'")
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         opened.screenshot(path=SCREENSHOTS / f"installed_{mode}.png")
-        assert running.complaints == []
+        assert running.browser_errors == []
         opened.context.close()
 
 
-def test_a_video_without_ros(browser, video, tmp_path):
-    with served("--video", str(video), "--loop", "--model", "demo", cwd=tmp_path) as link:
+def test_video_is_answered_about_without_ros(browser, video, tmp_path):
+    with served("--video", str(video), "--loop", "--model", "demo", cwd=tmp_path) as url:
         # when
-        running = System(tmp_path, None, None, None, link=link)
+        running = System(tmp_path, None, None, None, url=url)
         opened = open_page(browser, running)
         opened.locator(".live-size", has_text="320 × 240").wait_for()
-        opened.locator(".strip-stream .moment").nth(1).wait_for()
-        answered(opened, ask(opened, "What is there?"))
+        opened.locator(".strip-stream .frame-card").nth(1).wait_for()
+        wait_for_answer(opened, ask(opened, "What is there?"))
 
         # then
         assert newest(opened).locator(".cost").count() == 1, newest(opened).inner_text()
         opened.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
-        assert running.complaints == []
+        assert running.browser_errors == []
         opened.context.close()
 
 
-def test_it_ends_in_order_with_a_browser_looking(browser, system):
+def test_page_node_exits_cleanly_with_an_open_browser(browser, system):
     opened = open_page(browser, system)
     opened.locator(".live img").wait_for()
     code, seconds = system.page.end(times=2)

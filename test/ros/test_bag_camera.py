@@ -1,4 +1,4 @@
-"""A bag that is played through ROS: the memory is that of the same bag without ROS, and time may jump."""
+"""Playback of a bag through ROS: the memory equals that of the same bag read without ROS, also with time jumps."""
 
 import itertools
 from types import SimpleNamespace
@@ -21,16 +21,16 @@ from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, m
 from delayed_vlm_ros.time import seconds_of
 
 BAG_CAMERA = ["-m", "delayed_vlm_ros.cameras.bag_camera"]
-# So small that frames leave, and others are kept for what they show.
+# Small sizes: frames are evicted from Stream, and some are kept in Star.
 SIZES = {"star_size": 8, "stream_size": 6, "sample_fps": 2.0}
-MANY = 1000  # messages that may wait where this machine has no time for a node
+QUEUE_DEPTH = 1000  # messages that may wait while a busy machine starves a node
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
 def start_memory(start):
-    """Starts a memory that loses no image, however busy this machine is; gives it with its client."""
+    """Start a memory that loses no image on a busy machine; return it with its client."""
 
     def start_one(transport="raw", **parameters):
         namespace = f"/bag_{next(_numbers)}"
@@ -41,7 +41,7 @@ def start_memory(start):
             memory__sample_fps=SIZES["sample_fps"],
             **{
                 f"qos_overrides.{topic}.subscription.{name}": value
-                for name, value in (("reliability", "reliable"), ("depth", MANY))
+                for name, value in (("reliability", "reliable"), ("depth", QUEUE_DEPTH))
             },
             **{"use_sim_time": "true", **parameters},
         )
@@ -52,12 +52,12 @@ def start_memory(start):
 
 @pytest.fixture
 def play(ros):
-    """Plays a recording to a client's memory."""
+    """Play a recording to the memory of a client."""
     players = []
 
     def start_one(client, bag, transport="raw", **parameters):
         topic = f"{client.namespace}/image" + ("/compressed" if transport == "compressed" else "")
-        depth = {f"qos_overrides.{topic}.publisher.depth": MANY}
+        depth = {f"qos_overrides.{topic}.publisher.depth": QUEUE_DEPTH}
         players.append(NodeProcess(client.namespace, BAG_CAMERA, {"bag": bag, **depth, **parameters}, {}, {}))
         return players[-1]
 
@@ -67,7 +67,7 @@ def play(ros):
 
 
 def kept_without_ros(bag, *, restarts):
-    """What a memory of ``SIZES`` keeps of it, pair by pair: stamps, pixels, and in which memory."""
+    """Return the pairs that a memory of ``SIZES`` keeps of a bag: stamps, memories and pixels."""
     parameters = SceneMemoryParameters(**SIZES)
     memory = memory_config(parameters).build()
     geometry = resolve_checkpoint("demo").geometry(parameters.max_pixels)
@@ -87,7 +87,7 @@ def kept_without_ros(bag, *, restarts):
 
 
 def kept_by_replay(bag):
-    """The same of ``delayed-vlm replay``, without a model: stamps in seconds and pixels."""
+    """Return the pairs that ``delayed-vlm replay`` keeps of a bag: stamps in seconds, and pixels."""
     config = MemoryConfig(
         star_memory_size=SIZES["star_size"], stream_window_size=SIZES["stream_size"], sample_fps=SIZES["sample_fps"]
     )
@@ -106,7 +106,7 @@ def pixels(pair):
 
 
 def kept_by(client):
-    """The same of a node's."""
+    """Return the pairs that a node keeps: stamps, memories and pixels."""
     response = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
     assert response.success
     assert not response.left_out
@@ -141,12 +141,12 @@ def sizes_as_parameters():
 
 
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
-def test_the_frames_kept_are_those_kept_without_ros(start_memory, play, tmp_path, transport):
+def test_memory_of_a_played_bag_equals_that_without_ros(start_memory, play, tmp_path, transport):
     # given
     count = 160
     bag = write_bag(tmp_path / "bag", regular_stamps(count), compressed=transport == "compressed")
     expected = kept_without_ros(bag, restarts=True)
-    assert len(expected) > SIZES["stream_size"] / 2, "there is more than the newest frames"
+    assert len(expected) > SIZES["stream_size"] / 2, "only the newest frames are kept"
     replayed = kept_by_replay(bag)
     assert [one[:2] for one in replayed] == [(seconds_of(one[0]), seconds_of(one[1])) for one in expected]
     for one, other in zip(replayed, expected, strict=True):
@@ -155,18 +155,18 @@ def test_the_frames_kept_are_those_kept_without_ros(start_memory, play, tmp_path
     # when
     player = play(client, bag, transport, rate=2.0)
     wait_for_all(client, count)
-    wait_until(lambda: f"has ended after {count} images" in player.log, "the bag's end")
+    wait_until(lambda: f"has ended after {count} images" in player.log, "the end of the bag")
     # then
     assert_same(kept_by(client), expected)
     assert jumps(client) == 0
-    # and it is the bag's time that has passed, and stands
+    # and the clock shows the time of the bag, paused at its end
     stats = client.wait_for_stats(lambda stats: stats.images_received == count, since_ns=0)
     assert 0.0 <= stats.newest_frame_age_sec <= 1.0
     assert START_NS <= nanoseconds(stats.header.stamp) <= START_NS + 20 * SECOND
 
 
 @pytest.mark.parametrize(("outcome", "use_sim_time"), [("restart", "false"), ("continue", "true")])
-def test_time_that_goes_back_within_a_bag_does_so_as_without_ros(start_memory, play, tmp_path, outcome, use_sim_time):
+def test_backward_jump_in_a_bag_is_handled_as_without_ros(start_memory, play, tmp_path, outcome, use_sim_time):
     # given
     stamps = regular_stamps(60) + regular_stamps(60, START_NS - 100 * SECOND)
     bag = write_bag(tmp_path / "bag", stamps)
@@ -177,34 +177,33 @@ def test_time_that_goes_back_within_a_bag_does_so_as_without_ros(start_memory, p
     wait_for_all(client, len(stamps))
     # then
     assert_same(kept_by(client), expected)
-    wait_until(lambda: jumps(client) == 1, "the jump to be told")
-    assert "time has gone back by" in memory.log
+    wait_until(lambda: jumps(client) == 1, "the jump to be reported")
+    assert "jumped back by" in memory.log
 
 
 @pytest.mark.parametrize("outcome", ["restart", "continue"])
-def test_a_bag_that_is_played_over_and_over(start_memory, play, tmp_path, outcome):
+def test_looped_bag_jumps_back_at_each_round(start_memory, play, tmp_path, outcome):
     # given
     bag = write_bag(tmp_path / "bag", regular_stamps(60))
     memory, client = start_memory(memory__on_time_jump=outcome)
     # when
     player = play(client, bag, rate=4.0, loop="true")
-    wait_until(lambda: (jumps(client) or 0) >= 2, "two new beginnings")
-    # then it is said, on both sides
-    assert "begins again, and its time jumps back" in player.log
+    wait_until(lambda: (jumps(client) or 0) >= 2, "two time jumps")
+    # then the player and the memory log it
+    assert "jumped" in memory.log
+    assert "starts again, and its time jumps back" in player.log
     stamps = [one[0] for one in kept_by(client)]
     if outcome == "restart":
-        assert "begins anew, without marks" in memory.log
-        assert stamps == sorted(set(stamps)), "nothing is left of the round before"
+        assert "emptied" in memory.log
+        assert stamps == sorted(set(stamps)), "frames of the previous round are left"
     else:
-        assert "its memory goes on as if no time had passed" in memory.log
-        assert stamps != sorted(set(stamps)), "two rounds are kept"
-        notice = "the memory goes on as if no time had passed"
-        client.wait_for_stats(lambda stats: any(notice in one for one in stats.warnings), since_ns=0)
+        assert stamps != sorted(set(stamps)), "only one round is kept"
+        client.wait_for_stats(lambda stats: any("jumped back by" in one for one in stats.warnings), since_ns=0)
     assert memory.alive
     assert player.alive
 
 
-def test_a_damaged_bag_is_played_up_to_the_damage(start_memory, play, tmp_path):
+def test_damaged_bag_is_played_up_to_the_damage(start_memory, play, tmp_path):
     # given
     bag = write_bag(tmp_path / "bag", regular_stamps(60))
     (file,) = bag.glob("*.mcap")
@@ -216,12 +215,12 @@ def test_a_damaged_bag_is_played_up_to_the_damage(start_memory, play, tmp_path):
     # when
     player = play(client, bag, rate=4.0)
     # then
-    wait_until(lambda: f"has ended after {count} images" in player.log, "the end of what is left")
+    wait_until(lambda: f"has ended after {count} images" in player.log, "the end of the readable part")
     assert f"is damaged: read up to image {count}" in player.log
     wait_for_all(client, count)
 
 
-def test_bag_with_fewer_messages_than_its_metadata_lists_is_played_with_a_warning(start_memory, play, tmp_path):
+def test_bag_with_missing_messages_is_played_with_a_warning(start_memory, play, tmp_path):
     # given
     bag = write_bag(tmp_path / "bag", regular_stamps(20))
     metadata = bag / "metadata.yaml"
@@ -235,16 +234,16 @@ def test_bag_with_fewer_messages_than_its_metadata_lists_is_played_with_a_warnin
     assert "[WARN]" in player.log
 
 
-def test_nothing_is_played_before_somebody_listens(start_memory, play, tmp_path):
-    # given a player, and a memory that does not listen yet but has the time
+def test_playback_waits_for_the_first_subscriber(start_memory, play, tmp_path):
+    # given a player, and an inactive memory that receives its clock
     bag = write_bag(tmp_path / "bag", regular_stamps(30))
     _, client = start_memory(autostart="false")
     player = play(client, bag, rate=4.0)
-    wait_until(lambda: START_NS in client.report_stamps_ns, "the bag's time at the memory")
+    wait_until(lambda: START_NS in client.report_stamps_ns, "the time of the bag at the memory")
     # when
     assert client.transition("configure")
     assert client.transition("activate")
-    # then it gets all
+    # then it receives every image
     wait_for_all(client, 30)
     assert player.alive
 

@@ -1,4 +1,4 @@
-"""The camera nodes: as processes, on real topics and under real signals; and their reading thread with stand-ins."""
+"""Camera nodes: as processes on real topics and under real signals, and in this process with fake devices."""
 
 import os
 import signal
@@ -26,17 +26,18 @@ from delayed_vlm_ros.cameras.bag_camera import BagCameraParameters
 from delayed_vlm_ros.cameras.demo_camera import DemoCameraParameters
 from delayed_vlm_ros.cameras.video_camera import VideoCamera, VideoCameraParameters
 from delayed_vlm_ros.errors import VideoSourceError
+from delayed_vlm_ros.images import video_player
 from delayed_vlm_ros.images.video import VideoFrame
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.process_group import NODE_MODULES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = 64
-NAMESPACE = f"/cameras_{os.getpid()}"  # so that two runs of these tests on one machine do not hear each other
+NAMESPACE = f"/cameras_{os.getpid()}"  # isolates parallel runs of these tests on one machine
 
 
 def start(node, *parameters):
-    """Start a node as a process of its own; its output can be read line by line."""
+    """Start a node in its own process; its output can be read line by line."""
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     command = [sys.executable, "-m", NODE_MODULES[node], "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     for value in parameters:
@@ -46,16 +47,16 @@ def start(node, *parameters):
     )
 
 
-def wait_for(process, words):
+def wait_for_output(process, text):
     for line in process.stdout:
-        if words in line:
+        if text in line:
             return line
-    pytest.fail(f"the node ended without saying '{words}'")
+    pytest.fail(f"the node ended without the output '{text}'")
 
 
 @pytest.fixture
 def running():
-    """``start`` for nodes that are stopped at the test's end."""
+    """``start`` for nodes that are killed at the end of the test."""
     processes = []
 
     def start_and_keep(*arguments):
@@ -71,7 +72,7 @@ def running():
 
 @pytest.fixture
 def video(tmp_path):
-    """A video of 2 s at 20 Hz; the brightness of its images counts 0, 6, 12, …"""
+    """A video of 2 s at 20 Hz; the brightness of its images is 0, 6, 12, …"""
     path = tmp_path / "count.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (64, 48))
     for index in range(40):
@@ -82,7 +83,7 @@ def video(tmp_path):
 
 @pytest.fixture
 def received(monkeypatch):
-    """The messages on the image topic, collected in a thread."""
+    """Messages on the image topic, collected in a thread."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=DOMAIN)
@@ -112,13 +113,13 @@ def stamps_of(messages):
 
 
 def wait_for_period(messages, period_sec, tolerance_sec):
-    """Wait until images follow one another as they should: a busy machine delays some, but not for good."""
+    """Wait until images arrive with the expected period; a busy machine delays some of them."""
 
     def found():
         between = np.diff(stamps_of(messages[-10:]))
         return len(between) == 9 and abs(np.median(between) - period_sec) < tolerance_sec
 
-    wait_until(found, lambda: f"an image every {period_sec} s; the last ones came at {stamps_of(messages[-20:])}")
+    wait_until(found, lambda: f"an image every {period_sec} s; latest stamps: {stamps_of(messages[-20:])}")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def wait_for_period(messages, period_sec, tolerance_sec):
         ("bag_camera", BagCameraParameters),
     ],
 )
-def test_the_parameter_file_lists_every_parameter_with_its_default(name, parameters):
+def test_parameter_file_lists_every_parameter_with_its_default(name, parameters):
     text = (ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text)["/**"]["ros__parameters"]
     assert values == {spec.name: spec.default for spec in specifications(parameters).values()}
@@ -138,7 +139,7 @@ def test_the_parameter_file_lists_every_parameter_with_its_default(name, paramet
     }
 
 
-def test_the_demo_camera_publishes_its_room(running, received):
+def test_demo_camera_publishes_its_room(running, received):
     began = time.time()
     running("demo_camera", "rate:=20", "width:=320", "height:=240", "frame_id:=eye", "seed:=3")
     wait_for_period(received, 0.05, 0.02)
@@ -153,34 +154,34 @@ def test_the_demo_camera_publishes_its_room(running, received):
     assert image.std() > 20
 
 
-def test_a_video_plays_at_its_true_speed_with_fewer_images(running, received, video):
-    # given room for all images, should the listener get no time for a while
+def test_video_camera_plays_at_real_speed_with_reduced_rate(running, received, video):
+    # given a queue for all images, in case the listener gets no processor time for a while
     depth = f"qos_overrides.{NAMESPACE}/image.publisher.depth:=1000"
     running("video_camera", f"video:={video}", "rate:=5", "loop:=true", depth)
     # then
     wait_for_period(received, 0.2, 0.05)
     wait_until(lambda: len(received) >= 16, "16 images")
-    shown = [round(message.data[-1] / 6) for message in received]
-    begin = shown.index(0, 1)  # the first round may have been missed in part
-    assert shown[begin : begin + 5] == [0, 4, 8, 12, 16]
+    indices = [round(message.data[-1] / 6) for message in received]
+    begin = indices.index(0, 1)  # the first round may be incomplete
+    assert indices[begin : begin + 5] == [0, 4, 8, 12, 16]
     assert (np.diff(stamps_of(received)) > 0).all()
 
 
-def test_a_recording_is_played_whole_with_its_own_stamps(running, received, video):
+def test_bag_camera_plays_all_images_with_their_own_stamps(running, received, video):
     depth = f"qos_overrides.{NAMESPACE}/image.publisher.depth:=1000"
     running("bag_camera", f"bag:={video}", "rate:=4", "frame_id:=eye", depth)
-    wait_until(lambda: len(received) == 40, lambda: f"40 images; {len(received)} have come")
+    wait_until(lambda: len(received) == 40, lambda: f"40 images; {len(received)} received")
     assert [round(message.data[-1] / 6) for message in received] == list(range(40))
     np.testing.assert_allclose(stamps_of(received), 1.0 + 0.05 * np.arange(40), atol=1e-3)
     assert {message.header.frame_id for message in received} == {"eye"}
 
 
-def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
+def test_video_camera_stays_alive_and_logs_the_end_once(running, received, video):
     node = running("video_camera", f"video:={video}")
-    wait_for(node, "publishing the video file")
-    wait_for(node, "has ended")
+    wait_for_output(node, "publishing the video file")
+    wait_for_output(node, "has ended")
     ended = time.time()
-    time.sleep(0.5)  # in which a second round would begin
+    time.sleep(0.5)  # a second round would begin
     assert node.poll() is None
     node.send_signal(signal.SIGTERM)
     assert node.wait(timeout=PATIENCE_SEC) == 0
@@ -191,11 +192,11 @@ def test_at_the_end_the_node_stays_and_says_so_once(running, received, video):
 @pytest.mark.parametrize("times", [1, 2, 8])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["demo_camera", "video_camera", "bag_camera"])
-def test_signals_end_the_node_in_order(running, video, name, number, times):
+def test_signals_end_the_node_cleanly(running, video, name, number, times):
     source = {"video_camera": [f"video:={video}"], "bag_camera": [f"bag:={video}", "wait_for_subscriber:=false"]}
     node = running(name, *(source[name] + ["loop:=true"] if name in source else []))
-    wait_for(node, "publishing the")
-    # Far enough apart for a late second signal to meet the interpreter on its way out.
+    wait_for_output(node, "publishing the")
+    # The pause lets a late signal arrive during the interpreter's finalisation.
     code, seconds = end_process(node, number, times=times, pause_sec=0.05)
     assert code == 0
     assert seconds < 2.0
@@ -203,30 +204,31 @@ def test_signals_end_the_node_in_order(running, video, name, number, times):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "words"),
+    ("name", "parameters", "named"),
     [
-        ("video_camera", [], "parameter video is empty"),
+        ("video_camera", [], "'video'"),
         ("video_camera", ["video:=/no/such/file.mp4"], "cannot open video '/no/such/file.mp4'"),
         ("video_camera", ["video:=setup.py"], "cannot open video 'setup.py'"),
         ("video_camera", ["video:=987"], "cannot open camera device /dev/video987"),
-        ("bag_camera", [], "parameter bag is empty"),
-        ("bag_camera", ["bag:=/no/such/bag"], "there is no /no/such/bag"),
+        ("bag_camera", [], "'bag'"),
+        ("bag_camera", ["bag:=/no/such/bag"], "/no/such/bag"),
         ("bag_camera", ["bag:=setup.py"], "setup.py': not a video file"),
-        ("bag_camera", ["bag:=docs", "rate:=0.0"], "parameter rate is 0.0; it must be from 0.01 to 100.0"),
-        ("demo_camera", ["rate:=1000.0"], "it must be from 0.1 to 120.0 Hz"),
-        ("demo_camera", ["width:=broad"], "parameter width is 'broad'"),
+        ("bag_camera", ["bag:=docs", "rate:=0.0"], "rate"),
+        ("demo_camera", ["rate:=1000.0"], "120.0 Hz"),
+        ("demo_camera", ["width:=broad"], "'broad'"),
     ],
 )
-def test_what_cannot_work_is_said_in_a_sentence(running, name, parameters, words):
+def test_invalid_parameter_is_reported_without_a_traceback(running, name, parameters, named):
     node = running(name, *parameters)
     assert node.wait(timeout=PATIENCE_SEC) == 1
-    said = node.stdout.read()
-    assert words in said
-    assert "Traceback" not in said
+    output = node.stdout.read()
+    assert "cannot start" in output
+    assert named in output
+    assert "Traceback" not in output
 
 
 class FakeDevice:
-    """An open camera: gives ``count`` images, then does ``after``."""
+    """An open camera that yields ``count`` images, then calls ``after``."""
 
     is_device = True
     name = "/dev/video9"
@@ -251,7 +253,7 @@ class FakeDevice:
 
 @pytest.fixture
 def make_camera(monkeypatch):
-    """Builds a VideoCamera in this process over stand-in devices; gives it and the list of what it publishes."""
+    """Make a VideoCamera in this process with fake devices; return it and the list of published images."""
     published = []
 
     class Recorder:
@@ -264,17 +266,17 @@ def make_camera(monkeypatch):
     nodes = []
 
     def build(openings):
-        steps = iter(openings)
+        results = iter(openings)
 
-        def opening(_video):
-            step = next(steps)
-            if isinstance(step, Exception):
-                raise step
-            return step
+        def open_video(_video):
+            result = next(results)
+            if isinstance(result, Exception):
+                raise result
+            return result
 
-        monkeypatch.setattr(video_camera, "open_video", opening)
+        monkeypatch.setattr(video_player, "open_video", open_video)
         monkeypatch.setattr(video_camera, "ImagePublisher", Recorder)
-        monkeypatch.setattr(video_camera, "_RETRY_SEC", 0.05)
+        monkeypatch.setattr(video_player, "RETRY_SEC", 0.05)
         rclpy.init(args=["--ros-args", "-p", "video:='9'"], domain_id=DOMAIN)
         nodes.append(VideoCamera())
         return nodes[-1], published
@@ -286,27 +288,27 @@ def make_camera(monkeypatch):
     rclpy.try_shutdown()
 
 
-def gone():
+def unplug():
     raise VideoSourceError("camera device /dev/video9 stopped delivering images")
 
 
-def test_a_camera_that_went_away_is_opened_again(make_camera):
+def test_unplugged_camera_is_opened_again(make_camera):
     forever = threading.Event()
     missing = VideoSourceError("there is no camera device /dev/video9")
-    first, second = FakeDevice(3, gone), FakeDevice(2, forever.wait)
+    first, second = FakeDevice(3, unplug), FakeDevice(2, forever.wait)
     _, published = make_camera([first, missing, missing, second])
-    wait_until(lambda: len(published) == 5, "both devices' images")
+    wait_until(lambda: len(published) == 5, "the images of both devices")
     forever.set()
     assert published == [0, 1, 2, 0, 1]
     assert first.closed
 
 
-def test_a_driver_that_does_not_return_does_not_hold_up_the_end(make_camera):
-    forever = threading.Event()
-    node, published = make_camera([FakeDevice(1, forever.wait)])
+def test_close_returns_while_the_driver_blocks(make_camera):
+    release = threading.Event()
+    node, published = make_camera([FakeDevice(1, release.wait)])
     wait_until(lambda: len(published) == 1, "an image")
     # when
     node.close()
-    # then it has returned although the driver has not
-    assert node._thread.is_alive()
-    forever.set()
+    # then the driver still blocks the reading thread
+    assert not node._player.close(timeout_sec=0.0)
+    release.set()

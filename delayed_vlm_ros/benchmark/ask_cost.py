@@ -1,8 +1,8 @@
-"""What an ask costs beside native video inference on the same frames, to the first token.
+"""Time to first token of a question, relative to native video inference on the same frames.
 
-Native is the library's unmodified ``generate``, or the same with the vision features of a batched encoder, whichever is
-the faster: without flash attention the library's own encoder loops over windows in Python, and a slow baseline would
-flatter.
+The baseline is the faster of two native set-ups: Hugging Face's unmodified ``generate``, and the same with vision
+features from a batched encoder. Without flash attention Hugging Face's encoder loops over windows in Python; that slow
+baseline alone would exaggerate the gain.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache, encode_snapshot
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
-from delayed_vlm_ros.inference.local.models.adapters import adapter_of
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import lay_out
 from delayed_vlm_ros.replay.native import native_generate
 
 NATIVE_SETUPS = ("stock", "batched")
-_GROWTH_TIMES = 2
-QUESTION = "What stands on the table now?"  # 30 tokens with the template's, a token a letter
+_GROWTH_REPEATS = 2
+QUESTION = "What stands on the table now?"  # one token per byte, 30 tokens with the template
 
 
 @dataclass(frozen=True)
 class BenchmarkSetup:
-    """What is measured.
+    """Model and memory of a benchmark.
 
     Attributes:
-        model: The library's model.
-        processor: Its processor.
-        image: Height and width of the frames, already on the model's grid.
+        model: Hugging Face model.
+        processor: Processor of the model.
+        image: Height and width of the frames, in pixels; multiples of the model's grid.
         pairs: Pairs in memory.
-        canonical: How the engine computes.
+        canonical: Whether the engine uses canonical steps.
     """
 
     model: Any
@@ -57,56 +57,57 @@ class BenchmarkSetup:
         return (self.image[0] // side) * (self.image[1] // side)
 
     def engine(self, **memory: Any) -> DelayedBatchInferenceEngine:
-        """An engine with an empty memory, of the given further arguments."""
+        """Return an engine with an empty memory and these additional engine arguments."""
         height, width = self.image
         return DelayedBatchInferenceEngine(
             self.model, self.processor, max_pixels=height * width, canonical=self.canonical, **memory
         )
 
 
-def _filled(setting: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
-    # Room, so that a new pair is one more.
-    engine = setting.engine(stream_window_size=4 * setting.pairs + 64, star_memory_size=0)
-    _add(engine, setting, random, setting.pairs)
+def _filled(setup: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
+    # The memory has spare capacity, so that a new pair evicts none.
+    engine = setup.engine(stream_window_size=4 * setup.pairs + 64, star_memory_size=0)
+    _add(engine, setup, random, setup.pairs)
     return engine
 
 
-def _add(engine: DelayedBatchInferenceEngine, setting: BenchmarkSetup, random: np.random.Generator, pairs: int) -> None:
+def _add(engine: DelayedBatchInferenceEngine, setup: BenchmarkSetup, random: np.random.Generator, pairs: int) -> None:
     for _ in range(2 * pairs):
-        engine.add_frame(random.integers(0, 256, (*setting.image, 3), dtype=np.uint8))
+        engine.add_frame(random.integers(0, 256, (*setup.image, 3), dtype=np.uint8))
 
 
 def _ask(engine: DelayedBatchInferenceEngine) -> float:
     return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=1), engine.model)
 
 
-def measure_round(setting: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
-    """Fill one memory and time each way of asking once.
+def measure_round(setup: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
+    """Fill one memory and time each kind of question once.
 
     Returns:
-        Seconds: ``native_…`` and ``native_later_…`` (one pair more) of both set-ups, ``first_ask``, ``second_ask``,
-        ``after_1_pair``, ``precomputed`` and ``bare_forward`` (one forward call of the question over a ready KV cache).
+        Times in seconds: ``native_…`` and ``native_later_…`` (with one more pair) for both native set-ups,
+        ``first_ask``, ``second_ask``, ``after_1_pair``, ``precomputed``, and ``bare_forward`` (one forward pass of the
+        question over a complete KV cache).
     """
-    engine = _filled(setting, random)
+    engine = _filled(setup, random)
     times = {f"native_{name}": seconds for name, seconds in _native_times(engine).items()}
     times |= {"first_ask": _ask(engine), "second_ask": _ask(engine), "bare_forward": _bare_forward(engine)}
-    _add(engine, setting, random, 1)
+    _add(engine, setup, random, 1)
     times |= {f"native_later_{name}": seconds for name, seconds in _native_times(engine).items()}
     times["after_1_pair"] = _ask(engine)
-    _add(engine, setting, random, 1)
+    _add(engine, setup, random, 1)
     engine.precompute(prefill=True)
     times["precomputed"] = _ask(engine)
     return times
 
 
-def measure_parts(setting: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
-    """Fill one memory and time the parts of its first ask.
+def measure_parts(setup: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
+    """Fill one memory and time the parts of its first question.
 
     Returns:
-        Seconds: ``native``, ``vision`` (all pairs through the vision encoder), ``prefill`` (of all pairs) and
-        ``question`` (to the first token, all else being ready).
+        Times in seconds: ``native``, ``vision`` (vision encoder on all pairs), ``prefill`` (all pairs) and ``question``
+        (time to first token with everything else cached).
     """
-    engine = _filled(setting, random)
+    engine = _filled(setup, random)
     return {
         "native": native_seconds(engine),
         "vision": _seconds(lambda: engine.precompute(prefill=False), engine.model),
@@ -117,13 +118,13 @@ def measure_parts(setting: BenchmarkSetup, random: np.random.Generator) -> dict[
 
 @dataclass(frozen=True)
 class Growth:
-    """What an ask after one new pair costs in a memory of some size.
+    """Cost of a question after one new pair, at one memory size.
 
     Attributes:
-        pairs: In memory.
-        seconds: To the first token.
-        native_seconds: Of native inference on the same frames.
-        operations: Floating-point operations of the ask, counted.
+        pairs: Pairs in memory.
+        seconds: Time to first token, in seconds.
+        native_seconds: Time to first token of native inference on the same frames, in seconds.
+        operations: Counted floating-point operations of the question.
     """
 
     pairs: int
@@ -132,56 +133,59 @@ class Growth:
     operations: int
 
 
-def measure_growth(setting: BenchmarkSetup, pairs: int, random: np.random.Generator) -> Growth:
-    """Ask after one new pair: twice, of which the better is given, as of native, and once more, counted.
+def measure_growth(setup: BenchmarkSetup, pairs: int, random: np.random.Generator) -> Growth:
+    """Measure a question after one new pair. Times are the minimum of two runs; a third run counts operations.
 
     Args:
-        setting: What is measured; how many pairs it says does not count.
-        pairs: In memory before the new one; whole chunks, so that canonical steps read one pair only.
-        random: Of the images.
+        setup: Model and memory; its number of pairs is ignored.
+        pairs: Pairs in memory before the new one; a multiple of the chunk size, so that canonical steps read only the
+            new pair.
+        random: Random generator of the images.
     """
-    whole = replace(setting, pairs=pairs)
+    whole = replace(setup, pairs=pairs)
     times, natives = [], []
-    for _ in range(_GROWTH_TIMES):
+    for _ in range(_GROWTH_REPEATS):
         engine = _grown(whole, random)
         times.append(_ask(engine))
         natives.append(native_seconds(engine))
     engine = _grown(whole, random)
-    # Attention in single steps, since those of the fused kernel are not counted on a CPU.
+    # The counter does not see the fused attention kernel on a CPU, so attention runs in separate steps.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         _ask(engine)
     return Growth(pairs + 1, min(times), min(natives), counter.get_total_flops())
 
 
-def _grown(setting: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
-    """A memory that was asked about, and has one pair more since."""
-    engine = _filled(setting, random)
+def _grown(setup: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
+    """Return an engine that has answered a question and then received one new pair."""
+    engine = _filled(setup, random)
     _ask(engine)
-    _add(engine, setting, random, 1)
+    _add(engine, setup, random, 1)
     return engine
 
 
 def native_seconds(engine: DelayedBatchInferenceEngine) -> float:
-    """Seconds to the first token on the kept frames, of the native set-up that is the faster this time."""
+    """Return the time to first token of the faster native set-up on the kept frames, in seconds."""
     return min(_native_times(engine).values())
 
 
 def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
-    """Seconds to the first token on the kept frames, of each of ``NATIVE_SETUPS``."""
+    """Return the time to first token of each of ``NATIVE_SETUPS`` on the kept frames, in seconds."""
     model, processor, snapshot = engine.model, engine.processor, engine.snapshot()
 
     def batched() -> None:
         layout, prompt = lay_out(model.config, snapshot), build_prompt(processor, QUESTION)
         features = encode_snapshot(
-            model, processor, adapter_of(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
+            model, processor, adapter_for(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
         ).features
         ids = torch.tensor([prompt.token_ids(layout.visual_tokens)], device=model.device)
+        # Transformers declares a tensor, but its own encoder puts one tensor per video into a tuple here.
+        encoded = BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]
         with torch.inference_mode():
             model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 position_ids=layout.positions(prompt).to(model.device),
-                mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=features)},
+                mm_encoder_outputs={"video": encoded},
                 max_new_tokens=1,
             )
 
@@ -193,7 +197,7 @@ def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
 
 @torch.inference_mode()
 def _bare_forward(engine: DelayedBatchInferenceEngine) -> float:
-    """One forward call of the question's tokens over the KV that the last ask has left."""
+    """Return the time of one forward pass of the question over the cached KV, in seconds."""
     model, snapshot = engine.model, engine.snapshot()
     layout, prompt = lay_out(model.config, snapshot), build_prompt(engine.processor, QUESTION)
     cache = engine.kept_prefix()
@@ -221,27 +225,27 @@ RATIOS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def measure(setting: BenchmarkSetup, runs: int, seed: int) -> Iterator[dict[str, float]]:
-    """Turn after turn, one more than ``runs``: the first, a warm-up, is not given."""
+def measure(setup: BenchmarkSetup, runs: int, seed: int) -> Iterator[dict[str, float]]:
+    """Yield ``runs`` rounds of times after one warm-up round."""
     random = np.random.default_rng(seed)
-    measure_round(setting, random)
+    measure_round(setup, random)
     for _ in range(runs):
-        yield measure_round(setting, random)
+        yield measure_round(setup, random)
 
 
-def faster_setup(turns: Sequence[Mapping[str, float]]) -> str:
-    """The native set-up with the lower median; the faster one of each turn would be faster than either, by chance."""
-    return min(NATIVE_SETUPS, key=lambda name: float(np.median([turn[f"native_{name}"] for turn in turns])))
+def faster_setup(rounds: Sequence[Mapping[str, float]]) -> str:
+    """Return the native set-up with the lower median. Choosing per round would bias the baseline by chance."""
+    return min(NATIVE_SETUPS, key=lambda name: float(np.median([times[f"native_{name}"] for times in rounds])))
 
 
-def ratios(turns: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Each of ``RATIOS``: its median over the turns, and the median's 95 % bootstrap interval."""
+def ratios(rounds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the median of each of ``RATIOS`` over the rounds, and its 95 % bootstrap interval."""
     random = np.random.default_rng(0)
-    setup = faster_setup(turns)
-    turns = [{**turn, **{name: turn[f"{name}_{setup}"] for name in ("native", "native_later")}} for turn in turns]
+    setup = faster_setup(rounds)
+    rounds = [{**times, **{name: times[f"{name}_{setup}"] for name in ("native", "native_later")}} for times in rounds]
     found = {}
     for name, (part, whole) in RATIOS.items():
-        values = np.array([turn[part] / turn[whole] for turn in turns])
+        values = np.array([times[part] / times[whole] for times in rounds])
         medians = np.median(random.choice(values, (4000, len(values))), axis=1)
         low, high = np.quantile(medians, (0.025, 0.975))
         found[name] = {

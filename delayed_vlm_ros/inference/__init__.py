@@ -1,1 +1,1 @@
-"""Questions and answers: request, result, queue and worker. Imports no torch."""
+"""Questions and answers: request, result, queue and worker. Imports no torch; only ``local`` does."""

@@ -1,4 +1,4 @@
-"""What one ask cost, and how its answer was made."""
+"""Cost and provenance of answers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ class AskMetrics(Mapping[str, Any]):
     As a mapping, ``encoding_latency`` is absent when nothing had to be encoded.
 
     Attributes:
-        total_latency: Seconds from the ask's start to the complete answer.
-        encoding_latency: Seconds of vision encoding and prefill of the video; None when the kept KV cache served.
-        generation_latency: Seconds of prefilling the question and decoding the answer.
-        time_to_first_token: Seconds from the ask's start to the first token of the answer.
-        frames_encoded: Frames that went through the vision encoder for this ask.
-        frames_reused: Frames whose encoding was kept from an earlier ask.
+        total_latency: Time from the start of the question to the complete answer, in seconds.
+        encoding_latency: Time of vision encoding and prefill of the video, in seconds; None when the cached KV covered
+            the whole video.
+        generation_latency: Time to prefill the question and decode the answer, in seconds.
+        time_to_first_token: Time from the start of the question to the first token of the answer, in seconds.
+        frames_encoded: Frames that went through the vision encoder for this question.
+        frames_reused: Frames whose features were cached by an earlier question.
         visual_tokens: Merged visual tokens in the prompt.
         kv_cache_length: Tokens of prompt and answer in the KV cache at the end.
-        kv_tokens_reused: Tokens of the prompt whose KV was kept from an earlier ask.
-        answer_tokens: Tokens generated, the end token included.
-        video_grid_thw: Temporal, height and width patches of the encoded video; of several, one after the other.
-        exact: True when no approximate method was used: equal to native video inference up to rounding.
-        warnings: One sentence for each way in which the answer is less than it should be.
+        kv_tokens_reused: Tokens of the prompt whose KV was cached by an earlier question.
+        answer_tokens: Generated tokens, the end token included.
+        video_grid_thw: Temporal, height and width patches of the encoded video; of several videos, one after another.
+        exact: Whether no approximate method was used: the answer equals native video inference up to rounding.
+        warnings: Limitations of this answer, one sentence each.
     """
 
     total_latency: float
@@ -57,7 +58,7 @@ class AskMetrics(Mapping[str, Any]):
 
 
 def combine_metrics(metrics: Sequence[AskMetrics]) -> AskMetrics:
-    """What several asks, answered one after the other as one, cost together; at least one."""
+    """Return the total cost of one or more questions that were answered one after another."""
     encoding = [one.encoding_latency for one in metrics if one.encoding_latency is not None]
     return AskMetrics(
         total_latency=sum(one.total_latency for one in metrics),
@@ -72,7 +73,7 @@ def combine_metrics(metrics: Sequence[AskMetrics]) -> AskMetrics:
         answer_tokens=sum(one.answer_tokens for one in metrics),
         video_grid_thw=tuple(size for one in metrics for size in one.video_grid_thw),
         exact=all(one.exact for one in metrics),
-        warnings=tuple(dict.fromkeys(notice for one in metrics for notice in one.warnings)),
+        warnings=tuple(dict.fromkeys(warning for one in metrics for warning in one.warnings)),
     )
 
 

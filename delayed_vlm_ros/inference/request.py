@@ -1,4 +1,4 @@
-"""A question with its limits, and what comes back."""
+"""A question with its limits, and its answer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class AskRequest:
     """One question.
 
     Attributes:
-        question: What to ask.
-        since: Only frames at or after this stamp, in seconds; None: unbounded.
-        until: Only frames at or before this stamp, in seconds; None: unbounded.
-        last_sec: Only frames of the last seconds before the newest kept one; None: unbounded.
+        question: Text of the question.
+        since: Stamp of the oldest frame to use, in seconds; None: unbounded.
+        until: Stamp of the newest frame to use, in seconds; None: unbounded.
+        last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
         max_new_tokens: Length limit of the answer in tokens; None: the engine's default.
     """
 
@@ -29,14 +29,20 @@ class AskRequest:
     max_new_tokens: int | None = None
 
     @property
-    def is_limited_in_time(self) -> bool:
-        """Whether the question looks at a part of the memory only."""
+    def has_time_limit(self) -> bool:
+        """Whether the question is about a part of the memory only."""
         return (self.since, self.until, self.last_sec) != (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class AskResult:
-    """One answer, with the pairs it was made from (oldest first) and what it cost."""
+    """One answer.
+
+    Attributes:
+        answer: Text of the answer.
+        metrics: Cost of the answer.
+        frames_used: Encoded pairs, oldest first.
+    """
 
     answer: str
     metrics: AskMetrics
@@ -44,39 +50,37 @@ class AskResult:
 
 
 def check_request(request: AskRequest) -> None:
-    """Refuse a question that makes no sense.
+    """Check a question and its limits.
 
     Raises:
-        BadRequestError: It is empty, or a limit is negative, not a number, or contradicts another.
+        BadRequestError: The question is empty, or a limit is negative, not finite, or contradicts another one.
     """
     if not isinstance(request.question, str):
-        raise BadRequestError(f"the question is of type {type(request.question).__name__}: give text")
+        raise BadRequestError(f"'question' must be text, got {type(request.question).__name__}")
     if not request.question.strip():
-        raise BadRequestError("the question is empty: say what you want to know about the scene")
+        raise BadRequestError("the question is empty: ask about the scene")
     for name, value in (("since", request.since), ("until", request.until), ("last_sec", request.last_sec)):
         if value is not None and not (math.isfinite(value) and value >= 0):
-            raise BadRequestError(f"{name} is {value}: give seconds of 0 or more, or leave it out")
+            raise BadRequestError(f"'{name}' must be 0 s or more, got {value}: correct it or leave it out")
     if request.since is not None and request.until is not None and request.since > request.until:
-        raise BadRequestError(
-            f"since ({request.since:.3f} s) is after until ({request.until:.3f} s): no frame can lie between; swap them"
-        )
+        raise BadRequestError(f"'since' ({request.since:.3f} s) is after 'until' ({request.until:.3f} s): swap them")
     limit = request.max_new_tokens
     if limit is not None and not (isinstance(limit, int) and limit >= 1):
-        raise BadRequestError(f"max_new_tokens is {limit}: give a whole number of 1 or more, or leave it out")
+        raise BadRequestError(f"'max_new_tokens' must be a whole number of 1 or more, got {limit}")
 
 
 def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:
-    """The pairs of a snapshot that lie wholly within the question's limits.
+    """Return the pairs that lie completely within the question's time limits, oldest first.
 
     Raises:
-        NoFramesError: There are none.
+        NoFramesError: The snapshot is empty, or no pair lies within the limits.
     """
     if not snapshot:
-        raise NoFramesError("no frames: nothing has been seen yet. Check that the camera publishes, then ask again")
+        raise NoFramesError("no frames: the memory is empty. Check that the camera publishes, then ask again")
     since = request.since
     if request.last_sec is not None:
-        last = snapshot[-1].stamps[1] - request.last_sec
-        since = last if since is None else max(since, last)
+        start = snapshot[-1].stamps[1] - request.last_sec
+        since = start if since is None else max(since, start)
     selected = tuple(
         kept
         for kept in snapshot
@@ -84,7 +88,7 @@ def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:
     )
     if not selected:
         raise NoFramesError(
-            "no frames within the limits given: kept frames reach from "
-            f"{snapshot[0].stamps[0]:.3f} s to {snapshot[-1].stamps[1]:.3f} s. Widen since, until or last_sec"
+            f"no frames within the limits: kept frames reach from {snapshot[0].stamps[0]:.3f} s to "
+            f"{snapshot[-1].stamps[1]:.3f} s. Widen since, until or last_sec"
         )
     return selected

@@ -1,1 +1,1 @@
-"""The engine that runs a Qwen VL model in this process. Imports torch and transformers."""
+"""The engine that runs a Qwen VL model in this process. Requires torch and transformers."""

@@ -1,4 +1,4 @@
-"""The engine: remember frames as they come, run the model only when somebody asks."""
+"""The engine: it keeps frames as they arrive, and runs the model only for a question."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from delayed_vlm_ros.inference.local.budget import plan_budget, token_bytes
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
 from delayed_vlm_ros.inference.local.cache.prefix import round_up_capacity
 from delayed_vlm_ros.inference.local.generation import generate_answer
-from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, only_size, resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, parse_frame_size, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
-from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, frames_dropped, half_of
+from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, pairs_dropped, select_half
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
@@ -30,41 +30,41 @@ from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
 
 DEFAULT_MAX_PIXELS = MemoryConfig.max_pixels
 DEFAULT_MAX_NEW_TOKENS = 128
-_QUESTION_ROOM = 128  # tokens reserved where the question is not known yet
-_MOST_ROOM_FOR_AN_ANSWER = 512  # tokens reserved behind a prefix; a longer answer makes its own room
-# qwen-vl-utils takes a list of frames for 2 frames a second; so does add_frame where no stamp is given.
+_RESERVED_QUESTION_TOKENS = 128  # reserved after a prefix while the question is not known yet
+_MAX_RESERVED_ANSWER_TOKENS = 512  # reserved after a prefix; a longer answer grows the buffers
+# add_frame without a stamp assumes 2 frames per second, as qwen-vl-utils does for a list of frames.
 _DEFAULT_FRAME_PERIOD_SEC = 0.5
 
 
 class DelayedBatchInferenceEngine:
-    """Scene memory of one camera with the model that answers about it.
+    """Scene memory of one camera, with the model that answers questions about it.
 
-    Adding frames runs no model code. An ask encodes the kept frames as one video; a further ask encodes only pairs that
-    are new, and prefills only what stands behind the first change. One thread at a time may ask; frames may be added
-    from another meanwhile.
+    Adding frames runs no model code. A question encodes the kept frames as one video. A further question encodes only
+    new pairs, and prefills only the part after the first change. Only one thread may ask at a time; another thread may
+    add frames meanwhile.
 
     Args:
         model: A Qwen2-VL or Qwen2.5-VL model of the library.
-        processor: Its processor.
-        device: Where to run; None: where the model is.
-        max_pixels: Upper bound of a kept frame's height × width; the checkpoint's own limit holds too.
+        processor: The processor of the model.
+        device: Device to move the model to; None: the model stays where it is.
+        max_pixels: Largest height × width of a kept frame; the checkpoint's own limit applies, too.
         star_memory_size: Key frames over the whole past, in frames.
         stream_window_size: Newest frames, in frames.
-        frame_manager: A memory to use in place of a new one; its sizes and its chunk are then its own.
-        eviction_chunk: Frames that leave the memory at once when it is full; 0: a pair when one comes. More: what is
-            encoded stays valid for longer, and the memory holds a chunk less at times.
-        memory_budget_mb: Upper bound of the bytes kept between asks, in MB of 10**6 bytes: pixels, vision features and
-            KV. None: no bound.
-        budget_shares: Engines that share it, in equal parts; this one keeps to its own.
-        features_on_host: Whether vision features are kept in the host's memory rather than on the device.
-        canonical: Whether a warm ask computes in the very steps of a cold one. Its answer then equals the cold one's to
-            the bit, whatever the dtype; else up to rounding.
-        warnings: Standing notices for every answer, such as that the model is the demo's.
-        on_oom: Called when an ask has run out of the device's memory, before any frame is left out for that:
-            others on the device may drop what they keep.
+        frame_manager: A memory to use instead of a new one; its own sizes and eviction chunk apply.
+        eviction_chunk: Frames that a full memory evicts together; 0: one pair for each new pair. With larger chunks,
+            encoded state stays valid for longer, and the memory temporarily holds up to one chunk less.
+        memory_budget_mb: Bytes that may be kept between questions, in MB of 10**6 bytes: pixels, vision features and
+            KV. None: unlimited.
+        budget_shares: Number of engines that share the budget, with equal parts; this one uses its own part.
+        features_on_host: Whether to keep vision features in host memory instead of the device.
+        canonical: Whether a warm question computes in exactly the steps of a cold one. Its answer then equals the cold
+            one bitwise in any dtype; otherwise up to rounding.
+        warnings: Limitations of all answers, such as those of the demo model.
+        on_oom: Called when the device runs out of memory, before any frame is left out: other users of the device may
+            drop their caches.
 
     Raises:
-        ConfigurationError: ``max_pixels`` is below what the model takes, or a memory size cannot work.
+        ConfigurationError: ``max_pixels`` is too small for the model, or a memory size is invalid.
     """
 
     def __init__(
@@ -99,14 +99,10 @@ class DelayedBatchInferenceEngine:
             budget = plan_budget(memory_budget_mb, frames, geometry, token, shares=budget_shares)
         self._budget = budget
         self._precomputed: tuple[Any, ...] = ()
-        self._degraded = warnings
-        self._on_shortage = on_oom
-        self._encoded = EncodingCache(
-            model,
-            processor,
-            features_on_host=features_on_host,
-            canonical=canonical,
-            budget=budget,
+        self._warnings = warnings
+        self._on_oom = on_oom
+        self._cache = EncodingCache(
+            model, processor, features_on_host=features_on_host, canonical=canonical, budget=budget
         )
 
     @classmethod
@@ -120,39 +116,39 @@ class DelayedBatchInferenceEngine:
         allow_download: bool = False,
         **memory: Any,
     ) -> DelayedBatchInferenceEngine:
-        """Find and load a checkpoint, and make an engine for it that carries the checkpoint's notices.
+        """Find and load a checkpoint, and return an engine with the checkpoint's warnings.
 
         Args:
-            model: As for ``resolve_checkpoint``: a folder, a name on the hub, ``demo`` or ``auto``.
-            device: As for ``load_model``.
-            dtype: As for ``load_model``.
-            attention: As for ``load_model``.
-            allow_download: Whether a hub model that is not on this machine may be fetched.
+            model: Model as for ``resolve_checkpoint``: a folder, a name on the hub, ``demo`` or ``auto``.
+            device: Device as for ``load_model``.
+            dtype: Dtype as for ``load_model``.
+            attention: Attention as for ``load_model``.
+            allow_download: Whether a hub model that is not on this machine may be downloaded.
             **memory: Further arguments of the constructor.
 
         Raises:
             ModelNotFoundError: The checkpoint is not on this machine.
-            UnsupportedModelError: It cannot be loaded.
-            ConfigurationError: The device, dtype or attention cannot be had here, or a memory size cannot work.
+            UnsupportedModelError: The checkpoint cannot be loaded.
+            ConfigurationError: The device, dtype or attention is not available, or a memory size is invalid.
         """
         checkpoint = resolve_checkpoint(model, allow_download=allow_download, device=device)
         loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention)
         return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, **memory)
 
     def add_frame(self, image: Any, timestamp: float | None = None) -> str:
-        """Remember an image.
+        """Add an image to the memory.
 
         Args:
             image: RGB uint8 array of shape (H, W, 3), or a PIL image.
-            timestamp: When it was taken, in seconds, newer than the last one; None: half a second after the last one.
+            timestamp: Stamp of the image in seconds, newer than the last one; None: half a second after the last one.
 
         Returns:
-            What became of it, such as ``Frame #10 added to Stream Memory + Star Memory (scene change) | Star: 3,
-            Stream: 10``.
+            What happened to the image, such as ``Frame #10 added to Stream Memory + Star Memory (scene change) | Star:
+            3, Stream: 10``.
 
         Raises:
-            ImageError: The image cannot be used; nothing has changed.
-            StampOrderError: The timestamp is not newer than the last one; nothing has changed.
+            ImageError: The image cannot be used; the memory has not changed.
+            StampOrderError: The stamp is not newer than the last one; the memory has not changed.
         """
         if timestamp is None:
             newest = self.frame_manager.newest_stamp
@@ -160,7 +156,7 @@ class DelayedBatchInferenceEngine:
         return str(self._ingestor.add(image, timestamp))
 
     def snapshot(self) -> Snapshot:
-        """The kept pairs in time order."""
+        """Return the kept pairs in time order."""
         return self.frame_manager.snapshot()
 
     def ask(self, question: str, **limits: Any) -> tuple[str, AskMetrics]:
@@ -171,94 +167,94 @@ class DelayedBatchInferenceEngine:
             **limits: Further fields of ``AskRequest``: since, until, last_sec, max_new_tokens.
 
         Returns:
-            The answer, and what it cost.
+            The answer and its metrics.
 
         Raises:
-            NoFramesError: No frame is kept, or none within the limits.
-            BadRequestError: The question or a limit makes no sense.
+            NoFramesError: No frame is kept, or none lies within the limits.
+            BadRequestError: The question or a limit is invalid.
             DeviceMemoryError: The device ran out of memory.
-            NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
+            NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
         """
         result = self.answer(AskRequest(question, **limits))
         return result.answer, result.metrics
 
     def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
-        """Answer a request; like ``ask``, with deadline and cancellation, and with the frames used.
+        """Answer a request, like ``ask``, with deadline, cancellation and the frames used.
 
         Raises:
-            AskCancelledError: The ask was cancelled.
-            AskTimeoutError: Its deadline has passed.
-            NoFramesError: No frame is kept, or none within the limits.
-            BadRequestError: The question or a limit makes no sense.
+            AskCancelledError: The question was cancelled.
+            AskTimeoutError: The deadline has passed.
+            NoFramesError: No frame is kept, or none lies within the limits.
+            BadRequestError: The question or a limit is invalid.
             DeviceMemoryError: The device ran out of memory.
-            NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
+            NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
         """
         check_request(request)
         control = control or AskControl()
         started = time.monotonic()
-        asked = snapshot = select_frames(self.snapshot(), request)
-        notices: tuple[str, ...] = ()
+        requested = snapshot = select_frames(self.snapshot(), request)
+        warnings: tuple[str, ...] = ()
         while True:
             try:
-                return self._answer(request, snapshot, control, notices, started)
+                return self._answer(request, snapshot, control, warnings, started)
             except NonFiniteError:
                 self.reset_cache()
                 raise
             except torch.OutOfMemoryError as error:
                 self.reset_cache()
-                if self._on_shortage is not None:
-                    self._on_shortage()
-                # Their tensors would live as long as the caller, or the next attempt, holds the error.
+                if self._on_oom is not None:
+                    self._on_oom()
+                # The frames' tensors would live as long as the caller, or the next attempt, holds the error.
                 traceback.clear_frames(error.__traceback__)
-                if snapshot is not asked or (notices and len(snapshot) < 2):  # noqa: PLR2004  no half of one
-                    raise _device_memory_error(len(asked), error) from error
+                if snapshot is not requested or (warnings and len(snapshot) < 2):  # noqa: PLR2004  one pair has no half
+                    raise _device_memory_error(len(requested), error) from error
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if notices:
-                snapshot = half_of(snapshot)
-                notices = (CACHES_DROPPED, frames_dropped(len(snapshot), len(asked)))
+            if warnings:
+                snapshot = select_half(snapshot)
+                warnings = (CACHES_DROPPED, pairs_dropped(len(snapshot), len(requested)))
             else:
-                notices = (CACHES_DROPPED,)
+                warnings = (CACHES_DROPPED,)
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
-        """Encode what is new ahead of the next ask, so that it need not wait for that.
+        """Encode new pairs before a question needs them.
+
+        Pairs that are already encoded are not encoded again, nor are pairs that the budget would evict immediately.
 
         Args:
-            control: Looked at between chunks; what is complete when it ends stays.
-            prefill: Whether the language model reads the video too, or only the vision encoder.
-
-        Nothing is done twice for the same frames, and nothing that the memory budget would drop again.
+            control: Control of the work, checked between chunks; complete chunks stay cached.
+            prefill: Whether to prefill the language model, too, or to run the vision encoder only.
 
         Returns:
-            Whether there was anything to do.
+            Whether anything was encoded.
 
         Raises:
-            AskCancelledError: It was cancelled.
-            AskTimeoutError: Its deadline has passed.
-            DeviceMemoryError: The device ran out of memory; nothing is kept.
-            NonFiniteError: The model computed NaN or infinity; nothing computed is kept.
+            AskCancelledError: The work was cancelled.
+            AskTimeoutError: The deadline has passed.
+            DeviceMemoryError: The device ran out of memory; no encoded state is kept.
+            NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
         """
         control = control or AskControl()
-        generation = self._encoded.generation
+        generation = self._cache.generation
         snapshot = self.snapshot()
-        wanted = (prefill, *((kept.content_key, kept.stamps) for kept in snapshot))
-        if not snapshot or wanted == self._precomputed:
+        target = (prefill, *((kept.content_key, kept.stamps) for kept in snapshot))
+        if not snapshot or target == self._precomputed:
             return False
-        prompt = build_prompt(self.processor, "?")  # which question is not in the prefix
+        prompt = build_prompt(self.processor, "?")  # the prefix does not depend on the question
         layout = lay_out(self.model.config, snapshot)
-        room = _QUESTION_ROOM + DEFAULT_MAX_NEW_TOKENS
+        capacity = _RESERVED_QUESTION_TOKENS + DEFAULT_MAX_NEW_TOKENS
         if self._budget is not None:
             tokens = layout.visual_tokens
-            prefill = prefill and self._budget.holds(tokens, round_up_capacity(len(prompt.before) + tokens + room))
+            prefill = prefill and self._budget.holds(tokens, round_up_capacity(len(prompt.before) + tokens + capacity))
             if not self._budget.holds(tokens, 0):
-                self._precomputed = wanted
+                self._precomputed = target
                 return False
         try:
-            with self._encoded.settling(self.snapshot):
+            with self._cache.evicting(self.snapshot):
                 if prefill:
-                    done = not self._encoded.prefix(prompt, layout, snapshot, control, capacity=room).is_as_before
+                    done = not self._cache.prefix(prompt, layout, snapshot, control, capacity=capacity).was_complete
                 else:
-                    done = bool(self._encoded.features(snapshot, layout, control).new_pairs)
+                    done = bool(self._cache.features(snapshot, layout, control).new_pairs)
         except NonFiniteError:
             self.reset_cache()
             raise
@@ -266,35 +262,36 @@ class DelayedBatchInferenceEngine:
             self.reset_cache()
             traceback.clear_frames(error.__traceback__)
             raise _device_memory_error(len(snapshot), error) from error
-        if self._encoded.generation == generation:
-            self._precomputed = wanted
+        if self._cache.generation == generation:
+            self._precomputed = target
         return done
 
     def kept_prefix(self) -> Cache | None:
-        """A cache for the library that begins with the KV kept of the last ask; None where none is kept.
+        """Return a cache for the library that starts with the KV of the last question's prefix; None without one.
 
-        It shares the engine's buffers: use it in inference mode, one at a time, and not beyond the next ask.
+        The cache shares the engine's buffers: use it in inference mode, one at a time, and only until the next
+        question.
         """
-        return self._encoded.fork_of_kept()
+        return self._cache.fork_prefix()
 
     def cached_bytes(self) -> CachedBytes:
-        """Bytes of encoded state kept between asks."""
-        return self._encoded.cached_bytes()
+        """Return the bytes of encoded state kept between questions."""
+        return self._cache.cached_bytes()
 
     def reset_cache(self) -> None:
-        """Drop what is kept of earlier asks, and of one that runs in another thread; frames stay."""
+        """Drop all encoded state, including that of a question in another thread; frames stay. Thread-safe."""
         self._precomputed = ()
-        self._encoded.forget()
+        self._cache.reset()
 
     def reset(self) -> None:
-        """Forget every frame, and what was kept of earlier asks."""
+        """Drop every frame and all encoded state."""
         self._ingestor.reset()
         self.reset_cache()
 
-    def release(self) -> None:
-        """Give the model and the device's memory back; the engine cannot be asked again."""
+    def close(self) -> None:
+        """Release the model and the device's memory; the engine answers no further questions."""
         self.reset_cache()
-        self._encoded.release()
+        self._cache.close()
         self.model = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -304,47 +301,47 @@ class DelayedBatchInferenceEngine:
         request: AskRequest,
         snapshot: Snapshot,
         control: AskControl,
-        notices: tuple[str, ...],
+        warnings: tuple[str, ...],
         started: float,
     ) -> AskResult:
         control.report(Progress(Stage.ENCODING))
         prompt = build_prompt(self.processor, request.question)
         layout = lay_out(self.model.config, snapshot)
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
-        room = len(prompt.after) + min(max_new_tokens, _MOST_ROOM_FOR_AN_ANSWER)
-        transient = request.is_limited_in_time
-        with self._encoded.settling(self.snapshot):
-            work = self._encoded.prefix(prompt, layout, snapshot, control, capacity=room, transient=transient)
+        capacity = len(prompt.after) + min(max_new_tokens, _MAX_RESERVED_ANSWER_TOKENS)
+        transient = request.has_time_limit
+        with self._cache.evicting(self.snapshot):
+            prefix = self._cache.prefix(prompt, layout, snapshot, control, capacity=capacity, transient=transient)
             encoded = time.monotonic()
             control.report(Progress(Stage.GENERATING))
             generated = generate_answer(
                 self.model,
                 prompt.token_ids(layout.visual_tokens),
                 layout.positions(prompt),
-                work.cache.fork(),
+                prefix.cache.fork(),
                 max_new_tokens=max_new_tokens,
                 control=control,
                 decode=self._text_of,
             )
-        self._precomputed = ()  # a tight budget may have dropped something for this question's sake
+        self._precomputed = ()  # a tight budget may have evicted something for this question
         text = self._text_of(generated.token_ids).strip()
         ended = time.monotonic()
         frames = sum(kept.frame_count for kept in snapshot)
-        frames_encoded = sum(snapshot[number].frame_count for number in work.new_pairs)
+        frames_encoded = sum(snapshot[number].frame_count for number in prefix.new_pairs)
         metrics = AskMetrics(
             total_latency=ended - started,
-            encoding_latency=None if work.is_as_before else encoded - started,
+            encoding_latency=None if prefix.was_complete else encoded - started,
             generation_latency=ended - encoded,
             time_to_first_token=generated.first_token_time - started,
             frames_encoded=frames_encoded,
             frames_reused=frames - frames_encoded,
             visual_tokens=layout.visual_tokens,
             kv_cache_length=generated.cache_length,
-            kv_tokens_reused=work.tokens_reused,
+            kv_tokens_reused=prefix.tokens_reused,
             answer_tokens=len(generated.token_ids),
             video_grid_thw=layout.grid_thw,
             exact=True,
-            warnings=(*self._degraded, *_degraded_by_time(layout), *notices),
+            warnings=(*self._warnings, *_time_warnings(layout), *warnings),
         )
         return AskResult(text, metrics, snapshot)
 
@@ -355,11 +352,11 @@ class DelayedBatchInferenceEngine:
 def _device_memory_error(pairs: int, error: torch.OutOfMemoryError) -> DeviceMemoryError:
     return DeviceMemoryError(
         f"the device ran out of memory for {pairs} pairs ({error}), also with fewer of them: lower max_pixels or the "
-        "memory sizes, limit the ask in time, or use a smaller model. Kept frames are not lost"
+        "memory sizes, limit the question in time, or use a smaller model. The memory keeps its frames"
     )
 
 
-def _degraded_by_time(layout: VideoLayout) -> tuple[str, ...]:
+def _time_warnings(layout: VideoLayout) -> tuple[str, ...]:
     if not layout.time_compressed:
         return ()
     return ("compressed time: the kept frames span more time than the model was trained on",)
@@ -372,5 +369,5 @@ def _geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeometry:
         int(video_processor.patch_size) * int(video_processor.merge_size),
         int(video_processor.size["shortest_edge"]),
         min(max_pixels, int(video_processor.size["longest_edge"])),
-        only_size(getattr(config, "frame_size", None)),
+        parse_frame_size(getattr(config, "frame_size", None)),
     )

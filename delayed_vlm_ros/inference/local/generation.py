@@ -1,4 +1,4 @@
-"""Generate an answer behind an encoded prefix, with the library's own ``generate``."""
+"""Generation of an answer after an encoded prefix, with the library's own ``generate``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from delayed_vlm_ros.inference.progress import Progress, Stage
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """An answer's tokens.
+    """The tokens of an answer.
 
     Attributes:
-        token_ids: What was generated, the end token included.
-        first_token_time: When the first one was there, on the clock of ``time.monotonic``, in seconds.
+        token_ids: Generated tokens, the end token included.
+        first_token_time: Time of the first token, in seconds on the clock of ``time.monotonic``.
         cache_length: Tokens in the KV cache at the end.
     """
 
@@ -30,8 +30,8 @@ class Generated:
     cache_length: int
 
 
-class _Watch(StoppingCriteria):  # type: ignore[misc]
-    """Called after every token: notes the first one's time, reports the text, ends a cancelled, late or failed ask."""
+class _TokenCallback(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
+    """Called after every token: records the time of the first one, reports the text, stops a question that must end."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]
         if self.first_token_time is None:
             self.first_token_time = time.monotonic()
         self._control.check()
-        # Only a copy of the text waits for the device here: the library reads the returned flag in its own time.
+        # Only a report of text waits for the device here; the library reads the returned flag later.
         if self._control.wants_text and not self._logits.failed:
             tokens = input_ids[0, self._prompt_tokens :].tolist()
             self._control.report(Progress(Stage.GENERATING, whole_characters(self._decode(tokens)), len(tokens)))
@@ -58,10 +58,10 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]
 
 
 def whole_characters(text: str) -> str:
-    """The beginning of a text that will not change as more of its tokens come.
+    """Return the part of a growing text that further tokens will not change.
 
-    A token may end inside a character, which is decoded as U+FFFD until the rest of it is there; white space at the end
-    is none of an answer unless something follows.
+    A token may end inside a character: it is decoded as U+FFFD until the character is complete. White space at the end
+    is part of the answer only if more text follows.
     """
     return text.rstrip("\ufffd").strip()
 
@@ -77,28 +77,28 @@ def generate_answer(
     control: AskControl,
     decode: Callable[[Sequence[int]], str],
 ) -> Generated:
-    """Prefill the part of the prompt that the cache does not hold, then decode.
+    """Prefill the part of the prompt that the cache lacks, then decode.
 
-    The prompt is given whole, because processors such as the repetition penalty count its tokens, and with explicit
-    positions, because the library would otherwise use the offset left behind by the last call.
+    The whole prompt is passed, because processors such as the repetition penalty count its tokens. Positions are
+    explicit, because the library would otherwise use the offset of its last call.
 
     Args:
-        model: The library's model; its generation config holds.
-        token_ids: The whole prompt.
+        model: The library's model; its generation config applies.
+        token_ids: Ids of the whole prompt.
         positions: Position ids of the whole prompt, shape (3, 1, tokens).
-        cache: KV of the prompt's beginning; grows.
-        max_new_tokens: Length limit of the answer.
-        control: Looked at, and told, after every token.
-        decode: Makes text of the answer's tokens.
+        cache: KV of the beginning of the prompt; grows.
+        max_new_tokens: Length limit of the answer in tokens.
+        control: Control of the question, checked and informed after every token.
+        decode: Returns the text of token ids.
 
     Raises:
-        AskCancelledError: The ask was cancelled.
-        AskTimeoutError: Its deadline has passed.
-        NonFiniteError: A step's logits contain NaN or infinity.
+        AskCancelledError: The question was cancelled.
+        AskTimeoutError: The deadline has passed.
+        NonFiniteError: The logits of a step contain NaN or infinity.
     """
     ids = torch.tensor([token_ids], device=model.device)
     logits = FiniteLogits(model.device)
-    watch = _Watch(control, decode, len(token_ids), logits)
+    callback = _TokenCallback(control, decode, len(token_ids), logits)
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
@@ -106,9 +106,9 @@ def generate_answer(
         past_key_values=cache,
         max_new_tokens=max_new_tokens,
         logits_processor=LogitsProcessorList([logits]),
-        stopping_criteria=StoppingCriteriaList([watch]),
+        stopping_criteria=StoppingCriteriaList([callback]),
     )
     if logits.failed:
         raise non_finite_error("logits", model.dtype)
     generated = tuple(output[0, len(token_ids) :].tolist())
-    return Generated(generated, watch.first_token_time or time.monotonic(), int(cache.get_seq_length()))
+    return Generated(generated, callback.first_token_time or time.monotonic(), int(cache.get_seq_length()))

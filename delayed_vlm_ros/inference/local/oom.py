@@ -1,28 +1,28 @@
-"""What to do when the device's memory does not suffice for an ask: try with less, and say so."""
+"""Retries of a question when the device runs out of memory: fewer pairs, and a warning in the answer."""
 
 from __future__ import annotations
 
 from delayed_vlm_ros.memory import Snapshot
 
-CACHES_DROPPED = "device memory was short: what was kept of earlier asks has been dropped"
+CACHES_DROPPED = "device memory was short: the caches of earlier questions were dropped"
 
 
-def half_of(snapshot: Snapshot) -> Snapshot:
-    """Half of the pairs: of these, the newer half are the newest ones, the others those of highest importance.
+def select_half(snapshot: Snapshot) -> Snapshot:
+    """Return half of the pairs: one half of these are the newest pairs, the others have the highest importance.
 
     Args:
         snapshot: At least two pairs, in time order.
 
     Returns:
-        As many as half of them, rounded down, in time order.
+        Half of the pairs, rounded down, in time order.
     """
-    wanted = len(snapshot) // 2
-    newest = (wanted + 1) // 2
+    count = len(snapshot) // 2
+    newest = (count + 1) // 2
     older = sorted(snapshot[: len(snapshot) - newest], key=lambda kept: kept.importance, reverse=True)
-    chosen = {kept.id for kept in (*older[: wanted - newest], *snapshot[len(snapshot) - newest :])}
+    chosen = {kept.id for kept in (*older[: count - newest], *snapshot[len(snapshot) - newest :])}
     return tuple(kept for kept in snapshot if kept.id in chosen)
 
 
-def frames_dropped(left: int, asked: int) -> str:
-    """The notice for an answer from fewer pairs than the memory holds."""
-    return f"device memory was short: answered from {left} of {asked} kept pairs, the newest and most important"
+def pairs_dropped(used: int, requested: int) -> str:
+    """Return the warning for an answer from fewer pairs than requested."""
+    return f"device memory was short: answered from {used} of {requested} kept pairs, the newest and most important"

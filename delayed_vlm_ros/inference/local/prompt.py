@@ -1,4 +1,4 @@
-"""The prompt of an ask: the checkpoint's own chat template around one video and one question."""
+"""The prompt of a question: the checkpoint's own chat template around one video and one question."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from delayed_vlm_ros.errors import BadRequestError, UnsupportedModelError
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Token ids of one prompt, cut where the video is.
+    """Token ids of one prompt, split at the video.
 
     Attributes:
-        before: Ids up to and with the start-of-vision token.
+        before: Ids up to and including the start-of-vision token.
         after: Ids from the end-of-vision token on: the question and the opening of the answer.
-        video_token_id: The id that stands for every merged visual token.
+        video_token_id: Placeholder id of every merged visual token.
     """
 
     before: tuple[int, ...]
@@ -23,20 +23,20 @@ class Prompt:
     video_token_id: int
 
     def token_ids(self, visual_tokens: int) -> list[int]:
-        """All ids, with the video filled in."""
+        """Return all ids of the prompt with a video of ``visual_tokens`` merged tokens."""
         return [*self.before, *[self.video_token_id] * visual_tokens, *self.after]
 
 
 def build_prompt(processor: Any, question: str) -> Prompt:
-    """Put a question behind a video, in the chat template's words.
+    """Return the chat template's prompt for a question about a video.
 
     Args:
         processor: The library's processor of the checkpoint.
         question: Plain text.
 
     Raises:
-        BadRequestError: The question contains one of the model's control tokens.
-        UnsupportedModelError: The chat template does not hold exactly one video.
+        BadRequestError: The question contains a control token of the model.
+        UnsupportedModelError: The chat template does not contain exactly one video.
     """
     tokenizer = processor.tokenizer
     for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}:
@@ -48,8 +48,9 @@ def build_prompt(processor: Any, question: str) -> Prompt:
     parts = text.split(processor.video_token)
     if len(parts) != 2:  # noqa: PLR2004  before and after
         raise UnsupportedModelError(
-            f"the checkpoint's chat template puts {len(parts) - 1} videos into a prompt with one: fetch its files again"
+            f"the checkpoint's chat template puts {len(parts) - 1} videos into a prompt with one: download its files "
+            "again"
         )
-    # The cut is at a control token, which no other token spans: both sides tokenise as they would in one piece.
+    # No token spans the control token at the split: both sides have the same tokens as the whole text.
     before, after = (tuple(tokenizer(part, add_special_tokens=False).input_ids) for part in parts)
     return Prompt(before, after, processor.video_token_id)

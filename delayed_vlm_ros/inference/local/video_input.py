@@ -1,4 +1,4 @@
-"""A snapshot of kept frames as the model's video input: pixels, grid, prompt positions."""
+"""A snapshot of kept frames as the model's video input: pixels, grid and prompt positions."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.memory import Snapshot
 
-# Of the positions that a model was trained on, this share is for the video's time; the rest is left to text.
+# Share of the trained positions that the time of a video may use; text uses the rest.
 _VIDEO_SHARE_OF_POSITIONS = 7 / 8
 
 
 @dataclass(frozen=True, slots=True)
 class VideoLayout:
-    """Where a video's merged tokens stand in time and space.
+    """Positions of a video's merged tokens in time and space.
 
     Attributes:
         grid_thw: Temporal, height and width patches, before merging.
         rows: Merged rows of a pair.
         columns: Merged columns of a pair.
         temporal_ids: Temporal id of each pair.
-        time_compressed: True when time had to be squeezed to fit the trained range.
+        time_compressed: Whether time was scaled down to fit the trained range.
     """
 
     grid_thw: tuple[int, int, int]
@@ -46,21 +47,21 @@ class VideoLayout:
         return len(self.temporal_ids) * self.tokens_per_pair
 
     def positions(self, prompt: Prompt) -> torch.Tensor:
-        """Position ids of the whole prompt, shape (3, 1, tokens)."""
+        """Return position ids of the whole prompt, shape (3, 1, tokens)."""
         return prompt_positions(len(prompt.before), self.temporal_ids, self.rows, self.columns, len(prompt.after))
 
 
 def position_limit(config: Any) -> int:
-    """The largest temporal id that a video may reach, for the model that ``config`` is of."""
+    """Return the largest temporal id that a video may have with the model of ``config``."""
     return int(config.text_config.max_position_embeddings * _VIDEO_SHARE_OF_POSITIONS)
 
 
 def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
-    """Lay the kept pairs out as one video, in true time.
+    """Return the layout of the kept pairs as one video, with their real times.
 
     Args:
-        config: The model's config.
-        snapshot: At least one kept pair; all frames of one shape that fits the model's patches.
+        config: Config of the model.
+        snapshot: At least one kept pair; all frames have the same shape, a multiple of the model's patches.
     """
     vision = config.vision_config
     height, width, _ = snapshot[0].frames[0].shape
@@ -76,8 +77,8 @@ def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
     )
 
 
-def pixel_values(processor: Any, frames: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
-    """Patches of frames that are on the memory's grid already, through the checkpoint's own video processor.
+def pixel_values(processor: Any, frames: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+    """Return the patches of frames of the memory's grid, cut by the checkpoint's own video processor.
 
     Args:
         processor: The library's processor.
@@ -90,8 +91,8 @@ def pixel_values(processor: Any, frames: Sequence[np.ndarray[Any, Any]]) -> torc
     batch = processor.video_processor(
         videos=[video],
         do_sample_frames=False,
-        do_resize=False,  # the frames are on the grid already; the library's own resizing may depend on their number
-        cap_pixels_per_frame=False,  # concerns resizing only, but unset it warns
+        do_resize=False,  # the frames fit the grid; the library's own resizing may depend on the number of frames
+        cap_pixels_per_frame=False,  # affects resizing only, but warns when unset
         return_tensors="pt",
     )
     values: torch.Tensor = batch["pixel_values_videos"]
@@ -99,5 +100,5 @@ def pixel_values(processor: Any, frames: Sequence[np.ndarray[Any, Any]]) -> torc
 
 
 def snapshot_pixel_values(processor: Any, snapshot: Snapshot) -> torch.Tensor:
-    """Patches of the kept pairs, in time order; a provisional pair's only frame counts twice."""
+    """Return the patches of the kept pairs in time order; the only frame of a provisional pair is used twice."""
     return pixel_values(processor, [frame for kept in snapshot for frame in kept.frames])

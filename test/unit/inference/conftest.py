@@ -1,4 +1,4 @@
-"""Tiny models, frames, and a comparison with native inference that shares no code with what it judges."""
+"""Tiny models, frames, and a comparison with native inference that shares no code with the engine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pytest_configure():
 
 @pytest.fixture(scope="session")
 def checkpoint_folder(tmp_path_factory):
-    """Gives the folder of a tiny checkpoint with random weights, each written once."""
+    """Return a function that returns the folder of a tiny checkpoint with random weights; each is written once."""
     folders = {}
 
     def make(family="qwen2_5_vl", seed=0):
@@ -43,7 +43,7 @@ def checkpoint_folder(tmp_path_factory):
 
 
 def _deepened(folder, seed):
-    """The same architecture with more layers, and so large an image limit that there are several vision windows."""
+    """Return a model with more layers; with the larger image limit, it has several vision windows."""
     config = AutoConfig.from_pretrained(folder).to_dict()
     config["text_config"].update(num_hidden_layers=5, layer_types=["full_attention"] * 5)
     config["vision_config"]["depth"] = 3
@@ -54,7 +54,7 @@ def _deepened(folder, seed):
 
 @pytest.fixture(scope="session")
 def load_tiny(checkpoint_folder):
-    """Gives a tiny model with its processor; one of each kind for the whole session, so treat it as read-only."""
+    """Return a function that returns a tiny model with its processor. Read-only: the session shares them."""
     loaded = {}
 
     def make(family="qwen2_5_vl", *, seed=0, dtype=torch.float32, deep=False, upcast=False):
@@ -81,7 +81,7 @@ def load_tiny(checkpoint_folder):
 
 @pytest.fixture(scope="session")
 def image():
-    """Gives an image of coarse random blocks: like images of one number, unlike those of another."""
+    """Return a function that returns an image of coarse random blocks; each number has its own image."""
 
     def make(number, size=(84, 112)):
         height, width = size
@@ -93,7 +93,7 @@ def image():
 
 @pytest.fixture
 def make_engine(load_tiny, image):
-    """Gives an engine of its own memory on a shared tiny model, with frames in it."""
+    """Return a function that returns an engine with a memory of its own and frames in it, on a shared tiny model."""
 
     def make(tiny=None, *, stamps=(), size=(84, 112), **arguments):
         tiny = tiny or load_tiny()
@@ -109,7 +109,7 @@ def make_engine(load_tiny, image):
 
 
 def reference_positions(config, stamps, rows, columns, before, after):
-    """Position ids of ``[text][video][text]``, token by token, as DESIGN.md §2.3 and §2.4 say in words."""
+    """Return position ids of ``[text][video][text]``, counted token by token as in docs/encoding.md."""
     triples = [(index, index, index) for index in range(before)]
     for index, stamp in enumerate(stamps):
         if config.model_type == "qwen2_vl":
@@ -124,15 +124,15 @@ def reference_positions(config, stamps, rows, columns, before, after):
 
 @dataclass(frozen=True)
 class Trace:
-    """What a model computed for an answer.
+    """The computation of an answer.
 
     Attributes:
-        tokens: The answer.
-        logits: One row for each token of the answer, before any processor, shape (tokens, vocabulary).
-        kv: Keys and values of each layer, over the prompt and the answer but its last token.
-        picks: What it would have chosen at each step, after all processors.
-        margins: By how much it would have chosen that.
-        text: The answer in words.
+        tokens: Tokens of the answer.
+        logits: Logits of each token of the answer before any processor, shape (tokens, vocabulary).
+        kv: Keys and values of each layer, for the prompt and all but the last token of the answer.
+        picks: Most likely token at each step, after all processors.
+        margins: Lead of the most likely token at each step, in logits.
+        text: Text of the answer.
     """
 
     tokens: list[int]
@@ -154,7 +154,7 @@ def _positions_of(model, inputs, snapshot, extra_tokens=0):
 
 @torch.inference_mode()
 def one_shot(model, processor, snapshot, question, answer):
-    """Logits and KV of one unmodified forward call over the prompt and an answer, without any cache."""
+    """Return logits and KV of one unmodified forward call over prompt and answer, without any cache."""
     inputs = native_inputs(processor, snapshot, question)
     output = model(
         input_ids=torch.cat([inputs["input_ids"], torch.tensor([answer[:-1]], dtype=torch.int64)], dim=1),
@@ -168,7 +168,7 @@ def one_shot(model, processor, snapshot, question, answer):
 
 @torch.inference_mode()
 def native_trace(model, processor, snapshot, question, tokens=ANSWER_TOKENS):
-    """The answer of one unmodified ``generate``; its logits and KV from one forward call."""
+    """Return the answer of one unmodified ``generate``, with logits and KV of one forward call."""
     inputs = native_inputs(processor, snapshot, question)
     output = model.generate(
         **inputs,
@@ -191,7 +191,7 @@ def native_trace(model, processor, snapshot, question, tokens=ANSWER_TOKENS):
 
 
 class _Teacher(LogitsProcessor):
-    """Notes what would be chosen, and puts the given token in its place."""
+    """Records the most likely token, and forces the given one instead."""
 
     def __init__(self, tokens):
         self._tokens = tokens
@@ -207,19 +207,19 @@ class _Teacher(LogitsProcessor):
 
 @torch.inference_mode()
 def engine_trace(engine, question, tokens, **limits):
-    """The engine's own ``answer``, led along the given tokens and watched from outside."""
+    """Return the engine's own ``answer`` with forced tokens, and its trace recorded by a hook."""
     seen = []
     teacher = _Teacher(tokens)
     generate = engine.model.generate
 
-    def led(*, logits_processor, **arguments):
+    def forced(*, logits_processor, **arguments):
         return generate(**arguments, logits_processor=LogitsProcessorList([*logits_processor, teacher]))
 
-    def look(module, arguments, keywords, output):
+    def record(module, arguments, keywords, output):
         seen.append((output.logits[0, -1], output.past_key_values))
 
-    hook = engine.model.register_forward_hook(look, with_kwargs=True)
-    engine.model.generate = led
+    hook = engine.model.register_forward_hook(record, with_kwargs=True)
+    engine.model.generate = forced
     try:
         result = engine.answer(AskRequest(question, max_new_tokens=len(tokens), **limits))
     finally:
@@ -238,12 +238,12 @@ def engine_trace(engine, question, tokens, **limits):
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far the engine is from native inference; errors in standard deviations of what is compared.
+    """Difference between the engine and native inference; errors in standard deviations of the compared values.
 
     Attributes:
         logits_error: Largest error of a logit.
         kv_error: Largest error of a key or value.
-        flips: Steps at which the engine would have chosen another token although native's margin was no near tie.
+        flips: Steps at which the engine chose another token although native inference had a clear margin.
     """
 
     logits_error: float
@@ -279,7 +279,7 @@ def compare_traces(engine, native):
 
 @pytest.fixture(scope="session")
 def compare():
-    """Gives an ask's comparison with native inference on the frames it used."""
+    """Return a function that compares a question with native inference on the frames it used."""
 
     def run(engine, question, *, tokens=ANSWER_TOKENS, expect_frames=None, **limits):
         snapshot = engine.snapshot() if expect_frames is None else expect_frames
@@ -298,5 +298,5 @@ def tolerances():
 
 @pytest.fixture(scope="session")
 def native():
-    """Gives the parts of the reference."""
-    return SimpleNamespace(trace=native_trace, one_shot=one_shot, positions=reference_positions, led=engine_trace)
+    """The parts of the reference."""
+    return SimpleNamespace(trace=native_trace, one_shot=one_shot, positions=reference_positions, forced=engine_trace)

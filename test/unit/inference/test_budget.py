@@ -1,4 +1,4 @@
-"""Bytes kept between asks stay within the budget, and features go with their pair."""
+"""Bytes kept between questions stay within the budget, and features leave with their pair."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
-from delayed_vlm_ros.inference.local.budget import TokenBytes, by_worth, plan_budget, token_bytes
+from delayed_vlm_ros.inference.local.budget import TokenBytes, plan_budget, retention_order, token_bytes
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 
 HALF_SECONDS = [0.5 * number for number in range(8)]
 
 
-def test_bytes_of_a_token_are_those_of_qwen2_5_vl_3b():
+def test_token_bytes_of_qwen2_5_vl_3b():
     # given the shape of the 3B model in bfloat16
     text = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "num_hidden_layers": 36}
     # then
     assert token_bytes(text, 2) == TokenBytes(features=4096, kv=36864)
 
 
-def test_config_that_does_not_say_how_large_the_model_is():
-    with pytest.raises(UnsupportedModelError, match="the model's config lacks 'num_hidden_layers'"):
+def test_config_without_model_sizes_is_refused():
+    with pytest.raises(UnsupportedModelError, match="'num_hidden_layers'"):
         token_bytes({"hidden_size": 2048, "num_attention_heads": 16}, 2)
 
 
@@ -32,37 +32,37 @@ def test_budget_reserves_pixels_first():
 
 
 @pytest.mark.parametrize("megabytes", [0, 1, 24, 34])
-def test_budget_without_room_for_a_pair_is_refused(megabytes):
-    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is .* need 34\.6: raise it, or lower max_pixels"):
+def test_budget_too_small_for_a_pair_is_refused(megabytes):
+    with pytest.raises(ConfigurationError, match=r"memory_budget_mb .* 34\.6: .*max_pixels"):
         plan_budget(megabytes, 40, FrameGeometry(), TokenBytes(4096, 36864))
 
 
-def test_budget_is_divided_and_what_is_missing_is_told_for_all():
+def test_budget_is_divided_and_its_error_has_the_total_of_all_cameras():
     # given
     whole = plan_budget(100, 40, FrameGeometry(), TokenBytes(4096, 36864))
     # when
     share = plan_budget(200, 40, FrameGeometry(), TokenBytes(4096, 36864), shares=2)
     # then
     assert share == whole
-    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 60 for 2 cameras, .* each camera need 69\.1:"):
+    with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 60 .*2 cameras.* 69\.1:"):
         plan_budget(60, 40, FrameGeometry(), TokenBytes(4096, 36864), shares=2)
 
 
-def test_engine_refuses_it_at_once(make_engine):
+def test_engine_refuses_a_budget_that_is_too_small(make_engine):
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 0\.01"):
         make_engine(memory_budget_mb=0.01)
 
 
 @pytest.mark.parametrize("spare", [0, 20_000, 60_000, 10_000_000])
-def test_kept_bytes_stay_within_the_budget(make_engine, image, spare):
-    # given the least budget that is taken, and some more
+def test_cached_bytes_stay_within_the_budget(make_engine, image, spare):
+    # given the smallest valid budget, and a surplus
     with pytest.raises(ConfigurationError) as caught:
         make_engine(memory_budget_mb=0.001, star_memory_size=4, stream_window_size=8)
     least = float(str(caught.value).split("need ")[1].split(":")[0]) + 0.1
     engine = make_engine(
         memory_budget_mb=least + spare / 1e6, stamps=HALF_SECONDS, star_memory_size=4, stream_window_size=8
     )
-    limit = engine._encoded._budget.caches
+    limit = engine._cache._budget.caches
     free = make_engine(frame_manager=engine.frame_manager)
 
     # when
@@ -77,7 +77,7 @@ def test_kept_bytes_stay_within_the_budget(make_engine, image, spare):
     assert len(engine.snapshot()) == len(free.snapshot())
 
 
-def test_features_go_with_their_pair(make_engine, image):
+def test_features_are_dropped_with_their_pair(make_engine, image):
     # given
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=8)
     engine.ask("Who?", max_new_tokens=4)
@@ -92,32 +92,32 @@ def test_features_go_with_their_pair(make_engine, image):
     assert engine.cached_bytes().features == full
 
 
-def test_cache_drops_the_least_worth_first():
+def test_shrink_drops_the_least_useful_features_first():
     # given
     cache = VisionFeatureCache()
     for key in (b"a", b"b", b"c", b"unknown"):
         cache.put(key, torch.zeros(4, 8))
 
     # when
-    went = cache.shrink(2 * 4 * 8 * 4, [b"c", b"a", b"b"])
+    dropped = cache.shrink(2 * 4 * 8 * 4, [b"c", b"a", b"b"])
 
     # then
-    assert went
+    assert dropped
     assert [cache.get(key) is not None for key in (b"a", b"b", b"c", b"unknown")] == [True, False, True, False]
     assert cache.storage_bytes == 2 * 4 * 8 * 4
 
 
-def test_kept_features_own_their_storage_only():
+def test_cached_features_share_no_storage():
     cache = VisionFeatureCache()
     batch = torch.zeros(5, 4, 8)
     cache.put(b"a", batch[2])
     assert cache.storage_bytes == batch[2].nbytes
 
 
-def test_star_is_worth_more_than_stream_and_new_more_than_old(make_engine, image):
+def test_retention_order_puts_star_before_stream(make_engine, image):
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=4, stream_window_size=4)
     snapshot = engine.snapshot()
-    worth = by_worth(snapshot)
+    order = retention_order(snapshot)
     in_star = [kept.content_key for kept in snapshot if kept.in_star]
-    assert set(worth[: len(in_star)]) == set(in_star)
-    assert sorted(worth) == sorted(kept.content_key for kept in snapshot)
+    assert set(order[: len(in_star)]) == set(in_star)
+    assert sorted(order) == sorted(kept.content_key for kept in snapshot)

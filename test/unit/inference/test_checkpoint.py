@@ -1,4 +1,4 @@
-"""Finding a checkpoint, and saying at once what is wrong with it."""
+"""Finding a checkpoint, and early errors about it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from transformers import AutoProcessor
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.models import checkpoint as checkpoint_module
-from delayed_vlm_ros.inference.local.models.adapters import SUPPORTED_MODEL_TYPES
+from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.local.models.checkpoint import DEMO_MODEL, ROBOT_MODEL, resolve_checkpoint
 
 
 @pytest.fixture
 def folder(checkpoint_folder, tmp_path):
-    """A checkpoint of its own, to spoil."""
+    """A copy of a checkpoint that a test may damage."""
     copy = tmp_path / "checkpoint"
     shutil.copytree(checkpoint_folder(), copy)
     return copy
@@ -30,7 +30,7 @@ def folder(checkpoint_folder, tmp_path):
 
 @pytest.fixture(autouse=True)
 def empty_hub_cache(monkeypatch, tmp_path):
-    """No model in the cache, and no network."""
+    """An empty model cache, without network."""
     cache = tmp_path / "hub"
     cache.mkdir()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
@@ -39,7 +39,7 @@ def empty_hub_cache(monkeypatch, tmp_path):
 
 
 def put_in_cache(cache, name, source, pattern="*"):
-    """Lay a checkpoint out as the hub's cache does."""
+    """Copy a checkpoint into the hub's cache."""
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
@@ -55,7 +55,7 @@ def edit(file, **changes):
     file.write_text(json.dumps(content | changes))
 
 
-# --- what is found --------------------------------------------------------------------------------------------------
+# --- found checkpoints ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
@@ -72,7 +72,7 @@ def test_folder_is_read(checkpoint_folder, family):
     assert (checkpoint.warnings, checkpoint.weights_missing) == ((), False)
 
 
-def test_home_and_blanks_are_understood(folder, monkeypatch):
+def test_home_is_expanded_and_blanks_are_stripped(folder, monkeypatch):
     # given
     monkeypatch.setenv("HOME", str(folder.parent))
 
@@ -97,13 +97,13 @@ VIDEO_SETTINGS = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
 @pytest.mark.parametrize(
     ("file", "sizes"),
     [
-        ("preprocessor_config.json", {"min_pixels": 3136, "max_pixels": 12845056}),  # as the first releases have it
+        ("preprocessor_config.json", {"min_pixels": 3136, "max_pixels": 12845056}),  # as in the first releases
         ("preprocessor_config.json", {"size": {"shortest_edge": 3136, "longest_edge": 50176}}),
         ("video_preprocessor_config.json", {"size": {"shortest_edge": 6272, "longest_edge": 50176}}),
         ("preprocessor_config.json", {}),
     ],
 )
-def test_image_sizes_are_those_the_library_reads(folder, file, sizes):
+def test_image_sizes_equal_those_of_the_library(folder, file, sizes):
     # given the files of an older release
     (folder / "processor_config.json").unlink()
     kind = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
@@ -122,7 +122,7 @@ def test_image_sizes_are_those_the_library_reads(folder, file, sizes):
     assert checkpoint.factor == video_processor.patch_size * video_processor.merge_size
 
 
-def test_geometry_is_the_engines(checkpoint_folder, load_tiny):
+def test_geometry_equals_that_of_the_engine(checkpoint_folder, load_tiny):
     # given
     tiny = load_tiny()
     checkpoint = resolve_checkpoint(str(checkpoint_folder()))
@@ -134,15 +134,15 @@ def test_geometry_is_the_engines(checkpoint_folder, load_tiny):
 
 
 @pytest.mark.parametrize("max_pixels", [0, 100, 4 * 28 * 28 - 1])
-def test_too_few_pixels(checkpoint_folder, max_pixels):
-    with pytest.raises(ConfigurationError, match=rf"max_pixels is {max_pixels}, but .* 3136 pixels or more: raise it"):
+def test_too_few_pixels_are_refused(checkpoint_folder, max_pixels):
+    with pytest.raises(ConfigurationError, match=rf"max_pixels.* {max_pixels}, .* 3136 "):
         resolve_checkpoint(str(checkpoint_folder())).geometry(max_pixels)
 
 
 # --- demo and auto --------------------------------------------------------------------------------------------------
 
 
-def test_demo_says_what_it_is_for_and_takes_one_size_of_images():
+def test_demo_model_has_a_warning_and_one_image_size():
     # when
     checkpoint = resolve_checkpoint("demo")
 
@@ -151,13 +151,13 @@ def test_demo_says_what_it_is_for_and_takes_one_size_of_images():
     assert checkpoint.model_type in SUPPORTED_MODEL_TYPES
     assert checkpoint.warnings == ("demo model, synthetic scenes only",)
     assert checkpoint.geometry(10**6).grid_for(1080, 1920) == checkpoint.only_size
-    with pytest.raises(ConfigurationError, match="takes images of 15680 pixels or more"):
+    with pytest.raises(ConfigurationError, match=r"max_pixels.* 15680 "):
         checkpoint.geometry(15_000)
 
 
-def test_a_size_of_images_that_is_none_is_refused(folder):
+def test_invalid_frame_size_is_refused(folder):
     edit(folder / "config.json", frame_size="large")
-    with pytest.raises(UnsupportedModelError, match="image sizes"):
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
         resolve_checkpoint(str(folder))
 
 
@@ -172,7 +172,9 @@ def test_a_size_of_images_that_is_none_is_refused(folder):
         (False, True, "cuda", DEMO_MODEL),
     ],
 )
-def test_automatic_choice(folder, empty_hub_cache, monkeypatch, tmp_path, cuda, cached, device, expected):
+def test_automatic_model_is_cached_one_on_cuda(
+    folder, empty_hub_cache, monkeypatch, tmp_path, cuda, cached, device, expected
+):
     # given
     monkeypatch.setattr(checkpoint_module, "_CUDA_DEVICE_FILES", (str(tmp_path if cuda else tmp_path / "none"),))
     if cached:
@@ -182,16 +184,15 @@ def test_automatic_choice(folder, empty_hub_cache, monkeypatch, tmp_path, cuda, 
     assert resolve_checkpoint("auto", device=device).name == expected
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
+# --- refused checkpoints --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["/nowhere/model", "./nowhere", "~/nowhere", "~no-such-user/model", "a/b/c", "word"])
-def test_missing_folder_names_the_choices(name):
+def test_missing_folder_error_has_the_choices(name):
     # then
     with pytest.raises(ModelNotFoundError) as caught:
         resolve_checkpoint(name)
-    assert f"there is no model folder '{name}'" in str(caught.value)
-    assert all(word in str(caught.value) for word in (ROBOT_MODEL, "'demo'", "'auto'"))
+    assert all(word in str(caught.value) for word in (f"'{name}'", ROBOT_MODEL, "'demo'", "'auto'"))
 
 
 @pytest.mark.parametrize("name", ["", "  "])
@@ -200,17 +201,17 @@ def test_empty_name_is_not_the_working_folder(folder, monkeypatch, name):
     monkeypatch.chdir(folder)
 
     # then
-    with pytest.raises(ModelNotFoundError, match="there is no model folder ''"):
+    with pytest.raises(ModelNotFoundError, match="''"):
         resolve_checkpoint(name)
 
 
-def test_hub_name_that_is_not_cached_names_the_command():
-    with pytest.raises(ModelNotFoundError, match=f"'hf download {ROBOT_MODEL}', or set the model to 'demo'"):
+def test_uncached_hub_name_error_has_the_command():
+    with pytest.raises(ModelNotFoundError, match=f"'hf download {ROBOT_MODEL}'"):
         resolve_checkpoint(ROBOT_MODEL)
 
 
 @pytest.mark.parametrize("pattern", ["*.json", "*.safetensors"])
-def test_half_a_cached_model_is_none(folder, empty_hub_cache, pattern):
+def test_incomplete_cached_model_is_not_found(folder, empty_hub_cache, pattern):
     # given
     put_in_cache(empty_hub_cache, "somebody/half", folder, pattern)
 
@@ -220,106 +221,106 @@ def test_half_a_cached_model_is_none(folder, empty_hub_cache, pattern):
 
 
 @pytest.mark.parametrize("name", ["with blanks/name", "a/..", "a/--b"])
-def test_no_name_of_a_hub_model(name):
-    with pytest.raises(ModelNotFoundError, match="neither a folder nor a name on the model hub"):
+def test_invalid_hub_name_is_refused(name):
+    with pytest.raises(ModelNotFoundError, match=f"'{name}'"):
         resolve_checkpoint(name)
 
 
-def test_download_without_network():
-    with pytest.raises(ModelNotFoundError, match="somebody/some-model could not be fetched"):
+def test_download_without_network_fails():
+    with pytest.raises(ModelNotFoundError, match="somebody/some-model"):
         resolve_checkpoint("somebody/some-model", allow_download=True)
 
 
-def test_folder_without_config(folder):
+def test_folder_without_config_is_refused(folder):
     # given
     (folder / "config.json").unlink()
 
     # then
-    with pytest.raises(ModelNotFoundError, match=r"has no config\.json: it is not a checkpoint"):
+    with pytest.raises(ModelNotFoundError, match=r"config\.json"):
         resolve_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"\xff\xfe\x00"])
 @pytest.mark.parametrize("file", ["config.json", "processor_config.json"])
-def test_broken_json(folder, file, content):
+def test_broken_json_is_refused(folder, file, content):
     # given
     (folder / file).write_bytes(content)
 
     # then
-    with pytest.raises(UnsupportedModelError, match=rf"{file} of .*: fetch it again"):
+    with pytest.raises(UnsupportedModelError, match=file):
         resolve_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2_5_vl_text", "", None])
-def test_unsupported_type_names_the_supported(folder, model_type):
+def test_unsupported_model_type_error_has_the_supported_types(folder, model_type):
     # given
     edit(folder / "config.json", model_type=model_type)
 
     # then
-    with pytest.raises(UnsupportedModelError, match=rf"is of type {model_type}; supported are qwen2_vl, qwen2_5_vl"):
+    with pytest.raises(UnsupportedModelError, match=rf"type {model_type} .*qwen2_vl, qwen2_5_vl"):
         resolve_checkpoint(str(folder))
 
 
-def test_no_weights(folder):
+def test_folder_without_weights_is_refused(folder):
     # given
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
     # then
-    with pytest.raises(ModelNotFoundError, match=r"no \*\.safetensors weights"):
+    with pytest.raises(ModelNotFoundError, match=r"\*\.safetensors"):
         resolve_checkpoint(str(folder))
 
 
-def test_no_video_settings(folder):
+def test_folder_without_video_settings_is_refused(folder):
     # given
     (folder / "processor_config.json").unlink()
 
     # then
-    with pytest.raises(UnsupportedModelError, match=r"none of processor_config\.json, .* fetch it again, complete"):
+    with pytest.raises(UnsupportedModelError, match=r"processor_config\.json, "):
         resolve_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("settings", [{"patch_size": "large"}, {"size": 5}, {"size": {"shortest_edge": [1]}}, 7])
-def test_senseless_video_settings(folder, settings):
+def test_invalid_video_settings_are_refused(folder, settings):
     # given
     edit(folder / "processor_config.json", video_processor=settings)
 
     # then
-    with pytest.raises(UnsupportedModelError, match=r"fetch (it|both) again"):
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
         resolve_checkpoint(str(folder))
 
 
-# --- a configure step is quick --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
-    ("of_vision", "of_processor", "message"),
+    ("vision_changes", "processor_changes", "message"),
     [
-        ({"patch_size": None}, {}, r"the vision_config lacks patch_size in the files of"),
-        ({}, {"merge_size": None}, r"the video processor lacks merge_size in the files of"),
-        ({}, {"patch_size": 16}, r"has a patch_size of 14, but its video processor a patch_size of 16: fetch both"),
-        ({"spatial_merge_size": 1}, {}, r"has a spatial_merge_size of 1, but its video processor a merge_size of 2"),
+        ({"patch_size": None}, {}, "vision_config lacks patch_size"),
+        ({}, {"merge_size": None}, "video processor lacks merge_size"),
+        ({}, {"patch_size": 16}, "patch_size 14, .* patch_size 16"),
+        ({"spatial_merge_size": 1}, {}, "spatial_merge_size 1, .* merge_size 2"),
         (
             {"temporal_patch_size": 4},
             {"temporal_patch_size": 4},
-            r"temporal patch of .* has 4 frames; this memory keeps pairs",
+            "temporal patch has 4 frames",
         ),
     ],
 )
-def test_files_that_do_not_say_what_the_adapter_needs(folder, of_vision, of_processor, message):
+def test_incomplete_or_contradictory_files_are_refused(folder, vision_changes, processor_changes, message):
     # given
     config = json.loads((folder / "config.json").read_text())
-    edit(folder / "config.json", vision_config=config["vision_config"] | of_vision)
+    edit(folder / "config.json", vision_config=config["vision_config"] | vision_changes)
     settings = json.loads((folder / "processor_config.json").read_text())["video_processor"]
-    edit(folder / "processor_config.json", video_processor=settings | of_processor)
+    edit(folder / "processor_config.json", video_processor=settings | processor_changes)
     # then
     with pytest.raises(UnsupportedModelError, match=message):
         resolve_checkpoint(str(folder))
 
 
-def test_config_without_a_vision_encoder(folder):
+def test_config_without_a_vision_encoder_is_refused(folder):
     edit(folder / "config.json", vision_config=None)
-    with pytest.raises(UnsupportedModelError, match=r"has no vision_config: fetch it again"):
+    with pytest.raises(UnsupportedModelError, match="vision_config"):
         resolve_checkpoint(str(folder))
+
+
+# --- a quick configure transition ------------------------------------------------------------------------------------
 
 
 def test_resolving_imports_neither_torch_nor_transformers(checkpoint_folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Invariants I3 and I5 at the engine: frames cost no model code, and never wait for an ask."""
+"""Invariants I3 and I5 at the engine: frames run no model code, and never wait for a question."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from delayed_vlm_ros.inference.request import AskRequest
 HALF_SECONDS = [0.5 * number for number in range(6)]
 
 
-# --- delayed: no model code until somebody asks ---------------------------------------------------------------------
+# --- delayed: no model code before a question -----------------------------------------------------------------------
 
 
 class Untouchable:
-    """Fails at whatever is done with it."""
+    """Fails on every access."""
 
     def __getattribute__(self, name):
         raise AssertionError(f"touched: {name}")
@@ -30,11 +30,11 @@ class Untouchable:
 
 
 def test_adding_frames_runs_no_model_code(make_engine, image):
-    # given an engine whose model and processor are gone, and a watch over all of torch
+    # given an engine without model and processor, and a hook on all torch modules
     engine = make_engine()
     engine.model = engine.processor = Untouchable()
     calls = []
-    watch = torch.nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.append(module))
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(lambda module, _: calls.append(module))
 
     # when
     try:
@@ -46,36 +46,36 @@ def test_adding_frames_runs_no_model_code(make_engine, image):
         engine.reset()
         engine.add_frame(image(0))
     finally:
-        watch.remove()
+        hook.remove()
 
     # then
     assert calls == []
 
 
-def test_second_ask_does_not_see_an_image(make_engine, monkeypatch):
+def test_second_question_encodes_no_image(make_engine, monkeypatch):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
     monkeypatch.setattr(engine.processor, "video_processor", Untouchable())
     calls = []
-    watch = engine.model.model.visual.patch_embed.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = engine.model.model.visual.patch_embed.register_forward_pre_hook(lambda *_: calls.append(1))
 
     # when
     try:
         _, metrics = engine.ask("Where?", max_new_tokens=8)
     finally:
-        watch.remove()
+        hook.remove()
 
     # then
     assert calls == []
     assert metrics.frames_encoded == 0
 
 
-# --- encoded ahead --------------------------------------------------------------------------------------------------
+# --- precompute -----------------------------------------------------------------------------------------------------
 
 
 def counted(engine):
-    """Counts the pairs that go through the vision encoder, and the runs of the language model."""
+    """Return lists of the pairs per vision encoder run and of the language model runs, filled by hooks."""
     pairs, runs = [], []
     merged = engine.model.config.vision_config.spatial_merge_size**2
     height, width = engine.snapshot()[0].frames[0].shape[:2]
@@ -88,7 +88,7 @@ def counted(engine):
 
 
 @pytest.mark.parametrize("prefill", [False, True])
-def test_same_frames_are_encoded_ahead_once(make_engine, image, prefill):
+def test_precompute_encodes_the_same_frames_once(make_engine, image, prefill):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     pairs, runs = counted(engine)
@@ -103,8 +103,8 @@ def test_same_frames_are_encoded_ahead_once(make_engine, image, prefill):
     assert sum(pairs) == 4
 
 
-def test_nothing_is_encoded_ahead_that_the_budget_would_drop(make_engine):
-    # given room for the features, but not for the KV
+def test_precompute_skips_what_the_budget_would_evict(make_engine):
+    # given a budget for the features, but not for the KV
     budget = make_engine(memory_budget_mb=1e3)._budget
     sufficient = make_engine(stamps=HALF_SECONDS, memory_budget_mb=1e3)
     tight = make_engine(stamps=HALF_SECONDS, memory_budget_mb=(budget.pixels + 2e5) / 1e6)
@@ -119,11 +119,11 @@ def test_nothing_is_encoded_ahead_that_the_budget_would_drop(make_engine):
     assert sufficient.cached_bytes().kv > 0
 
 
-# --- while an ask runs ----------------------------------------------------------------------------------------------
+# --- during a question ----------------------------------------------------------------------------------------------
 
 
 class Pause:
-    """Holds an ask inside the model's vision encoder, or its first language layer, until it is let go."""
+    """Holds a question inside a module of the model until ``opened`` is set."""
 
     def __init__(self, module):
         self.entered, self.opened = threading.Event(), threading.Event()
@@ -148,31 +148,31 @@ def in_thread(work):
     return thread, results
 
 
-def test_frames_are_added_while_an_ask_runs(make_engine, image, native):
-    # given an ask in the midst of the model
+def test_frames_are_added_while_a_question_runs(make_engine, image, native):
+    # given a question inside the model
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=6)
     asked = engine.snapshot()
     with Pause(engine.model.model.visual.patch_embed) as pause:
         thread, results = in_thread(lambda: engine.answer(AskRequest("Who?", max_new_tokens=10)))
         assert pause.entered.wait(10)
 
-        # when every frame it works on is evicted
+        # when every frame of the question is evicted
         for number in range(8):
             engine.add_frame(image(60 + number), 10.0 + number)
         pause.opened.set()
         thread.join(10)
 
-    # then the answer is of its own moment
+    # then the answer uses the frames of its own snapshot
     (result,) = results
     assert [kept.id for kept in result.frames_used] == [kept.id for kept in asked]
     assert result.answer == native.trace(engine.model, engine.processor, asked, "Who?").text
-    # and the next one of the new
+    # and the next one uses the new frames
     answer, metrics = engine.ask("Who?", max_new_tokens=10)
     assert metrics.frames_encoded == 6
     assert answer == native.trace(engine.model, engine.processor, engine.snapshot(), "Who?").text
 
 
-def test_reset_while_an_ask_runs_keeps_nothing_of_it(make_engine):
+def test_reset_while_a_question_runs_keeps_nothing_of_it(make_engine):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     with Pause(engine.model.model.visual.patch_embed) as pause:
@@ -191,18 +191,18 @@ def test_reset_while_an_ask_runs_keeps_nothing_of_it(make_engine):
         engine.ask("Who?")
 
 
-@pytest.mark.parametrize("place", ["build_prompt", "segments_of"])
-def test_reset_as_an_ask_begins_leaves_nothing_of_the_forgotten_frames(make_engine, monkeypatch, place):
-    # given a reset that comes in when the ask has its frames, but has encoded nothing
+@pytest.mark.parametrize("function", ["build_prompt", "segments_of"])
+def test_reset_at_the_start_of_a_question_keeps_nothing_of_it(make_engine, monkeypatch, function):
+    # given a reset after the question has taken its snapshot, before it encodes anything
     engine = make_engine(stamps=HALF_SECONDS)
-    module = engine_module if place == "build_prompt" else encoding
-    honest = getattr(module, place)
+    module = engine_module if function == "build_prompt" else encoding
+    original = getattr(module, function)
 
     def interrupted(*arguments):
         engine.reset()
-        return honest(*arguments)
+        return original(*arguments)
 
-    monkeypatch.setattr(module, place, interrupted)
+    monkeypatch.setattr(module, function, interrupted)
 
     # when
     engine.ask("Who?", max_new_tokens=8)
@@ -211,7 +211,7 @@ def test_reset_as_an_ask_begins_leaves_nothing_of_the_forgotten_frames(make_engi
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 
-def test_answers_stay_right_while_a_camera_runs(make_engine, image, native):
+def test_answers_equal_native_while_a_camera_runs(make_engine, image, native):
     # given
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=4, stream_window_size=4)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Asks that end early, memory that runs out, and bytes kept between asks."""
+"""Questions that end early, device memory that runs out, and bytes kept between questions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF_SECONDS = [0.5 * number for number in range(6)]
 
 
 class EndsAtCheck(AskControl):
-    """Is cancelled, or late, when it is looked at for the nth time."""
+    """Is cancelled, or past its deadline, at the nth check."""
 
     def __init__(self, number, *, late):
         super().__init__()
@@ -40,7 +40,7 @@ def exact_engine(make_engine, load_tiny):
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("check", [1, 2, 6])
-def test_ask_that_ends_early_leaves_the_kept_prefix_intact(exact_engine, compare, check, late):
+def test_question_that_ends_early_leaves_the_cached_prefix_intact(exact_engine, compare, check, late):
     # given
     exact_engine.ask("Who?", max_new_tokens=8)
     kept = exact_engine.cached_bytes()
@@ -58,20 +58,20 @@ def test_ask_that_ends_early_leaves_the_kept_prefix_intact(exact_engine, compare
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(("check", "encodes"), [(1, 6), (2, 4), (4, 0), (8, 0)])
-def test_first_ask_that_ends_early_does_not_spoil_the_next(exact_engine, compare, check, encodes, late):
-    # given one that ends before or after vision encoding, or while it generates
+def test_first_question_that_ends_early_leaves_valid_state_for_the_next(exact_engine, compare, check, encodes, late):
+    # given a question that ends before or after vision encoding, or during generation
     with pytest.raises(AskTimeoutError if late else AskCancelledError):
         exact_engine.answer(AskRequest("Where?", max_new_tokens=10), EndsAtCheck(check, late=late))
 
     # when
     outcome = compare(exact_engine, "Where?")
 
-    # then what was complete is used
+    # then complete work is reused
     assert outcome.metrics.frames_encoded == encodes
     assert outcome.comparison.verdict(1e-9) == "equal"
 
 
-def test_limited_ask_that_ends_early_leaves_the_kept_prefix(exact_engine):
+def test_limited_question_that_ends_early_leaves_the_cached_prefix(exact_engine):
     # given
     exact_engine.ask("Who?", max_new_tokens=8)
 
@@ -85,20 +85,20 @@ def test_limited_ask_that_ends_early_leaves_the_kept_prefix(exact_engine):
 
 @pytest.fixture
 def short_of_memory(monkeypatch):
-    """Lets some part of the model run out of memory; for so many calls, or for good."""
+    """Return a function that makes a part of the model run out of memory, for a number of calls or for good."""
 
-    def make(engine, place, calls=10**6):
+    def make(engine, stage, calls=10**6):
         owner, name = {
             "vision": (engine.model.model.visual.patch_embed, "forward"),
             "prefill": (engine.model.model, "forward"),
             "generate": (engine.model, "generate"),
-        }[place]
-        honest = getattr(owner, name)
+        }[stage]
+        original = getattr(owner, name)
         left = [calls]
 
         def run(*arguments, **keywords):
             if left[0] == 0:
-                return honest(*arguments, **keywords)
+                return original(*arguments, **keywords)
             left[0] -= 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
@@ -108,12 +108,14 @@ def short_of_memory(monkeypatch):
     return make
 
 
-PLACES = ["vision", "prefill", "generate"]
+STAGES = ["vision", "prefill", "generate"]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("asked_before", [False, True])
-def test_device_out_of_memory_for_good(exact_engine, compare, image, short_of_memory, monkeypatch, place, asked_before):
+def test_permanent_oom_raises_and_keeps_the_frames(
+    exact_engine, compare, image, short_of_memory, monkeypatch, stage, asked_before
+):
     # given
     if asked_before:
         exact_engine.ask("Who?", max_new_tokens=8)
@@ -121,48 +123,48 @@ def test_device_out_of_memory_for_good(exact_engine, compare, image, short_of_me
     frames = [kept.content_key for kept in exact_engine.snapshot()]
 
     # when
-    short_of_memory(exact_engine, place)
+    short_of_memory(exact_engine, stage)
     with pytest.raises(DeviceMemoryError) as caught:
         exact_engine.ask("Who?", max_new_tokens=8)
     monkeypatch.undo()
 
-    # then it says what to do, keeps the frames, gives its own memory back, and goes on
+    # then the error has the remedy, the frames stay, the caches are freed, and the next question works
     assert f"out of memory for {len(frames)} pairs (CUDA out of memory. Tried to allocate 20.00 GiB)" in str(
         caught.value
     )
-    assert all(word in str(caught.value) for word in ("lower max_pixels", "smaller model", "frames are not lost"))
+    assert all(word in str(caught.value) for word in ("max_pixels", "memory sizes", "smaller model"))
     assert [kept.content_key for kept in exact_engine.snapshot()] == frames
     assert exact_engine.cached_bytes() == CachedBytes(0, 0)
     assert compare(exact_engine, "Who?").comparison.verdict(1e-9) == "equal"
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_memory_that_suffices_without_the_caches(exact_engine, native, short_of_memory, place):
+@pytest.mark.parametrize("stage", STAGES)
+def test_oom_is_solved_by_dropping_the_caches(exact_engine, native, short_of_memory, stage):
     # given
     expected = native.trace(exact_engine.model, exact_engine.processor, exact_engine.snapshot(), "Who?", 8).text
-    short_of_memory(exact_engine, place, calls=1)
+    short_of_memory(exact_engine, stage, calls=1)
 
     # when
     result = exact_engine.answer(AskRequest("Who?", max_new_tokens=8))
 
     # then
     assert result.answer == expected
-    assert result.metrics.warnings == ("device memory was short: what was kept of earlier asks has been dropped",)
+    assert result.metrics.warnings == ("device memory was short: the caches of earlier questions were dropped",)
     assert result.metrics.exact
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short_of_memory, image, place):
+@pytest.mark.parametrize("stage", STAGES)
+def test_oom_is_solved_by_answering_from_half_of_the_pairs(exact_engine, native, short_of_memory, image, stage):
     # given
     exact_engine.add_frame(image(9), 9.0)
     exact_engine.add_frame(image(10), 9.5)
     asked = exact_engine.snapshot()
-    short_of_memory(exact_engine, place, calls=2)
+    short_of_memory(exact_engine, stage, calls=2)
 
     # when
     result = exact_engine.answer(AskRequest("Who?", max_new_tokens=8))
 
-    # then it is the answer for those, which it names
+    # then the answer is the one for those pairs, and lists them
     used = result.frames_used
     assert len(asked) == 4
     assert len(used) == 2
@@ -172,26 +174,26 @@ def test_memory_that_suffices_for_half_of_the_frames(exact_engine, native, short
         "device memory was short: answered from 2 of 4 kept pairs, the newest and most important"
     )
     assert result.answer == native.trace(exact_engine.model, exact_engine.processor, used, "Who?", 8).text
-    # and the next one is about all of them again
+    # and the next question uses all pairs again
     assert exact_engine.answer(AskRequest("Who?", max_new_tokens=8)).metrics.warnings == ()
 
 
-def test_caches_of_every_camera_go_before_any_frame_is_left_out(make_engine, load_tiny, short_of_memory):
-    # given two cameras' engines on one device, each with something kept
+def test_oom_drops_the_caches_of_all_cameras_before_any_frame(make_engine, load_tiny, short_of_memory):
+    # given the engines of two cameras on one device, each with cached state
     engines = {}
 
-    def forget_all():
+    def reset_all():
         for engine in engines.values():
             engine.reset_cache()
 
     tiny = load_tiny(dtype=torch.float64)
     for name in ("front", "rear"):
-        engines[name] = make_engine(tiny, stamps=HALF_SECONDS, on_oom=forget_all)
+        engines[name] = make_engine(tiny, stamps=HALF_SECONDS, on_oom=reset_all)
         engines[name].ask("Who?", max_new_tokens=8)
     expected = engines["front"].ask("Where?", max_new_tokens=8)[0]
     assert engines["rear"].cached_bytes() != CachedBytes(0, 0)
 
-    # when the device has room for one camera's ask, if nothing else is kept there
+    # when the device has memory for one camera's question, but not for the caches
     short_of_memory(engines["front"], "generate", calls=1)
     result = engines["front"].answer(AskRequest("Where?", max_new_tokens=8))
 
@@ -199,39 +201,39 @@ def test_caches_of_every_camera_go_before_any_frame_is_left_out(make_engine, loa
     assert engines["rear"].cached_bytes() == CachedBytes(0, 0)
     assert result.answer == expected
     assert result.frames_used == engines["front"].snapshot()
-    assert result.metrics.warnings == ("device memory was short: what was kept of earlier asks has been dropped",)
+    assert result.metrics.warnings == ("device memory was short: the caches of earlier questions were dropped",)
     assert engines["rear"].ask("Who?", max_new_tokens=8)[1].frames_encoded == 6
 
 
-def test_error_of_a_full_device_holds_no_tensors(exact_engine, monkeypatch):
-    # given an ask that has some when it fails
+def test_oom_error_holds_no_tensors(exact_engine, monkeypatch):
+    # given a question that holds tensors when it fails
     held = []
     visual = exact_engine.model.model.visual
-    see = visual.patch_embed.forward
+    embed = visual.patch_embed.forward
 
-    def note(pixels):
+    def record(pixels):
         held.append(weakref.ref(pixels))
-        output = see(pixels)
+        output = embed(pixels)
         held.append(weakref.ref(output))
         return output
 
     def out_of_memory(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(visual.patch_embed, "forward", note)
+    monkeypatch.setattr(visual.patch_embed, "forward", record)
     monkeypatch.setattr(exact_engine.model.model, "forward", out_of_memory)
 
     # when
     with pytest.raises(DeviceMemoryError) as caught:
         exact_engine.ask("Who?", max_new_tokens=8)
 
-    # then even while the caller holds on to the error, and tries again with less
+    # then also while the caller holds the error
     assert len(held) >= 2
     assert [reference() for reference in held] == [None] * len(held)
     assert "Tried to allocate" in str(caught.value.__cause__)
 
 
-# --- bytes kept between asks ----------------------------------------------------------------------------------------
+# --- bytes kept between questions -----------------------------------------------------------------------------------
 
 
 def live_tensor_bytes():
@@ -244,8 +246,8 @@ def live_tensor_bytes():
     return sum(storages.values())
 
 
-def test_reported_bytes_are_all_that_an_ask_leaves_behind(make_engine):
-    # given an engine that has asked, so that nothing is new
+def test_cached_bytes_equal_all_tensors_left_by_a_question(make_engine):
+    # given an engine that has answered once
     engine = make_engine(stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
     engine.reset_cache()
@@ -263,7 +265,7 @@ def test_reported_bytes_are_all_that_an_ask_leaves_behind(make_engine):
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 
-def test_kept_bytes_do_not_grow_with_asks(make_engine):
+def test_cached_bytes_do_not_grow_with_questions(make_engine):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
@@ -279,7 +281,7 @@ def test_kept_bytes_do_not_grow_with_asks(make_engine):
     assert live_tensor_bytes() == before
 
 
-def test_kept_bytes_are_those_of_the_newest_prefix_only(make_engine, image):
+def test_cached_bytes_are_those_of_the_newest_prefix_only(make_engine, image):
     # given a memory of bounded size
     engine = make_engine(stamps=HALF_SECONDS, star_memory_size=0, stream_window_size=6)
     sizes = []
@@ -295,13 +297,13 @@ def test_kept_bytes_are_those_of_the_newest_prefix_only(make_engine, image):
     assert len(set(sizes)) == 1
 
 
-def test_release_gives_the_model_back(make_engine):
+def test_close_releases_the_model(make_engine):
     # given
     engine = make_engine(stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
 
     # when
-    engine.release()
+    engine.close()
 
     # then
     assert engine.model is None

@@ -1,6 +1,6 @@
-"""Invariant I1: what is kept between asks changes nothing, whatever has happened before.
+"""Invariant I1: caches change nothing, for any history of events.
 
-``EXACT_HISTORIES`` says how many histories are tried (``make test-exact`` tries a thousand).
+``EXACT_HISTORIES`` sets the number of histories (``make test-exact`` tries a thousand).
 """
 
 from __future__ import annotations
@@ -30,15 +30,24 @@ TOKENS = 4
 additions = st.tuples(st.just("add"), st.integers(1, 5), st.integers(0, 7))
 pauses = st.tuples(st.just("pause"), st.sampled_from([0.3, 3.0, 20.0]))
 marks = st.tuples(st.just("mark"), st.integers(0, 4))
-asks = st.tuples(st.just("ask"), st.sampled_from(QUESTIONS), st.sampled_from([None, None, 1.0, 4.0]))
+questions = st.tuples(st.just("ask"), st.sampled_from(QUESTIONS), st.sampled_from([None, None, 1.0, 4.0]))
 others = st.sampled_from(
-    [("reset",), ("other size",), ("forget",), ("see",), ("read",), ("cancel", 1), ("cancel", 2), ("cancel", 3)]
+    [
+        ("reset",),
+        ("other size",),
+        ("reset cache",),
+        ("precompute features",),
+        ("precompute prefill",),
+        *(("cancel", check) for check in (1, 2, 3)),
+    ]
 )
-histories = st.lists(st.one_of(additions, additions, pauses, marks, asks, asks, others), min_size=3, max_size=14)
+histories = st.lists(
+    st.one_of(additions, additions, pauses, marks, questions, questions, others), min_size=3, max_size=14
+)
 
 
 class EndsAtCheck(AskControl):
-    """Is cancelled when it is looked at for the nth time."""
+    """Is cancelled at the nth check."""
 
     def __init__(self, number):
         super().__init__()
@@ -53,14 +62,14 @@ class EndsAtCheck(AskControl):
 
 @pytest.fixture(scope="session")
 def embedded():
-    """The checkpoint that comes with the package."""
+    """The embedded checkpoint."""
     folder = Path(delayed_vlm_ros.__file__).parent / "demo" / "tiny_scene"
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     return SimpleNamespace(model=model, processor=AutoProcessor.from_pretrained(folder))
 
 
 class History:
-    """An engine that lives through a history, and what it computes beside a cold one."""
+    """An engine that replays a history, and its comparison with a cold engine."""
 
     def __init__(self, make_engine, tiny, image, native, *, canonical):
         self._make = lambda **more: make_engine(tiny, canonical=canonical, **more)
@@ -69,7 +78,7 @@ class History:
         self._time, self._size = 0.0, SIZES[0]
         self.compared = 0
 
-    def live(self, name, *details):
+    def replay(self, name, *details):
         getattr(self, "_" + name.replace(" ", "_"))(*details)
 
     def _add(self, count, first):
@@ -80,13 +89,13 @@ class History:
     def _pause(self, seconds):
         self._time += seconds
 
-    def _mark(self, place):
-        """Mark a pair in the place of the one marked before."""
+    def _mark(self, index):
+        """Mark one pair, and unmark the one marked before."""
         memory = self.engine.frame_manager
         for kept in memory.snapshot():
             if kept.marked:
                 memory.unmark(kept.id)
-        for kept in memory.snapshot()[place : place + 1]:
+        for kept in memory.snapshot()[index : index + 1]:
             memory.mark(kept.id)
 
     def _reset(self):
@@ -96,13 +105,13 @@ class History:
         self.engine.reset()
         self._size = SIZES[1 - SIZES.index(self._size)]
 
-    def _forget(self):
+    def _reset_cache(self):
         self.engine.reset_cache()
 
-    def _see(self):
+    def _precompute_features(self):
         self.engine.precompute(prefill=False)
 
-    def _read(self):
+    def _precompute_prefill(self):
         self.engine.precompute(prefill=True)
 
     def _cancel(self, check):
@@ -124,22 +133,22 @@ class History:
             return
         tokens = self.engine.processor.tokenizer(answer.answer or "no", add_special_tokens=False).input_ids[:TOKENS]
         cold.reset_cache()
-        _, expected = self._native.led(cold, question, tokens, **limits)
-        _, actual = self._native.led(self.engine, question, tokens, **limits)
+        _, expected = self._native.forced(cold, question, tokens, **limits)
+        _, actual = self._native.forced(self.engine, question, tokens, **limits)
         self.compared += 1
         self.compare(actual, expected)
 
     def compare(self, actual, expected):
         pairs = [(actual.logits, expected.logits), *zip(actual.kv, expected.kv, strict=True)]
-        self.judge(pairs)
+        self.check_equal(pairs)
         assert actual.picks == expected.picks
 
-    def judge(self, pairs):
+    def check_equal(self, pairs):
         assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
 
 
 class RoundedHistory(History):
-    """The same up to rounding."""
+    """A history compared up to rounding."""
 
     def compare(self, actual, expected):
         for mine, theirs in [(actual.logits, expected.logits), *zip(actual.kv, expected.kv, strict=True)]:
@@ -160,13 +169,13 @@ def model_named(load_tiny, embedded):
     return find
 
 
-def live_through(kind, make_engine, tiny, image, native, history, chunk, *, canonical):
+def replay_history(kind, make_engine, tiny, image, native, history, chunk, *, canonical):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefill_module, "_CHUNK_TOKENS", chunk)
-        life = kind(make_engine, tiny, image, native, canonical=canonical)
+        patch.setattr(prefill_module, "_MAX_CHUNK_TOKENS", chunk)
+        replayed = kind(make_engine, tiny, image, native, canonical=canonical)
         for event in [*history, ("ask", QUESTIONS[0], None)]:
-            life.live(*event)
-        return life
+            replayed.replay(*event)
+        return replayed
 
 
 EVERY_HISTORY = settings(
@@ -179,8 +188,8 @@ EVERY_HISTORY = settings(
 @pytest.mark.parametrize("name", MODELS)
 @EVERY_HISTORY
 @given(history=histories, chunk=st.sampled_from([1, 24, 256]))
-def test_warm_equals_cold_to_the_bit(make_engine, model_named, image, native, name, history, chunk):
-    live_through(History, make_engine, model_named(name), image, native, history, chunk, canonical=True)
+def test_warm_equals_cold_bitwise(make_engine, model_named, image, native, name, history, chunk):
+    replay_history(History, make_engine, model_named(name), image, native, history, chunk, canonical=True)
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
@@ -190,7 +199,7 @@ def test_warm_equals_cold_up_to_rounding_without_canonical_steps(
     make_engine, load_tiny, image, native, family, history, chunk
 ):
     tiny = load_tiny(family, dtype=torch.float64)
-    live_through(RoundedHistory, make_engine, tiny, image, native, history, chunk, canonical=False)
+    replay_history(RoundedHistory, make_engine, tiny, image, native, history, chunk, canonical=False)
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
@@ -198,19 +207,19 @@ def test_warm_equals_cold_up_to_rounding_without_canonical_steps(
 
 @pytest.fixture
 def counted(make_engine, load_tiny):
-    """An engine with counters of what its model is given."""
+    """An engine with counters of the patches and tokens that its model processes."""
     engine = make_engine(load_tiny(dtype=torch.float64), star_memory_size=0, stream_window_size=16)
     counts = SimpleNamespace(patches=0, tokens=0)
 
-    def see(_, arguments):
+    def count_patches(_, arguments):
         counts.patches += len(arguments[0])
 
-    def read(_, __, keywords):
+    def count_tokens(_, __, keywords):
         counts.tokens += keywords["inputs_embeds"].shape[1]
 
     hooks = [
-        engine.model.model.visual.patch_embed.register_forward_pre_hook(see),
-        engine.model.model.language_model.register_forward_pre_hook(read, with_kwargs=True),
+        engine.model.model.visual.patch_embed.register_forward_pre_hook(count_patches),
+        engine.model.model.language_model.register_forward_pre_hook(count_tokens, with_kwargs=True),
     ]
     yield engine, counts
     for hook in hooks:
@@ -218,14 +227,14 @@ def counted(make_engine, load_tiny):
 
 
 @pytest.mark.parametrize("chunk_pairs", [1, 2, 4])
-def test_only_what_is_new_is_encoded_and_prefilled(counted, image, monkeypatch, chunk_pairs):
-    # given six pairs, asked about
+def test_only_new_pairs_are_encoded_and_prefilled(counted, image, monkeypatch, chunk_pairs):
+    # given six pairs and an answered question
     engine, counts = counted
-    monkeypatch.setattr(prefill_module, "_CHUNK_TOKENS", 12 * chunk_pairs)
+    monkeypatch.setattr(prefill_module, "_MAX_CHUNK_TOKENS", 12 * chunk_pairs)
     for number in range(12):
         engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=1)
-    text = engine._encoded._prefix.length - 6 * 12
+    text = engine._cache._prefix.length - 6 * 12
 
     def costs(question="Who?"):
         counts.patches = counts.tokens = 0
@@ -237,17 +246,17 @@ def test_only_what_is_new_is_encoded_and_prefilled(counted, image, monkeypatch, 
     assert costs("What is on the table?") == (0, 0)
     engine.add_frame(image(20), 10.0)
     engine.add_frame(image(21), 10.5)
-    behind = 7 - 6 // chunk_pairs * chunk_pairs  # the seventh pair, and those of its chunk that stand before it
-    assert costs() == (1, behind)
-    # and when the window slides, what stands behind the first change is everything but the text
+    prefilled = 7 - 6 // chunk_pairs * chunk_pairs  # the seventh pair, and the earlier pairs of its chunk
+    assert costs() == (1, prefilled)
+    # and when the window slides, everything but the text follows the first change
     for number in range(4):
         engine.add_frame(image(22 + number), 11.0 + 0.5 * number)
-    seen, read = costs()
-    assert seen == 2
-    assert read == pytest.approx(8 + text / 12)
+    encoded, prefilled = costs()
+    assert encoded == 2
+    assert prefilled == pytest.approx(8 + text / 12)
 
 
-def test_provisional_pair_is_encoded_again_when_its_partner_comes(counted, image):
+def test_provisional_pair_is_encoded_again_when_its_partner_arrives(counted, image):
     # given
     engine, counts = counted
     for number in range(5):
@@ -270,13 +279,13 @@ def test_question_copies_nothing_of_the_prefix(counted, image):
     for number in range(6):
         engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=2)
-    prefix = engine._encoded._prefix
-    rooms = [layer._keys_room.data_ptr() for layer in prefix._layers]
+    prefix = engine._cache._prefix
+    buffers = [layer._key_buffer.data_ptr() for layer in prefix._layers]
 
     # when
     engine.ask("What is on the table?", max_new_tokens=2)
 
     # then
-    assert [layer._keys_room.data_ptr() for layer in prefix._layers] == rooms
+    assert [layer._key_buffer.data_ptr() for layer in prefix._layers] == buffers
     fork = prefix.fork()
-    assert all(layer.keys.data_ptr() == capacity for layer, capacity in zip(fork.layers, rooms, strict=True))
+    assert all(layer.keys.data_ptr() == buffer for layer, buffer in zip(fork.layers, buffers, strict=True))

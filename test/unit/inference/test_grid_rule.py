@@ -1,4 +1,4 @@
-"""The memory's grid is the one that the models' own tools choose."""
+"""The memory's grid equals that of the models' own tools."""
 
 import math
 from fractions import Fraction
@@ -22,12 +22,12 @@ def is_square(value: Fraction) -> bool:
     factor=st.sampled_from([28, 32]),
     largest=st.integers(16, 1200),
 )
-def test_grids_are_those_of_qwen_vl_utils(height, width, factor, largest):
-    # given limits that both rules can hold: on thin images theirs gives none of a side, or more than the limit
+def test_grid_equals_that_of_qwen_vl_utils(height, width, factor, largest):
+    # given limits that both rules can meet: for thin images, theirs returns an empty side or exceeds the limit
     limits = {"min_pixels": 4 * factor**2, "max_pixels": largest * factor**2}
     theirs = smart_resize(height, width, factor, **limits)
     assume(0 < theirs[0] * theirs[1] <= limits["max_pixels"])
-    # where a side comes out as whole cells exactly, their floating point may fall just short of it, and ours is exact
+    # if a side is an exact number of cells, their floating point may fall just below it; ours is exact
     assume(not any(is_square(Fraction(one * largest, other)) for one, other in ((height, width), (width, height))))
     # then
     assert fit_grid(height, width, factor=factor, **limits) == Grid(*theirs)

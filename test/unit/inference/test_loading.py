@@ -1,4 +1,4 @@
-"""Loading a checkpoint, and what is said when that cannot be."""
+"""Loading a checkpoint, and its errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from delayed_vlm_ros.inference.local.models.loading import load_model
 
 @pytest.fixture
 def folder(checkpoint_folder, tmp_path):
-    """A checkpoint of its own, to spoil."""
+    """A copy of a checkpoint that a test may damage."""
     copy = tmp_path / "checkpoint"
     shutil.copytree(checkpoint_folder(), copy)
     return copy
@@ -30,7 +30,7 @@ def resolve(folder):
 
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
-def test_loads_what_was_saved(checkpoint_folder, family):
+def test_saved_checkpoint_is_loaded(checkpoint_folder, family):
     # when
     loaded = load_model(resolve(checkpoint_folder(family)), device="cpu")
 
@@ -52,18 +52,18 @@ def test_loads_what_was_saved(checkpoint_folder, family):
         ("cpu", "float16", torch.float16),
     ],
 )
-def test_dtype(checkpoint_folder, device, dtype, expected):
+def test_dtype_is_applied(checkpoint_folder, device, dtype, expected):
     assert load_model(resolve(checkpoint_folder()), device=device, dtype=dtype).model.dtype == expected
 
 
-def test_device_auto_is_cuda_where_there_is_one(monkeypatch):
+def test_automatic_device_is_cuda_if_available(monkeypatch):
     assert loading._choose_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert loading._choose_device("auto") == "cuda:0"
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
-def test_cuda_device_that_is_there(monkeypatch, device, expected):
+def test_available_cuda_device_is_used(monkeypatch, device, expected):
     # given
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
@@ -72,39 +72,39 @@ def test_cuda_device_that_is_there(monkeypatch, device, expected):
 
 
 @pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
-def test_cuda_device_that_is_not_there(checkpoint_folder, monkeypatch, device, count):
+def test_unavailable_cuda_device_is_refused(checkpoint_folder, monkeypatch, device, count):
     # given
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
     # then
-    with pytest.raises(ConfigurationError, match=f"the device '{device}' is not there: this torch sees {count} CUDA"):
+    with pytest.raises(ConfigurationError, match=f"'{device}' .* {count} CUDA"):
         load_model(resolve(checkpoint_folder()), device=device)
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:x", "cuda:-1", "CPU 0"])
-def test_unknown_device(checkpoint_folder, device):
-    with pytest.raises(ConfigurationError, match=f"the device '{device}' is unknown: use auto, cpu, cuda or cuda:1"):
+def test_unknown_device_is_refused(checkpoint_folder, device):
+    with pytest.raises(ConfigurationError, match=f"'device' .*'{device}'"):
         load_model(resolve(checkpoint_folder()), device=device)
 
 
 @pytest.mark.parametrize("dtype", ["", "int8", "fp16", "float64", "__name__"])
-def test_unknown_dtype(checkpoint_folder, dtype):
-    with pytest.raises(ConfigurationError, match=f"the dtype '{dtype}' is unknown: use one of auto, bfloat16"):
+def test_unknown_dtype_is_refused(checkpoint_folder, dtype):
+    with pytest.raises(ConfigurationError, match=f"'dtype' .*bfloat16.*'{dtype}'"):
         load_model(resolve(checkpoint_folder()), device="cpu", dtype=dtype)
 
 
 @pytest.mark.parametrize("attention", ["", "flash", "flash_attention_3"])
-def test_unknown_attention(checkpoint_folder, attention):
-    with pytest.raises(ConfigurationError, match=f"the attention '{attention}' is unknown: use one of auto, sdpa"):
+def test_unknown_attention_is_refused(checkpoint_folder, attention):
+    with pytest.raises(ConfigurationError, match=f"'attention' .*sdpa.*'{attention}'"):
         load_model(resolve(checkpoint_folder()), device="cpu", attention=attention)
 
 
-def test_flash_attention_that_is_not_installed(checkpoint_folder, monkeypatch):
+def test_flash_attention_is_refused_if_not_installed(checkpoint_folder, monkeypatch):
     # given
     monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: False)
 
     # then
-    with pytest.raises(ConfigurationError, match=r"flash_attention_2 is not installed .*: use auto or sdpa"):
+    with pytest.raises(ConfigurationError, match="flash_attention_2"):
         load_model(resolve(checkpoint_folder()), device="cpu", dtype="bfloat16", attention="flash_attention_2")
 
 
@@ -119,7 +119,7 @@ def test_flash_attention_that_is_not_installed(checkpoint_folder, monkeypatch):
         (False, "cuda:0", "auto", "sdpa"),
     ],
 )
-def test_automatic_attention(monkeypatch, installed, device, dtype, expected):
+def test_automatic_attention_is_flash_attention_if_it_fits(monkeypatch, installed, device, dtype, expected):
     # given
     monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: installed)
 
@@ -127,7 +127,7 @@ def test_automatic_attention(monkeypatch, installed, device, dtype, expected):
     assert loading._choose_attention("auto", dtype, device) == expected
 
 
-def test_eager_attention_is_used_when_asked_for(checkpoint_folder):
+def test_eager_attention_is_used_if_requested(checkpoint_folder):
     assert load_model(resolve(checkpoint_folder()), attention="eager").model.config._attn_implementation == "eager"
 
 
@@ -138,11 +138,11 @@ def test_truncated_weights_name_the_model(folder, size):
     weights.write_bytes(weights.read_bytes()[:size])
 
     # then
-    with pytest.raises(UnsupportedModelError, match=f"the model {folder} .* cannot be loaded"):
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
         load_model(resolve(folder), device="cpu")
 
 
-def test_missing_weights_are_not_made_up(folder):
+def test_incomplete_weights_are_refused(folder):
     # given a checkpoint that lacks a shard
     weights = load_file(folder / "model.safetensors")
     complete = {name: tensor for name, tensor in weights.items() if "layers.1.mlp" not in name}
@@ -150,39 +150,37 @@ def test_missing_weights_are_not_made_up(folder):
     save_file(complete, folder / "model.safetensors", metadata={"format": "pt"})
 
     # then
-    with pytest.raises(UnsupportedModelError, match=r"lacks 3 of its weights, such as .*fetch it again"):
+    with pytest.raises(UnsupportedModelError, match=r"lacks 3 .*layers\.1\.mlp"):
         load_model(resolve(folder), device="cpu")
 
 
-def test_weights_of_another_shape(folder):
+def test_weights_of_another_shape_are_refused(folder):
     # given
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["intermediate_size"] += 8
     (folder / "config.json").write_text(json.dumps(config))
 
     # then
-    with pytest.raises(UnsupportedModelError, match="cannot be loaded"):
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
         load_model(resolve(folder), device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("pattern", "message"), [("tokenizer*", "does not fit"), ("tokenizer.json", "cannot be loaded")]
-)
-def test_missing_tokenizer_is_not_made_up(folder, pattern, message):
+@pytest.mark.parametrize("pattern", ["tokenizer*", "tokenizer.json"])
+def test_missing_tokenizer_is_refused(folder, pattern):
     # given
     for file in folder.glob(pattern):
         file.unlink()
 
     # then
-    with pytest.raises(UnsupportedModelError, match=message):
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
         load_model(resolve(folder), device="cpu")
 
 
-# --- nothing in a checkpoint is run ---------------------------------------------------------------------------------
+# --- no code of a checkpoint runs -----------------------------------------------------------------------------------
 
 
 class Bomb:
-    """Leaves a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, file):
         self.file = str(file)
@@ -198,16 +196,16 @@ def test_pickled_weights_are_not_opened(folder, tmp_path):
 
     # when
     load_model(resolve(folder), device="cpu")
-    # or, behind something that only looks like weights
+    # or without a complete set of safetensors
     (folder / "model.safetensors").rename(folder / "adapter.safetensors")
-    with pytest.raises(UnsupportedModelError, match="cannot be loaded"):
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
         load_model(resolve(folder), device="cpu")
 
     # then
     assert not (tmp_path / "opened").exists()
 
 
-def test_code_in_a_checkpoint_is_not_run(folder, tmp_path, monkeypatch):
+def test_code_in_a_checkpoint_does_not_run(folder, tmp_path, monkeypatch):
     # given
     ran = tmp_path / "ran"
     (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')\nclass Model: pass\nProcessor = Config = Model\n")
@@ -223,7 +221,7 @@ def test_code_in_a_checkpoint_is_not_run(folder, tmp_path, monkeypatch):
             )
             content["auto_map"] = dict.fromkeys(names, "code.Model")
             file.write_text(json.dumps(content))
-    monkeypatch.setattr("builtins.input", lambda *_: "y")  # whoever is asked says yes
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # answer every prompt with yes
 
     # when
     loaded = load_model(resolve(folder), device="cpu")
@@ -233,17 +231,17 @@ def test_code_in_a_checkpoint_is_not_run(folder, tmp_path, monkeypatch):
     assert not ran.exists()
 
 
-def test_only_data_is_fetched(checkpoint_folder, monkeypatch):
+def test_only_data_files_are_downloaded(checkpoint_folder, monkeypatch):
     # given
-    fetched = {}
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: fetched.update(options) or name)
+    downloaded = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **options: downloaded.update(options) or name)
     checkpoint = replace(resolve(checkpoint_folder()), weights_missing=True)
 
     # when
-    loading._complete(checkpoint)
+    loading._download_weights(checkpoint)
 
     # then
     for file in ("model-00001-of-00002.safetensors", "tokenizer.json", "merges.txt", "chat_template.jinja"):
-        assert any(fnmatch(file, pattern) for pattern in fetched["allow_patterns"])
+        assert any(fnmatch(file, pattern) for pattern in downloaded["allow_patterns"])
     for file in ("pytorch_model.bin", "modeling.py", "model.pt", "weights.pickle", "model.ckpt", "model.h5"):
-        assert not any(fnmatch(file, pattern) for pattern in fetched["allow_patterns"])
+        assert not any(fnmatch(file, pattern) for pattern in downloaded["allow_patterns"])

@@ -1,4 +1,4 @@
-"""Metrics: attributes and a mapping at once."""
+"""Metrics: readable as attributes and as a mapping."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def metrics(encoding_latency=0.5):
     )
 
 
-def test_mapping_has_the_documented_keys():
+def test_metrics_have_the_documented_keys():
     # given
     some = metrics()
 
@@ -83,13 +83,13 @@ def test_empty_and_zero_values_are_present():
 
 
 @pytest.mark.parametrize("key", ["nothing", "__class__", "_NAMES", "keys", 3, None, ()])
-def test_other_keys_are_missing(key):
+def test_unknown_keys_are_missing(key):
     assert key not in metrics()
     with pytest.raises(KeyError):
         metrics()[key]
 
 
-def test_cannot_be_changed():
+def test_metrics_cannot_be_changed():
     # given
     some = metrics()
 
@@ -101,7 +101,7 @@ def test_cannot_be_changed():
     assert not hasattr(some, "__dict__")
 
 
-def test_survives_json_copy_and_pickle():
+def test_metrics_survive_json_copy_and_pickle():
     # given
     some = metrics(encoding_latency=None)
 

@@ -1,4 +1,4 @@
-"""Invariant I2: on the frames it kept, the engine equals the library's own one-shot video inference."""
+"""Invariant I2: on the kept frames, the engine equals the library's own one-shot video inference."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_equals_native_over_a_history(load_tiny, make_engine, image, compare, to
 
     # when
     ask("cold", "What is on the table?", encodes=6)
-    ask("second question, kept prefix", "Is the door open?\nSay yes or no.", encodes=0)
+    ask("second question, cached prefix", "Is the door open?\nSay yes or no.", encodes=0)
     engine.add_frame(image(6, size), stamps[6])
     ask("one frame more: an odd number", "What is on the table?", encodes=1)
     ask("the odd number again", "Who?", encodes=0)
     engine.add_frame(image(7, size), stamps[7])
-    ask("its partner has come", "Who?", encodes=2)
+    ask("its partner has arrived", "Who?", encodes=2)
     late = engine.snapshot()[2:]
     ask("limited in time", "Who?", encodes=0, since=stamps[4], expect_frames=late)
     ask("unlimited again", "Where is the cup?", encodes=0)
@@ -73,7 +73,7 @@ def test_equals_native_in_a_deeper_model_with_several_vision_windows(load_tiny, 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sliding_window_and_key_frames_equal_native(load_tiny, make_engine, image, compare, family):
-    # given a memory that has evicted: Star's old pairs stand before Stream's new ones, with a gap in time
+    # given a memory that has evicted: old pairs of Star precede new ones of Stream, with a gap in time
     engine = make_engine(load_tiny(family, dtype=torch.float64), star_memory_size=4, stream_window_size=4)
     comparisons = []
 
@@ -89,7 +89,7 @@ def test_sliding_window_and_key_frames_equal_native(load_tiny, make_engine, imag
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_free_answer_is_natives_text(load_tiny, make_engine, native, family):
+def test_free_answer_equals_native_text(load_tiny, make_engine, native, family):
     # given
     engine = make_engine(load_tiny(family, seed=3), stamps=[*EVEN_STAMPS, 9.0])
     questions = ["What is on the table?", "Who?", "¿Dónde está 杯子?"]
@@ -103,7 +103,7 @@ def test_free_answer_is_natives_text(load_tiny, make_engine, native, family):
     assert len(set(texts)) == len(texts)
 
 
-# What the real checkpoints carry: sampling with so low a temperature that the best token wins.
+# The real checkpoints sample at so low a temperature that the best token always wins.
 REAL_GENERATION = {
     "qwen2_vl": {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "repetition_penalty": 1.0},
     "qwen2_5_vl": {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05},
@@ -112,13 +112,13 @@ REAL_GENERATION = {
 
 @pytest.mark.parametrize("penalty", [None, 1.8])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_generation_config_of_the_checkpoint_holds(load_tiny, make_engine, native, monkeypatch, family, penalty):
+def test_generation_config_of_the_checkpoint_applies(load_tiny, make_engine, native, monkeypatch, family, penalty):
     # given
     tiny = load_tiny(family)
     for name, value in {**REAL_GENERATION[family], **({"repetition_penalty": penalty} if penalty else {})}.items():
         monkeypatch.setattr(tiny.model.generation_config, name, value)
     engine = make_engine(tiny, stamps=EVEN_STAMPS)
-    question = "aaaa qqqq HHHH?"  # a penalty that counts the question's tokens too avoids these
+    question = "aaaa qqqq HHHH?"  # a penalty that counts the question's tokens avoids these
 
     # when
     texts = [engine.ask(question, max_new_tokens=24)[0] for _ in range(2)]
@@ -129,7 +129,7 @@ def test_generation_config_of_the_checkpoint_holds(load_tiny, make_engine, nativ
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_positions_left_behind_by_other_calls_do_not_matter(load_tiny, make_engine, compare, monkeypatch, family):
+def test_positions_of_earlier_calls_have_no_effect(load_tiny, make_engine, compare, monkeypatch, family):
     # given
     tiny = load_tiny(family, dtype=torch.float64)
     engine = make_engine(tiny, stamps=UNEVEN_STAMPS)
@@ -154,17 +154,17 @@ def test_time_compressed_to_the_trained_range_equals_native_at_those_ids(
 
     # when
     expected = native.trace(tiny.model, tiny.processor, engine.snapshot(), "Who?")
-    result, trace = native.led(engine, "Who?", expected.tokens)
+    result, trace = native.forced(engine, "Who?", expected.tokens)
 
-    # then Qwen2.5-VL must compress and say so; Qwen2-VL counts pairs and need not
+    # then Qwen2.5-VL compresses and warns; Qwen2-VL counts pairs and does not
     compressed = family == "qwen2_5_vl"
-    assert any("compressed time" in notice for notice in result.metrics.warnings) == compressed
+    assert any("compressed time" in warning for warning in result.metrics.warnings) == compressed
     assert (float((trace.logits - expected.logits).abs().max()) > 1e-3) == compressed
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_error_is_no_larger_than_natives_own(load_tiny, make_engine, native, family):
-    # given one set of weights, in bfloat16 and exactly the same in float32
+    # given one set of weights, in bfloat16 and with the same values in float32
     squares = {"engine": [], "native": []}
     for seed in range(3):
         small = load_tiny(family, seed=seed, dtype=torch.bfloat16)
@@ -174,13 +174,13 @@ def test_bfloat16_error_is_no_larger_than_natives_own(load_tiny, make_engine, na
         for question in ("What is on the table?", "Who is there, and where?", "Is it dark?"):
             # when
             reference = native.trace(exact.model, exact.processor, engine.snapshot(), question)
-            _, led = native.led(engine, question, reference.tokens)
+            _, forced = native.forced(engine, question, reference.tokens)
             own, _ = native.one_shot(small.model, small.processor, engine.snapshot(), question, reference.tokens)
             scale = reference.logits.std()
-            squares["engine"].append((((led.logits.float() - reference.logits) / scale) ** 2).mean())
+            squares["engine"].append((((forced.logits.float() - reference.logits) / scale) ** 2).mean())
             squares["native"].append((((own.float() - reference.logits) / scale) ** 2).mean())
 
-    # then, in the root mean square over all logits of all asks
+    # then, in the root mean square over all logits of all questions
     engine_error, native_error = (math.sqrt(torch.stack(squares[who]).mean()) for who in ("engine", "native"))
     assert 0 < native_error < 0.2
     assert engine_error <= 1.05 * native_error
@@ -188,16 +188,16 @@ def test_bfloat16_error_is_no_larger_than_natives_own(load_tiny, make_engine, na
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_cold_and_kept_prefix_agree_to_the_bit(load_tiny, make_engine, native, family, dtype):
+def test_cold_and_cached_prefix_agree_bitwise(load_tiny, make_engine, native, family, dtype):
     # given
     engine = make_engine(load_tiny(family, dtype=dtype), stamps=UNEVEN_STAMPS)
     tokens = native.trace(engine.model, engine.processor, engine.snapshot(), "Who?").tokens
 
     # when
-    _, cold = native.led(engine, "Who?", tokens)
-    result, kept = native.led(engine, "Who?", tokens)
+    _, cold = native.forced(engine, "Who?", tokens)
+    result, warm = native.forced(engine, "Who?", tokens)
 
     # then
     assert result.metrics.frames_encoded == 0
-    assert torch.equal(cold.logits, kept.logits)
-    assert all(torch.equal(*both) for both in zip(cold.kv, kept.kv, strict=True))
+    assert torch.equal(cold.logits, warm.logits)
+    assert all(torch.equal(*both) for both in zip(cold.kv, warm.kv, strict=True))

@@ -1,4 +1,4 @@
-"""The comparison with native inference must see: each of these deliberate faults has to fail it, by far."""
+"""The comparison with native inference detects faults: each of these mutations fails it by a wide margin."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ from delayed_vlm_ros.inference.local import video_input
 from delayed_vlm_ros.inference.local.cache import encoding, prefix, vision
 from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
 
-TOLERANCE = 1e-5  # float32; the one for float64 is finer still
-CLEARLY = 1000
+TOLERANCE = 1e-5  # float32; that of float64 is finer
+CLEAR_FACTOR = 1000
 
 FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
 
 
 def patch_keys(patch, change):
-    """Give the pairs' segments other keys: ``change`` makes them from number, kept pair and temporal id."""
-    honest = prefix.segments_of
+    """Replace the keys of the pairs' segments by ``change(number, kept pair, temporal id)``."""
+    original = prefix.segments_of
 
     def other(prompt, layout, snapshot):
-        text, *pairs = honest(prompt, layout, snapshot)
-        told = zip(pairs, snapshot, layout.temporal_ids, strict=True)
-        return (text, *(replace(pair, key=change(n, kept, time)) for n, (pair, kept, time) in enumerate(told)))
+        text, *pairs = original(prompt, layout, snapshot)
+        rows = zip(pairs, snapshot, layout.temporal_ids, strict=True)
+        return (text, *(replace(pair, key=change(n, kept, time)) for n, (pair, kept, time) in enumerate(rows)))
 
     patch.setattr(encoding, "segments_of", other)
 
 
 def patch_pixels(patch, change):
-    """Encode other images than the snapshot's."""
-    honest = encoding.encode_snapshot
+    """Encode other images than those of the snapshot."""
+    original = encoding.encode_snapshot
 
-    def other(model, processor, family, cache, snapshot, *rest, **options):
-        return honest(model, processor, family, cache, tuple(change(list(snapshot))), *rest, **options)
+    def other(model, processor, adapter, cache, snapshot, *rest, **options):
+        return original(model, processor, adapter, cache, tuple(change(list(snapshot))), *rest, **options)
 
     patch.setattr(encoding, "encode_snapshot", other)
 
 
-def key_blind_to_content(patch):
+def key_without_content(patch):
     patch_keys(patch, lambda number, kept, time: (time,))
 
 
-def key_blind_to_one_pair(patch):
+def key_without_content_of_one_pair(patch):
     patch_keys(patch, lambda number, kept, time: (time, kept.content_key if number != 2 else b""))
 
 
-def key_blind_to_completion(patch):
-    """The provisional pair's repeated frame stands for the pair."""
+def key_ignoring_completion(patch):
+    """A provisional pair and the completed one share a key."""
     patch_keys(patch, lambda number, kept, time: (time, kept.id))
 
 
-def key_blind_to_time(patch):
+def key_without_time(patch):
     patch_keys(patch, lambda number, kept, time: (kept.content_key,))
 
 
-def features_blind_to_completion(patch):
-    """The same, in the cache of vision features."""
+def features_ignoring_completion(patch):
+    """A provisional pair and the completed one share their vision features."""
     patch_features(patch, lambda kept: kept.id)
 
 
 def features_of_another_pair(patch):
-    """Every second pair shares its features with the one before."""
+    """Every second pair uses the features of the pair before."""
     patch_features(patch, lambda kept: kept.id // 2)
 
 
 def patch_features(patch, key):
-    honest = encoding.encode_snapshot
+    original = encoding.encode_snapshot
 
-    def other(model, processor, family, cache, snapshot, *rest, **options):
-        told = tuple(Keyed(kept, key(kept)) for kept in snapshot)
-        return honest(model, processor, family, cache, told, *rest, **options)
+    def other(model, processor, adapter, cache, snapshot, *rest, **options):
+        keyed = tuple(Keyed(kept, key(kept)) for kept in snapshot)
+        return original(model, processor, adapter, cache, keyed, *rest, **options)
 
     patch.setattr(encoding, "encode_snapshot", other)
     patch.setattr(vision.VisionFeatureCache, "keep_only", lambda *_: None)
 
 
 class Keyed:
-    """A kept pair under another key."""
+    """A kept pair with another key."""
 
     def __init__(self, kept, key):
         self.content_key = key
@@ -117,7 +117,7 @@ def last_temporal_id_off(patch):
 
 
 def bare_floor(patch):
-    patch.setattr("delayed_vlm_ros.inference.local.positions._SNAP", 0.0)
+    patch.setattr("delayed_vlm_ros.inference.local.positions._ROUNDING_MARGIN", 0.0)
 
 
 def question_off(patch):
@@ -129,8 +129,8 @@ def question_off(patch):
     patch.setattr(video_input, "prompt_positions", off)
 
 
-def question_behind_rows_and_columns_only(patch):
-    """As the library has it."""
+def question_after_rows_and_columns_only(patch):
+    """The question follows the largest row or column, as in the library."""
 
     def stock(before, ids, rows, columns, after):
         positions = prompt_positions(before, ids, rows, columns, after)
@@ -149,28 +149,28 @@ def rows_and_columns_exchanged(patch):
 
 
 def positions_left_to_the_library(patch):
-    honest = engine_module.generate_answer
+    original = engine_module.generate_answer
 
     def without(model, token_ids, positions, cache, **options):
         generate = model.generate
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(model, "generate", lambda position_ids, **rest: generate(**rest))
-            return honest(model, token_ids, positions, cache, **options)
+            return original(model, token_ids, positions, cache, **options)
 
     patch.setattr(engine_module, "generate_answer", without)
 
 
-def penalty_forgotten(patch):
-    honest = engine_module.generate_answer
+def penalty_ignored(patch):
+    original = engine_module.generate_answer
 
     def without(model, *arguments, **options):
         patch.setattr(model.generation_config, "repetition_penalty", 1.0)
-        return honest(model, *arguments, **options)
+        return original(model, *arguments, **options)
 
     patch.setattr(engine_module, "generate_answer", without)
 
 
-# What the frames do before and between two asks.
+# Frames before and between two questions.
 SAME = {"first": 8}
 MANY = {"first": 18}
 COMPLETED = {"first": 7, "further": 1}
@@ -179,11 +179,11 @@ STILL_AFTER_A_PAUSE = {"sizes": (0, 6), "first": 6, "further": 2, "pause": 5.0, 
 LAST_PAIR_OTHER = {"sizes": (0, 6), "first": 6, "replaced": 2}
 
 MUTATIONS = [
-    (key_blind_to_content, SLID, "both"),
-    (key_blind_to_one_pair, LAST_PAIR_OTHER, "both"),
-    (key_blind_to_completion, COMPLETED, "both"),
-    (key_blind_to_time, STILL_AFTER_A_PAUSE, "qwen2_5_vl"),  # Qwen2-VL knows no time
-    (features_blind_to_completion, COMPLETED, "both"),
+    (key_without_content, SLID, "both"),
+    (key_without_content_of_one_pair, LAST_PAIR_OTHER, "both"),
+    (key_ignoring_completion, COMPLETED, "both"),
+    (key_without_time, STILL_AFTER_A_PAUSE, "qwen2_5_vl"),  # Qwen2-VL does not encode time
+    (features_ignoring_completion, COMPLETED, "both"),
     (features_of_another_pair, SAME, "both"),
     (one_stale_pair, SAME, "both"),
     (two_pairs_swapped, SAME, "both"),
@@ -192,15 +192,15 @@ MUTATIONS = [
     (last_temporal_id_off, SAME, "both"),
     (bare_floor, SAME, "qwen2_5_vl"),
     (question_off, SAME, "both"),
-    (question_behind_rows_and_columns_only, MANY, "both"),
+    (question_after_rows_and_columns_only, MANY, "both"),
     (rows_and_columns_exchanged, SAME, "both"),
     (positions_left_to_the_library, SAME, "both"),
 ]
-# Uneven steps, a little early or late, so that every way of counting time differs from every other.
+# Uneven steps, slightly early or late, so that all methods of counting time differ from each other.
 STAMPS = [0.0, 0.5, 0.97, 1.5, 2.0, 2.5, 2.99, 3.5, *(4.0 + 0.7 * number for number in range(12))]
 
 
-def second_ask(
+def second_question(
     make_engine,
     load_tiny,
     image,
@@ -225,11 +225,11 @@ def second_ask(
     engine.ask("Who?", max_new_tokens=8)
     add(range(first, first + further), later=pause)
     if replaced:
-        kept = engine._encoded._prefix
+        kept = engine._cache._prefix
         engine.reset()
         add(range(first - replaced))
         add(range(first - replaced, first), other=50)
-        engine._encoded._prefix = kept
+        engine._cache._prefix = kept
     return compare(engine, "What is on the table?").comparison
 
 
@@ -242,37 +242,37 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "mutation", "scenario"), CASES)
-def test_fault_is_seen(make_engine, load_tiny, image, compare, family, mutation, scenario):
+def test_mutation_fails_the_comparison(make_engine, load_tiny, image, compare, family, mutation, scenario):
     # given the same history with and without the fault
-    everything = (make_engine, load_tiny, image, compare, family)
+    fixtures = (make_engine, load_tiny, image, compare, family)
 
     # when
-    honest = second_ask(*everything, **scenario)
+    correct = second_question(*fixtures, **scenario)
     with pytest.MonkeyPatch.context() as patch:
         mutation(patch)
-        faulty = second_ask(*everything, **scenario)
+        faulty = second_question(*fixtures, **scenario)
 
     # then
-    assert honest.verdict(TOLERANCE) == "equal"
+    assert correct.verdict(TOLERANCE) == "equal"
     assert faulty.verdict(TOLERANCE) == "different"
-    assert faulty.logits_error > CLEARLY * TOLERANCE
-    assert faulty.kv_error > CLEARLY * TOLERANCE
-    print(f"{mutation.__name__:40} {family:12} {honest.error:.1e} {faulty.logits_error:.1e} {faulty.kv_error:.1e}")
+    assert faulty.logits_error > CLEAR_FACTOR * TOLERANCE
+    assert faulty.kv_error > CLEAR_FACTOR * TOLERANCE
+    print(f"{mutation.__name__:40} {family:12} {correct.error:.1e} {faulty.logits_error:.1e} {faulty.kv_error:.1e}")
 
 
-def test_forgotten_repetition_penalty_is_seen(make_engine, load_tiny, compare):
+def test_ignored_repetition_penalty_fails_the_comparison(make_engine, load_tiny, compare):
     # given
     questions = ["What is on the table?", "Who?", "Where?", "Is it dark?"]
 
     # when
     with pytest.MonkeyPatch.context() as patch:
-        penalty_forgotten(patch)
+        penalty_ignored(patch)
         engine = make_engine(load_tiny(), stamps=STAMPS[:8])
         comparisons = []
         for question in questions:
             patch.setattr(engine.model.generation_config, "repetition_penalty", 1.05)
             comparisons.append(compare(engine, question, tokens=24).comparison)
 
-    # then the numbers are right and the choice of tokens is not
+    # then the numbers are correct, but not the choice of tokens
     assert all(comparison.error <= TOLERANCE for comparison in comparisons)
     assert "different" in [comparison.verdict(TOLERANCE) for comparison in comparisons]

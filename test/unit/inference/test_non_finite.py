@@ -25,7 +25,7 @@ NAN, INF = float("nan"), float("inf")
 
 @pytest.fixture
 def own_tiny(load_tiny):
-    """Gives a copy of a tiny model, so that its weights may change."""
+    """Return a function that returns a copy of a tiny model, whose weights may change."""
 
     def make(dtype=torch.float32):
         tiny = load_tiny(dtype=torch.float32)
@@ -35,7 +35,7 @@ def own_tiny(load_tiny):
 
 
 def weight_of(model, part):
-    """A weight of the vision encoder, of a language layer, or of what makes logits of hidden states."""
+    """Return a weight of the vision encoder, of a language layer, or of the final norm."""
     return {
         "vision": model.model.visual.merger.mlp[2].bias,
         "vision block": model.model.visual.blocks[0].attn.proj.bias,
@@ -60,30 +60,30 @@ class Poison:
 
 
 def caches_are_finite(engine):
-    """Whether the cached features and the filled part of the kept KV are finite; true without any."""
+    """Return whether the cached features and the filled part of the cached KV are finite; true without any."""
     prefix = engine.kept_prefix()
     kv = (
         [] if prefix is None else [one for layer in prefix.layers if layer.length for one in (layer.keys, layer.values)]
     )
-    features = list(engine._encoded._features._features.values())
+    features = list(engine._cache._features._features.values())
     return all(bool(torch.isfinite(values).all()) for values in (*kv, *features))
 
 
-def choose_by_sampling(model, sampling):
+def set_sampling(model, sampling):
     model.generation_config.do_sample = sampling
     model.generation_config.temperature = 1e-6 if sampling else None
 
 
-# --- asks ------------------------------------------------------------------------------------------------------------
+# --- questions -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", [False, True], ids=["greedy", "sampling"])
 @pytest.mark.parametrize("value", [NAN, INF])
 @pytest.mark.parametrize("part", ["vision", "vision block", "layer", "last layer", "norm"])
-def test_poisoned_weight_fails_the_ask_and_leaves_no_trace(own_tiny, make_engine, part, value, sampling):
+def test_poisoned_weight_fails_the_question_and_leaves_no_trace(own_tiny, make_engine, part, value, sampling):
     # given an engine that has answered, and new frames
     tiny = own_tiny()
-    choose_by_sampling(tiny.model, sampling)
+    set_sampling(tiny.model, sampling)
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     expected = engine.ask("Who?", max_new_tokens=8)[0]
     engine.reset_cache()
@@ -99,7 +99,7 @@ def test_poisoned_weight_fails_the_ask_and_leaves_no_trace(own_tiny, make_engine
     assert engine.cached_bytes() == CachedBytes(0, 0)
     assert engine.snapshot() == frames
 
-    # and once the cause is gone, answers are right, in every token
+    # and once the cause is gone, every token of the answer is correct
     poison.remove()
     answer, metrics = engine.ask("Who?", max_new_tokens=8)
     assert answer == expected
@@ -108,8 +108,8 @@ def test_poisoned_weight_fails_the_ask_and_leaves_no_trace(own_tiny, make_engine
 
 
 @pytest.mark.parametrize("part", ["vision", "layer", "norm"])
-def test_poison_after_an_answer_is_reported_at_the_next_ask(own_tiny, make_engine, image, part):
-    # given a prefix that is kept, and one more frame
+def test_poison_after_an_answer_fails_the_next_question(own_tiny, make_engine, image, part):
+    # given a cached prefix, and one more frame
     tiny = own_tiny()
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     engine.ask("Who?", max_new_tokens=8)
@@ -118,7 +118,7 @@ def test_poison_after_an_answer_is_reported_at_the_next_ask(own_tiny, make_engin
     # when
     poison = Poison(weight_of(tiny.model, part), NAN)
 
-    # then, at every ask
+    # then at every question
     for _ in range(2):
         with pytest.raises(NonFiniteError):
             engine.ask("Where?", max_new_tokens=8)
@@ -131,7 +131,7 @@ def test_poison_after_an_answer_is_reported_at_the_next_ask(own_tiny, make_engin
 
 @pytest.mark.parametrize("part", ["vision", "layer"])
 def test_float16_overflow_names_dtype_and_remedy(own_tiny, make_engine, part):
-    # given weights that are fine in float32 and overflow float16
+    # given weights that are valid in float32 and overflow in float16
     tiny = own_tiny()
     weight = weight_of(tiny.model, part)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_float16_overflow_names_dtype_and_remedy(own_tiny, make_engine, part):
         engine.ask("Who?", max_new_tokens=8)
 
     # then
-    assert all(word in str(caught.value) for word in ("float16", "model.dtype", "bfloat16", "float32"))
+    assert all(name in str(caught.value) for name in ("float16", "model.dtype", "bfloat16", "float32"))
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 
@@ -160,7 +160,7 @@ def test_float16_overflow_names_dtype_and_remedy(own_tiny, make_engine, part):
 def test_logits_that_fail_at_a_step_end_the_answer_there(own_tiny, make_engine, monkeypatch, step, sampling, value):
     # given a model whose head fails at one step only
     tiny = own_tiny()
-    choose_by_sampling(tiny.model, sampling)
+    set_sampling(tiny.model, sampling)
     tiny.model.generation_config.eos_token_id = None
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     sound, calls = tiny.model.lm_head.forward, []
@@ -174,13 +174,13 @@ def test_logits_that_fail_at_a_step_end_the_answer_there(own_tiny, make_engine, 
 
     monkeypatch.setattr(tiny.model.lm_head, "forward", fail)
     control, reports = AskControl(), []
-    control.listener = SimpleNamespace(wants_text=True, tell=reports.append)
+    control.listener = SimpleNamespace(wants_text=True, report=reports.append)
 
     # when
     with pytest.raises(NonFiniteError) as caught:
         engine.answer(AskRequest("Who?", max_new_tokens=20), control)
 
-    # then no further token was computed, nor text reported of the failed step
+    # then no further token is computed, and no text of the failed step is reported
     assert len(calls) == step + 1
     assert max(progress.answer_tokens for progress in reports) == step
     assert "logits" in str(caught.value)
@@ -204,11 +204,11 @@ def test_minus_infinity_of_single_tokens_is_allowed(own_tiny, make_engine, monke
     assert engine.ask("Who?", max_new_tokens=8)[1].answer_tokens > 0
 
 
-# --- cancelled asks, and mutants with poisoned caches ----------------------------------------------------------------
+# --- cancelled questions, and mutants with poisoned caches -----------------------------------------------------------
 
 
 class CancelledAt(AskControl):
-    """Is cancelled when it is looked at for the nth time."""
+    """Is cancelled at the nth check."""
 
     def __init__(self, number):
         super().__init__()
@@ -222,7 +222,7 @@ class CancelledAt(AskControl):
 
 
 @pytest.mark.parametrize("part", ["vision", "layer"])
-def test_cancelled_ask_keeps_nothing_poisoned(own_tiny, make_engine, part):
+def test_cancelled_question_caches_nothing_poisoned(own_tiny, make_engine, part):
     for check in range(1, 8):
         # given
         tiny = own_tiny()
@@ -238,8 +238,8 @@ def test_cancelled_ask_keeps_nothing_poisoned(own_tiny, make_engine, part):
 
 
 @pytest.mark.parametrize("part", ["vision", "layer"])
-def test_missing_checks_are_seen_in_the_caches(own_tiny, make_engine, monkeypatch, part):
-    # given a mutant that checks neither before it caches nor drops its caches afterwards
+def test_mutant_without_checks_poisons_the_caches(own_tiny, make_engine, monkeypatch, part):
+    # given a mutant that neither checks before it caches nor drops its caches afterwards
     for module in (vision, prefill_module):
         monkeypatch.setattr(module, "check_finite", lambda values, name: None)
     tiny = own_tiny()
@@ -255,7 +255,7 @@ def test_missing_checks_are_seen_in_the_caches(own_tiny, make_engine, monkeypatc
     assert not caches_are_finite(engine)
 
 
-# --- ahead of an ask -------------------------------------------------------------------------------------------------
+# --- precompute ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prefill", [False, True], ids=["vision", "full"])
@@ -282,24 +282,24 @@ def test_precompute_of_a_poisoned_model_fails_and_leaves_no_trace(own_tiny, make
     assert engine.ask("Who?", max_new_tokens=8)[0] == expected
 
 
-def test_worker_reports_a_poisoned_model_ahead_of_an_ask(own_tiny, make_engine):
+def test_worker_reports_a_poisoned_model_of_its_idle_task(own_tiny, make_engine):
     # given
     tiny = own_tiny()
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     Poison(weight_of(tiny.model, "vision"), NAN)
-    ahead = IdleTask(lambda model, control: model.precompute(control, prefill=True), quiet_sec=0.0, period_sec=0.01)
-    worker = ModelWorker(lambda: engine, 1, idle_task=ahead)
+    task = IdleTask(lambda model, control: model.precompute(control, prefill=True), quiet_sec=0.0, period_sec=0.01)
+    worker = ModelWorker(lambda: engine, 1, idle_task=task)
 
     # when
     worker.start()
     until = time.monotonic() + 60.0
-    while not worker.idle_error and time.monotonic() < until:
+    while not worker.status.idle_error and time.monotonic() < until:
         time.sleep(0.01)
-    worker.stop(10.0)
+    worker.close(10.0)
 
     # then
-    assert "vision features" in worker.idle_error
-    assert "NaN" in worker.idle_error
+    assert "vision features" in worker.status.idle_error
+    assert "NaN" in worker.status.idle_error
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 
@@ -335,7 +335,7 @@ def test_logits_flag_stays_set_and_scores_can_be_sampled():
 
 
 @pytest.mark.parametrize("value", [INF, -INF, NAN])
-def test_logits_of_one_bad_value_throughout_are_noted(value):
+def test_logits_of_only_one_bad_value_set_the_flag(value):
     logits = FiniteLogits(torch.device("cpu"))
     logits(None, torch.full((1, 3), value))
     assert logits.failed

@@ -1,4 +1,4 @@
-"""Rotary positions: worked out by hand, held against the library's, and as properties."""
+"""Rotary positions: calculated by hand, compared with the library's, and as properties."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(family, tokens_per_second=2):
 
 
 def columns_of(positions):
-    """(temporal, row, column) of every token."""
+    """Return (temporal, row, column) of every token."""
     return [tuple(token) for token in positions[:, 0].T.tolist()]
 
 
@@ -36,9 +36,9 @@ def columns_of(positions):
     [
         ("qwen2_5_vl", [0.0, 1.0, 2.0, 3.0], (0, 2, 4, 6)),  # pairs of a 2 fps sample
         ("qwen2_5_vl", [7.25, 7.75, 9.0, 60.0], (0, 1, 3, 105)),  # 0, 1.0, 3.5, 105.5 ids; from the first pair's time
-        ("qwen2_5_vl", [0.0, 0.2, 0.4], (0, 0, 0)),  # closer than the model can tell: 0, 0.4, 0.8
+        ("qwen2_5_vl", [0.0, 0.2, 0.4], (0, 0, 0)),  # closer than one id: 0, 0.4, 0.8
         ("qwen2_5_vl", [1.7e9, 1.7e9 + 1.0], (0, 2)),  # seconds since 1970
-        ("qwen2_vl", [0.0, 1.0, 2.0, 60.0], (0, 1, 2, 3)),  # knows no time
+        ("qwen2_vl", [0.0, 1.0, 2.0, 60.0], (0, 1, 2, 3)),  # does not encode time
     ],
 )
 def test_temporal_ids_by_hand(family, stamps, expected):
@@ -50,8 +50,8 @@ def test_temporal_ids_by_hand(family, stamps, expected):
     assert not times.compressed
 
 
-def test_tokens_per_second_of_the_config_counts():
-    # given 4 ids a second, as an older release of the library had
+def test_tokens_per_second_of_the_config_is_used():
+    # given 4 ids per second, as in an older release of the library
     four = config("qwen2_5_vl", tokens_per_second=4)
 
     # then
@@ -63,7 +63,7 @@ def test_tokens_per_second_of_the_config_counts():
     start=st.floats(0, 2e9),
     jitter=st.lists(st.floats(-0.02, 0.02), min_size=40, max_size=40),
 )
-def test_jitter_of_stamps_does_not_move_ids(count, start, jitter):
+def test_jitter_of_stamps_does_not_change_ids(count, start, jitter):
     # given the stamps of a 2 fps sample, each up to 20 ms early or late
     stamps = [start + number + jitter[number] for number in range(count)]
 
@@ -75,7 +75,7 @@ def test_jitter_of_stamps_does_not_move_ids(count, start, jitter):
 
 
 @pytest.mark.parametrize(("off", "expected"), [(-0.049, 2), (-0.051, 1), (0.0, 2), (0.449, 2), (0.451, 3)])
-def test_snap_is_a_tenth_of_an_id(off, expected):
+def test_rounding_margin_is_a_tenth_of_an_id(off, expected):
     assert temporal_ids(config("qwen2_5_vl"), [0.0, 1.0 + off], FAR).ids[1] == expected
 
 
@@ -98,13 +98,13 @@ def test_ids_start_at_zero_do_not_decrease_and_stay_within_the_limit(family, ste
     assert list(times.ids) == sorted(times.ids)
     assert times.ids[-1] <= limit
     assert not free.compressed
-    # and time is squeezed only where it does not fit, and then uses all there is
+    # and time is compressed only if it does not fit, and then uses the whole range
     assert times.compressed == (free.ids[-1] > limit)
     assert times.ids[-1] == limit if times.compressed else times.ids == free.ids
 
 
 def test_compressed_time_keeps_its_proportions():
-    # given 0, 200, 400, 1000 ids in a range of 100
+    # given ids of 0, 200, 400 and 1000 in a range of 100
     times = temporal_ids(config("qwen2_5_vl"), [0.0, 100.0, 200.0, 500.0], 100)
 
     # then
@@ -119,7 +119,7 @@ def test_prompt_positions_by_hand():
     # when 2 text tokens, 2 pairs of 1 × 2 merged tokens at ids 0 and 5, 2 text tokens
     positions = prompt_positions(2, [0, 5], 1, 2, 2)
 
-    # then text goes on behind the largest id of all axes
+    # then text continues after the largest id of all axes
     assert positions.dtype == torch.int64
     assert positions.shape == (3, 1, 8)
     assert columns_of(positions) == [
@@ -133,7 +133,7 @@ def test_prompt_positions_by_hand():
     ("ids", "rows", "columns", "question_start"),
     [([0], 3, 2, 7), ([0], 2, 3, 7), ([0, 1], 3, 2, 7), ([0, 9], 3, 2, 14), ([0, 2, 2], 3, 2, 7), ([0, 3], 3, 2, 8)],
 )
-def test_question_starts_behind_the_largest_of_three_axes(ids, rows, columns, question_start):
+def test_question_starts_after_the_largest_of_three_axes(ids, rows, columns, question_start):
     # when
     positions = prompt_positions(4, ids, rows, columns, 1)
 
@@ -141,7 +141,7 @@ def test_question_starts_behind_the_largest_of_three_axes(ids, rows, columns, qu
     assert columns_of(positions)[-1] == (question_start,) * 3
 
 
-def test_prompt_may_begin_with_the_video():
+def test_prompt_may_start_with_the_video():
     assert columns_of(prompt_positions(0, [0], 1, 1, 1)) == [(0, 0, 0), (1, 1, 1)]
 
 
@@ -189,8 +189,8 @@ def stock_and_ours(engine, question="Who?"):
         ("qwen2_5_vl", 5, (140, 56)),  # ids 0, 2, 4 below 5 rows
     ],
 )
-def test_equals_the_library_where_rows_and_columns_outrun_time(load_tiny, make_engine, family, frames, size):
-    # given a short video of 2 frames a second, as the library assumes
+def test_positions_equal_the_library_when_rows_and_columns_exceed_time(load_tiny, make_engine, family, frames, size):
+    # given a short video of 2 frames per second, as the library assumes
     engine = make_engine(load_tiny(family), stamps=[0.5 * number for number in range(frames)], size=size)
 
     # when
@@ -201,14 +201,14 @@ def test_equals_the_library_where_rows_and_columns_outrun_time(load_tiny, make_e
 
 
 @pytest.mark.parametrize(("family", "frames"), [("qwen2_vl", 14), ("qwen2_5_vl", 6)])
-def test_differs_from_the_library_in_the_text_behind_a_long_video(load_tiny, make_engine, family, frames):
+def test_positions_differ_from_the_library_in_the_text_after_a_long_video(load_tiny, make_engine, family, frames):
     # given
     engine = make_engine(load_tiny(family), stamps=[0.5 * number for number in range(frames)])
 
     # when
     stock, ours = stock_and_ours(engine)
 
-    # then up to the end of the video they agree
+    # then they agree up to the end of the video
     text = len(build_prompt(engine.processor, "Who?").after)
     assert torch.equal(stock[..., :-text], ours[..., :-text])
     assert int(ours[..., -text:].min()) == int(ours[..., :-text].max()) + 1

@@ -29,7 +29,7 @@ QUESTIONS = [
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: ascii(question[:20]))
-def test_ids_are_the_librarys(load_tiny, make_engine, family, question):
+def test_prompt_ids_equal_the_library(load_tiny, make_engine, family, question):
     # given
     engine = make_engine(load_tiny(family), stamps=[0.0, 0.5, 1.0])
     tokens = lay_out(engine.model.config, engine.snapshot()).visual_tokens
@@ -72,7 +72,6 @@ def test_control_token_in_a_question_is_refused(load_tiny, token):
     with pytest.raises(BadRequestError) as caught:
         build_prompt(load_tiny().processor, f"What{token}?")
     assert f"'{token}'" in str(caught.value)
-    assert "leave it out" in str(caught.value)
 
 
 @pytest.mark.parametrize(("video", "count"), [("", 0), ("<|video_pad|><|video_pad|>", 2)])
@@ -82,5 +81,5 @@ def test_template_without_exactly_one_video_is_refused(load_tiny, monkeypatch, v
     monkeypatch.setattr(processor, "chat_template", f"{video}{{{{ messages[0].content[1].text }}}}")
 
     # then
-    with pytest.raises(UnsupportedModelError, match=f"puts {count} videos"):
+    with pytest.raises(UnsupportedModelError, match=f" {count} videos"):
         build_prompt(processor, "Who?")

@@ -12,7 +12,7 @@ from delayed_vlm_ros.replay.native import native_inputs
 
 @pytest.mark.parametrize("frames", [1, 2, 5, 6])
 @pytest.mark.parametrize("size", [(84, 112), (140, 56), (56, 196)], ids=str)
-def test_pixels_and_grid_are_the_librarys(load_tiny, make_engine, frames, size):
+def test_pixels_and_grid_equal_the_library(load_tiny, make_engine, frames, size):
     # given
     engine = make_engine(load_tiny(), stamps=[0.5 * number for number in range(frames)], size=size)
     snapshot = engine.snapshot()
@@ -29,7 +29,7 @@ def test_pixels_and_grid_are_the_librarys(load_tiny, make_engine, frames, size):
     assert layout.visual_tokens == int((expected["input_ids"] == engine.model.config.video_token_id).sum())
 
 
-def test_provisional_pair_shows_its_frame_twice(load_tiny, make_engine, image):
+def test_provisional_pair_repeats_its_frame(load_tiny, make_engine, image):
     # given
     engine = make_engine(stamps=[0.0])
 
@@ -49,13 +49,13 @@ def test_pairs_are_independent_patches(load_tiny, image):
     # when
     together = pixel_values(processor, frames)
 
-    # then a pair's patches are the same alone
+    # then a pair alone has the same patches
     apart = [pixel_values(processor, frames[:2]), pixel_values(processor, frames[2:])]
     assert torch.equal(together, torch.cat(apart))
     assert not torch.equal(*apart)
 
 
-def test_frames_are_only_read(load_tiny, image):
+def test_frames_are_not_modified(load_tiny, image):
     # given read-only frames, as the memory keeps them
     frames = [image(0), image(1)]
     before = [frame.copy() for frame in frames]
@@ -69,7 +69,7 @@ def test_frames_are_only_read(load_tiny, image):
     assert all(np.array_equal(*both) for both in zip(frames, before, strict=True))
 
 
-def test_limit_leaves_positions_for_text(load_tiny, make_engine):
+def test_compressed_time_leaves_positions_for_text(load_tiny, make_engine):
     # given a span of a hundred hours
     engine = make_engine(stamps=[0.0, 1.0, 360_000.0])
     trained = engine.model.config.text_config.max_position_embeddings

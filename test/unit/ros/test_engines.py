@@ -44,6 +44,6 @@ def test_an_engine_that_runs_short_makes_the_others_drop_what_they_keep():
         engine.answer(AskRequest("What is there?", max_new_tokens=2))
         assert engine.cached_bytes() != CachedBytes(0, 0)
     # when
-    engines.by_camera["front"]._on_shortage()
+    engines.by_camera["front"]._on_oom()
     # then
     assert [engine.cached_bytes() for engine in engines.by_camera.values()] == [CachedBytes(0, 0)] * 2

@@ -1,1 +1,1 @@
-"""Caches between questions: vision features and the prefix KV."""
+"""Caches that outlive a question: vision features of pairs, and the KV of one prefix."""

@@ -1,4 +1,4 @@
-"""All that is kept between asks of what a model made of the kept frames: vision features, and the KV of one prefix."""
+"""Encoded state that outlives a question: vision features of the kept pairs, and the KV of one prefix."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from transformers import Cache
 
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.budget import MemoryBudget, by_worth
-from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs, first_missing, prefill
+from delayed_vlm_ros.inference.local.budget import MemoryBudget, retention_order
+from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs, prefill, valid_segments
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment, segments_of
-from delayed_vlm_ros.inference.local.cache.vision import Encoded, VisionFeatureCache, encode_snapshot
-from delayed_vlm_ros.inference.local.models.adapters import adapter_of
+from delayed_vlm_ros.inference.local.cache.vision import EncodedPairs, VisionFeatureCache, encode_snapshot
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
@@ -22,7 +22,12 @@ from delayed_vlm_ros.memory import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class CachedBytes:
-    """Bytes kept between asks, by storage."""
+    """Bytes kept between questions, by storage.
+
+    Attributes:
+        features: Bytes of vision features.
+        kv: Bytes of the prefix KV.
+    """
 
     features: int
     kv: int
@@ -30,12 +35,12 @@ class CachedBytes:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrefix:
-    """A prefix ready for its question.
+    """A prefix that is ready for its question.
 
     Attributes:
-        cache: All of it.
-        tokens_reused: How many of its tokens were held before.
-        new_pairs: Numbers of the pairs that went through the vision encoder.
+        cache: KV of the whole prefix.
+        tokens_reused: Tokens that were cached before.
+        new_pairs: Indices of the pairs that went through the vision encoder.
     """
 
     cache: PrefixCache
@@ -43,25 +48,25 @@ class EncodedPrefix:
     new_pairs: tuple[int, ...]
 
     @property
-    def is_as_before(self) -> bool:
-        """Whether nothing had to be encoded."""
+    def was_complete(self) -> bool:
+        """Whether nothing had to be encoded or prefilled."""
         return self.tokens_reused == self.cache.length
 
 
 class EncodingCache:
-    """Encodes what is new of a memory, and keeps it.
+    """Encodes the new pairs of a memory and caches the result.
 
-    Used by one thread; ``forget`` and ``cached_bytes`` by any.
+    One thread uses the cache; any thread may call ``reset`` and ``cached_bytes``.
 
     Args:
         model: The library's model.
-        processor: Its processor.
-        features_on_host: Whether features are kept in the host's memory rather than on the device.
-        canonical: Whether to compute warm what a cold run would compute, in the same steps.
-        budget: Bytes that may be kept; None: no bound.
+        processor: The library's processor.
+        features_on_host: Whether to keep features in host memory instead of the device.
+        canonical: Whether a warm run computes in the same steps as a cold run.
+        budget: Bytes that may be kept; None: unlimited.
 
     Raises:
-        UnsupportedModelError: The model's family is not supported, or its config lacks what that needs.
+        UnsupportedModelError: The model type is not supported, or the config lacks a field.
     """
 
     def __init__(
@@ -69,51 +74,51 @@ class EncodingCache:
     ) -> None:
         self._model = model
         self._processor = processor
-        self._family = adapter_of(model.config)
-        self._family.check(model.config)
+        self._adapter = adapter_for(model.config)
+        self._adapter.check(model.config)
         self._canonical = canonical
         self._budget = budget
         self._features = VisionFeatureCache(on_host=features_on_host)
         self._prefix: PrefixCache | None = None
-        self._times_forgotten = 0
+        self._generation = 0
 
     def cached_bytes(self) -> CachedBytes:
-        """Bytes held."""
+        """Return the bytes kept."""
         prefix = self._prefix
         return CachedBytes(self._features.storage_bytes, 0 if prefix is None else prefix.storage_bytes)
 
     @property
     def generation(self) -> int:
-        """How often ``forget`` was called."""
-        return self._times_forgotten
+        """Number of calls of ``reset``."""
+        return self._generation
 
-    def fork_of_kept(self) -> Cache | None:
-        """A fork of the kept prefix, good until the next ask; None where none is kept."""
+    def fork_prefix(self) -> Cache | None:
+        """Return a fork of the cached prefix, valid until the next question; None without a prefix."""
         prefix = self._prefix
         return None if prefix is None else prefix.fork()
 
-    def forget(self) -> None:
-        """Drop everything, and what a running job is about to keep."""
-        self._times_forgotten += 1
+    def reset(self) -> None:
+        """Drop everything, including the result of a running job."""
+        self._generation += 1
         self._prefix = None
         self._features.clear()
 
-    def release(self) -> None:
-        """Let go of the model."""
+    def close(self) -> None:
+        """Release the model."""
         self._model = None
 
-    def features(self, snapshot: Snapshot, layout: VideoLayout, control: AskControl) -> Encoded:
-        """Vision features of pairs; encodes those that have none.
+    def features(self, snapshot: Snapshot, layout: VideoLayout, control: AskControl) -> EncodedPairs:
+        """Return the vision features of pairs; encodes the pairs that are not cached.
 
         Raises:
-            AskCancelledError: The ask was cancelled.
-            AskTimeoutError: Its deadline has passed.
-        NonFiniteError: What the model computed contains NaN or infinity.
+            AskCancelledError: The question was cancelled.
+            AskTimeoutError: The deadline has passed.
+            NonFiniteError: The features contain NaN or infinity.
         """
         return encode_snapshot(
             self._model,
             self._processor,
-            self._family,
+            self._adapter,
             self._features,
             snapshot,
             layout,
@@ -131,69 +136,70 @@ class EncodingCache:
         capacity: int,
         transient: bool = False,
     ) -> EncodedPrefix:
-        """The prefix of a prompt; encodes and prefills what is new of it.
+        """Return the prefix of a prompt; encodes and prefills the part that is not cached.
 
-        What is complete when an ask ends early stays.
+        Chunks that are complete when a question ends early stay cached.
 
         Args:
-            prompt: Its text before the video is used.
-            layout: The pairs' places.
+            prompt: Prompt of the question; only its text before the video is used.
+            layout: Layout of the pairs.
             snapshot: At least one pair.
-            control: Looked at between chunks.
+            control: Control of the question, checked between chunks.
             capacity: Tokens to reserve after the prefix.
-            transient: A look at a part of the past, which must not cost the prefix that the next ordinary ask needs.
+            transient: Whether the question has a time limit. It must not replace the prefix that the next question
+                without a limit needs.
 
         Raises:
-            AskCancelledError: The ask was cancelled.
-            AskTimeoutError: Its deadline has passed.
-        NonFiniteError: What the model computed contains NaN or infinity.
+            AskCancelledError: The question was cancelled.
+            AskTimeoutError: The deadline has passed.
+            NonFiniteError: The model's output contains NaN or infinity.
         """
         segments = segments_of(prompt, layout, snapshot)
         cache = self._cache_for(segments, transient=transient)
-        held = first_missing(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
-        pairs_held = max(0, held - 1)
-        encoded = self.features(snapshot[pairs_held:], layout, control) if held < len(segments) else None
-        cache.truncate(held)
+        valid = valid_segments(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
+        valid_pairs = max(0, valid - 1)
+        encoded = self.features(snapshot[valid_pairs:], layout, control) if valid < len(segments) else None
+        cache.truncate(valid)
         reused = cache.length
         cache.reserve(sum(segment.tokens for segment in segments) + capacity)
         if encoded is None:
             return EncodedPrefix(cache, reused, ())
         prefill(self._model, prompt, layout, cache, segments, encoded.features, control)
-        return EncodedPrefix(cache, reused, tuple(pairs_held + number for number in encoded.new_pairs))
+        return EncodedPrefix(cache, reused, tuple(valid_pairs + number for number in encoded.new_pairs))
 
     def _cache_for(self, segments: Sequence[Segment], *, transient: bool) -> PrefixCache:
         layers = int(self._model.config.text_config.num_hidden_layers)
-        kept = self._prefix
-        if transient and (kept is None or kept.segments != tuple(segments)):
+        cached = self._prefix
+        if transient and (cached is None or cached.segments != tuple(segments)):
             return PrefixCache(layers)
-        if kept is None:
-            kept = self._prefix = PrefixCache(layers)
-        return kept
+        if cached is None:
+            cached = self._prefix = PrefixCache(layers)
+        return cached
 
     @contextmanager
-    def settling(self, memory: Callable[[], Snapshot]) -> Iterator[None]:
-        """Afterwards, drop what belongs to pairs that have left the memory, and what is over the budget.
+    def evicting(self, take_snapshot: Callable[[], Snapshot]) -> Iterator[None]:
+        """Evict, on exit, the state of pairs that have left the memory, and everything above the budget.
 
         Args:
-            memory: Gives the pairs kept at that time.
+            take_snapshot: Returns the pairs that are kept on exit.
         """
-        generation = self._times_forgotten
+        generation = self._generation
         try:
             yield
         finally:
-            if self._times_forgotten == generation:
-                self._settle(memory())
+            if self._generation == generation:
+                self._evict(take_snapshot())
             else:
                 self._prefix = None
                 self._features.clear()
 
-    def _settle(self, snapshot: Snapshot) -> None:
+    def _evict(self, snapshot: Snapshot) -> None:
         self._features.keep_only({kept.content_key for kept in snapshot})
-        if not snapshot:  # the memory was reset while the job was about to begin
+        if not snapshot:  # the memory was reset just before the job began
             self._prefix = None
         if self._budget is None:
             return
         kept = self.cached_bytes()
         if kept.features + kept.kv > self._budget.caches:
             self._prefix = None
-            self._features.shrink(self._budget.caches, by_worth(snapshot))
+            self._features.shrink(self._budget.caches, retention_order(snapshot))

@@ -1,4 +1,4 @@
-"""Prefill what a prefix cache lacks, in chunks of whole pairs."""
+"""Prefill of the segments that a prefix cache lacks, in chunks of whole pairs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from delayed_vlm_ros.inference.local.finite import check_finite
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 
-_CHUNK_TOKENS = 256  # at most, but at least one pair
+_MAX_CHUNK_TOKENS = 256  # a chunk has at least one pair, also of more tokens
 
 
 def chunk_pairs(tokens_per_pair: int) -> int:
-    """How many pairs of so many merged tokens are prefilled at once."""
-    return max(1, _CHUNK_TOKENS // tokens_per_pair)
+    """Return the pairs per chunk, for pairs of ``tokens_per_pair`` merged tokens."""
+    return max(1, _MAX_CHUNK_TOKENS // tokens_per_pair)
 
 
-def first_missing(prefix: PrefixCache, segments: Sequence[Segment], chunk: int, *, canonical: bool) -> int:
-    """The number of the first segment to prefill.
+def valid_segments(prefix: PrefixCache, segments: Sequence[Segment], chunk: int, *, canonical: bool) -> int:
+    """Return how many of the cached segments can be used; the prefill starts with the next one.
 
     Args:
-        prefix: What is held.
-        segments: What is wanted: the text, then each pair.
-        chunk: Pairs of a chunk.
-        canonical: Whether to begin where a cold run would begin a chunk, too.
+        prefix: The cache.
+        segments: Segments of the prompt: the text, then each pair.
+        chunk: Pairs per chunk.
+        canonical: Whether to start only where a cold run would start a chunk, too.
     """
-    common_prefix_length = prefix.common_prefix_length(segments)
-    if not canonical or common_prefix_length == 0:
-        return common_prefix_length
-    if common_prefix_length == len(segments) == len(prefix.segments):
-        return common_prefix_length
-    whole = (common_prefix_length - 1) // chunk * chunk
+    common = prefix.common_prefix_length(segments)
+    if not canonical or common == 0:
+        return common
+    if common == len(segments) == len(prefix.segments):
+        return common
+    whole = (common - 1) // chunk * chunk
     return 1 + whole if whole else 0
 
 
@@ -50,23 +50,23 @@ def prefill(
     features: Sequence[torch.Tensor],
     control: AskControl,
 ) -> None:
-    """Prefill the segments behind those that the prefix holds.
+    """Prefill the segments that the prefix lacks.
 
-    What is prefilled when an ask ends early stays in the prefix.
+    Chunks that are complete when the question ends early stay in the prefix.
 
     Args:
         model: The library's model.
-        prompt: Its text before the video is used.
-        layout: The pairs' places.
-        prefix: Holds the first of ``segments`` and nothing else; is extended by the others.
+        prompt: Prompt of the question; only its text before the video is used.
+        layout: Layout of the pairs.
+        prefix: Cache that holds exactly the first of ``segments``; the others are appended.
         segments: The text, then each pair.
-        features: Of the pairs that the prefix lacks, ``(tokens, hidden size)`` each.
-        control: Looked at before every chunk.
+        features: Features of the pairs that the prefix lacks, shape ``(tokens, hidden size)`` each.
+        control: Control of the question, checked before every chunk.
 
     Raises:
-        AskCancelledError: The ask was cancelled.
-        AskTimeoutError: Its deadline has passed.
-        NonFiniteError: The language model's output contains NaN or infinity; its chunk is not taken over.
+        AskCancelledError: The question was cancelled.
+        AskTimeoutError: The deadline has passed.
+        NonFiniteError: The language model's output contains NaN or infinity; its chunk is not appended.
     """
     ids = torch.tensor([prompt.token_ids(layout.visual_tokens)])
     positions = layout.positions(prompt)
@@ -90,7 +90,10 @@ def prefill(
 
 
 def _chunks(first: int, end: int, chunk: int) -> Iterator[tuple[int, int]]:
-    """Segments ``[first, end)`` in parts that end where a cold run's chunks end; the text goes with the first pairs."""
+    """Yield the segments ``[first, end)`` in parts that end where a cold run's chunks end.
+
+    The text belongs to the chunk of the first pairs.
+    """
     while first < end:
         pairs_before = max(0, first - 1)
         last = min(end, 1 + (pairs_before // chunk + 1) * chunk)

@@ -1,9 +1,9 @@
-"""The KV cache of a prompt's prefix, ``[system prompt][video]``, cut where one pair ends and the next begins.
+"""The KV cache of a prompt's prefix, ``[system prompt][video]``, split at the boundaries of pairs.
 
-Every question about the same frames shares the prefix; and a changed history shares all of it that stands before the
-first change. What is shared is found by a key for each *segment*, the text and every pair: all video placeholder ids
-are equal and relative positions repeat after a slide, so ids and positions alone would take other images for the
-same.
+Every question about the same frames shares the prefix, and a changed memory shares the part before the first change.
+The shared part is found by a key per *segment*: the text and every pair. Token ids and positions do not suffice: all
+video placeholder ids are equal, and relative positions repeat after the window slides, so different images would be
+taken for equal ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
 
-_ROOM_STEP = 256  # tokens: buffers grow in such steps
+_CAPACITY_STEP = 256  # tokens; buffers grow in steps of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Segment:
     """A part of a prefix that is kept or dropped as a whole.
 
     Attributes:
-        key: What its KV depends on, beside the segments before it.
-        tokens: How many it has.
+        key: Everything that the segment's KV depends on, in addition to the segments before it.
+        tokens: Number of tokens.
     """
 
     key: tuple[Any, ...]
@@ -36,7 +36,7 @@ class Segment:
 
 
 def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tuple[Segment, ...]:
-    """The segments of a prefix: the text before the video, then each pair with its content and its place in time."""
+    """Return the segments of a prefix: the text before the video, then each pair with its content and time."""
     text = Segment(("text", prompt.before), len(prompt.before))
     pairs = (
         Segment((kept.content_key, layout.grid_thw[1:], time), layout.tokens_per_pair)
@@ -46,105 +46,108 @@ def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tupl
 
 
 def round_up_capacity(tokens: int) -> int:
-    """The tokens that a cache takes room for when it needs room for so many."""
-    return -(-tokens // _ROOM_STEP) * _ROOM_STEP
+    """Return the capacity in tokens of a cache that needs to hold ``tokens``."""
+    return -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
 
 
-class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values in buffers with room to grow, so that appending copies nothing that is there.
+class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values of one layer in buffers with spare capacity, so that appending copies no earlier tokens.
 
-    In the library's cache interface; ``keys`` and ``values`` are views of the filled part.
+    Implements the library's cache interface; ``keys`` and ``values`` are views of the filled part.
+
+    Args:
+        capacity: Tokens that the buffers can hold, allocated by the first update.
     """
 
     is_sliding = False
     is_croppable = True
 
     def __init__(self, capacity: int = 0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers is untyped
         self.length = 0
-        self._room = capacity  # tokens to make room for at the first update
-        self._keys_room: torch.Tensor | None = None
-        self._values_room: torch.Tensor | None = None
+        self._capacity = capacity
+        self._key_buffer: torch.Tensor | None = None
+        self._value_buffer: torch.Tensor | None = None
 
     @property
     def storage_bytes(self) -> int:
-        """Bytes held, room to grow included."""
-        rooms = (self._keys_room, self._values_room)
-        return sum(capacity.untyped_storage().nbytes() for capacity in rooms if capacity is not None)
+        """Bytes of the buffers, spare capacity included."""
+        buffers = (self._key_buffer, self._value_buffer)
+        return sum(buffer.untyped_storage().nbytes() for buffer in buffers if buffer is not None)
 
     def fork(self, length: int) -> PreallocatedLayer:
-        """A layer that begins with the first ``length`` tokens of this one and writes behind them, in the same room.
+        """Return a layer that shares the buffers and the first ``length`` tokens, and appends after them.
 
-        Only one of the forks of a layer may be written at a time, and it overwrites what was behind ``length``.
+        Only one fork of a layer may be written at a time. It overwrites the tokens after ``length``.
         """
-        forked = PreallocatedLayer(self._room)
-        forked._keys_room, forked._values_room = self._keys_room, self._values_room
-        if self._keys_room is not None:
+        forked = PreallocatedLayer(self._capacity)
+        forked._key_buffer, forked._value_buffer = self._key_buffer, self._value_buffer
+        if self._key_buffer is not None:
             forked.dtype, forked.device = self.dtype, self.device
             forked.is_initialized = True
-            forked._show(length)
+            forked._set_length(length)
         return forked
 
     def reserve(self, tokens: int) -> None:
-        """Make room for so many tokens."""
-        if tokens <= self._room:
+        """Grow the buffers to hold at least ``tokens`` tokens."""
+        if tokens <= self._capacity:
             return
         capacity = round_up_capacity(tokens)
-        if self._keys_room is not None and self._values_room is not None:
-            # Both are there before anything changes: a failed allocation leaves the layer as it was.
-            keys, values = self._moved(self._keys_room, capacity), self._moved(self._values_room, capacity)
-            self._keys_room, self._values_room = keys, values
-            self._show(self.length)
-        self._room = capacity
+        if self._key_buffer is not None and self._value_buffer is not None:
+            # Both exist before anything changes: a failed allocation leaves the layer as it was.
+            keys, values = self._grown(self._key_buffer, capacity), self._grown(self._value_buffer, capacity)
+            self._key_buffer, self._value_buffer = keys, values
+            self._set_length(self.length)
+        self._capacity = capacity
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """See the library's interface."""
+        """Allocate the buffers."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self._keys_room = key_states.new_empty((*key_states.shape[:2], self._room, key_states.shape[-1]))
-        self._values_room = value_states.new_empty((*value_states.shape[:2], self._room, value_states.shape[-1]))
+        self._key_buffer = key_states.new_empty((*key_states.shape[:2], self._capacity, key_states.shape[-1]))
+        self._value_buffer = value_states.new_empty((*value_states.shape[:2], self._capacity, value_states.shape[-1]))
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append, and give all keys and values; see the library's interface."""
+        """Append keys and values, shape ``(1, heads, tokens, head size)``, and return all of them."""
         length = self.length + key_states.shape[-2]
         self.reserve(length)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self._keys_room is not None  # noqa: S101  for the type checker
-        assert self._values_room is not None  # noqa: S101
-        self._keys_room[:, :, self.length : length] = key_states
-        self._values_room[:, :, self.length : length] = value_states
-        return self._show(length)
+        assert self._key_buffer is not None  # noqa: S101  for the type checker
+        assert self._value_buffer is not None  # noqa: S101
+        self._key_buffer[:, :, self.length : length] = key_states
+        self._value_buffer[:, :, self.length : length] = value_states
+        return self._set_length(length)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """See the library's interface."""
+        """Return the number of keys and the offset of the first one, for the attention mask."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Tokens held."""
+        """Return the number of cached tokens."""
         return self.length
 
     def get_max_length(self) -> int:
-        """No limit."""
+        """Return -1: the length is not limited."""
         return -1
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget so many of the last tokens, given as a negative number as the library does."""
-        self._show(self.length - abs(tokens_to_remove))
+        """Remove the last tokens; the library passes their number as a negative one."""
+        self._set_length(self.length - abs(tokens_to_remove))
 
-    def _show(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _set_length(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         self.length = length
-        assert self._keys_room is not None  # noqa: S101  for the type checker
-        assert self._values_room is not None  # noqa: S101
-        keys, values = self._keys_room[:, :, :length], self._values_room[:, :, :length]
+        assert self._key_buffer is not None  # noqa: S101  for the type checker
+        assert self._value_buffer is not None  # noqa: S101
+        keys, values = self._key_buffer[:, :, :length], self._value_buffer[:, :, :length]
         self.keys, self.values = keys, values
         return keys, values
 
-    def _moved(self, capacity: torch.Tensor, tokens: int) -> torch.Tensor:
-        larger = capacity.new_empty((*capacity.shape[:2], tokens, capacity.shape[-1]))
-        larger[:, :, : self.length] = capacity[:, :, : self.length]
+    def _grown(self, buffer: torch.Tensor, capacity: int) -> torch.Tensor:
+        larger = buffer.new_empty((*buffer.shape[:2], capacity, buffer.shape[-1]))
+        larger[:, :, : self.length] = buffer[:, :, : self.length]
         return larger
 
 
@@ -152,7 +155,7 @@ class PrefixCache:
     """KV of one prefix, segment by segment.
 
     Args:
-        layers: How many layers the language model has.
+        layers: Number of layers of the language model.
     """
 
     def __init__(self, layers: int) -> None:
@@ -161,45 +164,45 @@ class PrefixCache:
 
     @property
     def length(self) -> int:
-        """Tokens held."""
+        """Number of cached tokens."""
         return sum(segment.tokens for segment in self.segments)
 
     @property
     def storage_bytes(self) -> int:
-        """Bytes held, room to grow included."""
+        """Bytes of the buffers, spare capacity included."""
         return sum(layer.storage_bytes for layer in self._layers)
 
-    def common_prefix_length(self, wanted: Sequence[Segment]) -> int:
-        """How many segments at the beginning agree with the wanted ones."""
+    def common_prefix_length(self, segments: Sequence[Segment]) -> int:
+        """Return how many cached segments equal the first of ``segments``."""
         count = 0
-        for mine, other in zip(self.segments, wanted, strict=False):
-            if mine != other:
+        for cached, other in zip(self.segments, segments, strict=False):
+            if cached != other:
                 break
             count += 1
         return count
 
-    def truncate(self, segments: int) -> None:
-        """Forget all but the first segments; copies nothing."""
-        self.segments = self.segments[:segments]
+    def truncate(self, count: int) -> None:
+        """Drop all but the first ``count`` segments; copies nothing."""
+        self.segments = self.segments[:count]
 
     def reserve(self, tokens: int) -> None:
-        """Make room for so many tokens in all: those of the prefix and those that a fork will write."""
+        """Grow the buffers to hold at least ``tokens`` tokens, those of the prefix and of its fork together."""
         for layer in self._layers:
             layer.reserve(tokens)
 
     def fork(self) -> Cache:
-        """A cache for the library that begins with this prefix and writes behind it; leaves the prefix as it is.
+        """Return a cache for the library that starts with this prefix and appends after it.
 
-        Good until the prefix changes; of several, only one may be written.
+        The prefix does not change. The fork is valid until the prefix changes; only one fork may be written.
         """
         return Cache(layers=[layer.fork(self.length) for layer in self._layers])
 
     def extend(self, cache: Cache, segments: Sequence[Segment]) -> None:
-        """Take over what a fork has written behind the prefix.
+        """Take over the tokens that a fork has appended.
 
         Args:
-            cache: A fork of this prefix, extended by the segments' tokens and nothing else.
-            segments: What they are.
+            cache: A fork of this prefix, with exactly the tokens of ``segments`` appended.
+            segments: Segments of the appended tokens.
         """
         self._layers = [layer for layer in cache.layers if isinstance(layer, PreallocatedLayer)]
         self.segments = (*self.segments, *segments)

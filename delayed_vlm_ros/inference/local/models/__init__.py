@@ -1,1 +1,1 @@
-"""Checkpoints: resolving, validating and loading them; one adapter a model family."""
+"""Checkpoints: finding, validating and loading them; one adapter per model type."""

@@ -1,10 +1,13 @@
-"""Load a checkpoint's model and processor. Slow, and the only place that reads weights."""
+"""Load the model and processor of a checkpoint. Only this module reads weights.
+
+torch and transformers are imported inside functions: they take seconds to import, and may be missing.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from delayed_vlm_ros.dependencies import explained_imports, install_command
 from delayed_vlm_ros.errors import (
@@ -17,11 +20,14 @@ from delayed_vlm_ros.errors import (
 )
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
-# What is fetched of a model: data alone, no pickled weights and no code.
-_DATA = ("*.json", "*.txt", "*.jinja", "*.safetensors")
+# Only data is downloaded: no pickled weights and no code.
+_DATA_FILES = ("*.json", "*.txt", "*.jinja", "*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class LoadedModel:
     Attributes:
         model: The library's model, in evaluation mode.
         processor: The library's processor: tokenizer, chat template and video processor.
-        device: Where it is, ``cuda:0`` or ``cpu``.
+        device: Device of the model, ``cuda:0`` or ``cpu``.
     """
 
     model: Any
@@ -45,105 +51,107 @@ def load_model(
     """Load a checkpoint. Takes seconds to minutes.
 
     Args:
-        checkpoint: What ``resolve_checkpoint`` found.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        checkpoint: Result of ``resolve_checkpoint``.
+        device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: One of ``DTYPES``; ``auto`` is bfloat16 on CUDA, float32 on the CPU and on devices without bfloat16.
-        attention: One of ``ATTENTIONS``; ``auto`` is flash attention where it is installed and fits, else SDPA.
+        attention: One of ``ATTENTIONS``; ``auto`` is flash attention if it is installed and fits, else SDPA.
 
     Raises:
-        ConfigurationError: The device, dtype or attention cannot be had here.
-        ModelNotFoundError: The weights could not be fetched.
+        ConfigurationError: The device, dtype or attention is not available on this machine.
+        ModelNotFoundError: The weights cannot be downloaded.
         DependencyError: A package is missing or broken.
-        DeviceMemoryError: The device has no room for it.
-        UnsupportedModelError: The library cannot load it.
+        DeviceMemoryError: The device has too little memory.
+        UnsupportedModelError: The library cannot load the files.
     """
     with explained_imports():
-        import torch  # noqa: F401, PLC0415  transformers does without, and fails later with less to say
-        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415  takes seconds
+        import torch  # noqa: F401, PLC0415  transformers imports without it, and fails later with an unclear error
+        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
 
     if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # a bar is noise in a robot's log
-    place = _choose_device(device)
-    number_format = _choose_dtype(dtype, place)
-    kernels = _choose_attention(attention, number_format, place)
-    path = _complete(checkpoint) if checkpoint.weights_missing else checkpoint.path
+        logging.disable_progress_bar()  # unreadable in a log file
+    target = _choose_device(device)
+    dtype = _choose_dtype(dtype, target)
+    attention = _choose_attention(attention, dtype, target)
+    path = _download_weights(checkpoint) if checkpoint.weights_missing else checkpoint.path
     try:
-        # Code that lies in a checkpoint is never run: not even after a question, which the library would ask otherwise.
+        # The code in a checkpoint never runs; without the explicit False, the library would prompt for it.
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
-            dtype=number_format,
-            attn_implementation=kernels,
-            device_map={"": place},
+            dtype=dtype,
+            attn_implementation=attention,
+            device_map={"": target},
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
     except Exception as error:
-        raise _load_failure(f"the model {checkpoint.name} in {path} cannot be loaded", error) from error
+        raise _load_error(f"cannot load the model {checkpoint.name} in {path}", error) from error
     model, report = loaded
-    if report["missing_keys"]:  # the library fills them with random numbers and goes on
+    if report["missing_keys"]:  # the library would fill them with random numbers
         raise UnsupportedModelError(
-            f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} of its weights, such as "
-            f"{min(report['missing_keys'])}: fetch it again, complete"
+            f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} weights, such as "
+            f"{min(report['missing_keys'])}: download all its files again"
         )
-    if processor.video_token_id != model.config.video_token_id:  # without its files, the library makes an empty one
+    if processor.video_token_id != model.config.video_token_id:  # the library makes an empty tokenizer without files
         raise UnsupportedModelError(
-            f"the tokenizer of {checkpoint.name} in {path} does not fit its model: fetch it again, complete"
+            f"the tokenizer of {checkpoint.name} in {path} does not match its model: download all its files again"
         )
     return LoadedModel(model.eval(), processor, str(model.device))
 
 
-def _load_failure(what: str, error: Exception) -> DelayedVlmError:
-    """Return the error with the remedy; the library has no common class for what a damaged file can cause."""
-    import torch  # noqa: PLC0415
+def _load_error(what: str, error: Exception) -> DelayedVlmError:
+    """Return the error with its remedy. The library has no common class for the effects of a damaged file."""
+    import torch  # noqa: PLC0415  see the module
 
     cause = str(error) if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
     if isinstance(error, torch.OutOfMemoryError):
         return DeviceMemoryError(f"{what}: {cause}. Free the device's memory, or choose a smaller model or device cpu")
-    if isinstance(error, ImportError):  # such as torchvision, which the library asks for only now
-        return DependencyError(f"{what}: {cause}. Install what it needs in the repository: {install_command('vlm')}")
-    return UnsupportedModelError(f"{what}: {cause}. Fetch it again, complete; if it is complete, update transformers")
+    if isinstance(error, ImportError):  # such as torchvision, which the library imports late
+        return DependencyError(f"{what}: {cause}. Install the package in the repository: {install_command('vlm')}")
+    return UnsupportedModelError(
+        f"{what}: {cause}. Download all its files again; if they are complete, update transformers"
+    )
 
 
-def _complete(checkpoint: Checkpoint) -> Any:
-    with explained_imports():
+def _download_weights(checkpoint: Checkpoint) -> str | Path:
+    with explained_imports():  # a local folder does not need the package
         from huggingface_hub import snapshot_download  # noqa: PLC0415
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        return snapshot_download(checkpoint.name, allow_patterns=list(_DATA))
+        return snapshot_download(checkpoint.name, allow_patterns=list(_DATA_FILES))
     except (HfHubHTTPError, OSError) as error:
-        raise ModelNotFoundError(f"the weights of {checkpoint.name} could not be fetched: {error}") from error
+        raise ModelNotFoundError(f"cannot download the weights of {checkpoint.name}: {error}") from error
 
 
 def _choose_device(device: str) -> str:
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  see the module
 
     if device == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
-        wanted = torch.device(device)
+        requested = torch.device(device)
     except RuntimeError:
-        raise ConfigurationError(f"the device '{device}' is unknown: use auto, cpu, cuda or cuda:1") from None
-    if wanted.type == "cuda":
+        raise ConfigurationError(f"'device' must be auto, cpu or cuda[:N], got '{device}'") from None
+    if requested.type == "cuda":
         count = torch.cuda.device_count()
-        if (wanted.index or 0) >= count:
+        if (requested.index or 0) >= count:
             raise ConfigurationError(
-                f"the device '{device}' is not there: this torch sees {count} CUDA devices. Use auto or cpu, or "
-                "install a torch that fits the driver"
+                f"the device '{device}' is not available: torch finds {count} CUDA devices. Use auto or cpu, or "
+                "install a torch that matches the driver"
             )
-        return f"cuda:{wanted.index or 0}"
-    return str(wanted)
+        return f"cuda:{requested.index or 0}"
+    return str(requested)
 
 
 def _choose_dtype(dtype: str, device: str) -> str:
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  see the module
 
     if dtype not in DTYPES:
-        raise ConfigurationError(f"the dtype '{dtype}' is unknown: use one of {', '.join(DTYPES)}")
+        raise ConfigurationError(f"'dtype' must be one of {', '.join(DTYPES)}, got '{dtype}'")
     if dtype != "auto":
         return dtype
     # Never float16: activations of these models exceed its range, above all in the vision encoder.
@@ -151,10 +159,10 @@ def _choose_dtype(dtype: str, device: str) -> str:
 
 
 def _choose_attention(attention: str, dtype: str, device: str) -> str:
-    from transformers.utils.import_utils import is_flash_attn_2_available  # noqa: PLC0415
+    from transformers.utils.import_utils import is_flash_attn_2_available  # noqa: PLC0415  see the module
 
     if attention not in ATTENTIONS:
-        raise ConfigurationError(f"the attention '{attention}' is unknown: use one of {', '.join(ATTENTIONS)}")
+        raise ConfigurationError(f"'attention' must be one of {', '.join(ATTENTIONS)}, got '{attention}'")
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise ConfigurationError("flash_attention_2 is not installed for this torch and device: use auto or sdpa")
     if attention != "auto":

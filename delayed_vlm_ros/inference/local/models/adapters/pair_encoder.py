@@ -1,8 +1,8 @@
-"""The vision encoder of Qwen2-VL and Qwen2.5-VL on many pairs at once.
+"""The vision encoder of Qwen2-VL and Qwen2.5-VL on a batch of pairs.
 
-These encoders attend within one pair of frames only, some layers within windows of it. Without flash attention the
-library runs pair after pair, and window after window, in Python; here the pairs are a batch, and so are the windows of
-one size. The layers are the library's own.
+These encoders attend within one pair of frames only, and some layers only within windows of it. Without flash
+attention, the library runs pair after pair and window after window in Python. Here the pairs form a batch, and so do
+the windows of each size. The layers are the library's own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Merged tokens in an order in which windows of one size stand together.
+    """An order of the merged tokens in which windows of the same size are adjacent.
 
     Attributes:
-        order: ``(tokens,)`` the merged tokens, window after window.
-        groups: For each size, how many windows of it there are and how many patches each has.
+        order: Merged tokens, window after window, shape ``(tokens,)``.
+        groups: Number of windows and patches per window, for each window size.
     """
 
     order: torch.Tensor
@@ -39,41 +39,43 @@ def encode_pairs(
     rows: int,
     columns: int,
     *,
-    whole: Collection[int] | None = None,
+    full_layers: Collection[int] | None = None,
     attend: Attend = scaled_dot_product_attention,
 ) -> torch.Tensor:
-    """Features of pairs.
+    """Return the features of each pair.
 
     Args:
-        visual: The model's vision encoder.
-        patches: ``(pairs, patches, patch elements)``, the patches of a merged token together.
+        visual: Vision encoder of the model.
+        patches: Patches of the pairs, shape ``(pairs, patches, patch elements)``; the patches of a merged token are
+            adjacent.
         rows: Merged rows of a pair.
         columns: Merged columns of a pair.
-        whole: The layers that attend to the whole pair, the others to windows; None: all.
-        attend: How to attend.
+        full_layers: Layers that attend to the whole pair, the others attend within windows; None: all layers.
+        attend: Attention function.
 
     Returns:
-        ``(pairs, rows × columns, hidden size)``.
+        Tensor of shape ``(pairs, rows × columns, hidden size)``.
     """
     pairs, count, _ = patches.shape
     merge = visual.spatial_merge_size
     unit = merge**2
     grid = torch.tensor([[1, rows * merge, columns * merge]])
-    windowed = whole is not None and any(number not in whole for number in range(len(visual.blocks)))
+    windowed = full_layers is not None and any(number not in full_layers for number in range(len(visual.blocks)))
     windows = _windows(visual, grid, unit, patches.device) if windowed else None
 
     def reordered(values: torch.Tensor) -> torch.Tensor:
-        """``(…, patches, size)`` with the windows of one size together."""
+        """Return ``(…, patches, size)`` in the order of ``windows``."""
         if windows is None:
             return values
-        units: torch.Tensor = values.unflatten(-2, (-1, unit))  # type: ignore[no-untyped-call]
+        units: torch.Tensor = values.unflatten(-2, (-1, unit))  # type: ignore[no-untyped-call]  # torch has no types
         return units.index_select(-3, windows.order).flatten(-3, -2)
 
     hidden = reordered(visual.patch_embed(patches.flatten(0, 1)).view(pairs, count, -1))
     rotary = visual.rotary_pos_emb(hidden, get_vision_position_ids(grid, merge).to(patches.device))
     cosine, sine = (reordered(part) for part in rotary)
     for number, block in enumerate(visual.blocks):
-        groups = ((1, count),) if windows is None or whole is None or number in whole else windows.groups
+        is_full = windows is None or full_layers is None or number in full_layers
+        groups = ((1, count),) if windows is None or is_full else windows.groups
         hidden = hidden + _attention(block.attn, block.norm1(hidden), cosine, sine, groups, attend)
         hidden = hidden + block.mlp(block.norm2(hidden))
     merged: torch.Tensor = visual.merger(hidden.flatten(0, 1)).view(pairs, rows * columns, -1)
@@ -88,7 +90,7 @@ def _attention(
     groups: tuple[tuple[int, int], ...],
     attend: Attend,
 ) -> torch.Tensor:
-    """Attention within windows: ``groups`` of as many windows, of as many patches, as given."""
+    """Return attention within windows; ``groups`` has the number of windows and patches per window of each size."""
     pairs, count, _ = hidden.shape
     query, key, value = attention.qkv(hidden).view(pairs, count, 3, attention.num_heads, -1).unbind(2)
     query, key = apply_rotary_pos_emb_vision(query, key, cosine, sine)

@@ -1,0 +1,75 @@
+"""Model adapters: how a model type encodes a pair and counts the time of a video.
+
+Importing this module does not import torch: a checkpoint is validated before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from delayed_vlm_ros.errors import UnsupportedModelError
+from delayed_vlm_ros.inference.local.models.validation import check_fields
+
+if TYPE_CHECKING:
+    import torch
+
+SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
+"""Model types with an adapter; each names a module of this package with an ``ADAPTER``."""
+
+
+@dataclass(frozen=True)
+class ModelAdapter:
+    """Differences between model types.
+
+    Attributes:
+        required_fields: Fields that the vision config must have.
+        encode_pairs: ``encode_pairs(visual, patches, rows, columns)`` returns the features of each pair, shape
+            ``(pairs, rows × columns, hidden size)``. ``visual`` is the model's vision encoder, ``patches`` has shape
+            ``(pairs, patches, patch elements)`` as the library's video processor cuts them, ``rows`` and ``columns``
+            count the merged tokens of a pair.
+        pair_times: ``pair_times(config, start_stamps)`` returns each pair's position on the temporal axis, unrounded,
+            0 for the first pair. ``start_stamps`` are the stamps of the pairs' first frames in seconds, increasing.
+    """
+
+    required_fields: tuple[str, ...]
+    encode_pairs: Callable[[Any, torch.Tensor, int, int], torch.Tensor]
+    pair_times: Callable[[Any, Sequence[float]], list[float]]
+
+    def check(self, config: Any) -> None:
+        """Check that a model's config has all fields that the adapter needs.
+
+        Raises:
+            UnsupportedModelError: A field is missing, or the temporal patch is not a pair of frames.
+        """
+        check_fields(config, *self.required_fields)
+
+
+def adapter_for(config: Any) -> ModelAdapter:
+    """Return the adapter for a model's config. Imports torch.
+
+    Raises:
+        UnsupportedModelError: The model type has no adapter.
+    """
+    check_model_type("in use", str(config.model_type))
+    adapter: ModelAdapter = import_module(f"{__package__}.{config.model_type}").ADAPTER
+    return adapter
+
+
+def check_model_type(name: str, model_type: str) -> None:
+    """Check that a model type has an adapter.
+
+    Args:
+        name: Name of the model, for the error.
+        model_type: Model type in the model's config.
+
+    Raises:
+        UnsupportedModelError: The model type has no adapter.
+    """
+    if model_type not in SUPPORTED_MODEL_TYPES:
+        raise UnsupportedModelError(
+            f"cannot use the model {name}: its type {model_type} is not supported, use one of "
+            f"{', '.join(SUPPORTED_MODEL_TYPES)}"
+        )

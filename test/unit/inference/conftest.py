@@ -109,7 +109,7 @@ def make_engine(load_tiny, image):
 
 
 def reference_positions(config, stamps, rows, columns, before, after):
-    """Return position ids of ``[text][video][text]``, counted token by token as in docs/encoding.md."""
+    """Return position ids of ``[text][video][text]``, counted token by token (Qwen2-VL paper, section 2.1)."""
     triples = [(index, index, index) for index in range(before)]
     for index, stamp in enumerate(stamps):
         if config.model_type == "qwen2_vl":

@@ -36,9 +36,9 @@ def ask(
     """Ask a running scene_memory node, as ROS_DOMAIN_ID and the other ROS variables find it. Ctrl-C cancels the ask."""
     from delayed_vlm_ros.action import AskScene  # noqa: PLC0415
     from delayed_vlm_ros.cli import output  # noqa: PLC0415
-    from delayed_vlm_ros.ros.client import scene_memory_client  # noqa: PLC0415
+    from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
 
-    with scene_memory_client(dict(os.environ), namespace) as client:
+    with SceneMemoryClient.connect(namespace) as client:
         if not client.wait_until(client.service_is_ready, _SERVICE_WAIT_SEC):
             raise NodeNotFoundError(_nobody("service", client.service_name))
         limits = {"camera": camera, "last_sec": last, "timeout_sec": timeout, "max_new_tokens": max_new_tokens}
@@ -73,15 +73,15 @@ def _noticing_ctrl_c() -> Iterator[Callable[[], bool]]:
 def status(namespace: _Namespace = "/", as_json: _Json = False) -> None:
     """Show what a running scene_memory node says of itself: cameras, model, asks, and what is wrong."""
     from delayed_vlm_ros.cli import output  # noqa: PLC0415
-    from delayed_vlm_ros.ros.client import scene_memory_client  # noqa: PLC0415
+    from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
 
     def found() -> dict[str, Any]:
-        return {name: one for name, one in client.diagnostics.items() if name.startswith(client.reported_name)}
+        return {name: one for name, one in client.diagnostics.items() if name.startswith(client.status_prefix)}
 
-    with scene_memory_client(dict(os.environ), namespace) as client:
+    with SceneMemoryClient.connect(namespace) as client:
         if not client.wait_until(lambda: bool(found()), _SERVICE_WAIT_SEC):
-            raise NodeNotFoundError(_nobody("diagnostics of", client.reported_name.rstrip(": ")))
-        prefix = f"{client.reported_name}camera "
+            raise NodeNotFoundError(_nobody("diagnostics of", client.status_prefix.rstrip(": ")))
+        prefix = f"{client.status_prefix}camera "
         # A node that is not configured has no cameras, and no statistics to wait for.
         cameras = [name.removeprefix(prefix) for name in found() if name.startswith(prefix)]
         client.wait_until(lambda: client.statistics_by_camera.keys() >= set(cameras), _REPORT_WAIT_SEC)

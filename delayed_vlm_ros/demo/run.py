@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.resources import config_file
-from delayed_vlm_ros.ros.client import SceneMemoryClient, scene_memory_client
+from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.isolation import isolated_environment
 from delayed_vlm_ros.ros.process_group import NodeGroup, exit_on_signals
 from delayed_vlm_ros.scenes.story import STORY_SEC
@@ -98,7 +98,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
             params_file=config_file(f"{camera}.yaml"),
             parameters={"video": _absolute(options.video), "loop": True} if options.video else {"story": True},
         )
-        with scene_memory_client(environment) as client:
+        with SceneMemoryClient.connect(environment=environment) as client:
             _fill(client, group, options, listener)
             _ask(client, group, options, listener, run)
             client.wait_until(lambda: bool(client.diagnostics), 3.0)
@@ -159,8 +159,7 @@ def _ask(
             raise DelayedVlmError(f"the question '{question}' was not answered: {response.error_msg}")
     # The statistics and diagnostics of after the last answer, not of before.
     answered = time.monotonic()
-    client.diagnostics.clear()
-    client.statistics = None
+    client.clear_reports()
 
     def settled() -> bool:
         # On a busy machine reports come late, and one from before may still be on its way.

@@ -1,19 +1,20 @@
-"""A client of a running ``scene_memory`` node: its service and action, its statistics, its diagnostics.
-
-For programs that do nothing else meanwhile: every call spins the client's own node until it has what it wants.
-"""
+"""Client of a running ``scene_memory`` node: questions, marks, images, statistics and diagnostics."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
@@ -23,34 +24,58 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_namespace import validate_namespace
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError
+from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, DelayedVlmError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats
-from delayed_vlm_ros.srv import AskScene
+from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 
 _SPIN_PERIOD_SEC = 0.05
-# A service's replies go to all of its clients: those to others must not push out the one to this one.
+_GRACE_SEC = 5.0  # beyond a question's own deadline, for transport
+_CALL_TIMEOUT_SEC = 10.0
+_IDLE_REPORTS = 3  # consecutive reports of an idle node after which a running question is lost
+# A service's replies go to all of its clients: replies to others must not push out the one to this client.
 _REPLIES = QoSProfile(depth=200)
-_GRACE_SEC = 5.0  # beyond the ask's own deadline, for the way there and back
 
 
 class SceneMemoryClient:
-    """Talks to one ``scene_memory`` node; made by ``scene_memory_client``.
+    """Talks to one ``scene_memory`` node.
+
+    ``ask_async`` and ``stream_async`` return immediately; the node's executor calls their callbacks. The other calls
+    block. There are two constructors:
+
+    * ``SceneMemoryClient.connect()`` makes a node of its own, which the blocking calls spin. For scripts.
+    * ``SceneMemoryClient(node)`` uses a node that an executor spins. Blocking calls must come from another thread than
+      the executor's.
+
+    Args:
+        node: Node in the namespace of the ``scene_memory`` node.
+        on_statistics: Called in the executor's thread with each statistics message; None: not called.
+        on_diagnostics: Called in the executor's thread with each diagnostics message of any node; None: not called.
+        spins: Whether blocking calls spin the node's executor themselves.
 
     Attributes:
-        service_name: The node's service, resolved.
-        reported_name: What its statuses' names begin with.
-        statistics: The newest that came, of whichever camera.
-        statistics_by_camera: The newest that came of each camera.
-        diagnostics: The newest statuses that came, of all nodes, by name.
+        service_name: Resolved name of the service ``ask_scene``.
+        status_prefix: First part of the names of the node's diagnostics, such as ``robot1/scene_memory: ``.
     """
 
-    def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
-        self._executor = executor
-        self.service_name = node.resolve_service_name("ask_scene")
-        self.reported_name = node.resolve_topic_name("scene_memory").lstrip("/") + ": "  # before each status's own
-        self._name = node.get_fully_qualified_name()
-        self._asking = node.create_client(AskScene, "ask_scene", qos_profile=_REPLIES)
-        self._streaming = ActionClient(
+    def __init__(
+        self,
+        node: Node,
+        *,
+        on_statistics: Callable[[MemoryStats], None] | None = None,
+        on_diagnostics: Callable[[DiagnosticArray], None] | None = None,
+        spins: bool = False,
+    ) -> None:
+        self._node = node
+        self._spins = spins
+        self._listeners = on_statistics, on_diagnostics
+        self.service_name: str = node.resolve_service_name("ask_scene")
+        self.status_prefix: str = node.resolve_topic_name("scene_memory").lstrip("/") + ": "
+        self._client_id: str = node.get_fully_qualified_name()
+        self._ask = node.create_client(AskScene, "ask_scene", qos_profile=_REPLIES)
+        self._mark = node.create_client(Mark, "scene_memory/mark", qos_profile=_REPLIES)
+        self._get_frames = node.create_client(GetFrames, "scene_memory/get_frames", qos_profile=_REPLIES)
+        self._stream = ActionClient(
             node,
             AskSceneAction,
             "ask_scene_stream",
@@ -62,63 +87,202 @@ class SceneMemoryClient:
             node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
         ]
-        self.statistics: MemoryStats | None = None
-        self.statistics_by_camera: dict[str, MemoryStats] = {}
-        self.diagnostics: dict[str, DiagnosticStatus] = {}
+        self._running: set[StreamedQuestion] = set()  # of the executor's thread
+        self._newest: MemoryStats | None = None
+        self._statistics: dict[str, MemoryStats] = {}
+        self._diagnostics: dict[str, DiagnosticStatus] = {}
 
-    def wait_until(self, condition: Callable[[], bool], timeout_sec: float) -> bool:
-        """Receive messages until a condition holds.
+    @classmethod
+    @contextmanager
+    def connect(
+        cls, namespace: str = "/", *, environment: Mapping[str, str] = os.environ
+    ) -> Iterator[SceneMemoryClient]:
+        """Make a client with a ROS context and a node of its own.
 
         Args:
-            condition: Looked at after every message, and every 50 ms.
-            timeout_sec: How long at most.
+            namespace: Namespace of the ``scene_memory`` node.
+            environment: Source of ``ROS_DOMAIN_ID``. The middleware reads all other variables from ``os.environ``.
 
-        Returns:
-            Whether it holds.
+        Raises:
+            BadRequestError: The namespace or the domain is invalid.
+        """
+        try:
+            validate_namespace(namespace)
+        except InvalidNamespaceException as error:
+            raise BadRequestError(
+                f"'namespace' must be a ROS namespace such as /robot1, got '{namespace}': {error}"
+            ) from None
+        domain = environment.get("ROS_DOMAIN_ID") or "0"
+        if not domain.isdecimal():
+            raise BadRequestError(f"'ROS_DOMAIN_ID' must be a number such as 0 to 101, got '{domain}'")
+        context = Context()
+        rclpy.init(context=context, domain_id=int(domain), signal_handler_options=SignalHandlerOptions.NO)
+        node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        client = cls(node, spins=True)
+        try:
+            yield client
+        finally:
+            executor.shutdown()
+            client.close()
+            node.destroy_node()
+            rclpy.try_shutdown(context=context)
+
+    def close(self) -> None:
+        """Destroy the action client, which the node does not do."""
+        self._stream.destroy()
+
+    # Reports of the node --------------------------------------------------------------------------------------------
+
+    @property
+    def statistics(self) -> MemoryStats | None:
+        """The newest statistics message of any camera; None before the first."""
+        return self._newest
+
+    @property
+    def statistics_by_camera(self) -> Mapping[str, MemoryStats]:
+        """The newest statistics message of each camera."""
+        return self._statistics
+
+    @property
+    def diagnostics(self) -> Mapping[str, DiagnosticStatus]:
+        """The newest status of each name, of all nodes."""
+        return self._diagnostics
+
+    def clear_reports(self) -> None:
+        """Discard the statistics and diagnostics received so far."""
+        self._newest, self._statistics, self._diagnostics = None, {}, {}
+
+    def _on_statistics(self, message: MemoryStats) -> None:
+        self._newest = message
+        self._statistics = {**self._statistics, message.camera: message}
+        is_busy = bool(message.asks_running or message.asks_waiting)
+        for question in tuple(self._running):
+            if question.is_lost(message.camera, is_busy=is_busy):
+                question.fail(NodeNotFoundError(self._lost_message(question)))
+        if self._listeners[0] is not None:
+            self._listeners[0](message)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self._diagnostics = {**self._diagnostics, **{status.name: status for status in message.status}}
+        if self._listeners[1] is not None:
+            self._listeners[1](message)
+
+    # Non-blocking calls ---------------------------------------------------------------------------------------------
+
+    def service_is_ready(self) -> bool:
+        """Return whether the service ``ask_scene`` is available."""
+        return bool(self._ask.service_is_ready())
+
+    def action_is_ready(self) -> bool:
+        """Return whether the action ``ask_scene_stream`` is available."""
+        return bool(self._stream.server_is_ready())
+
+    def ask_async(self, request: AskScene.Request) -> Any:
+        """Ask through the service; return the rclpy future of the response. Sets the request's ``client_id``."""
+        request.client_id = self._client_id
+        return self._ask.call_async(request)
+
+    def stream_async(
+        self,
+        goal: AskSceneAction.Goal,
+        on_progress: Callable[[AskSceneAction.Feedback], None],
+        on_done: Callable[[StreamedQuestion], None] | None = None,
+    ) -> StreamedQuestion:
+        """Ask through the action. Sets the goal's ``client_id``. Thread-safe.
+
+        Args:
+            goal: The question.
+            on_progress: Called in the executor's thread with each feedback.
+            on_done: Called once in the executor's thread with the question when it has ended.
+        """
+        goal.client_id = self._client_id
+        question = StreamedQuestion(goal, on_progress, self._in_executor)
+        question.future.add_done_callback(lambda _: self._running.discard(question))
+        if on_done is not None:
+            question.future.add_done_callback(lambda _: on_done(question))
+        self._in_executor(lambda: self._send(question))
+        return question
+
+    def fail_running(self) -> None:
+        """End all running questions because the node is unreachable; called in the executor's thread."""
+        for question in tuple(self._running):
+            question.fail(NodeNotFoundError(self.no_server_message()))
+
+    def no_server_message(self) -> str:
+        """Return why the node may be unreachable, and the remedy."""
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        return (
+            f"no scene_memory node at {self.status_prefix.rstrip(': ')} in ROS domain {domain}: start it, for example "
+            "with ros2 launch delayed_vlm_ros bringup.launch.py, or set ROS_DOMAIN_ID and the namespace as for the node"
+        )
+
+    def _lost_message(self, question: StreamedQuestion) -> str:
+        if not question.is_accepted:
+            return self.no_server_message()
+        return "scene_memory was restarted and has lost the question: ask again"
+
+    def _send(self, question: StreamedQuestion) -> None:
+        if not self.action_is_ready():
+            question.fail(NodeNotFoundError(self.no_server_message()))
+            return
+        self._running.add(question)
+        question.send(self._stream)
+
+    def _in_executor(self, act: Callable[[], Any]) -> None:
+        executor = self._node.executor
+        if executor is not None:
+            executor.create_task(act)
+
+    # Blocking calls -------------------------------------------------------------------------------------------------
+
+    def wait_until(self, condition: Callable[[], bool], timeout_sec: float) -> bool:
+        """Receive messages until a condition holds; return whether it does.
+
+        Args:
+            condition: Checked after every message and every 50 ms.
+            timeout_sec: Longest wait in seconds.
         """
         deadline = time.monotonic() + timeout_sec
         while not condition():
             if time.monotonic() > deadline:
                 return False
-            self._executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
+            if self._spins:
+                self._node.executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
+            else:
+                time.sleep(_SPIN_PERIOD_SEC)
         return True
-
-    def service_is_ready(self) -> bool:
-        """Whether the node's service is there."""
-        return bool(self._asking.service_is_ready())
-
-    def action_is_ready(self) -> bool:
-        """Whether the node's action is there."""
-        return bool(self._streaming.server_is_ready())
 
     def ask(
         self, question: str, *, timeout_sec: float, max_new_tokens: int = 0, camera: str = "", last_sec: float = 0.0
-    ) -> Any:
-        """Ask through the service.
+    ) -> AskScene.Response:
+        """Ask through the service and return the response, which may hold an error.
 
         Args:
-            question: Plain text.
-            timeout_sec: Deadline of the ask.
-            camera: Which camera; empty: the first; ``*``: all.
-            last_sec: Only the newest so many seconds; 0: everything.
-            max_new_tokens: Length limit of the answer; 0: the node's default.
-
-        Returns:
-            The ``AskScene`` response, an error's included.
+            question: Question in plain text.
+            timeout_sec: Deadline of the question in seconds.
+            max_new_tokens: Maximum length of the answer in tokens; 0: the node's default.
+            camera: Camera to ask about; empty: the first camera; ``*``: all cameras.
+            last_sec: Use only frames of the last seconds; 0: all frames.
 
         Raises:
-            AskTimeoutError: No response came at all.
+            BadRequestError: The deadline is not positive.
+            AskTimeoutError: No response arrived.
         """
         request = AskScene.Request(
             question=question,
-            timeout_sec=timeout_sec,
+            timeout_sec=_checked_timeout(timeout_sec),
             max_new_tokens=max_new_tokens,
             camera=camera,
             last_sec=last_sec,
-            client_id=self._name,
         )
-        pending = self._asking.call_async(request)
-        return self._wait_for(pending, "the service ask_scene", timeout_sec)
+        pending = self.ask_async(request)
+        self._wait(pending, timeout_sec + _GRACE_SEC)
+        if not pending.done():
+            self._ask.remove_pending_request(pending)
+            raise _no_response("the service ask_scene", timeout_sec + _GRACE_SEC)
+        return pending.result()
 
     def stream(
         self,
@@ -126,78 +290,193 @@ class SceneMemoryClient:
         on_progress: Callable[[AskSceneAction.Feedback], None],
         *,
         cancelled: Callable[[], bool] = lambda: False,
-    ) -> Any:
-        """Ask through the action.
+    ) -> AskSceneAction.Result:
+        """Ask through the action and return the result, which may hold an error.
 
         Args:
-            goal: What to ask, with a deadline; asked in this client's name.
-            told: Called with each feedback.
-            cancelled: Whether the client_id wants it no more; looked at every 50 ms.
-
-        Returns:
-            The result, an error's included; it has the fields of an ``AskScene`` response.
+            goal: The question, with a deadline.
+            on_progress: Called with each feedback.
+            cancelled: Returns whether to cancel the question; checked every 50 ms.
 
         Raises:
-            AskTimeoutError: No result came at all.
+            BadRequestError: The deadline is not positive.
+            NodeNotFoundError: The node is unreachable, or was restarted.
+            AskTimeoutError: No result arrived.
         """
-        goal.client_id = self._name
-        sending = self._streaming.send_goal_async(goal, lambda message: on_progress(message.feedback))
-        handle = self._wait_for(sending, "the action ask_scene_stream", 0.0)
-        fetching = handle.get_result_async()
-        if self.wait_until(lambda: fetching.done() or cancelled(), goal.timeout_sec) and not fetching.done():
-            handle.cancel_goal_async()
-        return self._wait_for(fetching, "the action ask_scene_stream", 0.0).result
+        _checked_timeout(goal.timeout_sec)
+        question = self.stream_async(goal, on_progress)
+        done = question.future.done
+        self.wait_until(lambda: done() or cancelled(), goal.timeout_sec + _GRACE_SEC)
+        if not done():
+            question.cancel()
+            if not self.wait_until(done, _GRACE_SEC):
+                error = _no_response("the action ask_scene_stream", goal.timeout_sec + _GRACE_SEC)
+                question.fail(error)
+                raise error
+        return question.future.result()
 
-    def destroy(self) -> None:
-        """Take the action's client down, which the node does not do by itself."""
-        self._streaming.destroy()
+    def mark(
+        self,
+        *,
+        pair_id: int = 0,
+        stamp_ns: int = 0,
+        camera: str = "",
+        label: str = "",
+        unmark: bool = False,
+        timeout_sec: float = _CALL_TIMEOUT_SEC,
+    ) -> Mark.Response:
+        """Mark a kept pair, or remove its mark; return the response, which may hold an error.
 
-    def _wait_for(self, pending: Any, what: str, timeout_sec: float) -> Any:
-        if not self.wait_until(pending.done, timeout_sec + _GRACE_SEC):
-            raise AskTimeoutError(f"{what} gave no response within {timeout_sec + _GRACE_SEC:g} s: is the node alive?")
+        Args:
+            pair_id: Id of the pair; 0: select it by its stamp.
+            stamp_ns: Stamp near the pair in nanoseconds; 0: the newest pair.
+            camera: Camera of the pair; empty: the camera that keeps the id, or the first camera.
+            label: Name shown with the pair.
+            unmark: Remove the mark.
+            timeout_sec: Longest wait in seconds.
+
+        Raises:
+            NodeNotFoundError: The node is unreachable.
+        """
+        stamp = time_message(stamp_ns)
+        request = Mark.Request(id=pair_id, stamp=stamp, camera=camera, label=label, unmark=unmark)
+        return self._call(self._mark, request, timeout_sec)
+
+    def get_frames(
+        self,
+        ids: Sequence[int] = (),
+        *,
+        camera: str = "",
+        image_format: str = "png",
+        timeout_sec: float = _CALL_TIMEOUT_SEC,
+    ) -> GetFrames.Response:
+        """Return the response with the images of kept pairs, or with an error.
+
+        Args:
+            ids: Ids of the pairs; empty: all kept pairs.
+            camera: Camera of the pairs; empty: all cameras if ids are given, otherwise the first; ``*``: all cameras.
+            image_format: ``png`` or ``jpeg``.
+            timeout_sec: Longest wait in seconds.
+
+        Raises:
+            NodeNotFoundError: The node is unreachable.
+        """
+        request = GetFrames.Request(ids=list(ids), camera=camera, format=image_format)
+        return self._call(self._get_frames, request, timeout_sec)
+
+    def _call(self, client: Client[Any, Any], request: Any, timeout_sec: float) -> Any:
+        if not client.service_is_ready() and not (
+            self._spins and self.wait_until(client.service_is_ready, timeout_sec)
+        ):
+            raise NodeNotFoundError(self.no_server_message())
+        pending = client.call_async(request)
+        self._wait(pending, timeout_sec)
+        if not pending.done():
+            client.remove_pending_request(pending)
+            raise NodeNotFoundError(f"no response from {client.srv_name} within {timeout_sec:g} s: is the node alive?")
         return pending.result()
 
-    def _on_statistics(self, message: MemoryStats) -> None:
-        self.statistics = message
-        self.statistics_by_camera[message.camera] = message
+    def _wait(self, pending: Any, timeout_sec: float) -> None:
+        """Wait until an rclpy future is done or the time is over."""
+        if self._spins:
+            self.wait_until(pending.done, timeout_sec)
+            return
+        done = threading.Event()
+        pending.add_done_callback(lambda _: done.set())
+        done.wait(timeout_sec)
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.diagnostics.update({status.name: status for status in message.status})
 
+class StreamedQuestion:
+    """A question that was sent through the action; made by ``SceneMemoryClient.stream_async``.
 
-@contextmanager
-def scene_memory_client(environment: dict[str, str], namespace: str = "/") -> Iterator[SceneMemoryClient]:
-    """A client in a ROS context of its own.
-
-    Args:
-        environment: Its ``ROS_DOMAIN_ID`` counts; the rest of ROS's variables must stand in ``os.environ`` already,
-            as the middleware reads them there.
-        namespace: Of the node to talk to.
-
-    Raises:
-        BadRequestError: The namespace is none, or the domain no number.
+    Attributes:
+        future: Result of the action, which may hold an error; or ``NodeNotFoundError`` or ``AskTimeoutError``.
+        text: The answer so far.
     """
-    try:
-        validate_namespace(namespace)
-    except InvalidNamespaceException as error:
-        raise BadRequestError(f"'{namespace}' is no namespace ({error}): give one such as /robot1") from None
-    domain = environment.get("ROS_DOMAIN_ID") or "0"
-    if not domain.isdecimal():
-        raise BadRequestError(f"ROS_DOMAIN_ID is '{domain}': give a number from 0 to 101")
-    context = Context()
-    rclpy.init(
-        context=context,
-        domain_id=int(domain),
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
-    node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    client = SceneMemoryClient(node, executor)
-    try:
-        yield client
-    finally:
-        executor.shutdown()
-        client.destroy()
-        node.destroy_node()
-        rclpy.try_shutdown(context=context)
+
+    def __init__(
+        self,
+        goal: AskSceneAction.Goal,
+        on_progress: Callable[[AskSceneAction.Feedback], None],
+        in_executor: Callable[[Callable[[], Any]], None],
+    ) -> None:
+        self.future: Future[AskSceneAction.Result] = Future()
+        self.text = ""
+        self._goal = goal
+        self._on_progress = on_progress
+        self._in_executor = in_executor
+        self._handle: Any = None
+        self._is_cancelled = False
+        self._idle_reports: Counter[str] = Counter()  # since the node was last busy, by camera
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the node has accepted the goal."""
+        return self._handle is not None
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._is_cancelled
+
+    def cancel(self) -> None:
+        """Cancel the question; the result arrives as usual. Thread-safe."""
+        self._is_cancelled = True
+        self._in_executor(self._cancel_goal)
+
+    def send(self, action: ActionClient[Any, Any, Any]) -> None:
+        """Send the goal; called in the executor's thread."""
+        sending = action.send_goal_async(self._goal, feedback_callback=self._on_feedback)
+        sending.add_done_callback(self._on_accepted)
+
+    def is_lost(self, camera: str, *, is_busy: bool) -> bool:
+        """Return whether the node has lost the question, as after a restart; called for each statistics message.
+
+        Args:
+            camera: Camera of the message.
+            is_busy: Whether the node has any question.
+        """
+        if is_busy:
+            self._idle_reports.clear()
+        else:
+            self._idle_reports[camera] += 1
+        return self._idle_reports[camera] >= _IDLE_REPORTS
+
+    def fail(self, error: DelayedVlmError) -> None:
+        """End the question with an error, unless it has ended."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)
+
+    def _cancel_goal(self) -> None:
+        if self._handle is not None and not self.future.done():
+            self._handle.cancel_goal_async()
+
+    def _on_accepted(self, sending: Any) -> None:
+        handle = sending.result()
+        if handle is None or not handle.accepted:
+            self.fail(NodeNotFoundError("scene_memory has rejected the goal: see its log"))
+            return
+        self._handle = handle
+        handle.get_result_async().add_done_callback(self._on_result)
+        if self._is_cancelled:
+            self._cancel_goal()
+
+    def _on_feedback(self, message: Any) -> None:
+        self._idle_reports.clear()
+        self.text = message.feedback.text
+        if not self.future.done():
+            self._on_progress(message.feedback)
+
+    def _on_result(self, fetching: Any) -> None:
+        with suppress(InvalidStateError):  # the question has failed meanwhile
+            self.future.set_result(fetching.result().result)
+
+
+def _checked_timeout(timeout_sec: float) -> float:
+    if not timeout_sec > 0:
+        raise BadRequestError(f"'timeout_sec' must be greater than 0, got {timeout_sec}")
+    return timeout_sec
+
+
+def _no_response(source: str, seconds: float) -> AskTimeoutError:
+    return AskTimeoutError(f"no response from {source} within {seconds:g} s: is the node alive?")

@@ -38,7 +38,7 @@ from sensor_msgs.msg import Image
 
 from delayed_vlm_ros.images.encoding import encode_live_jpeg
 from delayed_vlm_ros.resources import config_file
-from delayed_vlm_ros.ros.client import SceneMemoryClient, scene_memory_client
+from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.isolation import isolated_environment
 from delayed_vlm_ros.ros.process_group import NodeGroup
 from delayed_vlm_ros.web.dashboard_node import URL_PREFIX
@@ -79,7 +79,11 @@ def measure(turns: int, questions: int, rate: float, height: int, width: int) ->
     environment = isolated_environment()
     os.environ.update(environment)
     random = np.random.default_rng(0)
-    with NodeGroup(environment) as group, _idle_browser() as browser, scene_memory_client(environment) as client:
+    with (
+        NodeGroup(environment) as group,
+        _idle_browser() as browser,
+        SceneMemoryClient.connect(environment=environment) as client,
+    ):
         group.start("scene_memory", params_file=config_file("scene_memory.yaml"), parameters={"model.name": "demo"})
         group.start("web_dashboard", params_file=config_file("web_dashboard.yaml"), parameters={"port": 0})
         camera = _Camera(int(environment["ROS_DOMAIN_ID"]), rate, height, width)

@@ -1,0 +1,111 @@
+"""Conversion of ROS messages to the objects of the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from delayed_vlm_ros.action import AskScene
+from delayed_vlm_ros.msg import KeyFrame, MemoryStats
+from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.time import nanoseconds_of
+from delayed_vlm_ros.web.backend import (
+    AnswerCost,
+    AskOutcome,
+    CameraState,
+    Diagnostic,
+    KeptFrame,
+    Level,
+    MemoryCounts,
+    Question,
+)
+
+_LEVELS = {
+    DiagnosticStatus.OK: Level.OK,
+    DiagnosticStatus.WARN: Level.WARN,
+    DiagnosticStatus.ERROR: Level.ERROR,
+    DiagnosticStatus.STALE: Level.STALE,
+}
+
+
+def to_goal(question: Question) -> AskScene.Goal:
+    """Return the goal of a question; the node's defaults apply to its deadline and length."""
+    return AskScene.Goal(
+        question=question.text,
+        camera=question.camera,
+        last_sec=question.last_sec,
+        since=time_message(question.since_ns),
+        until=time_message(question.until_ns),
+    )
+
+
+def to_outcome(result: Any) -> AskOutcome:
+    """Return the outcome of a successful action result."""
+    metrics = result.metrics
+    return AskOutcome(
+        answer=result.answer,
+        frames_used=tuple(to_kept_frame(frame) for frame in result.frames_used),
+        cost=AnswerCost(
+            metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
+        ),
+        warnings=tuple(metrics.warnings),
+    )
+
+
+def to_kept_frame(frame: KeyFrame) -> KeptFrame:
+    """Return the pair of a key-frame message."""
+    return KeptFrame(
+        id=int(frame.id),
+        camera=frame.camera,
+        stamp_ns=nanoseconds_of(frame.header.stamp),
+        end_stamp_ns=nanoseconds_of(frame.end_stamp),
+        importance=float(frame.importance),
+        reason=frame.reason,
+        in_star=frame.in_star,
+        in_stream=frame.in_stream,
+        marked=frame.marked,
+        label=frame.label,
+    )
+
+
+def to_diagnostic(status: DiagnosticStatus, prefix: str) -> Diagnostic:
+    """Return a status without the prefix of its name."""
+    level = _LEVELS.get(status.level, Level.ERROR)
+    return Diagnostic(status.name.removeprefix(prefix), level, status.message)
+
+
+def to_camera_state(
+    name: str, topic: str, statistics: MemoryStats | None, frames: tuple[KeptFrame, ...]
+) -> CameraState:
+    """Return the state of a camera.
+
+    Args:
+        name: Name of the camera.
+        topic: Image topic of the camera.
+        statistics: Newest statistics message of the camera; None before the first.
+        frames: Kept pairs, oldest first.
+    """
+    if statistics is None:
+        return CameraState(name, topic, frames=frames)
+    age_sec = statistics.newest_frame_age_sec
+    return CameraState(
+        name=name,
+        topic=topic,
+        input_rate_hz=statistics.input_rate_hz,
+        sampled_rate_hz=statistics.sampled_rate_hz,
+        dropped=statistics.images_dropped,
+        newest_age_sec=age_sec if age_sec >= 0 else None,
+        counts=MemoryCounts(
+            added=statistics.total_frames_added,
+            unique=statistics.unique_frames,
+            star=statistics.star_memory_size,
+            stream=statistics.stream_memory_size,
+            compression_ratio=statistics.compression_ratio,
+            pixel_bytes=statistics.pixel_bytes,
+            feature_bytes=statistics.feature_bytes,
+            kv_bytes=statistics.kv_bytes,
+            budget_bytes=statistics.budget_bytes,
+        ),
+        frames=frames,
+    )

@@ -81,16 +81,23 @@ def header_from_dict(value: Any) -> FrameHeader:
     frame_id, pose = value.get("frame_id"), value.get("pose")
     if not isinstance(frame_id, str) or len(frame_id) > _MAX_FRAME_ID_CHARACTERS or "\0" in frame_id:
         raise ValueError("header has an invalid frame_id")
-    frame_id.encode()  # raises a ValueError for a lone surrogate: JSON allows it, ROS messages do not
-    nearest = None
-    if pose is not None:
-        if not isinstance(pose, dict) or not isinstance(pose.get("message"), str):
-            raise ValueError("header has an invalid pose")
-        message = base64.b64decode(pose["message"], validate=True)
-        if len(message) > _MAX_POSE_BYTES:
-            raise ValueError(f"header has a pose longer than {_MAX_POSE_BYTES} bytes")
-        nearest = TimedPose(_stamp_ns(pose), message)
-    return FrameHeader(_stamp_ns(value), frame_id, nearest)
+    try:
+        frame_id.encode()
+    except UnicodeEncodeError as error:  # a lone surrogate, which JSON allows and ROS messages do not
+        raise ValueError(f"header has an invalid frame_id: {error}") from error
+    return FrameHeader(_stamp_ns(value), frame_id, None if pose is None else _pose_from_dict(pose))
+
+
+def _pose_from_dict(value: Any) -> TimedPose:
+    if not isinstance(value, dict) or not isinstance(value.get("message"), str):
+        raise ValueError("header has an invalid pose")  # noqa: TRY004  callers expect one class
+    try:
+        message = base64.b64decode(value["message"], validate=True)
+    except ValueError as error:
+        raise ValueError(f"header has an invalid pose: {error}") from error
+    if len(message) > _MAX_POSE_BYTES:
+        raise ValueError(f"header has a pose longer than {_MAX_POSE_BYTES} bytes")
+    return TimedPose(_stamp_ns(value), message)
 
 
 def _stamp_ns(value: dict[str, Any]) -> int:

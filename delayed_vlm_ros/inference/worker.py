@@ -120,7 +120,7 @@ class ModelWorker(Generic[Model]):
         self._queue_size = queue_size
         self._idle_task = idle_task
         self._unload_after_idle_sec = unload_after_idle_sec
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards the attributes below
         self._queue: FairQueue[_Job] = FairQueue()
         self._running: _Job | None = None
         self._idle_control: AskControl | None = None
@@ -189,7 +189,8 @@ class ModelWorker(Generic[Model]):
         Args:
             work: Called with the model and the job's control in the worker's thread.
             timeout_sec: Deadline in seconds from now, waiting included.
-            control: Control to cancel the job with; its deadline and listener are set here. None: a new one.
+            control: Control to cancel the job with; its deadline is set here, and its listener with ``on_progress``.
+                None: a new one.
             client_id: Client that asks. Clients share the queue evenly.
             on_progress: Called in the worker's thread with each new stage, and with growing text at most twenty times
                 a second. Must not block. An error in it fails the job. The last call may come just after ``on_done``
@@ -223,7 +224,8 @@ class ModelWorker(Generic[Model]):
         Args:
             work: Called with the model and the job's control in the worker's thread.
             timeout_sec: Deadline in seconds from now, waiting included.
-            control: Control to cancel the job with; its deadline and listener are set here. None: a new one.
+            control: Control to cancel the job with; its deadline is set here, and its listener with ``on_progress``.
+                None: a new one.
             client_id: Client that asks. Clients share the queue evenly.
             on_progress: Called in this thread with each new stage, and with growing text at most twenty times a second.
                 An error in it cancels the job.
@@ -260,7 +262,8 @@ class ModelWorker(Generic[Model]):
         on_done: Callable[[Future[Result]], None] | None,
     ) -> Future[Result]:
         control.deadline = time.monotonic() + timeout_sec
-        control.listener = listener
+        if listener is not None:
+            control.listener = listener
         job = _Job(work, timeout_sec, control)
         job.future.add_done_callback(lambda _: control.set_on_cancel(None))
         if on_done is not None:

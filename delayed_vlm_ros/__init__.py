@@ -1,14 +1,117 @@
-"""Scene memory for camera robots: keep a little of everything seen, spend the GPU only when somebody asks.
+"""Scene memory for camera robots: keep few frames of a long video and use the GPU only when a question arrives.
 
-Importing the package is light: it pulls in neither torch nor ROS. The parts are
-``delayed_vlm_ros.memory`` (which frames to keep), ``delayed_vlm_ros.vlm`` (what a model says about them) and
-``delayed_vlm_ros.nodes`` (both behind ROS 2).
+The public names below are imported on first access. Importing the package itself imports neither torch nor ROS.
+
+* `DelayedBatchInferenceEngine`: memory and model of one camera, without ROS; requires torch.
+* `SmartFrameManager`, `MemoryConfig`: the memory alone.
+* `SceneMemoryClient`: questions to a running `scene_memory` node; requires ROS 2.
+* Error classes: `delayed_vlm_ros.errors` shows them as a tree.
 """
 
-import pkgutil
+from __future__ import annotations
 
-# The generated interfaces (delayed_vlm_ros.msg, .srv, .action) are installed beside these modules. When Python
-# starts in the repository's root, the source folder shadows the installed package; this joins the two.
-__path__ = pkgutil.extend_path(__path__, __name__)
+import pkgutil
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.errors import (
+        AskCancelledError,
+        AskError,
+        AskTimeoutError,
+        BadRequestError,
+        BusyError,
+        ConfigurationError,
+        DelayedVlmError,
+        DependencyError,
+        DeviceMemoryError,
+        ImageError,
+        IncompleteError,
+        MarkError,
+        MarksFullError,
+        MemoryFileError,
+        ModelError,
+        ModelNotFoundError,
+        ModelNotReadyError,
+        NodeDiedError,
+        NodeNotFoundError,
+        NoFramesError,
+        NonFiniteError,
+        PairNotKeptError,
+        QuestionsError,
+        RecordingError,
+        StampOrderError,
+        UnknownCameraError,
+        UnsupportedModelError,
+        VideoSourceError,
+    )
+    from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+    from delayed_vlm_ros.memory.config import MemoryConfig
+    from delayed_vlm_ros.memory.manager import SmartFrameManager
+    from delayed_vlm_ros.ros.client import SceneMemoryClient
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AskCancelledError",
+    "AskError",
+    "AskTimeoutError",
+    "BadRequestError",
+    "BusyError",
+    "ConfigurationError",
+    "DelayedBatchInferenceEngine",
+    "DelayedVlmError",
+    "DependencyError",
+    "DeviceMemoryError",
+    "ImageError",
+    "IncompleteError",
+    "MarkError",
+    "MarksFullError",
+    "MemoryConfig",
+    "MemoryFileError",
+    "ModelError",
+    "ModelNotFoundError",
+    "ModelNotReadyError",
+    "NoFramesError",
+    "NodeDiedError",
+    "NodeNotFoundError",
+    "NonFiniteError",
+    "PairNotKeptError",
+    "QuestionsError",
+    "RecordingError",
+    "SceneMemoryClient",
+    "SmartFrameManager",
+    "StampOrderError",
+    "UnknownCameraError",
+    "UnsupportedModelError",
+    "VideoSourceError",
+]
+
+# The generated interfaces (delayed_vlm_ros.msg, .srv, .action) are installed in another folder than these modules when
+# Python starts in the root of the repository. This joins the two.
+__path__ = pkgutil.extend_path(__path__, __name__)
+
+_MODULES = {
+    "DelayedBatchInferenceEngine": "inference.local.engine",
+    "MemoryConfig": "memory.config",
+    "SceneMemoryClient": "ros.client",
+    "SmartFrameManager": "memory.manager",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first access.
+
+    Raises:
+        AttributeError: The name is not public.
+        ImportError: A package that it requires, such as torch or rclpy, is not installed.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The ``delayed-vlm`` command: imports the command line only here, where a missing package can be reported."""
+"""The `delayed-vlm` command. It imports the command line inside a function, to report a missing package readably."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from delayed_vlm_ros.dependencies import run_program
 
 
 def main() -> int:
-    """Run the command line; gives the process's exit code."""
+    """Run the command line and return the exit code of the process."""
     return run_program("delayed_vlm_ros.cli.main")
 
 

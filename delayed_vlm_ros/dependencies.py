@@ -1,4 +1,4 @@
-"""Errors for Python packages that are missing or broken: which one, in which Python, and what installs it."""
+"""Error messages for missing or broken Python packages: the package, the Python in use, and how to install it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from delayed_vlm_ros.errors import DependencyError
 
 _CORE, _ROS = "", "ros"
-_OURS = __name__.partition(".")[0]
+_OUR_PACKAGE = __name__.partition(".")[0]
 
-# By the name that is imported: the extra of setup.py that installs it; _CORE: the package itself; _ROS: ROS 2.
+# Import name -> source: the extra of setup.py that installs it, _CORE for the package itself, or _ROS for ROS 2.
 _SOURCES = {
     **dict.fromkeys(("cv2", "numpy", "PIL", "rich", "typer", "yaml"), _CORE),
     **dict.fromkeys(
@@ -32,36 +32,37 @@ _SOURCES = {
         _ROS,
     ),
 }
-_INTERFACES = tuple(f"{_OURS}.{kind}" for kind in ("msg", "srv", "action"))
+_INTERFACES = tuple(f"{_OUR_PACKAGE}.{kind}" for kind in ("msg", "srv", "action"))
 
 
 def is_installed(package: str) -> bool:
-    """Whether Python finds a top-level package; does not import it."""
+    """Return whether Python finds a top-level package, without importing it."""
     try:
         return find_spec(package) is not None
-    except (ImportError, ValueError):  # hidden, or half imported
+    except (ImportError, ValueError):  # hidden, or partially imported
         return False
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs this package with one of its extras; empty: without any."""
+    """Return the command that installs this package with an extra; without one if empty."""
     return f"pip install '.[{extra}]'" if extra else "pip install ."
 
 
 def missing(package: str) -> str:
-    """Return a sentence on a package that is not installed: in which Python, and the remedy."""
+    """Return the message for a package that is not installed, with the Python in use and the remedy."""
     return f"{package} is not installed in this Python ({sys.executable}): {_remedy(package)}"
 
 
 def dependency_error(error: Exception) -> DependencyError | None:
-    """Explain an error of an import.
+    """Explain an import error.
 
     Args:
-        error: What the import raised, with its traceback.
+        error: Exception of the import, with its traceback.
 
     Returns:
-        The error that names the package and the remedy. It says "not installed" only of a package that Python did not
-        find; of an installed package that fails to import, it repeats the cause. None: the error has another cause.
+        An error that names the package and the remedy, or None for an error with another cause. Its message says "not
+        installed" only for a package that Python does not find. For an installed package that fails to import, it
+        repeats the cause.
     """
     name = (error.name or "") if isinstance(error, ImportError) else ""
     if isinstance(error, ModuleNotFoundError) and (name in _SOURCES or name in _INTERFACES):
@@ -79,7 +80,7 @@ def dependency_error(error: Exception) -> DependencyError | None:
 
 @contextmanager
 def explained_imports() -> Iterator[None]:
-    """Raise the errors of the imports within as ``DependencyError``.
+    """Convert import errors in the block to `DependencyError`.
 
     Raises:
         DependencyError: A package is missing or broken.
@@ -94,13 +95,13 @@ def explained_imports() -> Iterator[None]:
 
 
 def run_program(module: str) -> int:
-    """Import a module and run its ``main()``; without a package that it needs, print a sentence.
+    """Import a module and run its `main()`; print one line if a required package is missing.
 
     Args:
-        module: Its full name.
+        module: Full name of the module.
 
     Returns:
-        The process's exit code: that of ``main()``, or 1 when a package is missing or broken.
+        The exit code of `main()`, or 1 if a package is missing or broken.
     """
     try:
         return import_module(module).main() or 0
@@ -113,7 +114,7 @@ def run_program(module: str) -> int:
 
 
 def _remedy(package: str) -> str:
-    source = _SOURCES.get(package, _ROS)  # the interfaces of this package come with ROS, too
+    source = _SOURCES.get(package, _ROS)  # the interfaces of this package are part of ROS, too
     if source == _ROS:
         return "source your ROS workspace, or run 'make setup' in the repository"
     command = install_command(source)
@@ -121,14 +122,14 @@ def _remedy(package: str) -> str:
 
 
 def _failing_package(error: Exception) -> str:
-    """Return the known package in whose own code an import failed; empty: none.
+    """Return the known package whose own code failed during import; empty if there is none.
 
-    Frames are read from the innermost one outward, up to this package: what called this package is not at fault.
+    Frames are searched from the innermost one outward, up to this package, whose callers are not at fault.
     """
     for frame, _line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package in _SOURCES:
             return package
-        if package == _OURS:
+        if package == _OUR_PACKAGE:
             return ""
     return ""

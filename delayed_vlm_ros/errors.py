@@ -1,35 +1,35 @@
-"""Every error this package raises on purpose, as one tree.
+"""All errors that this package raises on purpose, as one tree.
 
     DelayedVlmError
-    ├── ConfigurationError          a setting that cannot work
-    ├── DependencyError             a Python package that is missing or cannot be imported
-    ├── ImageError                one image or image message that cannot be used
-    │   └── StampOrderError         its time stamp is not newer than the newest kept one
-    ├── MarkError                   a moment that cannot be marked, or a mark that cannot be taken off
-    │   ├── PairNotKeptError        the memory does not hold it, or no longer
-    │   └── MarksFullError          as many are marked as may be
-    ├── VideoSourceError            a video file or camera device that cannot be read
-    ├── RecordingError              a bag or folder of images that cannot be read, or not be written
-    ├── MemoryFileError             a file of kept frames that cannot be read, or not be written
-    ├── QuestionsError              a file of questions with an error in it
-    ├── IncompleteError             an evaluation that could not be made of all that was asked for
-    ├── NodeDiedError               a node that this program started has ended by itself
-    ├── NodeNotFoundError           a node that somebody else should have started does not answer
+    ├── ConfigurationError          invalid setting
+    ├── DependencyError             missing or broken Python package
+    ├── ImageError                  image or image message that cannot be used
+    │   └── StampOrderError         time stamp not newer than the newest kept one
+    ├── MarkError                   invalid mark, label or unmark request
+    │   ├── PairNotKeptError        pair not in the memory
+    │   └── MarksFullError          maximum number of marks reached
+    ├── VideoSourceError            video file or camera device that cannot be read
+    ├── RecordingError              bag or image folder that cannot be read or written
+    ├── MemoryFileError             key-frame file that cannot be read or written
+    ├── QuestionsError              invalid question file
+    ├── IncompleteError             incomplete evaluation
+    ├── NodeDiedError               a started node has ended
+    ├── NodeNotFoundError           a required node does not answer
     ├── ModelError
-    │   ├── ModelNotFoundError      no such checkpoint on this machine
-    │   ├── UnsupportedModelError   a checkpoint this package has no adapter for
-    │   └── ModelNotReadyError      still loading, or failed to load
+    │   ├── ModelNotFoundError      checkpoint not on this machine
+    │   ├── UnsupportedModelError   checkpoint without an adapter
+    │   └── ModelNotReadyError      model is loading or failed to load
     └── AskError
-        ├── BadRequestError         the question or its limits make no sense
+        ├── BadRequestError         invalid question or limit
         │   └── UnknownCameraError
-        ├── NoFramesError           nothing to look at
-        ├── BusyError               the queue of asks is full
-        ├── AskTimeoutError         the deadline passed first
-        ├── AskCancelledError       cancelled, or the node is going down
-        ├── DeviceMemoryError       the device ran out of memory
-        └── NonFiniteError          the model computed NaN or infinity
+        ├── NoFramesError           no frames to answer from
+        ├── BusyError               queue full
+        ├── AskTimeoutError         deadline passed
+        ├── AskCancelledError       cancelled, or the node is shutting down
+        ├── DeviceMemoryError       device out of memory
+        └── NonFiniteError          NaN or infinity computed
 
-A message names the thing, the reason and the remedy, because it is what a robot's operator gets to read.
+Operators of robots read the messages: each names the subject, the reason and the remedy.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
-_MOST_CHARACTERS = 1000
+_MAX_CHARACTERS = 1000
 
 
-def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """A text that may hold what somebody sent, cut so that logs and reports do not grow with it."""
-    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+def shortened(text: str, max_characters: int = _MAX_CHARACTERS) -> str:
+    """Return the text, truncated if too long: external input must not inflate logs and reports."""
+    return text if len(text) <= max_characters else f"{text[:max_characters]}… ({len(text)} characters)"
 
 
 class ErrorCode(IntEnum):
-    """Error codes of the ROS interface; the same numbers as in ``srv/AskScene.srv``."""
+    """Error codes of the ROS interface; the same numbers as in `srv/AskScene.srv`."""
 
     NONE = 0
     NO_FRAMES = 1
@@ -71,67 +71,67 @@ class DelayedVlmError(Exception):
 
 
 class ConfigurationError(DelayedVlmError):
-    """A setting has a value that cannot work."""
+    """A setting has an invalid value."""
 
 
 class DependencyError(DelayedVlmError):
-    """A Python package that is needed is not installed, or cannot be imported."""
+    """A required Python package is not installed or cannot be imported."""
 
 
 class ImageError(DelayedVlmError):
-    """An image or an image message cannot be used; nothing kept before it is lost."""
+    """An image or image message cannot be used; the kept frames are unchanged."""
 
 
 class StampOrderError(ImageError):
-    """An image's time stamp is not newer than the newest kept one."""
+    """The time stamp of an image is not newer than the newest kept one."""
 
 
 class MarkError(DelayedVlmError):
-    """A moment cannot be marked, or a mark cannot be taken off; what was marked before stays so."""
+    """A pair cannot be marked or unmarked; all marks are unchanged."""
 
     error_code = ErrorCode.BAD_REQUEST
 
 
 class PairNotKeptError(MarkError):
-    """The memory does not hold the pair, or no longer."""
+    """The pair is not, or no longer, in the memory."""
 
     error_code = ErrorCode.NO_FRAMES
 
 
 class MarksFullError(MarkError):
-    """As many pairs are marked as may be."""
+    """The maximum number of pairs is already marked."""
 
 
 class VideoSourceError(DelayedVlmError):
-    """A video file or a camera device cannot be opened or read."""
+    """A video file or camera device cannot be opened or read."""
 
 
 class RecordingError(DelayedVlmError):
-    """A bag or a folder of images cannot be read, or a bag not be written."""
+    """A bag or image folder cannot be read, or a bag cannot be written."""
 
 
 class MemoryFileError(DelayedVlmError):
-    """A file of kept frames cannot be read, or not be written; what is in the memory stays."""
+    """A key-frame file cannot be read or written; the frames in memory are unchanged."""
 
 
 class QuestionsError(DelayedVlmError):
-    """A file of questions has an error in it."""
+    """A question file is invalid."""
 
 
 class IncompleteError(DelayedVlmError):
-    """An evaluation could not be made of all that was asked for; what there is of it was kept."""
+    """An evaluation could not be completed; its partial results are kept."""
 
 
 class NodeDiedError(DelayedVlmError):
-    """A node that this program started has ended by itself."""
+    """A node that this program started has ended."""
 
 
 class NodeNotFoundError(DelayedVlmError):
-    """A node that this program talks to is not there."""
+    """A node that this program requires does not answer."""
 
 
 class ModelError(DelayedVlmError):
-    """Something is wrong with the model."""
+    """The model cannot be used."""
 
     error_code = ErrorCode.MODEL_NOT_READY
 
@@ -141,11 +141,11 @@ class ModelNotFoundError(ModelError):
 
 
 class UnsupportedModelError(ModelError):
-    """The checkpoint is of a kind that this package has no adapter for."""
+    """This package has no adapter for the checkpoint."""
 
 
 class ModelNotReadyError(ModelError):
-    """The model is still loading, or could not be loaded."""
+    """The model is loading or failed to load."""
 
 
 class AskError(DelayedVlmError):
@@ -153,13 +153,13 @@ class AskError(DelayedVlmError):
 
 
 class BadRequestError(AskError):
-    """The question, or a limit given with it, makes no sense."""
+    """The question or one of its limits is invalid."""
 
     error_code = ErrorCode.BAD_REQUEST
 
 
 class UnknownCameraError(BadRequestError):
-    """The question names a camera that this memory does not have."""
+    """The question names an unknown camera."""
 
     error_code = ErrorCode.UNKNOWN_CAMERA
 
@@ -171,19 +171,19 @@ class NoFramesError(AskError):
 
 
 class BusyError(AskError):
-    """Too many asks are waiting already."""
+    """The queue of questions is full."""
 
     error_code = ErrorCode.BUSY
 
 
 class AskTimeoutError(AskError):
-    """The ask's deadline passed before its answer was complete."""
+    """The deadline passed before the answer was complete."""
 
     error_code = ErrorCode.TIMEOUT
 
 
 class AskCancelledError(AskError):
-    """The ask was cancelled, by its caller or because the worker is stopping."""
+    """The question was cancelled, by its client or because the worker is stopping."""
 
     error_code = ErrorCode.CANCELLED
 
@@ -195,4 +195,4 @@ class DeviceMemoryError(AskError):
 
 
 class NonFiniteError(AskError):
-    """The model computed NaN or infinity, for example by an overflow in float16; nothing computed is kept."""
+    """The model computed NaN or infinity, for example by an overflow in float16; no computed state is kept."""

@@ -8,24 +8,24 @@ from pathlib import Path
 from delayed_vlm_ros.errors import ConfigurationError
 
 _PACKAGE = "delayed_vlm_ros"
-# Resolved: a symlinked install links single files, and a web server refuses to follow a link out of its folder.
+# Resolved, because a symlinked install links single files, and a web server follows no link out of its folder.
 _MODULES = Path(__file__).resolve().parent
 
 
 def data_folder(*names: str) -> Path:
-    """Return the real folder of data files that lie among the modules.
+    """Return the resolved path of a data folder among the modules.
 
     Args:
-        names: Folders from the package's root, such as ``"web", "assets"``.
+        names: Path components below the package, such as `"web", "assets"`.
     """
     return _MODULES.joinpath(*names)
 
 
 def config_file(name: str) -> Path:
-    """Return the path of a file in ``config/``.
+    """Return the path of a file in `config/`.
 
     Args:
-        name: Such as ``scene_memory.yaml``.
+        name: File name, such as `scene_memory.yaml`.
 
     Raises:
         ConfigurationError: The file is not installed.
@@ -36,12 +36,12 @@ def config_file(name: str) -> Path:
         if file.is_file():
             return file
     searched = ", ".join(map(str, folders))
-    raise ConfigurationError(f"no configuration file {name!r} in {searched}: install the package again")
+    raise ConfigurationError(f"cannot find configuration file {name!r} in {searched}: install the package again")
 
 
 def _workspace() -> list[Path]:
     try:
-        from ament_index_python.packages import get_package_share_directory  # noqa: PLC0415  only where ROS is
+        from ament_index_python.packages import get_package_share_directory  # noqa: PLC0415  part of ROS
 
         return [Path(get_package_share_directory(_PACKAGE))]
     except (ImportError, LookupError, OSError):
@@ -49,6 +49,6 @@ def _workspace() -> list[Path]:
 
 
 def _environment() -> list[Path]:
-    """Return where pip puts data files: for this environment, and for this user."""
+    """Return the data folders of pip: for this environment, and for this user."""
     schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
     return [Path(sysconfig.get_path("data", scheme)) / "share" / _PACKAGE for scheme in schemes]

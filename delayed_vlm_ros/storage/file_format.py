@@ -153,16 +153,16 @@ def read_memory(file: BufferedIOBase, length: int, revive_source: Callable[[Any]
     if not prefix.startswith(MAGIC):
         raise MemoryFileError("not a key-frame file")
     if len(prefix) < _PREFIX.size:
-        raise MemoryFileError("truncated")
+        raise MemoryFileError("file is truncated")
     _, version, header_bytes = _PREFIX.unpack(prefix)
     if version != VERSION:
         raise MemoryFileError(f"unsupported version {version} of the file format, expected {VERSION}")
     if header_bytes > min(_MAX_HEADER_BYTES, length - _PREFIX.size - _DIGEST_BYTES):
-        raise MemoryFileError("truncated or damaged: header too long")
+        raise MemoryFileError("file is truncated or damaged: header too long")
     reader = _HeaderReader(_parse_json(_read_exactly(file, header_bytes, hasher)), revive_source)
     expected = _PREFIX.size + header_bytes + reader.pixel_bytes + _DIGEST_BYTES
     if expected != length:
-        raise MemoryFileError(f"truncated or damaged: expected {expected} bytes, got {length}")
+        raise MemoryFileError(f"file is truncated or damaged: expected {expected} bytes, got {length}")
     memory = reader.memory(lambda shape: _read_image(file, shape, hasher))
     # Only the checksum detects a flipped bit in a stamp or an image.
     if file.read(_DIGEST_BYTES) != hasher.digest():
@@ -173,7 +173,7 @@ def read_memory(file: BufferedIOBase, length: int, revive_source: Callable[[Any]
 def _read_exactly(file: BufferedIOBase, count: int, hasher: _Hash) -> bytes:
     content = file.read(count)
     if len(content) != count:
-        raise MemoryFileError("truncated")
+        raise MemoryFileError("file is truncated")
     hasher.update(content)
     return content
 
@@ -185,7 +185,7 @@ def _read_image(file: BufferedIOBase, shape: tuple[int, int, int], hasher: _Hash
     while done < len(view):
         count = file.readinto(view[done:])
         if not count:
-            raise MemoryFileError("truncated")
+            raise MemoryFileError("file is truncated")
         done += count
     hasher.update(view)
     image.setflags(write=False)

@@ -1,4 +1,4 @@
-"""Tells at the end how many cases there were."""
+"""Prints the number of cases at the end of the run."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Properties that hold for whatever comes: how many cases each of them gets, and counting them.
+"""Run property tests on generated input and count their cases.
 
-FUZZ_CASES (environment) is about how many there are in all; `make fuzz` sets it.
+The environment variable FUZZ_CASES is the approximate total number of cases; `make fuzz` sets it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-TESTS = 11  # that share the cases
+TESTS = 11  # tests that share the cases
 CASES: Counter[str] = Counter()
 
-# A case takes a few milliseconds. This is no measure of speed, but what passes for hanging, on the busiest machine.
+# A case takes a few milliseconds. This limit detects a hang, even on a busy machine; it does not measure speed.
 _HANGS_AFTER = timedelta(seconds=60)
 
 
 def fuzz(**strategies: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A test of a property on its share of the cases."""
+    """Return a decorator that runs a property test on its share of the cases."""
 
     def decorated(test: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(test)
@@ -43,12 +43,12 @@ def fuzz(**strategies: Any) -> Callable[[Callable[..., None]], Callable[..., Non
 
 
 def flipped(content: bytes, changes: list[tuple[int, int]], length: int) -> bytes:
-    """Bytes with some of them changed, cut off at a length.
+    """Return a damaged copy: some bytes changed, and truncated.
 
     Args:
-        content: The bytes.
-        changes: Position, taken around the end, and new value of each.
-        length: How many are left; counted from the end where negative.
+        content: Original bytes.
+        changes: Position (modulo the length) and new value of each changed byte.
+        length: Length of the result; counted from the end if negative, the whole length if 0.
     """
     damaged = bytearray(content)
     for position, value in changes:
@@ -57,6 +57,6 @@ def flipped(content: bytes, changes: list[tuple[int, int]], length: int) -> byte
     return bytes(damaged[:length] if length else damaged)
 
 
-def check_told(error: Exception) -> None:
-    """Check that an error says something to its reader."""
+def check_message(error: Exception) -> None:
+    """Check that an error has a message."""
     assert len(str(error)) > 10

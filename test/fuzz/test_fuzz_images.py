@@ -7,7 +7,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
-from fuzzing import check_told, flipped, fuzz
+from fuzzing import check_message, flipped, fuzz
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -46,7 +46,7 @@ def convert_or_refuse(message):
     try:
         image = CONVERTER.convert(message)
     except ImageError as error:
-        check_told(error)
+        check_message(error)
         return
     assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
     assert image.flags.c_contiguous

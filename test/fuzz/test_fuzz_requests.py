@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fuzzing import check_told, fuzz
+from fuzzing import check_message, fuzz
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -76,7 +76,7 @@ def test_any_question(kind, **fields):
         request = parse_question(message, PARAMETERS)
         timeout_sec = parse_timeout(message, PARAMETERS)
     except (BadRequestError, UnknownCameraError) as error:
-        check_told(error)
+        check_message(error)
         return
     # then it is within every limit
     assert 0 < timeout_sec <= MAX_TIMEOUT_SEC
@@ -86,7 +86,7 @@ def test_any_question(kind, **fields):
         try:
             assert select_frames(camera.frame_manager.snapshot(), request)
         except NoFramesError as error:
-            check_told(error)
+            check_message(error)
 
 
 def check_response(response):

@@ -1,4 +1,4 @@
-"""Files of key frames of any kind: a memory that can be lived with, or a ``MemoryFileError``."""
+"""Reading damaged and arbitrary key-frame files returns a usable memory or raises `MemoryFileError`."""
 
 import hashlib
 import io
@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from fuzzing import check_told, flipped, fuzz
+from fuzzing import check_message, flipped, fuzz
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -69,11 +69,11 @@ JSON = st.recursive(
 
 
 def read(content):
-    """The memory, or None where it was refused; what was read can be restored and written again."""
+    """Read a memory, restore it and write it again; return None if the file is rejected."""
     try:
         memory = read_memory(io.BytesIO(content), len(content), header_from_dict)
     except MemoryFileError as error:
-        check_told(error)
+        check_message(error)
         return None
     manager = SmartFrameManager(8, 4)
     manager.restore(memory.pairs)
@@ -83,15 +83,15 @@ def read(content):
     return read_memory(io.BytesIO(_written(again)), len(_written(again)), header_from_dict)
 
 
-def places_in(value, path=()):
-    """The path of every value in parsed JSON."""
+def paths_in(value, path=()):
+    """Yield the path of every value in parsed JSON."""
     yield path
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        yield from places_in(child, (*path, key))
+        yield from paths_in(child, (*path, key))
 
 
-PLACES = [path for path in places_in(HEADER) if path]
+PATHS = [path for path in paths_in(HEADER) if path]
 
 
 @fuzz(
@@ -99,26 +99,26 @@ PLACES = [path for path in places_in(HEADER) if path]
     length=st.integers(-len(CONTENT), 0),
     more=st.binary(max_size=8),
 )
-def test_a_damaged_file(changes, length, more):
+def test_damaged_file_is_rejected(changes, length, more):
     damaged = flipped(CONTENT, changes, length) + more
     assert (read(damaged) is not None) == (damaged == CONTENT)
 
 
-@fuzz(changes=st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=3), missing=st.integers(0, 3))
-def test_a_sealed_file_that_says_something_else(changes, missing):
-    # given a header of which something is something else, with a right checksum
+@fuzz(changes=st.lists(st.tuples(st.sampled_from(PATHS), JSON), min_size=1, max_size=3), missing=st.integers(0, 3))
+def test_changed_header_with_a_correct_checksum_is_read_or_rejected(changes, missing):
+    # given a header with changed values, and a correct checksum
     header = json.loads(json.dumps(HEADER))
     for path, value in changes:
-        place = header
+        parent = header
         try:
             for step in path[:-1]:
-                place = place[step]
-            if missing == 1 and isinstance(place, dict):
-                place.pop(path[-1], None)
+                parent = parent[step]
+            if missing == 1 and isinstance(parent, dict):
+                parent.pop(path[-1], None)
             else:
-                place[path[-1]] = value
+                parent[path[-1]] = value
         except (TypeError, KeyError, IndexError):
-            continue  # an earlier change took it away
+            continue  # removed by an earlier change
     text = json.dumps(header).encode()
     body = struct.pack("<8sIQ", MAGIC, 1, len(text)) + text + PIXELS
     # then
@@ -130,14 +130,14 @@ def test_a_sealed_file_that_says_something_else(changes, missing):
     version=st.sampled_from([None, 1]),
     length=st.integers(0, 2**64 - 1) | st.integers(0, 200),
 )
-def test_any_bytes_at_all(content, version, length):
+def test_arbitrary_bytes_are_rejected(content, version, length):
     if version is not None:
         content = struct.pack("<8sIQ", MAGIC, version, length) + content
     assert read(content) is None
 
 
 @fuzz(described=JSON | st.fixed_dictionaries({"stamp_ns": JSON, "frame_id": JSON, "pose": JSON}))
-def test_any_source_of_a_frame(described):
+def test_arbitrary_source_is_converted_or_rejected(described):
     try:
         header = header_from_dict(described)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors for packages that are missing or broken."""
+"""Error messages for missing and broken packages."""
 
 import sys
 
@@ -10,7 +10,7 @@ from delayed_vlm_ros.errors import DependencyError
 
 @pytest.fixture
 def importable(tmp_path, monkeypatch):
-    """Writes modules that can be imported, in place of the installed ones of the same names."""
+    """Return a function that writes an importable module, which hides an installed one of the same name."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(name, text):
@@ -21,8 +21,8 @@ def importable(tmp_path, monkeypatch):
     return write
 
 
-def imported(name):
-    """The explanation of what importing a module raises."""
+def import_error(name):
+    """Import a module that fails; return the explained error."""
     with pytest.raises(ImportError) as caught:
         __import__(name)
     return dependency_error(caught.value)
@@ -44,21 +44,21 @@ def imported(name):
         ("rclpy", "source your ROS workspace"),
     ],
 )
-def test_missing_package_is_named_with_this_python_and_what_installs_it(monkeypatch, package, remedy):
+def test_missing_package_is_reported_with_python_and_remedy(monkeypatch, package, remedy):
     monkeypatch.setitem(sys.modules, package, None)
-    explained = str(imported(package))
+    explained = str(import_error(package))
     assert f"{package} is not installed in this Python ({sys.executable})" in explained
     assert remedy in explained
 
 
-def test_package_that_lacks_a_package_of_its_own_is_not_reported_as_missing(importable):
+def test_package_with_a_missing_dependency_is_not_reported_as_missing(importable):
     importable("nicegui", "import no_such_package_for_nicegui")
-    explained = str(imported("nicegui"))
+    explained = str(import_error("nicegui"))
     assert "nicegui is installed" in explained
     assert "no_such_package_for_nicegui" in explained
 
 
-def test_package_with_a_broken_library_keeps_the_cause(importable):
+def test_package_with_a_broken_library_is_reported_with_the_cause(importable):
     importable("torch", "raise OSError('libcudart.so.12: cannot open shared object file')")
     with pytest.raises(DependencyError) as caught, explained_imports():
         __import__("torch")
@@ -66,31 +66,31 @@ def test_package_with_a_broken_library_keeps_the_cause(importable):
     assert "libcudart.so.12" in str(caught.value)
 
 
-def test_older_package_without_a_name_is_not_reported_as_missing(importable):
+def test_package_without_the_imported_name_is_not_reported_as_missing(importable):
     importable("sacrebleu", "")
     importable("uses_sacrebleu", "from sacrebleu import CHRF")
-    explained = str(imported("uses_sacrebleu"))
+    explained = str(import_error("uses_sacrebleu"))
     assert "sacrebleu is installed" in explained
     assert "CHRF" in explained
 
 
 @pytest.mark.parametrize("name", ["no_such_package", "delayed_vlm_ros.no_such_module"])
-def test_error_of_an_unknown_package_is_left_as_it_is(name):
-    assert imported(name) is None
+def test_error_of_an_unknown_package_is_not_converted(name):
+    assert import_error(name) is None
     with pytest.raises(ModuleNotFoundError), explained_imports():
         __import__(name)
     with pytest.raises(ModuleNotFoundError):
         run_program(name)
 
 
-def test_program_without_a_package_prints_a_sentence_and_exits_with_1(importable, monkeypatch, capsys):
+def test_program_with_a_missing_package_prints_an_error_and_exits_with_1(importable, monkeypatch, capsys):
     importable("program", "import typer")
     monkeypatch.setitem(sys.modules, "typer", None)
     assert run_program("program") == 1
     assert "typer is not installed" in capsys.readouterr().err
 
 
-def test_program_without_an_exit_code_has_succeeded(importable):
+def test_program_without_an_exit_code_exits_with_0(importable):
     importable("program", "def main(): pass")
     assert run_program("program") == 0
 

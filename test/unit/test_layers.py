@@ -1,4 +1,4 @@
-"""Arrows between the parts go one way, and what should be light to import is."""
+"""Imports point one way, and light modules import no heavy packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lint_imports(config):
     return run(sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--config", config)
 
 
-def test_arrows_go_one_way():
+def test_imports_point_one_way():
     # when
     done = lint_imports(ROOT / "pyproject.toml")
 
@@ -29,15 +29,15 @@ def test_arrows_go_one_way():
     assert ", 0 broken" in done.stdout
 
 
-def test_an_arrow_the_wrong_way_is_seen(tmp_path):
-    # given a rule that the code breaks on purpose: inference imports the memory
-    config = tmp_path / "wrong.toml"
+def test_import_against_the_layers_is_detected(tmp_path):
+    # given a rule that the code violates: inference imports the memory
+    config = tmp_path / "reversed.toml"
     config.write_text(
         """
         [tool.importlinter]
         root_package = "delayed_vlm_ros"
         [[tool.importlinter.contracts]]
-        name = "the wrong way round"
+        name = "reversed layers"
         type = "layers"
         layers = ["delayed_vlm_ros.memory", "delayed_vlm_ros.inference"]
         """
@@ -68,7 +68,7 @@ def test_an_arrow_the_wrong_way_is_seen(tmp_path):
         ".scenes.story",
     ],
 )
-def test_light_to_import(module):
+def test_module_imports_no_heavy_package(module):
     # given
     script = f"import sys, delayed_vlm_ros{module}; print([name for name in {HEAVY} if name in sys.modules])"
 
@@ -79,8 +79,8 @@ def test_light_to_import(module):
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_model_side_knows_no_ros():
-    # given all of it
+def test_packages_without_ros_do_not_import_rclpy():
+    # given all modules of these packages
     modules = [
         ".".join(file.relative_to(ROOT).with_suffix("").parts)
         for part in ("benchmark", "inference", "replay", "scenes")

@@ -1,4 +1,4 @@
-"""The version is written in the package, and package.xml repeats it."""
+"""package.xml and the changelog have the version of the package."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path

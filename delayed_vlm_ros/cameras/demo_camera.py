@@ -51,7 +51,7 @@ class DemoCamera(Node):
 
     def _publish(self) -> None:
         if self._start_time is None:
-            if not self._images.is_watched:
+            if not self._images.has_subscribers:
                 return
             self._start_time = self.get_clock().now()
         elapsed_sec = (self.get_clock().now() - self._start_time).nanoseconds * 1e-9

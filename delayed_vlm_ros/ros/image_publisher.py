@@ -1,4 +1,4 @@
-"""RGB arrays as messages, and onto an image topic for the camera nodes."""
+"""Image messages from RGB arrays, and their publisher for the camera nodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
-_DEPTH = 2  # images kept for a slow reliable subscriber; more would only be late
+_DEPTH = 2  # images queued for a slow reliable subscriber; more would only be late
 
 
 def image_message(image: NDArray[np.uint8]) -> Image:
-    """An image as a message, without its header.
+    """Return an image as a message without a header.
 
     Args:
         image: ``(height, width, 3)`` uint8, RGB.
@@ -23,7 +23,7 @@ def image_message(image: NDArray[np.uint8]) -> Image:
     message = Image(encoding="rgb8")
     message.height, message.width = image.shape[:2]
     message.step = message.width * 3
-    data = array.array("B")  # what the field takes as it is; bytes and lists are converted value by value
+    data = array.array("B")  # the field copies bytes and lists value by value, but not this
     data.frombytes(np.ascontiguousarray(image).data)
     message.data = data
     return message
@@ -33,15 +33,13 @@ class ImagePublisher:
     """Publishes images on the relative topic ``image``, reliably, stamped with the node's clock.
 
     A reliable publisher serves reliable and best-effort subscribers alike.
+
+    Args:
+        node: The node to publish from.
+        frame_id: frame_id of the messages.
     """
 
     def __init__(self, node: Node, frame_id: str) -> None:
-        """Announce the topic.
-
-        Args:
-            node: The node to publish from.
-            frame_id: The camera's frame, for the messages' headers.
-        """
         self._clock = node.get_clock()
         self._frame_id = frame_id
         self._publisher = node.create_publisher(
@@ -52,12 +50,12 @@ class ImagePublisher:
         )
 
     @property
-    def is_watched(self) -> bool:
-        """Whether anybody has subscribed."""
+    def has_subscribers(self) -> bool:
+        """Whether the topic has subscribers."""
         return bool(self._publisher.get_subscription_count() > 0)
 
     def publish(self, image: NDArray[np.uint8]) -> None:
-        """Publish one image, taken now.
+        """Publish an image with the present time as its stamp.
 
         Args:
             image: ``(height, width, 3)`` uint8, RGB.

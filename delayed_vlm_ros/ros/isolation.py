@@ -1,4 +1,4 @@
-"""An isolated corner of DDS for demos and tests: a domain nobody here uses, and discovery on this machine only."""
+"""ROS isolation for demos and tests: an unused domain, and discovery on this machine only."""
 
 from __future__ import annotations
 
@@ -10,40 +10,38 @@ from delayed_vlm_ros.resources import config_file
 
 _FIRST_PORT = 7400  # of DDS in domain 0
 _PORTS_PER_DOMAIN = 250
-_DOMAINS = range(1, 101)  # above 101 the ports reach into Linux's ephemeral range; 0 is everybody's default
-_PROFILES, _OLD_PROFILES = (
-    "FASTDDS_DEFAULT_PROFILES_FILE",
-    "FASTRTPS_DEFAULT_PROFILES_FILE",
-)  # of Fast DDS 3, and before
-_WITH_FAST_DDS_2 = ("iron", "jazzy")
+_DOMAINS = range(1, 101)  # above 101 the ports reach into Linux's ephemeral range; 0 is the default domain
+_PROFILES_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"  # of Fast DDS 3
+_OLD_PROFILES_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # of Fast DDS 2
+_DISTRIBUTIONS_WITH_FAST_DDS_2 = ("iron", "jazzy")
 
 
 def isolated_environment() -> dict[str, str]:
-    """This process's environment, changed so that no robot hears us and we hear none.
+    """Return this process's environment, isolated from all other ROS nodes.
 
-    Where nothing else is set, Fast DDS also gets shared memory enough for raw images.
+    Fast DDS gets enough shared memory for raw images, unless a profile is already set.
     """
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(free_domain())
-    environment.pop("ROS_STATIC_PEERS", None)  # these are contacted whatever the range of discovery
+    environment.pop("ROS_STATIC_PEERS", None)  # static peers are contacted in any discovery range
     distribution = environment.get("ROS_DISTRO")
     if distribution == "humble":
-        # No profile: one that names its transports undoes this there.
+        # Without the profile: in Humble a profile that lists transports overrides this variable.
         environment["ROS_LOCALHOST_ONLY"] = "1"
         return environment
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if _PROFILES not in environment and _OLD_PROFILES not in environment:
-        name = _OLD_PROFILES if distribution in _WITH_FAST_DDS_2 else _PROFILES
+    if _PROFILES_VARIABLE not in environment and _OLD_PROFILES_VARIABLE not in environment:
+        name = _OLD_PROFILES_VARIABLE if distribution in _DISTRIBUTIONS_WITH_FAST_DDS_2 else _PROFILES_VARIABLE
         environment[name] = str(config_file("fastdds_large_images.xml"))
     return environment
 
 
 def free_domain() -> int:
-    """A ROS domain of whose ports no process on this machine has one open."""
-    # Not the port of discovery alone: a participant that finds others by other means may not have opened it.
+    """Return a ROS domain none of whose ports is open on this machine."""
+    # All ports count: a participant with another means of discovery does not open the discovery port.
     taken = {(port - _FIRST_PORT) // _PORTS_PER_DOMAIN for port in _udp_ports()}
     free = [domain for domain in _DOMAINS if domain not in taken]
-    return random.choice(free or list(_DOMAINS))  # noqa: S311  not for secrets: two demos must not choose alike
+    return random.choice(free or list(_DOMAINS))  # noqa: S311  two demos must not choose alike
 
 
 def _udp_ports() -> set[int]:

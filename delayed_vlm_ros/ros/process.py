@@ -1,8 +1,8 @@
-"""The life of a node's process: start, spin, and an orderly end on SIGINT or SIGTERM.
+"""Run a node in a process: start, spin and orderly shutdown on SIGINT or SIGTERM.
 
-Under ``ros2 launch`` one Ctrl-C reaches a node twice, once from the terminal and once from launch. A clean-up that
-lives in ``except KeyboardInterrupt`` or ``finally`` is then interrupted by the second one and the process is reported
-as dead. So the signals only set an event here; the spin loop sees it, and nothing interrupts the clean-up.
+Under ``ros2 launch`` a Ctrl-C reaches a node twice, from the terminal and from launch. The second signal would
+interrupt a clean-up in ``except KeyboardInterrupt`` or ``finally``, and launch would report the process as died. So
+signals only set an event, which the spin loop checks, and nothing interrupts the clean-up.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rclpy.signals import SignalHandlerOptions
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.ros.executor import HandlerExecutor
 
-_SPIN_PERIOD_SEC = 0.1  # how long a signal may wait to be noticed
-_JOIN_TIMEOUT_SEC = 0.5  # how long the end may wait for a thread that is inside the model
+_SPIN_PERIOD_SEC = 0.1  # longest time until a signal is handled
+_JOIN_TIMEOUT_SEC = 0.5  # longest time to wait for a thread that is inside the model
 
 
 class _Closable(Protocol):
@@ -38,20 +38,20 @@ class _Closable(Protocol):
 def run_node(
     make_node: Callable[[], Node], *, threads: int = 1, arguments: list[str] | None = None, exit_process: bool = False
 ) -> int:
-    """Run one node until SIGINT, SIGTERM or the shutdown of its context, then end it in order.
+    """Run a node until SIGINT, SIGTERM or the shutdown of its context, then shut it down.
 
-    A node with a ``close()`` method has it called before it is destroyed: it must release every callback that waits
-    for something, and return quickly.
+    A node's ``close()`` method, if it has one, is called before the node is destroyed. It must end every callback that
+    waits, and return quickly.
 
     Args:
-        make_node: Builds the node; called once rclpy is initialised.
-        threads: Threads of the executor; 1 gives a single-threaded one.
-        arguments: Command line with ROS arguments; None takes ``sys.argv``.
-        exit_process: End the process here after an orderly end. With torch loaded, the interpreter's own finalisation
-            takes seconds, more than a launch file's patience.
+        make_node: Builds the node; called after rclpy is initialised.
+        threads: Threads of the executor; 1 selects a single-threaded executor.
+        arguments: Command line with ROS arguments; None for ``sys.argv``.
+        exit_process: Exit the process here instead of returning. With torch loaded, the interpreter takes seconds to
+            finalise, and launch does not wait that long.
 
     Returns:
-        The process's exit code: 0 after an orderly end, 1 when the node could not be built.
+        Exit code of the process: 0 after an orderly shutdown, 1 if the node could not be built.
     """
     stopping = threading.Event()
 
@@ -72,9 +72,9 @@ def run_node(
     executor = HandlerExecutor(threads) if threads > 1 else SingleThreadedExecutor()
     executor.add_node(node)
     _spin(executor, failures, stopping)
-    _end(executor, node)
-    # A lifecycle node's state machine keeps parts of it alive beyond destroy_node. They must be gone before a quick
-    # exit: DDS would leave its shared memory behind, and the next node to start would stumble over it.
+    _shut_down(executor, node)
+    # A lifecycle node's state machine keeps parts of it alive after destroy_node. They must be freed before a quick
+    # exit: DDS would leave its shared memory, which disturbs the next node.
     threading.excepthook = threading.__excepthook__
     del executor, failures, node
     gc.collect()
@@ -86,26 +86,26 @@ def run_node(
 
 
 class _FailureLog:
-    """Logs the defects of callbacks and threads: each with its traceback once, and then in a line."""
+    """Logs exceptions of callbacks and threads: the first time with a traceback, then one line each time."""
 
     def __init__(self, node: Node) -> None:
-        self._node_log = node.get_logger()
+        self._logger = node.get_logger()
         self._known: set[tuple[type[BaseException], str]] = set()
 
     def add(self, failure: str, error: BaseException) -> None:
-        """Log a defect; never raises."""
+        """Log an exception. Never raises."""
         frames = traceback.extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        if (type(error), place) in self._known:
-            self._node_log.error(f"{failure} again: {type(error).__name__}: {error}")
+        location = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        if (type(error), location) in self._known:
+            self._logger.error(f"{failure} again: {type(error).__name__}: {error}")
             return
-        self._known.add((type(error), place))
-        self._node_log.error(f"{failure}: {''.join(traceback.format_exception(error))}")
+        self._known.add((type(error), location))
+        self._logger.error(f"{failure}: {''.join(traceback.format_exception(error))}")
 
     def on_thread(self, ended: threading.ExceptHookArgs) -> None:
-        """Log the defect that has ended a thread; ``threading.excepthook``."""
+        """Log the exception that ended a thread; for ``threading.excepthook``."""
         name = ended.thread.name if ended.thread is not None else "unknown"
-        self.add(f"the thread '{name}' has ended by a defect", ended.exc_value or ended.exc_type())
+        self.add(f"thread '{name}' ended with an exception", ended.exc_value or ended.exc_type())
 
 
 def _spin(executor: Executor, failures: _FailureLog, stopping: threading.Event) -> None:
@@ -114,13 +114,13 @@ def _spin(executor: Executor, failures: _FailureLog, stopping: threading.Event) 
             executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
         except ExternalShutdownException:
             return
-        except Exception as error:  # noqa: BLE001  a defect in one callback must not end the node
+        except Exception as error:  # noqa: BLE001  a failed callback must not end the node
             failures.add("a callback failed", error)
 
 
-def _end(executor: Executor, node: Node) -> None:
-    # The interpreter, on its way out, puts handlers back to the default action, and a late second SIGINT would then
-    # kill the process (exit code -2). Signals that are ignored it leaves ignored.
+def _shut_down(executor: Executor, node: Node) -> None:
+    # At exit the interpreter restores default signal actions, and a late second SIGINT would kill the process (exit
+    # code -2). Ignored signals stay ignored.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(node, "close"):
@@ -128,7 +128,7 @@ def _end(executor: Executor, node: Node) -> None:
         closable.close()
     if isinstance(executor, HandlerExecutor):  # clients receive the errors of their cancelled questions
         _finish_handlers(executor)
-    # Some executors wait for their threads without a limit, so the waiting is done by a thread that can be left behind.
+    # Some executors wait for their threads without a limit. A daemon thread does it, which may be left running.
     closing = threading.Thread(target=executor.shutdown, name="executor-shutdown", daemon=True)
     closing.start()
     closing.join(_JOIN_TIMEOUT_SEC)
@@ -142,9 +142,9 @@ def _finish_handlers(executor: HandlerExecutor) -> None:
 
 
 def _threads_left() -> bool:
-    """Whether some thread is deep inside the model and cannot be interrupted.
+    """Return whether a thread is still inside the model, where nothing can interrupt it.
 
-    Everything of ours is closed then, and the interpreter's own finalisation must not run into that thread.
+    The node is closed by then, but the interpreter must not finalise while that thread runs.
     """
     deadline = time.monotonic() + _JOIN_TIMEOUT_SEC
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]

@@ -1,6 +1,6 @@
-"""A handful of nodes, each in its own process, started and ended together.
+"""Nodes of this package in child processes, started and stopped together.
 
-They also end when this process is ended (SIGTERM, SIGHUP of a closed terminal), and when it is killed.
+The nodes also stop when this process ends (SIGTERM, or SIGHUP of a closed terminal) or is killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import NodeDiedError
 
-# What each node's process runs, by the node's name.
+# Module of each node's process, by node name.
 NODE_MODULES = {
     "scene_memory": "delayed_vlm_ros.ros.scene_memory.node",
     "demo_camera": "delayed_vlm_ros.cameras.demo_camera",
@@ -29,15 +29,15 @@ NODE_MODULES = {
     "web_dashboard": "delayed_vlm_ros.web.dashboard_node",
 }
 
-_END_TIMEOUT_SEC = 5.0
+_STOP_TIMEOUT_SEC = 5.0
 _SHOWN_LOG_LINES = 12
 
 
 class NodeGroup:
-    """Context manager that runs nodes of this package and ends them with SIGINT, as a terminal would.
+    """Context manager that runs nodes of this package and stops them with SIGINT, as a terminal does.
 
     Args:
-        environment: Of the processes; ``isolated_environment`` keeps them to themselves.
+        environment: Environment of the processes, such as ``isolated_environment()``.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -49,9 +49,9 @@ class NodeGroup:
         """Start a node.
 
         Args:
-            node: One of `NODE_MODULES`.
-            params_file: Its parameter file.
-            parameters: Values that go over those in the file.
+            node: A key of ``NODE_MODULES``.
+            params_file: Parameter file of the node.
+            parameters: Values that override those of the file.
         """
         command = [
             *parent_death_prefix(),
@@ -63,45 +63,45 @@ class NodeGroup:
             str(params_file),
         ]
         for name, value in parameters.items():
-            command += ["-p", f"{name}:={json.dumps(value)}"]  # ROS reads YAML: a bare 5 or yes would be no string
+            command += ["-p", f"{name}:={json.dumps(value)}"]  # ROS parses YAML, where a bare 5 or yes is not a string
         with self._log_file(node).open("wb") as log:
-            # A session of its own: a Ctrl-C in this terminal reaches the nodes once, from here.
+            # In a new session: a Ctrl-C in this terminal reaches the nodes once, through this process.
             self._processes[node] = subprocess.Popen(  # noqa: S603  our own modules
                 command, env=self._environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
 
     def check(self) -> None:
-        """Return while every node runs.
+        """Check that every node runs.
 
         Raises:
-            NodeDiedError: One has ended; the message holds the end of its output.
+            NodeDiedError: A node has ended. The message has the last lines of its output.
         """
         for node, process in self._processes.items():
             if process.poll() is not None:
                 raise NodeDiedError(
-                    f"the node {node} ended with exit code {process.returncode}. The end of its output:\n"
+                    f"node {node} ended with exit code {process.returncode}. Last lines of its output:\n"
                     f"{self.log(node)}"
                 )
 
     def pid(self, node: str) -> int:
-        """A node's process."""
+        """Return the process id of a node."""
         return self._processes[node].pid
 
     def log(self, node: str) -> str:
-        """The last lines of a node's output."""
+        """Return the last lines of a node's output."""
         text = self._log_file(node).read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.strip().splitlines()[-_SHOWN_LOG_LINES:])
 
     def stop(self) -> dict[str, int]:
-        """End all nodes, and say how they ended.
+        """Stop all nodes.
 
         Returns:
-            Exit code of each node; negative: killed by that signal.
+            Exit code of each node; a negative one is the signal that killed it.
         """
         for process in self._processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + _END_TIMEOUT_SEC
+        deadline = time.monotonic() + _STOP_TIMEOUT_SEC
         exit_codes = {}
         for node, process in self._processes.items():
             try:
@@ -127,16 +127,16 @@ class NodeGroup:
 
 @contextmanager
 def exit_on_signals() -> Iterator[None]:
-    """While this is open, SIGTERM and SIGHUP leave through every ``finally``, as Ctrl-C does.
+    """Make SIGTERM and SIGHUP raise ``SystemExit``, so that ``finally`` clauses run, as Ctrl-C does.
 
-    Only for the main thread, where alone Python takes signals.
+    Only for the main thread, the only one that can set signal handlers in Python.
     """
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def exit_process(number: int, frame: FrameType | None) -> None:
         del frame
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, exit_process) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -145,6 +145,9 @@ def exit_on_signals() -> Iterator[None]:
 
 
 def parent_death_prefix() -> list[str]:
-    """What stands before a command so that the kernel ends it if this process is killed (where util-linux has it)."""
+    """Return a command prefix that makes the kernel end the command when this process dies.
+
+    Empty where util-linux has no ``setpriv``.
+    """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

@@ -1,12 +1,12 @@
-"""The scene-memory node with an engine that does what the question says, so that tests can time it.
+"""The scene_memory node with a fake engine whose behaviour the question selects.
 
-``work 2``: answer after 2 s, stopping where the ask is cancelled. ``hold FILE``: answer when the file is there, and do
-not stop before, like one long step of a model. ``defect``: an unexpected error. ``out of memory``: the device's.
-``say a b c``: those words, one token each, 0.05 s apart; ``say`` alone goes on until it is stopped. Anything else: an
-answer at once.
+``work 2``: answer after 2 s, stopping when cancelled. ``hold FILE``: answer when the file exists, and do not stop
+before, like one long step of a model. ``defect``: raise an unexpected error. ``out of memory``: raise the device's
+error. ``say a b c``: answer with these words, one token each, 0.05 s apart; ``say`` alone continues until it is stopped.
+Any other question is answered immediately.
 
-By environment: loading takes until the file FAKE_LOAD_UNTIL is there, and fails while FAKE_LOAD_FAILS is; configuring
-has a defect while FAKE_DEFECT_WHILE is there.
+Environment variables: loading ends when the file FAKE_LOAD_UNTIL exists, and fails while FAKE_LOAD_FAILS exists;
+configuring has a defect while FAKE_DEFECT_WHILE exists.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class FakeEngine:
                 time.sleep(0.01)
         elif word == "say":
             words = rest.split() or itertools.repeat("word", 100_000)
-            said = []
+            spoken = []
             control.report(Progress(Stage.ENCODING))
             control.report(Progress(Stage.GENERATING))
             for one in words:
                 control.check()
-                said.append(one)
+                spoken.append(one)
                 if control.wants_text:
-                    control.report(Progress(Stage.GENERATING, " ".join(said), len(said)))
+                    control.report(Progress(Stage.GENERATING, " ".join(spoken), len(spoken)))
                 time.sleep(0.05)
         elif word == "defect":
             raise ZeroDivisionError("planted by the test")
@@ -106,5 +106,5 @@ def build_session(*arguments):
 if __name__ == "__main__":
     node.build_session = build_session
     engines.load_engines = load
-    reporter._PERIOD_SEC = 0.1  # tests do not have the time that people have
+    reporter._PERIOD_SEC = 0.1  # tests wait for many reports
     sys.exit(node.main())

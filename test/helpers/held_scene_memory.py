@@ -1,7 +1,7 @@
-"""The scene-memory node with its real model, which stops in the middle of an answer until it is let go.
+"""The scene_memory node with its real model, held after the first token of an answer.
 
-In the folder HELD_ANSWERS (environment) there is a file ``held`` as soon as a first token is out, and nothing goes on
-until the test has put a file ``released`` there.
+The environment variable HELD_ANSWERS names a folder. The node creates the file ``held`` there after the first token,
+and continues when the test creates the file ``released``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from delayed_vlm_ros.inference.local import generation
 from delayed_vlm_ros.ros.scene_memory import node
 
 
-class HeldWatch(generation._Watch):
-    """Called by the library after every token, with everything in hand that an ask may hold."""
+class HeldCallback(generation._TokenCallback):
+    """Called by the library after every token, when the question holds all its memory."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         done = super().__call__(*arguments, **named)
@@ -29,5 +29,5 @@ class HeldWatch(generation._Watch):
 
 
 if __name__ == "__main__":
-    generation._Watch = HeldWatch
+    generation._TokenCallback = HeldCallback
     sys.exit(node.main())

@@ -1,4 +1,4 @@
-"""The scene-memory node with its real model, which after a token goes on only while there is no file HOLD_ANSWERS."""
+"""The scene_memory node with its real model, held after each token while the file HOLD_ANSWERS exists."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from delayed_vlm_ros.inference.local import generation
 from delayed_vlm_ros.ros.scene_memory import node
 
-_HELD_AT_MOST_SEC = 60.0
+_MAX_HOLD_SEC = 60.0
 
 
-class SlowWatch(generation._Watch):
-    """Called by the library after every token: tells of it first, so that what there is of the answer can be read."""
+class SlowCallback(generation._TokenCallback):
+    """Called by the library after every token. Reports the token before it holds, so that the text can be read."""
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         stops = super().__call__(*arguments, **named)
-        deadline = time.monotonic() + _HELD_AT_MOST_SEC
+        deadline = time.monotonic() + _MAX_HOLD_SEC
         while Path(os.environ["HOLD_ANSWERS"]).exists() and time.monotonic() < deadline:
             self._control.check()
             time.sleep(0.01)
@@ -27,5 +27,5 @@ class SlowWatch(generation._Watch):
 
 
 if __name__ == "__main__":
-    generation._Watch = SlowWatch
+    generation._TokenCallback = SlowCallback
     sys.exit(node.main())

@@ -1,4 +1,4 @@
-"""The service, the statistics and the diagnostics, with the model that comes with the package, over DDS."""
+"""Service, statistics and diagnostics over DDS, with the embedded model."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def running(start_for_module):
     return process, client
 
 
-def test_no_model_code_runs_before_somebody_asks(running):
+def test_no_model_code_runs_before_the_first_question(running):
     _, client = running
     client.show_images(4)
     stats = client.wait_for_stats(lambda stats: stats.model_state == "ready")
@@ -26,7 +26,7 @@ def test_no_model_code_runs_before_somebody_asks(running):
     assert stats.last_total_latency == 0
 
 
-def test_an_answer_names_its_frames_and_its_cost(running):
+def test_answer_has_its_frames_and_its_cost(running):
     _, client = running
     client.show_images(4)
     # when
@@ -49,10 +49,10 @@ def test_an_answer_names_its_frames_and_its_cost(running):
     assert metrics.queue_latency >= 0
     assert metrics.answer_tokens <= 4
     assert metrics.video_grid_thw[0] == len(response.frames_used)
-    assert any("synthetic scenes only" in note for note in metrics.warnings)
+    assert any("synthetic" in warning for warning in metrics.warnings)
 
 
-def test_a_second_question_about_the_same_frames_encodes_nothing(running):
+def test_second_question_about_the_same_frames_encodes_nothing(running):
     _, client = running
     client.show_images(2)
     first = client.ask("What is there?", max_new_tokens=2)
@@ -65,7 +65,7 @@ def test_a_second_question_about_the_same_frames_encodes_nothing(running):
     assert [frame.id for frame in first.frames_used] == [frame.id for frame in second.frames_used]
 
 
-def test_statistics_and_diagnostics_tell_the_same(running):
+def test_statistics_and_diagnostics_agree(running):
     _, client = running
     client.show_images(2)
     client.ask("Statistics?", max_new_tokens=2)
@@ -79,10 +79,10 @@ def test_statistics_and_diagnostics_tell_the_same(running):
     assert served.last_total_latency > 0
     assert served.oldest_frame_age_sec >= served.newest_frame_age_sec >= 0
     assert (served.model, served.model_state, served.device) == ("demo", "ready", "cpu")
-    assert any("synthetic scenes only" in note for note in served.warnings)
+    assert any("synthetic" in warning for warning in served.warnings)
     reported_ns = nanoseconds(served.header.stamp)
     model = client.wait_for_status("model", since_ns=reported_ns)
-    assert "synthetic scenes only" in model.message
+    assert "synthetic" in model.message
     assert model.level == b"\x01"
     memory = values_of(client.wait_for_status("memory camera", since_ns=reported_ns))
     assert memory["star_memory_size"] == f"{served.star_memory_size} frames"
@@ -91,26 +91,26 @@ def test_statistics_and_diagnostics_tell_the_same(running):
     assert values_of(asks)["served"] == str(served.asks_served)
 
 
-def test_reports_come_once_a_second(running):
+def test_reports_are_published_once_a_second(running):
     _, client = running
 
     def in_time():
-        # A busy machine delays some; it does not do so for good.
+        # A busy machine delays some reports, but not all.
         between = np.diff(client.report_stamps_ns[-4:]) * 1e-9
         return len(between) == 3 and between.mean() == pytest.approx(1.0, abs=0.2)
 
-    wait_until(in_time, lambda: f"four reports in time; the last ones came at {client.report_stamps_ns[-9:]}")
+    wait_until(in_time, lambda: f"four reports in time; the last stamps are {client.report_stamps_ns[-9:]}")
 
 
-def test_each_answer_is_published(running):
+def test_answers_are_published(running):
     _, client = running
     client.show_images(2)
 
     def published_answer(question):
         return next((answer for answer in client.answers if answer.question == question), None)
 
-    # given that node and client have found each other: what is published before is heard by nobody
-    wait_until(lambda: client.ask("Who hears?", max_new_tokens=1) and published_answer("Who hears?"), "any answer")
+    # given that node and client have discovered each other: earlier messages are lost
+    wait_until(lambda: client.ask("Discovery?", max_new_tokens=1) and published_answer("Discovery?"), "any answer")
     # when
     response = client.ask("For the log?", max_new_tokens=2)
     # then
@@ -122,7 +122,7 @@ def test_each_answer_is_published(running):
     assert published.header.stamp == response.snapshot_stamp
 
 
-def test_limits_in_time_choose_the_frames(running):
+def test_time_limits_select_the_frames(running):
     _, client = running
     client.show_images(6)
     everything = client.ask("All?", max_new_tokens=1).frames_used
@@ -134,7 +134,7 @@ def test_limits_in_time_choose_the_frames(running):
     assert [frame.id for frame in before.frames_used] == [everything[0].id]
 
 
-def test_reset_forgets_the_frames_and_not_the_counters(running):
+def test_reset_clears_the_frames_but_not_the_counters(running):
     _, client = running
     client.show_images(2)
     response = client.reset()

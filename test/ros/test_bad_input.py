@@ -1,4 +1,4 @@
-"""Bad requests and bad images: a clear word, the node lives, no kept frame is lost."""
+"""Invalid requests and images over DDS: each is reported, the node keeps running, no kept frame is lost."""
 
 import array
 import math
@@ -24,7 +24,7 @@ def running(start_for_module):
     return process, client
 
 
-def test_an_ask_before_the_first_image_says_what_to_check(start):
+def test_question_before_the_first_image_names_the_topic(start):
     _, client = start()
     client.wait_until_active()
     response = client.ask()
@@ -36,39 +36,39 @@ def test_an_ask_before_the_first_image_says_what_to_check(start):
 
 
 @pytest.mark.parametrize(
-    ("request_fields", "code", "words"),
+    ("request_fields", "code", "named"),
     [
-        ({"question": ""}, RESPONSE.BAD_REQUEST, "question is empty"),
-        ({"question": " \n"}, RESPONSE.BAD_REQUEST, "question is empty"),
-        ({"question": "x" * 2001}, RESPONSE.BAD_REQUEST, "2001 characters"),
-        ({"camera": "rear"}, RESPONSE.UNKNOWN_CAMERA, "the cameras are camera; leave it empty"),
-        ({"since": Time(sec=20), "until": Time(sec=10)}, RESPONSE.BAD_REQUEST, "since (20.000 s) is after until"),
-        ({"since": Time(sec=-5)}, RESPONSE.BAD_REQUEST, "since is -5 s"),
-        ({"until": Time(sec=5, nanosec=2_000_000_000)}, RESPONSE.BAD_REQUEST, "until is 5 s"),
-        ({"until": Time(sec=5)}, RESPONSE.NO_FRAMES, "no frames within the limits"),
-        ({"last_sec": -1.0}, RESPONSE.BAD_REQUEST, "last_sec is -1"),
-        ({"last_sec": math.nan}, RESPONSE.BAD_REQUEST, "last_sec is nan"),
-        ({"timeout_sec": -1.0}, RESPONSE.BAD_REQUEST, "timeout_sec is -1"),
-        ({"timeout_sec": math.inf}, RESPONSE.BAD_REQUEST, "timeout_sec is inf"),
-        ({"max_new_tokens": 4_000_000_000}, RESPONSE.BAD_REQUEST, "max_new_tokens is 4000000000"),
-        # Worker and desk look at the deadline by themselves; the advice is the same whoever sees it first.
+        ({"question": ""}, RESPONSE.BAD_REQUEST, "question"),
+        ({"question": " \n"}, RESPONSE.BAD_REQUEST, "question"),
+        ({"question": "x" * 2001}, RESPONSE.BAD_REQUEST, "2001"),
+        ({"camera": "rear"}, RESPONSE.UNKNOWN_CAMERA, "'rear'"),
+        ({"since": Time(sec=20), "until": Time(sec=10)}, RESPONSE.BAD_REQUEST, "since"),
+        ({"since": Time(sec=-5)}, RESPONSE.BAD_REQUEST, "since"),
+        ({"until": Time(sec=5, nanosec=2_000_000_000)}, RESPONSE.BAD_REQUEST, "until"),
+        ({"until": Time(sec=5)}, RESPONSE.NO_FRAMES, "no frames"),
+        ({"last_sec": -1.0}, RESPONSE.BAD_REQUEST, "last_sec"),
+        ({"last_sec": math.nan}, RESPONSE.BAD_REQUEST, "last_sec"),
+        ({"timeout_sec": -1.0}, RESPONSE.BAD_REQUEST, "timeout_sec"),
+        ({"timeout_sec": math.inf}, RESPONSE.BAD_REQUEST, "timeout_sec"),
+        ({"max_new_tokens": 4_000_000_000}, RESPONSE.BAD_REQUEST, "max_new_tokens"),
+        # Engine and worker both check the deadline; both give the same remedy.
         ({"question": "work 600", "timeout_sec": 0.3}, RESPONSE.TIMEOUT, "allow more time"),
-        ({"question": "defect"}, RESPONSE.INTERNAL, "ZeroDivisionError: planted"),
-        ({"question": "out of memory"}, RESPONSE.OUT_OF_MEMORY, "ran out of memory"),
+        ({"question": "defect"}, RESPONSE.INTERNAL, "ZeroDivisionError"),
+        ({"question": "out of memory"}, RESPONSE.OUT_OF_MEMORY, "memory"),
     ],
 )
-def test_a_bad_request_is_answered_with_its_reason(running, request_fields, code, words):
+def test_invalid_request_is_answered_with_its_reason(running, request_fields, code, named):
     process, client = running
     response = client.ask(**request_fields)
     assert not response.success
     assert response.error_code == code, response.error_msg
-    assert words in response.error_msg
+    assert named in response.error_msg
     assert response.answer == ""
     assert client.ask().success
     assert process.alive
 
 
-def test_failed_asks_are_counted_and_shown_for_a_moment(running):
+def test_failed_questions_are_counted_and_shown_once(running):
     _, client = running
     before = client.wait_for_stats()
     # when
@@ -76,24 +76,24 @@ def test_failed_asks_are_counted_and_shown_for_a_moment(running):
     # then
     reported_ns = nanoseconds(before.header.stamp)
     status = client.wait_for_status("asks", lambda status: "1 questions failed" in status.message, since_ns=reported_ns)
-    assert "no camera 'rear'" in status.message
+    assert "'rear'" in status.message
     client.wait_for_status("asks", lambda status: status.level == b"\x00")
     assert client.wait_for_stats().asks_failed == before.asks_failed + 1
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "named"),
     [
-        ({"height": 0}, "64 × 0 pixels"),
-        ({"width": 0}, "0 × 48 pixels"),
+        ({"height": 0}, "64 × 0"),
+        ({"width": 0}, "0 × 48"),
         ({"step": 100}, "step is 100"),
-        ({"data": array.array("B", bytes(1000))}, "data has 1000 bytes"),
-        ({"encoding": "plaid8"}, "'plaid8' is unknown"),
-        ({"encoding": "16UC1"}, "16UC1 is a depth image"),
-        ({"height": 100_000, "width": 100_000, "step": 300_000}, "100000 × 100000 pixels"),
+        ({"data": array.array("B", bytes(1000))}, "data has 1000"),
+        ({"encoding": "plaid8"}, "'plaid8'"),
+        ({"encoding": "16UC1"}, "16UC1"),
+        ({"height": 100_000, "width": 100_000, "step": 300_000}, "100000 × 100000"),
     ],
 )
-def test_a_bad_image_costs_nothing_and_is_told(running, fields, words):
+def test_invalid_image_is_reported_and_loses_no_frame(running, fields, named):
     process, client = running
     kept = client.ask().frames_used
     before = client.wait_for_stats()
@@ -104,11 +104,11 @@ def test_a_bad_image_costs_nothing_and_is_told(running, fields, words):
     client.publish(bad)
     # then
     reported_ns = nanoseconds(before.header.stamp)
-    status = client.wait_for_status("camera camera", lambda status: words in status.message, since_ns=reported_ns)
+    status = client.wait_for_status("camera camera", lambda status: named in status.message, since_ns=reported_ns)
     assert status.level == b"\x01"
-    assert words in values_of(status)["last drop reason"]
+    assert named in values_of(status)["last drop reason"]
     stats = client.wait_for_stats()
-    assert words in stats.last_drop_reason
+    assert named in stats.last_drop_reason
     assert stats.images_dropped == before.images_dropped + 1
     assert stats.images_received == before.images_received + 1
     now = client.ask().frames_used
@@ -116,39 +116,39 @@ def test_a_bad_image_costs_nothing_and_is_told(running, fields, words):
     assert process.alive
 
 
-def test_a_camera_that_falls_silent_is_stale_until_it_returns(start):
+def test_silent_camera_is_stale_until_it_returns(start):
     _, client = start(memory__sample_fps=50.0, diagnostics__stale_after_sec=0.5)
     client.wait_until_active()
     client.show_images(2)
     status = client.wait_for_status("camera camera", lambda status: status.level == b"\x03")
     assert client.namespace + "/image" in status.message
-    # when it returns, and goes on until it is noticed
+    # when it returns, and publishes until that is reported
     returned_ns = client.now_ns()
 
-    def noticed():
+    def is_ok():
         client.publish(client.image())
         return client.find_status("camera camera", lambda status: status.level == b"\x00", returned_ns)
 
-    wait_until(noticed, "images again")
+    wait_until(is_ok, "images again")
 
 
-def test_a_camera_without_stamps_gets_those_of_arrival_and_is_told(start):
+def test_images_without_stamps_get_their_arrival_time_and_a_warning(start):
     _, client = start(memory__sample_fps=50.0)
     client.wait_until_active()
     began_ns = client.now_ns()
 
-    def remembered():
+    def is_sampled():
         client.publish(client.image(header=Header()))
         return client.find_stats(lambda stats: stats.images_sampled >= 2, began_ns)
 
-    wait_until(remembered, "two images remembered")
+    wait_until(is_sampled, "two sampled images")
     response = client.ask()
     assert began_ns <= nanoseconds(response.frames_used[0].header.stamp) <= client.now_ns()
-    assert any("without time stamps" in note for note in response.metrics.warnings)
-    client.wait_for_status("camera camera", lambda status: "without time stamps" in status.message)
+    assert any("no stamps" in warning for warning in response.metrics.warnings)
+    client.wait_for_status("camera camera", lambda status: "no stamps" in status.message)
 
 
-def test_compressed_images_come_on_the_compressed_topic_of_the_same_name(start):
+def test_compressed_images_are_received_on_the_compressed_topic(start):
     _, client = start(image_transport="compressed", memory__sample_fps=50.0, remap={"image": "front/image"})
     client.wait_until_active()
     jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
@@ -162,5 +162,5 @@ def test_compressed_images_come_on_the_compressed_topic_of_the_same_name(start):
         wait_until(found, "the image's effect")
 
     publish_until(lambda stats: stats.images_sampled >= 2, jpeg)
-    publish_until(lambda stats: "neither a JPEG nor a PNG" in stats.last_drop_reason, b"\xff\xd8 this is no image")
+    publish_until(lambda stats: "JPEG" in stats.last_drop_reason, b"\xff\xd8 not an image")
     assert client.ask().success

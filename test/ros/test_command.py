@@ -1,4 +1,4 @@
-"""``delayed-vlm ask`` and ``delayed-vlm status`` against a running node, as their user runs them."""
+"""The commands ``delayed-vlm ask`` and ``delayed-vlm status`` against a running node."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_ask_prints_the_answer(with_images):
     assert "\nA: " in done.stdout
 
 
-def test_ask_for_scripts(with_images):
+def test_ask_with_json_prints_one_object(with_images):
     done = command("ask", "What is there?", "--namespace", with_images.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -45,7 +45,7 @@ def test_ask_for_scripts(with_images):
     assert len(printed["frames_used"]) >= 2
 
 
-def test_ctrl_c_cancels_the_ask(with_images):
+def test_ctrl_c_cancels_the_question(with_images):
     # given
     process = start_command("ask", "say", "--namespace", with_images.namespace)
     with_images.wait_for_stats(lambda stats: stats.asks_running == 1)
@@ -56,11 +56,11 @@ def test_ctrl_c_cancels_the_ask(with_images):
     assert process.returncode != 0
     assert "Traceback" not in stderr
     with_images.wait_for_stats(lambda stats: stats.asks_running == 0)
-    said = wait_until(lambda: [answer for answer in with_images.answers if answer.question == "say"], "the answer")
-    assert said[0].error_code == AskScene.Response.CANCELLED
+    found = wait_until(lambda: [answer for answer in with_images.answers if answer.question == "say"], "the answer")
+    assert found[0].error_code == AskScene.Response.CANCELLED
 
 
-def test_a_node_without_the_action_is_asked_by_the_service(ros):
+def test_node_without_the_action_is_asked_through_the_service(ros):
     # given
     client = Client("/older")
 
@@ -75,10 +75,10 @@ def test_a_node_without_the_action_is_asked_by_the_service(ros):
     # then
     assert done.returncode == 0, done.stderr
     assert "A: about What?" in done.stdout
-    assert "the answer comes in one piece" in done.stderr
+    assert "ask_scene_stream" in done.stderr
 
 
-def test_refused_ask_is_one_sentence_and_an_exit_code(with_images):
+def test_rejected_question_prints_one_sentence_and_fails(with_images):
     done = command("ask", "What is there?", "--namespace", with_images.namespace, "--camera", "attic")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -86,14 +86,14 @@ def test_refused_ask_is_one_sentence_and_an_exit_code(with_images):
     assert "Traceback" not in done.stderr
 
 
-def test_status_shows_what_the_node_says(with_images):
+def test_status_prints_diagnostics_and_statistics(with_images):
     done = command("status", "--namespace", with_images.namespace)
     assert done.returncode == 0, done.stderr
     for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks", "memory of camera camera: "):
         assert part in done.stdout
 
 
-def test_status_for_scripts(with_images):
+def test_status_with_json_prints_one_object(with_images):
     done = command("status", "--namespace", with_images.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -101,7 +101,7 @@ def test_status_for_scripts(with_images):
     assert {status["name"].split(": ")[1] for status in printed["diagnostics"]} >= {"lifecycle", "model", "asks"}
 
 
-def test_status_tells_of_every_camera_by_its_name(start):
+def test_status_has_statistics_of_every_camera(start):
     # given
     _, client = start(cameras="[front, rear]")
     client.wait_until_ready()
@@ -123,15 +123,16 @@ def test_status_of_a_node_that_is_not_configured(start):
 
 
 @pytest.mark.parametrize("words", [("ask", "Who?"), ("status",)])
-def test_no_node_is_one_sentence_with_what_to_look_at(ros, words):
+def test_missing_node_prints_one_sentence_with_the_remedy(ros, words):
     done = command(*words, "--namespace", "/nowhere")
     assert done.returncode == 1
     assert "/nowhere" in done.stderr or "nowhere/scene_memory" in done.stderr
-    assert "is scene_memory running in ROS domain" in done.stderr
+    assert "ROS_DOMAIN_ID" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_senseless_namespace_is_refused(ros):
+def test_invalid_namespace_is_rejected(ros):
     done = command("status", "--namespace", "/robot one")
     assert done.returncode == 1
-    assert "'/robot one' is no namespace" in done.stderr
+    assert "'/robot one'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
-"""The faults of docs/reliability.md, one after the other on one node with its real model.
+"""The faults of docs/reliability.md, one after another on one node with its real model.
 
-After each: the node lives, what it keeps is intact, the next ask is answered right. Each shows in the diagnostics
-within two seconds and is gone from them within two seconds after; these are seconds of a machine that has time for it.
+After each fault the node runs, its kept frames are unchanged, and the next answer is correct. The diagnostics report
+each fault within two seconds and clear it within two seconds of its end, in seconds of an idle machine.
 """
 
 import signal
@@ -29,27 +29,27 @@ OK, WARN, ERROR, STALE = (bytes([level]) for level in range(4))
 
 
 class Robot:
-    """A camera, a memory, and one who asks."""
+    """A camera process, a scene_memory process and a client."""
 
     def __init__(self, process, client):
         self.process, self.client = process, client
-        self.camera = self.open_eyes()
+        self.camera = self.start_camera()
 
-    def open_eyes(self):
+    def start_camera(self):
         return NodeProcess(self.client.namespace, ROOM_CAMERA, ROOM, {}, {})
 
     def kept(self):
-        """Stamps and images of all that is kept, by the key frames' ids."""
+        """Return headers and images of all kept pairs by id."""
         got = self.client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
         frames = zip(got.key_frames, got.first_images, got.second_images, strict=True)
         return {frame.id: (frame.header, bytes(first.data), bytes(second.data)) for frame, first, second in frames}
 
     def check(self, kept):
-        """All is well again, and nothing has happened to what was kept before."""
+        """Check that the node runs, the frames kept before are unchanged and a question is answered."""
         assert self.process.alive
         now = self.kept()
-        both = [key for key in now if key in kept and kept[key][2]]  # without those that had no second image yet
-        assert both, "nothing is left of what was kept"
+        both = [key for key in now if key in kept and kept[key][2]]  # without pairs that had no second image
+        assert both, "no pair is left of those kept before"
         assert all(now[key] == kept[key] for key in both)
         response = self.client.ask(QUESTION)
         assert response.success, response.error_msg
@@ -58,38 +58,38 @@ class Robot:
         assert len(set(ids)) == len(ids)
 
     @contextmanager
-    def shown(self, name, words, level=WARN):
-        """A fault within this shows in the diagnostics in time, and is gone from them in time."""
+    def reported(self, name, words, level=WARN):
+        """Check that the diagnostics report the fault of this block in time, and clear it in time."""
         kept = self.kept()
         with Stopwatch() as watch:
             began_ns = self.client.now_ns()
-            happened = KeptFrame(self.client)
-            yield happened
-            status, told_ns = self.client.wait_for_report(name, lambda status: words in status.message, began_ns)
+            fault = Fault(self.client)
+            yield fault
+            status, reported_ns = self.client.wait_for_report(name, lambda status: words in status.message, began_ns)
             assert status.level == level
-            late_sec = (told_ns - (happened.began_ns or began_ns)) * 1e-9
-            ended_ns = happened.end()
+            delay_sec = (reported_ns - (fault.began_ns or began_ns)) * 1e-9
+            ended_ns = fault.end()
             _, cleared_ns = self.client.wait_for_report(name, lambda status: status.level == OK, ended_ns)
             clearing_sec = (cleared_ns - ended_ns) * 1e-9
-        assert late_sec / watch.slowdown < LIMIT_SEC
+        assert delay_sec / watch.slowdown < LIMIT_SEC
         assert clearing_sec / watch.slowdown < LIMIT_SEC
         self.check(kept)
 
 
-class KeptFrame:
-    """When a fault happened, and how it ends."""
+class Fault:
+    """Begin and end of a fault."""
 
     def __init__(self, client):
         self._client = client
         self.began_ns = 0
         self.end_by = lambda: None
 
-    def now(self):
-        """Only now it has happened."""
+    def begins(self):
+        """Record that the fault begins now."""
         self.began_ns = self._client.now_ns()
 
     def end(self):
-        """End it; gives when that was."""
+        """End the fault; return the time."""
         self.end_by()
         return self._client.now_ns()
 
@@ -106,48 +106,48 @@ def robot(start_for_module):
 
 
 def test_camera_dies_and_returns(robot):
-    def returns():
+    def restart_camera():
         robot.camera.close()
         before = robot.client.wait_for_stats().images_received
-        robot.camera = robot.open_eyes()
+        robot.camera = robot.start_camera()
         robot.client.wait_for_stats(lambda stats: stats.images_received > before)
 
-    with robot.shown("camera camera", "check the camera", STALE) as fault:
+    with robot.reported("camera camera", "check the camera", STALE) as fault:
         robot.camera.process.send_signal(signal.SIGKILL)
         robot.camera.process.wait()
-        fault.now()
-        fault.end_by = returns
+        fault.begins()
+        fault.end_by = restart_camera
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("corrupt", "images dropped: "), ("no stamps", "without time stamps"), ("back", "time has gone back by ")],
+    [("corrupt", "images dropped: "), ("no stamps", "no stamps"), ("back", "jumped back by")],
 )
-def test_camera_is_out_of_order_for_a_while(robot, fault, words):
-    with robot.shown("camera camera", words) as happened:
+def test_faulty_camera_is_reported_until_it_recovers(robot, fault, words):
+    with robot.reported("camera camera", words) as injected:
         robot.client.set_parameters({"fault": fault}, "room_camera")
-        happened.end_by = lambda: robot.client.set_parameters({"fault": ""}, "room_camera")
+        injected.end_by = lambda: robot.client.set_parameters({"fault": ""}, "room_camera")
 
 
-@pytest.mark.parametrize(("fault", "words"), [("frozen", "do not advance"), ("slow", "due by their times of arrival")])
-def test_stamps_that_do_not_advance_or_too_slowly(robot, fault, words):
-    """Seen over some seconds, these are reported later than the other faults."""
+@pytest.mark.parametrize(("fault", "words"), [("frozen", "do not advance"), ("slow", "due by arrival time")])
+def test_stamps_that_are_frozen_or_slow_are_reported(robot, fault, words):
+    """These faults are detected over some seconds, so they are reported later than the others."""
     before = robot.client.wait_for_stats()
     # when
     robot.client.set_parameters({"fault": fault}, "room_camera")
     status = robot.client.wait_for_status("camera camera", lambda status: words in status.message)
     # then
     assert status.level == WARN
-    stats = robot.client.wait_for_stats(lambda stats: any(words in notice for notice in stats.warnings))
+    stats = robot.client.wait_for_stats(lambda stats: any(words in warning for warning in stats.warnings))
     counter = {"frozen": "images_restamped", "slow": "images_missed"}[fault]
     assert getattr(stats, counter) > getattr(before, counter)
     response = robot.client.ask(QUESTION)
     assert response.answer == ANSWER
-    assert any(words in notice for notice in response.metrics.warnings)
-    if fault == "frozen":  # the memory goes on
+    assert any(words in warning for warning in response.metrics.warnings)
+    if fault == "frozen":  # images are still sampled
         sampled = stats.images_sampled
         robot.client.wait_for_stats(lambda stats: stats.images_sampled > sampled + 10)
-    # and when stamps are right again, so is the camera
+    # and correct stamps clear the warning
     robot.client.set_parameters({"fault": ""}, "room_camera")
     robot.client.wait_for_status("camera camera", lambda status: status.level == OK)
     robot.client.reset()
@@ -155,8 +155,8 @@ def test_stamps_that_do_not_advance_or_too_slowly(robot, fault, words):
     assert robot.process.alive
 
 
-def test_stamps_far_in_the_future(robot):
-    def restored():
+def test_stamps_far_in_the_future_are_reported_until_reset(robot):
+    def restore():
         robot.client.set_parameters({"fault": ""}, "room_camera")
         robot.client.wait_for_status("camera camera", lambda status: "reset the memory" in status.message)
         assert robot.client.ask(QUESTION).answer == ANSWER
@@ -166,25 +166,25 @@ def test_stamps_far_in_the_future(robot):
     with Stopwatch() as watch:
         began_ns = robot.client.now_ns()
         robot.client.set_parameters({"fault": "future"}, "room_camera")
-        _, told_ns = robot.client.wait_for_report(
-            "camera camera", lambda status: "ahead of this node's clock" in status.message, began_ns
+        _, reported_ns = robot.client.wait_for_report(
+            "camera camera", lambda status: "ahead of the node's clock" in status.message, began_ns
         )
-    assert (told_ns - began_ns) * 1e-9 / watch.slowdown < LIMIT_SEC
+    assert (reported_ns - began_ns) * 1e-9 / watch.slowdown < LIMIT_SEC
     assert robot.client.ask(QUESTION).answer == ANSWER
-    restored()
+    restore()
     robot.client.wait_for_status("camera camera", lambda status: status.level == OK)
     robot.check(robot.kept())
 
 
-def test_burst_of_a_thousand_images(robot):
+def test_burst_of_a_thousand_images_loses_no_kept_frame(robot):
     kept, before = robot.kept(), robot.client.wait_for_stats()
     images = room_images(**ROOM)
     for number in range(1000):
         image = images[number % len(images)]
         image.header.stamp = robot.client.node.get_clock().now().to_msg()
-        with suppress(rclpy_implementation.RCLError):  # the publisher's own history is full: that image never was
+        with suppress(rclpy_implementation.RCLError):  # the publisher's history is full: the image was not published
             robot.client.publish(image, depth=100)
-    # then those that were due were remembered, and no more, and nothing is wrong
+    # then only due images were sampled and nothing is reported
     after = robot.client.wait_for_stats()
     assert after.images_received - before.images_received > 50
     passed_sec = after.header.stamp.sec + 1 - before.header.stamp.sec
@@ -197,40 +197,40 @@ def test_burst_of_a_thousand_images(robot):
 @pytest.mark.parametrize(
     ("question", "code", "words"),
     [
-        ("defect", RESPONSE.INTERNAL, "ZeroDivisionError: planted"),
-        ("panic", RESPONSE.INTERNAL, "SystemExit: planted"),
-        ("out of memory", RESPONSE.OUT_OF_MEMORY, "the device ran out of memory"),
-        ("x" * 1_000_000, RESPONSE.BAD_REQUEST, "has 1000000 characters, more than 2000"),
+        ("defect", RESPONSE.INTERNAL, "ZeroDivisionError"),
+        ("panic", RESPONSE.INTERNAL, "SystemExit"),
+        ("out of memory", RESPONSE.OUT_OF_MEMORY, "out of memory"),
+        ("x" * 1_000_000, RESPONSE.BAD_REQUEST, "1000000 characters"),
     ],
     ids=["defect", "panic", "out of memory", "a million characters"],
 )
-def test_ask_that_fails(robot, question, code, words):
-    with robot.shown("asks", words) as fault:
-        for asked in (robot.client.ask(question), robot.client.start_goal(question).result()):
-            assert asked.error_code == code
-            assert words in asked.error_msg
-            assert len(asked.error_msg) < 2000
-        fault.now()
+def test_failing_question_is_reported(robot, question, code, words):
+    with robot.reported("asks", words) as fault:
+        for response in (robot.client.ask(question), robot.client.start_goal(question).result()):
+            assert response.error_code == code
+            assert words in response.error_msg
+            assert len(response.error_msg) < 2000
+        fault.begins()
 
 
-def test_out_of_memory_once_is_answered_and_told_in_the_answer(robot):
+def test_out_of_memory_once_is_answered_with_a_warning(robot):
     kept = robot.kept()
     response = robot.client.ask("out of memory once")
     assert response.answer == ANSWER
-    assert any("memory" in notice for notice in response.metrics.warnings)
+    assert any("memory" in warning for warning in response.metrics.warnings)
     robot.check(kept)
 
 
 @contextmanager
 def ten_clients(namespace):
-    """Nodes with their clients of the service, all spun by one thread, which ends with them whatever happens."""
-    nodes = [rclpy.create_node(f"client_id_{n}", namespace=namespace, context=CONTEXT) for n in range(10)]
-    # Replies go to all clients of a service; each of these sees a hundred.
+    """Clients of the service by node name, all spun by one thread."""
+    nodes = [rclpy.create_node(f"client_{n}", namespace=namespace, context=CONTEXT) for n in range(10)]
+    # Replies go to all clients of a service: each receives a hundred.
     depth = QoSProfile(depth=200)
     clients = [node.create_client(AskScene, "ask_scene", qos_profile=depth) for node in nodes]
     spinning = Spinning(*nodes)
     try:
-        # Each has to know the node, and to be known to it.
+        # Each must have discovered the node, and the node each of them.
         for client in clients:
             assert client.wait_for_service(PATIENCE_SEC)
             wait_until(client.call_async(AskScene.Request(question="")).done, "a client's first answer")
@@ -241,51 +241,51 @@ def ten_clients(namespace):
             node.destroy_node()
 
 
-def test_a_hundred_asks_at_once_from_ten_clients(robot):
-    with ten_clients(robot.client.namespace) as clients, robot.shown("asks", "BusyError") as fault:
-        # given a worker that is busy
+def test_hundred_questions_of_ten_clients_share_the_queue(robot):
+    with ten_clients(robot.client.namespace) as clients, robot.reported("asks", "BusyError") as fault:
+        # given a busy worker
         goal = robot.client.start_goal("say")
         goal.wait_for_feedback(lambda got: got.answer_tokens > 0)
         # when
-        fault.now()
-        asked = [
+        fault.begins()
+        sent = [
             (name, client.call_async(AskScene.Request(question=QUESTION, client_id=name, timeout_sec=PATIENCE_SEC)))
             for name, client in clients.items()
             for _ in range(10)
         ]
         wait_until(
-            lambda: sum(future.done() for _, future in asked) == 92,
-            lambda: f"all but eight to be refused; so far {sum(future.done() for _, future in asked)}",
+            lambda: sum(future.done() for _, future in sent) == 92,
+            lambda: f"all but eight to be refused; so far {sum(future.done() for _, future in sent)}",
         )
-        assert {future.result().error_code for _, future in asked if future.done()} == {RESPONSE.BUSY}
-        # then those that wait are of eight clients, and are answered
-        assert len({name for name, future in asked if not future.done()}) == 8
-        # The goal's own end would be the last error told.
+        assert {future.result().error_code for _, future in sent if future.done()} == {RESPONSE.BUSY}
+        # then the waiting questions are of eight clients and are answered
+        assert len({name for name, future in sent if not future.done()}) == 8
+        # before the goal's own end becomes the last error
         robot.client.wait_for_report("asks", lambda status: "BusyError" in status.message, fault.began_ns)
         goal.cancel()
-        wait_until(lambda: all(future.done() for _, future in asked), "all answers")
-        answers = [future.result().answer for _, future in asked if future.result().success]
+        wait_until(lambda: all(future.done() for _, future in sent), "all answers")
+        answers = [future.result().answer for _, future in sent if future.result().success]
         assert answers == [ANSWER] * 8
 
 
-def test_client_is_killed_while_its_goal_runs(robot):
+def test_goal_of_a_killed_client_ends_at_its_deadline(robot):
     kept = robot.kept()
     command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "ask", "say", "--timeout", "3"]
-    client_id = subprocess.Popen(
+    client = subprocess.Popen(
         [*command, "--namespace", robot.client.namespace], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     robot.client.wait_for_stats(lambda stats: stats.asks_running == 1)
     # when
-    client_id.kill()
-    client_id.communicate()
-    # then its deadline ends it
+    client.kill()
+    client.communicate()
+    # then its deadline ends the question
     robot.client.wait_for_status("asks", lambda status: "AskTimeoutError" in status.message)
     robot.client.wait_for_stats(lambda stats: stats.asks_running == 0)
     robot.client.wait_for_status("asks", lambda status: status.level == OK)
     robot.check(kept)
 
 
-def test_parameter_storm(robot):
+def test_parameter_storm_is_handled_during_a_question(robot):
     kept = robot.kept()
     storm = [
         {"ask.timeout_sec": 30.0},
@@ -296,21 +296,21 @@ def test_parameter_storm(robot):
         {"no.such.parameter": 1},
         {"ask.timeout_sec": 60.0},
     ]
-    asked, done = robot.client.start_ask(QUESTION), []
-    for _ in range(60):  # as many at a time as the middleware holds for a client
+    answer, done = robot.client.start_ask(QUESTION), []
+    for _ in range(60):  # the middleware queues this many requests of a client
         futures = [robot.client.start_setting(values) for values in storm]
-        wait_until(lambda futures=futures: all(future.done() for future in futures), "all to be set or refused")
+        wait_until(lambda futures=futures: all(future.done() for future in futures), "all to be set or rejected")
         done += [future.result().result.successful for future in futures]
     assert done == [True, False, False, False, True, False, True] * 60
-    wait_until(asked.done, "the answer")
-    assert asked.result().answer == ANSWER
+    wait_until(answer.done, "the answer")
+    assert answer.result().answer == ANSWER
     robot.client.wait_for_status("lifecycle", lambda status: status.level == OK)
     robot.check(kept)
 
 
-def test_two_nodes_with_one_name(robot, start):
-    with robot.shown("lifecycle", "another node has this name") as fault:
+def test_second_node_with_the_same_name_is_reported(robot, start):
+    with robot.reported("lifecycle", "another node") as fault:
         other, _ = start(namespace=robot.client.namespace, autostart="false")
         robot.client.wait_for_status("lifecycle", lambda status: "another node" in status.message)
-        fault.now()
+        fault.begins()
         fault.end_by = other.end

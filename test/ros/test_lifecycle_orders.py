@@ -1,4 +1,4 @@
-"""The lifecycle in every order, by hand as nav2's lifecycle manager does it, with asks under way."""
+"""Lifecycle transitions in any order, as by nav2's lifecycle manager, during questions."""
 
 import random
 import signal
@@ -21,7 +21,7 @@ TRANSITIONS = sorted({transition for _, transition in NEXT_STATE})
 
 @pytest.fixture(scope="module")
 def running(start_for_module):
-    """A node that nobody has brought up."""
+    """An unconfigured node."""
     return start_for_module(autostart="false", memory__sample_fps=50.0)
 
 
@@ -32,12 +32,12 @@ def bring_down(client):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_transitions_in_any_order(running, seed):
+def test_random_transitions_end_in_the_expected_state(running, seed):
     process, client = running
     bring_down(client)
     dice, state, goals = random.Random(seed), "unconfigured", []
     for _ in range(25):
-        # the next one on the way up or down twice as often as any other
+        # valid transitions are twice as likely as the others
         likely = [transition for before, transition in NEXT_STATE if before == state]
         transition = dice.choice(likely * 4 + TRANSITIONS)
         done = client.transition(transition)
@@ -52,13 +52,13 @@ def test_transitions_in_any_order(running, seed):
             goals[-1].wait_for_feedback(lambda _: True)
             client.reset()
     bring_down(client)
-    # then every ask under way has ended with the memory it was about
+    # then every running question has ended with its memory
     assert all(goal.result().error_code in (RESPONSE.CANCELLED, RESPONSE.BUSY) for goal in goals)
     assert process.alive
     assert "Traceback" not in process.log
 
 
-def test_unknown_transitions_are_refused(running):
+def test_unknown_transitions_are_rejected(running):
     _, client = running
     bring_down(client)
     assert client.transition("configure")
@@ -70,13 +70,13 @@ def test_unknown_transitions_are_refused(running):
     assert client.ask().success
 
 
-def test_a_manager_by_hand_with_asks_under_way(start, tmp_path):
+def test_transitions_by_number_during_questions(start, tmp_path):
     process, client = start(autostart="false", memory__sample_fps=50.0)
     assert client.transition(number=Transition.TRANSITION_CONFIGURE)
     assert client.transition(number=Transition.TRANSITION_ACTIVATE)
     assert client.state() == "active"
     client.show_images(2)
-    # when it is deactivated, asks under way are answered to their end
+    # when the node is deactivated, running and waiting questions are answered
     held = client.start_ask(f"hold {tmp_path / 'go'}")
     client.wait_for_stats(lambda stats: stats.asks_running == 1)
     waiting = client.start_goal("What else?")
@@ -87,26 +87,26 @@ def test_a_manager_by_hand_with_asks_under_way(start, tmp_path):
     wait_until(held.done, "the answer")
     assert held.result().success
     assert waiting.result().success
-    # when it is cleaned up, they end
+    # when it is cleaned up, they are cancelled
     assert client.transition(number=Transition.TRANSITION_ACTIVATE)
     goal = client.start_goal("say")
     goal.wait_for_feedback(lambda got: got.answer_tokens > 0)
     assert client.transition(number=Transition.TRANSITION_DEACTIVATE)
     assert client.transition(number=Transition.TRANSITION_CLEANUP)
     assert goal.result().error_code == RESPONSE.CANCELLED
-    assert goal.status() == "ABORTED", "its client_id has not cancelled it"
-    # when it is shut down for good, it stays so and says so
+    assert goal.status() == "ABORTED", "its client has not cancelled it"
+    # when it is shut down, it stays finalized and reports it
     assert client.transition(number=Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert client.state() == "finalized"
     assert not client.transition("configure")
-    assert "start it again" in client.ask().error_msg
+    assert "finalized" in client.ask().error_msg
     client.wait_for_status("lifecycle", lambda status: "finalized" in status.message)
     assert process.end(signal.SIGINT)[0] == 0
     assert "Traceback" not in process.log
 
 
 @pytest.mark.parametrize("state", ["INACTIVE", "ACTIVE"])
-def test_shut_down_from_any_state(start, state):
+def test_shutdown_from_any_state(start, state):
     process, client = start(autostart="false", memory__sample_fps=50.0)
     assert client.transition("configure")
     if state == "ACTIVE":
@@ -119,7 +119,7 @@ def test_shut_down_from_any_state(start, state):
     assert "Traceback" not in process.log
 
 
-def test_clean_up_while_the_model_loads(start, tmp_path):
+def test_cleanup_while_the_model_loads(start, tmp_path):
     loaded = tmp_path / "loaded"
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_UNTIL": str(loaded)})
     client.wait_until_active()
@@ -131,7 +131,7 @@ def test_clean_up_while_the_model_loads(start, tmp_path):
     assert client.transition("cleanup")
     # then
     assert goal.result().error_code == RESPONSE.CANCELLED
-    # and it loads again for whoever comes next, when the device has room: not beside what is still being loaded
+    # and the next session loads the model after the first load has ended
     assert client.transition("configure")
     assert client.transition("activate")
     client.show_images(2)
@@ -142,7 +142,7 @@ def test_clean_up_while_the_model_loads(start, tmp_path):
     assert goal.result().success
 
 
-def test_a_defect_in_configure_is_told_and_recovered_from(start, tmp_path):
+def test_defect_in_configure_is_reported_and_recovered_from(start, tmp_path):
     defect = tmp_path / "defect"
     defect.touch()
     process, client = start(memory__sample_fps=50.0, environment={"FAKE_DEFECT_WHILE": str(defect)})

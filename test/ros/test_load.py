@@ -1,7 +1,6 @@
-"""Images are never in the way of asks, nor asks in the way of images.
+"""Images, services and questions under load: none waits for another, no image is lost.
 
-No clock decides here. That images do not wait for an ask shows while one is held up for as long as the test likes;
-that none is lost shows in their number and their stamps, however long they took.
+No test depends on time: a question is held as long as needed, and lost images show in their number and stamps.
 """
 
 import array
@@ -18,12 +17,12 @@ from waiting import wait_until
 
 RATE_HZ = 30
 IMAGES = 180
-SAMPLE_FPS = 5  # every sixth image
+SAMPLE_FPS = 5  # every sixth image is due
 
 
 @pytest.fixture(params=["fake", "real"])
 def held(request, start, tmp_path):
-    """A node that is inside its model, with an ask that ends when the test lets it go: client, future, letting go."""
+    """A node inside its model. Return the client, the future of the question, and a function that releases it."""
     release = tmp_path / "released"
     command = {"fake": FAKE_SCENE_MEMORY, "real": HELD_SCENE_MEMORY}[request.param]
     _, client = start(command=command, memory__sample_fps=20.0, environment={"HELD_ANSWERS": str(tmp_path)})
@@ -36,26 +35,26 @@ def held(request, start, tmp_path):
     return client, future, release.touch
 
 
-def test_images_services_and_reports_do_not_wait_for_an_ask(held):
-    client, future, let_go = held
+def test_images_services_and_reports_do_not_wait_for_a_question(held):
+    client, future, release = held
     before = client.wait_for_stats()
-    # when: each of these returns when it has happened
+    # when each of these returns after its effect
     client.show_images(10)
-    remembered = client.wait_for_stats()
+    sampled = client.wait_for_stats()
     state = client.state()
     marked = client.call(Mark, "scene_memory/mark", Mark.Request(label="meanwhile"))
     images = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
     reset = client.reset()
-    # then it all happened during the ask
+    # then all happened during the question
     assert not future.done()
     assert client.wait_for_stats().asks_running == 1
-    assert remembered.images_sampled == before.images_sampled + 10
+    assert sampled.images_sampled == before.images_sampled + 10
     assert state == "active"
     assert marked.success
     assert images.key_frames[-1] == marked.key_frame
     assert reset.success
-    # and the ask rests on the frames of its own moment, forgotten meanwhile or not
-    let_go()
+    # and the answer is based on the frames of its start, which the reset has dropped meanwhile
+    release()
     wait_until(future.done, "the answer")
     assert future.result().success, future.result().error_msg
     assert future.result().frames_used
@@ -63,12 +62,12 @@ def test_images_services_and_reports_do_not_wait_for_an_ask(held):
 
 
 class Camera(threading.Thread):
-    """Publishes 640 × 480 images, at 30 Hz where the machine has time for it, and so stamped in any case."""
+    """Publishes 640 × 480 images stamped at 30 Hz, at 30 Hz if the machine is fast enough."""
 
     def __init__(self, client) -> None:
         super().__init__(daemon=True)
         self.client = client
-        self.first_ns = client.now_ns() + 10**9  # behind all images shown before
+        self.first_ns = client.now_ns() + 10**9  # after all earlier images
 
     def stamp_ns(self, number: int) -> int:
         return self.first_ns + number * 10**9 // RATE_HZ
@@ -85,8 +84,8 @@ class Camera(threading.Thread):
             time.sleep(1 / RATE_HZ)
 
 
-def test_thirty_images_a_second_while_asks_run_back_to_back(start):
-    # given room for all images on their way: a node that gets no time for half a second would lose some, rightly
+def test_thirty_images_a_second_during_consecutive_questions(start):
+    # given queues for all images: a node without CPU time for half a second would otherwise rightly lose some
     depth = {"qos_overrides./load/image.subscription.depth": IMAGES + 20}
     _, client = start(fake=False, namespace="/load", memory__sample_fps=SAMPLE_FPS, memory__stream__size=100, **depth)
     client.publish(client.image(), depth=IMAGES + 20)
@@ -97,20 +96,20 @@ def test_thirty_images_a_second_while_asks_run_back_to_back(start):
     camera = Camera(client)
     # when
     camera.start()
-    asked = []
+    responses = []
     while camera.is_alive():
         response = client.ask("What is there?", max_new_tokens=1000)
-        assert response.success or not asked, response.error_msg  # the first one may come before the first image
-        asked += [response] if response.success else []
+        assert response.success or not responses, response.error_msg  # the first may precede the first image
+        responses += [response] if response.success else []
     # then every image arrives
     stats = client.wait_for_stats(lambda stats: stats.images_received - before.images_received >= IMAGES)
     assert stats.images_received - before.images_received == IMAGES
     assert stats.images_dropped == 0
-    # and those due are remembered in their order, and no others
+    # and exactly the due images are kept, in order
     kept = client.ask(max_new_tokens=1).frames_used
     due = [camera.stamp_ns(number) for number in range(0, IMAGES, RATE_HZ // SAMPLE_FPS)]
     assert [nanoseconds(stamp) for frame in kept for stamp in (frame.header.stamp, frame.end_stamp)] == due
-    # and asks were answered meanwhile, none from an older memory than the one before it
-    newest = [nanoseconds(response.snapshot_stamp) for response in asked]
+    # and questions were answered meanwhile, each from a memory not older than the one before
+    newest = [nanoseconds(response.snapshot_stamp) for response in responses]
     assert newest
     assert newest == sorted(newest)

@@ -1,4 +1,4 @@
-"""Marking moments and fetching their images, with the model that comes with the package, over DDS."""
+"""The services ``~/mark`` and ``~/get_frames`` over DDS, with the embedded model."""
 
 import array
 
@@ -9,7 +9,7 @@ from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import GetFrames, Mark
 from harness import nanoseconds
 
-HEIGHT, WIDTH = 112, 140  # of the model that comes with the package: its frames are taken as they are
+HEIGHT, WIDTH = 112, 140  # the grid of the embedded model: images of this size are not resized
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def decoded(message):
 
 
 def show_noise(client, count):
-    """Images of which no two pixels can be guessed, by the nanoseconds of their stamps."""
+    """Publish images of noise; return their pixels by the nanoseconds of their stamps."""
     shown = {}
     for seed in range(count):
         pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -51,7 +51,7 @@ def show_noise(client, count):
     return shown
 
 
-def test_a_marked_moment_outlasts_what_comes_after_it_and_is_asked_about(client):
+def test_marked_pair_is_kept_and_used_in_answers(client):
     # given
     client.show_images(2)
     response = mark(client, label="keys on the table")
@@ -71,7 +71,7 @@ def test_a_marked_moment_outlasts_what_comes_after_it_and_is_asked_about(client)
     assert not any(frame.marked for pair_id, frame in used.items() if pair_id != marked.id)
 
 
-def test_a_mark_is_found_by_its_stamp_and_taken_off_by_its_id(client):
+def test_pair_is_marked_by_stamp_and_unmarked_by_id(client):
     # given
     client.show_images(6)
     kept = get_frames(client).key_frames
@@ -82,35 +82,35 @@ def test_a_mark_is_found_by_its_stamp_and_taken_off_by_its_id(client):
     assert (by_stamp.key_frame.id, newest.key_frame.id) == (kept[1].id, kept[-1].id)
     full = mark(client, id=kept[0].id)
     assert not full.success
-    assert f"pairs {kept[1].id}, {kept[-1].id}" in full.error_msg
-    assert "raise max_marked_frames (the parameter memory.marks.max)" in full.error_msg
+    assert f"{kept[1].id}, {kept[-1].id}" in full.error_msg
+    assert "memory.marks.max" in full.error_msg
     assert full.key_frame.id == 0
-    # and one taken off leaves its place to another
+    # and a removed mark makes room for another
     off = mark(client, id=kept[1].id, unmark=True)
     assert (off.success, off.key_frame.marked) == (True, False)
     assert mark(client, id=kept[0].id).success
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "named"),
     [
-        ({"id": 999_999}, "pair 999999 is not kept"),
-        ({"stamp": Time(sec=5)}, "no pair within 5 s of 5.000 s is kept by camera camera"),
-        ({"stamp": Time(sec=-5)}, "stamp is -5 s"),
-        ({"camera": "rear"}, "no camera 'rear'"),
-        ({"label": "x" * 65}, "65 characters"),
-        ({"unmark": True}, "is not marked"),
+        ({"id": 999_999}, "pair 999999"),
+        ({"stamp": Time(sec=5)}, "5.000 s"),
+        ({"stamp": Time(sec=-5)}, "'stamp'"),
+        ({"camera": "rear"}, "'rear'"),
+        ({"label": "x" * 65}, "65"),
+        ({"unmark": True}, "not marked"),
     ],
 )
-def test_what_cannot_be_marked_is_refused_in_a_sentence(client, fields, words):
+def test_invalid_mark_is_rejected_with_its_reason(client, fields, named):
     client.show_images(2)
     response = mark(client, **fields)
     assert not response.success
-    assert words in response.error_msg
+    assert named in response.error_msg
     assert not any(frame.marked for frame in get_frames(client).key_frames)
 
 
-def test_the_images_of_an_answer_are_those_that_were_shown(client):
+def test_images_of_an_answer_equal_the_published_images(client):
     # given
     shown = show_noise(client, 7)
     used = client.ask(max_new_tokens=1).frames_used
@@ -134,7 +134,7 @@ def test_the_images_of_an_answer_are_those_that_were_shown(client):
         np.testing.assert_array_equal(decoded(image), pixels)
 
 
-def test_what_is_no_longer_kept_is_listed_and_the_others_come(client):
+def test_ids_that_are_not_kept_are_listed_in_missing(client):
     # given
     client.show_images(2)
     first = get_frames(client).key_frames[-1].id
@@ -147,27 +147,27 @@ def test_what_is_no_longer_kept_is_listed_and_the_others_come(client):
     assert response.success
     assert [frame.id for frame in response.key_frames] == [kept[1].id]
     assert list(response.missing) == [first, 999_999]
-    assert response.notice.startswith("2 of the ids are not kept")
+    assert response.notice.startswith("2 of the ids")
     assert response.first_images[0].format == "jpeg"
-    assert decoded(response.first_images[0]).std() < 3  # grey, as it was shown
+    assert decoded(response.first_images[0]).std() < 3  # grey, as published
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "named"),
     [
-        ({"format": "gif"}, "format is 'gif': give png or jpeg"),
-        ({"camera": "rear"}, "no camera 'rear'"),
-        ({"ids": list(range(4097))}, "4097 ids are given: give at most 4096"),
+        ({"format": "gif"}, "'gif'"),
+        ({"camera": "rear"}, "'rear'"),
+        ({"ids": list(range(4097))}, "4097"),
     ],
 )
-def test_a_request_for_images_that_makes_no_sense_is_refused(client, fields, words):
+def test_invalid_request_for_images_is_rejected(client, fields, named):
     response = get_frames(client, **fields)
     assert not response.success
-    assert words in response.error_msg
+    assert named in response.error_msg
 
 
-def test_before_the_node_is_configured_both_say_so(start):
+def test_unconfigured_node_rejects_both_services(start):
     _, client = start(autostart="false")
     for response in (mark(client), get_frames(client)):
         assert not response.success
-        assert "the node is not configured" in response.error_msg
+        assert "not configured" in response.error_msg

@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM, once or twice, whatever the node is doing: exit code 0 within 2 s and not a word of complaint.
+"""SIGINT and SIGTERM, once or twice, in every state of the node: exit code 0 within 2 s and no error in the log.
 
-The seconds are those of a machine that has time for it: see ``end_process``.
+The limit is in seconds of an idle machine: see ``end_process``.
 """
 
 import re
@@ -16,7 +16,7 @@ SIGNALS = [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.
 
 
 def segments():
-    """What Fast DDS has in shared memory, of all processes on this machine."""
+    """Return the shared-memory segments of Fast DDS, of all processes on this machine."""
     return {
         str(path) for path in Path("/dev/shm").glob("fastdds_*") if re.fullmatch(r"fastdds_[0-9a-f]{16}", path.name)
     }
@@ -31,7 +31,7 @@ def check_end(process, number, times):
 
 
 def start_all(start, signals, **options):
-    """A node for each of the signals, side by side; gives them with their clients."""
+    """Start one node for each signal; return them with their clients."""
     started = [start(**options) for _ in signals]
     for _, client in started:
         client.wait_until_active()
@@ -40,7 +40,7 @@ def start_all(start, signals, **options):
 
 @contextmanager
 def stream(client, rate_hz=60):
-    """Images that follow each other, from before the signal until after the end."""
+    """Publish images from before the signal until after the end."""
     message = client.image(height=480, width=640)
     ending = threading.Event()
 
@@ -56,12 +56,12 @@ def stream(client, rate_hz=60):
     thread.join()
 
 
-def test_while_idle(start):
+def test_shutdown_while_idle(start):
     for (process, _), (number, times) in zip(start_all(start, SIGNALS), SIGNALS, strict=True):
         check_end(process, number, times)
 
 
-def test_while_images_stream_in(start):
+def test_shutdown_while_images_arrive(start):
     started = start_all(start, SIGNALS, memory__sample_fps=50.0)
     for (process, client), (number, times) in zip(started, SIGNALS, strict=True):
         with stream(client):
@@ -69,7 +69,7 @@ def test_while_images_stream_in(start):
             check_end(process, number, times)
 
 
-def test_during_an_ask_with_others_waiting(start):
+def test_shutdown_during_a_question_with_others_waiting(start):
     started = start_all(start, SIGNALS, memory__sample_fps=50.0)
     for (process, client), (number, times) in zip(started, SIGNALS, strict=True):
         client.show_images(2)
@@ -81,7 +81,7 @@ def test_during_an_ask_with_others_waiting(start):
         assert len(futures) == 2
 
 
-def test_deep_inside_the_model(start, tmp_path):
+def test_shutdown_inside_the_model(start, tmp_path):
     process, client = start(memory__sample_fps=50.0)
     client.wait_until_active()
     client.show_images(2)
@@ -90,37 +90,37 @@ def test_deep_inside_the_model(start, tmp_path):
     check_end(process, signal.SIGINT, 2)
 
 
-def test_while_the_model_loads(start, tmp_path):
+def test_shutdown_while_the_model_loads(start, tmp_path):
     never = {"FAKE_LOAD_UNTIL": str(tmp_path / "never")}
     for (process, _), (number, times) in zip(start_all(start, SIGNALS, environment=never), SIGNALS, strict=True):
         check_end(process, number, times)
 
 
-def test_while_the_real_model_loads(start):
+def test_shutdown_while_the_real_model_loads(start):
     process, client = start(fake=False)
     client.wait_until_active()
     check_end(process, signal.SIGINT, 2)
 
 
-def test_while_the_real_model_answers(start):
+def test_shutdown_while_the_real_model_answers(start):
     process, client = start(fake=False, memory__sample_fps=20.0)
     client.wait_until_ready()
     client.show_images(4)
-    # A small model's answer may be short, so there are some to answer.
+    # A small model may answer briefly, so several questions are sent.
     futures = [client.start_ask(f"Question {number}?", max_new_tokens=4000) for number in range(4)]
     goals = [client.start_goal(f"Question {number}?", max_new_tokens=4000) for number in range(4)]
     wait_until(lambda: any(future.done() for future in futures) or goals[0].done, "the first answer")
     check_end(process, signal.SIGTERM, 2)
 
 
-def test_unconfigured(start):
+def test_shutdown_while_unconfigured(start):
     process, client = start(autostart="false")
     client.wait_for_status("lifecycle")
     check_end(process, signal.SIGINT, 1)
 
 
-def test_nothing_is_left_in_shared_memory(start):
-    # given a client's shared memory, which is there from its first node on
+def test_shutdown_leaves_no_shared_memory(start):
+    # given the client's shared memory, which exists from its first node on
     client_of_first = start(autostart="false")[1]
     client_of_first.wait_for_status("lifecycle")
     before = segments()

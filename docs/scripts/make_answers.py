@@ -1,6 +1,6 @@
-"""Write the tables of answers in docs/memory.md from what ``delayed-vlm bench answers --json`` has printed.
+"""Write the tables of answers in docs/memory.md from the output of ``python -m lab bench answers --json``.
 
-Run it after changing ``lab/bench/results/answers.json``; a test compares.
+Run it after ``lab/bench/results/answers.json`` has changed; a test compares page and file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BEGIN, _END = "<!-- made by docs/scripts/make_answers.py -->\n", "<!-- end of a
 
 
 def page() -> str:
-    """The page with its tables made anew."""
+    """Return the page with its tables generated."""
     before, rest = PAGE.read_text(encoding="utf-8").split(_BEGIN)
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     tables = "".join(f"{line}\n" for room in result["rooms"].items() for line in _tables(*room))
@@ -28,20 +28,20 @@ def page() -> str:
 def _tables(room: str, figures: Mapping[str, Any]) -> Iterator[str]:
     first, stop = figures["seeds"]
     memories = figures["strategies"]
-    asked = next(iter(memories.values()))["groups"]
+    groups = next(iter(memories.values()))["groups"]
     yield f"{room.capitalize()} rooms, {stop - first} streams (seeds {first} to {stop - 1}):"
     yield ""
-    yield "| | pairs | " + " | ".join(f"{group} ({asked[group]['asked']})" for group in _GROUPS) + " |"
+    yield "| | pairs | " + " | ".join(f"{group} ({groups[group]['questions']})" for group in _GROUPS) + " |"
     yield "| --- |" + " ---: |" * (1 + len(_GROUPS))
     for name, one in memories.items():
         yield f"| {name} | {one['pairs']:.1f} | " + " | ".join(_cell(one["groups"][group]) for group in _GROUPS) + " |"
     yield ""
-    yield "| kind | asked | " + " | ".join(memories) + " | most frequent |"
+    yield "| kind | questions | " + " | ".join(memories) + " | most frequent |"
     yield "| --- |" + " ---: |" * (2 + len(memories))
     for kind, frequent in figures["most_frequent"].items():
         cells = [one["kinds"][kind] for one in memories.values()]
-        shown = " | ".join(f"{cell['accuracy']:.2f} ({cell['told']:.2f})" for cell in cells)
-        yield f"| `{kind}` | {cells[0]['asked']} | {shown} | {frequent:.2f} |"
+        shown = " | ".join(f"{cell['accuracy']:.2f} ({cell['answerable']:.2f})" for cell in cells)
+        yield f"| `{kind}` | {cells[0]['questions']} | {shown} | {frequent:.2f} |"
     yield ""
 
 

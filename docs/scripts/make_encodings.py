@@ -1,4 +1,4 @@
-"""Write docs/encodings.md from the encodings that the tests publish. Run it after changing one; a test compares."""
+"""Write docs/encodings.md from the encodings that the tests publish; a test compares page and list."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ PAGE = Path(__file__).parents[1] / "encodings.md"
 
 sys.path.append(str(PAGE.parents[1] / "test" / "helpers"))
 
-from image_encodings import ENCODINGS, Encoding  # noqa: E402  found by the line above
+from image_encodings import ENCODINGS, Encoding  # noqa: E402  on the path that the line above adds
 
 _INTRODUCTION = """\
 # Encodings
 
-Made by `docs/scripts/make_encodings.py` from `test/ros/image_encodings.py`. A test publishes each of these over DDS and looks
-at the image in the memory. *Error* is the mean absolute difference that it allows, of values 0 … 255, in one of soft
-colours; it is no more than rounding, shared colours and interpolation cost.
+Made by `docs/scripts/make_encodings.py` from `test/helpers/image_encodings.py`. A test publishes an image of soft
+colours in each encoding over DDS and compares it with the image in memory. *Error* is the largest mean absolute
+difference that the test accepts, of values 0 … 255: the cost of rounding, chroma subsampling and interpolation.
 """
 
 _REST = """\
-* `step` may be larger than a row; the last row may end without its padding, and bytes behind it are ignored.
-* `is_bigendian` counts for 16 bits.
-* Y, U and V are those of ITU-R BT.601 in video range (Y from 16 to 235).
-* `nv12` and `nv21`: `height` is the image's, `step` that of all its rows, and `data` holds `height * 3 / 2` of them.
-* `nv24`: `step` is that of the rows of Y; those of U V behind them have twice as much, padding included (as in V4L2).
-* A compressed image is what its bytes say, except that a grey one is a mosaic where `format` says that this is what
-  was compressed. `image_transport` writes `mono8` or `bgr8` behind `compressed` when it has interpolated before.
-* Refused, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings that
-  do not say which colours they mean (`8UC3`), unknown ones (`nv61`), too little data, a `step` below a row's bytes.
+* `step` may be larger than a row. The padding of the last row may be missing; bytes after the last row are ignored.
+* `is_bigendian` applies to 16-bit encodings.
+* Y, U and V follow ITU-R BT.601 in video range (Y from 16 to 235).
+* `nv12` and `nv21`: `height` is the height of the image, `step` the length of every row, and `data` holds
+  `height * 3 / 2` rows.
+* `nv24`: `step` is the length of a row of Y. The rows of U V after them are twice as long, padding included (as in
+  V4L2).
+* A compressed image is decoded from its bytes. A grey one is a sensor's mosaic if `format` names one as the source
+  encoding; `image_transport` writes `mono8` or `bgr8` after `compressed` if it has interpolated the mosaic itself.
+* Rejected, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings
+  without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.
 
-`cv_bridge` converts where it is installed and works, else `rosbags-image`; OpenCV does what neither does for certain:
-`nv12`, `nv21`, `nv24` and compressed images.
+`cv_bridge` converts images where it is installed and works, otherwise `rosbags-image`. OpenCV converts `nv12`, `nv21`,
+`nv24` and compressed images, which neither of them converts reliably.
 """
 
 
 def page() -> str:
-    """The page's text."""
+    """Return the text of the page."""
     return "\n".join(
         [
             _INTRODUCTION,
@@ -53,7 +55,7 @@ def _table(title: str, encodings: list[Encoding]) -> list[str]:
         f"| {encoding.largest_error:g} |"
         for encoding in encodings
     )
-    return [f"## {title}", "", "| encoding | also | understood as | error |", "| --- | --- | --- | --- |", *rows, ""]
+    return [f"## {title}", "", "| encoding | also | meaning | error |", "| --- | --- | --- | --- |", *rows, ""]
 
 
 if __name__ == "__main__":

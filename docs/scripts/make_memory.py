@@ -1,6 +1,6 @@
-"""Write the tables of docs/memory.md from what ``delayed-vlm bench memory`` has printed, and draw a patrol's timeline.
+"""Write the tables of docs/memory.md from the output of ``python -m lab bench memory --json``, and draw a timeline.
 
-Needs matplotlib (``pip install -e .[docs]``) for the timeline; a test compares the tables.
+The timeline needs matplotlib (``pip install -e .[docs]``); a test compares the tables.
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
+from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
+from delayed_vlm_ros.memory import SmartFrameManager
+
 PAGE = Path(__file__).parents[1] / "memory.md"
 TIMELINE = Path(__file__).parents[1] / "images" / "memory_timeline.png"
 RESULT = Path(__file__).parents[2] / "lab" / "bench" / "results" / "memory.json"
 
-_SEED = 1000  # of the patrol that the timeline shows
+_SEED = 1000  # of the timeline's patrol
 _HOURS = 1.0
 _PAIRS = 20
 _SHADES = {
@@ -30,7 +34,7 @@ _KEPT, _MISSED = "#2f8f4e", "#d02020"
 
 
 def page() -> str:
-    """The page with its tables made anew."""
+    """Return the page with its tables generated."""
     text = PAGE.read_text(encoding="utf-8")
     result: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))
     rows = result["settings"]
@@ -123,15 +127,11 @@ def _cost(cost: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def draw_timeline() -> None:
-    """Show a patrol to the memory, and draw what it kept of it and what it missed."""
-    import matplotlib as mpl  # noqa: PLC0415
+    """Show a patrol to the memory, and draw which events it kept and which it missed."""
+    import matplotlib as mpl  # noqa: PLC0415  an optional package
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol  # noqa: PLC0415
-    from delayed_vlm_ros.benchmark.patrol_images import PatrolImages  # noqa: PLC0415
-    from delayed_vlm_ros.memory import SmartFrameManager  # noqa: PLC0415
 
     patrol = draw_patrol(PatrolPlan(_SEED, hours=_HOURS, places=6, events=12, event_area=(0.01, 0.10)))
     images = PatrolImages(patrol)

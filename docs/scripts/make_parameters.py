@@ -1,4 +1,4 @@
-"""Write docs/parameters.md from the nodes' parameter dataclasses. Run it after changing one; a test compares."""
+"""Write docs/parameters.md from the nodes' parameter dataclasses; a test compares page and code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ PAGE = Path(__file__).parents[1] / "parameters.md"
 _INTRODUCTION = """\
 # Parameters
 
-Made by `docs/scripts/make_parameters.py` from the code. The same values with longer comments stand in `config/*.yaml`, which is
-what to copy and edit:
+Made by `docs/scripts/make_parameters.py` from the code. The files `config/*.yaml` hold the same values with longer
+comments. Copy one, edit it, and pass it:
 
 ```
 ros2 launch delayed_vlm_ros bringup.launch.py params_file:=/path/to/my.yaml
 ```
 
-*When*: `start` is taken when the node starts; `configure` when it is configured, and may be changed while it is
-unconfigured; `any time` at once. A value that cannot work is refused in a sentence that says why.
+*When*: `start` is read when the node starts. `configure` is read when the node is configured, and can be changed while
+the node is unconfigured. `any time` takes effect immediately. An invalid value is rejected with the reason.
 """
 
 _NODES = {
@@ -37,7 +37,7 @@ _NODES = {
 
 
 def page() -> str:
-    """The page's text."""
+    """Return the text of the page."""
     return "\n".join([_INTRODUCTION, *(_section(node, parameters) for node, parameters in _NODES.items())])
 
 

@@ -1,12 +1,13 @@
-"""Write the tables of docs/performance.md and its plots from what ``delayed-vlm bench`` has printed.
+"""Write the tables and plots of docs/performance.md from the output of the benchmarks.
 
-Needs matplotlib (``pip install -e .[docs]``) for the plots; a test compares the tables.
+The plots need matplotlib (``pip install -e .[docs]``); a test compares the tables.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,28 @@ PAGE = Path(__file__).parents[1] / "performance.md"
 IMAGES = Path(__file__).parents[1] / "images"
 RESULTS = Path(__file__).parents[2] / "lab" / "bench" / "results"
 
-_ASKS = {
-    "ttft_first_ask": "the first",
-    "ttft_second_ask": "another question, same frames",
-    "ttft_after_1_pair": "after one new pair, none gone",
+_QUESTIONS = {
+    "ttft_first_ask": "first question",
+    "ttft_second_ask": "second question, same frames",
+    "ttft_after_1_pair": "after one new pair, none evicted",
     "ttft_precomputed": "after one new pair, encoded ahead",
-    "ttft_over_bare_forward": "second ask ÷ one bare forward call over a ready KV cache",
+    "ttft_over_bare_forward": "second question ÷ one bare forward call over a ready KV cache",
 }
 _MODES = ("off", "vision", "full")
 _SHADES = {"off": "#c2571a", "vision": "#2a78b5", "full": "#2f8f4e"}
 
 
 def page() -> str:
-    """The page with its tables made anew."""
+    """Return the page with its tables generated."""
     text = PAGE.read_text(encoding="utf-8")
     canonical, plain, trace = (_read(name) for name in ("ask", "ask_not_canonical", "trace"))
-    tables = {"asks": _asks(canonical, plain), "trace": _traces(trace), "growth": _growth(trace), "real": _real(trace)}
-    tables["camera"] = _cameras(_read("camera_load"))
+    tables = {
+        "questions": _questions(canonical, plain),
+        "trace": _traces(trace),
+        "growth": _growth(trace),
+        "real": _real(trace),
+        "camera": _cameras(_read("camera_load")),
+    }
     for name, lines in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         before, rest = text.split(begin)
@@ -50,12 +56,12 @@ def _table(heading: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[st
         yield "| " + " | ".join(row) + " |"
 
 
-def _asks(canonical: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[str]:
+def _questions(canonical: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[str]:
     def cell(found: Mapping[str, Any]) -> str:
         return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
-    rows = ((text, cell(canonical[name]), cell(plain[name])) for name, text in _ASKS.items())
-    return _table(("ask", "canonical steps", "without"), rows)
+    rows = ((text, cell(canonical[name]), cell(plain[name])) for name, text in _QUESTIONS.items())
+    return _table(("question", "canonical steps", "without"), rows)
 
 
 def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
@@ -63,12 +69,12 @@ def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
         "device",
         "chunk",
         "encoded ahead",
-        "ask every",
-        "asks",
+        "question every",
+        "questions",
         "p50",
         "p95",
-        "most",
-        "read again",
+        "largest",
+        "prefilled",
         "device busy",
     )
     rows = (
@@ -76,11 +82,11 @@ def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
             f"{device} s",
             str(one["eviction_chunk"]),
             one["mode"],
-            f"{one['ask_every_sec']:g} s",
-            str(one["asks"]),
+            f"{one['question_every_sec']:g} s",
+            str(one["questions"]),
             *("" if one[name] is None else f"{one[name]:.2f}" for name in ("p50", "p95", "max")),
-            f"{one['read_again']:.0%}",
-            f"{one['busy']:.0%}" + (", too much asked" if one["saturated"] else ""),
+            f"{one['prefilled_share']:.0%}",
+            f"{one['busy']:.0%}" + (", saturated" if one["saturated"] else ""),
         )
         for device, found in trace["devices"].items()
         for one in found
@@ -105,10 +111,16 @@ def _growth(trace: Mapping[str, Any]) -> Iterator[str]:
 
 def _real(trace: Mapping[str, Any]) -> Iterator[str]:
     rows = (
-        (one["mode"], f"{one['ask_every_sec']:g} s", str(one["asks"]), f"{one['p50']:.2f}", f"{one['max']:.2f}")
+        (
+            one["mode"],
+            f"{one['question_every_sec']:g} s",
+            str(one["questions"]),
+            f"{one['p50']:.2f}",
+            f"{one['max']:.2f}",
+        )
         for one in trace["real_time"]
     )
-    return _table(("encoded ahead", "ask every", "asks", "p50", "most"), rows)
+    return _table(("encoded ahead", "question every", "questions", "p50", "largest"), rows)
 
 
 def _cameras(load: Mapping[str, Any]) -> Iterator[str]:
@@ -124,40 +136,45 @@ def _cameras(load: Mapping[str, Any]) -> Iterator[str]:
         for name, one in load.items()
         if name != "shape"
     )
-    heading = ("published", "received", "remembered", "of one processor", "largest gap", "newest frame at most")
+    heading = ("published", "received", "sampled", "of one processor", "largest gap", "largest frame age")
     return _table(heading, rows)
 
 
 def plot() -> None:
-    """Make the plots."""
-    import matplotlib as mpl  # noqa: PLC0415
+    """Draw the plots."""
+    import matplotlib as mpl  # noqa: PLC0415  an optional package
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
     plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     canonical, plain, trace = (_read(name) for name in ("ask", "ask_not_canonical", "trace"))
+    _plot_questions(plt, canonical, plain)
+    _plot_trace(plt, trace)
 
+
+def _plot_questions(plt: Any, canonical: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
     figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
-    names = [name for name in _ASKS if name != "ttft_over_bare_forward"]
-    for offset, (label, found, shade) in enumerate(
-        (("canonical", canonical, "#2a78b5"), ("without", plain, "#9db8cc"))
-    ):
-        places = [number + 0.36 * (0.5 - offset) for number in range(len(names))]
+    names = [name for name in _QUESTIONS if name != "ttft_over_bare_forward"]
+    runs = (("canonical", canonical, "#2a78b5"), ("without", plain, "#9db8cc"))
+    for number, (label, found, shade) in enumerate(runs):
+        heights = [row + 0.36 * (0.5 - number) for row in range(len(names))]
         medians = [found[name]["median"] for name in names]
         low = [found[name]["median"] - found[name]["low"] for name in names]
         high = [found[name]["high"] - found[name]["median"] for name in names]
-        axes.barh(places, medians, 0.34, xerr=(low, high), color=shade, label=label, error_kw={"lw": 1.2})
-        for place, median, more in zip(places, medians, high, strict=True):
-            axes.text(median + more + 0.012, place, f"{median:.3f}", va="center", fontsize=10)
+        axes.barh(heights, medians, 0.34, xerr=(low, high), color=shade, label=label, error_kw={"lw": 1.2})
+        for height, median, more in zip(heights, medians, high, strict=True):
+            axes.text(median + more + 0.012, height, f"{median:.3f}", va="center", fontsize=10)
     axes.axvline(1.0, color="#555", lw=1, ls=":")
-    axes.set_yticks(range(len(names)), [_ASKS[name] for name in names])
+    axes.set_yticks(range(len(names)), [_QUESTIONS[name] for name in names])
     axes.invert_yaxis()
     axes.set_xlim(0, axes.get_xlim()[1] * 1.08)
-    axes.set_xlabel("seconds to the first token ÷ native inference on the same frames")
+    axes.set_xlabel("time to the first token ÷ native inference on the same frames")
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(IMAGES / "performance_ask.png", dpi=110)
 
+
+def _plot_trace(plt: Any, trace: Mapping[str, Any]) -> None:
     devices = trace["devices"]
     figure, grid = plt.subplots(
         1, len(devices), figsize=(5.2 * len(devices), 4), sharey=True, layout="constrained", squeeze=False
@@ -165,22 +182,22 @@ def plot() -> None:
     chunks = sorted({one["eviction_chunk"] for found in devices.values() for one in found})
     styles = dict(zip(chunks, ("-", "--", ":"), strict=False))
     for axes, (device, found) in zip(grid[0], devices.items(), strict=True):
-        for mode in _MODES:
-            for chunk in chunks:
-                mine = [one for one in found if (one["mode"], one["eviction_chunk"]) == (mode, chunk)]
-                line = [one for one in mine if not one["saturated"]]  # there, times grow with the length of the stream
-                axes.plot(
-                    [one["ask_every_sec"] for one in line],
-                    [one["p50"] for one in line],
-                    styles[chunk],
-                    marker="o",
-                    ms=4,
-                    color=_SHADES[mode],
-                    label=f"{mode}, chunk {chunk}",
-                )
+        for mode, chunk in product(_MODES, chunks):
+            mine = [one for one in found if (one["mode"], one["eviction_chunk"]) == (mode, chunk)]
+            line = [one for one in mine if not one["saturated"]]  # saturated times grow with the length of the stream
+            axes.plot(
+                [one["question_every_sec"] for one in line],
+                [one["p50"] for one in line],
+                styles[chunk],
+                marker="o",
+                ms=4,
+                color=_SHADES[mode],
+                label=f"{mode}, chunk {chunk}",
+            )
         axes.axhline(1.0, color="#555", lw=1, ls=":")
-        axes.set(xscale="log", yscale="log", xlabel="an ask every … seconds", title=f"native: {device} s for 20 pairs")
-    grid[0][0].set_ylabel("median seconds to the first token ÷ native")
+        title = f"native: {device} s for 20 pairs"
+        axes.set(xscale="log", yscale="log", xlabel="seconds from question to question", title=title)
+    grid[0][0].set_ylabel("median time to the first token ÷ native")
     grid[0][-1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(IMAGES / "performance_trace.png", dpi=110)
 

@@ -1,4 +1,4 @@
-"""Write the table of docs/presets.md: what each preset of config/ needs. Run it after changing one; a test compares."""
+"""Write the table of docs/presets.md, the memory that each preset of config/ needs; a test compares page and code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PAGE = Path(__file__).parents[1] / "presets.md"
 CONFIG = Path(__file__).parents[2] / "config"
 
 DEVICE_GB = {"qwen2.5-vl-7b": 24, "qwen2.5-vl-3b": 12, "qwen2-vl-2b": 8}
-"""The presets, and the GPU memory that each is for."""
+"""The presets, each with its size of GPU memory in GB."""
 
 _COLUMNS = (
     "preset",
     "GPU",
     "parameters",
     "weights",
-    "tokens a pair",
+    "tokens per pair",
     "images",
     "features",
     "KV",
@@ -38,11 +38,11 @@ _COLUMNS = (
 )
 _BEGIN, _END = "<!-- made by docs/scripts/make_presets.py -->\n", "<!-- end -->\n"
 
-_ELEMENT_BYTES = 2  # bfloat16, which the dtype "auto" is on CUDA
-_SCORE_BYTES = 2 + 4 + 4  # an attention score written out, and into and out of its softmax in float32
-_PIXEL_BYTES = 4 + 2  # of a patch's element: as the processor gives it, and in the model's dtype
-_ROOM_TOKENS = 1024  # behind the video: system prompt, question, and at most 512 tokens reserved for the answer
-_OTHER_BYTES = 10**9  # CUDA's context and libraries, and what the allocator cannot use
+_ELEMENT_BYTES = 2  # bfloat16, the dtype "auto" on CUDA
+_SCORE_BYTES = 2 + 4 + 4  # an attention score, and input and output of its softmax in float32
+_PIXEL_BYTES = 4 + 2  # a patch element from the processor, and in the model's dtype
+_TEXT_TOKENS = 1024  # system prompt, question, and at most 512 tokens reserved for the answer
+_OTHER_BYTES = 10**9  # CUDA context and libraries, and fragmentation of the allocator
 
 _VISION_2 = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16}
 _VISION_2_5 = {
@@ -52,7 +52,7 @@ _VISION_2_5 = {
     "num_heads": 16,
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
-_MODELS: Mapping[str, dict[str, Any]] = {  # from their config.json: what says how large they are
+_MODELS: Mapping[str, dict[str, Any]] = {  # the size-defining fields of each config.json
     "Qwen/Qwen2.5-VL-7B-Instruct": {
         "model_type": "qwen2_5_vl",
         "tie_word_embeddings": False,
@@ -95,15 +95,15 @@ _MODELS: Mapping[str, dict[str, Any]] = {  # from their config.json: what says h
 }
 
 
-class Need(NamedTuple):
-    """What a preset needs when its memory is full.
+class MemoryNeed(NamedTuple):
+    """Memory needs of a preset whose scene memory is full.
 
     Attributes:
-        parameters: How many numbers the model has.
+        parameters: Number of parameters of the model.
         pair_tokens: Merged visual tokens of a pair of frames.
-        images: Bytes of the kept frames, in the host's memory.
+        images: Bytes of the kept frames, in host memory.
         features: Bytes of their vision features.
-        kv: Bytes of the KV cache, with its room.
+        kv: Bytes of the KV cache at its allocated capacity.
         working: Bytes of the larger of one pair's vision encoding and one chunk's prefill.
     """
 
@@ -116,23 +116,23 @@ class Need(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Bytes of the weights."""
+        """Weights in bytes."""
         return self.parameters * _ELEMENT_BYTES
 
     @property
     def peak(self) -> int:
-        """Most bytes on the device; an ask limited in time has a KV cache of its own beside the kept one."""
+        """Largest use of device memory in bytes; a question limited in time has a second KV cache."""
         return self.weights + self.features + 2 * self.kv + self.working + _OTHER_BYTES
 
 
 def settings(preset: str) -> dict[str, Any]:
-    """What a preset's file sets, by ROS name."""
+    """Return the parameters in a preset's file by ROS name."""
     content = yaml.safe_load((CONFIG / f"{preset}.yaml").read_text(encoding="utf-8"))
     return dict(_flat(content["/**"]["ros__parameters"]))
 
 
 def parameters(preset: str) -> SceneMemoryParameters:
-    """The node's parameters with a preset; what it does not set has its default."""
+    """Return the node's parameters with a preset; other parameters have their defaults."""
     given = settings(preset)
     specs = specifications(SceneMemoryParameters)
     return SceneMemoryParameters(
@@ -141,13 +141,13 @@ def parameters(preset: str) -> SceneMemoryParameters:
 
 
 def text_config(preset: str) -> Mapping[str, Any]:
-    """The fields of the config of a preset's language model that say how large it is."""
+    """Return the size-defining config fields of a preset's language model."""
     fields: Mapping[str, Any] = _MODELS[parameters(preset).model]["text_config"]
     return fields
 
 
-def need(preset: str) -> Need:
-    """What a preset needs."""
+def need(preset: str) -> MemoryNeed:
+    """Return the memory needs of a preset."""
     chosen = parameters(preset)
     config = AutoConfig.for_model(**_MODELS[chosen.model])
     with torch.device("meta"):
@@ -155,10 +155,10 @@ def need(preset: str) -> Need:
     frames = chosen.star_size + chosen.stream_size
     pair_tokens = chosen.max_pixels // FrameGeometry().factor ** 2
     visual_tokens = frames // 2 * pair_tokens
-    kv_tokens = round_up_capacity(visual_tokens + _ROOM_TOKENS)
+    kv_tokens = round_up_capacity(visual_tokens + _TEXT_TOKENS)
     token = token_bytes(text_config(preset), _ELEMENT_BYTES)
-    return Need(
-        parameters=sum(weight.numel() for weight in model.parameters()),  # gives tied ones once
+    return MemoryNeed(
+        parameters=sum(weight.numel() for weight in model.parameters()),  # yields tied parameters once
         pair_tokens=pair_tokens,
         images=frames * chosen.max_pixels * 3,
         features=visual_tokens * token.features,
@@ -168,7 +168,7 @@ def need(preset: str) -> Need:
 
 
 def page() -> str:
-    """The page's text, with the table as it must be."""
+    """Return the page with its table generated."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(_BEGIN)
     _, _, after = rest.partition(_END)
     return f"{before}{_BEGIN}{_table()}{_END}{after}"
@@ -183,16 +183,16 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _vision_bytes(vision: Any, pair_tokens: int) -> int:
-    """Working memory of a pair's encoding: its pixels, a layer's activations, and its attention scores."""
+    """Return the working memory of encoding a pair: pixels, activations of a layer and attention scores, in bytes."""
     patches = pair_tokens * vision.spatial_merge_size**2
     elements = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    width = getattr(vision, "embed_dim", vision.hidden_size)  # hidden_size is the output's in Qwen2-VL
+    width = getattr(vision, "embed_dim", vision.hidden_size)  # in Qwen2-VL, hidden_size is the output size
     activations = 16 * width * _ELEMENT_BYTES
     return patches * (elements * _PIXEL_BYTES + activations) + vision.num_heads * patches**2 * _SCORE_BYTES
 
 
 def _prefill_bytes(config: Any, pair_tokens: int, kv_tokens: int) -> int:
-    """Working memory of a chunk's prefill: a layer's activations, keys and values for every head, scores, logits."""
+    """Return the working memory of a chunk's prefill: activations, keys, values, scores and logits, in bytes."""
     text = config.text_config
     chunk = chunk_pairs(pair_tokens) * pair_tokens
     activations = chunk * (8 * text.hidden_size + 4 * text.intermediate_size) * _ELEMENT_BYTES

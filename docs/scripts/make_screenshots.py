@@ -1,4 +1,4 @@
-"""Make the images of the web page in docs/images: the demo's story, in a real browser. Takes about two minutes.
+"""Take the screenshots of the web page in docs/images: the demo's story in a real browser, about two minutes.
 
 Needs Chromium: ``sudo apt-get install chromium``.
 """
@@ -17,15 +17,15 @@ from playwright.sync_api import Browser, Page, sync_playwright
 IMAGES = Path(__file__).parents[1] / "images"
 _QUALITY = 86
 _STORY_MS = 34_000
-_PATIENCE_MS = 180_000
+_TIMEOUT_MS = 180_000
 _QUESTIONS = ("What was on the left at the start?", "What happened?")
 
 
 def main() -> None:
-    """Start the demo, ask, mark, and take the images."""
+    """Start the demo, ask, mark a frame, and take the screenshots."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        sys.exit("there is no Chromium here: sudo apt-get install chromium")
+        sys.exit("Chromium is not installed: sudo apt-get install chromium")
     command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "web", "--demo", "--model", "demo", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603  our own command
         try:
@@ -61,7 +61,7 @@ def _take(browser: Browser, link: str) -> None:
 
 def _open(browser: Browser, link: str, width: int, height: int, scheme: str = "light") -> Page:
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
-    context.set_default_timeout(_PATIENCE_MS)
+    context.set_default_timeout(_TIMEOUT_MS)
     page = context.new_page()
     page.goto(link)
     page.locator(".live-size", has_text="640").wait_for()

@@ -1,4 +1,4 @@
-"""Short versions of what ``make soak`` runs: they complete, and their counts are consistent. No test depends on timing."""
+"""Short versions of what ``make soak`` runs: they complete, and their counts are consistent."""
 
 import json
 import subprocess

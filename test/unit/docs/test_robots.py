@@ -1,4 +1,4 @@
-"""docs/robots.md, docker/ and systemd/ name only what there is. No ROS, no Docker, no systemd is needed for that."""
+"""docs/robots.md, docker/ and systemd/ name only existing files, parameters and commands; needs no ROS or Docker."""
 
 import ast
 import configparser
@@ -18,12 +18,12 @@ INSTALLED_SHARE = "/install/delayed_vlm_ros/share/delayed_vlm_ros/"
 
 BLOCKS = re.findall(r"^```\w*\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 WORDS_IN_TEXT = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL))
-FOLDERS = "benchmarks|config|docker|docs|examples|launch|rviz|scripts|systemd|test|tools"
+FOLDERS = "config|docker|docs|examples|lab|launch|rviz|scripts|systemd|test|tools"
 A_PATH = re.compile(rf"(?:(?:src|share)/delayed_vlm_ros/|(?<![\w/.-]))((?:{FOLDERS})/[\w./-]*[\w-])")
 
 
 def commands(text):
-    """The command lines of code blocks, continued lines joined, without comments."""
+    """Yield the commands of code blocks, with continued lines joined and without comments."""
     for line in re.sub(r"\\\n\s*", " ", text).splitlines():
         yield from re.split(r"\s(?:&&|\|)\s|; ", line.split(" #")[0].strip())
 
@@ -32,7 +32,7 @@ COMMANDS = [command for block in BLOCKS for command in commands(block) if comman
 
 
 def dataclass_parameters(module, name):
-    """Names of the parameters of a node's dataclass, read from its source: importing it needs ROS."""
+    """Return the names of a node's parameters, read from the source because importing it needs ROS."""
     source = (ROOT / "delayed_vlm_ros" / f"{module}.py").read_text(encoding="utf-8")
     (found,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name]
     names = set()
@@ -58,7 +58,7 @@ def installed_executables():
 
 
 def in_repository(installed_path):
-    """Where a file of the installed package comes from."""
+    """Return the source of a file of the installed package."""
     assert INSTALLED_SHARE in installed_path
     return ROOT / installed_path.partition(INSTALLED_SHARE)[2]
 
@@ -84,13 +84,13 @@ def environment_of(unit):
     return dict(assignment.split("=", 1) for assignment in assignments)
 
 
-def test_the_page_has_what_these_tests_look_at():
+def test_page_contains_what_these_tests_check():
     assert len(BLOCKS) > 10
     assert {"autostart", "memory.star.size", "model.name"} <= MEMORY_PARAMETERS
     assert {"image_topic", "params_file"} <= launch_arguments()
 
 
-def test_the_unit_starts_an_installed_executable_as_somebody_without_rights(unit):
+def test_unit_starts_an_installed_executable_as_unprivileged_user(unit):
     command = unit["Service"]["ExecStart"]
     (executable,) = re.findall(r"/lib/delayed_vlm_ros/([\w-]+)", command)
     assert executable in installed_executables()
@@ -99,7 +99,7 @@ def test_the_unit_starts_an_installed_executable_as_somebody_without_rights(unit
     assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 
-def test_the_unit_uses_what_it_sets(unit):
+def test_unit_sets_every_variable_it_uses(unit):
     environment = environment_of(unit)
     assert set(re.findall(r"\$\$([A-Z_]+)", unit["Service"]["ExecStart"])) <= set(environment)
     assert environment["ROS_DOMAIN_ID"].isdecimal()
@@ -120,14 +120,14 @@ def test_compose_builds_the_dockerfile_and_shares_network_and_memory(service):
     assert f"HF_HOME={service['volumes'][0].split(':')[1]}" in DOCKERFILE
 
 
-def test_compose_launches_the_launch_file_with_its_own_arguments(service):
+def test_compose_passes_only_arguments_of_the_launch_file(service):
     assert service["command"][:4] == ["ros2", "launch", "delayed_vlm_ros", "bringup.launch.py"]
     arguments = dict(word.split(":=", 1) for word in service["command"][4:])
     assert set(arguments) <= launch_arguments()
     assert in_repository(arguments["params_file"].partition(":-")[2].rstrip("}")).is_file()
 
 
-def test_the_image_gets_everything_that_cmake_builds_from():
+def test_dockerfile_copies_every_source_of_cmake():
     copied = set()
     for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE):
         copied.update(line.split())
@@ -141,24 +141,24 @@ def test_the_image_gets_everything_that_cmake_builds_from():
 
 
 @pytest.mark.parametrize("name", ["docs/robots.md", "docker/Dockerfile", "docker/compose.yaml"])
-def test_what_was_not_run_is_marked(name):
+def test_untested_file_says_so(name):
     assert "not run here" in (ROOT / name).read_text(encoding="utf-8").lower()
 
 
-def test_every_path_of_the_repository_exists():
+def test_every_path_on_the_page_exists():
     named = {path for text in (*BLOCKS, *WORDS_IN_TEXT) for path in A_PATH.findall(text)}
     assert {"docker/compose.yaml", "examples/ask.py", "config/qwen2.5-vl-3b.yaml"} <= named
     assert not {path for path in named if not (ROOT / path).exists()}
 
 
-def test_every_link_and_its_heading_exist():
+def test_every_linked_heading_exists():
     for page, heading in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", PAGE):
         text = (ROOT / "docs" / page).read_text(encoding="utf-8") if page else PAGE
         headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
         assert heading in {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in headings}
 
 
-def test_every_launch_has_arguments_that_there_are():
+def test_every_launch_argument_on_the_page_exists():
     launches = [command for command in COMMANDS if "delayed_vlm_ros bringup.launch.py" in command]
     assert len(launches) > 5
     for launch in launches:
@@ -167,7 +167,7 @@ def test_every_launch_has_arguments_that_there_are():
     assert options <= launch_arguments()
 
 
-def test_every_parameter_exists():
+def test_every_parameter_on_the_page_exists():
     groups = {name.partition(".")[0] for name in MEMORY_PARAMETERS if "." in name}
     named = {word.partition(":")[0] for word in WORDS_IN_TEXT}
     dotted = {name for name in named if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", name) and name.split(".")[0] in groups}
@@ -175,14 +175,14 @@ def test_every_parameter_exists():
     assert dotted <= MEMORY_PARAMETERS
 
 
-def test_every_subcommand_of_delayed_vlm_exists():
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "delayed_vlm_ros").glob("cli*.py"))
+def test_every_subcommand_on_the_page_exists():
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "delayed_vlm_ros" / "cli").glob("*.py"))
     named = {command.split()[1] for command in COMMANDS if command.startswith("delayed-vlm ")}
     assert {"ask", "status"} <= named
     assert {name for name in named if re.search(rf"^def {name}\(", source, re.MULTILINE)} == named
 
 
-def test_interfaces_only_leaves_out_what_is_installed_besides():
+def test_interfaces_only_installs_nothing_else():
     assert re.search(r"^option\(INTERFACES_ONLY .* OFF\)$", CMAKE, re.MULTILINE)
     guarded = re.search(r"^if\(NOT INTERFACES_ONLY\)\n(.*?)^endif\(\)", CMAKE, re.MULTILINE | re.DOTALL)[1]
     assert CMAKE.count("install(") == guarded.count("install(") == 3

@@ -1,1 +1,1 @@
-"""Measurements for users: how fast this machine answers, and which memory sizes to choose."""
+"""Benchmarks for users: the latency of questions on this machine, and the trade-offs between memory sizes."""

@@ -1,4 +1,4 @@
-"""What the checkpoints that are made here have in common with Qwen's: control tokens and the form of a chat."""
+"""Control tokens and chat template of Qwen, shared by the checkpoints that this project creates."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CONTROL_TOKENS = (
 )
 END, PADDING = "<|im_end|>", "<|endoftext|>"
 
-# The form of Qwen's chat: system, user with images and text, assistant.
-CHAT_TEMPLATE = "".join(  # noqa: FLY002  a line each
+# Qwen's chat format: system, user with images and text, assistant.
+CHAT_TEMPLATE = "".join(  # noqa: FLY002  one line each
     (
         "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}",
         "{% for message in messages %}<|im_start|>{{ message.role }}\n",
@@ -30,12 +30,12 @@ CHAT_TEMPLATE = "".join(  # noqa: FLY002  a line each
 
 
 def wrap_tokenizer(tokenizer: Any) -> Any:
-    """The library's tokenizer around one of ``tokenizers``, with the control tokens added.
+    """Return a Transformers tokenizer with the control tokens added.
 
     Args:
-        tokenizer: A ``tokenizers.Tokenizer``.
+        tokenizer: Tokenizer of the library ``tokenizers``.
     """
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  takes seconds
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  slow to import
 
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -46,11 +46,11 @@ def wrap_tokenizer(tokenizer: Any) -> Any:
 
 
 def control_ids(tokenizer: Any) -> dict[str, int]:
-    """The ids that a model's config must know, by their names there."""
+    """Return the token ids that a model's config requires, by config key."""
     names = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
     return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()}
 
 
 def ending_ids(tokenizer: Any) -> list[int]:
-    """The ids that end an answer."""
+    """Return the token ids that end an answer."""
     return [tokenizer.convert_tokens_to_ids(token) for token in (END, PADDING)]

@@ -1,8 +1,7 @@
-"""A camera's patrol through rooms for hours, with rare events, and the truth about every sampled frame of it.
+"""A camera patrol through rooms for hours, with rare events, and the ground truth of every sampled frame.
 
-A patrol is drawn from its plan alone, so the same plan always gives the same one. Nothing is painted here: the images
-are made by ``memory_images``. Frames are numbered as a memory samples them, twice a second; frames 2n and 2n + 1 are
-pair n.
+A patrol is a pure function of its plan. ``patrol_images`` renders its images. Frames are numbered as a memory samples
+them, at 2 fps; frames 2n and 2n + 1 form pair n.
 """
 
 from __future__ import annotations
@@ -16,44 +15,44 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.scenes.sprites import CLOTHES, COLOURS, SHAPES
 
 FRAME_SEC = 0.5
-"""Seconds from frame to frame: the memory's usual rate."""
+"""Seconds between frames, at the memory's default rate."""
 TRANSIT = -1
-"""The place of frames on the way from one place to the next."""
+"""Place number of frames between two places."""
 DESIGN_SEEDS = range(100)
-"""Patrols to look at while a strategy is designed."""
+"""Seeds of the patrols used to design a strategy."""
 REPORT_SEEDS = range(1000, 1100)
-"""Patrols to report figures of; nothing is ever fitted to them."""
+"""Seeds of the patrols used for reported figures; nothing is tuned on them."""
 
 _TRANSIT_FRAMES = (4, 8)
 _WALK_SEC = (5.0, 14.0)
 _BLACKOUT_SEC = (3.0, 15.0)
-_EVENT_MARGIN_FRAMES = 2  # from a visit's begin and end
-_END_MARGIN_FRAMES = 60  # events are over by then: what is still in Stream is no question of remembering
-_BLURRED_SHARE = 0.04  # of the frames, by sudden shake
+_EVENT_MARGIN_FRAMES = 2  # distance from the start and end of a visit
+_END_MARGIN_FRAMES = 60  # no events in the last frames: Stream still holds these without any selection
+_BLURRED_SHARE = 0.04  # share of the frames blurred by sudden shake
 _TRIES = 1000
 
 
 @dataclass(frozen=True)
 class PatrolPlan:
-    """What a patrol is drawn from; areas are shares of the image, ranges are from and to.
+    """Parameters of a patrol. Ranges are (minimum, maximum).
 
     Attributes:
-        seed: Of everything that is drawn.
-        hours: How long it is.
-        places: Rooms that are visited in turn, in a new order each time round.
-        events: Things that appear and are gone again.
-        event_sec: For how long (s).
-        event_area: How much of the image each covers.
-        dwell_sec: How long the camera stays at a place (s).
-        walkers_per_minute: People crossing the image.
-        shake: Standard deviation of the camera's trembling, in image widths.
-        pan: How far the camera swings to each side, in image widths; at most 0.25.
-        pan_period_sec: How long a swing there and back takes (s).
-        exposure_jumps_per_minute: Sudden changes of gain, by up to a quarter.
-        blackouts_per_hour: Times of darkness, of 3 to 15 s.
-        flicker: Standard deviation of the light from frame to frame, as a share.
-        daylight: Slow change of light over hours, as a share to each side.
-        moving_shadows: Whether wide shadows wander through the image.
+        seed: Random seed of the patrol.
+        hours: Duration, in hours.
+        places: Number of rooms; each round visits all of them in a new order.
+        events: Number of objects that appear briefly.
+        event_sec: Duration of an event, in seconds.
+        event_area: Area of an event, as a share of the image.
+        dwell_sec: Duration of a visit to a room, in seconds.
+        walkers_per_minute: Mean rate of people crossing the image, per minute.
+        shake: Standard deviation of the camera's shake, in image widths.
+        pan: Amplitude of the camera's pan, in image widths; at most 0.25.
+        pan_period_sec: Period of the pan, in seconds.
+        exposure_jumps_per_minute: Mean rate of sudden gain changes of up to 25 %, per minute.
+        blackouts_per_hour: Mean rate of dark periods of 3 to 15 s, per hour.
+        flicker: Standard deviation of the brightness between frames, as a share.
+        daylight: Amplitude of the slow change of brightness over hours, as a share.
+        moving_shadows: Whether a wide shadow moves through the image.
     """
 
     seed: int
@@ -76,12 +75,12 @@ class PatrolPlan:
 
 @dataclass(frozen=True)
 class Visit:
-    """A stay at a place.
+    """A visit to a place.
 
     Attributes:
-        place: Its number, from 0.
+        place: Number of the place, from 0.
         start: First frame.
-        stop: The frame after the last; the way to the next place begins with it.
+        stop: Frame after the last one; the transit to the next place starts with it.
     """
 
     place: int
@@ -91,17 +90,17 @@ class Visit:
 
 @dataclass(frozen=True)
 class Event:
-    """A thing that appears and is gone again.
+    """An object that appears briefly.
 
     Attributes:
-        start: First frame that shows it.
-        stop: The frame after the last.
-        area: The share of the image that it covers.
-        shape: One of ``SHAPES``.
-        colours: Its colour, and others to take instead where that one would not stand out.
-        x: Its middle, in image widths.
-        y: Its middle, in image heights.
-        drift: How far it moves to the right in a frame, in image widths.
+        start: First frame that shows the object.
+        stop: Frame after the last one.
+        area: Area of the object, as a share of the image.
+        shape: Shape of the object, one of ``SHAPES``.
+        colours: Colours in order of preference; the first one with enough contrast is used.
+        x: Centre, in image widths.
+        y: Centre, in image heights.
+        drift: Motion to the right per frame, in image widths.
     """
 
     start: int
@@ -115,7 +114,7 @@ class Event:
 
     @property
     def seconds(self) -> float:
-        """For how long it is there."""
+        """Duration, in seconds."""
         return (self.stop - self.start) * FRAME_SEC
 
 
@@ -125,11 +124,11 @@ class Walker:
 
     Attributes:
         start: First frame.
-        stop: The frame after the last.
-        clothes: One of ``CLOTHES``.
-        height: In image heights.
-        feet: Where they touch the floor, in image heights.
-        to_the_right: Which way.
+        stop: Frame after the last one.
+        clothes: Colour of the clothes, one of ``CLOTHES``.
+        height: Height of the person, in image heights.
+        feet: Position of the feet, in image heights from the top.
+        moves_right: Whether the person walks to the right.
     """
 
     start: int
@@ -137,21 +136,21 @@ class Walker:
     clothes: str
     height: float
     feet: float
-    to_the_right: bool
+    moves_right: bool
 
 
 @dataclass(frozen=True)
 class Patrol:
-    """A patrol from begin to end.
+    """A complete patrol.
 
     Attributes:
-        plan: What it was drawn from.
-        visits: In time order.
-        events: In time order.
-        walkers: In time order.
-        dark: For each frame, whether it is black; shape (frames,), bool.
-        blurred: For each frame, whether shake blurs it; shape (frames,), bool.
-        gain: For each frame, the factor of exposure and light; shape (frames,), float64.
+        plan: Parameters of the patrol.
+        visits: Visits in time order.
+        events: Events in time order.
+        walkers: Walkers in time order.
+        dark: Whether each frame is black, ``(frames,)`` bool.
+        blurred: Whether shake blurs each frame, ``(frames,)`` bool.
+        gain: Brightness factor of each frame, ``(frames,)`` float64.
     """
 
     plan: PatrolPlan
@@ -164,12 +163,12 @@ class Patrol:
 
     @property
     def frames(self) -> int:
-        """How many frames it has."""
+        """Number of frames."""
         return len(self.gain)
 
     @cached_property
     def place(self) -> NDArray[np.int64]:
-        """For each frame the place it shows, or ``TRANSIT``."""
+        """Place number of each frame, or ``TRANSIT``; ``(frames,)`` int64."""
         places = np.full(self.frames, TRANSIT)
         for visit in self.visits:
             places[visit.start : visit.stop] = visit.place
@@ -177,27 +176,28 @@ class Patrol:
 
     @cached_property
     def sharp(self) -> NDArray[np.bool_]:
-        """For each frame whether it shows a place plainly: neither on the way, nor blurred, nor black."""
-        return (self.place != TRANSIT) & ~self.blurred & ~self.dark
+        """Whether each frame clearly shows a place: not in transit, blurred or black; ``(frames,)`` bool."""
+        sharp: NDArray[np.bool_] = (self.place != TRANSIT) & ~self.blurred & ~self.dark
+        return sharp
 
     def events_in(self, pair: int) -> frozenset[int]:
-        """Numbers of the events that at least one sharp frame of a pair shows."""
+        """Return the numbers of the events that at least one sharp frame of a pair shows."""
         frames = [frame for frame in (2 * pair, 2 * pair + 1) if frame < self.frames and self.sharp[frame]]
         return frozenset(
             number for number, event in enumerate(self.events) if any(event.start <= f < event.stop for f in frames)
         )
 
     def places_in(self, pair: int) -> frozenset[int]:
-        """The places that at least one sharp frame of a pair shows."""
+        """Return the places that at least one sharp frame of a pair shows."""
         frames = [frame for frame in (2 * pair, 2 * pair + 1) if frame < self.frames and self.sharp[frame]]
         return frozenset(int(self.place[frame]) for frame in frames)
 
 
 def draw_patrol(plan: PatrolPlan) -> Patrol:
-    """Draw a patrol.
+    """Return the patrol of a plan.
 
     Raises:
-        ValueError: The plan's events find no room in it.
+        ValueError: The plan has no room for its events.
     """
     frames = round(plan.hours * 3600.0 / FRAME_SEC)
     visits = _draw_visits(plan, frames)
@@ -224,7 +224,7 @@ def _draw_visits(plan: PatrolPlan, frames: int) -> tuple[Visit, ...]:
 
 
 def _next_round(random: np.random.Generator, places: int, last: int) -> list[int]:
-    """All places in a new order, which does not begin with the last one."""
+    """Return all places in a new order that does not start with the last one."""
     order = [int(place) for place in random.permutation(places)]
     return order[1:] + order[:1] if order[0] == last else order
 
@@ -257,7 +257,8 @@ def _draw_gain(plan: PatrolPlan, frames: int) -> NDArray[np.float64]:
     gain = 1.0 + plan.daylight * np.sin(2.0 * np.pi * (seconds / 5400.0 + random.random()))
     jumps = random.random(frames) < plan.exposure_jumps_per_minute * FRAME_SEC / 60.0
     levels = np.append(1.0, random.uniform(0.75, 1.2, int(jumps.sum())))
-    return gain * levels[np.cumsum(jumps)] * (1.0 + plan.flicker * random.standard_normal(frames))
+    gain = gain * levels[np.cumsum(jumps)] * (1.0 + plan.flicker * random.standard_normal(frames))
+    return np.asarray(gain, np.float64)
 
 
 def _draw_events(plan: PatrolPlan, patrol: Patrol) -> tuple[Event, ...]:
@@ -277,7 +278,7 @@ def _draw_events(plan: PatrolPlan, patrol: Patrol) -> tuple[Event, ...]:
 
 
 def _free_time(plan: PatrolPlan, patrol: Patrol, random: np.random.Generator, others: list[Event]) -> tuple[int, int]:
-    """Frames for one more event: within a visit, apart from other events, and one of them sharp."""
+    """Return the frame range of one more event: within a visit, apart from other events, with a sharp frame."""
     for _ in range(_TRIES):
         length = max(2, round(random.uniform(*plan.event_sec) / FRAME_SEC))
         start = int(random.integers(0, max(1, patrol.frames - length - _END_MARGIN_FRAMES)))
@@ -289,7 +290,7 @@ def _free_time(plan: PatrolPlan, patrol: Patrol, random: np.random.Generator, ot
         if all(stop + _EVENT_MARGIN_FRAMES <= other.start or other.stop <= before for other in others):
             return start, stop
     raise ValueError(
-        f"{plan.events} events of {plan.event_sec[0]:g} to {plan.event_sec[1]:g} s find no room in {plan.hours:g} "
-        f"hours with stays of {plan.dwell_sec[0]:g} to {plan.dwell_sec[1]:g} s: give fewer or "
-        "shorter events, or longer stays"
+        f"cannot fit {plan.events} events of {plan.event_sec[0]:g} to {plan.event_sec[1]:g} s into {plan.hours:g} h "
+        f"with visits of {plan.dwell_sec[0]:g} to {plan.dwell_sec[1]:g} s: use fewer or shorter events, or longer "
+        "visits"
     )

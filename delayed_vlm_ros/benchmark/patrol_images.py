@@ -1,9 +1,11 @@
-"""The images of a patrol, as they come onto a memory's grid."""
+"""Images of a patrol, at the size of a memory's grid."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,41 +16,42 @@ from delayed_vlm_ros.scenes.room import room
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON_WIDTH, STRIDES, person, sprite
 
 HEIGHT, WIDTH = 144, 192
-"""Rows and columns of the images."""
+"""Height and width of the images, in pixels."""
 
-_MARGIN_Y, _MARGIN_X = 12, 60  # pixels around the view for a camera that moves
+_MARGIN_Y, _MARGIN_X = 12, 60  # pixels around the view, for a moving camera
 _NOISE_SIGMA = 3.0  # sensor noise, in grey levels of 255
 _NOISE_MARGIN = 64
-_LEAST_CONTRAST = 40.0  # of an event against what is behind it, in grey levels: mean over its pixels, largest channel
-_LEAST_CHANGED = 25.0  # of a pixel that counts as covered
+_MIN_CONTRAST = 40.0  # of an event against its background, in grey levels: mean over its pixels, largest channel
+_MIN_CHANGE = 25.0  # of a covered pixel, in grey levels
 _SPRITE_SIZE = 96
 _TRANSIT_BLUR, _SHAKE_BLUR = 31, 13  # pixels
 _BLACK = 0.03
-_ROLL_DEG = 0.25  # standard deviation where the camera shakes
+_ROLL_DEG = 0.25  # standard deviation of the roll of a shaking camera
 _FURNITURE = (7, 12)
-_ROUND_FURNITURE = 0.25  # share
+_CYLINDER_SHARE = 0.25  # of the furniture
 _SHADOW_DEPTH = 0.35
 _SHADOW_PERIOD_SEC = 40.0
 
 _Image = NDArray[np.uint8]
 _Plane = NDArray[np.float32]
+_Actor = TypeVar("_Actor", Walker, Event)
 
 
 @dataclass(frozen=True)
 class PatrolImages:
-    """Paints a patrol's frames, any of them at any time.
+    """Renders the frames of a patrol, in any order.
 
     Attributes:
-        patrol: Whose.
+        patrol: The patrol to render.
     """
 
     patrol: Patrol
 
     def frame(self, number: int) -> _Image:
-        """What the memory gets.
+        """Return one frame; it is a pure function of patrol and number.
 
         Returns:
-            ``(HEIGHT, WIDTH, 3)`` uint8, RGB; the same for the same patrol and number, and nobody else's.
+            New array ``(HEIGHT, WIDTH, 3)`` uint8, RGB.
         """
         patrol = self.patrol
         image = self._view(number)
@@ -57,22 +60,22 @@ class PatrolImages:
         for event in self._events_at[number]:
             _draw_event(image, event, self._cut_outs[event], number)
         if patrol.place[number] == TRANSIT:
-            image = cv2.blur(image, (_TRANSIT_BLUR, 1))
+            image = np.asarray(cv2.blur(image, (_TRANSIT_BLUR, 1)), np.uint8)
         elif patrol.blurred[number]:
-            image = cv2.blur(image, (_SHAKE_BLUR, 5))
+            image = np.asarray(cv2.blur(image, (_SHAKE_BLUR, 5)), np.uint8)
         if patrol.plan.moving_shadows:
             image = _shaded(image, number)
         lit = cv2.convertScaleAbs(image, alpha=_BLACK if patrol.dark[number] else float(patrol.gain[number]))
         return np.asarray(cv2.add(lit, self._noise(number), dtype=cv2.CV_8U), np.uint8)
 
     def without_events(self, number: int) -> _Image:
-        """The same frame as it would be if no event had happened."""
+        """Return the same frame without events."""
         bare = PatrolImages(self.patrol)
         bare.__dict__["_events_at"] = [()] * self.patrol.frames
         return bare.frame(number)
 
     def _view(self, number: int) -> _Image:
-        """The place as the camera sees it, or two of them on the way (a copy)."""
+        """Return the camera's view of the place, or of two places in transit, as a copy."""
         visit = self.patrol.visits[int(np.searchsorted(self._starts, number, side="right")) - 1]
         if number < visit.stop:
             return self._place_view(visit.place, number)
@@ -80,7 +83,8 @@ class PatrolImages:
         share = (number - visit.stop + 1) / (following.start - visit.stop + 1)
         both = np.hstack([self._place_view(visit.place, number), self._place_view(following.place, number)])
         left = round(share * WIDTH)
-        return both[:, left : left + WIDTH].copy()
+        view: _Image = both[:, left : left + WIDTH].copy()
+        return view
 
     def _following(self, visit: Visit) -> Visit:
         visits = self.patrol.visits
@@ -90,14 +94,14 @@ class PatrolImages:
     def _place_view(self, place: int, number: int) -> _Image:
         right, down, roll = self._offsets[number]
         wide = _place(self.patrol.plan.seed, place)
-        turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), float(roll), 1.0)
-        turn[:, 2] += (_MARGIN_X + right, _MARGIN_Y + down)
+        transform = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), float(roll), 1.0)
+        transform[:, 2] += (_MARGIN_X + right, _MARGIN_Y + down)
         return np.asarray(
-            cv2.warpAffine(wide, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8
+            cv2.warpAffine(wide, transform, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.uint8
         )
 
     def _noise(self, number: int) -> NDArray[np.int16]:
-        top, left = self._noise_places[number]
+        top, left = self._noise_offsets[number]
         return _noise_tile()[top : top + HEIGHT, left : left + WIDTH]
 
     @cached_property
@@ -106,16 +110,16 @@ class PatrolImages:
 
     @cached_property
     def _offsets(self) -> NDArray[np.float64]:
-        """How far the view is moved right and down (pixels) and turned (degrees), for each frame."""
+        """Shift right and down (pixels) and roll (degrees) of the view in each frame, ``(frames, 3)``."""
         plan, frames = self.patrol.plan, self.patrol.frames
-        trembling = np.clip(np.random.default_rng([plan.seed, 10]).standard_normal((frames, 3)), -2.5, 2.5)
-        offsets = trembling * (plan.shake * WIDTH, plan.shake * WIDTH, _ROLL_DEG if plan.shake else 0.0)
+        shake = np.clip(np.random.default_rng([plan.seed, 10]).standard_normal((frames, 3)), -2.5, 2.5)
+        offsets = shake * (plan.shake * WIDTH, plan.shake * WIDTH, _ROLL_DEG if plan.shake else 0.0)
         swing = 2.0 * np.pi * np.arange(frames) * FRAME_SEC / plan.pan_period_sec
         offsets[:, 0] += np.clip(plan.pan * WIDTH * np.sin(swing), -0.25 * WIDTH, 0.25 * WIDTH)
         return offsets
 
     @cached_property
-    def _noise_places(self) -> NDArray[np.int64]:
+    def _noise_offsets(self) -> NDArray[np.int64]:
         random = np.random.default_rng([self.patrol.plan.seed, 11])
         return random.integers(0, _NOISE_MARGIN, (self.patrol.frames, 2))
 
@@ -129,35 +133,35 @@ class PatrolImages:
 
     @cached_property
     def _cut_outs(self) -> dict[Event, _Plane]:
-        """Each event's image, in the first of its colours that stands out from what is behind it."""
+        """Sprite of each event, in the first of its colours with enough contrast to the background."""
         return {event: self._cut_out(event) for event in self.patrol.events}
 
     def _cut_out(self, event: Event) -> _Plane:
-        behind = self._place_view(int(self.patrol.place[event.start]), event.start)
+        background = self._place_view(int(self.patrol.place[event.start]), event.start)
         contrasts = {}
         for colour in event.colours:
             cut_out = _scaled_event(event.shape, colour, event.area)
-            painted = behind.copy()
+            painted = background.copy()
             _draw_event(painted, event, cut_out, event.start)
-            different = np.abs(painted.astype(np.int16) - behind).max(axis=-1)
+            different = np.abs(painted.astype(np.int16) - background).max(axis=-1)
             covered = event.area * HEIGHT * WIDTH
             contrasts[colour] = float(different.sum()) / covered
-            if contrasts[colour] >= _LEAST_CONTRAST and (different > _LEAST_CHANGED).sum() > 0.7 * covered:
+            if contrasts[colour] >= _MIN_CONTRAST and (different > _MIN_CHANGE).sum() > 0.7 * covered:
                 return cut_out
         return _scaled_event(event.shape, max(contrasts, key=contrasts.__getitem__), event.area)
 
 
-def _present(things: tuple, frames: int) -> list[tuple]:
-    """For each frame, the things that are there."""
-    present: list[list] = [[] for _ in range(frames)]
-    for thing in things:
-        for number in range(thing.start, min(thing.stop, frames)):
-            present[number].append(thing)
+def _present(actors: Sequence[_Actor], frames: int) -> list[tuple[_Actor, ...]]:
+    """Return the walkers or events in each frame."""
+    present: list[list[_Actor]] = [[] for _ in range(frames)]
+    for actor in actors:
+        for number in range(actor.start, min(actor.stop, frames)):
+            present[number].append(actor)
     return [tuple(some) for some in present]
 
 
 def _scaled_event(shape: str, colour: str, area: float) -> _Plane:
-    """An event's cut-out, of the size at which it covers that share of the image."""
+    """Return an event's sprite, scaled to cover this share of the image."""
     whole = sprite(shape, colour, _SPRITE_SIZE)
     side = round(float(np.sqrt(area * HEIGHT * WIDTH / whole[..., 3].mean())))
     return np.asarray(cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA), np.float32)
@@ -170,7 +174,7 @@ def _draw_event(image: _Image, event: Event, cut_out: _Plane, number: int) -> No
 
 def _draw_walker(image: _Image, walker: Walker, number: int) -> None:
     share = (number - walker.start) / (walker.stop - walker.start)
-    x = share if walker.to_the_right else 1.0 - share
+    x = share if walker.moves_right else 1.0 - share
     rows = round(walker.height * HEIGHT)
     cut_out = person(walker.clothes, rows, number % STRIDES)
     wide = WIDTH + PERSON_WIDTH * rows
@@ -178,7 +182,7 @@ def _draw_walker(image: _Image, walker: Walker, number: int) -> None:
 
 
 def _paste(image: _Image, cut_out: _Plane, left: int, top: int) -> None:
-    """Lay a cut-out over the image; what falls outside is cut off."""
+    """Draw a sprite over the image, clipped to the image."""
     first_x, first_y = max(0, -left), max(0, -top)
     region = image[max(0, top) : max(0, top + cut_out.shape[0]), max(0, left) : max(0, left + cut_out.shape[1])]
     patch = cut_out[first_y : first_y + region.shape[0], first_x : first_x + region.shape[1]]
@@ -186,7 +190,7 @@ def _paste(image: _Image, cut_out: _Plane, left: int, top: int) -> None:
 
 
 def _shaded(image: _Image, number: int) -> _Image:
-    """With a wide soft shadow that wanders to and fro."""
+    """Return the image with a wide soft shadow that moves back and forth."""
     middle = 0.5 + 0.6 * np.sin(2.0 * np.pi * number * FRAME_SEC / _SHADOW_PERIOD_SEC)
     columns = (np.arange(WIDTH) + 0.5) / WIDTH
     light = 1.0 - _SHADOW_DEPTH * np.exp(-(((columns - middle) / 0.12) ** 2))
@@ -195,24 +199,24 @@ def _shaded(image: _Image, number: int) -> _Image:
 
 @lru_cache(maxsize=64)
 def _place(seed: int, place: int) -> _Image:
-    """A room with its furniture, with margins for a camera that moves. Shared and read-only."""
+    """Return a furnished room with margins for a moving camera. Shared and read-only."""
     own_seed = 10_000 * (seed + 1) + place
     random = np.random.default_rng([own_seed, 1])
     painted = room(own_seed, HEIGHT, WIDTH, _MARGIN_Y, _MARGIN_X).copy()
     for _ in range(int(random.integers(*_FURNITURE))):
         _furnish(painted, random)
     tint = random.uniform(0.82, 1.12, 3)
-    tinted = np.clip(painted * tint, 0.0, 255.0).astype(np.uint8)
+    tinted: _Image = np.clip(painted * tint, 0.0, 255.0).astype(np.uint8)
     tinted.setflags(write=False)
     return tinted
 
 
 def _furnish(painted: _Image, random: np.random.Generator) -> None:
-    """A cupboard, a carpet or a poster: a box with a pattern, or one of the objects."""
+    """Draw one piece of furniture: a patterned box or a cylinder."""
     rows, columns = painted.shape[:2]
     high, wide = int(random.uniform(0.12, 0.4) * HEIGHT), int(random.uniform(0.08, 0.3) * WIDTH)
     left, top = int(random.integers(-wide // 2, columns - wide // 2)), int(random.integers(rows // 8, rows - high // 2))
-    if random.random() < _ROUND_FURNITURE:
+    if random.random() < _CYLINDER_SHARE:
         colour = sorted(COLOURS)[random.integers(len(COLOURS))]
         _paste(painted, np.asarray(cv2.resize(sprite("cylinder", colour, 64), (high, high)), np.float32), left, top)
         return

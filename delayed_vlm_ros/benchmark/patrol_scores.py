@@ -1,4 +1,4 @@
-"""How good a choice of pairs is, beside what somebody could keep who knows the truth."""
+"""Scores of a selection of pairs, relative to the best selection that ground truth allows."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.memory.scoring.descriptor import distances
 
 LENGTHS_SEC = ((0.0, 1.5), (1.5, 2.5), (2.5, 4.0), (4.0, 7.5), (7.5, 20.0), (20.0, 1e9))
-"""Events are told apart by how long they last: from, and up to but not with (s)."""
+"""Groups of events by duration, in seconds: minimum (inclusive) and maximum (exclusive)."""
 AGES = ("oldest third", "middle third", "newest third")
 
-_ALIKE = 0.3  # distance of descriptors up to which two images show the same
+_SIMILAR = 0.3  # descriptor distance below which two images count as similar
 
 
 @dataclass(frozen=True)
 class SelectionScore:
-    """One strategy on one patrol.
+    """Scores of one strategy on one patrol.
 
     Attributes:
-        kept: How many pairs it kept.
-        shown: Numbers of the events that it kept a sharp frame of.
-        evidence: Events shown ÷ events that the oracle shows with as many pairs; None where there are none.
-        by_length: For each of ``LENGTHS_SEC`` that there are events of: how many of them it shows, and of how many.
-        by_age: The same for each of ``AGES``, from when in the patrol they happened.
-        places: Share of the visited places of which it kept a sharp view.
-        redundancy: Share of its pairs that look like another one it kept.
+        kept: Number of kept pairs.
+        shown: Numbers of the events shown by a kept sharp frame.
+        evidence: Events shown ÷ events that the oracle shows with the same number of pairs; None without events.
+        by_length: Events shown and events in total by duration group; groups without events are absent.
+        by_age: Events shown and events in total by time of the event, one entry for each of ``AGES``.
+        places: Share of the visited places shown by a kept sharp frame.
+        redundancy: Share of the kept pairs that are similar to another kept pair.
     """
 
     kept: int
@@ -43,14 +43,16 @@ class SelectionScore:
     redundancy: float
 
 
-def score_selection(patrol: Patrol, kept: Sequence[int], pairs: int, looks: Mapping[int, Descriptor]) -> SelectionScore:
-    """Judge which pairs were kept of a patrol.
+def score_selection(
+    patrol: Patrol, kept: Sequence[int], pairs: int, descriptors: Mapping[int, Descriptor]
+) -> SelectionScore:
+    """Score the pairs kept from a patrol.
 
     Args:
-        patrol: With its truth.
-        kept: Numbers of the pairs.
-        pairs: How many there was room for.
-        looks: What each kept pair looks like.
+        patrol: Patrol with its ground truth.
+        kept: Numbers of the kept pairs.
+        pairs: Capacity of the memory, in pairs.
+        descriptors: Descriptor of each kept pair, by pair number.
     """
     shown = frozenset().union(*(patrol.events_in(pair) for pair in kept))
     possible = len(frozenset().union(*(patrol.events_in(pair) for pair in oracle(patrol, pairs))))
@@ -63,14 +65,14 @@ def score_selection(patrol: Patrol, kept: Sequence[int], pairs: int, looks: Mapp
         by_length=_tally(shown, [length_name(event.seconds) for event in patrol.events]),
         by_age=_tally(shown, [AGES[min(2, 3 * event.start // patrol.frames)] for event in patrol.events]),
         places=len(seen) / len(visited) if visited else 1.0,
-        redundancy=redundancy([looks[pair] for pair in kept]),
+        redundancy=redundancy([descriptors[pair] for pair in kept]),
     )
 
 
 def oracle(patrol: Patrol, pairs: int) -> list[int]:
-    """The pairs to keep if one knows the truth: as many events as fit, then places.
+    """Return the pairs to keep if the ground truth is known: as many events as fit, then places.
 
-    Greedy, which is the best there is as long as events do not overlap in time.
+    The greedy choice is optimal as long as events do not overlap in time.
     """
     candidates = sorted(
         {frame // FRAMES_PER_PAIR for event in patrol.events for frame in range(event.start, event.stop)}
@@ -90,24 +92,27 @@ def oracle(patrol: Patrol, pairs: int) -> list[int]:
     return sorted(chosen)
 
 
-def redundancy(looks: Sequence[Descriptor]) -> float:
-    """Share of images that look like another of them, but for exposure, noise and small shake."""
-    if len(looks) <= 1:
+def redundancy(descriptors: Sequence[Descriptor]) -> float:
+    """Return the share of images that equal another one up to exposure, noise and small shake."""
+    if len(descriptors) <= 1:
         return 0.0
-    alike = [distances(look, [*looks[:index], *looks[index + 1 :]]).min() < _ALIKE for index, look in enumerate(looks)]
-    return float(np.mean(alike))
+    similar = [
+        distances(one, [*descriptors[:index], *descriptors[index + 1 :]]).min() < _SIMILAR
+        for index, one in enumerate(descriptors)
+    ]
+    return float(np.mean(similar))
 
 
-def coverage(stream: Sequence[Descriptor], looks: Sequence[Descriptor]) -> float:
-    """Share of a stream's images that look like a kept one: what can be said where no truth is known."""
-    if not looks:
+def coverage(stream: Sequence[Descriptor], descriptors: Sequence[Descriptor]) -> float:
+    """Return the share of a stream's images that are similar to a kept one. It requires no ground truth."""
+    if not descriptors:
         return 0.0
-    alike: list[NDArray[np.bool_]] = [distances(one, looks).min(keepdims=True) < _ALIKE for one in stream]
-    return float(np.mean(alike)) if alike else 0.0
+    similar: list[NDArray[np.bool_]] = [distances(one, descriptors).min(keepdims=True) < _SIMILAR for one in stream]
+    return float(np.mean(similar)) if similar else 0.0
 
 
 def length_name(seconds: float) -> str:
-    """Which of ``LENGTHS_SEC`` a length is, for people."""
+    """Return the name of the duration group of ``LENGTHS_SEC``."""
     low, high = next((low, high) for low, high in LENGTHS_SEC if low <= seconds < high)
     return f"{low:g} to {high:g} s" if high < LENGTHS_SEC[-1][1] else f"from {low:g} s"
 

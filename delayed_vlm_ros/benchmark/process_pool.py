@@ -1,4 +1,4 @@
-"""Many like pieces of work over several processes, which end when their results are wanted no more."""
+"""Parallel work over several processes that end as soon as the caller stops reading results."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ def map_in_processes(
     work: Callable[[Unit], Result],
     units: Sequence[Unit],
     jobs: int,
-    prepare: Callable[..., None] | None = None,
-    prepare_with: tuple[Any, ...] = (),
+    initializer: Callable[..., None] | None = None,
+    initargs: tuple[Any, ...] = (),
 ) -> Iterator[tuple[Unit, Result]]:
-    """Do all the work; results come as they are ready.
+    """Call a function for every unit in worker processes.
 
-    When whoever takes the results ends early, by an interruption or otherwise, the processes are ended in the middle of
-    what they are at.
+    Closing the iterator early, for example by an interruption, terminates the processes.
 
     Args:
-        work: A function of a module; what it takes and gives goes from process to process.
-        units: What to do it with.
-        jobs: Processes, at most.
-        prepare: Is called first in each process.
-        prepare_with: Its arguments.
+        work: Module-level function; its argument and its result must be picklable.
+        units: Arguments of the function, one per call.
+        jobs: Maximum number of processes.
+        initializer: Function called once in each process.
+        initargs: Arguments of ``initializer``.
+
+    Yields:
+        Unit and result, in order of completion.
     """
     if not units:
         return
-    # A fork would copy threads and locks.
+    # "spawn", because a fork would copy threads and locks.
     context = multiprocessing.get_context("spawn")
-    begun = (prepare, prepare_with)
-    with ProcessPoolExecutor(min(jobs, len(units)), mp_context=context, initializer=_begin, initargs=begun) as pool:
+    with ProcessPoolExecutor(
+        min(jobs, len(units)), mp_context=context, initializer=_initialize, initargs=(initializer, initargs)
+    ) as pool:
         waiting = {pool.submit(work, unit): unit for unit in units}
         workers = multiprocessing.active_children()
         try:
@@ -52,10 +55,10 @@ def map_in_processes(
             raise
 
 
-def _begin(prepare: Callable[..., None] | None, prepare_with: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it without a trace of where it was
-    if prepare is not None:
-        prepare(*prepare_with)
+def _initialize(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # end on Ctrl-C without a traceback
+    if initializer is not None:
+        initializer(*initargs)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Checkpoints of the supported architectures, tiny, with random weights: what tests and benchmarks need no meaning of.
+"""Tiny checkpoints of the supported architectures with random weights, for tests and benchmarks.
 
-They load through the same code as ``Qwen/Qwen2.5-VL-3B-Instruct``; what they say is noise.
+They load through the same code as ``Qwen/Qwen2.5-VL-3B-Instruct``. Their answers are random text.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ def save_random_checkpoint(folder: Path, *, model_type: str = "qwen2_5_vl", seed
     """Write a tiny checkpoint with random weights: model, tokenizer, processor and chat template.
 
     Args:
-        folder: An existing folder.
-        model_type: ``qwen2_5_vl`` or ``qwen2_vl``.
-        seed: Of the random weights.
+        folder: Target folder; it must exist.
+        model_type: Architecture, ``qwen2_5_vl`` or ``qwen2_vl``.
+        seed: Seed of the random weights.
     """
-    import torch  # noqa: PLC0415  takes seconds
+    import torch  # noqa: PLC0415  slow to import
     from transformers import AutoModelForImageTextToText, GenerationConfig  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
 
@@ -37,7 +37,7 @@ def save_random_checkpoint(folder: Path, *, model_type: str = "qwen2_5_vl", seed
         pad_token_id=processor.tokenizer.pad_token_id,
         repetition_penalty=1.05,
         do_sample=False,
-        min_new_tokens=8,  # an empty answer would look like a fault
+        min_new_tokens=8,  # an empty answer would look like an error
         suppress_tokens=_unreadable(processor.tokenizer),
     )
     model.save_pretrained(folder)
@@ -53,14 +53,14 @@ def _processor(model_type: str) -> Any:
         Qwen2VLVideoProcessor,
     )
 
-    # One token a byte: any question comes through whole.
+    # One token per byte, so that every text round-trips.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = wrap_tokenizer(tokenizer)
     size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
-    processors = {"qwen2_5_vl": Qwen2_5_VLProcessor, "qwen2_vl": Qwen2VLProcessor}
+    processors: dict[str, Any] = {"qwen2_5_vl": Qwen2_5_VLProcessor, "qwen2_vl": Qwen2VLProcessor}
     return processors[model_type](
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=fast,
@@ -84,7 +84,7 @@ def _config(model_type: str, tokenizer: Any) -> Any:
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
         "bos_token_id": None,
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        "initializer_range": 0.2,  # large enough for the answers to depend on the images
+        "initializer_range": 0.2,  # large enough that answers depend on the images
     }
     if model_type == "qwen2_5_vl":
         vision = {
@@ -110,7 +110,7 @@ def _config(model_type: str, tokenizer: Any) -> Any:
 
 
 def _unreadable(tokenizer: Any) -> list[int]:
-    """Ids that an answer must not contain, so that noise stays readable: all but printable ASCII."""
+    """Return the token ids to suppress so that answers stay readable: all except printable ASCII."""
     endings = set(ending_ids(tokenizer))
     unreadable = []
     for index in range(len(tokenizer)):

@@ -1,4 +1,4 @@
-"""Random-weight models of a given size: what timings need no meaning of."""
+"""Random-weight models of a given size, for timing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Fields of a Qwen2.5-VL config that say how large it is.
+class ModelShape:
+    """Size of a Qwen2.5-VL model.
 
     Attributes:
-        text: Of the language model.
-        vision: Of the vision encoder.
-        mrope_section: How a head's rotary angles are shared between time, rows and columns.
+        text: Config fields of the language model.
+        vision: Config fields of the vision encoder.
+        mrope_section: Rotary frequencies per head for time, rows and columns.
     """
 
     text: Mapping[str, int]
@@ -26,9 +26,9 @@ class Shape:
     mrope_section: tuple[int, int, int]
 
 
-SHAPES: Mapping[str, Shape] = MappingProxyType(
+SHAPES: Mapping[str, ModelShape] = MappingProxyType(
     {
-        "tiny": Shape(
+        "tiny": ModelShape(
             text={
                 "hidden_size": 64,
                 "intermediate_size": 128,
@@ -39,7 +39,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             vision={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64},
             mrope_section=(4, 6, 6),
         ),
-        "small": Shape(
+        "small": ModelShape(
             text={
                 "hidden_size": 768,
                 "intermediate_size": 2304,
@@ -50,7 +50,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             vision={"depth": 8, "hidden_size": 320, "intermediate_size": 960, "num_heads": 4, "out_hidden_size": 768},
             mrope_section=(8, 12, 12),
         ),
-        "qwen2.5-vl-3b": Shape(
+        "qwen2.5-vl-3b": ModelShape(
             text={
                 "hidden_size": 2048,
                 "intermediate_size": 11008,
@@ -73,19 +73,19 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
 
 
 def make_random_model(
-    shape: Shape, folder: Path, max_pixels: int, seed: int, dtype: Any, device: str
+    shape: ModelShape, folder: Path, max_pixels: int, seed: int, dtype: Any, device: str
 ) -> tuple[Any, Any]:
-    """A Qwen2.5-VL with random weights, and its processor.
+    """Return a Qwen2.5-VL model with random weights and its processor.
 
     Args:
-        shape: How large.
-        folder: An existing folder for the processor's files.
-        max_pixels: Largest height × width of an image.
-        seed: Of the weights.
-        dtype: Of torch.
-        device: Where to make it.
+        shape: Size of the model.
+        folder: Folder for the processor's files; it must exist.
+        max_pixels: Maximum height × width of an image.
+        seed: Seed of the random weights.
+        dtype: Torch dtype of the weights.
+        device: Device of the weights.
     """
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  slow to import
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig  # noqa: PLC0415
 
     save_random_checkpoint(folder, seed=seed)

@@ -1,7 +1,7 @@
-"""A memory's parameters one against the other: what is kept of patrols, and what a full memory costs.
+"""A sweep over the memory's parameters: what a memory keeps of patrols, and what it costs when full.
 
-Work is cut into units, each of which gives one line of a file as soon as it is done: whoever is interrupted goes on
-where it was. Lines of another version of the memory are passed over.
+The work consists of units. Each finished unit appends one line to a file, so that an interrupted sweep resumes. Lines
+written by another version of the memory are ignored.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, describe
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
-LINES_FILE = "cells.jsonl"
+RESULTS_FILE = "cells.jsonl"
 CAMERA = (640, 480)
-"""Columns and rows of the camera's images."""
+"""Width and height of the camera's images, in pixels."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One choice of parameters; sizes count frames.
+    """One combination of parameters.
 
     Attributes:
-        star_memory_size: Key frames over the whole past.
-        stream_window_size: Newest frames.
-        importance_threshold: Importance from which a frame is a key frame.
-        max_pixels: Largest height × width of a remembered frame.
+        star_memory_size: Capacity of Star memory, in frames.
+        stream_window_size: Length of the Stream window, in frames.
+        importance_threshold: Minimum importance of a key frame.
+        max_pixels: Maximum height × width of a frame in memory.
     """
 
     star_memory_size: int
@@ -52,28 +52,28 @@ class Cell:
 
     @property
     def pairs(self) -> int:
-        """Pairs that a full memory holds."""
+        """Pairs in a full memory."""
         return self.star_memory_size // FRAMES_PER_PAIR + self.stream_window_size // FRAMES_PER_PAIR
 
     def memory(self) -> SmartFrameManager:
-        """An empty one, as the node would make it.
+        """Return an empty memory with these parameters.
 
         Raises:
-            ConfigurationError: Its sizes cannot work.
+            ConfigurationError: A parameter is invalid.
         """
         return MemoryConfig(self.star_memory_size, self.stream_window_size, self.importance_threshold).build()
 
 
 @dataclass(frozen=True)
 class PatrolUnit:
-    """One cell's memory on one patrol.
+    """One combination of parameters on one patrol.
 
     Attributes:
-        cell: Which parameters.
-        seed: Of the patrol.
-        hours: Its length.
-        events: Brief things that happen on it.
-        places: That it visits.
+        cell: Parameters of the memory.
+        seed: Seed of the patrol.
+        hours: Duration of the patrol, in hours.
+        events: Number of brief events on the patrol.
+        places: Number of places on the patrol.
     """
 
     cell: Cell
@@ -84,24 +84,24 @@ class PatrolUnit:
 
     @property
     def key(self) -> str:
-        """What its line is found by."""
+        """Key of the unit's line in the result file."""
         return _key("patrol", asdict(self), _memory_code())
 
     @property
     def frames(self) -> int:
-        """That the patrol has."""
+        """Number of frames of the patrol."""
         return round(self.hours * 3600.0 / FRAME_SEC)
 
 
 @dataclass(frozen=True)
 class CostUnit:
-    """What a full memory of a size costs, with a model of random weights.
+    """Cost of a full memory with a random-weight model.
 
     Attributes:
-        pairs: That it holds.
-        max_pixels: Largest height × width of a frame.
-        shape: Of the model.
-        device: Where it runs.
+        pairs: Pairs in memory.
+        max_pixels: Maximum height × width of a frame in memory.
+        shape: Name of the model's size, a key of ``random_model.SHAPES``.
+        device: Torch device of the model.
     """
 
     pairs: int
@@ -111,12 +111,12 @@ class CostUnit:
 
     @property
     def key(self) -> str:
-        """What its line is found by."""
+        """Key of the unit's line in the result file."""
         return _key("cost", asdict(self), __version__)
 
     @property
     def visual_tokens(self) -> int:
-        """That the model reads, at most."""
+        """Maximum number of visual tokens."""
         return self.pairs * self.max_pixels // FrameGeometry().factor ** 2
 
 
@@ -126,18 +126,18 @@ def _key(*parts: Any) -> str:
 
 @cache
 def _memory_code() -> str:
-    """Of all lines of code that decide what is kept and how it is judged."""
+    """Return a hash of the code that selects and scores frames."""
     folders = [Path(package.__path__[0]) for package in (memory, benchmark)]
     files = [*folders[0].rglob("*.py"), *folders[1].glob("patrol*.py")]
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
-def show_patrol(unit: PatrolUnit) -> dict[str, float]:
-    """Show a patrol to a memory, as the node would, and score what it kept.
+def run_patrol(unit: PatrolUnit) -> dict[str, float]:
+    """Run a patrol through a memory, as the node would, and score the kept pairs.
 
     Returns:
-        ``evidence``, the share of the events that it kept a sharp frame of; ``places``, the same of the visited places;
-        ``kept_pairs``.
+        ``evidence``: share of the events shown by a kept sharp frame. ``places``: share of the visited places shown by
+        a kept sharp frame. ``kept_pairs``: number of kept pairs.
     """
     cell = unit.cell
     patrol = draw_patrol(PatrolPlan(unit.seed, hours=unit.hours, events=unit.events, places=unit.places))
@@ -148,48 +148,46 @@ def show_patrol(unit: PatrolUnit) -> dict[str, float]:
             image = cv2.resize(images.frame(number), CAMERA, interpolation=cv2.INTER_LINEAR)
             ingestor.add(image, number * FRAME_SEC)
         kept = {one.pair.first.number // FRAMES_PER_PAIR: one for one in ingestor.frame_manager.snapshot()}
-        looks = {number: describe(one.pair.first.image) for number, one in kept.items()}
-    judgement = score_selection(patrol, sorted(kept), cell.pairs, looks)
+        descriptors = {number: describe(one.pair.first.image) for number, one in kept.items()}
+    score = score_selection(patrol, sorted(kept), cell.pairs, descriptors)
     return {
-        "evidence": round(len(judgement.shown) / max(1, unit.events), 4),
-        "places": round(judgement.places, 4),
-        "kept_pairs": judgement.kept,
+        "evidence": round(len(score.shown) / max(1, unit.events), 4),
+        "places": round(score.places, 4),
+        "kept_pairs": score.kept,
     }
 
 
-def show_patrols(units: Sequence[PatrolUnit], jobs: int) -> Iterator[tuple[PatrolUnit, dict[str, float]]]:
-    """Show all of them, over so many processes; results come as they are ready."""
+def run_patrols(units: Sequence[PatrolUnit], jobs: int) -> Iterator[tuple[PatrolUnit, dict[str, float]]]:
+    """Run all patrols in up to ``jobs`` processes; yield each unit with its result in order of completion."""
     if jobs == 1:
-        return ((unit, show_patrol(unit)) for unit in units)
-    return map_in_processes(show_patrol, units, jobs)
+        return ((unit, run_patrol(unit)) for unit in units)
+    return map_in_processes(run_patrol, units, jobs)
 
 
 class ResultStore:
-    """The lines of a folder, by their units' keys.
+    """Results of finished units in a folder, by key.
 
     Args:
-        folder: Where they are kept; made if need be.
+        folder: Folder of the result file; created if missing.
 
     Raises:
-        IncompleteError: The folder cannot be made or read.
+        IncompleteError: The folder cannot be created or read.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / LINES_FILE
+        self._path = folder / RESULTS_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
             text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
         except (OSError, UnicodeDecodeError) as error:
-            raise IncompleteError(
-                f"the folder {folder} cannot be used ({error}): name another one with --out"
-            ) from error
+            raise IncompleteError(f"cannot use the folder {folder} ({error}): choose another one with --out") from error
         self._found: dict[str, dict[str, Any]] = {}
         for line in text.splitlines():
             try:
                 content = json.loads(line)
                 self._found[content["key"]] = content["figures"]
             except (ValueError, KeyError, TypeError):
-                continue  # the line at which an interruption came
+                continue  # a line cut off by an interruption
         self._is_torn = bool(text) and not text.endswith("\n")
 
     def __contains__(self, key: str) -> bool:
@@ -199,10 +197,10 @@ class ResultStore:
         return self._found[key]
 
     def add(self, key: str, figures: Mapping[str, Any]) -> None:
-        """Keep a unit's figures, on the disk before this returns.
+        """Store the result of a unit. It is on disk when this returns.
 
         Raises:
-            IncompleteError: They cannot be written.
+            IncompleteError: The file cannot be written.
         """
         line = json.dumps({"key": key, "figures": figures}) + "\n"
         try:
@@ -212,50 +210,50 @@ class ResultStore:
                 os.fsync(file.fileno())
         except OSError as error:
             raise IncompleteError(
-                f"{self._path} cannot be written ({error.strerror}): make room there, and run the command again; what "
-                "is done is kept"
+                f"cannot write {self._path} ({error.strerror}): free disk space and run the command again; finished "
+                "measurements are kept"
             ) from error
         self._is_torn = False
         self._found[key] = dict(figures)
 
 
-def rows(patrols: Sequence[PatrolUnit], costs: Mapping[Cell, CostUnit], lines: ResultStore) -> list[dict[str, Any]]:
-    """The table: one row for each cell, those that take the fewest bytes first.
+def rows(patrols: Sequence[PatrolUnit], costs: Mapping[Cell, CostUnit], results: ResultStore) -> list[dict[str, Any]]:
+    """Return the result table: one row per cell, in ascending order of bytes.
 
     Args:
-        patrols: All that were shown.
-        costs: For each cell, what tells its cost.
-        lines: With all figures.
+        patrols: Patrol units of all cells.
+        costs: Cost unit of each cell.
+        results: Results of all units.
 
     Returns:
-        The cell's parameters; ``evidence`` and ``places`` (means over the patrols, with ``evidence_low`` and
-        ``evidence_high``), ``kept_pairs``, the figures of its cost, and ``best``: whether no other cell keeps as much
-        evidence in fewer bytes, or more in as many.
+        Rows with the cell's parameters, ``evidence`` and ``places`` (means over the patrols), ``evidence_low`` and
+        ``evidence_high`` (minimum and maximum), ``kept_pairs`` (mean), the figures of the cost unit, and ``best``:
+        whether the cell is Pareto-optimal in bytes and evidence.
     """
     table = []
     for cell, cost in costs.items():
-        shown = [lines[unit.key] for unit in patrols if unit.cell == cell]
-        evidence = [one["evidence"] for one in shown]
+        measured = [results[unit.key] for unit in patrols if unit.cell == cell]
+        evidence = [one["evidence"] for one in measured]
         table.append(
             {
                 **asdict(cell),
                 "evidence": round(float(np.mean(evidence)), 4),
                 "evidence_low": min(evidence),
                 "evidence_high": max(evidence),
-                "places": round(float(np.mean([one["places"] for one in shown])), 4),
-                "kept_pairs": round(float(np.mean([one["kept_pairs"] for one in shown])), 2),
-                **lines[cost.key],
+                "places": round(float(np.mean([one["places"] for one in measured])), 4),
+                "kept_pairs": round(float(np.mean([one["kept_pairs"] for one in measured])), 2),
+                **results[cost.key],
             }
         )
     table.sort(key=lambda row: (row["bytes"], -row["evidence"]))
-    return [{**row, "best": not any(_beats(other, row) for other in table)} for row in table]
+    return [{**row, "best": not any(_dominates(other, row) for other in table)} for row in table]
 
 
-def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     as_good = one["bytes"] <= other["bytes"] and one["evidence"] >= other["evidence"]
     return bool(as_good and (one["bytes"], one["evidence"]) != (other["bytes"], other["evidence"]))
 
 
 def patrol_units(cells: Sequence[Cell], seeds: Sequence[int], unit: PatrolUnit) -> list[PatrolUnit]:
-    """Every cell on every patrol, a patrol being like that of ``unit`` but for its seed."""
+    """Return a copy of ``unit`` for every combination of cell and seed."""
     return [replace(unit, cell=cell, seed=seed) for cell in cells for seed in seeds]

@@ -1,4 +1,4 @@
-"""What a full memory costs: bytes kept between asks, and seconds of an ask."""
+"""Cost of a full memory: bytes held between questions, and time to first token."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.replay.compare import keep_everything
 
 _QUESTION = "What stands on the table now?"
-_TURNS = 2
+_REPEATS = 2
 _SEED = 3
 
 
 def measure_costs(units: Sequence[CostUnit], model: Any, processor: Any) -> Iterator[tuple[CostUnit, dict[str, float]]]:
-    """Measure one after the other: side by side they would slow each other down.
+    """Measure the units one by one; parallel measurements would slow each other down.
 
     Yields:
-        Each with its figures. ``bytes`` between asks, of which ``image_bytes``, ``feature_bytes`` and ``kv_bytes``;
-        ``visual_tokens``; seconds to the first token: ``first_ask_sec``, where everything has to be encoded, and
-        ``next_ask_sec``, after one new pair, none having left. The better of two turns.
+        The unit and its figures: ``bytes`` held between questions, the sum of ``image_bytes``, ``feature_bytes`` and
+        ``kv_bytes``; ``visual_tokens``; and times to first token, each the minimum of two runs: ``first_ask_sec`` with
+        nothing cached, and ``next_ask_sec`` after one new pair without eviction.
     """
     for unit in units:
-        turns = [_measure(unit, model, processor) for _ in range(_TURNS)]
-        best = {name: min(turn[name] for turn in turns) for name in ("first_ask_sec", "next_ask_sec")}
-        yield unit, {**turns[0], **best}
+        runs = [_measure(unit, model, processor) for _ in range(_REPEATS)]
+        best = {name: min(run[name] for run in runs) for name in ("first_ask_sec", "next_ask_sec")}
+        yield unit, {**runs[0], **best}
 
 
 def _measure(unit: CostUnit, model: Any, processor: Any) -> dict[str, float]:

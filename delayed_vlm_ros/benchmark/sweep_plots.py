@@ -1,4 +1,4 @@
-"""Plots of a sweep: what is kept against what it costs."""
+"""Plots of a sweep: kept evidence and places over cost."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ PLOTS_FILE = "sweep.png"
 
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 _SHADES = ("#2a78b5", "#c2571a", "#2f8f4e", "#8a4fae", "#b58a1f", "#5c6470")
-_COSTS = (("bytes", 1e-6, "MB between asks, memory full"), ("first_ask_sec", 1.0, "s to the first token, cold"))
+_COSTS = (("bytes", 1e-6, "MB between questions, full memory"), ("first_ask_sec", 1.0, "s to first token, cold"))
 _GAINS = (("evidence", "share of events kept"), ("places", "share of places kept"))
 
 
 def write_plots(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """Draw evidence and places against bytes and seconds, a point for each cell.
+    """Plot evidence and places over bytes and seconds, one point per cell.
 
-    Colours are Star's sizes, markers Stream's; larger images are drawn larger, higher thresholds paler.
+    The colour shows the size of Star, the marker that of Stream. Larger points have larger images, paler points a
+    higher threshold.
 
     Args:
-        table: As of ``sweep.rows``.
-        folder: Where to; it is there.
+        table: Result of ``sweep.rows``.
+        folder: Target folder; it must exist.
 
     Returns:
-        The file.
+        The path of the plot.
     """
     levels = {
         name: sorted({row[name] for row in table})
@@ -38,7 +39,7 @@ def write_plots(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     for line, (gain, gain_text) in zip(figure.subplots(2, 2, sharey="row"), _GAINS, strict=True):
         for axes, (cost, scale, cost_text) in zip(line, _COSTS, strict=True):
             for row in table:
-                axes.plot(row[cost] * scale, row[gain], ls="", **_look(row, levels))
+                axes.plot(row[cost] * scale, row[gain], ls="", **_style(row, levels))
             if (gain, cost) == ("evidence", "bytes"):
                 best = [row for row in table if row["best"]]
                 axes.plot(
@@ -58,7 +59,7 @@ def write_plots(table: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     return path
 
 
-def _look(row: Mapping[str, Any], levels: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def _style(row: Mapping[str, Any], levels: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     at = {name: found.index(row[name]) for name, found in levels.items()}
     paler = at["importance_threshold"] / max(1, len(levels["importance_threshold"]) - 1)
     return {
@@ -78,7 +79,7 @@ def _legend(levels: Mapping[str, Sequence[float]]) -> list[Line2D]:
     }
     lowest = {name: found[0] for name, found in levels.items()}
     return [
-        Line2D([], [], ls="", label=texts[name].format(value), **{**_look({**lowest, name: value}, levels), **own})
+        Line2D([], [], ls="", label=texts[name].format(value), **{**_style({**lowest, name: value}, levels), **own})
         for name, found in levels.items()
         for value in found
         for own in [{} if name == "star_memory_size" else {"color": "#444"}]

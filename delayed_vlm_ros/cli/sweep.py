@@ -110,7 +110,7 @@ def _measure_cells(
     with remaining_time(console) as progress:
         task = progress.add_task("patrols", total=all_, completed=all_ - left)
         try:
-            for patrol, kept in sweeping.show_patrols(unseen, jobs):
+            for patrol, kept in sweeping.run_patrols(unseen, jobs):
                 lines.add(patrol.key, kept)
                 progress.update(task, advance=1)
             if unmeasured:

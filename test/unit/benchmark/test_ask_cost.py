@@ -1,4 +1,4 @@
-"""The benchmark of asks: what it computes from times, and that it runs."""
+"""The benchmark of questions: its statistics, its parts, and its models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model
 
 
-def test_ratios_are_paired_within_their_turn():
-    # given a machine that becomes slower, evenly
-    turns = [
+def test_ratios_are_paired_within_their_round():
+    # given a machine that slows down uniformly
+    rounds = [
         {"native_stock": 9.0 * slow, "native_later_stock": 9.0 * slow, "native_batched": 4.0 * slow}
         | {"native_later_batched": 8.0 * slow, "first_ask": 4.4 * slow, "second_ask": 0.1 * slow}
         | {"after_1_pair": 0.4 * slow, "precomputed": 0.2 * slow, "bare_forward": 0.08 * slow}
         for slow in (1.0, 2.0, 5.0)
     ]
     # when
-    found = ratios(turns)
+    found = ratios(rounds)
     # then
     assert found.keys() == RATIOS.keys()
     assert found["ttft_first_ask"] == {"median": 1.1, "low": 1.1, "high": 1.1}
@@ -30,28 +30,30 @@ def test_ratios_are_paired_within_their_turn():
 
 
 @pytest.mark.parametrize("canonical", [False, True])
-def test_turn_times_every_part(tmp_path, canonical):
+def test_round_times_every_part(tmp_path, canonical):
     # given
     save_random_checkpoint(tmp_path, seed=1)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     model.generation_config.min_new_tokens = 1
-    setting = BenchmarkSetup(model, AutoProcessor.from_pretrained(tmp_path), (56, 56), 3, canonical)
+    setup = BenchmarkSetup(model, AutoProcessor.from_pretrained(tmp_path), (56, 56), 3, canonical)
     # when
-    times = measure_round(setting, np.random.default_rng(0))
+    times = measure_round(setup, np.random.default_rng(0))
     # then
     parts = {name for pair in RATIOS.values() for name in pair} - {"native", "native_later"}
-    assert parts | {f"{name}_{setup}" for name in ("native", "native_later") for setup in NATIVE_SETUPS} == times.keys()
+    assert (
+        parts | {f"{name}_{native}" for name in ("native", "native_later") for native in NATIVE_SETUPS} == times.keys()
+    )
     assert all(seconds > 0 for seconds in times.values())
 
 
-def test_3b_shape_has_the_sizes_of_the_real_one():
-    # the config of Qwen/Qwen2.5-VL-3B-Instruct: 36 layers of 2048, 16 heads and 2 of keys, windows but in four layers
+def test_3b_shape_matches_the_published_config():
+    # Qwen/Qwen2.5-VL-3B-Instruct: 36 layers, hidden size 2048, full vision attention in four layers
     shape = SHAPES["qwen2.5-vl-3b"]
     assert (shape.text["num_hidden_layers"], shape.text["hidden_size"]) == (36, 2048)
     assert shape.vision["fullatt_block_indexes"] == [7, 15, 23, 31]
 
 
-def test_small_shape_can_be_made_and_has_a_hundred_million_parameters(tmp_path):
+def test_small_shape_has_a_hundred_million_parameters(tmp_path):
     model, processor = make_random_model(SHAPES["small"], tmp_path, 224 * 224, 3, torch.float32, "meta")
     assert sum(parameter.numel() for parameter in model.parameters()) >= 100_000_000
     assert processor.video_processor.size["longest_edge"] == 224 * 224

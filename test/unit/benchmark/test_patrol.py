@@ -1,4 +1,4 @@
-"""Patrols with known truth, and their images."""
+"""Patrols with known ground truth, and their images."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from delayed_vlm_ros.benchmark.patrol_images import HEIGHT, WIDTH, PatrolImages
 SHORT = PatrolPlan(5, hours=0.5, events=12, event_area=(0.01, 0.10))
 
 
-def test_seeds_to_design_with_are_not_those_to_report():
+def test_seeds_for_design_and_report_are_disjoint():
     assert not set(DESIGN_SEEDS) & set(REPORT_SEEDS)
     assert min(len(DESIGN_SEEDS), len(REPORT_SEEDS)) >= 10
 
 
-def test_the_same_plan_gives_the_same_patrol_and_images_in_any_order():
+def test_patrol_and_images_are_determined_by_the_plan():
     # given
     numbers = [0, 7, 1500, 3599, 42]
     one, other = (PatrolImages(draw_patrol(SHORT)) for _ in range(2))
@@ -43,7 +43,7 @@ def test_the_same_plan_gives_the_same_patrol_and_images_in_any_order():
     assert (another != forwards[0]).mean() > 0.5
 
 
-def test_events_lie_within_a_visit_and_apart_and_have_a_sharp_frame():
+def test_events_lie_apart_within_a_visit_and_have_a_sharp_frame():
     for seed in range(4):
         patrol = draw_patrol(PatrolPlan(seed, events=40, places=8))
         assert len(patrol.events) == 40
@@ -58,8 +58,8 @@ def test_events_lie_within_a_visit_and_apart_and_have_a_sharp_frame():
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_events_are_plain_to_see_in_the_pixels_and_cover_what_they_shall(seed):
-    # given a steady light, so that only the event tells the two images apart
+def test_events_are_visible_and_cover_their_area(seed):
+    # given two images that differ only in the event
     patrol = draw_patrol(PatrolPlan(seed, events=20, event_area=(0.01, 0.10)))
     images = PatrolImages(patrol)
 
@@ -71,31 +71,31 @@ def test_events_are_plain_to_see_in_the_pixels_and_cover_what_they_shall(seed):
         # then
         shares.append((difference > 20).mean() / event.area)
         assert 0.3 < shares[-1] < 1.3
-        # and nothing of it before it came and after it had gone
+        # and the event is invisible before its start and after its end
         for number in (event.start - 1, event.stop):
             np.testing.assert_array_equal(images.frame(number), images.without_events(number))
     assert np.mean(shares) > 0.7
 
 
-def test_images_show_places_darkness_and_the_way_between():
+def test_images_show_places_darkness_and_transit():
     # given
     patrol = draw_patrol(replace(SHORT, blackouts_per_hour=12.0, walkers_per_minute=0.0, exposure_jumps_per_minute=0.0))
     images = PatrolImages(patrol)
     dark = int(np.flatnonzero(patrol.dark)[0])
-    way = int(np.flatnonzero((patrol.place == TRANSIT) & ~patrol.dark)[1])
+    transit = int(np.flatnonzero((patrol.place == TRANSIT) & ~patrol.dark)[1])
 
     def sharpness(number: int) -> float:
-        image = cv2.blur(images.frame(number), (1, 9)).astype(float)  # without the noise
+        image = cv2.blur(images.frame(number), (1, 9)).astype(float)  # suppresses the noise
         return float(np.abs(np.diff(image, axis=1)).mean() / image.mean())
 
     # then
     assert images.frame(dark).mean() < 12.0
-    assert sharpness(way) < 0.7 * sharpness(int(np.flatnonzero(patrol.sharp)[9]))
+    assert sharpness(transit) < 0.7 * sharpness(int(np.flatnonzero(patrol.sharp)[9]))
     assert {visit.place for visit in patrol.visits} == set(range(4))
     assert all(one.place != later.place for one, later in zip(patrol.visits, patrol.visits[1:], strict=False))
 
 
-def test_a_still_patrol_changes_by_noise_only():
+def test_still_patrol_changes_only_by_noise():
     # given
     still = PatrolPlan(1, 0.1, 1, 0, walkers_per_minute=0.0, shake=0.0, pan=0.0, exposure_jumps_per_minute=0.0,
                        blackouts_per_hour=0.0, flicker=0.0, daylight=0.0)  # fmt: skip
@@ -107,10 +107,10 @@ def test_a_still_patrol_changes_by_noise_only():
     assert np.abs(one - other).max() < 40
 
 
-def test_events_that_find_no_room_are_refused():
-    with pytest.raises(ValueError, match="find no room"):
+def test_events_that_do_not_fit_raise():
+    with pytest.raises(ValueError, match="200 events"):
         draw_patrol(PatrolPlan(0, hours=0.05, events=200))
 
 
-def test_frames_come_at_the_memorys_rate():
+def test_frame_rate_matches_the_memory_default():
     assert draw_patrol(PatrolPlan(0, hours=2.0)).frames * FRAME_SEC == 7200.0

@@ -1,4 +1,4 @@
-"""Untrained checkpoints: ordinary ones to the library, and their noise is readable."""
+"""Random checkpoints: Transformers loads them like any other, and their answers are readable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
-FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
+MODEL_TYPES = ["qwen2_vl", "qwen2_5_vl"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,31 +20,31 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    made = {}
-    for family in FAMILIES:
-        made[family] = tmp_path_factory.mktemp(family)
-        save_random_checkpoint(made[family], model_type=family)
-    return made
+    created = {}
+    for model_type in MODEL_TYPES:
+        created[model_type] = tmp_path_factory.mktemp(model_type)
+        save_random_checkpoint(created[model_type], model_type=model_type)
+    return created
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_library_loads_it_like_any_other(folders, family):
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_transformers_loads_the_checkpoint(folders, model_type):
     # when
-    model, report = AutoModelForImageTextToText.from_pretrained(folders[family], output_loading_info=True)
-    processor = AutoProcessor.from_pretrained(folders[family])
+    model, report = AutoModelForImageTextToText.from_pretrained(folders[model_type], output_loading_info=True)
+    processor = AutoProcessor.from_pretrained(folders[model_type])
 
     # then
-    assert model.config.model_type == family
+    assert model.config.model_type == model_type
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert type(processor).__name__ == {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}[family]
+    assert type(processor).__name__ == {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}[model_type]
     for name in ("video", "image"):
         assert getattr(processor, f"{name}_token_id") == getattr(model.config, f"{name}_token_id")
     assert model.generation_config.eos_token_id[0] == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert model.config.text_config.vocab_size == len(processor.tokenizer)
 
 
-def test_tokenizer_brings_any_text_through_whole(folders):
+def test_tokenizer_round_trips_any_text(folders):
     # given
     tokenizer = AutoProcessor.from_pretrained(folders["qwen2_5_vl"]).tokenizer
     text = " ¿Qué hay?\n\t世界 👩🏽‍🚀 \x00\x7f "
@@ -53,7 +53,7 @@ def test_tokenizer_brings_any_text_through_whole(folders):
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_seed_decides_the_weights_and_nothing_else_is_disturbed(tmp_path, folders):
+def test_seed_determines_the_weights_without_changing_the_global_generator(tmp_path, folders):
     # given
     def weights(folder):
         return torch.cat(
@@ -76,11 +76,11 @@ def test_seed_decides_the_weights_and_nothing_else_is_disturbed(tmp_path, folder
     assert not torch.equal(weights(other), weights(again))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_answers_are_printable_and_depend_on_what_is_seen(folders, family):
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_answers_are_printable_and_depend_on_the_frames(folders, model_type):
     # given
-    model = AutoModelForImageTextToText.from_pretrained(folders[family]).eval()
-    processor = AutoProcessor.from_pretrained(folders[family])
+    model = AutoModelForImageTextToText.from_pretrained(folders[model_type]).eval()
+    processor = AutoProcessor.from_pretrained(folders[model_type])
     answers = []
 
     # when

@@ -1,4 +1,4 @@
-"""A memory's parameters one against the other."""
+"""The sweep over the memory's parameters: resuming, storage of results, and the result table."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SMALL = ["sweep", "--star", "10", "--stream", "10", "--importance-threshold", "0
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """The units that are really worked on, in their order."""
+def measured(monkeypatch):
+    """Patrol units that are measured, in order."""
     units = []
 
-    def counting(unit, show=sweep.show_patrol):
+    def counting(unit, run=sweep.run_patrol):
         units.append(unit)
-        return show(unit)
+        return run(unit)
 
-    monkeypatch.setattr(sweep, "show_patrol", counting)
+    monkeypatch.setattr(sweep, "run_patrol", counting)
     return units
 
 
@@ -40,7 +40,7 @@ def _run(out, *pixels):
     return json.loads(done.stdout)["cells"]
 
 
-def test_the_command_measures_only_what_is_missing(tmp_path, shown, monkeypatch):
+def test_command_measures_only_missing_results(tmp_path, measured, monkeypatch):
     # when
     (only,) = _run(tmp_path, "3136")
 
@@ -51,15 +51,15 @@ def test_the_command_measures_only_what_is_missing(tmp_path, shown, monkeypatch)
     assert only["bytes"] == only["image_bytes"] + only["feature_bytes"] + only["kv_bytes"]
     assert only["first_ask_sec"] > 0.0
     assert only["best"]
-    assert len(shown) == 1
+    assert len(measured) == 1
 
-    # when one more is asked for, after an interruption in the middle of a line
-    with (tmp_path / sweep.LINES_FILE).open("a") as file:
+    # when one more cell is requested after an interruption in the middle of a line
+    with (tmp_path / sweep.RESULTS_FILE).open("a") as file:
         file.write('{"key": "torn')
     cells = _run(tmp_path, "12544", "3136")
 
     # then
-    assert len(shown) == 2
+    assert len(measured) == 2
     assert [one["max_pixels"] for one in cells] == [3136, 12544]
     assert cells[0] == only | {"best": cells[0]["best"]}
     assert cells[0]["image_bytes"] < cells[1]["image_bytes"]
@@ -67,40 +67,40 @@ def test_the_command_measures_only_what_is_missing(tmp_path, shown, monkeypatch)
         assert [row["max_pixels"] for row in csv.DictReader(file)] == ["3136", "12544"]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
     assert _run(tmp_path, "12544", "3136") == cells
-    assert len(shown) == 2
+    assert len(measured) == 2
 
-    # when what is kept is decided by other code
+    # when the code of the memory changes
     monkeypatch.setattr(sweep, "_memory_code", lambda: "other")
     _run(tmp_path, "3136")
 
     # then
-    assert len(shown) == 3
+    assert len(measured) == 3
 
 
-def test_an_interruption_ends_the_processes():
-    # given more work than is taken
+def test_interruption_ends_the_processes():
+    # given more results than are read
     units = [replace(UNIT, seed=seed, hours=hours) for seed, hours in enumerate((0.05, 2.0, 2.0, 2.0))]
-    working = sweep.show_patrols(units, jobs=2)
-    unit, kept = next(working)
+    results = sweep.run_patrols(units, jobs=2)
+    unit, kept = next(results)
     assert unit == units[0]
     assert kept["kept_pairs"] > 0
 
     # when
     with pytest.raises(KeyboardInterrupt):
-        working.throw(KeyboardInterrupt)
+        results.throw(KeyboardInterrupt)
 
     # then
     until = time.monotonic() + 20.0
     while multiprocessing.active_children():
-        assert time.monotonic() < until, "they work on"
+        assert time.monotonic() < until, "processes still run"
         time.sleep(0.05)
 
 
-def test_lines_are_on_the_disk_at_once(tmp_path):
+def test_result_is_on_disk_when_add_returns(tmp_path):
     # given
-    lines = ResultStore(tmp_path)
-    lines.add("one", {"evidence": 0.5})
-    (tmp_path / sweep.LINES_FILE).open("a").write("half a li")
+    results = ResultStore(tmp_path)
+    results.add("one", {"evidence": 0.5})
+    (tmp_path / sweep.RESULTS_FILE).open("a").write("half a li")
 
     # when
     again = ResultStore(tmp_path)
@@ -112,19 +112,19 @@ def test_lines_are_on_the_disk_at_once(tmp_path):
     assert (last["one"], last["two"]) == ({"evidence": 0.5}, {"evidence": 0.25})
 
 
-def test_the_best_are_those_that_nothing_beats(tmp_path):
+def test_best_cells_are_pareto_optimal(tmp_path):
     # given
     found = {(10, 100): 0.5, (20, 200): 0.4, (40, 300): 0.7, (60, 300): 0.7}
-    lines, patrols, costs = ResultStore(tmp_path), [], {}
+    results, patrols, costs = ResultStore(tmp_path), [], {}
     for (star, size), evidence in found.items():
         unit = replace(UNIT, cell=replace(UNIT.cell, star_memory_size=star))
         patrols.append(unit)
         costs[unit.cell] = CostUnit(star, 12544, "tiny", "cpu")
-        lines.add(unit.key, {"evidence": evidence, "places": 1.0, "kept_pairs": 3})
-        lines.add(costs[unit.cell].key, {"bytes": size})
+        results.add(unit.key, {"evidence": evidence, "places": 1.0, "kept_pairs": 3})
+        results.add(costs[unit.cell].key, {"bytes": size})
 
     # when
-    table = sweep.rows(patrols, costs, lines)
+    table = sweep.rows(patrols, costs, results)
 
     # then
     assert [(row["star_memory_size"], row["best"]) for row in table] == [
@@ -135,9 +135,9 @@ def test_the_best_are_those_that_nothing_beats(tmp_path):
     ]
 
 
-def test_what_cannot_work_is_refused_at_once(tmp_path):
-    out = ["--out", str(tmp_path / "not made")]
+def test_invalid_option_is_rejected_before_anything_is_written(tmp_path):
+    out = ["--out", str(tmp_path / "new")]
     assert CliRunner().invoke(app, ["sweep", "--shape", "huge", *out]).exit_code == 2
     assert CliRunner().invoke(app, ["sweep", "--importance-threshold", "2", *out]).exit_code == 2
     assert "star" in str(CliRunner().invoke(app, ["sweep", "--star", "1", *out]).exception)
-    assert not (tmp_path / "not made").exists()
+    assert not (tmp_path / "new").exists()

@@ -238,7 +238,8 @@ def _counts(streams: Sequence[StreamAnswers], group: str) -> NDArray[np.int64]:
     rows = [
         (len(some), sum(one.is_correct for one in some), sum(one.is_answerable for one in some)) for some in of_group
     ]
-    return np.array(rows, np.int64).T.copy()
+    counts: NDArray[np.int64] = np.array(rows, np.int64).T
+    return counts
 
 
 def _resampled(values: NDArray[np.int64], questions: NDArray[np.int64], weights: NDArray[np.int64]) -> dict[str, float]:

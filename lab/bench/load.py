@@ -24,7 +24,7 @@ from rclpy.client import Client
 
 from delayed_vlm_ros.resources import config_file
 from delayed_vlm_ros.ros.isolation import isolated_environment
-from delayed_vlm_ros.ros.process_group import ending_with_us
+from delayed_vlm_ros.ros.process_group import parent_death_prefix
 from lab.bench import fast_camera
 from lab.bench.memory_listener import MemoryListener
 
@@ -75,11 +75,11 @@ def _run(rate: float, height: int, width: int, seconds: float, stamps_log: Path,
     node = [sys.executable, "-m", "lab.bench.timed_node", str(calls_log), "--ros-args"]
     node += ["--params-file", str(config_file("scene_memory.yaml")), "-p", "model.name:=demo"]
     processes = [
-        subprocess.Popen([*ending_with_us(), *command], env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  ours
+        subprocess.Popen([*parent_death_prefix(), *command], env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  ours
         for command in (node, camera)
     ]
     listener = MemoryListener(int(environment["ROS_DOMAIN_ID"]))
-    client = listener.node.create_client(AskScene, "ask_scene")
+    client: Client[Any, Any] = listener.node.create_client(AskScene, "ask_scene")
     try:
         _wait_until_ready(listener, processes)
         listener.listen(_SETTLING_SEC)
@@ -99,7 +99,7 @@ def _wait_until_ready(listener: MemoryListener, processes: list[subprocess.Popen
             sys.exit("the camera or the node did not start: see the output above")
 
 
-def _ask_repeatedly(listener: MemoryListener, client: Client, seconds: float) -> _Interval:
+def _ask_repeatedly(listener: MemoryListener, client: Client[Any, Any], seconds: float) -> _Interval:
     latencies, failed = [], 0
     began_ns, before = time.time_ns(), listener.stats[-1]
     while time.time_ns() < began_ns + seconds * 1e9:
@@ -111,7 +111,7 @@ def _ask_repeatedly(listener: MemoryListener, client: Client, seconds: float) ->
     return _Interval(began_ns, ended_ns, latencies, failed, before, listener.stats[-1], listener.stamps_ns)
 
 
-def _ask(listener: MemoryListener, client: Client) -> tuple[float, bool]:
+def _ask(listener: MemoryListener, client: Client[Any, Any]) -> tuple[float, bool]:
     began = time.monotonic()
     future = client.call_async(AskScene.Request(question=_QUESTION))
     while not future.done():

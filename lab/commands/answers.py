@@ -81,8 +81,8 @@ def answers(
     if as_json:
         print_json(result)
         return
-    for name, one in figures.items():
-        _show_room(console, name, one)
+    for name, of_room in figures.items():
+        _show_room(console, name, of_room)
 
 
 def _ask_about(

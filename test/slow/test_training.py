@@ -1,9 +1,10 @@
-"""Training: its shortcuts compute what the library computes, and a run from nothing to a checkpoint works."""
+"""Training: its shortcuts compute what Hugging Face computes, and a run from random weights writes a checkpoint."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from lab.training import clips as clips_module
 from lab.training import language_data, language_stage, vision_stage
 from lab.training.clips import Clip
 from lab.training.pair_vision import encode_pairs, patches_of
-from lab.training.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS, make_model, make_processor
+from lab.training.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS, UNKNOWN, make_model, make_processor
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,7 @@ def clips():
     return [clips_module._make_clip(TRAINING_SEEDS[number])[0] for number in range(4)]
 
 
-def test_patches_and_features_are_the_librarys(model, processor):
+def test_patches_and_features_equal_those_of_hugging_face(model, processor):
     # given
     frames = np.random.default_rng(0).integers(0, 256, (6, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
     # when
@@ -52,7 +55,7 @@ def test_patches_and_features_are_the_librarys(model, processor):
     assert torch.allclose(features.flatten(0, 1), expected, atol=1e-5)
 
 
-def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, processor, clips):
+def test_questions_after_one_video_equal_single_questions(model, processor, clips):
     # given
     data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
     batch = data._batch(1.0, np.random.default_rng(2))
@@ -71,10 +74,10 @@ def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, pr
             use_cache=False,
         ).last_hidden_state[:, batch.shared :]
         language.config._attn_implementation = before
-        assert len({int(reach) for reach in batch.reach[0]}) > 1, "all questions were put at the end"
+        assert len({int(reach) for reach in batch.reach[0]}) > 1, "no question is early"
         for clip, number in ((0, 1), (1, 5), (2, 10), (2, 20)):
             mine = batch.segments[clip] == number
-            reach = int(batch.reach[clip][mine][0])  # what it sees may end before the video does
+            reach = int(batch.reach[clip][mine][0])  # an early question sees only the first pairs
             pairs = (reach - len(batch.before)) // (ROWS * COLUMNS)
             clip_pairs = batch.pairs[clip][:pairs].tolist()
             stamps = [clips[batch.clips[clip]].truths[pair].strict.stamp for pair in clip_pairs]
@@ -89,15 +92,15 @@ def test_questions_behind_one_video_are_answered_as_if_each_were_alone(model, pr
             assert torch.allclose(together[clip][mine], alone, atol=1e-4)
 
 
-def test_questions_are_put_as_the_engine_puts_them(model, processor, clips):
+def test_question_ids_equal_those_of_the_engine(model, processor, clips):
     data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
     for question in ("What is on the left?", "is there a dog", "Where is the violet tyre, please?"):
         assert data._question_ids(question) == list(build_prompt(processor, question).after)
 
 
-def test_all_words_of_questions_and_answers_are_known(processor):
+def test_vocabulary_contains_every_word_of_questions_and_answers(processor):
     tokenizer = processor.tokenizer
-    unknown = tokenizer.convert_tokens_to_ids("[UNK]")
+    unknown = tokenizer.convert_tokens_to_ids(UNKNOWN)
     for texts in PHRASINGS.values():
         for text in texts:
             assert unknown not in tokenizer(text.format(thing="red box", things="boxes", other="ball")).input_ids, text
@@ -106,18 +109,18 @@ def test_all_words_of_questions_and_answers_are_known(processor):
         assert tokenizer.decode(ids, skip_special_tokens=True) == answer
     for word in UNKNOWN_WORDS:
         assert tokenizer(word).input_ids == [unknown], word
-    with pytest.raises(ValueError, match="not in the vocabulary"):
+    with pytest.raises(ValueError, match="a mauve box"):
         language_data.answer_ids(tokenizer, "a mauve box")
 
 
-def test_a_thing_is_named_by_the_token_that_holds_its_middle():
-    # given a red box in the first token, and a half hidden ball in the last
+def test_label_belongs_to_the_token_with_the_centre_of_the_object():
+    # given a red box in the first token, and a ball in the last one that is almost hidden
     red, ball = vision_stage.COLOUR_WORDS.index("red"), vision_stage.SHAPE_WORDS.index("ball")
-    things = torch.full((1, 3, 5), -1.0)
-    things[0, 0] = torch.tensor([0.1, 0.1, red, 0.0, 1.0])
-    things[0, 1] = torch.tensor([0.95, 0.95, red, ball, 0.1])
+    objects = torch.full((1, 3, 5), -1.0)
+    objects[0, 0] = torch.tensor([0.1, 0.1, red, 0.0, 1.0])
+    objects[0, 1] = torch.tensor([0.95, 0.95, red, ball, 0.1])
     # when
-    colours, shapes = vision_stage.labels_of(things)
+    colours, shapes = vision_stage.labels_of(objects)
     # then
     assert (colours[0, 0], shapes[0, 0]) == (red, 0)
     assert (colours[0, -1], shapes[0, -1]) == (-100, -100)
@@ -125,7 +128,7 @@ def test_a_thing_is_named_by_the_token_that_holds_its_middle():
 
 
 @pytest.mark.parametrize(("size", "expected"), [((240, 320), 0.0), ((150, 150), 0.1), ((120, 213), 0.0)])
-def test_places_in_letterboxed_images_are_those_on_the_grid(size, expected):
+def test_position_in_letterboxed_image_maps_to_grid(size, expected):
     clip = Clip(truths=(), objects=(), spacing="even", size=size)
     assert clip.on_grid(0.5, 0.5) == (0.5, 0.5)
     assert clip.on_grid(0.0, 0.5)[0] == pytest.approx(expected)
@@ -133,27 +136,43 @@ def test_places_in_letterboxed_images_are_those_on_the_grid(size, expected):
 
 SHORT_TRAINING = """
 import sys
-from lab.training import clips, language_data, language_stage, train, vision_stage
+from lab.__main__ import app
+from lab.training import clips, language_stage, vision_stage
 for module in (clips, vision_stage, language_stage):
     module.SHARD_CLIPS = 1
-vision_stage._BATCH, language_data._CLIPS = 4, 2
-train.app(sys.argv[1:])
+vision_stage._BATCH = 4
+app(["train", *sys.argv[1:]])
 """
 
 
-@pytest.mark.timeout(1300)  # two processes that learn: a minute, and several on a machine that others keep busy
-def test_a_run_from_nothing_to_a_checkpoint_and_again_from_what_is_there(tmp_path):
-    # given a very short training, in a process of its own, as it forks others
+def train(folder, *options):
     arguments = [
-        *("--work", str(tmp_path / "work"), "--out", str(tmp_path / "out"), "--shards", "4", "--workers", "1"),
-        *("--vision-steps", "2", "--language-steps", "3", "--joint-steps", "2", "--resume"),
+        *("--work", str(folder / "work"), "--out", str(folder / "out"), "--shards", "4", "--workers", "1"),
+        *("--vision-steps", "2", "--language-steps", "3", "--joint-steps", "2", *options),
     ]
-    # when
+    # a process of its own, because the training forks others
     command = [sys.executable, "-c", SHORT_TRAINING, *arguments]
-    runs = [subprocess.run(command, capture_output=True, text=True, timeout=600, check=False) for _ in range(2)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.timeout(1300)  # two training processes: a minute, several minutes on a busy machine
+def test_resumed_training_writes_the_same_checkpoint(tmp_path):
+    # when
+    runs = [train(tmp_path, "--resume") for _ in range(2)]
     # then
     assert [done.returncode for done in runs] == [0, 0], runs
     assert "sha256" in runs[0].stdout
     assert runs[0].stdout.splitlines()[-1] == runs[1].stdout.splitlines()[-1]
     AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
     AutoProcessor.from_pretrained(tmp_path / "out")
+
+
+def test_training_in_folder_of_another_training_is_rejected(tmp_path):
+    # given
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "settings.json").write_text('{"seed": 7}')
+    # when
+    done = train(tmp_path, "--resume")
+    # then
+    assert done.returncode == 2
+    assert "seed" in done.stderr

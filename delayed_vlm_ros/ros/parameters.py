@@ -2,10 +2,10 @@
 
     @dataclass(frozen=True)
     class DemoCameraParameters:
-        rate: float = parameter(10.0, "images published per second", unit="Hz", minimum=0.1, maximum=120.0)
+        rate: float = parameter(10.0, "rate of published images", unit="Hz", minimum=0.1, maximum=120.0)
 
-``declare`` announces them with descriptors; ``read`` gives the dataclass, checked. Types are declared dynamic so that
-``rate: 5`` in a YAML file is a 5.0 and not the end of the node; what cannot be converted is refused in a sentence.
+`declare` declares the parameters with descriptors. `read` returns the validated dataclass. Types are declared dynamic,
+so ``rate: 5`` in a YAML file is accepted as 5.0, and a value that cannot be converted gets a clear error message.
 """
 
 from __future__ import annotations
@@ -35,7 +35,20 @@ _PARAMETER_TYPES = {
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """What a parameter means. Kept in the metadata of its dataclass field."""
+    """Definition of one parameter, from the metadata of its dataclass field.
+
+    Attributes:
+        name: ROS name.
+        kind: Python type of the value; ``tuple`` is a list of strings.
+        default: Default value.
+        description: Description for ``ros2 param describe``.
+        unit: Physical unit; empty if there is none.
+        minimum: Lower bound, inclusive; None if there is none.
+        maximum: Upper bound, inclusive; None if there is none.
+        choices: Allowed strings; empty if any string is allowed.
+        read_only: Whether the value is fixed when the node starts.
+        at_configure: Whether the value takes effect when the node is configured.
+    """
 
     name: str
     kind: type
@@ -49,10 +62,10 @@ class ParameterSpec:
     at_configure: bool
 
     def descriptor(self) -> ParameterDescriptor:
-        """The ROS descriptor: type, description with unit and choices, range, read-only flag."""
+        """Return the ROS descriptor: type, description with unit and choices, range, read-only flag."""
         described = f"{self.description} [{self.unit}]" if self.unit else self.description
         if self.at_configure:
-            described += "; taken at configure, may change only while the node is unconfigured"
+            described += "; takes effect at configure, can only change while the node is unconfigured"
         descriptor = ParameterDescriptor(
             name=self.name,
             type=_PARAMETER_TYPES[self.kind].value,
@@ -71,22 +84,22 @@ class ParameterSpec:
         return descriptor
 
     def convert(self, value: Any) -> Any:
-        """Give ``value`` the parameter's type.
+        """Return ``value`` in the parameter's type.
 
         Raises:
-            ConfigurationError: It has another type, lies out of range, or is none of the choices.
+            ConfigurationError: The value has another type, is out of range or is not one of the choices.
         """
         converted = self._typed(value)
         if isinstance(converted, float) and not math.isfinite(converted):
-            raise ConfigurationError(f"parameter {self.name} is {converted}; it must be a finite number")
+            raise ConfigurationError(f"parameter {self.name} must be a finite number, got {converted}")
         too_small = self.minimum is not None and converted < self.minimum
         too_large = self.maximum is not None and converted > self.maximum
         if too_small or too_large:
             bounds = f"from {self.minimum} to {self.maximum} {self.unit}".rstrip()
-            raise ConfigurationError(f"parameter {self.name} is {converted}; it must be {bounds}")
+            raise ConfigurationError(f"parameter {self.name} must be {bounds}, got {converted}")
         if self.choices and converted not in self.choices:
             raise ConfigurationError(
-                f"parameter {self.name} is '{converted}'; it must be one of {', '.join(self.choices)}"
+                f"parameter {self.name} must be one of {', '.join(self.choices)}, got '{converted}'"
             )
         return converted
 
@@ -94,21 +107,20 @@ class ParameterSpec:
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if self.kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)  # a checkpoint called 123, a frame_id called 7
+            return str(value)  # YAML reads the checkpoint 123 and the frame_id 7 as numbers
         if self.kind is tuple:
-            return self._words(value)
+            return self._strings(value)
         if type(value) is not self.kind:
             raise ConfigurationError(
-                f"parameter {self.name} is {value!r}; it must be of type {self.kind.__name__}: "
-                "change it in the parameter file"
+                f"parameter {self.name} must be of type {self.kind.__name__}, got {value!r}: correct the parameter file"
             )
         return value
 
-    def _words(self, value: Any) -> tuple[str, ...]:
-        if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+    def _strings(self, value: Any) -> tuple[str, ...]:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise ConfigurationError(
-            f"parameter {self.name} is {value!r}; it must be a list of words, such as [front, rear]: change it in the "
+            f"parameter {self.name} must be a list of strings such as [front, rear], got {value!r}: correct the "
             "parameter file"
         )
 
@@ -125,19 +137,19 @@ def parameter(
     read_only: bool = True,
     at_configure: bool = False,
 ) -> Any:
-    """A dataclass field that is a ROS parameter.
+    """Return a dataclass field for a ROS parameter.
 
     Args:
-        default: Value when nobody sets it; its type is the parameter's. A tuple is a list of words; not an empty one,
-            which ROS takes for bytes.
+        default: Default value, which sets the type. A tuple is a list of strings and must not be empty: ROS takes an
+            empty list for bytes.
         description: One line for people, shown by ``ros2 param describe``.
-        name: ROS name where it differs from the field's, with groups: ``memory.star.size``.
-        unit: Physical unit, empty where there is none.
-        minimum: Lower bound, inclusive; give both bounds or none.
-        maximum: Upper bound, inclusive.
-        choices: Allowed words, for a string.
-        read_only: True when it only takes effect at the node's start.
-        at_configure: True when it takes effect as a managed node is configured; for a parameter that is not read-only.
+        name: ROS name with groups, such as ``memory.star.size``; empty for the name of the field.
+        unit: Physical unit; empty if there is none.
+        minimum: Lower bound, inclusive; requires ``maximum``.
+        maximum: Upper bound, inclusive; requires ``minimum``.
+        choices: Allowed values of a string.
+        read_only: Whether the value is fixed when the node starts.
+        at_configure: Whether the value takes effect when a lifecycle node is configured; requires ``read_only=False``.
     """
     metadata = {
         "name": name,
@@ -153,7 +165,7 @@ def parameter(
 
 
 def specifications(parameters: type) -> dict[str, ParameterSpec]:
-    """The parameters of a dataclass made with ``parameter``, by field name, in order."""
+    """Return the parameters of a dataclass with `parameter` fields, by field name, in order."""
     specs = {}
     for field in dataclasses.fields(parameters):
         meta = dict(field.metadata)
@@ -165,8 +177,8 @@ def specifications(parameters: type) -> dict[str, ParameterSpec]:
 def declare(node: Node, parameters: type) -> None:
     """Declare every parameter of the dataclass on the node, with its descriptor.
 
-    A value given from outside that lies out of range is kept for ``read`` to complain about, in the same words as for
-    any other wrong value: a managed node lives on then, until somebody sets a better one.
+    A given value that is out of range is declared without its range. `read` then reports it like any other invalid
+    value, and a lifecycle node keeps running until a valid value is set.
     """
     for spec in specifications(parameters).values():
         _declare_one(node, spec)
@@ -182,10 +194,10 @@ def _declare_one(node: Node, spec: ParameterSpec) -> None:
 
 
 def read(node: Node, parameters: type[_Parameters]) -> _Parameters:
-    """The declared parameters' present values as the dataclass.
+    """Return the present values of the declared parameters as the dataclass.
 
     Raises:
-        ConfigurationError: One of them has a value that cannot work.
+        ConfigurationError: A parameter has an invalid value.
     """
     values = {
         field: spec.convert(node.get_parameter(spec.name).value) for field, spec in specifications(parameters).items()

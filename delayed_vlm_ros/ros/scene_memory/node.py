@@ -37,8 +37,8 @@ from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
-    check_change,
-    check_together,
+    validate_change,
+    validate_parameters,
 )
 from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, build_session
 from delayed_vlm_ros.ros.services.ask_services import AskServices
@@ -149,7 +149,7 @@ class SceneMemory(LifecycleNode):
 
     def _configure(self) -> None:
         parameters = read(self, SceneMemoryParameters)
-        check_together(parameters)
+        validate_parameters(parameters)
         clock = self.get_clock()
         context = NodeContext(
             resolve_topic=self.resolve_topic_name,
@@ -259,7 +259,7 @@ class SceneMemory(LifecycleNode):
         names = [spec.name for spec in specifications(SceneMemoryParameters).values()]
         present = {name: self.get_parameter(name).value for name in names}
         try:
-            check_change(
+            validate_change(
                 present, {change.name: change.value for change in changes}, configured=self._state != "unconfigured"
             )
         except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""What can be set on the scene-memory node. ``config/scene_memory.yaml`` shows the same with comments."""
+"""Parameters of the ``scene_memory`` node, documented for users in ``config/scene_memory.yaml``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.ros.parameters import parameter, specifications
 
 MAX_NEW_TOKENS_LIMIT = 4096
-"""Most tokens an answer may be allowed to have, by parameter or by request."""
+"""Upper bound of the answer length, for parameters and requests, in tokens."""
 
 MAX_QUESTION_CHARACTERS = 100_000
-"""Longest question that may be allowed by parameter."""
+"""Upper bound of the parameter for the question length, in characters."""
 
 MAX_TIMEOUT_SEC = 3600.0
-"""Longest deadline of an ask, by parameter or by request, in seconds."""
+"""Upper bound of a question's deadline, for the parameter and requests, in seconds."""
 
 MAX_QUEUE_SIZE = 64
-"""Most asks that may wait. Each waits in a thread of the executor, so the executor has room for as many."""
+"""Upper bound of the number of waiting questions."""
 
 RAW = "raw"
 COMPRESSED = "compressed"
@@ -38,7 +38,7 @@ VISION = "vision"
 FULL = "full"
 
 MAX_CAMERAS = 16
-"""Most cameras of one node. Each has a thread of the executor for its images."""
+"""Upper bound of the number of cameras of one node. Each camera has a thread."""
 
 # A camera's name becomes part of topic names and of diagnostics.
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -54,19 +54,21 @@ def _at_any_time(default: Any, description: str, **details: Any) -> Any:
 
 @dataclass(frozen=True)
 class SceneMemoryParameters:
-    """The node's parameters. Sizes count frames; a remembered pair is two."""
+    """The node's parameters. Sizes count frames; a pair has two."""
 
-    autostart: bool = parameter(default=True, description="configure and activate by itself at start")
+    autostart: bool = parameter(default=True, description="configure and activate the node at start")
     cameras: tuple[str, ...] = _at_configure(
         ("camera",),
-        "names of the cameras, in questions and reports; the images of one come on image, those of several on "
-        "<name>/image each",
+        "names of the cameras in questions and reports; one camera subscribes to image, each of several cameras to "
+        "<name>/image",
     )
-    image_transport: str = _at_configure("raw", "which topic to take images from", choices=(RAW, COMPRESSED))
+    image_transport: str = _at_configure(
+        "raw", "image topic to subscribe to: image (raw) or image/compressed (compressed)", choices=(RAW, COMPRESSED)
+    )
 
     image_max_pixels: int = _at_configure(
         MAX_IMAGE_PIXELS,
-        "largest height times width of an image that is taken; larger ones are dropped before they are decoded",
+        "maximum height × width of an input image; larger images are dropped before they are decoded",
         unit="pixels",
         minimum=1,
         maximum=MAX_IMAGE_PIXELS,
@@ -74,7 +76,7 @@ class SceneMemoryParameters:
 
     star_size: int = _at_configure(
         MemoryConfig.star_memory_size,
-        "key frames of the whole past; 0: none",
+        "maximum size of Star memory, the key frames of the whole past; 0 for no Star memory",
         name="memory.star.size",
         unit="frames",
         minimum=0,
@@ -82,7 +84,7 @@ class SceneMemoryParameters:
     )
     stream_size: int = _at_configure(
         MemoryConfig.stream_window_size,
-        "newest frames",
+        "size of Stream memory, the newest frames",
         name="memory.stream.size",
         unit="frames",
         minimum=2,
@@ -90,14 +92,14 @@ class SceneMemoryParameters:
     )
     importance_threshold: float = _at_configure(
         MemoryConfig.importance_threshold,
-        "importance from which a frame is a key frame",
+        "minimum importance of a key frame in Star memory",
         name="memory.importance_threshold",
         minimum=0.0,
         maximum=1.0,
     )
     sample_fps: float = _at_any_time(
         MemoryConfig.sample_fps,
-        "frames remembered per second",
+        "frames added to the memory per second",
         name="memory.sample_fps",
         unit="1/s",
         minimum=0.01,
@@ -105,7 +107,7 @@ class SceneMemoryParameters:
     )
     max_pixels: int = _at_configure(
         MemoryConfig.max_pixels,
-        "largest height times width of a remembered frame",
+        "maximum height × width of a frame in the memory",
         name="memory.max_pixels",
         unit="pixels",
         minimum=784,
@@ -114,15 +116,15 @@ class SceneMemoryParameters:
 
     on_time_jump: str = _at_configure(
         AUTO,
-        "what to do when a camera's time goes back, or a simulated clock jumps: begin the memory anew, or go on as if "
-        "no time had passed; auto: restart with use_sim_time, else continue",
+        "action when a camera's stamps jump back or a simulated clock jumps: empty the memory (restart) or keep it as "
+        "if no time had passed (continue); auto selects restart with use_sim_time and continue otherwise",
         name="memory.on_time_jump",
         choices=(AUTO, RESTART, CONTINUE),
     )
     eviction_chunk: int = _at_configure(
         -1,
-        "frames that leave a full memory at once, so that what is encoded stays valid for longer; 0: a pair, -1: a "
-        "third of the smaller memory",
+        "number of frames evicted together from a full memory, so that cached encodings stay valid longer; 0 for one "
+        "pair, -1 for a third of the smaller memory",
         name="memory.eviction_chunk",
         unit="frames",
         minimum=-1,
@@ -130,7 +132,8 @@ class SceneMemoryParameters:
     )
     max_marked: int = _at_configure(
         -1,
-        "frames that may be marked at once, a pair or more below the key frames; 0: no marks, -1: a quarter of them",
+        "maximum number of marked frames, at least one pair less than memory.star.size; 0 for no marks, -1 for a "
+        "quarter of memory.star.size",
         name="memory.marks.max",
         unit="frames",
         minimum=-1,
@@ -138,22 +141,24 @@ class SceneMemoryParameters:
     )
     budget_mb: float = _at_configure(
         0.0,
-        "most bytes kept between asks: images, vision features and KV, all cameras together; 0: no bound",
+        "maximum size of images, vision features and KV caches kept between questions, of all cameras together; 0 for "
+        "no limit",
         name="memory.budget_mb",
         unit="MB",
         minimum=0.0,
         maximum=1e6,
     )
 
-    # Not to be set while the node runs: no request shall say where on this machine files are written.
+    # Read-only: no request may select where files are written on this machine.
     persistence_folder: str = parameter(
         "",
-        "an existing folder, of this node alone, in which key frames and marks survive a restart; empty: they do not",
+        "absolute path of an existing folder, used by this node only, where key frames and marks survive a restart; "
+        "empty for no files",
         name="persistence.folder",
     )
     persistence_period_sec: float = _at_configure(
         30.0,
-        "shortest time between two writings; what is newer than the last one is lost with the power",
+        "minimum time between two saves; a power failure loses changes since the last one",
         name="persistence.period_sec",
         unit="s",
         minimum=0.1,
@@ -162,7 +167,7 @@ class SceneMemoryParameters:
 
     pose_limit_sec: float = _at_configure(
         0.5,
-        "a pose further in time from a frame is not kept with it",
+        "maximum time difference between a frame and its pose",
         name="pose.limit_sec",
         unit="s",
         minimum=0.0,
@@ -171,13 +176,14 @@ class SceneMemoryParameters:
 
     precompute: str = _at_configure(
         OFF,
-        "what to encode ahead of the next ask: nothing, what the vision encoder sees, or all but the question",
+        "encoding while the node is idle, before the next question: off, the vision encoder only (vision), or the "
+        "language model too (full)",
         name="precompute.mode",
         choices=(OFF, VISION, FULL),
     )
     precompute_quiet_sec: float = _at_configure(
         0.2,
-        "seconds without an ask before anything is encoded ahead",
+        "time without a question before precompute starts",
         name="precompute.quiet_sec",
         unit="s",
         minimum=0.0,
@@ -185,41 +191,41 @@ class SceneMemoryParameters:
     )
 
     model: str = _at_configure(
-        "auto", "checkpoint: a folder, a name on the model hub, 'demo' or 'auto'", name="model.name"
+        "auto", "checkpoint: a folder, a name on the model hub, demo, or auto", name="model.name"
     )
-    device: str = _at_configure("auto", "where the model runs: auto, cpu, cuda, cuda:1, …", name="model.device")
+    device: str = _at_configure("auto", "device of the model: auto, cpu, cuda or cuda:N", name="model.device")
     dtype: str = _at_configure(
         "auto",
-        "number format of the model",
+        "number format of the model; auto selects bfloat16 on CUDA and float32 on the CPU",
         name="model.dtype",
         choices=("auto", "bfloat16", "float16", "float32"),
     )
     attention: str = _at_configure(
         "auto",
-        "attention implementation of the model",
+        "attention implementation of the model; auto selects flash attention if installed, otherwise sdpa",
         name="model.attention",
         choices=("auto", "sdpa", "flash_attention_2", "eager"),
     )
     allow_download: bool = _at_configure(
         default=False,
-        description="fetch the model from the hub when it is not on this machine",
+        description="download the model from the hub if it is not on this machine",
         name="model.allow_download",
     )
 
     canonical: bool = _at_configure(
         default=True,
-        description="compute an ask that re-uses something in the steps of one that does not: equal answers to the bit",
+        description="use the same computation steps with and without cached results, for bitwise equal answers",
         name="model.canonical",
     )
     features_on_host: bool = _at_configure(
         default=False,
-        description="keep vision features in the host's memory rather than on the device",
+        description="keep vision features in host memory instead of device memory",
         name="model.features_on_host",
     )
 
     unload_after_idle_sec: float = _at_configure(
         0.0,
-        "seconds without an ask after which the model is unloaded, to be loaded again for the next; 0: never",
+        "time without a question after which the model is unloaded; the next question loads it again; 0 for never",
         name="model.unload_after_idle_sec",
         unit="s",
         minimum=0.0,
@@ -227,11 +233,11 @@ class SceneMemoryParameters:
     )
 
     queue_size: int = _at_configure(
-        8, "asks that may wait besides the running one", name="ask.queue_size", minimum=1, maximum=MAX_QUEUE_SIZE
+        8, "maximum number of waiting questions", name="ask.queue_size", minimum=1, maximum=MAX_QUEUE_SIZE
     )
     timeout_sec: float = _at_any_time(
         60.0,
-        "deadline of an ask that names none",
+        "deadline of a question without one, waiting time included",
         name="ask.timeout_sec",
         unit="s",
         minimum=0.1,
@@ -239,7 +245,7 @@ class SceneMemoryParameters:
     )
     max_new_tokens: int = _at_any_time(
         128,
-        "length limit of an answer when the ask names none",
+        "maximum length of an answer if the question sets none",
         name="ask.max_new_tokens",
         unit="tokens",
         minimum=1,
@@ -247,7 +253,7 @@ class SceneMemoryParameters:
     )
     max_new_tokens_limit: int = _at_any_time(
         MAX_NEW_TOKENS_LIMIT,
-        "most tokens that an ask may want for its answer",
+        "maximum value of max_new_tokens in a question",
         name="ask.max_new_tokens_limit",
         unit="tokens",
         minimum=1,
@@ -255,7 +261,7 @@ class SceneMemoryParameters:
     )
     max_question_characters: int = _at_any_time(
         2000,
-        "longest question",
+        "maximum length of a question",
         name="ask.max_question_characters",
         unit="characters",
         minimum=1,
@@ -264,7 +270,7 @@ class SceneMemoryParameters:
 
     stale_after_sec: float = _at_any_time(
         1.0,
-        "a camera silent for longer is reported as stale; more than the time between two images of a slow camera",
+        "time without an image after which a camera is reported as stale",
         name="diagnostics.stale_after_sec",
         unit="s",
         minimum=0.1,
@@ -276,7 +282,7 @@ def memory_config(parameters: SceneMemoryParameters) -> MemoryConfig:
     """Return the settings of each camera's memory.
 
     Raises:
-        ConfigurationError: Its sizes, its chunk or its marks do not go together.
+        ConfigurationError: The sizes, the eviction chunk and the number of marks do not fit together.
     """
     with naming_parameters("memory.star.size", "memory.stream.size", "memory.eviction_chunk", "memory.marks.max"):
         return MemoryConfig(
@@ -292,10 +298,10 @@ def memory_config(parameters: SceneMemoryParameters) -> MemoryConfig:
 
 @contextmanager
 def naming_parameters(*names: str) -> Iterator[None]:
-    """Add to an error of parts that know no ROS which of the node's parameters it is about.
+    """Add the names of ROS parameters to errors of modules that do not know them.
 
     Raises:
-        ConfigurationError: The one raised within, with the names.
+        ConfigurationError: The error raised in the block, with the names.
     """
     try:
         yield
@@ -303,56 +309,55 @@ def naming_parameters(*names: str) -> Iterator[None]:
         raise ConfigurationError(f"{error} (parameters {', '.join(names)})") from error
 
 
-def check_together(parameters: SceneMemoryParameters) -> None:
-    """Check what ranges alone cannot say.
+def validate_parameters(parameters: SceneMemoryParameters) -> None:
+    """Validate what ranges cannot express: formats and combinations of values.
 
     Raises:
-        ConfigurationError: A value, or a combination of values, cannot work.
+        ConfigurationError: A value or a combination of values is invalid.
     """
     _check_cameras(parameters.cameras)
     if not parameters.model.strip():
         raise ConfigurationError(
-            "parameter model.name is empty; give a checkpoint's folder, a name on the hub, demo or auto"
+            "parameter model.name must be a checkpoint's folder, a name on the hub, demo or auto, got ''"
         )
     if parameters.max_new_tokens > parameters.max_new_tokens_limit:
         raise ConfigurationError(
-            f"parameter ask.max_new_tokens is {parameters.max_new_tokens}, more than ask.max_new_tokens_limit with its "
-            f"{parameters.max_new_tokens_limit}: lower the one or raise the other"
+            "parameter ask.max_new_tokens must be at most ask.max_new_tokens_limit "
+            f"({parameters.max_new_tokens_limit}), got {parameters.max_new_tokens}"
         )
     if parameters.persistence_folder and not Path(parameters.persistence_folder).is_absolute():
         raise ConfigurationError(
-            f"parameter persistence.folder is {parameters.persistence_folder}; give a whole path, from / on, since "
-            "it is not certain where a node is started"
+            f"parameter persistence.folder must be an absolute path, got '{parameters.persistence_folder}'"
         )
     memory_config(parameters)
 
 
 def _check_cameras(names: tuple[str, ...]) -> None:
     if not 1 <= len(names) <= MAX_CAMERAS:
-        raise ConfigurationError(f"parameter cameras has {len(names)} names; give from 1 to {MAX_CAMERAS}")
+        raise ConfigurationError(f"parameter cameras must have 1 to {MAX_CAMERAS} names, got {len(names)}")
     for name in names:
         if not _CAMERA_NAME.fullmatch(name):
             raise ConfigurationError(
-                f"parameter cameras has the name '{name}'; a name must be a letter followed by at most 63 letters, "
-                "digits and underscores"
+                f"parameter cameras must have names of a letter and at most 63 letters, digits and underscores, got "
+                f"'{name}'"
             )
     if len(set(names)) < len(names):
-        raise ConfigurationError(f"parameter cameras is {', '.join(names)}: each name may stand there once")
+        raise ConfigurationError(f"parameter cameras must have different names, got {', '.join(names)}")
 
 
-def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, configured: bool) -> None:
-    """Check a change of parameters before it is made.
+def validate_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, configured: bool) -> None:
+    """Validate a change of parameters before it is made.
 
-    As long as the present values cannot work, a change is checked by itself: several wrong ones can then be put right
-    one after the other.
+    While the present values are invalid, a new value is validated alone. So several invalid values can be corrected one
+    after another.
 
     Args:
         present: All present values by ROS name.
-        changes: New values by ROS name; names that are not of this node's dataclass are passed over.
-        configured: Whether the node is beyond unconfigured.
+        changes: New values by ROS name. Names of other parameters are ignored.
+        configured: Whether the node is configured.
 
     Raises:
-        ConfigurationError: A new value cannot work, not with the others, or not now.
+        ConfigurationError: A new value is invalid, alone or with the others, or cannot be changed now.
     """
     specs = specifications(SceneMemoryParameters)
     changed = {field: spec for field, spec in specs.items() if spec.name in changes}
@@ -360,12 +365,12 @@ def check_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, conf
     for field, spec in changed.items():
         if configured and spec.at_configure and new_values[field] != spec.convert(present[spec.name]):
             raise ConfigurationError(
-                f"parameter {spec.name} is taken when the node is configured: bring the node to unconfigured first "
-                "(lifecycle transitions deactivate and cleanup), then set it and configure again"
+                f"parameter {spec.name} can only change while the node is unconfigured: use the lifecycle transitions "
+                "deactivate and cleanup, set it, then configure again"
             )
     try:
         values = {field: spec.convert(present[spec.name]) for field, spec in specs.items()}
-        check_together(SceneMemoryParameters(**values))
+        validate_parameters(SceneMemoryParameters(**values))
     except ConfigurationError:
         return
-    check_together(SceneMemoryParameters(**{**values, **new_values}))
+    validate_parameters(SceneMemoryParameters(**{**values, **new_values}))

@@ -1,4 +1,4 @@
-"""Parameters as dataclasses: types, ranges, choices, descriptors, and the way through a node."""
+"""Parameters as dataclasses: types, ranges, choices, descriptors, declaration and reading."""
 
 import math
 from dataclasses import FrozenInstanceError, dataclass
@@ -15,7 +15,7 @@ from delayed_vlm_ros.cameras.demo_camera import DemoCameraParameters
 from delayed_vlm_ros.cameras.video_camera import VideoCameraParameters
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.ros.parameters import declare, parameter, read, specifications
-from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, check_change
+from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, validate_change
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ExampleParameters:
     size: int = parameter(4, "frames kept", name="memory.size", unit="frames", minimum=0, maximum=100)
     word: str = parameter("fast", "how", choices=("fast", "slow"), read_only=False)
     name: str = parameter("camera", "name of the camera", read_only=False, at_configure=True)
-    loop: bool = parameter(default=False, description="again and again")
+    loop: bool = parameter(default=False, description="repeat")
     free: float = parameter(0.0, "any number")
     words: tuple[str, ...] = parameter(("one",), "several names")
 
@@ -33,7 +33,7 @@ SPECS = specifications(ExampleParameters)
 
 
 class FakeNode:
-    """Takes declarations as rclpy's node does: what is given from outside must lie within the descriptor's range."""
+    """Accepts declarations like rclpy's node: a given value must be within the descriptor's range."""
 
     def __init__(self, **given):
         self.given = {name.replace("__", "."): value for name, value in given.items()}
@@ -59,7 +59,7 @@ def read_from(**given):
     return read(node, ExampleParameters)
 
 
-def test_without_values_from_outside_the_defaults_count():
+def test_defaults_are_read_when_nothing_is_given():
     assert read_from() == ExampleParameters()
     with pytest.raises(FrozenInstanceError):
         read_from().rate = 3.0
@@ -81,56 +81,61 @@ def test_without_values_from_outside_the_defaults_count():
         ("loop", True, True),
     ],
 )
-def test_what_can_be_meant_is_understood(field, value, expected):
+def test_value_of_a_compatible_type_is_converted(field, value, expected):
     converted = SPECS[field].convert(value)
     assert (converted, type(converted)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "sentence"),
+    ("field", "value", "name", "expected"),
     [
-        ("size", True, "parameter memory.size is True; it must be of type int: change it in the parameter file"),
-        ("size", 4.0, "parameter memory.size is 4.0; it must be of type int"),
-        ("size", "4", "parameter memory.size is '4'; it must be of type int"),
-        ("size", None, "parameter memory.size is None; it must be of type int"),
-        ("size", [4], "parameter memory.size is [4]; it must be of type int"),
-        ("rate", True, "parameter rate is True; it must be of type float"),
-        ("rate", "5", "parameter rate is '5'; it must be of type float"),
-        ("loop", 1, "parameter loop is 1; it must be of type bool"),
-        ("loop", "true", "parameter loop is 'true'; it must be of type bool"),
-        ("name", False, "parameter name is False; it must be of type str"),
-        ("name", ["a"], "parameter name is ['a']; it must be of type str"),
-        ("rate", 0.49, "parameter rate is 0.49; it must be from 0.5 to 60.0 Hz"),
-        ("rate", 61, "parameter rate is 61.0; it must be from 0.5 to 60.0 Hz"),
-        ("size", -1, "parameter memory.size is -1; it must be from 0 to 100 frames"),
-        ("size", 101, "parameter memory.size is 101; it must be from 0 to 100 frames"),
-        ("rate", math.nan, "parameter rate is nan; it must be a finite number"),
-        ("rate", math.inf, "parameter rate is inf; it must be a finite number"),
-        ("free", -math.inf, "parameter free is -inf; it must be a finite number"),
-        ("word", "quick", "parameter word is 'quick'; it must be one of fast, slow"),
-        ("word", "", "parameter word is ''; it must be one of fast, slow"),
-        ("word", 5, "parameter word is '5'; it must be one of fast, slow"),
+        ("size", True, "memory.size", "int"),
+        ("size", 4.0, "memory.size", "int"),
+        ("size", "4", "memory.size", "int"),
+        ("size", None, "memory.size", "int"),
+        ("size", [4], "memory.size", "int"),
+        ("rate", True, "rate", "float"),
+        ("rate", "5", "rate", "float"),
+        ("loop", 1, "loop", "bool"),
+        ("loop", "true", "loop", "bool"),
+        ("name", False, "name", "str"),
+        ("name", ["a"], "name", "str"),
+        ("rate", 0.49, "rate", "from 0.5 to 60.0 Hz"),
+        ("rate", 61, "rate", "from 0.5 to 60.0 Hz"),
+        ("size", -1, "memory.size", "from 0 to 100 frames"),
+        ("size", 101, "memory.size", "from 0 to 100 frames"),
+        ("rate", math.nan, "rate", "finite"),
+        ("rate", math.inf, "rate", "finite"),
+        ("free", -math.inf, "free", "finite"),
+        ("word", "quick", "word", "fast, slow"),
+        ("word", "", "word", "fast, slow"),
+        ("word", 5, "word", "fast, slow"),
+        ("words", "one", "words", "list"),
+        ("words", [1, 2], "words", "list"),
     ],
 )
-def test_what_cannot_work_is_refused_in_a_sentence(field, value, sentence):
+def test_invalid_value_is_rejected_with_name_value_and_expectation(field, value, name, expected):
     with pytest.raises(ConfigurationError) as caught:
         SPECS[field].convert(value)
-    assert sentence in str(caught.value)
-
-    # and the node says the same, whether it is seen as it is declared or only as it is read
+    text = str(caught.value)
+    assert text.startswith(f"parameter {name} must be ")
+    assert expected in text
+    number_or_text = float(value) if field == "rate" and type(value) is int else value
+    assert f"got {number_or_text}" in text or f"got {number_or_text!r}" in text or f"got '{number_or_text}'" in text
+    # and reading from a node raises the same error, also for a value that its descriptor refuses
     with pytest.raises(ConfigurationError) as read_error:
         read_from(**{SPECS[field].name.replace(".", "__"): value})
-    assert str(read_error.value) == str(caught.value)
+    assert str(read_error.value) == text
 
 
-def test_names_kinds_and_defaults_come_from_the_fields():
+def test_specifications_have_names_kinds_and_defaults_of_the_fields():
     assert list(SPECS) == ["rate", "size", "word", "name", "loop", "free", "words"]
     assert [spec.name for spec in SPECS.values()][:3] == ["rate", "memory.size", "word"]
     assert [spec.kind for spec in SPECS.values()] == [float, int, str, str, bool, float, tuple]
     assert [spec.default for spec in SPECS.values()] == [10.0, 4, "fast", "camera", False, 0.0, ("one",)]
 
 
-def test_descriptors_say_range_unit_choices_and_when_it_may_change():
+def test_descriptors_have_range_unit_choices_and_time_of_change():
     # given
     node = FakeNode()
     declare(node, ExampleParameters)
@@ -147,18 +152,19 @@ def test_descriptors_say_range_unit_choices_and_when_it_may_change():
     assert (len(free.integer_range), len(free.floating_point_range)) == (0, 0)
     assert word.additional_constraints == "one of: fast, slow"
     assert (rate.read_only, word.read_only, name.read_only) == (True, False, False)
-    assert "may change only while the node is unconfigured" in name.description
+    assert "unconfigured" in name.description
+    assert "unconfigured" not in word.description
     assert node.descriptors["loop"].type == ParameterType.PARAMETER_BOOL
     assert (rate.type, size.type, word.type) == (
         ParameterType.PARAMETER_DOUBLE,
         ParameterType.PARAMETER_INTEGER,
         ParameterType.PARAMETER_STRING,
     )
-    # Else rclpy would end the node over `rate: 5`, before any word of ours.
+    # Otherwise `rate: 5` would end the node before our own validation.
     assert all(descriptor.dynamic_typing for descriptor in node.descriptors.values())
 
 
-def test_an_out_of_range_value_is_declared_nevertheless_so_that_the_node_lives():
+def test_value_out_of_range_is_declared_without_the_range():
     node = FakeNode(rate=1000.0)
     declare(node, ExampleParameters)
     assert node.values["rate"] == 1000.0
@@ -166,19 +172,19 @@ def test_an_out_of_range_value_is_declared_nevertheless_so_that_the_node_lives()
     assert node.descriptors["rate"].description == "images per second [Hz]"
 
 
-def test_a_parameter_file_may_be_loaded_again_while_the_node_runs():
-    # given a file that has numbers where words and fractions are meant
+def test_parameter_file_with_compatible_types_can_be_loaded_again():
+    # given a file with numbers for strings and integers for floats
     given = {"model.name": 123, "memory.sample_fps": 5}
     present = {spec.name: spec.default for spec in specifications(SceneMemoryParameters).values()} | given
 
     # then
-    check_change(present, given, configured=True)
-    with pytest.raises(ConfigurationError, match=r"model\.name is taken when the node is configured"):
-        check_change(present, {"model.name": 124}, configured=True)
+    validate_change(present, given, configured=True)
+    with pytest.raises(ConfigurationError, match=r"model\.name"):
+        validate_change(present, {"model.name": 124}, configured=True)
 
 
 @pytest.mark.parametrize("parameters", [SceneMemoryParameters, DemoCameraParameters, VideoCameraParameters])
-def test_every_parameter_of_every_node_is_sound(parameters):
+def test_parameters_of_every_node_are_consistent(parameters):
     for spec in specifications(parameters).values():
         assert spec.convert(spec.default) == spec.default
         assert spec.description

@@ -59,7 +59,7 @@ def test_the_end_does_not_wait_for_a_session_that_is_being_opened(node, monkeypa
         return session
 
     monkeypatch.setattr(scene_memory, "read", lambda *_: None)
-    monkeypatch.setattr(scene_memory, "check_together", lambda _: None)
+    monkeypatch.setattr(scene_memory, "validate_parameters", lambda _: None)
     monkeypatch.setattr(scene_memory, "build_session", build_session)
     # when
     SceneMemory._configure(node)

@@ -228,7 +228,7 @@ class _ExchangeView:
                 markup(_reuse_bar(cost.frames_reused, frames), "reuse")
                 text(
                     "p",
-                    f"{quantity(frames, 'frame')}: {cost.frames_encoded} encoded, {cost.frames_reused} reused · "
+                    f"{quantity(frames, 'frame')}: {cost.frames_encoded} encoded, {cost.frames_reused} reused\n"
                     f"{answer_latency(cost.first_token_sec, cost.total_sec)}",
                     "cost",
                 )

@@ -1,6 +1,6 @@
-"""The launch file: what can be told without ROS's launch system, and, where that is installed, a real launch.
+"""The launch file: static checks, and real launches where ROS's launch system is installed.
 
-The real launch runs the real launch system on stand-ins for the nodes, which write down how they were called.
+A real launch starts fake nodes, which record their command lines.
 """
 
 import ast
@@ -16,7 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / "launch" / "bringup.launch.py"
 RVIZ_FILE = ROOT / "rviz" / "scene_memory.rviz"
-ARGUMENTS = {  # name: default; None where it is computed
+ARGUMENTS = {  # name: default; None if it is computed
     "namespace": "",
     "use_sim_time": "false",
     "params_file": None,
@@ -39,21 +39,21 @@ ARGUMENTS = {  # name: default; None where it is computed
 LAUNCH_MISSING = importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None
 needs_launch = pytest.mark.skipif(LAUNCH_MISSING, reason="ROS 2's launch and launch_ros are not installed")
 
-# As `ros2 launch <path> <name>:=<value> …` does it.
+# Launches a file like `ros2 launch <path> <name>:=<value> …`.
 LAUNCH = """
 import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import AnyLaunchDescriptionSource
-path, *words = sys.argv[2:]
-service = LaunchService(argv=words, noninteractive=True)
-given = [tuple(word.split(":=", 1)) for word in words]
+path, *arguments = sys.argv[2:]
+service = LaunchService(argv=arguments, noninteractive=True)
+given = [tuple(word.split(":=", 1)) for word in arguments]
 inclusion = IncludeLaunchDescription(AnyLaunchDescriptionSource(path), launch_arguments=given)
 service.include_launch_description(LaunchDescription([inclusion]))
 sys.exit(service.run())
 """
-STAND_IN = """#!/bin/sh
-{ echo "$@"; for word in "$@"; do if [ -f "$word" ]; then cat "$word"; fi; done; } > "$CALLS/$(basename "$0")"
+FAKE_NODE = """#!/bin/sh
+{ echo "$@"; for word in "$@"; do if [ -f "$word" ]; then cat "$word"; fi; result; } > "$CALLS/$(basename "$0")"
 """
 INCLUDING = """
 from launch import LaunchDescription
@@ -73,18 +73,18 @@ def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def test_it_declares_the_documented_arguments():
+def test_arguments_are_the_documented_ones():
     declared = {}
     for node in ast.walk(tree(LAUNCH_FILE)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "DeclareLaunchArgument":
-            words = {keyword.arg: keyword.value for keyword in node.keywords}
-            assert ast.literal_eval(words["description"])
-            default = words["default_value"]
+            arguments = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert ast.literal_eval(arguments["description"])
+            default = arguments["default_value"]
             declared[ast.literal_eval(node.args[0])] = default.value if isinstance(default, ast.Constant) else None
     assert declared == ARGUMENTS
 
 
-def test_it_starts_only_what_is_installed():
+def test_started_nodes_are_installed():
     executables = {path.name for path in (ROOT / "scripts").iterdir()}
     started = {
         ast.literal_eval(node.args[0])
@@ -96,9 +96,8 @@ def test_it_starts_only_what_is_installed():
     assert all((ROOT / "config" / f"{name}.yaml").is_file() for name in started)
 
 
-def test_it_overrides_only_parameters_that_there_are():
-    """A parameter nobody declares is ignored in silence."""
-
+def test_overridden_parameters_exist():
+    # ROS silently ignores a parameter that no node declares.
     def names(values, group=""):
         for key, value in values.items():
             yield from names(value, f"{group}{key}.") if isinstance(value, dict) else [f"{group}{key}"]
@@ -113,7 +112,7 @@ def test_it_overrides_only_parameters_that_there_are():
     assert overridden <= set(names(yaml.safe_load(text)["/**"]["ros__parameters"]))
 
 
-def test_it_remaps_all_topics_that_rviz_shows():
+def test_topics_of_rviz_are_remapped():
     (remapped,) = [
         ast.literal_eval(node.value)
         for node in ast.walk(tree(LAUNCH_FILE))
@@ -123,7 +122,7 @@ def test_it_remaps_all_topics_that_rviz_shows():
     assert [display["Topic"]["Value"] for display in displays] == [f"/{topic}" for topic in remapped]
 
 
-def test_nothing_else_needs_the_launch_system():
+def test_only_the_launch_file_imports_launch():
     for path in [*(ROOT / "delayed_vlm_ros").rglob("*.py"), *(ROOT / "scripts").iterdir()]:
         for node in ast.walk(tree(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -132,12 +131,12 @@ def test_nothing_else_needs_the_launch_system():
             assert not {name.split(".")[0] for name in names} & {"launch", "launch_ros"}, path
 
 
-# What it works out without the launch system
+# Functions that need no launch system
 
 
 def helper(name):
-    """A function of the launch file, compiled out of it with those of its others that need nothing of launch."""
-    pure = ("_topics_of_cameras", "_first_topic", "_remappings", "_absolute", "_wanted_camera", "_truth")
+    """Return a function of the launch file, compiled with the other functions that do not use launch."""
+    pure = ("_topics_of_cameras", "_first_topic", "_remappings", "_absolute", "_selected_camera", "_boolean")
     found = ast.Module([node for node in tree(LAUNCH_FILE).body if getattr(node, "name", "") in pure], [])
     names = {}
     exec(compile(found, str(LAUNCH_FILE), "exec"), names)
@@ -148,7 +147,7 @@ def settings(**given):
     return {name: default for name, default in ARGUMENTS.items() if default is not None} | given
 
 
-def test_one_camera_is_remapped_by_the_plain_names():
+def test_one_camera_is_remapped_by_plain_names():
     assert helper("_remappings")(settings(), {}) == [("image", "image"), ("pose", "pose")]
     given = settings(image_topic="/front/image_raw", pose_topic="/tracker/pose")
     expected = [("image", "/front/image_raw"), ("pose", "/tracker/pose")]
@@ -156,7 +155,7 @@ def test_one_camera_is_remapped_by_the_plain_names():
     assert helper("_remappings")(settings(pose_topic="/tracker/pose"), {"front": "/front/image_raw"}) == expected
 
 
-def test_several_cameras_have_their_topics_and_share_the_poses():
+def test_several_cameras_have_image_topics_and_share_the_pose_topic():
     # given
     topics = helper("_topics_of_cameras")("front:/front/image_raw, rear", {"cameras"})
     assert topics == {"front": "/front/image_raw", "rear": "rear/image"}
@@ -168,33 +167,33 @@ def test_several_cameras_have_their_topics_and_share_the_poses():
     assert helper("_remappings")(settings(pose_topic="/tracker/pose"), topics) == [*images, *poses]
 
 
-def test_a_camera_that_is_started_as_well_is_the_first_one():
+def test_started_camera_is_the_first_camera():
     assert helper("_first_topic")(settings(image_topic="eye"), {}) == "eye"
     assert helper("_first_topic")(settings(), {"front": "/front/image_raw", "rear": "rear/image"}) == "/front/image_raw"
 
 
-def test_one_camera_at_most_is_started_as_well():
-    assert helper("_wanted_camera")(settings()) == ""
-    assert helper("_wanted_camera")(settings(demo_camera="true")) == "demo_camera"
-    assert helper("_wanted_camera")(settings(video="0")) == "video"
-    assert helper("_wanted_camera")(settings(bag="my_bag")) == "bag"
-    with pytest.raises(RuntimeError, match=r"video and bag are given, .* choose one"):
-        helper("_wanted_camera")(settings(video="0", bag="my_bag"))
+def test_at_most_one_camera_is_started():
+    assert helper("_selected_camera")(settings()) == ""
+    assert helper("_selected_camera")(settings(demo_camera="true")) == "demo_camera"
+    assert helper("_selected_camera")(settings(video="0")) == "video"
+    assert helper("_selected_camera")(settings(bag="my_bag")) == "bag"
+    with pytest.raises(RuntimeError, match="video and bag"):
+        helper("_selected_camera")(settings(video="0", bag="my_bag"))
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "complaint"),
+    ("text", "given", "named"),
     [
-        ("front:/a", {"cameras", "image_topic"}, "both cameras and image_topic are given"),
-        ("front:/a front:/b", {"cameras"}, "names 'front' twice"),
+        ("front:/a", {"cameras", "image_topic"}, "cameras and image_topic"),
+        ("front:/a front:/b", {"cameras"}, "'front'"),
     ],
 )
-def test_cameras_that_cannot_be_meant_are_refused(words, given, complaint):
-    with pytest.raises(RuntimeError, match=complaint):
-        helper("_topics_of_cameras")(words, given)
+def test_ambiguous_cameras_are_rejected(text, given, named):
+    with pytest.raises(RuntimeError, match=named):
+        helper("_topics_of_cameras")(text, given)
 
 
-def test_the_topic_of_one_camera_may_be_given_when_no_cameras_are():
+def test_image_topic_without_cameras_is_accepted():
     assert helper("_topics_of_cameras")("", {"image_topic"}) == {}
 
 
@@ -203,7 +202,7 @@ def test_the_topic_of_one_camera_may_be_given_when_no_cameras_are():
 
 @pytest.fixture
 def launch(tmp_path):
-    """Launches a file with arguments; gives the exit code, what launch said, and how each node was called."""
+    """Return a function that launches a file and returns exit code, output and the command line of each node."""
     prefix, calls = tmp_path / "prefix", tmp_path / "calls"
     share, executables = prefix / "share" / "delayed_vlm_ros", prefix / "lib" / "delayed_vlm_ros"
     index = prefix / "share" / "ament_index" / "resource_index" / "packages"
@@ -212,27 +211,31 @@ def launch(tmp_path):
     (index / "delayed_vlm_ros").touch()
     (index / "rviz2").touch()
     (prefix / "lib" / "rviz2").mkdir()
-    (prefix / "lib" / "rviz2" / "rviz2").write_text(STAND_IN)
+    (prefix / "lib" / "rviz2" / "rviz2").write_text(FAKE_NODE)
     (prefix / "lib" / "rviz2" / "rviz2").chmod(0o755)
     for name in ("scene_memory", "demo_camera", "video_camera", "bag_camera", "web_dashboard"):
         (share / "config" / f"{name}.yaml").write_text(f"# the file of {name}\n")
-        (executables / name).write_text(STAND_IN)
+        (executables / name).write_text(FAKE_NODE)
         (executables / name).chmod(0o755)
     paths = os.pathsep.join(filter(None, [str(prefix), os.environ.get("AMENT_PREFIX_PATH")]))
     environment = {**os.environ, "AMENT_PREFIX_PATH": paths, "CALLS": str(calls), "ROS_LOG_DIR": str(tmp_path / "log")}
 
-    def run(*words, path=LAUNCH_FILE):
-        command = [sys.executable, "-c", LAUNCH, "launch", str(path), *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-        return done.returncode, done.stdout + done.stderr, {call.name: call.read_text() for call in calls.iterdir()}
+    def run(*arguments, path=LAUNCH_FILE):
+        command = [sys.executable, "-c", LAUNCH, "launch", str(path), *arguments]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return (
+            result.returncode,
+            result.stdout + result.stderr,
+            {call.name: call.read_text() for call in calls.iterdir()},
+        )
 
     return run
 
 
 @needs_launch
-def test_without_arguments_the_parameter_file_alone_speaks(launch):
-    code, said, calls = launch()
-    assert code == 0, said
+def test_parameter_file_is_used_without_arguments(launch):
+    code, output, calls = launch()
+    assert code == 0, output
     assert set(calls) == {"scene_memory"}
     assert "# the file of scene_memory" in calls["scene_memory"]
     assert "--log-level info" in calls["scene_memory"]
@@ -241,13 +244,13 @@ def test_without_arguments_the_parameter_file_alone_speaks(launch):
 
 
 @needs_launch
-def test_what_is_given_overrides_the_parameter_file(launch):
-    _, said, calls = launch("model:=123", "autostart:=false", "use_sim_time:=true", "namespace:=robot1")
+def test_arguments_override_the_parameter_file(launch):
+    _, output, calls = launch("model:=123", "autostart:=false", "use_sim_time:=true", "namespace:=robot1")
     call = calls["scene_memory"]
-    assert call.count("--params-file") == 2, said
+    assert call.count("--params-file") == 2, output
     own, override = call.split("# the file of scene_memory")
     assert "__ns:=/robot1" in own
-    assert "/robot1/scene_memory:" in override  # addressed to this node, so that it wins over the file
+    assert "/robot1/scene_memory:" in override  # for this node, so it overrides the file
     assert "model.name: '123'" in override
     assert "autostart: false" in override
     assert "use_sim_time: true" in override
@@ -257,9 +260,9 @@ def test_what_is_given_overrides_the_parameter_file(launch):
 @pytest.mark.parametrize(
     ("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera"), ("bag:=0", "bag_camera")]
 )
-def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
-    _, said, calls = launch(word, "namespace:=robot1", "image_topic:=front/image")
-    assert set(calls) == {"scene_memory", camera}, said
+def test_camera_and_memory_use_the_same_topic(launch, word, camera):
+    _, output, calls = launch(word, "namespace:=robot1", "image_topic:=front/image")
+    assert set(calls) == {"scene_memory", camera}, output
     for name, call in calls.items():
         assert "__ns:=/robot1" in call
         assert "image:=front/image" in call
@@ -269,36 +272,36 @@ def test_a_camera_and_the_memory_meet_on_one_topic(launch, word, camera):
 
 
 @needs_launch
-def test_the_page_is_in_the_memorys_namespace(launch):
-    _, said, calls = launch("web:=true", "namespace:=robot1")
-    assert set(calls) == {"scene_memory", "web_dashboard"}, said
+def test_page_is_in_the_namespace_of_the_memory(launch):
+    _, output, calls = launch("web:=true", "namespace:=robot1")
+    assert set(calls) == {"scene_memory", "web_dashboard"}, output
     assert "__ns:=/robot1" in calls["web_dashboard"]
     assert "# the file of web_dashboard" in calls["web_dashboard"]
 
 
 @needs_launch
-def test_with_a_bag_the_time_is_the_bags(launch):
-    _, said, calls = launch("bag:=my_bag", "bag_topic:=/front/image_raw", "image_transport:=compressed")
-    assert "use_sim_time: true" in calls["scene_memory"], said
+def test_bag_sets_use_sim_time_unless_given(launch):
+    _, output, calls = launch("bag:=my_bag", "bag_topic:=/front/image_raw", "image_transport:=compressed")
+    assert "use_sim_time: true" in calls["scene_memory"], output
     assert "image_transport: compressed" in calls["scene_memory"]
     assert "topic: /front/image_raw" in calls["bag_camera"]
     assert "use_sim_time" not in calls["bag_camera"]
-    _, said, calls = launch("bag:=my_bag", "use_sim_time:=false")
-    assert "use_sim_time: false" in calls["scene_memory"], said
+    _, output, calls = launch("bag:=my_bag", "use_sim_time:=false")
+    assert "use_sim_time: false" in calls["scene_memory"], output
 
 
 @needs_launch
 @pytest.mark.parametrize(
-    ("words", "image", "star"),
+    ("arguments", "image", "star"),
     [
         ([], "/image", "/scene_memory/star_mosaic"),
         (["namespace:=robot1"], "/robot1/image", "/robot1/scene_memory/star_mosaic"),
         (["namespace:=/robot1", "image_topic:=/front"], "/front", "/robot1/scene_memory/star_mosaic"),
     ],
 )
-def test_rviz_shows_the_topics_of_the_nodes(launch, words, image, star):
-    code, said, calls = launch("rviz:=true", *words)
-    assert code == 0, said
+def test_rviz_is_remapped_to_the_topics_of_the_nodes(launch, arguments, image, star):
+    code, output, calls = launch("rviz:=true", *arguments)
+    assert code == 0, output
     assert "rviz/scene_memory.rviz" in calls["rviz2"]
     assert f"/image:={image}" in calls["rviz2"]
     assert f"/scene_memory/star_mosaic:={star}" in calls["rviz2"]
@@ -306,38 +309,38 @@ def test_rviz_shows_the_topics_of_the_nodes(launch, words, image, star):
 
 @needs_launch
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("arguments", "named"),
     [
-        (["params_file:=/no/such/file.yaml"], "there is no parameter file /no/such/file.yaml"),
+        (["params_file:=/no/such/file.yaml"], "/no/such/file.yaml"),
         (["modle:=x"], "no argument 'modle': did you mean 'model'?"),
-        (["zzz:=x"], "no argument 'zzz': it has namespace, use_sim_time"),
-        (["demo_camera:=yes"], "demo_camera is 'yes'; it must be true or false"),
-        (["demo_camera:=true", "video:=0"], "choose one"),
-        (["bag:=my_bag", "video:=0"], "video and bag are given"),
+        (["zzz:=x"], "no argument 'zzz'"),
+        (["demo_camera:=yes"], "demo_camera must be true or false"),
+        (["demo_camera:=true", "video:=0"], "demo_camera and video"),
+        (["bag:=my_bag", "video:=0"], "video and bag"),
     ],
 )
-def test_what_cannot_work_stops_the_launch(launch, words, complaint):
-    code, said, calls = launch(*words)
+def test_invalid_argument_stops_the_launch(launch, arguments, named):
+    code, output, calls = launch(*arguments)
     assert code == 1
-    assert complaint in said
+    assert named in output
     assert calls == {}
 
 
 @needs_launch
 @pytest.mark.parametrize("name", ["robot.launch.py", "bringup.launch.py"])
-def test_a_file_that_includes_it_may_have_arguments_of_its_own(launch, tmp_path, name):
+def test_including_file_may_have_other_arguments(launch, tmp_path, name):
     including = tmp_path / name
     including.write_text(INCLUDING.format(path=str(LAUNCH_FILE)))
-    code, said, calls = launch("robot:=r2", "anything:=else", path=including)
-    assert code == 0, said
+    code, output, calls = launch("robot:=r2", "anything:=else", path=including)
+    assert code == 0, output
     assert "__ns:=/inner" in calls["scene_memory"]
 
 
 @needs_launch
-def test_several_cameras_get_their_names_and_their_topics(launch):
-    _, said, calls = launch("cameras:=front:/eyes/front/image_raw, rear")
+def test_several_cameras_have_names_and_topics(launch):
+    _, output, calls = launch("cameras:=front:/eyes/front/image_raw, rear")
     call = calls["scene_memory"]
-    assert "front/image:=/eyes/front/image_raw" in call, said
+    assert "front/image:=/eyes/front/image_raw" in call, output
     assert "rear/image:=rear/image" in call
     names = call[call.index("cameras:") :]
     assert names.index("- front") < names.index("- rear")
@@ -348,21 +351,21 @@ def test_several_cameras_get_their_names_and_their_topics(launch):
     ("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera"), ("bag:=0", "bag_camera")]
 )
 @pytest.mark.parametrize("cameras", ["front:/eyes/front rear", "front:/eyes/front"])
-def test_a_camera_that_is_started_as_well_meets_the_first_of_the_cameras(launch, word, camera, cameras):
-    _, said, calls = launch(word, f"cameras:={cameras}")
-    assert " image:=/eyes/front" in calls[camera], said
+def test_started_camera_publishes_on_the_first_cameras_topic(launch, word, camera, cameras):
+    _, output, calls = launch(word, f"cameras:={cameras}")
+    assert " image:=/eyes/front" in calls[camera], output
     assert "image:=/eyes/front" in calls["scene_memory"]
 
 
 @needs_launch
-def test_one_camera_with_a_name_is_heard_on_its_topic(launch):
-    _, said, calls = launch("cameras:=front:/eyes/front/image_raw")
-    assert " image:=/eyes/front/image_raw" in calls["scene_memory"], said
+def test_single_named_camera_has_its_topic(launch):
+    _, output, calls = launch("cameras:=front:/eyes/front/image_raw")
+    assert " image:=/eyes/front/image_raw" in calls["scene_memory"], output
 
 
 @needs_launch
-def test_a_camera_named_twice_is_refused(launch):
-    code, said, calls = launch("cameras:=front:/a,front:/b")
+def test_duplicate_camera_name_is_rejected(launch):
+    code, output, calls = launch("cameras:=front:/a,front:/b")
     assert code != 0
-    assert "argument cameras names 'front' twice" in said
+    assert "'front'" in output
     assert calls == {}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ask a running scene_memory node, as a program of yours would.
+"""Ask a running scene_memory node one question.
 
 python3 examples/ask.py "What is on the table?"
 python3 examples/ask.py "Is the door open?" --last-sec 10 --ros-args -r __ns:=/robot1
@@ -19,40 +19,40 @@ SERVICE_WAIT_SEC = 10.0
 
 
 def main() -> None:
-    """Ask one question and print what came back."""
-    parser = argparse.ArgumentParser(description="Ask about what the camera saw.")
+    """Ask the question and print the response."""
+    parser = argparse.ArgumentParser(description="Ask a question about what the camera has seen.")
     parser.add_argument("question")
-    parser.add_argument("--last-sec", type=float, default=0.0, help="only the newest so many seconds; 0: everything")
-    parser.add_argument("--timeout-sec", type=float, default=30.0, help="deadline, the model's loading included")
+    parser.add_argument("--last-sec", type=float, default=0.0, help="use only the last seconds; 0: all kept frames")
+    parser.add_argument("--timeout-sec", type=float, default=30.0, help="deadline in seconds, model loading included")
     arguments = parser.parse_args(remove_ros_args(sys.argv)[1:])
 
     rclpy.init(args=sys.argv)
     node = Node("ask")
     client = node.create_client(AskScene, "ask_scene")
     if not client.wait_for_service(SERVICE_WAIT_SEC):
-        sys.exit(f"no service {client.srv_name}: is scene_memory running, in this ROS domain and namespace?")
+        sys.exit(f"service {client.srv_name} not found: is scene_memory running in this ROS domain and namespace?")
     request = AskScene.Request(
         question=arguments.question,
         last_sec=arguments.last_sec,
         timeout_sec=arguments.timeout_sec,
-        client_id=node.get_fully_qualified_name(),  # those who differ in it share the queue evenly
+        client_id=node.get_fully_qualified_name(),  # clients share the queue evenly
     )
-    # In a node that does other things as well, do not wait for it here: future.add_done_callback(…).
+    # A node with other callbacks must not wait here: it uses future.add_done_callback(…) instead.
     future = client.call_async(request)
     rclpy.spin_until_future_complete(node, future, timeout_sec=arguments.timeout_sec + SERVICE_WAIT_SEC)
     response = future.result()
     if response is None:
-        sys.exit("no response: the node is gone")
+        sys.exit("no response: scene_memory has stopped")
     if not response.success:
         sys.exit(f"error {response.error_code}: {response.error_msg}")
     print(response.answer)
     metrics = response.metrics
     print(
         f"  from {len(response.frames_used)} pairs of frames, the newest {response.newest_frame_age_sec:.1f} s old; "
-        f"first token after {metrics.time_to_first_token:.2f} s, whole answer {metrics.total_latency:.2f} s"
+        f"first token after {metrics.time_to_first_token:.2f} s, answer after {metrics.total_latency:.2f} s"
     )
-    for note in metrics.warnings:
-        print(f"  warnings: {note}")
+    for warning in metrics.warnings:
+        print(f"  warning: {warning}")
 
 
 if __name__ == "__main__":

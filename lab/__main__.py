@@ -13,6 +13,7 @@ from lab.commands.replay_memory import replay_memory
 from lab.commands.soak import soak
 from lab.commands.trace import trace
 from lab.commands.train import train
+from lab.commands.waiting_questions import waiting_questions
 from lab.commands.web_page import web_page
 
 app = typer.Typer(
@@ -22,7 +23,18 @@ app = typer.Typer(
     help="Benchmarks and training for developers of this project.",
 )
 bench = typer.Typer(no_args_is_help=True, help="Measure answers, memory, latency and load.")
-for command in (quality, memory, answers, trace, load, soak, camera_load, web_page, replay_memory):
+for command in (
+    quality,
+    memory,
+    answers,
+    trace,
+    load,
+    soak,
+    camera_load,
+    waiting_questions,
+    web_page,
+    replay_memory,
+):
     bench.command()(command)
 app.add_typer(bench, name="bench")
 app.command()(train)

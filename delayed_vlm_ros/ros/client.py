@@ -72,10 +72,12 @@ class SceneMemoryClient:
         self.service_name: str = node.resolve_service_name("ask_scene")
         self.status_prefix: str = node.resolve_topic_name("scene_memory").lstrip("/") + ": "
         self._client_id: str = node.get_fully_qualified_name()
-        self._ask = node.create_client(AskScene, "ask_scene", qos_profile=_REPLIES)
-        self._mark = node.create_client(Mark, "scene_memory/mark", qos_profile=_REPLIES)
-        self._get_frames = node.create_client(GetFrames, "scene_memory/get_frames", qos_profile=_REPLIES)
-        self._stream = ActionClient(
+        self._ask: Client[Any, Any] = node.create_client(AskScene, "ask_scene", qos_profile=_REPLIES)
+        self._mark: Client[Any, Any] = node.create_client(Mark, "scene_memory/mark", qos_profile=_REPLIES)
+        self._get_frames: Client[Any, Any] = node.create_client(
+            GetFrames, "scene_memory/get_frames", qos_profile=_REPLIES
+        )
+        self._stream: ActionClient[Any, Any, Any] = ActionClient(
             node,
             AskSceneAction,
             "ask_scene_stream",
@@ -248,8 +250,9 @@ class SceneMemoryClient:
         while not condition():
             if time.monotonic() > deadline:
                 return False
-            if self._spins:
-                self._node.executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
+            executor = self._node.executor if self._spins else None
+            if executor is not None:
+                executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
             else:
                 time.sleep(_SPIN_PERIOD_SEC)
         return True

@@ -52,9 +52,9 @@ class MemoryListener:
         self.stamps_ns: set[int] = set()
         self.ages_sec: list[float] = []
 
-    def spin_once(self) -> None:
-        """Receive one message, or return after 0.1 s."""
-        self._executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
+    def spin_once(self, timeout_sec: float = _SPIN_PERIOD_SEC) -> None:
+        """Receive one message, or return after a number of seconds."""
+        self._executor.spin_once(timeout_sec=timeout_sec)
 
     def listen(self, seconds: float) -> None:
         """Receive messages for a number of seconds."""

@@ -2,8 +2,8 @@
 
 ``work 2``: answer after 2 s, stopping when cancelled. ``hold FILE``: answer when the file exists, and do not stop
 before, like one long step of a model. ``defect``: raise an unexpected error. ``out of memory``: raise the device's
-error. ``say a b c``: answer with these words, one token each, 0.05 s apart; ``say`` alone continues until it is stopped.
-Any other question is answered immediately.
+error. ``say a b c``: answer with these words, one token each, 0.05 s apart; ``say`` alone continues until stopped. Any
+other question is answered immediately.
 
 Environment variables: loading ends when the file FAKE_LOAD_UNTIL exists, and fails while FAKE_LOAD_FAILS exists;
 configuring has a defect while FAKE_DEFECT_WHILE exists.

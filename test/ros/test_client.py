@@ -1,0 +1,104 @@
+"""``SceneMemoryClient``: blocking calls, calls on a spun node, and questions that a restarted node has lost."""
+
+import signal
+
+import pytest
+from delayed_vlm_ros.action import AskScene
+from harness import FAKE_SCENE_MEMORY, NodeProcess
+from waiting import PATIENCE_SEC, wait_until
+
+from delayed_vlm_ros.errors import BadRequestError, NodeNotFoundError
+from delayed_vlm_ros.ros.client import SceneMemoryClient
+
+
+@pytest.fixture(scope="module")
+def connected(with_images):
+    """A client with a node of its own."""
+    with SceneMemoryClient.connect(with_images.namespace) as client:
+        assert client.wait_until(client.action_is_ready, PATIENCE_SEC)
+        assert client.wait_until(client.service_is_ready, PATIENCE_SEC)
+        yield client
+
+
+def make_client(node):
+    """Make a client in the thread of the node's executor, which must not see it half made."""
+    made = node.executor.create_task(SceneMemoryClient, node)
+    wait_until(made.done, "the client")
+    return made.result()
+
+
+@pytest.fixture
+def spun(with_images):
+    """A client on a node that another thread spins."""
+    client = make_client(with_images.node)
+    wait_until(lambda: client.action_is_ready() and client.service_is_ready(), "service and action")
+    yield client
+    client.close()
+
+
+def test_blocking_calls_spin_the_own_node(connected):
+    response = connected.ask("What?", timeout_sec=PATIENCE_SEC)
+    assert response.answer == "about What?"
+    kept = connected.get_frames(image_format="jpeg")
+    assert len(kept.key_frames) == len(kept.first_images) > 0
+    marked = connected.mark(pair_id=kept.key_frames[0].id, label="door")
+    assert (marked.success, marked.key_frame.label) == (True, "door")
+    assert connected.mark(pair_id=marked.key_frame.id, unmark=True).success
+    assert connected.wait_until(lambda: bool(connected.statistics and connected.diagnostics), PATIENCE_SEC)
+    assert set(connected.statistics_by_camera) == {"camera"}
+    connected.clear_reports()
+    assert connected.statistics is None
+
+
+def test_blocking_calls_wait_for_the_executor_of_a_spun_node(spun):
+    assert spun.ask("What?", timeout_sec=PATIENCE_SEC).success
+    feedback = []
+    result = spun.stream(AskScene.Goal(question="say a b", timeout_sec=PATIENCE_SEC), feedback.append)
+    assert result.answer == "about say a b"
+    assert feedback[-1].text.startswith("a")
+    assert spun.get_frames([10**6]).missing == [10**6]
+
+
+@pytest.mark.parametrize("client", ["connected", "spun"])
+def test_cancelled_stream_returns_the_error_of_the_node(client, request):
+    cancelling = []
+    goal = AskScene.Goal(question="say", timeout_sec=PATIENCE_SEC)
+    result = request.getfixturevalue(client).stream(goal, cancelling.append, cancelled=lambda: bool(cancelling))
+    assert result.error_code == AskScene.Result.CANCELLED
+
+
+def test_deadline_of_zero_is_rejected(connected):
+    with pytest.raises(BadRequestError, match="timeout_sec"):
+        connected.ask("What?", timeout_sec=0.0)
+    with pytest.raises(BadRequestError, match="timeout_sec"):
+        connected.stream(AskScene.Goal(question="What?"), print)
+
+
+def test_missing_node_is_reported(ros):
+    with SceneMemoryClient.connect("/nowhere") as client:
+        with pytest.raises(NodeNotFoundError, match="nowhere"):
+            client.stream(AskScene.Goal(question="What?", timeout_sec=PATIENCE_SEC), print)
+        with pytest.raises(NodeNotFoundError, match="nowhere"):
+            client.mark(timeout_sec=0.1)
+
+
+def test_question_is_lost_when_the_node_restarts(start):
+    # given a question that runs
+    process, observer = start(namespace="/restarted", memory__sample_fps=50.0)
+    observer.wait_until_ready()
+    observer.show_images(2)
+    client = make_client(observer.node)
+    wait_until(client.action_is_ready, "the action")
+    question = client.stream_async(AskScene.Goal(question="say", timeout_sec=PATIENCE_SEC), lambda _: None)
+    wait_until(lambda: question.text, "feedback")
+    # when the node is killed and started again
+    process.process.send_signal(signal.SIGKILL)
+    process.process.wait()
+    restarted = NodeProcess("/restarted", FAKE_SCENE_MEMORY, {"model.name": "demo"}, {}, {})
+    # then
+    try:
+        with pytest.raises(NodeNotFoundError, match="restarted"):
+            question.future.result(PATIENCE_SEC)
+    finally:
+        restarted.close()
+        client.close()

@@ -1,4 +1,4 @@
-"""Every encoding over DDS: published, sampled, converted, brought to the grid and remembered."""
+"""Every encoding over DDS: published, sampled, converted, resized and added to the memory."""
 
 import itertools
 
@@ -33,7 +33,7 @@ def publisher(ros):
 
 @pytest.fixture(scope="module")
 def cameras(ros):
-    """Cameras with their memories by the type of their messages, subscribed from a node beside the publisher's."""
+    """Return cameras by message type, subscribed from another node than the publisher's."""
     client = Client("/encodings")
     made = {}
     subscriptions = []
@@ -55,25 +55,25 @@ def cameras(ros):
         subscriptions[-1].start()
     yield made
     for subscription in subscriptions:
-        subscription.destroy()
+        subscription.close()
     client.close()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
-def test_what_is_published_is_remembered(publisher, cameras, encoding):
-    # given (padding is no whole number of pixels)
+def test_published_image_is_in_the_memory(publisher, cameras, encoding):
+    # given a padding that is not a whole number of pixels
     message = encoding.message(RGB, padding=7)
     camera = cameras[type(message)]
     first = next(stamps)
 
-    # when (until one arrives: DDS promises that only when both sides have found each other)
-    def remembered():
+    # when it is published until one arrives: discovery takes time
+    def sampled():
         message.header.stamp.sec = next(stamps)
         publisher.publish(message, topic="image/compressed" if encoding.compressed else "image")
         frames = [frame for kept in camera.frame_manager.snapshot() for frame in kept.pair.present_frames]
         return next((frame for frame in frames if frame.stamp > first), None)
 
-    frame = wait_until(remembered, lambda: f"an image in {encoding}; the last was dropped: {camera.last_drop_reason}")
+    frame = wait_until(sampled, lambda: f"an image in {encoding}; last drop reason: {camera.last_drop_reason}")
 
     # then
     expected = cv2.resize(encoding.seen(RGB), (GRID_WIDTH, GRID_HEIGHT), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""One model and an engine for each camera, with the model that comes with the package."""
+"""One engine per camera, with the embedded model."""
 
 import pytest
 
@@ -27,17 +27,17 @@ def load(**fields):
     return load_engines(resolve_checkpoint("demo"), parameters, memories)
 
 
-def test_each_camera_may_keep_its_share_of_the_budget():
+def test_each_camera_has_an_equal_share_of_the_budget():
     engines = load(budget_mb=100.0)
     assert [engine._budget.total for engine in engines.by_camera.values()] == [50_000_000, 50_000_000]
 
 
-def test_a_budget_that_is_too_small_is_told_in_total_and_by_its_parameter():
-    with pytest.raises(ConfigurationError, match=r"is 1 for 2 cameras, .* need .* \(parameters memory\.budget_mb, "):
+def test_too_small_budget_is_rejected_with_its_parameter():
+    with pytest.raises(ConfigurationError, match=r"memory\.budget_mb"):
         load(budget_mb=1.0)
 
 
-def test_an_engine_that_runs_short_makes_the_others_drop_what_they_keep():
+def test_engine_without_memory_drops_the_caches_of_all_engines():
     # given
     engines = load()
     for engine in engines.by_camera.values():

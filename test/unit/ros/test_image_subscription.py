@@ -20,5 +20,5 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
         ([ReliabilityPolicy.UNKNOWN], RELIABLE, BEST_EFFORT),
     ],
 )
-def test_it_hears_every_publisher_and_is_reliable_where_it_can(offers, present, expected):
+def test_best_reliability_receives_from_every_publisher(offers, present, expected):
     assert best_reliability(offers, present) == expected

@@ -1,5 +1,3 @@
-"""The corner of DDS that demos and tests keep to themselves."""
-
 import os
 import socket
 
@@ -9,13 +7,13 @@ from delayed_vlm_ros.ros import isolation
 
 
 def port_of(number):
-    """Port of discovery in a domain, by the DDSI-RTPS standard."""
+    """Return the discovery port of a domain, by the DDSI-RTPS standard."""
     return 7400 + 250 * number
 
 
 @pytest.fixture
 def bound():
-    """A domain whose discovery port this test has open, on IPv4 or IPv6."""
+    """Return a function that opens the discovery port of a domain, on IPv4 or IPv6, and returns the domain."""
     sockets = []
 
     def bind(family, address):
@@ -24,7 +22,7 @@ def bound():
             try:
                 one.bind((address, port_of(number)))
             except OSError:
-                one.close()  # somebody else's
+                one.close()  # in use by another process
             else:
                 sockets.append(one)
                 return number
@@ -36,7 +34,7 @@ def bound():
 
 
 @pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_a_domain_whose_port_is_open_is_avoided(monkeypatch, bound, family, address):
+def test_domain_with_an_open_discovery_port_is_avoided(monkeypatch, bound, family, address):
     # given two domains, one of them taken
     taken = bound(family, address)
     ports = isolation._udp_ports()
@@ -47,24 +45,24 @@ def test_a_domain_whose_port_is_open_is_avoided(monkeypatch, bound, family, addr
     assert {isolation.free_domain() for _ in range(50)} == {free}
 
 
-def test_any_port_of_a_domain_makes_it_taken(monkeypatch):
+def test_domain_with_any_open_port_is_avoided(monkeypatch):
     monkeypatch.setattr(isolation, "_DOMAINS", [7, 8])
     monkeypatch.setattr(isolation, "_udp_ports", lambda: {port_of(7) + 249})
     assert {isolation.free_domain() for _ in range(50)} == {8}
 
 
-def test_a_domain_is_neither_everybodys_nor_in_the_range_of_passing_ports():
+def test_domain_is_neither_the_default_nor_in_the_ephemeral_port_range():
     found = {isolation.free_domain() for _ in range(100)}
     assert found <= set(range(1, 102))
-    assert len(found) > 1  # two demos started together do not choose alike
+    assert len(found) > 1  # two demos started together choose differently
 
 
-def test_where_all_are_taken_one_is_shared(monkeypatch):
+def test_domain_is_shared_when_all_are_in_use(monkeypatch):
     monkeypatch.setattr(isolation, "_udp_ports", lambda: set(range(2**16)))
     assert isolation.free_domain() in range(1, 102)
 
 
-def test_a_machine_that_does_not_show_its_ports(monkeypatch):
+def test_domain_is_chosen_when_the_open_ports_are_unknown(monkeypatch):
     def refuse(*_, **__):
         raise FileNotFoundError("/proc")
 
@@ -73,8 +71,8 @@ def test_a_machine_that_does_not_show_its_ports(monkeypatch):
     assert isolation.free_domain() in range(1, 102)
 
 
-def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
-    # given an environment that leads to the robot
+def test_environment_is_isolated_and_the_process_environment_unchanged(monkeypatch):
+    # given an environment that reaches the robot
     monkeypatch.delenv("ROS_DISTRO", raising=False)
     monkeypatch.setenv("ROS_DOMAIN_ID", "0")
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
@@ -99,13 +97,13 @@ def test_the_environment_is_isolated_and_ours_left_alone(monkeypatch):
     assert dict(os.environ) == before
 
 
-def test_humble_has_another_word_for_this_machine_only(monkeypatch):
+def test_environment_of_humble_is_localhost_only_without_profile(monkeypatch):
     monkeypatch.setenv("ROS_DISTRO", "humble")
     monkeypatch.setenv("ROS_LOCALHOST_ONLY", "0")
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     environment = isolation.isolated_environment()
     assert environment["ROS_LOCALHOST_ONLY"] == "1"
-    # which a profile would undo there
+    # a profile would override it there
     assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment
 
 
@@ -113,7 +111,7 @@ def test_humble_has_another_word_for_this_machine_only(monkeypatch):
     ("distribution", "name"),
     [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")],
 )
-def test_fast_dds_3_has_another_word_for_its_profiles(monkeypatch, distribution, name):
+def test_profile_variable_depends_on_the_distribution(monkeypatch, distribution, name):
     monkeypatch.setenv("ROS_DISTRO", distribution)
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
@@ -121,7 +119,7 @@ def test_fast_dds_3_has_another_word_for_its_profiles(monkeypatch, distribution,
 
 
 @pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])
-def test_a_profile_of_the_users_own_is_left_alone(monkeypatch, name):
+def test_profile_of_the_user_is_kept(monkeypatch, name):
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.setenv(name, "mine.xml")

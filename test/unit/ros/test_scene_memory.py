@@ -1,4 +1,4 @@
-"""The end of the process while the node is on its way from one state to another, and asks outside of ``active``."""
+"""Close of the node during transitions, and questions to an inactive node."""
 
 import threading
 from types import SimpleNamespace
@@ -15,11 +15,14 @@ from delayed_vlm_ros.ros.scene_memory.node import SceneMemory
 
 
 class Session:
-    """Remembers how it was closed; at the first time something else happens."""
+    """Records the timeouts of close; calls ``meanwhile`` during the first close."""
 
     def __init__(self, meanwhile=lambda: None):
         self.timeouts = []
         self.meanwhile = meanwhile
+
+    def start(self):
+        pass
 
     def close(self, timeout_sec):
         self.timeouts.append(timeout_sec)
@@ -30,7 +33,7 @@ class Session:
 
 @pytest.fixture
 def node():
-    """As much of the node as its transitions need, without a graph."""
+    """Return the parts of the node that transitions use, without a ROS graph."""
     return SimpleNamespace(
         get_clock=lambda: None,
         get_logger=lambda: get_logger("test_scene_memory_end"),
@@ -39,23 +42,23 @@ def node():
         _ask_services=SimpleNamespace(close=lambda: None),
         _unsubscribe=lambda: None,
         _pair_ids=None,
-        _device=None,
-        _opening=threading.Lock(),
-        _ended=False,
+        _device_lock=None,
+        _session_lock=threading.Lock(),
+        _closed=False,
         _session=None,
-        _closing=None,
+        _closing_session=None,
     )
 
 
-def test_the_end_does_not_wait_for_a_session_that_is_being_opened(node, monkeypatch):
-    # given a process that ends while files are read
+def test_close_does_not_wait_for_configure_and_the_new_session_is_closed(node, monkeypatch):
+    # given a process that ends while configure reads files
     session = Session()
 
     def build_session(*_):
-        ending = threading.Thread(target=SceneMemory.stop, args=(node,), daemon=True)
-        ending.start()
-        ending.join(10.0)
-        assert not ending.is_alive()
+        closing = threading.Thread(target=SceneMemory.close, args=(node,), daemon=True)
+        closing.start()
+        closing.join(10.0)
+        assert not closing.is_alive()
         return session
 
     monkeypatch.setattr(scene_memory, "read", lambda *_: None)
@@ -68,18 +71,18 @@ def test_the_end_does_not_wait_for_a_session_that_is_being_opened(node, monkeypa
     assert session.timeouts == [0.0]
 
 
-def test_the_end_waits_for_a_session_that_is_being_closed(node):
-    session = node._session = Session(meanwhile=lambda: SceneMemory.stop(node))
-    SceneMemory._release(node)
+def test_close_closes_a_session_that_is_being_cleaned_up(node):
+    session = node._session = Session(meanwhile=lambda: SceneMemory.close(node))
+    SceneMemory._close_session(node)
     assert session.timeouts == [2.0, 0.5]
-    assert node._closing is None
+    assert node._closing_session is None
 
 
-def test_an_ask_of_a_node_that_is_not_active_is_counted(node):
+def test_question_to_an_inactive_node_is_counted_as_failed(node):
     counted = []
     node._session = SimpleNamespace(questions=SimpleNamespace(count_failure=counted.append))
-    node._state, node._fault = "inactive", None
+    node._state, node._error = "inactive", None
     node._not_active = lambda: SceneMemory._not_active(node)
-    with pytest.raises(ModelNotReadyError, match="not active but inactive"):
+    with pytest.raises(ModelNotReadyError, match="inactive"):
         SceneMemory._active_session(node)
     assert len(counted) == 1

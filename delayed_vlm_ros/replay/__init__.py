@@ -1,1 +1,1 @@
-"""Evaluation on recordings: run a recording through the memory, ask, compare with native inference, report."""
+"""Evaluation on recordings: replay a recording through the memory, ask questions, compare with native inference."""

@@ -1,4 +1,4 @@
-"""Ways to answer a question about a recording: the delayed memory's, and those that it has to measure up to."""
+"""Answer a question about a recording by each method: the delayed memory and the baselines it is compared with."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import KeptPair, SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.frame import Frame
-from delayed_vlm_ros.replay.compare import MOST_NATIVE_FRAMES
+from delayed_vlm_ros.replay.compare import MAX_NATIVE_FRAMES
+from delayed_vlm_ros.replay.methods import (
+    DELAYED,
+    DELAYED_UNCACHED,
+    METHOD_KEYS,
+    NATIVE_ALL,
+    NATIVE_KEPT,
+    NEWEST_4,
+)
 from delayed_vlm_ros.replay.native import native_answer
 from delayed_vlm_ros.replay.peak_memory import peak_memory
 
-DELAYED = "delayed"
-DELAYED_UNCACHED = "delayed_uncached"
-NATIVE_KEPT = "native_kept"
-NATIVE_ALL = "native_all"
-NEWEST_4 = "newest_4"
-METHODS = (DELAYED, DELAYED_UNCACHED, NATIVE_KEPT, NATIVE_ALL, NEWEST_4)
-
-_NEWEST_FRAMES = 4  # what SimpleStream shows to be enough for questions about now
+_NEWEST_FRAMES = 4  # SimpleStream shows that four frames suffice for questions about the present
 
 
 @dataclass(frozen=True)
 class MethodAnswer:
-    """One method's answer to a question, and what it cost; figures are None where there is no answer.
+    """The answer of one method to a question, with its cost. Figures are None without an answer.
 
     Attributes:
-        answer: What it said; empty where it failed.
-        error: Why it has no answer; empty where it has one.
-        skipped: Whether it was not asked at all, for a limit of its own.
-        evidence: What ``pair_key`` calls the pairs that it was given, where they are of the delayed memory.
-        first_token_sec: From the ask to the answer's first token.
-        total_sec: From the ask to the whole answer.
+        answer: Answer text; empty on an error.
+        error: Reason for a missing answer; empty if there is an answer.
+        skipped: Whether a limit of the method excludes the question; no answer is expected then.
+        evidence: Keys (``pair_key``) of the kept pairs that the method received; empty for other frames.
+        first_token_sec: Time from the question to the first token, in seconds.
+        total_sec: Time from the question to the complete answer, in seconds.
         visual_tokens: Merged visual tokens in the prompt.
         kv_length: Tokens of prompt and answer.
-        frames_encoded: Frames that went through the vision encoder for it.
-        frames_reused: Frames whose encoding was kept from an earlier ask.
-        cached_bytes: What is kept for the next ask.
-        peak_memory_bytes: The most memory while it worked: the device's, or on a CPU the process's; without what the
-            delayed method keeps between its asks, except for that itself.
+        frames_encoded: Frames that the vision encoder processed for this question.
+        frames_reused: Frames whose encoding was reused from an earlier question.
+        cached_bytes: Bytes kept for the next question.
+        peak_memory_bytes: Peak memory of the device, on a CPU of the process, in bytes. The cache of the ``delayed``
+            method counts for that method only.
     """
 
     answer: str = ""
@@ -62,79 +63,81 @@ class MethodAnswer:
 
 
 def pair_key(kept: KeptPair) -> str:
-    """What a result calls a pair: one that waits for its second frame is another thing than the whole of it."""
+    """Return the key of a pair in a result. A pair without its second frame has a key of its own."""
     return str(kept.id) if kept.pair.is_complete else f"{kept.id}-first"
 
 
-class Methods:
-    """The chosen methods, over one recording.
+class Answerers:
+    """The chosen methods, applied to one recording.
 
     Args:
-        model: The library's model.
-        processor: Its processor.
-        memory: The delayed memory; whoever holds it adds its frames.
-        chosen: Some of ``METHODS``.
-        max_pixels: As of the engine.
+        model: Model of transformers.
+        processor: Processor of the model.
+        memory: Memory of the delayed methods. The caller adds its frames.
+        methods: Some of ``METHOD_KEYS``.
+        max_pixels: Maximum pixels per frame of the engines.
     """
 
     def __init__(
-        self, model: Any, processor: Any, memory: SmartFrameManager, chosen: Sequence[str], max_pixels: int
+        self, model: Any, processor: Any, memory: SmartFrameManager, methods: Sequence[str], max_pixels: int
     ) -> None:
         self._model = model
         self._processor = processor
         self._memory = memory
-        self._delayed = DelayedBatchInferenceEngine(model, processor, max_pixels=max_pixels, frame_manager=memory)
+        self._cached = DelayedBatchInferenceEngine(model, processor, max_pixels=max_pixels, frame_manager=memory)
         self._uncached = DelayedBatchInferenceEngine(model, processor, max_pixels=max_pixels, frame_manager=memory)
-        self._chosen = tuple(method for method in METHODS if method in chosen)
-        self._everything = SmartFrameManager(0, MOST_NATIVE_FRAMES) if NATIVE_ALL in chosen else None
+        self._methods = tuple(method for method in METHOD_KEYS if method in methods)
+        self._all_frames = SmartFrameManager(0, MAX_NATIVE_FRAMES) if NATIVE_ALL in methods else None
         self._newest: deque[Frame] = deque(maxlen=_NEWEST_FRAMES)
 
     @property
     def cached_bytes(self) -> int:
-        """What the delayed method keeps for its next ask."""
-        cached = self._delayed.cached_bytes()
+        """Bytes that the ``delayed`` method keeps for its next question."""
+        cached = self._cached.cached_bytes()
         return cached.features + cached.kv
 
     def add(self, frame: Frame) -> None:
-        """Take in a frame that the delayed memory has taken."""
+        """Add a frame that the delayed memory has sampled."""
         self._newest.append(frame)
-        if self._everything is None:
+        if self._all_frames is None:
             return
-        if self._everything.statistics().unique_frames < MOST_NATIVE_FRAMES:
-            self._everything.add(frame.image, frame.stamp)
+        if self._all_frames.statistics().unique_frames < MAX_NATIVE_FRAMES:
+            self._all_frames.add(frame.image, frame.stamp)
         else:
-            self._everything = None  # it would answer about a part of the recording as if it were all
+            self._all_frames = None  # an answer from part of the recording would look like one from all of it
 
-    def begin_anew(self) -> None:
-        """Forget what the delayed memory has forgotten, when time has gone back."""
+    def reset(self) -> None:
+        """Drop all frames and caches, as the delayed memory does after a backward time jump."""
         self._newest.clear()
-        self._delayed.reset_cache()
-        if self._everything is not None:
-            self._everything.clear()
+        self._cached.reset_cache()
+        if self._all_frames is not None:
+            self._all_frames.reset()
 
-    def answers(self, request: AskRequest) -> dict[str, MethodAnswer]:
-        """Answer a question in every chosen way; one that fails says so in place of an answer."""
-        ways: dict[str, Callable[[AskRequest], MethodAnswer]] = {
-            DELAYED: lambda asked: _engine_answer(self._delayed, asked),
-            DELAYED_UNCACHED: self._without_caches,
-            NATIVE_KEPT: lambda asked: self._native(self._memory.snapshot(), asked, of_memory=True),
-            NATIVE_ALL: self._native_all,
-            NEWEST_4: lambda asked: self._native(self._newest_snapshot(), asked, of_memory=False),
+    def answer(self, request: AskRequest) -> dict[str, MethodAnswer]:
+        """Answer a question by every chosen method; a method that fails returns its error."""
+        answerers: dict[str, Callable[[AskRequest], MethodAnswer]] = {
+            DELAYED: lambda request: _engine_answer(self._cached, request),
+            DELAYED_UNCACHED: self._answer_uncached,
+            NATIVE_KEPT: lambda request: self._answer_natively(self._memory.snapshot(), request, is_evidence=True),
+            NATIVE_ALL: self._answer_from_all_frames,
+            NEWEST_4: lambda request: self._answer_natively(self._newest_snapshot(), request, is_evidence=False),
         }
-        return {method: self._measured(method, ways[method], request) for method in self._chosen}
+        return {method: self._measure(method, answerers[method], request) for method in self._methods}
 
-    def _measured(self, method: str, way: Callable[[AskRequest], MethodAnswer], request: AskRequest) -> MethodAnswer:
-        held = 0 if method == DELAYED else self.cached_bytes
+    def _measure(
+        self, method: str, answerer: Callable[[AskRequest], MethodAnswer], request: AskRequest
+    ) -> MethodAnswer:
+        cached_bytes = 0 if method == DELAYED else self.cached_bytes
         try:
             with peak_memory(self._model.device) as peak:
-                answer = way(request)
+                answer = answerer(request)
         except DelayedVlmError as error:
             return MethodAnswer(error=str(error))
-        except Exception as error:  # noqa: BLE001  a device that is out of memory, or a defect: the others go on
+        except Exception as error:  # noqa: BLE001  out of device memory, or a defect: the other methods continue
             return MethodAnswer(error=f"{type(error).__name__}: {error}")
-        return replace(answer, peak_memory_bytes=None if peak.bytes is None else peak.bytes - held)
+        return replace(answer, peak_memory_bytes=None if peak.bytes is None else peak.bytes - cached_bytes)
 
-    def _without_caches(self, request: AskRequest) -> MethodAnswer:
+    def _answer_uncached(self, request: AskRequest) -> MethodAnswer:
         try:
             return replace(_engine_answer(self._uncached, request), cached_bytes=0)
         finally:
@@ -146,17 +149,17 @@ class Methods:
             memory.add(frame.image, frame.stamp)
         return memory.snapshot()
 
-    def _native_all(self, request: AskRequest) -> MethodAnswer:
-        if self._everything is None:
-            limit = f"more than {MOST_NATIVE_FRAMES} frames were sampled, the most that native inference takes"
-            return MethodAnswer(error=limit, skipped=True)
-        return self._native(self._everything.snapshot(), request, of_memory=False)
+    def _answer_from_all_frames(self, request: AskRequest) -> MethodAnswer:
+        if self._all_frames is None:
+            reason = f"more than {MAX_NATIVE_FRAMES} frames were sampled, the limit of native inference"
+            return MethodAnswer(error=reason, skipped=True)
+        return self._answer_natively(self._all_frames.snapshot(), request, is_evidence=False)
 
-    def _native(self, snapshot: Snapshot, request: AskRequest, *, of_memory: bool) -> MethodAnswer:
+    def _answer_natively(self, snapshot: Snapshot, request: AskRequest, *, is_evidence: bool) -> MethodAnswer:
         native = native_answer(self._model, self._processor, snapshot, request)
         return MethodAnswer(
             answer=native.text,
-            evidence=tuple(map(pair_key, snapshot)) if of_memory else (),
+            evidence=tuple(map(pair_key, snapshot)) if is_evidence else (),
             first_token_sec=native.first_token_sec,
             total_sec=native.seconds,
             visual_tokens=native.visual_tokens,

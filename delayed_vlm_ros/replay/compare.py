@@ -1,9 +1,9 @@
-"""Delayed encoding of the kept frames beside native video inference on all frames of the same video."""
+"""Compare delayed encoding of the kept frames with native video inference on all frames of a video."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -16,21 +16,21 @@ from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.replay.native import native_answer
 
-MOST_NATIVE_FRAMES = 768  # what the models' own video processors take at most
+MAX_NATIVE_FRAMES = 768  # frame limit of the models' own video processors
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One question, answered both ways.
+    """One question, answered natively and from the delayed memory.
 
     Attributes:
-        question: Plain text.
-        native: Answer of native inference on all frames, with the positions of true time.
-        native_seconds: From images to text.
-        native_stock: Answer of native inference with the library's own positions.
+        question: Question text.
+        native: Answer of native inference on all frames, with position ids of true time.
+        native_seconds: Time of native inference from images to text, in seconds.
+        native_stock: Answer of native inference on all frames, with Hugging Face's default position ids.
         delayed: Answer of the delayed memory.
-        delayed_seconds: From the ask to text.
-        metrics: Of the delayed answer.
+        delayed_seconds: Time of the delayed memory from question to text, in seconds.
+        metrics: Metrics of the delayed answer.
     """
 
     question: str
@@ -43,16 +43,16 @@ class Comparison:
 
     @property
     def length_ratio(self) -> float:
-        """Characters of the delayed answer ÷ those of the native one."""
+        """Characters of the delayed answer ÷ characters of the native one."""
         return len(self.delayed) / max(1, len(self.native))
 
     @property
     def similarity(self) -> float:
-        """How much of both answers is the same text, 0 … 1 (``difflib``'s ratio over characters)."""
+        """Similarity of the delayed and the native answer, 0 … 1 (``difflib``'s ratio over characters)."""
         return similarity(self.native, self.delayed)
 
     def as_json(self) -> dict[str, Any]:
-        """As ``delayed-vlm compare --json`` prints it."""
+        """Return the entry that ``delayed-vlm compare --json`` prints."""
         return {
             "question": self.question,
             "native": {"answer": self.native, "seconds": self.native_seconds},
@@ -68,22 +68,22 @@ class Comparison:
 
 
 def similarity(one: str, other: str) -> float:
-    """Share of two texts that is the same, 0 … 1; two empty ones are the same."""
+    """Return the similarity of two texts, 0 … 1; two empty texts are equal."""
     return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
 def stream_in(
     engine: DelayedBatchInferenceEngine, everything: DelayedBatchInferenceEngine, frames: Iterable[VideoFrame]
 ) -> None:
-    """Give each frame to the delayed memory and to one that keeps all.
+    """Add each frame to the delayed memory and to a memory that keeps all frames.
 
     Raises:
-        BadRequestError: There are more frames than native inference takes.
+        BadRequestError: There are more frames than native inference accepts.
     """
     for number, frame in enumerate(frames, start=1):
-        if number > MOST_NATIVE_FRAMES:
+        if number > MAX_NATIVE_FRAMES:
             raise BadRequestError(
-                f"the video gives more than {MOST_NATIVE_FRAMES} frames, the most that native inference takes: lower "
+                f"the video has more than {MAX_NATIVE_FRAMES} frames, the limit of native inference: lower "
                 "--sample-fps, or cut the video"
             )
         engine.add_frame(frame.image, frame.stamp)
@@ -91,8 +91,8 @@ def stream_in(
 
 
 def keep_everything() -> SmartFrameManager:
-    """A memory that forgets nothing of a video that native inference can take."""
-    return SmartFrameManager(star_memory_size=0, stream_window_size=MOST_NATIVE_FRAMES)
+    """Return a memory that keeps every frame of a video that native inference accepts."""
+    return SmartFrameManager(star_memory_size=0, stream_window_size=MAX_NATIVE_FRAMES)
 
 
 def compare_answers(
@@ -100,17 +100,17 @@ def compare_answers(
     everything: DelayedBatchInferenceEngine,
     questions: Sequence[str],
     max_new_tokens: int,
-) -> Iterable[Comparison]:
-    """Answer each question both ways.
+) -> Iterator[Comparison]:
+    """Answer each question natively and from the delayed memory.
 
     Args:
-        engine: The delayed memory, frames in it.
-        everything: The memory that kept all frames; only its frames are used.
-        questions: Plain text each.
-        max_new_tokens: Length limit of each answer.
+        engine: Engine with the delayed memory, which holds the frames.
+        everything: Engine whose memory keeps all frames; only its frames are used.
+        questions: Question texts.
+        max_new_tokens: Maximum length of each answer, in tokens.
 
     Yields:
-        Each comparison when it is done.
+        Each comparison as soon as both answers are complete.
     """
     frames = everything.snapshot()
     for question in questions:

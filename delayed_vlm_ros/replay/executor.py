@@ -1,65 +1,70 @@
-"""Many recordings, one after the other or side by side: in this process, in several, or on a Ray cluster.
+"""Evaluate many recordings: in this process, in several processes, or on a Ray cluster.
 
-Each way yields the results as they come. A recording that fails does not stop the others, nor does a worker that dies:
-its recording is tried again, once.
+Each function yields results as they complete. A recording that fails does not stop the others. The recording of a
+worker that dies is tried once more.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, IncompleteError
-from delayed_vlm_ros.replay.job import Evaluator, ReplayJob, write_failed
+from delayed_vlm_ros.replay.job import Evaluator, ReplayJob, write_failed_result
 from delayed_vlm_ros.replay.runner import Progress
 
-Finished = tuple[ReplayJob, dict[str, Any]]
+JobResult = tuple[ReplayJob, dict[str, Any]]
 
-_TRIES = 2  # of a recording whose worker dies
+_ATTEMPTS = 2  # for a recording whose worker dies
 
 
-def one_by_one(jobs: Sequence[ReplayJob], told: Callable[[ReplayJob, Progress], None]) -> Iterator[Finished]:
-    """Evaluate in this process.
+def run_sequentially(
+    jobs: Sequence[ReplayJob], on_progress: Callable[[ReplayJob, Progress], None]
+) -> Iterator[JobResult]:
+    """Evaluate the recordings one after the other in this process.
 
     Args:
-        jobs: The recordings.
-        told: Hears how far each is.
+        jobs: Recordings to evaluate.
+        on_progress: Called with a job and its progress after each image and each question.
 
     Raises:
         IncompleteError: A result cannot be written.
     """
     evaluator = Evaluator()
     for job in jobs:
-
-        def told_of_it(progress: Progress, job: ReplayJob = job) -> None:
-            told(job, progress)
-
-        yield job, evaluator.run(job, told_of_it)
+        yield job, evaluator.run(job, partial(on_progress, job))
 
 
-def in_processes(jobs: Sequence[ReplayJob], workers: int) -> Iterator[Finished]:
-    """Evaluate in so many processes, each of which has the model to itself.
+def run_in_processes(jobs: Sequence[ReplayJob], workers: int) -> Iterator[JobResult]:
+    """Evaluate the recordings in several processes.
+
+    Args:
+        jobs: Recordings to evaluate.
+        workers: Number of processes; each loads its own model.
 
     Raises:
         IncompleteError: A result cannot be written.
     """
     lost: list[ReplayJob] = []
-    yield from _in_a_pool(jobs, workers, lost)
-    # One that dies takes those beside it along. Alone, in a process of its own, each has its own fate.
+    yield from _run_in_pool(jobs, workers, lost)
+    # A process that dies breaks its whole pool, so each lost job gets a pool of its own.
     for job in lost:
         lost_again: list[ReplayJob] = []
-        yield from _in_a_pool([job], 1, lost_again)
+        yield from _run_in_pool([job], 1, lost_again)
         if lost_again:
-            yield job, write_failed(job, "the process that evaluated it has died, twice: was there enough memory?")
+            yield job, write_failed_result(job, "the worker process died twice: check that there is enough memory")
 
 
-def _in_a_pool(jobs: Sequence[ReplayJob], workers: int, lost: list[ReplayJob]) -> Iterator[Finished]:
+def _run_in_pool(jobs: Sequence[ReplayJob], workers: int, lost: list[ReplayJob]) -> Iterator[JobResult]:
     # A fork would copy a model that holds threads and locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures: dict[Future[dict[str, Any]], ReplayJob] = {pool.submit(_run_here, job): job for job in jobs}
+        futures: dict[Future[dict[str, Any]], ReplayJob] = {pool.submit(_run_in_worker, job): job for job in jobs}
         pending = set(futures)
         while pending:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -76,50 +81,44 @@ def _in_a_pool(jobs: Sequence[ReplayJob], workers: int, lost: list[ReplayJob]) -
                 yield job, result
 
 
-_evaluators: list[Evaluator] = []  # of this worker's process: one, from its first job on
+_worker_evaluators: list[Evaluator] = []  # the evaluator of a worker process: created by its first job, then reused
 
 
-def _run_here(job: ReplayJob) -> dict[str, Any]:
-    if not _evaluators:
-        _evaluators.append(Evaluator())
-    return _evaluators[0].run(job)
+def _run_in_worker(job: ReplayJob) -> dict[str, Any]:
+    if not _worker_evaluators:
+        _worker_evaluators.append(Evaluator())
+    return _worker_evaluators[0].run(job)
 
 
-def on_ray(jobs: Sequence[ReplayJob], address: str, workers: int) -> Iterator[Finished]:
-    """Evaluate on a Ray cluster: one actor for each of its GPUs, or ``workers`` actors where it has none.
+def run_on_ray(jobs: Sequence[ReplayJob], address: str, workers: int) -> Iterator[JobResult]:
+    """Evaluate the recordings on a Ray cluster.
 
-    The recordings and the results' folder must be reachable under the same paths on all its machines. No more actors
-    are made than there are processors or GPUs free now.
+    Each free GPU gets one actor. A cluster without GPUs gets at most ``workers`` actors, and no more than it has free
+    processors. All machines must reach the recordings and the result folders under the same paths.
 
     Args:
-        jobs: The recordings.
-        address: Of the cluster, or ``local`` for one on this machine that ends with the evaluation.
-        workers: Actors where there are no GPUs.
+        jobs: Recordings to evaluate.
+        address: Address of the cluster, or ``local`` to start one on this machine until the evaluation ends.
+        workers: Number of actors on a cluster without GPUs.
 
     Raises:
-        ConfigurationError: The cluster cannot be reached, or nothing in it is free.
+        ConfigurationError: The cluster cannot be reached, or has no free processor or GPU.
         IncompleteError: A result cannot be written.
     """
-    import ray  # noqa: PLC0415  an extra
-
+    ray: Any = import_module("ray")  # an optional extra; Any: parts of its API have no annotations
     try:
-        ray.init(
-            address=address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"the Ray cluster at '{address}' cannot be reached: {error}") from error
+        raise ConfigurationError(f"cannot reach the Ray cluster at '{address}': {error}") from error
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         free = int(ray.available_resources().get("GPU" if gpus else "CPU", 0))
         count = min(free, len(jobs), free if gpus else workers)
         if count == 0:
-            wanted = "GPU" if gpus else "processor"
-            raise ConfigurationError(f"no {wanted} of the Ray cluster '{address}' is free: wait for what runs there")
-        # Restarted when its process dies, and its recording is then tried again.
-        options = {"max_restarts": -1, "max_task_retries": _TRIES - 1, "num_gpus": 1 if gpus else 0, "num_cpus": 1}
+            resource = "GPU" if gpus else "processor"
+            raise ConfigurationError(f"the Ray cluster '{address}' has no free {resource}: wait for its running jobs")
+        # Ray restarts an actor whose process dies, then retries its recording.
+        options = {"max_restarts": -1, "max_task_retries": _ATTEMPTS - 1, "num_gpus": 1 if gpus else 0, "num_cpus": 1}
         actor = ray.remote(**options)(Evaluator)
         idle = [actor.remote() for _ in range(count)]
         busy: dict[Any, tuple[ReplayJob, Any]] = {}
@@ -131,18 +130,18 @@ def on_ray(jobs: Sequence[ReplayJob], address: str, workers: int) -> Iterator[Fi
             (ready,), _ = ray.wait(list(busy), num_returns=1)
             job, worker = busy.pop(ready)
             idle.append(worker)
-            yield job, _result_of(ray, ready, job)
+            yield job, _ray_result(ray, ready, job)
     finally:
         ray.shutdown()
 
 
-def _result_of(ray: Any, ready: Any, job: ReplayJob) -> dict[str, Any]:
+def _ray_result(ray: Any, ready: Any, job: ReplayJob) -> dict[str, Any]:
     try:
         result: dict[str, Any] = ray.get(ready)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, IncompleteError):
             raise error.cause from error
-        return write_failed(job, f"{type(error.cause).__name__}: {error.cause}")
+        return write_failed_result(job, f"{type(error.cause).__name__}: {error.cause}")
     except ray.exceptions.RayError as error:
-        return write_failed(job, f"the actor that evaluated it was lost: {error}")
+        return write_failed_result(job, f"the Ray actor was lost: {error}")
     return result

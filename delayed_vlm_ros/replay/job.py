@@ -1,4 +1,4 @@
-"""One recording's evaluation from its path to its result file: what is spread over processes and machines."""
+"""Evaluate one recording, from its path to its result file. Jobs are distributed over processes and machines."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError, IncompleteError
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import LoadedModel, load_model
-from delayed_vlm_ros.replay.answerers import Methods
+from delayed_vlm_ros.replay.answerers import Answerers
 from delayed_vlm_ros.replay.question_file import FILE_NAME, TimedQuestion
 from delayed_vlm_ros.replay.recordings import open_recording
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE
-from delayed_vlm_ros.replay.result import is_lacking
+from delayed_vlm_ros.replay.result import is_missing
 from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings
 
 RESULT_FILE = "result.json"
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 
-_NOT_COUNTED = (".html", ".csv", ".draft")  # what lies beside a recording's files without being of it
+_IGNORED_SUFFIXES = (".html", ".csv", ".draft")  # files next to a recording that are not part of it
 
 
 @dataclass(frozen=True)
 class ReplayJob:
-    """A recording to be evaluated.
+    """A recording to evaluate.
 
     Attributes:
-        path: The recording.
-        folder: Where its result goes.
-        questions: In the order of their times.
-        settings: How.
-        topic: Which images of a bag; empty: the only ones.
-        image_rate: Of a folder of images, per second.
+        path: Path of the recording.
+        folder: Folder of the result file.
+        questions: Questions in the order of their times.
+        settings: Settings of the replay.
+        topic: Image topic of a bag; empty selects the only topic with images.
+        image_rate: Images per second of a folder whose file names are not times.
     """
 
     path: str
@@ -56,15 +56,15 @@ class ReplayJob:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """File or folder name of the recording."""
         return Path(self.path).name
 
     def fingerprint(self) -> str:
-        """Of all that the result depends on, files by their sizes and times.
+        """Return a hash of everything that the result depends on; files count by size and modification time.
 
         Raises:
-            ModelNotFoundError: There is no such checkpoint.
-            OSError: There is no such recording.
+            ModelNotFoundError: The checkpoint does not exist.
+            OSError: The recording does not exist.
         """
         checkpoint = resolve_checkpoint(self.settings.model, device=self.settings.device)
         versions = (__version__, torch.__version__, transformers.__version__)
@@ -73,37 +73,41 @@ class ReplayJob:
             versions,
             torch.cuda.is_available(),
             asdict(replace(self, folder="")),
-            _file_facts(Path(self.path)),
-            _file_facts(checkpoint.path),
+            _file_states(Path(self.path)),
+            _file_states(checkpoint.path),
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _file_facts(path: Path) -> list[tuple[str, int, int]]:
+def _file_states(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and modification time of each file of a recording or checkpoint."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    counted = [file for file in files if file.is_file() and file.suffix not in _NOT_COUNTED and file.name != FILE_NAME]
+    counted = [
+        file for file in files if file.is_file() and file.suffix not in _IGNORED_SUFFIXES and file.name != FILE_NAME
+    ]
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in counted]
 
 
 def finished_result(job: ReplayJob) -> dict[str, Any] | None:
-    """The result of an earlier evaluation of the same.
+    """Return the result of an earlier evaluation of the same job.
 
-    None where there is none, or it failed, or lacks an answer: that may have been the machine's fault. A damaged
-    recording stays damaged.
+    Returns:
+        The result; None if there is none, or if it failed or lacks an answer, as the machine may have been the cause.
+        Missing images are no reason to evaluate a recording again.
     """
     try:
         result: dict[str, Any] = json.loads((Path(job.folder) / RESULT_FILE).read_text(encoding="utf-8"))
-        if result["failed"] or result["fingerprint"] != job.fingerprint():
+        if result["error"] or result["fingerprint"] != job.fingerprint():
             return None
-        answers = [answer for asked in result["questions"] for answer in asked["answers"].values()]
-        lacking = any(map(is_lacking, answers))
+        answers = [answer for question in result["questions"] for answer in question["answers"].values()]
+        lacks_answer = any(map(is_missing, answers))
     except (OSError, ValueError, KeyError, TypeError, DelayedVlmError):
         return None
-    return None if lacking else result
+    return None if lacks_answer else result
 
 
 def image_count(job: ReplayJob) -> int | None:
-    """How many images its recording says it has; None where it does not say, or cannot be opened."""
+    """Return the image count that the recording states; None if it states none or cannot be opened."""
     try:
         with open_recording(job.path, topic=job.topic, image_rate=job.image_rate) as recording:
             return recording.image_count
@@ -112,50 +116,52 @@ def image_count(job: ReplayJob) -> int | None:
 
 
 class Evaluator:
-    """Evaluates recordings with one model, which is loaded for the first of them."""
+    """Evaluates recordings with one model, which the first of them loads."""
 
     def __init__(self) -> None:
         self._loaded: tuple[ReplaySettings, Checkpoint, LoadedModel] | None = None
 
-    def run(self, job: ReplayJob, told: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
-        """Evaluate a recording and write its result.
+    def run(self, job: ReplayJob, on_progress: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+        """Evaluate a recording and write its result. An error of the recording or the model is part of the result.
 
-        Whatever goes wrong with the recording or the model becomes a failed result.
+        Args:
+            job: Recording to evaluate.
+            on_progress: Called after each image and each question.
 
         Raises:
             IncompleteError: The result cannot be written.
         """
         try:
-            result = self._evaluate(job, told)
+            result = self._evaluate(job, on_progress)
         except DelayedVlmError as error:
-            return write_failed(job, str(error))
-        except Exception as error:  # noqa: BLE001  a defect costs this recording, not those after it
-            return write_failed(job, f"{type(error).__name__}: {error}", traceback.format_exc())
+            return write_failed_result(job, str(error))
+        except Exception as error:  # noqa: BLE001  a defect fails this recording, not later ones
+            return write_failed_result(job, f"{type(error).__name__}: {error}", traceback.format_exc())
         _write(job, result)
         return result
 
-    def _evaluate(self, job: ReplayJob, told: Callable[[Progress], None]) -> dict[str, Any]:
-        # Before the model is loaded: most that can be wrong is wrong here.
+    def _evaluate(self, job: ReplayJob, on_progress: Callable[[Progress], None]) -> dict[str, Any]:
+        # These steps find most mistakes, so they run before the model is loaded.
         fingerprint = job.fingerprint()
         memory = job.settings.memory.build()
         with open_recording(job.path, topic=job.topic, image_rate=job.image_rate) as recording:
-            checkpoint, loaded = self._model(job.settings)
-            geometry = checkpoint.geometry(job.settings.memory.max_pixels)
-            chosen = job.settings.methods
-            methods = Methods(loaded.model, loaded.processor, memory, chosen, job.settings.memory.max_pixels)
-            result = Replay(recording, job.questions, memory, geometry, methods, job.settings).run(told)
+            checkpoint, loaded = self._load(job.settings)
+            max_pixels = job.settings.memory.max_pixels
+            answerers = Answerers(loaded.model, loaded.processor, memory, job.settings.methods, max_pixels)
+            geometry = checkpoint.geometry(max_pixels)
+            result = Replay(recording, job.questions, memory, geometry, answerers, job.settings).run(on_progress)
         result["recording"]["path"] = job.path
-        result["problems"] = [*checkpoint.warnings, *result["problems"]]
+        result["warnings"] = [*checkpoint.warnings, *result["warnings"]]
         return {
             "version": RESULT_VERSION,
             "fingerprint": fingerprint,
-            "failed": False,
+            "error": "",
             **result,
-            "settings": _flat(job),
+            "settings": _flat_settings(job),
             "environment": _environment(checkpoint, loaded),
         }
 
-    def _model(self, settings: ReplaySettings) -> tuple[Checkpoint, LoadedModel]:
+    def _load(self, settings: ReplaySettings) -> tuple[Checkpoint, LoadedModel]:
         if self._loaded is None or self._loaded[0] != settings:
             checkpoint = resolve_checkpoint(settings.model, device=settings.device)
             loaded = load_model(checkpoint, device=settings.device, dtype=settings.dtype)
@@ -163,30 +169,37 @@ class Evaluator:
         return self._loaded[1], self._loaded[2]
 
 
-def write_failed(job: ReplayJob, *reasons: str) -> dict[str, Any]:
-    """Write and give the result of an evaluation that could not be made.
+def write_failed_result(job: ReplayJob, error: str, trace: str = "") -> dict[str, Any]:
+    """Write and return the result of a failed evaluation.
 
     Raises:
-        IncompleteError: It cannot be written.
+        IncompleteError: The result cannot be written.
     """
-    result = failed_result(job, *reasons)
+    result = failed_result(job, error, trace)
     _write(job, result)
     return result
 
 
-def failed_result(job: ReplayJob, *reasons: str) -> dict[str, Any]:
-    """The result of an evaluation that could not be made."""
+def failed_result(job: ReplayJob, error: str, trace: str = "") -> dict[str, Any]:
+    """Return the result of a failed evaluation.
+
+    Args:
+        job: Recording that was not evaluated.
+        error: Reason in one sentence.
+        trace: Traceback of a defect; empty for other errors.
+    """
     return {
         "version": RESULT_VERSION,
-        "failed": True,
+        "error": error,
+        "traceback": trace,
         "complete": False,
-        "problems": list(reasons),
+        "warnings": [],
         "recording": {"name": job.name, "path": job.path},
     }
 
 
 def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
-    """Write a result in one step, so that an interruption leaves the one before."""
+    """Replace the result file in one step, so that an interruption leaves the earlier one intact."""
     folder = Path(job.folder)
     draft = folder / f"{RESULT_FILE}.draft"
     try:
@@ -197,12 +210,12 @@ def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
         with suppress(OSError):
             draft.unlink()
         raise IncompleteError(
-            f"the result of {job.name} cannot be written to {folder} ({error.strerror}): make room there, or name "
-            "another folder with --out, and run it again; results that are complete are not made again"
+            f"cannot write the result of {job.name} to {folder} ({error.strerror}): free disk space, or name another "
+            "folder with --out, and run the command again; it skips recordings with a complete result"
         ) from error
 
 
-def _flat(job: ReplayJob) -> dict[str, Any]:
+def _flat_settings(job: ReplayJob) -> dict[str, Any]:
     settings = asdict(job.settings)
     settings |= {**settings.pop("memory"), "methods": ", ".join(job.settings.methods)}
     return {**settings, "topic": job.topic, "image_rate": job.image_rate}
@@ -223,5 +236,5 @@ def _environment(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Any]:
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "model": checkpoint.name,
         "model type": loaded.model.config.model_type,
-        "notices": "; ".join(checkpoint.warnings),
+        "model warnings": "; ".join(checkpoint.warnings),
     }

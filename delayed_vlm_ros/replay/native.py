@@ -1,10 +1,9 @@
-"""The reference: the library's own one-shot video inference, with none of this package's caches."""
+"""The reference: Hugging Face's one-shot video inference, without the caches of this package."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,15 +21,15 @@ from delayed_vlm_ros.memory import Snapshot
 
 
 def native_inputs(processor: Any, snapshot: Snapshot, question: str) -> dict[str, torch.Tensor]:
-    """What the library's own processor makes of the kept frames as one video, and a question.
+    """Return the model inputs that the stock processor makes of the kept frames, as one video, and a question.
 
     Args:
-        processor: The library's processor.
-        snapshot: At least one kept pair.
-        question: Plain text.
+        processor: Processor of transformers.
+        snapshot: Kept pairs; at least one.
+        question: Question text.
 
     Returns:
-        The model's inputs on the CPU, without ``position_ids``.
+        Model inputs on the CPU, without ``position_ids``.
     """
     content = [{"type": "video"}, {"type": "text", "text": question}]
     text = processor.apply_chat_template(
@@ -61,20 +60,20 @@ def native_generate(
     stock_positions: bool = False,
     **options: Any,
 ) -> Any:
-    """The library's unmodified ``generate`` on the kept frames as one video.
+    """Run the unmodified ``generate`` of transformers on the kept frames as one video.
 
     Args:
-        model: The library's model.
-        processor: Its processor.
-        snapshot: At least one kept pair.
-        question: Plain text.
-        max_new_tokens: Length limit of the answer.
-        stock_positions: True leaves the rotary positions to the library, which takes the frames for 2 a second; False
-            gives it those of true time that the engine uses.
+        model: Model of transformers.
+        processor: Processor of the model.
+        snapshot: Kept pairs; at least one.
+        question: Question text.
+        max_new_tokens: Maximum length of the answer, in tokens.
+        stock_positions: True uses Hugging Face's default position ids, which assume 2 frames per second. False passes
+            the position ids of true time that the engine uses.
         **options: Further arguments of ``generate``.
 
     Returns:
-        What ``generate`` returns.
+        Return value of ``generate``.
     """
     inputs = native_inputs(processor, snapshot, question)
     if not stock_positions:
@@ -85,12 +84,12 @@ def native_generate(
 
 @dataclass(frozen=True)
 class NativeAnswer:
-    """What native inference said, and what it cost.
+    """Answer of native inference, with its cost.
 
     Attributes:
-        text: The answer.
-        first_token_sec: From images to the answer's first token.
-        seconds: From images to text.
+        text: Answer text.
+        first_token_sec: Time from images to the first token, in seconds.
+        seconds: Time from images to text, in seconds.
         visual_tokens: Merged visual tokens in the prompt.
         kv_cache_length: Tokens of prompt and answer.
     """
@@ -102,16 +101,16 @@ class NativeAnswer:
     kv_cache_length: int
 
 
-class _FirstToken(BaseStreamer):  # type: ignore[misc]
-    """Hears of the prompt, then of each token; remembers when the first one came."""
+class _FirstTokenTimer(BaseStreamer):  # type: ignore[misc]  # transformers has no types for it
+    """Streamer that stores the time of the first generated token."""
 
     def __init__(self) -> None:
-        self._heard = 0
+        self._calls = 0
         self.time = math.nan
 
-    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002  what it is does not matter here
-        self._heard += 1
-        if self._heard == 2:  # noqa: PLR2004  the first is the prompt
+    def put(self, value: torch.Tensor) -> None:  # noqa: ARG002  part of the interface
+        self._calls += 1
+        if self._calls == 2:  # noqa: PLR2004  the first call passes the prompt
             self.time = time.monotonic()
 
     def end(self) -> None:
@@ -121,20 +120,25 @@ class _FirstToken(BaseStreamer):  # type: ignore[misc]
 def native_answer(
     model: Any, processor: Any, snapshot: Snapshot, request: AskRequest, *, stock_positions: bool = False
 ) -> NativeAnswer:
-    """Native inference's answer.
+    """Return the answer of native inference on all frames of a snapshot. Time limits of the request are ignored.
 
-    The snapshot says which frames are used: the request's limits in time do not count here.
+    Args:
+        model: Model of transformers.
+        processor: Processor of the model.
+        snapshot: Frames to use.
+        request: Question and maximum length of the answer.
+        stock_positions: See ``native_generate``.
 
     Raises:
         NoFramesError: The snapshot is empty.
-        BadRequestError: The question makes no sense.
+        BadRequestError: The request is invalid.
     """
     check_request(request)
     if not snapshot:
-        raise NoFramesError("no frames: there is nothing to compare on")
+        raise NoFramesError("no frames: native inference needs at least one")
     prompt_length = native_prompt_length(processor, model, snapshot, request.question)
     started = time.monotonic()
-    first_token = _FirstToken()
+    timer = _FirstTokenTimer()
     output = native_generate(
         model,
         processor,
@@ -142,13 +146,13 @@ def native_answer(
         request.question,
         max_new_tokens=request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
         stock_positions=stock_positions,
-        streamer=first_token,
+        streamer=timer,
     )
     text = processor.tokenizer.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
     ended = time.monotonic()
     return NativeAnswer(
         text=text,
-        first_token_sec=first_token.time - started,
+        first_token_sec=timer.time - started,
         seconds=ended - started,
         visual_tokens=lay_out(model.config, snapshot).visual_tokens,
         kv_cache_length=int(output.shape[1]),
@@ -156,8 +160,5 @@ def native_answer(
 
 
 def native_prompt_length(processor: Any, model: Any, snapshot: Snapshot, question: str) -> int:
-    """Tokens of the prompt that ``native_generate`` gives to the model."""
+    """Return the number of prompt tokens that ``native_generate`` passes to the model."""
     return len(build_prompt(processor, question).token_ids(lay_out(model.config, snapshot).visual_tokens))
-
-
-__all__: Sequence[str] = ("NativeAnswer", "native_answer", "native_generate", "native_inputs", "native_prompt_length")

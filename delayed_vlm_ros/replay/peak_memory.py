@@ -1,4 +1,4 @@
-"""The most memory that a piece of work takes, where the machine can tell."""
+"""Measure the peak memory of a block of code, if the machine can report it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 _PROCESS = Path("/proc/self")
-_RESET_PEAK = "5"  # see proc_pid_clear_refs(5)
+_RESET_PEAK = "5"  # value that resets the peak, see proc_pid_clear_refs(5)
 
 
 @dataclass
 class Peak:
-    """What a piece of work took at most, once it is done.
+    """Peak memory of a block of code, set when the block ends.
 
     Attributes:
-        bytes: Of the device's memory; on a CPU, of the whole process's; None where it cannot be told.
+        bytes: Peak memory of the CUDA device, otherwise of the whole process, in bytes; None if it is unknown.
     """
 
     bytes: int | None = None
@@ -27,23 +27,23 @@ class Peak:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Watch the work inside."""
+    """Measure the peak memory of the enclosed block."""
     peak = Peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         yield peak
         peak.bytes = int(torch.cuda.max_memory_allocated(device))
         return
-    can_tell = _reset_process_peak()
+    is_reset = _reset_process_peak()
     yield peak
-    if can_tell:
+    if is_reset:
         peak.bytes = _process_peak()
 
 
 def _reset_process_peak() -> bool:
     try:
         (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
-    except OSError:  # not Linux, or not allowed here
+    except OSError:  # not Linux, or not permitted
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""How far evaluations are, and how long they will still take: bars for people."""
+"""Progress bars of evaluations, with the remaining time."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 @dataclass
 class Pace:
-    """What is left to do, and how long it takes by what has been done.
+    """Estimates the remaining time of a replay.
 
-    Images and questions take very different times, and questions mostly come late: each has its own pace. Nothing is
-    said before both are known.
+    Images and questions take very different times, and most questions come late. Each has its own average; there is no
+    estimate before both are known.
 
     Attributes:
-        images: Images in all; None: nobody knows.
-        questions: Questions in all.
+        images: Total number of images; None if unknown.
+        questions: Total number of questions.
     """
 
     images: int | None
     questions: int
-    _taken: int = 0
-    _asked: int = 0
-    _looking_sec: float = 0.0
-    _asking_sec: float = 0.0
-    _last: float = field(default_factory=time.monotonic)
+    _images_done: int = 0
+    _questions_done: int = 0
+    _images_sec: float = 0.0
+    _questions_sec: float = 0.0
+    _last_update: float = field(default_factory=time.monotonic)
 
-    def update(self, taken: int, asked: int) -> None:
-        """So many images have been taken and questions asked by now."""
+    def update(self, images: int, questions: int) -> None:
+        """Record the number of images and questions completed so far."""
         now = time.monotonic()
-        if asked > self._asked:
-            self._asking_sec += now - self._last
+        if questions > self._questions_done:
+            self._questions_sec += now - self._last_update
         else:
-            self._looking_sec += now - self._last
-        self._taken, self._asked, self._last = taken, asked, now
+            self._images_sec += now - self._last_update
+        self._images_done, self._questions_done, self._last_update = images, questions, now
 
     @property
     def left_sec(self) -> float | None:
-        """Seconds that are left; None where that cannot be said yet."""
-        if self.images is None or self._taken == 0 or (self._asked == 0 and self.questions):
+        """Estimated remaining time in seconds; None before there is an estimate."""
+        if self.images is None or self._images_done == 0 or (self._questions_done == 0 and self.questions):
             return None
-        looking = max(0, self.images - self._taken) * self._looking_sec / self._taken
-        asking = (self.questions - self._asked) * self._asking_sec / max(1, self._asked)
-        return looking + asking
+        images_left = max(0, self.images - self._images_done)
+        questions_left = self.questions - self._questions_done
+        return images_left * self._images_sec / self._images_done + questions_left * self._questions_sec / max(
+            1, self._questions_done
+        )
 
 
 class ReplayProgress:
-    """A bar for each recording at work; a context manager."""
+    """One progress bar per running task; a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -66,28 +68,28 @@ class ReplayProgress:
         )
         self._paces: dict[TaskID, Pace] = {}
 
-    @property
-    def console(self) -> Console:
-        """Where to print above the bars."""
-        return self._progress.console
+    def add(self, name: str, total: int | None, questions: int = 0) -> TaskID:
+        """Show a bar and return its id.
 
-    def begin(self, name: str, total: int | None, questions: int = 0) -> TaskID:
-        """Show a bar of so many images, or whatever is counted, and of so many questions; gives its number."""
+        Args:
+            name: Label of the bar.
+            total: Number of steps, such as images; None if unknown.
+            questions: Number of questions.
+        """
         task = self._progress.add_task(name, total=total, asked="", left="")
         self._paces[task] = Pace(total, questions)
         return task
 
-    def update(self, task: TaskID, images: int, asked: int) -> None:
-        """So much of a recording is done."""
+    def update(self, task: TaskID, steps: int, questions: int = 0) -> None:
+        """Set the number of completed steps and questions of a bar."""
         pace = self._paces[task]
-        pace.update(images, asked)
-        left = pace.left_sec
-        shown = "" if left is None else f"{timedelta(seconds=round(left))} left"
-        told = f"{asked} of {pace.questions} asked" if pace.questions else ""
-        self._progress.update(task, completed=images, asked=told, left=shown)
+        pace.update(steps, questions)
+        left = "" if pace.left_sec is None else f"{timedelta(seconds=round(pace.left_sec))} left"
+        asked = f"{questions} of {pace.questions} questions" if pace.questions else ""
+        self._progress.update(task, completed=steps, asked=asked, left=left)
 
-    def end(self, task: TaskID) -> None:
-        """Take a bar away."""
+    def remove(self, task: TaskID) -> None:
+        """Remove a bar."""
         self._progress.remove_task(task)
 
     def __enter__(self) -> ReplayProgress:

@@ -1,4 +1,4 @@
-"""Questions to put to a recording, each at its time: the file they are written in."""
+"""Read and write ``questions.yaml``: questions about a recording, each with its time."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from delayed_vlm_ros.errors import BadRequestError, QuestionsError
 from delayed_vlm_ros.inference.request import AskRequest, check_request
 
 FILE_NAME = "questions.yaml"
-"""What it is called where it lies in a bag's folder."""
+"""Name of the file in a bag's folder."""
 
 KINDS = ("backward", "live", "order")
-"""About what has been, about what is to be seen now, about what came before what."""
+"""Questions about the past, about the present, and about the order of events."""
 
 _TEMPLATE = """\
-# Questions to put to a recording, for 'delayed-vlm replay'. Each is asked when so much of the recording has been seen.
+# Questions about a recording, for 'delayed-vlm replay'. Each is asked when the replay reaches its time.
 #
-#   at:      seconds from the recording's first image; leave it out to ask at the end
-#   ask:     the question, in plain words
-#   expect:  the right answer, or a list of right answers; leave it out where nobody judges
-#   kind:    backward (about what has been), live (about what is to be seen now) or order (what came before what)
+#   at:      seconds from the recording's first image; omit it to ask at the end
+#   ask:     the question
+#   expect:  the expected answer, or a list of accepted answers; omit it to leave the answer unscored
+#   kind:    backward (about the past), live (about the present) or order (about the order of events)
 
 - at: 12.5
   ask: What is on the table?
@@ -43,13 +43,13 @@ _TEMPLATE = """\
 
 @dataclass(frozen=True)
 class TimedQuestion:
-    """A question to put to a recording.
+    """A question about a recording.
 
     Attributes:
-        ask: The question.
-        at: When, in seconds from the recording's first image; None: at its end.
-        expect: Right answers; empty where nobody judges.
-        kind: One of ``KINDS``; empty where it was not said.
+        ask: Question text.
+        at: Time of the question, in seconds from the recording's first image; None for its end.
+        expect: Accepted answers; empty if the answer is not scored.
+        kind: One of ``KINDS``; empty if unknown.
     """
 
     ask: str
@@ -59,55 +59,76 @@ class TimedQuestion:
 
     @property
     def due(self) -> float:
-        """When it is asked, with the end as infinity."""
+        """Time of the question in seconds; infinity for the end."""
         return math.inf if self.at is None else self.at
 
 
 def template() -> str:
-    """A file of questions with comments, to begin with."""
+    """Return an example file with comments."""
     return _TEMPLATE
 
 
 def read_questions(file: Path) -> tuple[TimedQuestion, ...]:
-    """Read a file of questions.
+    """Read a question file.
 
     Returns:
-        Them in the order of their times.
+        Questions in the order of their times.
 
     Raises:
-        QuestionsError: It cannot be read, or something in it makes no sense; the line is named.
+        QuestionsError: The file cannot be read or is invalid; the message names the line.
     """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        remedy = "check the path, or write one with --make-questions"
-        raise QuestionsError(f"{file} cannot be read ({error}): {remedy}") from error
+        remedy = "check the path, or create a file with --make-questions"
+        raise QuestionsError(f"cannot read {file} ({error}): {remedy}") from error
     return parse_questions(text, str(file))
 
 
+def find_questions(recording: Path, file: Path | None = None) -> tuple[TimedQuestion, ...]:
+    """Read the questions about a recording.
+
+    Args:
+        recording: Path of the recording.
+        file: Question file; None reads ``questions.yaml`` in the recording's folder.
+
+    Raises:
+        QuestionsError: The file does not exist, cannot be read, or is invalid.
+    """
+    if file is not None:
+        return read_questions(file)
+    own = (recording if recording.is_dir() else recording.parent) / FILE_NAME
+    if not own.is_file():
+        raise QuestionsError(
+            f"no questions about {recording} ({own} does not exist): name a file with --questions, or create one with "
+            "'delayed-vlm replay --make-questions'"
+        )
+    return read_questions(own)
+
+
 def parse_questions(text: str, name: str) -> tuple[TimedQuestion, ...]:
-    """The same from text; ``name`` is what errors call it."""
+    """Parse the text of a question file; ``name`` is the file name for error messages."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise QuestionsError(f"{name}{line}: {error.problem or error.context}: this is no YAML") from error
+        raise QuestionsError(f"{name}{line}: invalid YAML ({error.problem or error.context})") from error
     except yaml.YAMLError as error:
-        raise QuestionsError(f"{name}: this is no YAML ({error})") from error
+        raise QuestionsError(f"{name}: invalid YAML ({error})") from error
     if not isinstance(root, yaml.SequenceNode):
-        raise QuestionsError(f"{name}: expected a list of questions: each begins with '- ' and has an 'ask:'")
+        raise QuestionsError(f"{name}: expected a list of questions: start each with '- ' and an 'ask:'")
     if not root.value:
-        raise QuestionsError(f"{name}: the list of questions is empty")
+        raise QuestionsError(f"{name}: the list of questions is empty: add at least one")
     questions = [_question(node, name) for node in root.value]
     return tuple(sorted(questions, key=lambda question: question.due))
 
 
 def write_questions(file: Path, questions: Sequence[TimedQuestion]) -> None:
-    """Write a file that ``read_questions`` reads.
+    """Write a question file for ``read_questions``.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     entries = []
     for question in questions:
@@ -129,9 +150,11 @@ def _question(node: yaml.Node, name: str) -> TimedQuestion:
     for key, value in node.value:
         if key.value not in ("at", "ask", "expect", "kind"):
             line = f"{name}, line {key.start_mark.line + 1}"
-            raise QuestionsError(f"{line}: a question has at, ask, expect and kind, but no '{key.value}'")
+            raise QuestionsError(f"{line}: unknown key '{key.value}': use at, ask, expect and kind")
         if key.value in fields:
-            raise QuestionsError(f"{name}, line {key.start_mark.line + 1}: '{key.value}' stands twice in this question")
+            raise QuestionsError(
+                f"{name}, line {key.start_mark.line + 1}: duplicate key '{key.value}' in this question"
+            )
         fields[key.value] = value
     if "ask" not in fields:
         raise QuestionsError(f"{where}: this question has no 'ask:'")
@@ -159,14 +182,14 @@ def _at(node: yaml.Node, name: str) -> float:
         at = math.nan
     if not (math.isfinite(at) and at >= 0):
         wrong = f"{name}, line {node.start_mark.line + 1}: 'at' is {_shown(node)}"
-        raise QuestionsError(f"{wrong}: give seconds from the recording's first image, 0 or more")
+        raise QuestionsError(f"{wrong}: expected seconds from the recording's first image, 0 or more")
     return at
 
 
 def _expect(node: yaml.Node, name: str) -> tuple[str, ...]:
     answers = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not answers:
-        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: 'expect' is an empty list: leave it out")
+        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: 'expect' is an empty list: omit it")
     return tuple(_text(answer, name, "expect") for answer in answers)
 
 
@@ -174,14 +197,14 @@ def _kind(node: yaml.Node, name: str) -> str:
     kind = _text(node, name, "kind")
     if kind not in KINDS:
         line = f"{name}, line {node.start_mark.line + 1}"
-        raise QuestionsError(f"{line}: 'kind' is '{kind}': it must be one of {', '.join(KINDS)}")
+        raise QuestionsError(f"{line}: 'kind' must be one of {', '.join(KINDS)}, got '{kind}'")
     return kind
 
 
 def _text(node: yaml.Node, name: str, field: str) -> str:
-    """A scalar as it is written: a bare yes is the word, not a truth value."""
+    """Return a scalar as written: an unquoted yes is text, not a boolean."""
     if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: '{field}' is {_shown(node)}: give text")
+        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: '{field}' is {_shown(node)}: expected text")
     return str(node.value)
 
 

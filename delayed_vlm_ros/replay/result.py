@@ -1,4 +1,4 @@
-"""What is said of the answers to a recording's questions: scores, agreement with native inference, and averages."""
+"""Scores of the answers to a recording's questions, their agreement with native inference, and averages."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from dataclasses import asdict
 from statistics import fmean, median
 from typing import Any
 
-from delayed_vlm_ros.replay.answerers import NATIVE_ALL, NATIVE_KEPT, MethodAnswer
-from delayed_vlm_ros.replay.scores import BELIEVABLE_LENGTHS, score
+from delayed_vlm_ros.replay.answerers import MethodAnswer
+from delayed_vlm_ros.replay.methods import NATIVE_ALL, NATIVE_KEPT
+from delayed_vlm_ros.replay.scores import PLAUSIBLE_LENGTH_RATIOS, score
 
-_REFERENCES = (NATIVE_ALL, NATIVE_KEPT)  # the first that has an answer
+_REFERENCES = (NATIVE_ALL, NATIVE_KEPT)  # the first one with an answer is the reference
 
 
-def judged(answers: Mapping[str, MethodAnswer], expect: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Answers as a result holds them: with ``scores`` beside what is right, and ``agreement`` with native inference.
+def answer_entries(answers: Mapping[str, MethodAnswer], expect: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the answers to one question as entries of a result.
+
+    Each entry has the fields of ``MethodAnswer``, ``scores`` against the expected answers, ``agreement`` with native
+    inference, and ``warnings``. ``scores`` and ``agreement`` are None where there is nothing to compare with.
 
     Args:
-        answers: To one question, by method.
-        expect: Right answers; there may be none.
+        answers: Answers by method.
+        expect: Expected answers; empty if the question is not scored.
     """
     reference = next((method for method in _REFERENCES if method in answers and not answers[method].error), None)
-    found = {}
+    entries = {}
     for method, answer in answers.items():
         entry: dict[str, Any] = {**asdict(answer), "evidence": list(answer.evidence)}
         entry |= {"scores": None, "agreement": None, "warnings": []}
@@ -31,46 +35,46 @@ def judged(answers: Mapping[str, MethodAnswer], expect: Sequence[str]) -> dict[s
             if reference not in (None, method):
                 agreement = score(answer.answer, [answers[reference].answer])
                 entry["agreement"] = asdict(agreement)
-                entry["warnings"] = _about_length(agreement.length_ratio)
-        found[method] = entry
-    return found
+                entry["warnings"] = _length_warnings(agreement.length_ratio)
+        entries[method] = entry
+    return entries
 
 
-def _about_length(ratio: float) -> list[str]:
-    shortest, longest = BELIEVABLE_LENGTHS
+def _length_warnings(ratio: float) -> list[str]:
+    shortest, longest = PLAUSIBLE_LENGTH_RATIOS
     if shortest <= ratio <= longest:
         return []
-    return [f"the answer has {ratio:.2f} times the length of the native one: do both say the same?"]
+    return [f"the answer is {ratio:.2f} times as long as the native one: compare their meaning"]
 
 
-def is_lacking(answer: Mapping[str, Any]) -> bool:
-    """Whether an answer of a result should be there and is not."""
+def is_missing(answer: Mapping[str, Any]) -> bool:
+    """Return whether an answer of a result is missing although its method was asked."""
     return bool(answer["error"]) and not answer["skipped"]
 
 
-def summary(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Averages over a recording's questions, by method; None where there is nothing to average.
+def summarise_methods(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return averages over a recording's questions, by method; None where there is nothing to average.
 
-    Scores are means over the questions that have a right answer; costs are medians over those that were answered,
-    peak memory is the largest.
+    Scores are means over the questions with an expected answer. Costs are medians over the answered questions, except
+    peak memory, which is the maximum.
     """
     methods = dict.fromkeys(method for question in questions for method in question["answers"])
-    return {method: _summary_of([question["answers"][method] for question in questions]) for method in methods}
+    return {method: _summarise([question["answers"][method] for question in questions]) for method in methods}
 
 
-def _summary_of(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summarise(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     answered = [answer for answer in answers if not answer["error"]]
     scores = [answer["scores"] for answer in answered if answer["scores"] is not None]
     agreements = [answer["agreement"] for answer in answered if answer["agreement"] is not None]
-    found: dict[str, Any] = {"asked": len(answers), "answered": len(answered), "judged": len(scores)}
+    summary: dict[str, Any] = {"asked": len(answers), "answered": len(answered), "scored": len(scores)}
     for name in ("exact_match", "contains", "token_f1", "chrf"):
-        found[name] = fmean(float(one[name]) for one in scores) if scores else None
-    found["agreement_exact"] = fmean(float(one["exact_match"]) for one in agreements) if agreements else None
+        summary[name] = fmean(float(one[name]) for one in scores) if scores else None
+    summary["agreement_exact"] = fmean(float(one["exact_match"]) for one in agreements) if agreements else None
     for name in ("first_token_sec", "total_sec", "visual_tokens"):
         known = _known(answered, name)
-        found[name] = median(known) if known else None
-    found["peak_memory_bytes"] = max(_known(answered, "peak_memory_bytes"), default=None)
-    return found
+        summary[name] = median(known) if known else None
+    summary["peak_memory_bytes"] = max(_known(answered, "peak_memory_bytes"), default=None)
+    return summary
 
 
 def _known(answers: Sequence[Mapping[str, Any]], name: str) -> list[float]:

@@ -1,7 +1,7 @@
-"""A recording through a delayed memory, as a camera's images go on a robot, with each question asked at its time.
+"""Replay a recording through a memory, as images reach it on a robot, and ask each question at its time.
 
-No ROS runs, and no clock: what is remembered and answered depends on the recording, its questions and the settings
-alone, however fast the machine is.
+The replay needs neither ROS nor a clock. Memory and answers depend only on the recording, the questions and the
+settings, not on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -21,40 +21,41 @@ from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.ingest.timestamps import OUTLIERS_BEFORE_JUMP
 from delayed_vlm_ros.memory import AddedFrame, KeptPair, MemoryConfig, SmartFrameManager
-from delayed_vlm_ros.replay.answerers import METHODS, Methods, pair_key
+from delayed_vlm_ros.replay.answerers import Answerers, pair_key
+from delayed_vlm_ros.replay.methods import METHOD_KEYS
 from delayed_vlm_ros.replay.question_file import TimedQuestion
 from delayed_vlm_ros.replay.recordings import RecordedImage, Recording
-from delayed_vlm_ros.replay.result import is_lacking, judged, summary
+from delayed_vlm_ros.replay.result import answer_entries, is_missing, summarise_methods
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 RESTART = "restart"
 CONTINUE = "continue"
 
-_END_SEC = 1.0  # a recording goes on so long behind its last image
-_ROUNDING_SEC = 1e-6  # stamps are whole nanoseconds, and sums of seconds are not
+_END_TOLERANCE_SEC = 1.0  # a question this long after the last image is still scored
+_ROUNDING_SEC = 1e-6  # stamps are whole nanoseconds, sums of seconds are rounded
 _THUMBNAIL_WIDTH = 160
 _THUMBNAIL_QUALITY = 80
-_MOST_DROP_REASONS = 20  # told one by one; a broken camera may invent a new one for every image
+_MAX_DROP_REASONS = 20  # counted separately; a broken camera can cause a new reason for every image
 
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """How recordings are replayed; the defaults are the node's.
+    """Settings of a replay. The defaults are those of the ``scene_memory`` node.
 
     Attributes:
-        model: As for ``resolve_checkpoint``.
-        device: As for ``load_model``.
-        dtype: As for ``load_model``.
-        methods: Some of ``METHODS``.
+        model: Model, as for ``resolve_checkpoint``.
+        device: Device, as for ``load_model``.
+        dtype: Floating-point type, as for ``load_model``.
+        methods: Some of ``METHOD_KEYS``.
         memory: Settings of the memory.
-        on_time_jump: ``restart`` or ``continue``: what becomes of the memory when a recording's time goes back.
-        max_new_tokens: Length limit of an answer, in tokens.
+        on_time_jump: Effect of a backward time jump on the memory: ``restart`` or ``continue``.
+        max_new_tokens: Maximum length of an answer, in tokens.
     """
 
     model: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = METHOD_KEYS
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     on_time_jump: str = CONTINUE
     max_new_tokens: int = 128
@@ -62,11 +63,11 @@ class ReplaySettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a replay is.
+    """Progress of a replay.
 
     Attributes:
-        images: Images gone through.
-        asked: Questions asked.
+        images: Number of images read.
+        asked: Number of questions asked.
     """
 
     images: int
@@ -74,15 +75,15 @@ class Progress:
 
 
 class Replay:
-    """One recording through one memory.
+    """Replays one recording through one memory, once.
 
     Args:
-        recording: Open, at its beginning.
-        questions: In the order of their times.
-        memory: Empty.
-        geometry: What image sizes the model takes.
-        methods: What answers, over the same memory.
-        settings: How.
+        recording: Open recording, at its start.
+        questions: Questions in the order of their times.
+        memory: Empty memory.
+        geometry: Image sizes that the model accepts.
+        answerers: Answering methods, which use the same memory.
+        settings: Settings of the replay.
     """
 
     def __init__(
@@ -91,84 +92,86 @@ class Replay:
         questions: Sequence[TimedQuestion],
         memory: SmartFrameManager,
         geometry: FrameGeometry,
-        methods: Methods,
+        answerers: Answerers,
         settings: ReplaySettings,
     ) -> None:
         self._recording = recording
-        self._waiting = list(questions)
+        self._pending = list(questions)
         self._memory = memory
-        self._methods = methods
+        self._answerers = answerers
         self._settings = settings
-        topic = recording.topic or recording.name
-        restarts = settings.on_time_jump == RESTART
         self._ingestor = SamplingIngestor(
-            geometry, memory, settings.memory.sample_fps, topic=topic, restart_on_jump=restarts
+            geometry,
+            memory,
+            settings.memory.sample_fps,
+            topic=recording.topic or recording.name,
+            restart_on_jump=settings.on_time_jump == RESTART,
         )
         self._images = self._sampled = 0
-        self._dropped: Counter[str] = Counter()
-        self._sizes: Counter[str] = Counter()
-        self._first_ns: int | None = None
-        self._shift_sec = 0.0  # from an image's stamp to its time in the recording, whatever has jumped before
+        self._dropped: Counter[str] = Counter()  # images by reason
+        self._sizes: Counter[str] = Counter()  # sampled images by size
+        self._first_ns: int | None = None  # stamp of the first image
+        self._offset_sec = 0.0  # replay time minus time since the first stamp; time jumps change it
         self._jumps: list[float] = []
         self._stamps_missing = 0
-        self._stamps_still = 0
-        self._strays = 0  # stamps that fit neither the present time nor a new one
-        self._at = 0.0  # the newest image's time from the first one, however often time has jumped
-        self._arrival_ns = 0  # the newest image's
-        self._shown_at: dict[int, list[float]] = {}  # of the frames of each pair
-        self._stopped = ""
+        self._stamps_frozen = 0
+        self._outliers = 0
+        self._now = 0.0  # replay time of the newest image: seconds from the first image, without time jumps
+        self._arrival_ns = 0  # of the newest image
+        self._frame_times: dict[int, list[float]] = {}  # replay times of the frames of each pair, by pair id
+        self._abort_reason = ""
         self._timeline: list[dict[str, Any]] = []
         self._pairs: dict[str, dict[str, Any]] = {}
-        self._asked: list[dict[str, Any]] = []
+        self._questions: list[dict[str, Any]] = []
 
-    def run(self, told: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
-        """Go through the recording and ask.
+    def run(self, on_progress: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+        """Replay the recording and ask the questions.
 
         Args:
-            told: Called after each image and each question.
+            on_progress: Called after each image and each question.
 
         Returns:
-            What a recording's JSON file holds; see ``docs/recordings.md``.
+            Content of the recording's result file, see ``docs/recordings.md``.
         """
         started = time.monotonic()
         try:
             for image in self._recording.images():
                 self._images += 1
                 try:
-                    self._take(image, told)
+                    self._process(image, on_progress)
                 except ImageError as error:
-                    reason = str(error) if len(self._dropped) < _MOST_DROP_REASONS else "other reasons"
+                    reason = str(error) if len(self._dropped) < _MAX_DROP_REASONS else "other reasons"
                     self._dropped[reason] += 1
-                told(Progress(self._images, len(self._asked)))
-        except Exception as error:  # noqa: BLE001  a defect must not cost what has been answered by now
-            self._stopped = f"stopped at image {self._images}: {type(error).__name__}: {error}"
-        self._ask(len(self._waiting), told)
+                on_progress(Progress(self._images, len(self._questions)))
+        except Exception as error:  # noqa: BLE001  a defect must not lose the answers so far
+            self._abort_reason = f"aborted at image {self._images}: {type(error).__name__}: {error}"
+        self._ask(len(self._pending), on_progress)
         return self._result(time.monotonic() - started)
 
-    def _take(self, image: RecordedImage, told: Callable[[Progress], None]) -> None:
-        if self._first_ns is not None:  # before time may jump and take away what they are about
-            self._ask(sum(question.due <= self._at + _ROUNDING_SEC for question in self._waiting), told)
+    def _process(self, image: RecordedImage, on_progress: Callable[[Progress], None]) -> None:
+        if self._first_ns is not None:  # ask first: a time jump at this image may empty the memory
+            self._ask(sum(question.due <= self._now + _ROUNDING_SEC for question in self._pending), on_progress)
         stamp_ns = self._ingestor.usable_stamp(image.stamp_ns, image.arrival_ns)
         self._stamps_missing += self._ingestor.stamps_missing
-        self._stamps_still += self._ingestor.stamps_frozen and not self._ingestor.stamps_missing
+        self._stamps_frozen += self._ingestor.stamps_frozen and not self._ingestor.stamps_missing
         if self._first_ns is None:
             self._first_ns = stamp_ns
         try:
             decision = self._ingestor.decide(stamp_ns, seconds_of(image.arrival_ns), image.arrival_ns)
         except ImageError:
-            self._strays += 1
+            self._outliers += 1
             return
-        at = seconds_of(stamp_ns - self._first_ns) + self._shift_sec
+        now = seconds_of(stamp_ns - self._first_ns) + self._offset_sec
         if decision.jump_sec:
             self._jumps.append(decision.jump_sec)
             if decision.jump_sec < 0 and self._ingestor.restart_on_jump:
-                self._methods.begin_anew()
-            # As much later as it came later.
-            follows = self._at + max(0.0, seconds_of(image.arrival_ns - self._arrival_ns))
-            self._shift_sec += follows - at
-            at = follows
-        self._ask(sum(question.due < at - _ROUNDING_SEC for question in self._waiting), told)
-        self._at = max(self._at, at)
+                self._answerers.reset()
+            # Across a jump, replay time advances by the difference in arrival.
+            continued = self._now + max(0.0, seconds_of(image.arrival_ns - self._arrival_ns))
+            self._offset_sec += continued - now
+            now = continued
+        self._ask(sum(question.due < now - _ROUNDING_SEC for question in self._pending), on_progress)
+        self._now = max(self._now, now)
         self._arrival_ns = image.arrival_ns
         if not decision.is_due:
             return
@@ -176,12 +179,11 @@ class Replay:
         added = self._ingestor.add(pixels, decision)
         self._sampled += 1
         self._sizes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
-        self._methods.add(self._memory.snapshot()[-1].pair.last)
-        self._note(added, at)
+        self._answerers.add(self._memory.snapshot()[-1].pair.last)
+        self._add_to_timeline(added, now)
 
-    def _note(self, added: AddedFrame, at: float) -> None:
-        self._shown_at.setdefault(added.pair_id, []).append(at)
-        statistics = self._memory.statistics()
+    def _add_to_timeline(self, added: AddedFrame, at: float) -> None:
+        self._frame_times.setdefault(added.pair_id, []).append(at)
         self._timeline.append(
             {
                 "at": at,
@@ -191,41 +193,42 @@ class Replay:
                 "in_star": added.in_star,
                 "star_frames": added.star_frames,
                 "stream_frames": added.stream_frames,
-                "kept_bytes": statistics.pixel_bytes + self._methods.cached_bytes,
+                "kept_bytes": self._memory.statistics().pixel_bytes + self._answerers.cached_bytes,
             }
         )
 
-    def _ask(self, count: int, told: Callable[[Progress], None]) -> None:
-        """Ask the next questions."""
+    def _ask(self, count: int, on_progress: Callable[[Progress], None]) -> None:
+        """Ask the next ``count`` questions."""
         for _ in range(count):
-            question = self._waiting.pop(0)
+            question = self._pending.pop(0)
             request = AskRequest(question.ask, max_new_tokens=self._settings.max_new_tokens)
-            answers = self._methods.answers(request)
-            right = question.expect if self._reaches(question.at) else ()
-            self._remember_pairs(self._memory.snapshot())
-            self._asked.append(
+            answers = self._answerers.answer(request)
+            expect = question.expect if self._covers(question.at) else ()
+            self._store_pairs(self._memory.snapshot())
+            self._questions.append(
                 {
-                    "number": len(self._asked) + 1,
+                    "number": len(self._questions) + 1,
                     "at": question.at,
-                    "asked_at": self._at,
+                    "asked_at": self._now,
                     "ask": question.ask,
                     "expect": list(question.expect),
                     "kind": question.kind,
-                    "answers": judged(answers, right),
+                    "answers": answer_entries(answers, expect),
                 }
             )
-            told(Progress(self._images, len(self._asked)))
+            on_progress(Progress(self._images, len(self._questions)))
 
-    def _reaches(self, at: float | None) -> bool:
-        """Whether the recording goes on so long: an answer about a time that it does not show is not judged."""
-        return at is None or at <= self._at + _END_SEC
+    def _covers(self, at: float | None) -> bool:
+        """Return whether the replay has reached a time; answers about later times are not scored."""
+        return at is None or at <= self._now + _END_TOLERANCE_SEC
 
-    def _remember_pairs(self, kept: Iterable[KeptPair]) -> None:
+    def _store_pairs(self, kept: Iterable[KeptPair]) -> None:
         for one in kept:
-            if pair_key(one) in self._pairs:
+            key = pair_key(one)
+            if key in self._pairs:
                 continue
-            self._pairs[pair_key(one)] = {
-                "at": self._shown_at[one.id][: one.frame_count],
+            self._pairs[key] = {
+                "at": self._frame_times[one.id][: one.frame_count],
                 "importance": one.importance,
                 "reason": one.reason,
                 "content_key": one.content_key.hex(),
@@ -234,12 +237,11 @@ class Replay:
 
     def _result(self, seconds: float) -> dict[str, Any]:
         kept = self._memory.snapshot()
-        self._remember_pairs(kept)
+        self._store_pairs(kept)
         recording = self._recording
-        problems = self._problems()
         return {
             "complete": self._is_complete(),
-            "problems": problems,
+            "warnings": self._warnings(),
             "recording": {
                 "name": recording.name,
                 "kind": recording.kind,
@@ -249,89 +251,103 @@ class Replay:
                 "dropped": sum(self._dropped.values()),
                 "drop_reasons": dict(self._dropped),
                 "first_stamp": None if self._first_ns is None else self._first_ns / NANOSECONDS_PER_SECOND,
-                "duration_sec": self._at,
+                "duration_sec": self._now,
                 "sizes": dict(self._sizes),
                 "warnings": list(recording.warnings),
             },
             "timeline": self._timeline,
             "pairs": self._pairs,
             "kept": [{"pair": pair_key(one), "in_star": one.in_star, "in_stream": one.in_stream} for one in kept],
-            "questions": self._asked,
-            "summary": summary(self._asked),
+            "questions": self._questions,
+            "summary": summarise_methods(self._questions),
             "seconds": seconds,
         }
 
     def _is_complete(self) -> bool:
-        """Whether all images could be used and all questions answered."""
-        # It takes some strays to tell that time has jumped.
-        lost = self._dropped.total() + self._strays - OUTLIERS_BEFORE_JUMP * len(self._jumps)
-        return bool(self._sampled and lost <= 0 and not (self._recording.warnings or self._stopped or self._failed()))
+        """Return whether no image was lost and no answer is missing."""
+        expected_outliers = OUTLIERS_BEFORE_JUMP * len(self._jumps)
+        lost = self._dropped.total() + self._outliers - expected_outliers
+        is_interrupted = bool(self._recording.warnings or self._abort_reason)
+        return bool(self._sampled and lost <= 0 and not is_interrupted and not self._missing_answer_warnings())
 
-    def _failed(self) -> list[str]:
-        """The answers that are missing."""
+    def _warnings(self) -> list[str]:
         return [
-            f"question {asked['number']} has no answer by {method}: {answer['error']}"
-            for asked in self._asked
-            for method, answer in asked["answers"].items()
-            if is_lacking(answer)
+            *self._recording.warnings,
+            *([self._abort_reason] if self._abort_reason else []),
+            *self._image_warnings(),
+            *self._time_warnings(),
+            *self._size_warnings(),
+            *self._question_warnings(),
+            *self._missing_answer_warnings(),
         ]
 
-    def _skipped(self) -> list[str]:
-        """What was not asked by a rule, each method once."""
-        told: dict[str, list[int]] = {}
-        for asked in self._asked:
-            for method, answer in asked["answers"].items():
-                if answer["skipped"]:
-                    told.setdefault(f"{method}: {answer['error']}", []).append(asked["number"])
-        return [f"not put to {what} (from question {numbers[0]} on)" for what, numbers in told.items()]
-
-    def _problems(self) -> list[str]:
-        recording = self._recording
-        problems = [*recording.warnings, *([self._stopped] if self._stopped else [])]
-        problems += [f"{count} images dropped: {reason}" for reason, count in self._dropped.items()]
+    def _image_warnings(self) -> list[str]:
+        warnings = [f"{count} images dropped: {reason}" for reason, count in self._dropped.items()]
         if not self._sampled:
-            problems.append("no image of the recording could be used")
+            warnings.append("the recording has no usable image")
         if self._stamps_missing:
-            problems.append(
-                f"{self._stamps_missing} images without time stamps: the times at which they were recorded are used"
+            warnings.append(f"{self._stamps_missing} images without stamps: their recording times are used")
+        if self._stamps_frozen:
+            warnings.append(
+                f"{self._stamps_frozen} images with stamps that do not advance: their recording times are used"
             )
-        if self._stamps_still:
-            problems.append(
-                f"{self._stamps_still} images with stamps that do not advance: the times at which they were recorded "
-                "are used"
-            )
+        return warnings
+
+    def _time_warnings(self) -> list[str]:
+        warnings = []
         if self._ingestor.images_missed:
-            problems.append(
-                f"{self._ingestor.images_missed} images were due by the times at which they were recorded, but not by "
-                "their stamps: check the clock; a recording of one that was played slowly is sampled by its stamps"
+            warnings.append(
+                f"{self._ingestor.images_missed} images were due by recording time but not by stamp: check the clock; "
+                "a recording made of slowed-down playback is sampled by its stamps"
             )
-        if self._strays:
-            problems.append(
-                f"{self._strays} images passed over, as their stamps do not follow those before: check the clock"
+        if self._outliers:
+            warnings.append(
+                f"{self._outliers} images skipped, because their stamps are out of sequence: check the clock"
             )
         back = [-jump for jump in self._jumps if jump < 0]
         if back:
             effect = self._ingestor.backward_jump_effect
-            problems.append(f"time has gone back {len(back)} times, by {sum(back):.3f} s in all: {effect}")
+            warnings.append(f"{len(back)} backward time jumps, {sum(back):.3f} s in total: {effect}")
         ahead = [jump for jump in self._jumps if jump > 0]
         if ahead:
-            problems.append(
-                f"time has leapt ahead {len(ahead)} times, by {sum(ahead):.3f} s in all: questions are asked as if it "
-                "had not, and the model is told of the gap"
+            warnings.append(
+                f"{len(ahead)} forward time jumps, {sum(ahead):.3f} s in total: the times of questions do not count "
+                "them, the model's time does"
             )
-        if len(self._sizes) > 1:
-            sizes = ", ".join(f"{count} of {size}" for size, count in self._sizes.most_common())
-            problems.append(f"images of several sizes ({sizes}): those unlike the first one have bars at their sides")
-        late = [asked for asked in self._asked if not self._reaches(asked["at"])]
-        problems += [
-            f"question {asked['number']} was to be asked at {asked['at']:g} s, and the recording ends at "
-            f"{self._at:.1f} s: it was asked at the end, and is not judged"
-            for asked in late
+        return warnings
+
+    def _size_warnings(self) -> list[str]:
+        if len(self._sizes) <= 1:
+            return []
+        sizes = ", ".join(f"{count} of {size}" for size, count in self._sizes.most_common())
+        return [f"images of several sizes ({sizes}): those of another shape than the first one are letterboxed"]
+
+    def _question_warnings(self) -> list[str]:
+        warnings = [
+            f"question {question['number']} is due at {question['at']:g} s, but the recording ends at "
+            f"{self._now:.1f} s: it was asked at the end and is not scored"
+            for question in self._questions
+            if not self._covers(question["at"])
         ]
-        return problems + self._skipped() + self._failed()
+        first_skipped: dict[str, int] = {}
+        for question in self._questions:
+            for method, answer in question["answers"].items():
+                if answer["skipped"]:
+                    first_skipped.setdefault(f"{method}: {answer['error']}", question["number"])
+        warnings += [f"skipped from question {number} on by {reason}" for reason, number in first_skipped.items()]
+        return warnings
+
+    def _missing_answer_warnings(self) -> list[str]:
+        return [
+            f"question {question['number']} has no answer by {method}: {answer['error']}"
+            for question in self._questions
+            for method, answer in question["answers"].items()
+            if is_missing(answer)
+        ]
 
 
 def _thumbnail(kept: KeptPair) -> str:
+    """Return the more important frame of a pair as a base64 JPEG."""
     image = kept.pair.important_frame.image
     height, width = image.shape[:2]
     size = (_THUMBNAIL_WIDTH, max(1, round(height * _THUMBNAIL_WIDTH / width)))

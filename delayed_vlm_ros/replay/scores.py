@@ -1,4 +1,4 @@
-"""How near an answer comes to one that is known to be right, or to another way of answering."""
+"""Compare an answer with expected answers, or with the answer of another method."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from sacrebleu.metrics import CHRF
+from sacrebleu.metrics.chrf import CHRF
 
-BELIEVABLE_LENGTHS = (0.5, 2.0)
-"""Ratios of length outside of which two answers hardly say the same."""
+PLAUSIBLE_LENGTH_RATIOS = (0.5, 2.0)
+"""Minimum and maximum length ratio of two answers that mean the same."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, ""))
@@ -20,14 +20,14 @@ _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, ""))
 
 @dataclass(frozen=True)
 class Scores:
-    """One answer beside one or more others, the nearest of which counts for each figure.
+    """Comparison of an answer with one or more references. Each score is that of the closest reference.
 
     Attributes:
-        exact_match: Whether it is the same, but for case, punctuation and articles.
-        contains: Whether all of another one stands in it, likewise.
+        exact_match: Whether answer and reference are equal, ignoring case, punctuation and articles.
+        contains: Whether the answer contains all of a reference, ignoring case, punctuation and articles.
         token_f1: Harmonic mean of the shares of common words, 0 … 1 (Rajpurkar et al. 2016, SQuAD).
-        chrf: F-score of common character sequences, 0 … 1 (Popović 2015, as sacreBLEU computes it).
-        length_ratio: Its characters ÷ those of the nearest one in length.
+        chrf: F-score of common character n-grams, 0 … 1 (Popović 2015, as computed by sacreBLEU).
+        length_ratio: Characters of the answer ÷ characters of the reference closest in length.
     """
 
     exact_match: bool
@@ -37,16 +37,16 @@ class Scores:
     length_ratio: float
 
 
-def score(answer: str, others: Sequence[str]) -> Scores:
-    """Compare an answer with one or more others."""
+def score(answer: str, references: Sequence[str]) -> Scores:
+    """Compare an answer with one or more references."""
     words = _words(answer)
-    ratios = [len(answer) / max(1, len(other)) for other in others]
-    exact_match = bool(words) and any(words == _words(other) for other in others)
+    ratios = [len(answer) / max(1, len(reference)) for reference in references]
+    exact_match = bool(words) and any(words == _words(reference) for reference in references)
     return Scores(
         exact_match=exact_match,
-        contains=exact_match or any(_holds(words, _words(other)) for other in others),
-        token_f1=max(_token_f1(words, _words(other)) for other in others),
-        chrf=max(_chrf().sentence_score(answer, [other]).score for other in others) / 100.0,
+        contains=exact_match or any(_contains(words, _words(reference)) for reference in references),
+        token_f1=max(_token_f1(words, _words(reference)) for reference in references),
+        chrf=max(_chrf().sentence_score(answer, [reference]).score for reference in references) / 100.0,
         length_ratio=min(ratios, key=lambda ratio: max(ratio, 1.0 / ratio) if ratio else float("inf")),
     )
 
@@ -57,12 +57,12 @@ def _chrf() -> CHRF:
 
 
 def _words(text: str) -> list[str]:
-    """Lower case, without punctuation and, where anything else is left, without articles."""
+    """Return the words in lower case, without punctuation, and without articles unless only articles remain."""
     plain = text.lower().translate(_PUNCTUATION)
     return _ARTICLES.sub(" ", plain).split() or plain.split()
 
 
-def _holds(words: list[str], wanted: list[str]) -> bool:
+def _contains(words: list[str], wanted: list[str]) -> bool:
     starts = range(len(words) - len(wanted) + 1)
     return bool(wanted) and any(words[start : start + len(wanted)] == wanted for start in starts)
 

@@ -1,4 +1,4 @@
-"""A video file as the frames that a memory would have sampled from it."""
+"""Sample the frames of a video file as a memory does."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from collections.abc import Iterable, Iterator
 from delayed_vlm_ros.errors import VideoSourceError
 from delayed_vlm_ros.images.video import VideoFrame, VideoSource
 
-USUAL_RATE = 2.0  # frames per second, as the memory node samples
+DEFAULT_FPS = 2.0  # sampling rate of the memory node
 
 
-def sampling_rate(video: VideoSource, wanted_frames: int) -> float:
-    """Frames per second that give a short video at least ``wanted_frames``; a longer one has the usual rate.
+def sampling_rate(video: VideoSource, min_frames: int) -> float:
+    """Return the frames to sample per second: ``DEFAULT_FPS``, or more so that a short video has ``min_frames``.
 
     Raises:
-        VideoSourceError: It is a device, which has no end.
+        VideoSourceError: The source is a camera device.
     """
     if video.is_device:
         raise VideoSourceError(f"{video.name} is a camera device, which has no end: name a video file")
     duration = video.duration_sec
     if not duration:
-        return USUAL_RATE
-    fastest = video.frames_per_second or USUAL_RATE
-    return min(max(USUAL_RATE, wanted_frames / duration), max(fastest, USUAL_RATE))
+        return DEFAULT_FPS
+    fastest = video.frames_per_second or DEFAULT_FPS
+    return min(max(DEFAULT_FPS, min_frames / duration), max(fastest, DEFAULT_FPS))
 
 
 def all_but_last(frames: Iterable[VideoFrame], count: int, held: deque[VideoFrame]) -> Iterator[VideoFrame]:
-    """Pass frames on as they come, but keep the last ``count``, which are in ``held`` once the video has ended."""
+    """Yield all frames but the last ``count``, which remain in ``held`` when the iteration ends."""
     for frame in frames:
         held.append(frame)
         if len(held) > count:

@@ -1,4 +1,4 @@
-"""The report of replayed recordings: what it says, and how it stands in a real browser."""
+"""The report of replayed recordings: its content, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from PIL import Image
 
 from delayed_vlm_ros.replay.report import numbers
 from delayed_vlm_ros.replay.report.page import COLUMNS, write_report
-from delayed_vlm_ros.replay.report.summary import methods_of, summarise, table_of
+from delayed_vlm_ros.replay.report.summary import make_table, methods_of, summarise
 from delayed_vlm_ros.replay.report.timeline import lay_out, spread
 from delayed_vlm_ros.scenes import Scene, render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = '<script>alert("1")</script> & <b>"bold"</b>'
-METHODS = ("delayed", "delayed_uncached", "native_kept", "native_all", "newest_4", "a method of tomorrow <i>")
-SCORES = {"exact_match": True, "contains": True, "token_f1": 1.0, "chrf": 0.98, "length_ratio": 1.0}
-WRONG = {"exact_match": False, "contains": False, "token_f1": 0.25, "chrf": 0.3, "length_ratio": 0.4}
+METHODS = ("delayed", "delayed_uncached", "native_kept", "native_all", "newest_4", "an unknown method <i>")
+MATCH = {"exact_match": True, "contains": True, "token_f1": 1.0, "chrf": 0.98, "length_ratio": 1.0}
+MISMATCH = {"exact_match": False, "contains": False, "token_f1": 0.25, "chrf": 0.3, "length_ratio": 0.4}
 
 
 def thumbnail(seed=3, at=1.0):
@@ -33,7 +33,7 @@ def thumbnail(seed=3, at=1.0):
     return base64.b64encode(written.getvalue()).decode()
 
 
-def an_answer(text="a red box", **fields):
+def make_answer(text="a red box", **fields):
     return {
         "answer": text,
         "error": "",
@@ -46,13 +46,13 @@ def an_answer(text="a red box", **fields):
         "frames_reused": 36,
         "cached_bytes": 1_000_000,
         "evidence": [1, 2],
-        "scores": dict(SCORES),
-        "agreement": dict(SCORES),
+        "scores": dict(MATCH),
+        "agreement": dict(MATCH),
         "warnings": [],
     } | fields
 
 
-def a_question(number=1, at=10.0, methods=("delayed",), **fields):
+def make_question(number=1, at=10.0, methods=("delayed",), **fields):
     return {
         "number": number,
         "at": at,
@@ -60,11 +60,11 @@ def a_question(number=1, at=10.0, methods=("delayed",), **fields):
         "ask": "What is on the table?",
         "expect": ["a red box"],
         "kind": "backward",
-        "answers": {method: an_answer() for method in methods},
+        "answers": {method: make_answer() for method in methods},
     } | fields
 
 
-def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
+def make_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
     rows = [
         {
             "at": number / 2,
@@ -80,9 +80,10 @@ def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
     ]
     image = thumbnail()
     return {
-        "version": 1,
+        "version": 3,
+        "error": "",
         "complete": True,
-        "problems": [],
+        "warnings": [],
         "recording": {
             "name": name,
             "path": f"recordings/{name}",
@@ -95,7 +96,7 @@ def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
             "first_stamp": 1_700_000_000.0,
             "duration_sec": frames / 2,
             "sizes": {"640x480": 3600},
-            "damage": "",
+            "warnings": [],
         },
         "settings": {"model": "tiny_scene", "star_memory_size": 20, "sample_fps": 2.0},
         "environment": {"package": "0.1.0", "machine": "x86_64, 2 processors"},
@@ -119,37 +120,39 @@ def a_result(name="kitchen", frames=240, questions=(), pairs=20, **fields):
     } | fields
 
 
-def a_failure(name="yard"):
+def make_failed_result(name="yard"):
     return {
-        "version": 1,
+        "version": 3,
+        "error": "yard.mcap is not a recording: its magic is missing",
+        "traceback": "Traceback of the error",
         "complete": False,
-        "problems": ["yard.mcap is not a recording: its magic is missing"],
+        "warnings": [],
         "recording": {"name": name, "path": "recordings/yard.mcap"},
     }
 
 
 def several():
-    first = a_result(
+    first = make_result(
         questions=[
-            a_question(1, 10.0, METHODS),
-            a_question(2, 10.0, METHODS, ask=EVIL, kind="live", expect=[EVIL]),
-            a_question(3, 60.0, METHODS, kind="", expect=[], ask="Опиши комнату 描述房间 🤖"),
+            make_question(1, 10.0, METHODS),
+            make_question(2, 10.0, METHODS, ask=EVIL, kind="live", expect=[EVIL]),
+            make_question(3, 60.0, METHODS, kind="", expect=[], ask="Опиши комнату 描述房间 🤖"),
         ]
     )
     first["questions"][0]["answers"]["native_all"] |= {"answer": "", "error": "out of memory", "scores": None}
-    first["questions"][0]["answers"]["newest_4"] |= {"answer": "a dog", "scores": WRONG, "agreement": WRONG}
+    first["questions"][0]["answers"]["newest_4"] |= {"answer": "a dog", "scores": MISMATCH, "agreement": MISMATCH}
     first["questions"][1]["answers"]["delayed"] |= {"answer": EVIL, "warnings": [f"shorter than half {EVIL}"]}
     for answer in first["questions"][2]["answers"].values():
         answer |= {"answer": "word " * 400, "scores": None, "agreement": None}
     names = ("first_token_sec", "total_sec", "visual_tokens", "kv_length", "peak_memory_bytes", "cached_bytes")
     first["questions"][2]["answers"]["newest_4"] |= dict.fromkeys((*names, "frames_encoded", "frames_reused"))
-    second = a_result("corridor", frames=12, pairs=3, complete=False, problems=[f"damaged {EVIL}"])
-    second["questions"] = [a_question(number, number / 2, METHODS[:3]) for number in range(1, 12)]
-    return [first, second, a_failure()]
+    second = make_result("corridor", frames=12, pairs=3, complete=False, warnings=[f"damaged {EVIL}"])
+    second["questions"] = [make_question(number, number / 2, METHODS[:3]) for number in range(1, 12)]
+    return [first, second, make_failed_result()]
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, and all text."""
+    """Elements of a page with their attributes, and its text."""
 
     def __init__(self, text):
         super().__init__()
@@ -176,10 +179,10 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-# --- what it says
+# --- content
 
 
-def test_page_says_what_was_evaluated_and_what_came_out(tmp_path):
+def test_page_shows_recordings_methods_answers_and_setup(tmp_path):
     # when
     file = write_report(several(), tmp_path / "new" / "folder")
 
@@ -190,32 +193,33 @@ def test_page_says_what_was_evaluated_and_what_came_out(tmp_path):
     for words in (
         "kitchen · corridor · yard",
         "14 questions, 13 with an expected answer (12 backward, 1 live)",
-        "Not complete: corridor , yard",
+        "Incomplete: corridor , yard",
         "delayed, with caches (this package)",
         "delayed, caches dropped before each question",
         "native video inference on the kept frames",
         "native video inference on all sampled frames",
         "newest 4 frames only",
-        "a method of tomorrow <i>",
+        "an unknown method <i>",
         "What is on the table?",
         "Опиши комнату 描述房间 🤖",
         "out of memory",
         "2 (2 × out of order)",
         "2023-11-14 22:13:20 UTC",
         "yard.mcap is not a recording: its magic is missing",
+        "Traceback of the error",
         "star_memory_size 20",
         "x86_64, 2 processors",
     ):
         assert words in text, words
 
 
-def test_texts_of_results_are_text(tmp_path):
+def test_markup_in_results_is_escaped(tmp_path):
     page = Page(page_of(several(), tmp_path))
     assert "script" not in {tag for tag, _ in page.elements}
-    assert page.text.count(EVIL) >= 5  # question, expected, answer, warning, problem
+    assert page.text.count(EVIL) >= 5  # question, expected answer, answer, warnings
 
 
-def test_page_refers_to_nothing_outside(tmp_path):
+def test_page_has_no_external_reference(tmp_path):
     # given
     text = page_of(several(), tmp_path)
     # then
@@ -226,7 +230,7 @@ def test_page_refers_to_nothing_outside(tmp_path):
         assert not [name for name in attributes if name.startswith("on")]
 
 
-def test_identifiers_are_unique_and_references_lead_somewhere(tmp_path):
+def test_identifiers_are_unique_and_references_resolve(tmp_path):
     elements = Page(page_of(several(), tmp_path)).elements
     identifiers = [attributes["id"] for _, attributes in elements if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
@@ -236,9 +240,9 @@ def test_identifiers_are_unique_and_references_lead_somewhere(tmp_path):
         assert {reference for reference in references if reference} <= set(identifiers)
 
 
-def test_each_image_is_in_the_page_once_however_often_it_is_shown(tmp_path):
-    # given images that can be told apart
-    result = a_result(questions=[a_question(number, 10.0, METHODS, kind="") for number in range(1, 6)])
+def test_image_shown_several_times_is_embedded_once(tmp_path):
+    # given distinct images
+    result = make_result(questions=[make_question(number, 10.0, METHODS, kind="") for number in range(1, 6)])
     for number, pair in result["pairs"].items():
         pair["thumbnail"] = thumbnail(at=int(number))
     # when
@@ -247,9 +251,9 @@ def test_each_image_is_in_the_page_once_however_often_it_is_shown(tmp_path):
     assert [text.count(pair["thumbnail"]) for pair in result["pairs"].values()] == [1] * 20
 
 
-def test_question_without_a_time_was_asked_at_the_end(tmp_path):
+def test_question_without_a_time_is_shown_at_the_end(tmp_path):
     # given
-    result = a_result(questions=[a_question(1, None, asked_at=119.5), a_question(2, 10.0, asked_at=9.5)])
+    result = make_result(questions=[make_question(1, None, asked_at=119.5), make_question(2, 10.0, asked_at=9.5)])
     # when
     text = Page(page_of([result], tmp_path)).text
     # then
@@ -258,80 +262,80 @@ def test_question_without_a_time_was_asked_at_the_end(tmp_path):
     assert lay_out(result).pins[-1].number == 1
 
 
-def test_odd_last_frame_is_one_frame(tmp_path):
-    # given a pair whose second frame has not come
-    result = a_result(pairs=2)
+def test_pair_without_second_frame_counts_one_frame(tmp_path):
+    # given a pair without a second frame
+    result = make_result(pairs=2)
     result["pairs"]["2"]["at"] = [119.5, 119.5]
     # when
     text = Page(page_of([result], tmp_path)).text
     # then
-    assert "frames kept at the end" not in text  # a figure beside ways of answering, and nobody asked
+    assert "frames kept at the end" not in text  # only shown next to the figures of methods
     assert "1:59.5 Stream" in text
 
 
-def test_model_is_named_as_it_was_found(tmp_path):
-    # given a setting that leaves it open
-    result = a_result(questions=[a_question()], settings={"model": "auto"}, environment={"model": "a 3B one"})
+def test_model_of_the_environment_is_shown(tmp_path):
+    # given a setting that does not name the model
+    result = make_result(questions=[make_question()], settings={"model": "auto"}, environment={"model": "a 3B one"})
     # then
     assert "model a 3B one." in Page(page_of([result, result], tmp_path)).text
 
 
-def test_long_recording_gives_a_page_of_sensible_size(tmp_path):
+def test_page_size_is_limited_for_a_long_recording(tmp_path):
     # given six hours
-    result = a_result(frames=43_200, questions=[a_question()])
+    result = make_result(frames=43_200, questions=[make_question()])
     # when
     text = page_of([result], tmp_path)
     # then
     images = sum(len(pair["thumbnail"]) for pair in result["pairs"].values())
     assert len(text) < images + 300_000
-    assert "each point is the highest of 108 frames" in text
+    assert "108 frames" in text
 
 
-def test_same_results_give_the_same_page(tmp_path):
+def test_same_results_produce_the_same_page(tmp_path):
     assert page_of(several(), tmp_path / "one") == page_of(several(), tmp_path / "two")
 
 
 @pytest.mark.parametrize(
     "result",
     [
-        a_failure(),
-        a_result(questions=[]),
-        a_result(frames=1, pairs=1),
-        a_result(pairs=0),
-        a_result(questions=[a_question(answers={})]),
-        a_result(questions=[a_question(answers={"delayed": an_answer("", evidence=[77])})]),
+        make_failed_result(),
+        make_result(questions=[]),
+        make_result(frames=1, pairs=1),
+        make_result(pairs=0),
+        make_result(questions=[make_question(answers={})]),
+        make_result(questions=[make_question(answers={"delayed": make_answer("", evidence=[77])})]),
     ],
-    ids=["failed", "no questions", "one frame", "nothing kept", "no answers", "an empty answer"],
+    ids=["failed", "no questions", "one frame", "no kept pair", "no answers", "empty answer"],
 )
-def test_sparse_results_can_be_shown(tmp_path, result):
+def test_sparse_result_is_shown(tmp_path, result):
     assert result["recording"]["name"] in Page(page_of([result], tmp_path)).text
 
 
-def test_no_results_at_all(tmp_path):
+def test_page_without_results_says_so(tmp_path):
     assert "No question was answered." in Page(page_of([], tmp_path)).text
     assert rows_of(tmp_path) == []
 
 
-def test_unreadable_thumbnail_is_said_to_be_missing(tmp_path):
+def test_unreadable_thumbnail_is_shown_as_missing(tmp_path):
     # given
-    result = a_result()
+    result = make_result()
     result["pairs"]["1"]["thumbnail"] = "no base64"
     result["pairs"]["2"]["thumbnail"] = ""
     # then
-    assert Page(page_of([result], tmp_path)).texts.count("no image") == 4  # in its memory, and enlarged
+    assert Page(page_of([result], tmp_path)).texts.count("no image") == 4  # in its lane and enlarged
 
 
-def test_page_before_stays_whole_when_the_new_one_fails(tmp_path):
+def test_earlier_page_remains_when_writing_fails(tmp_path):
     # given
-    before = page_of([a_failure()], tmp_path)
+    earlier = page_of([make_failed_result()], tmp_path)
     # when
     with pytest.raises(KeyError):
-        write_report([a_failure() | {"recording": {}}], tmp_path)
+        write_report([make_failed_result() | {"recording": {}}], tmp_path)
     # then
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == before
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == earlier
 
 
-# --- the table for spreadsheets
+# --- the CSV table
 
 
 def test_table_has_a_row_for_each_recording_question_and_method(tmp_path):
@@ -353,35 +357,35 @@ def test_table_has_a_row_for_each_recording_question_and_method(tmp_path):
 # --- figures
 
 
-def test_summary_counts_what_was_judged_and_takes_medians():
+def test_summary_counts_scored_questions_and_uses_medians():
     # given
-    answers = [an_answer(first_token_sec=0.1), an_answer(first_token_sec=0.5, scores=WRONG)]
-    answers += [an_answer(first_token_sec=None, scores=None, agreement=None, error="busy", peak_memory_bytes=9e9)]
+    answers = [make_answer(first_token_sec=0.1), make_answer(first_token_sec=0.5, scores=MISMATCH)]
+    answers += [make_answer(first_token_sec=None, scores=None, agreement=None, error="busy", peak_memory_bytes=9e9)]
     questions = [
-        a_question(answers={"delayed": answer}, kind=kind)
+        make_question(answers={"delayed": answer}, kind=kind)
         for answer, kind in zip(answers, ("live", "order", "order"), strict=True)
     ]
     # when
     found = summarise(questions, "delayed")
     # then
-    assert (found["asked"], found["answered"], found["judged"]) == (3, 2, 2)
+    assert (found["asked"], found["answered"], found["scored"]) == (3, 2, 2)
     assert (found["exact_match"], found["agreement_exact"]) == (0.5, 1.0)
     assert (found["first_token_sec"], found["peak_memory_bytes"]) == (pytest.approx(0.3), 9e9)
-    assert found["kinds"] == {"live": {"judged": 1, "exact_match": 1}, "order": {"judged": 1, "exact_match": 0}}
+    assert found["kinds"] == {"live": {"scored": 1, "exact_match": 1}, "order": {"scored": 1, "exact_match": 0}}
 
 
-def test_best_of_a_column_is_marked_where_they_differ():
-    # given one that is as often right and slower
-    questions = [a_question(answers={"delayed": an_answer(), "native_all": an_answer(total_sec=2.0)})]
+def test_best_figure_of_a_column_is_marked_if_figures_differ():
+    # given two methods with equal scores, one of them slower
+    questions = [make_question(answers={"delayed": make_answer(), "native_all": make_answer(total_sec=2.0)})]
     methods = methods_of([{"questions": questions}])
     # when
-    table = table_of({method.key: summarise(questions, method.key) for method in methods}, methods)
+    table = make_table({method.key: summarise(questions, method.key) for method in methods}, methods)
     # then
     best = {
         heading: [cells[number].is_best for _, cells in table.rows] for number, heading in enumerate(table.headings)
     }
-    assert best["whole answer"] == [True, False]
-    assert best["all"] == best["first token"] == best["asked"] == [False, False]
+    assert best["total time"] == [True, False]
+    assert best["all"] == best["time to first token"] == best["asked"] == [False, False]
     assert sum(columns for _, columns in table.groups) == len(table.headings) == len(table.labels)
 
 
@@ -409,7 +413,7 @@ def test_best_of_a_column_is_marked_where_they_differ():
         (numbers.stamp(12.5), "12.500 s"),
     ],
 )
-def test_numbers_are_shown_with_a_unit_that_suits(shown, text):
+def test_numbers_are_formatted_with_a_suitable_unit(shown, text):
     assert shown.replace("\u202f", " ") == text
 
 
@@ -417,29 +421,29 @@ def test_numbers_are_shown_with_a_unit_that_suits(shown, text):
 
 
 @pytest.mark.parametrize("wanted", [[0, 0, 0, 0], [5, 50, 51, 99], [99, 99, 100], [10, 40, 70], []])
-def test_thumbnails_are_moved_apart_and_stay_inside(wanted):
+def test_spread_keeps_positions_apart_and_inside(wanted):
     # when
-    places = spread(wanted, 10, 5, 95)
+    positions = spread(wanted, 10, 5, 95)
     # then
-    assert all(later - earlier >= 10 - 1e-9 for earlier, later in itertools.pairwise(places))
-    assert all(5 <= place <= 95 for place in places)
+    assert all(later - earlier >= 10 - 1e-9 for earlier, later in itertools.pairwise(positions))
+    assert all(5 <= position <= 95 for position in positions)
 
 
-def test_spread_moves_no_more_than_it_must():
+def test_spread_moves_only_colliding_positions():
     assert spread([10, 40, 70], 10, 5, 95) == [10, 40, 70]
     assert spread([49, 51], 10, 5, 95) == [45, 55]
 
 
 @pytest.mark.parametrize("pairs", [1, 10, 40, 300])
-def test_crowded_thumbnails_do_not_cover_each_other(pairs):
+def test_crowded_thumbnails_do_not_overlap_in_the_layout(pairs):
     # when
-    line = lay_out(a_result(pairs=pairs, questions=[a_question(number, 30.0) for number in range(9)]))
+    line = lay_out(make_result(pairs=pairs, questions=[make_question(number, 30.0) for number in range(9)]))
     # then
     for lane in (line.star, line.stream):
-        places = [column.place for column in lane.columns]
-        assert all(later - earlier > 9 for earlier, later in itertools.pairwise(places))
+        positions = [column.position for column in lane.columns]
+        assert all(later - earlier > 9 for earlier, later in itertools.pairwise(positions))
         assert max((len(column.pairs) for column in lane.columns), default=0) <= lane.rows <= 4
-    assert line.pin_rows == 9  # all at the same moment
+    assert line.pin_rows == 9  # all at the same time
 
 
 # --- in a browser
@@ -448,7 +452,7 @@ def test_crowded_thumbnails_do_not_cover_each_other(pairs):
 @pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: sudo apt-get install chromium")
+        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
@@ -467,28 +471,28 @@ def page(request, browser, report):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     opened = context.new_page()
     opened.set_default_timeout(60_000)
-    opened.said, opened.asked = [], []
-    opened.on("console", lambda message: opened.said.append(message.text))
-    opened.on("pageerror", lambda error: opened.said.append(str(error)))
-    opened.on("request", lambda asked: opened.asked.append(asked.url))
+    opened.messages, opened.requests = [], []
+    opened.on("console", lambda message: opened.messages.append(message.text))
+    opened.on("pageerror", lambda error: opened.messages.append(str(error)))
+    opened.on("request", lambda sent: opened.requests.append(sent.url))
     opened.goto(report)
     yield opened
     context.close()
 
 
-def test_page_opens_without_a_complaint_a_request_or_sideways_scrolling(page, report):
-    # when everything that opens is open
+def test_page_opens_without_messages_requests_or_horizontal_scrolling(page, report):
+    # when all details are open
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     # then
-    assert page.said == []
-    assert [url for url in page.asked if not url.startswith("data:")] == [report]
+    assert page.messages == []
+    assert [url for url in page.requests if not url.startswith("data:")] == [report]
     for width in (page.viewport_size["width"], 1000, 700):
         page.set_viewport_size({"width": width, "height": 900})
         wide, window = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= window
 
 
-def test_words_stand_out_from_what_is_behind_them(page):
+def test_text_contrast_meets_wcag(page):
     # given
     page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
     # when
@@ -523,10 +527,10 @@ def test_questions_are_filtered_by_keyboard(page):
     page.keyboard.press("ArrowRight")
     # then
     assert [page.locator(f"#r1-q{number}").is_visible() for number in (1, 2, 3)] == [True, False, False]
-    assert page.locator("#r2 .none-wrong").is_visible()
+    assert page.locator("#r2 .none-inexact").is_visible()
 
 
-def test_thumbnails_on_the_timeline_do_not_cover_each_other(page):
+def test_thumbnails_on_the_timeline_do_not_overlap(page):
     boxes = page.evaluate(
         "[...document.querySelectorAll('#r1 .timeline .thumbnail')].map(one => one.getBoundingClientRect().toJSON())"
     )
@@ -536,19 +540,19 @@ def test_thumbnails_on_the_timeline_do_not_cover_each_other(page):
         assert apart_across or one["bottom"] <= other["top"] or other["bottom"] <= one["top"]
 
 
-# Texts that are shown, with less than 4.5:1 between them and the nearest opaque background (WCAG 2.1, contrast).
+# Visible texts with a contrast below 4.5:1 to the nearest opaque background (WCAG 2.1).
 CONTRASTS = """() => {
   const channels = text => {
     const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
     canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
-  const seen = new Map();
-  const parse = text => seen.get(text) ?? (seen.set(text, channels(text)), seen.get(text));
+  const cache = new Map();
+  const parse = text => cache.get(text) ?? (cache.set(text, channels(text)), cache.get(text));
   const luminance = color => color.slice(0, 3).map(part => part / 255)
     .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
     .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
-  const behind = element => {
+  const background = element => {
     for (let one = element; one; one = one.parentElement) {
       const color = parse(getComputedStyle(one).backgroundColor);
       if (color[3] === 255) return color;
@@ -562,7 +566,7 @@ CONTRASTS = """() => {
     if (!text || !element.checkVisibility() || element.closest('title, desc')) continue;
     const style = getComputedStyle(element);
     const color = parse(element instanceof SVGElement ? style.fill : style.color);
-    const [darker, lighter] = [luminance(color), luminance(behind(element))].sort((a, b) => a - b);
+    const [darker, lighter] = [luminance(color), luminance(background(element))].sort((a, b) => a - b);
     const contrast = (lighter + 0.05) / (darker + 0.05);
     words += 1;
     if (contrast < 4.5) faint.add(`${text.slice(0, 40)}: ${contrast.toFixed(2)}`);

@@ -1,4 +1,4 @@
-"""Numbers as people read them: with a unit that suits their size."""
+"""Format numbers for people, with a unit that suits their magnitude."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import math
 from datetime import datetime, timezone
 from typing import Any, TypeGuard
 
-NOTHING = "–"
-_BLANK = "\u202f"  # narrow and without a line break, between a number and its unit
-_PROBABLY_EPOCH = 1e8  # seconds; an earlier stamp counts from a machine's or a simulation's start
+NO_VALUE = "–"
+_UNIT_SPACE = "\u202f"  # narrow no-break space between a number and its unit
+_MIN_EPOCH = 1e8  # seconds; smaller stamps count from the start of a machine or simulation
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a number that can be shown and computed with."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def seconds(value: Any) -> str:
-    """A duration, from ``83 ms`` to ``2 h 05 min``."""
+    """Format a duration in seconds, from ``83 ms`` to ``2 h 05 min``."""
     if not is_number(value):
-        return NOTHING
-    if 0 < value < 0.9995:  # noqa: PLR2004  what rounds to 1000 ms is a second
+        return NO_VALUE
+    if 0 < value < 0.9995:  # noqa: PLR2004  larger values round to 1000 ms
         return _with_unit(f"{value * 1000:.{1 if value < 0.00995 else 0}f}", "ms")  # noqa: PLR2004
-    if value < 119.5:  # noqa: PLR2004  two minutes are still told apart in seconds
+    if value < 119.5:  # noqa: PLR2004  seconds up to two minutes
         return _with_unit(f"{value:.{2 if value < 9.995 else 1}f}", "s")  # noqa: PLR2004
     minutes, rest = divmod(round(value), 60)
     if minutes < 120:  # noqa: PLR2004
@@ -31,9 +31,9 @@ def seconds(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Bytes, from ``12 B`` to ``3.4 GB``, in powers of ten."""
+    """Format a number of bytes, from ``12 B`` to ``3.4 GB``, in powers of ten."""
     if not is_number(value):
-        return NOTHING
+        return NO_VALUE
     number, units = float(value), ["B", "kB", "MB", "GB", "TB"]
     while abs(number) >= 999.5 and len(units) > 1:  # noqa: PLR2004
         number /= 1000
@@ -43,30 +43,30 @@ def size(value: Any) -> str:
 
 
 def share(value: Any) -> str:
-    """A share of one as per cent; the decimal place only where it says something."""
+    """Format a share of one as a percentage, with at most one decimal place."""
     if not is_number(value):
-        return NOTHING
+        return NO_VALUE
     text = f"{value * 100:.1f}"
     return _with_unit(text.removesuffix(".0"), "%")
 
 
 def count(value: Any) -> str:
-    """A number of things; a median may lie between two."""
+    """Format a count, or a median of counts, with at most one decimal place."""
     if not is_number(value):
-        return NOTHING
+        return NO_VALUE
     text = f"{value:,.1f}".removesuffix(".0")
-    return text.replace(",", _BLANK)
+    return text.replace(",", _UNIT_SPACE)
 
 
 def ratio(value: Any) -> str:
-    """A score or ratio with two places."""
-    return f"{value:.2f}" if is_number(value) else NOTHING
+    """Format a score or ratio with two decimal places."""
+    return f"{value:.2f}" if is_number(value) else NO_VALUE
 
 
 def clock(value: Any) -> str:
-    """A moment of a recording: ``0:12.5``, ``1:02:03``."""
+    """Format a time in a recording, in seconds, as ``0:12.5`` or ``1:02:03``."""
     if not is_number(value):
-        return NOTHING
+        return NO_VALUE
     tenths = round(abs(value) * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -76,13 +76,13 @@ def clock(value: Any) -> str:
 
 
 def stamp(value: Any) -> str:
-    """An image's time stamp, as a date where it is one."""
+    """Format the stamp of an image, in seconds; stamps since 1970 as a date."""
     if not is_number(value):
-        return NOTHING
-    if not _PROBABLY_EPOCH < value < 1e11:  # noqa: PLR2004
+        return NO_VALUE
+    if not _MIN_EPOCH < value < 1e11:  # noqa: PLR2004
         return _with_unit(f"{value:.3f}", "s")
     return datetime.fromtimestamp(value, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _with_unit(number: str, unit: str) -> str:
-    return f"{number}{_BLANK}{unit}"
+    return f"{number}{_UNIT_SPACE}{unit}"

@@ -1,6 +1,6 @@
-"""The report of ``delayed-vlm replay``: one HTML page that needs nothing else, and a table for spreadsheets.
+"""Write the report: a self-contained HTML page and a CSV table for spreadsheets.
 
-The page has no script and forbids itself to load anything; what is text in a result is text in the page.
+The page has no script, and its content security policy forbids loading anything. All text of a result is escaped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from delayed_vlm_ros.replay.report.plots import MARKERS
-from delayed_vlm_ros.replay.report.view import view_of
+from delayed_vlm_ros.replay.report.view import make_view
 from delayed_vlm_ros.resources import data_folder
 
 _TEMPLATES = data_folder("replay", "report")
@@ -30,8 +30,12 @@ _FIGURES = (
     "cached_bytes",
 )
 _SCORES = ("exact_match", "contains", "token_f1", "chrf", "length_ratio")
-_FEW_NAMES = 3  # so many make a title
-_FILTERS = (("wrong", "not all right"), ("unlike", "unlike native"), ("noted", "with a warning or error"))
+_MAX_NAMES_IN_TITLE = 3
+_FILTERS = (
+    ("inexact", "without exact match"),
+    ("differs", "different from native"),
+    ("flagged", "with a warning or error"),
+)
 
 COLUMNS = (
     "recording",
@@ -52,24 +56,24 @@ COLUMNS = (
     "warnings",
     "evidence",
 )
-"""Of ``answers.csv``. Several expected answers and warnings are on lines of their own in one field."""
+"""Columns of ``answers.csv``. A field with several expected answers or warnings has one per line."""
 
 
 def write_report(results: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """Write ``report.html`` and ``answers.csv``.
 
     Args:
-        results: One for each recording, as ``delayed-vlm replay`` writes them.
-        folder: Where to; made if it is not there.
+        results: Results of the recordings, as ``delayed-vlm replay`` writes them.
+        folder: Folder of the files; created if it does not exist.
 
     Returns:
         Path of the page.
 
     Raises:
-        OSError: The folder or a file cannot be written. What was there before is still whole.
+        OSError: The folder or a file cannot be written. Existing files remain intact.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "answers.csv", _table(results))
+    _write(folder / "answers.csv", _csv_table(results))
     return _write(folder / "report.html", _page(results))
 
 
@@ -81,18 +85,18 @@ def _page(results: Sequence[Mapping[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    view = view_of(results)
+    view = make_view(results)
     names = [recording.name for recording in view["recordings"]]
     return environment.get_template("report.html.jinja").render(
-        title=" · ".join(names) if len(names) <= _FEW_NAMES else f"{len(names)} recordings",
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704  ours
+        title=" · ".join(names) if len(names) <= _MAX_NAMES_IN_TITLE else f"{len(names)} recordings",
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704  a file of this package
         orders={method.key: order % len(MARKERS) for order, method in enumerate(view["methods"])},
         filters=_FILTERS,
         **view,
     )
 
 
-def _table(results: Sequence[Mapping[str, Any]]) -> str:
+def _csv_table(results: Sequence[Mapping[str, Any]]) -> str:
     written = io.StringIO()
     table = csv.DictWriter(written, COLUMNS, lineterminator="\n")
     table.writeheader()
@@ -101,14 +105,16 @@ def _table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    recording = {name: result["recording"].get(name) for name in ("path",)} | {"complete": result["complete"]}
+    recording = {
+        "recording": result["recording"]["name"],
+        "path": result["recording"].get("path"),
+        "complete": result["complete"],
+    }
     for question in result.get("questions", ()):
-        asked = {name: question[name] for name in ("number", "at", "asked_at", "kind", "ask")}
         for method, answer in question["answers"].items():
             yield {
-                "recording": result["recording"]["name"],
                 **recording,
-                **asked,
+                **{name: question[name] for name in ("number", "at", "asked_at", "kind", "ask")},
                 "expect": "\n".join(question["expect"]),
                 "method": method,
                 **{name: answer[name] for name in ("answer", "error", *_FIGURES)},
@@ -120,7 +126,7 @@ def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _write(file: Path, text: str) -> Path:
-    """Whole or not at all: somebody may be looking at the file that was there."""
+    """Replace a file in one step; a reader of the earlier one is not disturbed."""
     draft = file.with_name(f".{file.name}.draft")
     draft.write_text(text, encoding="utf-8", newline="\n")
     draft.replace(file)

@@ -1,4 +1,4 @@
-"""What the report's template shows, made of the results."""
+"""Convert results to what the report's template shows."""
 
 from __future__ import annotations
 
@@ -6,44 +6,46 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 from PIL import Image, UnidentifiedImageError
 
+from delayed_vlm_ros.replay.methods import NATIVE_ALL, Method
 from delayed_vlm_ros.replay.report import numbers
 from delayed_vlm_ros.replay.report.plots import latency_plot, memory_plot
-from delayed_vlm_ros.replay.report.summary import Method, Table, kinds_of, methods_of, summarise, table_of
-from delayed_vlm_ros.replay.report.timeline import Timeline, lay_out, moment_of
+from delayed_vlm_ros.replay.report.summary import Table, kinds_of, make_table, methods_of, summarise
+from delayed_vlm_ros.replay.report.timeline import Timeline, lay_out, question_time
 
-_FEW_QUESTIONS = 6  # of one recording: they are shown opened
+_MAX_OPEN_QUESTIONS = 6  # more questions about one recording are shown collapsed
 _LONG_ANSWER = 600  # characters
-_OTHER_TIME = 0.05  # seconds; a question asked this much beside its time says so
+_TIME_TOLERANCE = 0.25  # seconds; a larger difference between due and asked time is shown
 _VERDICTS = {
-    "right": "right",
-    "part": "contains it",
-    "wrong": "wrong",
-    "open": "not judged",
+    "exact": "exact match",
+    "contains": "contains expected",
+    "mismatch": "no match",
+    "unscored": "not scored",
     "error": "no answer",
 }
+_MISSING_THUMBNAIL = (4, 3)  # width and height
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A pair of frames that can be shown.
+    """A pair of frames to show.
 
     Attributes:
-        number: As in the result.
-        identifier: Unique in the page.
-        at: Seconds of its frames.
-        importance: Its score, if known.
-        reason: Why it was kept.
-        thumbnail: Base64 JPEG; empty where there is none that can be read.
-        width: Of the thumbnail, in pixels.
-        height: Of the thumbnail, in pixels.
-        memory: Where it was at the recording's end: ``Star``, ``Stream``, ``Star and Stream`` or nothing.
+        number: Key of the pair in the result.
+        identifier: Identifier, unique in the page.
+        at: Times of its frames, in seconds.
+        importance: Importance of the pair; None if unknown.
+        reason: Reason for keeping the pair.
+        thumbnail: Base64 JPEG; empty if it is missing or unreadable.
+        width: Width of the thumbnail, in pixels.
+        height: Height of the thumbnail, in pixels.
+        memory: Memory that holds the pair at the end: ``Star``, ``Stream``, ``Star and Stream``, or empty.
     """
 
     number: str
@@ -57,38 +59,53 @@ class Pair:
     memory: str
 
     @property
-    def clock(self) -> str:
-        """When its first frame was."""
-        return numbers.clock(self.at[0]) if self.at else numbers.NOTHING
+    def first_time(self) -> str:
+        """Time of its first frame."""
+        return numbers.clock(self.at[0]) if self.at else numbers.NO_VALUE
 
     @property
-    def clocks(self) -> str:
-        """When its frames were."""
-        return " and ".join(numbers.clock(at) for at in self.at) or numbers.NOTHING
+    def times(self) -> str:
+        """Times of its frames."""
+        return " and ".join(numbers.clock(at) for at in self.at) or numbers.NO_VALUE
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One method's answer to one question.
+    """The answer of one method to one question.
 
     Attributes:
-        method: Whose.
-        given: As in the result.
-        verdict: One of ``right``, ``part``, ``wrong``, ``open`` and ``error``.
-        verdict_text: The same in words.
-        figures: Texts in the order of ``FIGURES``.
+        method: Answering method.
+        data: Answer as in the result.
+        verdict: ``exact``, ``contains``, ``mismatch``, ``unscored`` or ``error``.
+        verdict_text: Verdict for people.
+        figures: Formatted figures in the order of ``FIGURES``.
     """
 
     method: Method
-    given: Mapping[str, Any]
+    data: Mapping[str, Any]
     verdict: str
     verdict_text: str
     figures: list[str]
 
     @property
     def is_long(self) -> bool:
-        """Whether the answer is shown folded."""
-        return len(self.given["answer"]) > _LONG_ANSWER
+        """Whether the answer is shown collapsed."""
+        return len(self.data["answer"]) > _LONG_ANSWER
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The kept pairs that one or more methods received for a question.
+
+    Attributes:
+        methods: Methods that received the same pairs.
+        pairs: Pairs to show.
+        missing: Number of pairs that the result lacks.
+    """
+
+    methods: list[Method]
+    pairs: list[Pair]
+    missing: int
 
 
 @dataclass(frozen=True)
@@ -96,47 +113,51 @@ class Question:
     """One question with its answers.
 
     Attributes:
-        given: As in the result.
-        identifier: Unique in the page.
-        asked_late: When it was asked, where that is not its time.
-        answers: In the order of methods.
-        evidence: Methods that share it, and the pairs; then how many of them cannot be shown.
-        flags: What the filters look for: ``wrong``, ``unlike``, ``noted``.
-        is_open: Whether it is shown opened.
+        data: Question as in the result.
+        identifier: Identifier, unique in the page.
+        asked_at: Time at which it was asked; empty if that is its own time.
+        answers: Answers in the order of the methods.
+        evidence: Evidence of the answers.
+        flags: Filters that show the question: ``inexact``, ``differs``, ``flagged``.
+        is_open: Whether it is shown expanded.
     """
 
-    given: Mapping[str, Any]
+    data: Mapping[str, Any]
     identifier: str
-    asked_late: str
+    asked_at: str
     answers: list[Answer]
-    evidence: list[tuple[list[Method], list[Pair], int]]
+    evidence: list[Evidence]
     flags: list[str]
     is_open: bool
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording's section.
+    """The section of one recording.
 
     Attributes:
-        identifier: Unique in the page.
-        result: As given.
-        name: For headings.
-        facts: Name and value each.
-        table: Its summary; None without answers.
-        timeline: None where nothing was sampled.
-        pairs: By number.
-        kept: Those kept at the end, in time order.
-        questions: In time order.
-        memory: Plot.
-        latency: Plot.
-        shape: Width ÷ height of its thumbnails.
-        right: Share of right answers, by method.
+        identifier: Identifier, unique in the page.
+        result: Result of the recording.
+        name: Name in headings.
+        messages: Error and warnings.
+        traceback: Traceback of a defect; empty for other errors.
+        facts: Name and value of each fact.
+        table: Summary; None without answers.
+        timeline: Timeline; None if no frame was sampled.
+        pairs: Pairs by number.
+        kept: Pairs kept at the end, in time order.
+        questions: Questions in time order.
+        memory: Plot of the memory.
+        latency: Plot of the latencies.
+        aspect_ratio: Width ÷ height of its thumbnails.
+        exact_match: Share of exact matches, by method key.
     """
 
     identifier: str
     result: Mapping[str, Any]
     name: str
+    messages: list[str]
+    traceback: str
     facts: list[tuple[str, str]]
     table: Table | None
     timeline: Timeline | None
@@ -145,33 +166,33 @@ class Recording:
     questions: list[Question]
     memory: Markup
     latency: Markup
-    shape: float
-    right: dict[str, Any]
+    aspect_ratio: float
+    exact_match: dict[str, Any]
 
     @property
     def flags(self) -> set[str]:
-        """What a filter would find here."""
+        """Filters that show at least one of its questions."""
         return {flag for question in self.questions for flag in question.flags}
 
 
 FIGURES = (
-    ("first token", "first_token_sec", numbers.seconds),
-    ("whole answer", "total_sec", numbers.seconds),
+    ("time to first token", "first_token_sec", numbers.seconds),
+    ("total time", "total_sec", numbers.seconds),
     ("visual tokens", "visual_tokens", numbers.count),
     ("KV length", "kv_length", numbers.count),
     ("frames encoded", "frames_encoded", numbers.count),
-    ("frames re-used", "frames_reused", numbers.count),
-    ("kept encodings", "cached_bytes", numbers.size),
+    ("frames reused", "frames_reused", numbers.count),
+    ("cache size", "cached_bytes", numbers.size),
     ("peak memory", "peak_memory_bytes", numbers.size),
 )
-"""Heading, name in the result and form of an answer's figures."""
+"""Heading, key in the result and format of each figure of an answer."""
 
-SCORES = (("token F1", "token_f1"), ("chrF", "chrf"), ("length", "length_ratio"))
-"""Heading and name of the scores that are numbers."""
+SCORES = (("token F1", "token_f1"), ("chrF", "chrf"), ("length ratio", "length_ratio"))
+"""Heading and key of the numeric scores."""
 
 
-def view_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All that the template needs, by name."""
+def make_view(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the variables of the template."""
     methods = methods_of(results)
     recordings = [_recording(result, f"r{number}", methods) for number, result in enumerate(results, start=1)]
     questions = [question for result in results for question in result.get("questions", ())]
@@ -183,49 +204,46 @@ def view_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "questions": len(questions),
         "expected": sum(bool(question["expect"]) for question in questions),
         "kinds": kinds,
-        "models": sorted({model for result in results if (model := _model_of(result))}),
+        "models": sorted({model for result in results if (model := _model_name(result))}),
         "incomplete": [recording for recording in recordings if not recording.result["complete"]],
-        "table": table_of(summaries, methods) if questions else None,
-        "headline": _headline(recordings, methods, summaries),
-        "set_ups": _set_ups(results),
+        "table": make_table(summaries, methods) if questions else None,
+        "tiles": _tiles(recordings, methods, summaries),
+        "setups": _setups(results),
         "figures": [heading for heading, *_ in FIGURES],
         "scores": SCORES,
         "numbers": numbers,
     }
 
 
-def _model_of(result: Mapping[str, Any]) -> str:
-    """The model's name: the environment's, as the settings may leave the choice open."""
+def _model_name(result: Mapping[str, Any]) -> str:
+    """Return the model in use; the settings may only say ``auto``."""
     return str(result.get("environment", {}).get("model") or result.get("settings", {}).get("model") or "")
 
 
-def _headline(
+def _tiles(
     recordings: Sequence[Recording], methods: Sequence[Method], summaries: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[str, str, str]]:
-    """The few figures that one reads first, of the first method: label, figure and what to compare it with."""
+    """Return the headline figures of the first method: label, figure, and the figure of a baseline."""
     if not methods:
         return []
     first, *others = methods
-    mine = summaries[first.key]
-    other = next((method for method in others if method.key == "native_all"), others[0] if others else None)
-    theirs = summaries[other.key] if other else {}
+    summary = summaries[first.key]
+    baseline = next((method for method in others if method.key == NATIVE_ALL), others[0] if others else None)
 
-    def beside(name: str, form: Any) -> str:
-        return f"{other.name}: {form(theirs[name])}" if other and theirs[name] is not None else ""
+    def tile(label: str, key: str, form: Callable[[Any], str]) -> tuple[str, str, str]:
+        reference = summaries[baseline.key][key] if baseline else None
+        comparison = f"{baseline.name}: {form(reference)}" if baseline and reference is not None else ""
+        return label, form(summary[key]), comparison
 
-    tiles = [
-        ("right, to the word", numbers.share(mine["exact_match"]), beside("exact_match", numbers.share)),
-        (
-            "to the first token, median",
-            numbers.seconds(mine["first_token_sec"]),
-            beside("first_token_sec", numbers.seconds),
-        ),
-        ("same words as native inference", numbers.share(mine["agreement_exact"]), ""),
-    ]
     sampled = sum(recording.result["recording"].get("sampled") or 0 for recording in recordings)
     kept = sum(len(pair.at) for recording in recordings for pair in recording.kept)
-    tiles.append(("frames kept at the end", numbers.count(kept), f"of {numbers.count(sampled)} sampled"))
-    return [tile for tile in tiles if tile[1] != numbers.NOTHING]
+    tiles = [
+        tile("exact match", "exact_match", numbers.share),
+        tile("time to first token, median", "first_token_sec", numbers.seconds),
+        ("exact match with native inference", numbers.share(summary["agreement_exact"]), ""),
+        ("frames kept at the end", numbers.count(kept), f"of {numbers.count(sampled)} sampled"),
+    ]
+    return [tile for tile in tiles if tile[1] != numbers.NO_VALUE]
 
 
 def _recording(result: Mapping[str, Any], identifier: str, methods: Sequence[Method]) -> Recording:
@@ -233,54 +251,56 @@ def _recording(result: Mapping[str, Any], identifier: str, methods: Sequence[Met
     pairs = {
         number: _pair(number, pair, kept.get(number), identifier) for number, pair in result.get("pairs", {}).items()
     }
-    asked = sorted(result.get("questions", ()), key=moment_of)
-    present = [method for method in methods if any(method.key in question["answers"] for question in asked)]
-    is_open = len(asked) <= _FEW_QUESTIONS
+    questions = sorted(result.get("questions", ()), key=question_time)
+    present = [method for method in methods if any(method.key in question["answers"] for question in questions)]
+    is_open = len(questions) <= _MAX_OPEN_QUESTIONS
     summaries = {
-        method.key: {**summarise(asked, method.key), **result.get("summary", {}).get(method.key, {})}
+        method.key: {**summarise(questions, method.key), **result.get("summary", {}).get(method.key, {})}
         for method in present
     }
     return Recording(
         identifier=identifier,
         result=result,
         name=str(result["recording"]["name"]),
+        messages=[*filter(None, [result["error"]]), *result["warnings"]],
+        traceback=result.get("traceback", ""),
         facts=_facts(result),
-        table=table_of(summaries, present) if present else None,
+        table=make_table(summaries, present) if present else None,
         timeline=lay_out(result) if result.get("timeline") else None,
         pairs=pairs,
         kept=sorted((pairs[number] for number in kept if number in pairs), key=lambda pair: pair.at),
-        questions=[_question(question, identifier, present, pairs, is_open=is_open) for question in asked],
+        questions=[_question(question, identifier, present, pairs, is_open=is_open) for question in questions],
         memory=memory_plot(result, f"{identifier}-memory"),
-        latency=latency_plot(asked, [method.key for method in methods], f"{identifier}-latency"),
-        shape=next((pair.width / pair.height for pair in pairs.values() if pair.thumbnail), 4 / 3),
-        right={key: one["exact_match"] for key, one in summaries.items()},
+        latency=latency_plot(questions, [method.key for method in methods], f"{identifier}-latency"),
+        aspect_ratio=next((pair.width / pair.height for pair in pairs.values() if pair.thumbnail), 4 / 3),
+        exact_match={key: summary["exact_match"] for key, summary in summaries.items()},
     )
 
 
 def _pair(number: str, pair: Mapping[str, Any], kept: Mapping[str, Any] | None, identifier: str) -> Pair:
-    width, height = _size_of(pair["thumbnail"])
-    places = [name for name in ("Star", "Stream") if kept and kept[f"in_{name.lower()}"]]
+    size = _thumbnail_size(pair["thumbnail"])
+    width, height = size or _MISSING_THUMBNAIL
+    memories = [name for name in ("Star", "Stream") if kept and kept[f"in_{name.lower()}"]]
     return Pair(
         number=number,
         identifier=f"{identifier}-p{number}",
         at=sorted(set(pair["at"])),
         importance=pair["importance"],
         reason=pair["reason"],
-        thumbnail=pair["thumbnail"] if width else "",
-        width=width or 4,
-        height=height or 3,
-        memory=" and ".join(places),
+        thumbnail=pair["thumbnail"] if size else "",
+        width=width,
+        height=height,
+        memory=" and ".join(memories),
     )
 
 
-def _size_of(thumbnail: str) -> tuple[int, int]:
-    """Width and height of a base64 JPEG; zeros where it is none."""
+def _thumbnail_size(thumbnail: str) -> tuple[int, int] | None:
+    """Return width and height of a base64 JPEG; None if it is unreadable."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(thumbnail or "", validate=True)), formats=["JPEG"]) as image:
-            width, height = image.size
+            return image.size
     except (binascii.Error, UnidentifiedImageError):
-        return 0, 0
-    return width, height
+        return None
 
 
 def _question(
@@ -289,83 +309,91 @@ def _question(
     answers = [
         _answer(method, question["answers"][method.key]) for method in methods if method.key in question["answers"]
     ]
-    shared: dict[tuple[str, ...], list[Method]] = {}
-    for answer in answers:
-        shared.setdefault(tuple(map(str, answer.given["evidence"])), []).append(answer.method)
-    evidence = [
-        (whose, [pairs[number] for number in seen if number in pairs], sum(number not in pairs for number in seen))
-        for seen, whose in shared.items()
-        if seen
-    ]
     flags = {
-        "wrong": any(answer.verdict in {"wrong", "part", "error"} for answer in answers),
-        "unlike": any(answer.given["agreement"] and not answer.given["agreement"]["exact_match"] for answer in answers),
-        "noted": any(answer.given["warnings"] or answer.given["error"] for answer in answers),
+        "inexact": any(answer.verdict in {"contains", "mismatch", "error"} for answer in answers),
+        "differs": any(answer.data["agreement"] and not answer.data["agreement"]["exact_match"] for answer in answers),
+        "flagged": any(answer.data["warnings"] or answer.data["error"] for answer in answers),
     }
     at, asked_at = question["at"], question["asked_at"]
-    late = at is None or abs(asked_at - at) > _OTHER_TIME
+    is_own_time = at is not None and abs(asked_at - at) <= _TIME_TOLERANCE
     return Question(
-        given=question,
+        data=question,
         identifier=f"{identifier}-q{question['number']}",
-        asked_late=numbers.clock(asked_at) if late else "",
+        asked_at="" if is_own_time else numbers.clock(asked_at),
         answers=answers,
-        evidence=evidence,
-        flags=[flag for flag, holds in flags.items() if holds],
+        evidence=_evidence(answers, pairs),
+        flags=[flag for flag, is_set in flags.items() if is_set],
         is_open=is_open,
     )
 
 
-def _answer(method: Method, given: Mapping[str, Any]) -> Answer:
-    scores = given["scores"]
-    if given["error"]:
+def _evidence(answers: Sequence[Answer], pairs: Mapping[str, Pair]) -> list[Evidence]:
+    """Group the methods that received the same pairs."""
+    methods: dict[tuple[str, ...], list[Method]] = {}
+    for answer in answers:
+        methods.setdefault(tuple(map(str, answer.data["evidence"])), []).append(answer.method)
+    return [
+        Evidence(
+            sharing,
+            [pairs[key] for key in keys if key in pairs],
+            sum(key not in pairs for key in keys),
+        )
+        for keys, sharing in methods.items()
+        if keys
+    ]
+
+
+def _answer(method: Method, data: Mapping[str, Any]) -> Answer:
+    scores = data["scores"]
+    if data["error"]:
         verdict = "error"
     elif not scores:
-        verdict = "open"
+        verdict = "unscored"
     elif scores["exact_match"]:
-        verdict = "right"
+        verdict = "exact"
     else:
-        verdict = "part" if scores["contains"] else "wrong"
-    return Answer(method, given, verdict, _VERDICTS[verdict], [form(given[name]) for _, name, form in FIGURES])
+        verdict = "contains" if scores["contains"] else "mismatch"
+    return Answer(method, data, verdict, _VERDICTS[verdict], [form(data[key]) for _, key, form in FIGURES])
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of a recording, in words."""
-    known = result["recording"]
-    dropped = ", ".join(f"{numbers.count(many)} × {reason}" for reason, many in known.get("drop_reasons", {}).items())
+    recording = result["recording"]
+    reasons = ", ".join(
+        f"{numbers.count(count)} × {reason}" for reason, count in recording.get("drop_reasons", {}).items()
+    )
+    sizes = ", ".join(
+        f"{size.replace('x', '×')} ({numbers.count(count)})" for size, count in recording.get("sizes", {}).items()
+    )
     facts = [
-        ("recording", " ".join(filter(None, (known.get("kind", ""), known.get("topic", ""))))),
-        ("duration", numbers.seconds(known.get("duration_sec"))),
-        ("first image", numbers.stamp(known.get("first_stamp"))),
-        ("images", numbers.count(known.get("images"))),
-        ("sampled", numbers.count(known.get("sampled"))),
-        ("dropped", numbers.count(known.get("dropped")) + (f" ({dropped})" if dropped else "")),
-        (
-            "sizes",
-            ", ".join(
-                f"{name.replace('x', '×')} ({numbers.count(many)})" for name, many in known.get("sizes", {}).items()
-            ),
-        ),
-        ("warnings", "; ".join(known.get("warnings", ()))),
-        ("evaluated in", numbers.seconds(result.get("seconds"))),
-        ("path", known.get("path", "")),
+        ("source", " ".join(filter(None, (recording.get("kind", ""), recording.get("topic", ""))))),
+        ("duration", numbers.seconds(recording.get("duration_sec"))),
+        ("first image", numbers.stamp(recording.get("first_stamp"))),
+        ("images", numbers.count(recording.get("images"))),
+        ("frames sampled", numbers.count(recording.get("sampled"))),
+        ("images dropped", numbers.count(recording.get("dropped")) + (f" ({reasons})" if reasons else "")),
+        ("image sizes", sizes),
+        ("evaluation time", numbers.seconds(result.get("seconds"))),
+        ("path", recording.get("path", "")),
     ]
-    return [(name, value) for name, value in facts if value not in {"", numbers.NOTHING}]
+    return [(name, value) for name, value in facts if value not in {"", numbers.NO_VALUE}]
 
 
-def _set_ups(results: Sequence[Mapping[str, Any]]) -> list[tuple[list[str], dict[str, dict[str, str]]]]:
-    """Settings and environments, each with the recordings that share them."""
-    found: dict[str, tuple[list[str], dict[str, dict[str, str]]]] = {}
+def _setups(results: Sequence[Mapping[str, Any]]) -> list[tuple[list[str], dict[str, dict[str, str]]]]:
+    """Return settings and environments, each with the names of the recordings that share them."""
+    setups: dict[str, tuple[list[str], dict[str, dict[str, str]]]] = {}
     for result in results:
-        set_up = {
-            heading: {name: _plain(value) for name, value in result.get(part, {}).items()}
-            for heading, part in (("settings", "settings"), ("versions and machine", "environment"))
-            if result.get(part)
+        setup = {
+            heading: {name: _plain(value) for name, value in result[key].items()}
+            for heading, key in (("settings", "settings"), ("versions and machine", "environment"))
+            if result.get(key)
         }
-        if set_up:
-            names, _ = found.setdefault(json.dumps(set_up, sort_keys=True), ([], set_up))
+        if setup:
+            names, _ = setups.setdefault(json.dumps(setup, sort_keys=True), ([], setup))
             names.append(str(result["recording"]["name"]))
-    return list(found.values())
+    return list(setups.values())
 
 
 def _plain(value: Any) -> str:
-    return value or numbers.NOTHING if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if value is None:
+        return "automatic"
+    return value or numbers.NO_VALUE if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""What these tests need: their helpers, also in the processes that they start."""
+"""Make the helper modules of these tests importable, also in the processes that the tests start."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Workers that are killed, as a machine without memory kills them."""
+"""Workers that die by SIGKILL, as the out-of-memory killer ends them."""
 
 import os
 import signal
@@ -23,6 +23,6 @@ def run_unless_deadly(job):
 
 
 class DyingActor(Evaluator):
-    def run(self, job, *told):
-        del job, told
+    def run(self, job, *on_progress):
+        del job, on_progress
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Many recordings: in this process, in several, on a real Ray; and what one that fails costs the others."""
+"""Evaluation of many recordings: in this process, in several processes, on Ray; failures of one recording."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SETTINGS = ReplaySettings(model="demo", device="cpu", methods=("delayed",))
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
-    """Two good bags with a bad one between them."""
+    """Two valid bags with an invalid one between them."""
     folder = tmp_path_factory.mktemp("bags")
     made = []
     for number, name in enumerate(("one", "bad", "two")):
@@ -32,35 +32,41 @@ def jobs(tmp_path_factory):
             (bag / "bad_0.mcap").write_bytes(b"nothing of use" * 10)
             questions = made[0].questions
         else:
-            wanted = SceneRecording(seed=3_000_100 + number, seconds=6.0, rate=4.0, height=120, width=160, questions=2)
-            record_scene(bag, wanted)
+            settings = SceneRecording(
+                seed=3_000_100 + number, seconds=6.0, rate=4.0, height=120, width=160, questions=2
+            )
+            record_scene(bag, settings)
             questions = read_questions(bag / FILE_NAME)
         made.append(ReplayJob(str(bag), str(folder / "out" / name), questions, SETTINGS))
     return made
 
 
 def in_this_process(jobs):
-    return executor.one_by_one(jobs, lambda _job, _progress: None)
+    return executor.run_sequentially(jobs, lambda _job, _progress: None)
 
 
 def in_two_processes(jobs):
-    return executor.in_processes(jobs, 2)
+    return executor.run_in_processes(jobs, 2)
 
 
 def on_ray(jobs):
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
-    return executor.on_ray(jobs, "local", 2)
+    return executor.run_on_ray(jobs, "local", 2)
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("way", [in_this_process, in_two_processes, on_ray])
-def test_a_recording_that_fails_does_not_stop_the_rest(jobs, way):
+@pytest.mark.parametrize("run", [in_this_process, in_two_processes, on_ray])
+def test_failed_recording_does_not_stop_the_others(jobs, run):
     # when
-    results = {job.name: result for job, result in way(jobs)}
+    results = {job.name: result for job, result in run(jobs)}
 
     # then
-    assert {name: result["failed"] for name, result in results.items()} == {"one": False, "bad": True, "two": False}
-    assert "cannot be read as a ROS 2 bag" in results["bad"]["problems"][0]
+    assert {name: bool(result["error"]) for name, result in results.items()} == {
+        "one": False,
+        "bad": True,
+        "two": False,
+    }
+    assert jobs[1].path in results["bad"]["error"]
     for job in jobs:
         assert json.loads((Path(job.folder) / "result.json").read_text()) == results[job.name]
         assert (finished_result(job) is None) == (job.name == "bad")
@@ -69,7 +75,7 @@ def test_a_recording_that_fails_does_not_stop_the_rest(jobs, way):
         assert all(asked["answers"]["delayed"]["answer"] for asked in results[name]["questions"])
 
 
-def test_an_answer_that_is_lacking_is_asked_for_again(jobs):
+def test_result_with_missing_answer_is_not_finished(jobs):
     ((job, result),) = in_this_process(jobs[:1])
     file = Path(job.folder) / "result.json"
     result["questions"][0]["answers"]["delayed"]["error"] = "the device ran out of memory"
@@ -80,7 +86,7 @@ def test_an_answer_that_is_lacking_is_asked_for_again(jobs):
     assert finished_result(job) == result
 
 
-def test_what_is_done_is_done_again_only_when_something_has_changed(jobs):
+def test_result_is_finished_until_job_or_recording_changes(jobs):
     (_, result), *_ = in_this_process(jobs[:1])
     assert finished_result(jobs[0]) == result
     changed = ReplayJob(jobs[0].path, jobs[0].folder, jobs[0].questions[:1], SETTINGS)
@@ -91,46 +97,46 @@ def test_what_is_done_is_done_again_only_when_something_has_changed(jobs):
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_that_dies_costs_a_second_try(jobs, tmp_path, monkeypatch):
-    monkeypatch.setattr(executor, "_run_here", run_and_die_once)
+def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr(executor, "_run_in_worker", run_and_die_once)
     good = ReplayJob(jobs[0].path, str(tmp_path / "good"), jobs[0].questions, SETTINGS)
-    ((_, result),) = executor.in_processes([good], 1)
-    assert not result["failed"]
+    ((_, result),) = executor.run_in_processes([good], 1)
+    assert not result["error"]
 
 
 @pytest.mark.timeout(600)
-def test_a_recording_that_kills_its_worker_costs_the_others_nothing(jobs, tmp_path, monkeypatch):
+def test_recording_that_kills_its_worker_does_not_affect_the_others(jobs, tmp_path, monkeypatch):
     # given
-    monkeypatch.setattr(executor, "_run_here", run_unless_deadly)
+    monkeypatch.setattr(executor, "_run_in_worker", run_unless_deadly)
     names = ("one", "deadly", "two", "three")
-    spread = [ReplayJob(jobs[0].path, str(tmp_path / name), jobs[0].questions, SETTINGS) for name in names]
+    repeated = [ReplayJob(jobs[0].path, str(tmp_path / name), jobs[0].questions, SETTINGS) for name in names]
     # when
-    results = {Path(job.folder).name: result for job, result in executor.in_processes(spread, 2)}
+    results = {Path(job.folder).name: result for job, result in executor.run_in_processes(repeated, 2)}
     # then
-    assert {name: result["failed"] for name, result in results.items()} == {name: name == "deadly" for name in names}
-    assert "has died, twice" in results["deadly"]["problems"][0]
+    assert {name: bool(result["error"]) for name, result in results.items()} == {
+        name: name == "deadly" for name in names
+    }
     assert json.loads((tmp_path / "deadly" / "result.json").read_text()) == results["deadly"]
 
 
 @pytest.mark.timeout(600)
-def test_an_actor_that_dies_always_fails_its_recording(jobs, monkeypatch):
+def test_recording_whose_actor_dies_again_fails(jobs, monkeypatch):
     monkeypatch.setattr(executor, "Evaluator", DyingActor)
     ((_, result),) = on_ray(jobs[:1])
-    assert result["failed"]
-    assert "was lost" in result["problems"][0]
+    assert "actor" in result["error"]
 
 
-def test_a_defect_costs_one_recording(jobs, tmp_path, monkeypatch):
+def test_defect_fails_its_recording_with_a_traceback(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr("delayed_vlm_ros.replay.job.Replay", None)
     broken = ReplayJob(jobs[0].path, str(tmp_path / "out"), jobs[0].questions, SETTINGS)
     ((_, result),) = in_this_process([broken])
-    assert result["failed"]
-    assert result["problems"][0].startswith("TypeError: ")
-    assert "Traceback" in result["problems"][1]
+    assert result["error"].startswith("TypeError: ")
+    assert "Traceback" in result["traceback"]
 
 
-def test_a_result_that_cannot_be_written_ends_it_with_a_remedy(jobs, tmp_path):
+def test_unwritable_result_raises_incomplete_error_with_its_folder(jobs, tmp_path):
     (tmp_path / "file").touch()
     blocked = ReplayJob(jobs[0].path, str(tmp_path / "file" / "one"), jobs[0].questions, SETTINGS)
-    with pytest.raises(IncompleteError, match=r"the result of one cannot be written to .*make room there"):
+    with pytest.raises(IncompleteError) as caught:
         list(in_this_process([blocked]))
+    assert blocked.folder in str(caught.value)

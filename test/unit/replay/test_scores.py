@@ -1,4 +1,4 @@
-"""How answers are compared."""
+"""Scores of an answer against reference answers."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from delayed_vlm_ros.replay.scores import score
 
 
 @pytest.mark.parametrize(
-    ("answer", "others", "exact_match", "contains", "token_f1"),
+    ("answer", "references", "exact_match", "contains", "token_f1"),
     [
         ("A red box.", ["the Red box"], True, True, 1.0),
         ("I see a red box there", ["red box"], False, True, 4 / 7),
@@ -24,13 +24,13 @@ from delayed_vlm_ros.replay.scores import score
         ("box box", ["box"], False, True, 2 / 3),
     ],
 )
-def test_words_count_without_case_articles_and_punctuation(answer, others, exact_match, contains, token_f1):
-    found = score(answer, others)
+def test_word_scores_ignore_case_articles_and_punctuation(answer, references, exact_match, contains, token_f1):
+    found = score(answer, references)
     assert (found.exact_match, found.contains) == (exact_match, contains)
     assert found.token_f1 == pytest.approx(token_f1)
 
 
-def test_characters_count_for_chrf_and_the_nearest_length_for_the_ratio():
+def test_chrf_compares_characters_and_length_ratio_uses_the_closest_reference():
     assert score("yes", ["yes"]).chrf == pytest.approx(1.0)
     assert 0.3 < score("a red box", ["a red ball", "nothing"]).chrf < 0.6
     assert score("zzz", ["a red ball"]).chrf < 0.01

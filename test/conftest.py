@@ -1,4 +1,4 @@
-"""What all tests share: helper modules on the path, a marker for each folder, and nodes in a ROS domain of their own."""
+"""Shared by all tests: helper modules on the path, a marker per folder, and nodes in an isolated ROS domain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ sys.path.append(str(HERE / "helpers"))
 
 MARKED_FOLDERS = ("ros", "browser", "slow", "fuzz")
 
-# A test that starts many processes may take long on a starved machine; single waits have limits of their own.
+# A test with many processes may take long on a busy machine; single waits have their own limits.
 _PROCESSES_TIMEOUT_SEC = 600
 
 _numbers = itertools.count(1)
@@ -36,35 +36,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ros() -> Iterator[None]:
-    """rclpy in a free domain that is not heard outside this machine."""
+    """Initialise rclpy in an unused domain that is invisible to other machines."""
     rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     from harness import CONTEXT, free_domain  # noqa: PLC0415
 
-    domain, mark = free_domain()
+    domain, reservation = free_domain()
     os.environ["ROS_DOMAIN_ID"] = str(domain)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
     rclpy.init(context=CONTEXT)
     yield
     rclpy.try_shutdown(context=CONTEXT)
-    mark.close()
+    reservation.close()
 
 
 @pytest.fixture
 def start(ros: None) -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
-    """Starts scene-memory nodes, each in a namespace of its own unless one is given, each with a client."""
+    """Return a function that starts a scene-memory node and a client, by default in a new namespace."""
     yield from _starter()
 
 
 @pytest.fixture(scope="module")
 def start_for_module(ros: None) -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
-    """The same, for nodes that all tests of a module share."""
+    """Return the same function as ``start``, for nodes shared by all tests of a module."""
     yield from _starter()
 
 
 @pytest.fixture(scope="module")
 def with_images(start_for_module: Callable[..., tuple[NodeProcess, Client]]) -> Client:
-    """A client to a node that has seen a few images; its engine is a fake."""
+    """Return a client of a node with a fake engine and four images in its memory."""
     _, client = start_for_module(memory__sample_fps=50.0)
     client.wait_until_ready()
     client.show_images(4)
@@ -95,5 +95,5 @@ def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
         return process, client
 
     yield start_one
-    for thing in reversed(opened):
-        thing.close()
+    for closable in reversed(opened):
+        closable.close()

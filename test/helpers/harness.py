@@ -1,4 +1,4 @@
-"""Nodes as processes of their own, and a client that talks to them over DDS."""
+"""Nodes in child processes, and a client that communicates with them over DDS."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ FAKE_SCENE_MEMORY = [str(Path(__file__).with_name("fake_scene_memory.py"))]
 FAULTY_SCENE_MEMORY = [str(Path(__file__).with_name("faulty_scene_memory.py"))]
 HELD_SCENE_MEMORY = [str(Path(__file__).with_name("held_scene_memory.py"))]
 
-# Of these tests alone: other tests use the default one.
+# Separate from the default context, which other tests use.
 CONTEXT = Context()
 
-# Where domains' ports lie below those the system hands out by itself.
+# Domains whose ports are below Linux's ephemeral range.
 _DOMAINS = range(20, 100)
 _PORTS_PER_DOMAIN = 250
 _FIRST_PORT = 7400
 
-# Further than the images that a memory samples in these tests, 20 a second or more.
+# More than the sample period in these tests, which is at most 50 ms.
 _IMAGES_APART_NS = 60_000_000
 
 
 def free_domain() -> tuple[int, socket.socket]:
-    """A domain that nobody on this machine uses, and the socket that marks it as taken while it is open."""
+    """Return an unused domain, and the socket that reserves it while it is open."""
     for domain in random.sample(_DOMAINS, len(_DOMAINS)):
         base = _FIRST_PORT + _PORTS_PER_DOMAIN * domain
         mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -71,7 +71,7 @@ def free_domain() -> tuple[int, socket.socket]:
 
 
 class NodeProcess:
-    """A node in a process of its own, with its output in ``log``."""
+    """A node in a child process, with its output in ``log``."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class NodeProcess:
         return self.process.poll() is None
 
     def end(self, number: int = signal.SIGINT, *, times: int = 1) -> tuple[int, float]:
-        """Send a signal; gives exit code and seconds until the end at this machine's full speed."""
+        """Send a signal. Return exit code and seconds until the end, corrected for the machine's load."""
         return end_process(self.process, number, times=times)
 
     def close(self) -> None:
@@ -114,12 +114,12 @@ class NodeProcess:
 
 @dataclass(frozen=True)
 class Report:
-    """What a node told of itself at one moment.
+    """A report of a node.
 
     Attributes:
-        after_ns: Its state is that of some moment after this one. The message's own stamp does not say so much: it is
-            made when the state has been gathered already. But nothing is gathered before the last report is out.
-        content: The statistics; or the statuses by name.
+        after_ns: Lower bound of the time of the reported state: the stamp of the previous report, before which nothing
+            is collected. The report's own stamp is made after the state has been collected.
+        content: The statistics, or the statuses by name.
     """
 
     after_ns: int
@@ -127,10 +127,10 @@ class Report:
 
 
 class Goal:
-    """An ask by the action, from the moment it is sent.
+    """A question sent through the action.
 
     Attributes:
-        feedback: What has come so far, oldest first.
+        feedback: Feedback received so far, oldest first.
     """
 
     def __init__(self, action: ActionClient, message: AskSceneAction.Goal) -> None:
@@ -147,26 +147,26 @@ class Goal:
         return self._result is not None and self._result.done()
 
     def _wait(self) -> Any:
-        wait_until(lambda: self.done, lambda: f"the goal's result; its last feedback is {self.feedback[-1:]}")
+        wait_until(lambda: self.done, lambda: f"the goal's result; last feedback: {self.feedback[-1:]}")
         return self._result.result()
 
     def result(self) -> AskSceneAction.Result:
         return self._wait().result
 
     def status(self) -> str:
-        """How it ended: SUCCEEDED, CANCELED, ABORTED."""
+        """Wait for the end and return SUCCEEDED, CANCELED or ABORTED."""
         names = {getattr(GoalStatus, name): name for name in dir(GoalStatus) if name.startswith("STATUS_")}
         return names[self._wait().status].removeprefix("STATUS_")
 
     def wait_for_feedback(self, condition: Callable[[Any], bool]) -> Any:
-        """The first feedback that is as wanted."""
+        """Wait for and return the first feedback that meets the condition."""
         return wait_until(
             lambda: next((got for got in self.feedback.copy() if condition(got)), None),
-            lambda: f"feedback; the last is {self.feedback[-2:]}",
+            lambda: f"feedback; the last: {self.feedback[-2:]}",
         )
 
     def cancel(self) -> Any:
-        """Ask for its cancellation; gives the response."""
+        """Request cancellation and return the response."""
         wait_until(self._sent.done, "the goal to be accepted")
         future = self._sent.result().cancel_goal_async()
         wait_until(future.done, "a response to the cancellation")
@@ -174,36 +174,36 @@ class Goal:
 
 
 class Spinning:
-    """Spins nodes in a thread of its own, until ``close``.
+    """Spins nodes in a thread until ``close``.
 
     Attributes:
-        executor: Theirs.
+        executor: Executor of the nodes.
     """
 
     def __init__(self, *nodes: Any) -> None:
         self.executor = SingleThreadedExecutor(context=CONTEXT)
         for node in nodes:
             self.executor.add_node(node)
-        self._ending = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        while not self._ending.is_set():
+        while not self._closing.is_set():
             self.executor.spin_once(timeout_sec=0.05)
 
     def close(self) -> None:
-        self._ending.set()
+        self._closing.set()
         self._thread.join()
         self.executor.shutdown()
 
 
 class Client:
-    """Everything a test needs of ROS, in a namespace; spins in a thread.
+    """ROS client of one namespace, spun in a thread.
 
-    A report that has arrived may be older than what the test has just done, and a state may pass before the test
-    looks. So every report is kept, and a test says from which moment on they count: by default, from the call on. What
-    shows in a single report, the first one behind an event, is looked for from the stamp of the last report before it.
+    A received report may be older than the test's last action, and a state may pass before the test checks. So every
+    report is kept, and a test selects those after a time, by default the time of the call. To find an event that is in
+    one report only, use the stamp of the last report before the event.
     """
 
     def __init__(self, namespace: str) -> None:
@@ -237,7 +237,7 @@ class Client:
         self._stats.append(Report(before, message))
 
     def now_ns(self) -> int:
-        """The nodes' clock."""
+        """Return the time of the nodes' clock, in nanoseconds."""
         return self.node.get_clock().now().nanoseconds
 
     def close(self) -> None:
@@ -249,34 +249,34 @@ class Client:
     # Services
 
     def start_call(self, service_type: Any, name: str, request: Any) -> Any:
-        """Call a service; gives the future."""
+        """Call a service and return the future."""
         client = self._clients.get(name) or self._clients.setdefault(name, self.node.create_client(service_type, name))
         assert client.wait_for_service(timeout_sec=PATIENCE_SEC), f"no service {name}"
         return client.call_async(request)
 
     def call(self, service_type: Any, name: str, request: Any) -> Any:
-        """Call a service; gives the response."""
+        """Call a service and return the response."""
         future = self.start_call(service_type, name, request)
         wait_until(future.done, f"an answer of {name}")
         return future.result()
 
     def start_ask(self, question: str = "What is there?", **fields: Any) -> Any:
-        """Ask; gives the future. No deadline but the tests' own patience, unless one is given."""
+        """Ask a question and return the future. The default deadline is ``PATIENCE_SEC``."""
         request = AskScene.Request(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
         return self.start_call(AskScene, "ask_scene", request)
 
     def ask(self, question: str = "What is there?", **fields: Any) -> AskScene.Response:
-        """Ask; gives the response."""
+        """Ask a question and return the response."""
         future = self.start_ask(question, **fields)
         wait_until(future.done, "an answer of ask_scene")
         return future.result()
 
     def start_goal(self, question: str = "What is there?", **fields: Any) -> Goal:
-        """Ask by the action; gives the goal. No deadline but the tests' own patience, unless one is given."""
+        """Ask a question through the action and return the goal. The default deadline is ``PATIENCE_SEC``."""
         if self._action is None:
-            # In the executor's own thread: it would look into a client that is only half made.
-            made = self._spinning.executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
-            self._action = wait_until(made.done, "the action's client") and made.result()
+            # In the executor's thread: the executor must not find a partly built client.
+            built = self._spinning.executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
+            self._action = wait_until(built.done, "the action client") and built.result()
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC), "no action ask_scene_stream"
         message = AskSceneAction.Goal(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
         return Goal(self._action, message)
@@ -288,13 +288,13 @@ class Client:
         return self.call(GetState, "scene_memory/get_state", GetState.Request()).current_state.label
 
     def transition(self, label: str = "", number: int = 0) -> bool:
-        """Ask for a transition by its label or, as nav2's lifecycle manager does, by its number."""
-        self._connected = False  # the node's subscriptions come and go with its state
+        """Request a transition by its label or, as nav2's lifecycle manager does, by its number."""
+        self._connected = False  # the node's subscriptions depend on its state
         request = ChangeState.Request(transition=Transition(label=label, id=number))
         return self.call(ChangeState, "scene_memory/change_state", request).success
 
     def start_setting(self, values: dict[str, Any], node: str = "scene_memory") -> Any:
-        """Set parameters; gives the future."""
+        """Set parameters and return the future."""
         messages: list[ParameterMessage] = [
             Parameter(name, value=value).to_parameter_msg() for name, value in values.items()
         ]
@@ -302,7 +302,7 @@ class Client:
         return self.start_call(SetParametersAtomically, f"{node}/set_parameters_atomically", request)
 
     def set_parameters(self, values: dict[str, Any], node: str = "scene_memory") -> tuple[bool, str]:
-        """Set parameters; gives whether that was done, and why not."""
+        """Set parameters. Return whether it succeeded, and the reason if not."""
         future = self.start_setting(values, node)
         wait_until(future.done, "parameters to be set")
         return future.result().result.successful, future.result().result.reason
@@ -310,7 +310,7 @@ class Client:
     # Images
 
     def publish(self, message: Any, topic: str = "image", *, reliable: bool = True, depth: int = 10) -> None:
-        """Publish on a topic; the depth counts where it is the topic's first message."""
+        """Publish on a topic. ``depth`` applies to the first message of a topic."""
         key = (topic, reliable)
         if key not in self._publishers:
             policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
@@ -322,9 +322,9 @@ class Client:
     def image(
         self, *, height: int = 48, width: int = 64, shade: int = 100, frame_id: str = "lens", **fields: Any
     ) -> Image:
-        """A grey rgb8 image, stamped now; fields may be overwritten.
+        """Return a grey rgb8 image with the present stamp; fields may be overridden.
 
-        So long after the last one that it is due to be remembered.
+        Waits until an image is due after the last one.
         """
         time.sleep(max(0, self._last_stamp_ns + _IMAGES_APART_NS - self.now_ns()) * 1e-9)
         message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
@@ -337,10 +337,10 @@ class Client:
         return message
 
     def connect_images(self) -> None:
-        """Publish images until one arrives: from then on, all do.
+        """Publish images until one arrives; all later ones then arrive too.
 
-        DDS promises that only to a reliable subscription that has found its publisher, and the node's becomes one when
-        it has learnt that its cameras are reliable.
+        DDS guarantees this for a reliable subscription that has discovered its publisher. The node's subscription
+        becomes reliable after it has discovered that its cameras are.
         """
         if self._connected:
             return
@@ -357,14 +357,11 @@ class Client:
         self._show_image()
         wait_until(reliable, f"a reliable subscription to {topic}")
         first = self._shown + 1
-        wait_until(arrived, lambda: f"an image at the node; its last reports are {self._statuses[-2:]}")
+        wait_until(arrived, lambda: f"an image at the node; last reports: {self._statuses[-2:]}")
         self._connected = True
 
     def show_images(self, count: int) -> None:
-        """Publish images, every time another one, and wait until they are remembered.
-
-        When it returns, they all are, and none is on its way any more.
-        """
+        """Publish different images and wait until all of them are in the memory."""
         self.connect_images()
         for _ in range(count):
             self._show_image()
@@ -376,79 +373,79 @@ class Client:
 
     def _wait_for_last_image(self) -> None:
         last = range(self._shown, self._shown + 1)
-        what = f"image {self._shown} to be remembered; the last reports are"
-        wait_until(lambda: self._find_image(last), lambda: f"{what} {self._statuses[-2:]}")
+        what = f"image {self._shown} in the memory"
+        wait_until(lambda: self._find_image(last), lambda: f"{what}; last reports: {self._statuses[-2:]}")
 
     def _find_image(self, numbers: range) -> Any:
-        """The first report in which one of these is the newest image remembered."""
+        """Return the first report in which one of these images is the newest in the memory."""
         names = {_frame_id(number) for number in numbers}
         return self.find_status("camera camera", lambda status: status.hardware_id in names, 0)
 
-    # What the node tells
+    # Reports
 
     def find_status(self, name: str, condition: Callable[[Any], bool], since_ns: int) -> Any:
-        """The first status of this name after a moment that is as wanted; None when there is none."""
+        """Return the first status of this name after a time that meets the condition; None if there is none."""
         found = (report.content.get(name) for report in self._statuses.copy() if report.after_ns >= since_ns)
         return next((status for status in found if status is not None and condition(status)), None)
 
     def wait_for_report(self, name: str, condition: Callable[[Any], bool], since_ns: int) -> tuple[Any, int]:
-        """The first status of this name that was published after a moment and is as wanted, and when it was."""
+        """Return the first status of this name published after a time that meets the condition, and its stamp."""
 
         def found() -> tuple[Any, int] | None:
             reports = zip(self.report_stamps_ns.copy(), self._statuses.copy(), strict=False)
-            told = ((report.content.get(name), stamp_ns) for stamp_ns, report in reports if stamp_ns >= since_ns)
-            return next(((status, at) for status, at in told if status is not None and condition(status)), None)
+            published = ((report.content.get(name), stamp_ns) for stamp_ns, report in reports if stamp_ns >= since_ns)
+            return next(((status, at) for status, at in published if status is not None and condition(status)), None)
 
-        return wait_until(found, lambda: f"{name}: a status; the last one is {self.newest_status(name)}")
+        return wait_until(found, lambda: f"{name}: a status; the last: {self.newest_status(name)}")
 
     def newest_status(self, name: str) -> Any:
-        """The last status of this name that has come; None before the first."""
+        """Return the last status of this name; None before the first."""
         return next((report.content[name] for report in reversed(self._statuses) if name in report.content), None)
 
     def find_stats(self, condition: Callable[[MemoryStats], bool], since_ns: int) -> MemoryStats | None:
-        """The first statistics after a moment that are as wanted; None when there are none."""
+        """Return the first statistics after a time that meet the condition; None if there are none."""
         found = (report.content for report in self._stats.copy() if report.after_ns >= since_ns)
         return next((stats for stats in found if condition(stats)), None)
 
     def wait_for_status(
         self, name: str, condition: Callable[[Any], bool] = lambda _: True, *, since_ns: int | None = None
     ) -> Any:
-        """The first status of this name that is as wanted, after a moment or from now on."""
+        """Wait for the first status of this name that meets the condition, after a time or from now on."""
         since_ns = self.now_ns() if since_ns is None else since_ns
         return wait_until(
             lambda: self.find_status(name, condition, since_ns),
-            lambda: f"status {name}; the last reports are {self._statuses[-2:]}",
+            lambda: f"status {name}; last reports: {self._statuses[-2:]}",
         )
 
     def wait_for_stats(
         self, condition: Callable[[MemoryStats], bool] = lambda _: True, *, since_ns: int | None = None
     ) -> MemoryStats:
-        """The first statistics that are as wanted, after a moment or from now on."""
+        """Wait for the first statistics that meet the condition, after a time or from now on."""
         since_ns = self.now_ns() if since_ns is None else since_ns
         return wait_until(
-            lambda: self.find_stats(condition, since_ns), lambda: f"statistics; the last ones are {self._stats[-2:]}"
+            lambda: self.find_stats(condition, since_ns), lambda: f"statistics; the last: {self._stats[-2:]}"
         )
 
     def wait_until_active(self) -> None:
         def settled(status: Any) -> bool:
-            return status.message == "active" or status.level == DiagnosticStatus.ERROR  # nothing more to wait for
+            return status.message == "active" or status.level == DiagnosticStatus.ERROR  # waiting longer does not help
 
         status = self.wait_for_status("lifecycle", settled)
         assert status.message == "active", status.message
 
     def wait_until_ready(self) -> None:
-        """Until the node is active and its model loaded."""
+        """Wait until the node is active and its model is loaded."""
         self.wait_until_active()
         self.wait_for_stats(lambda stats: stats.model_state == "ready")
 
 
 def values_of(status: Any) -> dict[str, str]:
-    """A status's values by key."""
+    """Return the values of a status by key."""
     return {value.key: value.value for value in status.values}
 
 
 def nanoseconds(stamp: Any) -> int:
-    """A message's stamp as one number."""
+    """Return a message's stamp in nanoseconds."""
     return stamp.sec * 10**9 + stamp.nanosec
 
 

@@ -1,4 +1,4 @@
-"""A folder for PYTHONPATH that hides packages from the Python processes started with it."""
+"""A folder for PYTHONPATH that hides packages from child processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Hiding())
 
 
 def hide(folder: Path, *packages: str) -> dict[str, str]:
-    """Make the folder's ``sitecustomize``; gives the environment variables that make a process use it."""
+    """Write the folder's ``sitecustomize`` and return the environment variables for processes that use it."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(_SITE_CUSTOMIZE.format(packages=set(packages)), encoding="utf-8")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}

@@ -1,6 +1,6 @@
-"""Every encoding in which images may come: how an image gets into a message, and how well it has to come out.
+"""Every supported image encoding: how to encode an image, and the largest allowed error after conversion.
 
-The messages are made by NumPy and OpenCV alone. ``docs/encodings.md`` is written from this list.
+NumPy and OpenCV alone make the messages. ``docs/encodings.md`` is generated from this list.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import cv2
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-# ITU-R BT.601 in video range, as in OpenCV: brightness and two colours of red, green and blue.
+# ITU-R BT.601 in video range, as in OpenCV: Y, U and V from red, green and blue.
 _YUV_OF_RGB = np.array([[65.738, 129.057, 25.064], [-37.945, -74.494, 112.439], [112.439, -94.154, -18.285]]) / 256
 _YUV_OF_BLACK = 16, 128, 128
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One way in which an image may come.
+    """An image encoding.
 
     Attributes:
-        name: What the message calls it: ``encoding``, or ``format`` if it is compressed.
-        meaning: What is understood by it, for people.
-        encode: Gives an RGB image's bytes in rows or, if compressed, in a file; in two arrays where the later rows
-            are twice as long, padding included.
-        largest_error: Mean absolute difference that is allowed, of values 0..255.
-        other_names: Further names of the same.
+        name: Name in the message: ``encoding``, or ``format`` of a compressed image.
+        meaning: Description for people.
+        encode: Converts an RGB image to bytes in rows, or in a file if compressed. Returns two arrays if the later rows
+            are twice as long; then their padding is twice as long too.
+        largest_error: Largest allowed mean absolute difference, of values 0..255.
+        other_names: Other names of the same encoding.
         grey: Whether colours are lost.
-        compressed: Whether it comes as a ``CompressedImage``.
+        compressed: Whether the message is a ``CompressedImage``.
         even_sides: How many of width and height must be even, because neighbouring pixels share colours.
     """
 
@@ -48,11 +48,11 @@ class Encoding:
         return self.name
 
     def seen(self, rgb: np.ndarray) -> np.ndarray:
-        """What is to be seen of an image."""
+        """Return the image that conversion should produce."""
         return cv2.cvtColor(_grey(rgb), cv2.COLOR_GRAY2RGB) if self.grey else rgb
 
     def message(self, rgb: np.ndarray, *, padding: int = 0, big_endian: bool = False) -> Image | CompressedImage:
-        """The image as a message, raw ones with so many bytes behind each row."""
+        """Return the image as a message; ``padding`` is the number of bytes after each row of a raw image."""
         content = self.encode(rgb)
         if self.compressed:
             return CompressedImage(format=self.name, data=array.array("B", content.tobytes()))
@@ -64,7 +64,7 @@ class Encoding:
         return message
 
     def last_padding(self, rgb: np.ndarray, padding: int) -> int:
-        """Bytes behind the last row of an image with so much padding."""
+        """Return the number of bytes after the last row."""
         return padding * (2 if isinstance(self.encode(rgb), tuple) else 1)
 
 
@@ -74,13 +74,13 @@ def _padded(content: np.ndarray, padding: int, big_endian: bool) -> np.ndarray:
 
 
 def image(height: int, width: int) -> np.ndarray:
-    """An RGB image of soft colours in which no two channels, and no two directions, are alike."""
+    """Return an RGB image of smooth colours with different channels and directions."""
     down, right = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return np.stack([20 + 200 * right, 30 + 180 * down, 210 - 160 * right * down], axis=-1).round().astype(np.uint8)
 
 
 def error(seen: np.ndarray, expected: np.ndarray) -> float:
-    """Mean absolute difference of two images of the same size."""
+    """Return the mean absolute difference of two images of the same size."""
     return float(cv2.absdiff(seen, np.ascontiguousarray(expected)).mean())
 
 
@@ -107,7 +107,7 @@ def _wide(encode: Callable[[np.ndarray], np.ndarray], rgb: np.ndarray) -> np.nda
 
 
 def _planes(rgb: np.ndarray, rows_sharing: int, columns_sharing: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness, and the colours that pixels of so many rows and columns share."""
+    """Return luma, and chroma that is shared by pixels of this number of rows and columns."""
     yuv = rgb @ _YUV_OF_RGB.T + _YUV_OF_BLACK
     size = rgb.shape[1] // columns_sharing, rgb.shape[0] // rows_sharing
     colours = cv2.resize(yuv[..., 1:], size, interpolation=cv2.INTER_AREA)
@@ -146,15 +146,15 @@ def _file_of(encode: Callable[[np.ndarray], np.ndarray], rgb: np.ndarray, extens
 
 
 _COLOURS = {"rgb": "red, green, blue", "bgr": "blue, green, red"}
-_COLOURS |= {f"{order}a": f"{words}, alpha, which is dropped" for order, words in _COLOURS.items()}
+_COLOURS |= {f"{order}a": f"{channels}, alpha, which is dropped" for order, channels in _COLOURS.items()}
 _WIDE = "16 bits in either byte order, scaled to 8"
 
 ENCODINGS = (
-    *(Encoding(f"{order}8", words, partial(_channels, order=order), 0) for order, words in _COLOURS.items()),
+    *(Encoding(f"{order}8", channels, partial(_channels, order=order), 0) for order, channels in _COLOURS.items()),
     Encoding("mono8", "grey", _grey, 0, ("8UC1",), grey=True),
     *(
-        Encoding(f"{order}16", f"{words}; {_WIDE}", partial(_wide, partial(_channels, order=order)), 1)
-        for order, words in _COLOURS.items()
+        Encoding(f"{order}16", f"{channels}; {_WIDE}", partial(_wide, partial(_channels, order=order)), 1)
+        for order, channels in _COLOURS.items()
     ),
     Encoding("mono16", f"grey; {_WIDE}", partial(_wide, _grey), 1, grey=True),
     *(

@@ -1,4 +1,4 @@
-"""Bags of the demo's room, written without ROS."""
+"""Bags with images of the demo's room, written without ROS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.scenes.story import story_scene
 
 SECOND = 10**9
-START_NS = 1_700_000_000 * SECOND  # long ago
-RATE = 10  # images a second
+START_NS = 1_700_000_000 * SECOND  # in the past
+RATE = 10  # images per second
 TOPIC = "/camera/image_raw"
 
 _TYPES = get_typestore(Stores.LATEST)
@@ -23,12 +23,12 @@ _HEIGHT, _WIDTH = 120, 160
 
 
 def write_bag(path: Path, stamps_ns: Sequence[int], *, compressed: bool = False) -> Path:
-    """A bag of images, recorded ``RATE`` times a second.
+    """Write a bag of images that were received ``RATE`` times per second, and return its path.
 
     Args:
-        path: Where to; a folder that is not there yet.
-        stamps_ns: What the camera says when it took them.
-        compressed: As JPEG.
+        path: Folder of the bag; must not exist.
+        stamps_ns: Stamp of each image, in nanoseconds.
+        compressed: Whether to write JPEG images.
     """
     make = _compressed if compressed else _raw
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -41,7 +41,7 @@ def write_bag(path: Path, stamps_ns: Sequence[int], *, compressed: bool = False)
 
 
 def regular_stamps(count: int, start_ns: int = START_NS) -> list[int]:
-    """Stamps of so many images in a row."""
+    """Return stamps of consecutive images at ``RATE``."""
     return [start_ns + number * SECOND // RATE for number in range(count)]
 
 

@@ -1,8 +1,8 @@
-"""A camera at 30 Hz in a room with one thing in it: parameters colour, shape, home, width, height.
+"""A 30 Hz camera in a room with one object: parameters colour, shape, home, width and height.
 
-Its parameter ``fault`` may change while it runs: ``corrupt`` (one image in ten is cut short), ``no stamps``, ``back``
-(stamps of an hour before), ``future`` (of a day after), ``frozen`` (always the stamp of when that began), ``slow`` (a
-clock at a tenth of the speed), or empty.
+Its parameter ``fault`` can change while it runs: ``corrupt`` (one image in ten is cut short), ``no stamps``, ``back``
+(stamps one hour in the past), ``future`` (stamps one day ahead), ``frozen`` (the stamp of when the fault began),
+``slow`` (a clock at a tenth of the speed), or empty.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.scenes.scene import Episode
 
 _RATE_HZ = 30.0
-_IMAGES = 15  # with a noise of their own; shown again and again
+_IMAGES = 15  # with different noise; published in a loop
 _SHIFTS = {"back": Duration(seconds=-3600), "future": Duration(seconds=86400)}
 _SPEEDS = {"frozen": 0.0, "slow": 0.1}  # of the camera's clock
 
 
 def room_images(colour: str, shape: str, home: float, width: int, height: int) -> list[Image]:
-    """Some images of the room, without stamps."""
+    """Return images of the room without stamps."""
     scene = Scene.from_script(7, (Episode(1, 0.0, math.inf, colour, shape, home),))
     return [
         Image(
@@ -73,6 +73,6 @@ class RoomCamera(Node):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is there to die
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests kill it
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     rclpy.spin(RoomCamera())

@@ -166,7 +166,7 @@ def _wait_until_ready(group: NodeGroup, client: SceneMemoryClient, frames: int) 
 
 
 class _Camera:
-    """Publishes images from a thread and counts them; while it is paused, nothing is on its way."""
+    """Publishes images from a thread and counts them; while it is paused, no image is in transit."""
 
     def __init__(self, domain: int, rate: float, height: int, width: int) -> None:
         self.published = 0

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from delayed_vlm_ros.cli.bench import random_model_setting
+from delayed_vlm_ros.cli.bench import random_model_setup
 from lab.commands.output import AsJson, print_json
 
 
@@ -39,7 +39,7 @@ def trace(
     from lab.bench.trace_report import TracePlan, measure_trace  # noqa: PLC0415  imports torch
 
     measured, traced = (
-        random_model_setting(shape, tokens_per_pair, 20, seed, canonical=canonical) for shape in ("small", "tiny")
+        random_model_setup(shape, tokens_per_pair, 20, seed, canonical=canonical) for shape in ("small", "tiny")
     )
     plan = TracePlan(
         devices=tuple(device_sec or (0.5, 3.0)),

@@ -1,13 +1,15 @@
-"""The thread that takes a camera's images: it needs nobody, follows the cameras, and ends whatever happens."""
+"""Image subscriptions over DDS, with both deliveries: a wait set of their own, and the executor of the node."""
 
 import itertools
 import threading
+from types import SimpleNamespace
 
 import pytest
 import rclpy
-from harness import CONTEXT
+from harness import CONTEXT, Spinning
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
@@ -15,7 +17,7 @@ from waiting import wait_until
 
 from delayed_vlm_ros.ros.input import image_subscription
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
-from delayed_vlm_ros.ros.input.message_delivery import ExecutorDelivery, WaitSetDelivery
+from delayed_vlm_ros.ros.input.message_delivery import ExecutorDelivery, UnsupportedDeliveryError, WaitSetDelivery
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -23,7 +25,7 @@ numbers = itertools.count(1)
 
 
 class Camera:
-    """Stands for a camera's memory: keeps the messages' frames."""
+    """Receiver that records the frame_ids of its messages."""
 
     message_type = Image
 
@@ -40,7 +42,7 @@ class Camera:
 
 @pytest.fixture
 def nodes(ros):
-    """Makes nodes that nobody spins."""
+    """Return a function that creates nodes, which are not spun."""
     made = []
 
     def make(context=CONTEXT):
@@ -55,6 +57,29 @@ def nodes(ros):
 @pytest.fixture
 def camera():
     return Camera(f"camera_{next(numbers)}")
+
+
+@pytest.fixture(params=["wait set", "executor"])
+def subscriber(nodes, request, monkeypatch):
+    """Return a node for subscriptions with either delivery; it is spun only where the delivery needs it."""
+    node = nodes()
+    if request.param == "wait set":
+        yield node
+        return
+    monkeypatch.setattr(image_subscription, "WaitSetDelivery", unsupported)
+    spinning = Spinning(node)
+    yield node
+    spinning.close()
+
+
+def unsupported(_context):
+    raise UnsupportedDeliveryError("planted")
+
+
+def subscribe(node, camera):
+    subscription = ImageSubscription(node, camera)
+    subscription.start()
+    return subscription
 
 
 def threads_of(*cameras):
@@ -73,21 +98,19 @@ def wait_for_image(camera, publisher, frame_id):
         publisher.publish(message)
         return frame_id in camera.received
 
-    wait_until(arrived, f"{frame_id}; there are {set(camera.received)}")
+    wait_until(arrived, f"{frame_id}; received: {set(camera.received)}")
 
 
 def readers(node, camera):
     return [reader.qos_profile.reliability for reader in node.get_subscriptions_info_by_topic(camera.topic)]
 
 
-def test_two_cameras_are_heard_by_a_node_that_nobody_spins_until_they_are_destroyed(nodes):
-    node, sender = nodes(), nodes()
+def test_two_cameras_are_received_until_close(subscriber, nodes):
+    sender = nodes()
     cameras = [Camera(f"camera_{next(numbers)}") for _ in range(2)]
     publishers = [publisher_for(sender, camera) for camera in cameras]
     for _ in range(3):
-        subscriptions = [ImageSubscription(node, camera) for camera in cameras]
-        for subscription in subscriptions:
-            subscription.start()
+        subscriptions = [subscribe(subscriber, camera) for camera in cameras]
         for camera, publisher in zip(cameras, publishers, strict=True):
             camera.received.clear()
             wait_for_image(camera, publisher, camera.name)
@@ -95,16 +118,52 @@ def test_two_cameras_are_heard_by_a_node_that_nobody_spins_until_they_are_destro
         for subscription in subscriptions:
             subscription.close()
         assert threads_of(*cameras) == []
-        assert list(node.subscriptions) == []
+        assert list(subscriber.subscriptions) == []
         assert [set(camera.received) for camera in cameras] == [{camera.name} for camera in cameras]
 
 
-def test_an_executor_of_the_node_takes_nothing_from_it(nodes, camera):
+def test_reliability_follows_cameras_that_come_and_go(subscriber, nodes, camera):
+    sender = nodes()
+    subscription = subscribe(subscriber, camera)
+    for turn, reliability in enumerate((BEST_EFFORT, RELIABLE, BEST_EFFORT)):
+        publisher = publisher_for(sender, camera, reliability)
+        wait_until(lambda: readers(sender, camera) == [reliability], f"a subscription that is {reliability}")  # noqa: B023
+        wait_for_image(camera, publisher, f"turn {turn}")
+        sender.destroy_publisher(publisher)
+    assert len(threads_of(camera)) == 1
+    subscription.close()
+    assert list(subscriber.subscriptions) == []
+
+
+def test_failed_replacement_keeps_the_subscription_and_is_retried(subscriber, nodes, camera, monkeypatch):
+    sender = nodes()
+    subscription = subscribe(subscriber, camera)
+    create, fails = subscriber.create_subscription, threading.Event()
+
+    def fail(*_arguments, **_options):
+        fails.set()
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(subscriber, "create_subscription", fail)
+    publisher = publisher_for(sender, camera)
+    wait_until(fails.is_set, "an attempt")
+    wait_for_image(camera, publisher, "meanwhile")
+    monkeypatch.setattr(subscriber, "create_subscription", create)
+    wait_until(lambda: readers(sender, camera) == [RELIABLE], "a reliable subscription")
+    wait_for_image(camera, publisher, "after it")
+    subscription.close()
+
+
+def test_subscription_can_be_closed_before_it_is_started(subscriber, camera):
+    ImageSubscription(subscriber, camera).close()
+    assert threads_of(camera) == []
+
+
+def test_wait_set_takes_no_message_in_an_executor(nodes, camera):
     node, sender = nodes(), nodes()
     takers = set()
     camera.hook = lambda: takers.add(threading.current_thread().name)
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
+    subscription = subscribe(node, camera)
     executor = SingleThreadedExecutor(context=CONTEXT)
     executor.add_node(node)
     publisher = publisher_for(sender, camera)
@@ -120,84 +179,50 @@ def test_an_executor_of_the_node_takes_nothing_from_it(nodes, camera):
     assert takers == {f"images of {camera.name}"}
 
 
-def test_it_follows_the_reliability_of_cameras_that_come_and_go(nodes, camera):
-    node, sender = nodes(), nodes()
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
-    for turn, reliability in enumerate((BEST_EFFORT, RELIABLE, BEST_EFFORT)):
-        publisher = publisher_for(sender, camera, reliability)
-        wait_until(lambda: readers(sender, camera) == [reliability], f"a subscription that is {reliability}")  # noqa: B023
-        wait_for_image(camera, publisher, f"turn {turn}")
-        sender.destroy_publisher(publisher)
-    assert len(threads_of(camera)) == 1
-    subscription.close()
-    assert list(node.subscriptions) == []
-
-
-def test_a_replacement_that_fails_leaves_the_subscription_there_is_and_is_tried_again(nodes, camera, monkeypatch):
-    node, sender = nodes(), nodes()
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
-    create, fails = node.create_subscription, threading.Event()
-
-    def refuse(*arguments, **options):
-        fails.set()
-        raise RuntimeError("planted")
-
-    monkeypatch.setattr(node, "create_subscription", refuse)
-    publisher = publisher_for(sender, camera)
-    wait_until(fails.is_set, "an attempt")
-    wait_for_image(camera, publisher, "meanwhile")
-    monkeypatch.setattr(node, "create_subscription", create)
-    wait_until(lambda: readers(sender, camera) == [RELIABLE], "a reliable subscription")
-    wait_for_image(camera, publisher, "after it")
-    subscription.close()
-
-
-def test_a_defect_in_what_takes_the_images_does_not_end_it(nodes, camera, monkeypatch):
+def test_exception_in_the_receiver_does_not_end_the_subscription(nodes, camera, monkeypatch):
     monkeypatch.setattr(image_subscription, "_CHECK_PERIOD_SEC", 0.05)
     node, sender = nodes(), nodes()
-    faults = iter(range(3))
+    failures = iter(range(3))
 
     def fail():
-        if next(faults, None) is not None:
+        if next(failures, None) is not None:
             raise ZeroDivisionError("planted")
 
     camera.hook = fail
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
+    subscription = subscribe(node, camera)
     wait_for_image(camera, publisher_for(sender, camera), "after three")
     subscription.close()
-    assert next(faults, None) is None
+    assert next(failures, None) is None
 
 
-def test_an_image_at_work_holds_the_end_up_for_a_moment_only_and_the_thread_ends_behind_it(nodes, camera):
+def test_close_times_out_while_an_image_is_decoding(nodes, camera):
     node, sender = nodes(), nodes()
-    at_work, let_go = threading.Event(), threading.Event()
+    decoding, proceed = threading.Event(), threading.Event()
 
-    def hold():
-        at_work.set()
-        let_go.wait()
+    def block():
+        decoding.set()
+        proceed.wait()
 
-    camera.hook = hold
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
+    camera.hook = block
+    subscription = subscribe(node, camera)
     publisher = publisher_for(sender, camera)
-    wait_until(lambda: publisher.publish(Image()) or at_work.is_set(), "an image")
+    wait_until(lambda: publisher.publish(Image()) or decoding.is_set(), "an image")
     subscription.close()
     assert len(threads_of(camera)) == 1
-    let_go.set()
+    proceed.set()
     wait_until(lambda: not threads_of(camera), "the end of the thread")
     assert list(node.subscriptions) == []
 
 
+@pytest.mark.parametrize("delivery", ["wait set", "executor"])
 @pytest.mark.parametrize("end", ["node", "context"])
-def test_the_thread_ends_with_its_node_and_its_context(ros, camera, end):
+def test_thread_ends_with_its_node_and_its_context(ros, camera, end, delivery, monkeypatch):
+    if delivery == "executor":
+        monkeypatch.setattr(image_subscription, "WaitSetDelivery", unsupported)
     context = Context()
     rclpy.init(context=context)
     node = rclpy.create_node(f"node_{next(numbers)}", context=context)
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
+    subscription = subscribe(node, camera)
     if end == "node":
         node.destroy_node()
     else:
@@ -208,30 +233,71 @@ def test_the_thread_ends_with_its_node_and_its_context(ros, camera, end):
     rclpy.try_shutdown(context=context)
 
 
-def test_a_camera_that_cannot_be_heard_is_told_once_and_others_are_heard(start):
-    # given a node that must be reliable, and a camera that is not
+def test_incompatible_camera_is_logged_once_and_others_are_received(start):
+    # given a node that must be reliable, and a best-effort camera
     topic = {"qos_overrides./unheard/image.subscription.reliability": "reliable"}
     process, client = start(namespace="/unheard", memory__sample_fps=50.0, **topic)
     client.wait_until_active()
     # when
     client.publish(client.image(), reliable=False)
-    # then rclpy's own warning is there, and a reliable camera on the same topic is heard
+    # then rclpy's own warning is in the log, and a reliable camera on the same topic is received
     wait_until(lambda: "offering incompatible QoS" in process.log, lambda: f"a warning in {process.log}")
     client.show_images(2)
     assert process.log.count("offering incompatible QoS") == 1
 
 
-def test_an_event_that_has_been_told_wakes_nobody_any_more(nodes, camera, monkeypatch):
+def test_handled_event_does_not_wake_the_thread_again(nodes, camera, monkeypatch):
     node, sender = nodes(), nodes()
-    looks, waits = itertools.count(), itertools.count()
-    look, spin_once = ImageSubscription._follow_publishers, WaitSetDelivery.spin_once
-    monkeypatch.setattr(ImageSubscription, "_follow_publishers", lambda self, delivery: (next(looks), look(self, delivery)))
+    checks, waits = itertools.count(), itertools.count()
+    check, spin_once = ImageSubscription._follow_publishers, WaitSetDelivery.spin_once
+    monkeypatch.setattr(
+        ImageSubscription, "_follow_publishers", lambda self, delivery: (next(checks), check(self, delivery))
+    )
     monkeypatch.setattr(WaitSetDelivery, "spin_once", lambda self, sec: (next(waits), spin_once(self, sec)))
     node.declare_parameter(f"qos_overrides.{camera.topic}.subscription.reliability", "reliable")
-    subscription = ImageSubscription(node, camera)
-    subscription.start()
+    subscription = subscribe(node, camera)
     publisher_for(sender, camera, BEST_EFFORT)
     wait_until(lambda: sender.get_publishers_info_by_topic(camera.topic), "the publisher")
-    wait_until(lambda: next(looks) > 10, "some looks")
+    wait_until(lambda: next(checks) > 10, "some checks")
     subscription.close()
     assert next(waits) < 40
+
+
+# Choice of the delivery
+
+
+def test_wait_set_is_chosen_where_rclpy_supports_it(nodes, camera):
+    subscription = subscribe(nodes(), camera)
+    assert type(subscription._delivery) is WaitSetDelivery
+    subscription.close()
+
+
+def test_executor_is_chosen_where_a_wait_set_cannot_be_built(nodes, camera, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.delattr(rclpy_implementation, "WaitSet")
+        subscription = subscribe(nodes(), camera)
+    assert type(subscription._delivery) is ExecutorDelivery
+    subscription.close()
+
+
+def test_executor_is_chosen_where_a_wait_set_does_not_accept_the_subscription(nodes, camera, monkeypatch):
+    node = nodes()
+    attached = []
+
+    def reject(_delivery, subscription):
+        attached.append(subscription)
+        raise UnsupportedDeliveryError("planted")
+
+    monkeypatch.setattr(WaitSetDelivery, "attach", reject)
+    subscription = subscribe(node, camera)
+    assert type(subscription._delivery) is ExecutorDelivery
+    assert len(attached) == len(list(node.subscriptions)) == 1
+    assert list(node.subscriptions) != attached
+    subscription.close()
+
+
+def test_wait_set_rejects_a_subscription_without_the_private_attributes(ros):
+    delivery = WaitSetDelivery(CONTEXT)
+    with pytest.raises(UnsupportedDeliveryError, match="event_handlers"):
+        delivery.attach(SimpleNamespace(handle=None))
+    delivery.close()

@@ -157,11 +157,11 @@ def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, f
     console = Console()
     results: dict[str, Mapping[str, Any]] = {}
     for job in jobs:
-        result = None if fresh else finished_result(job)
-        if result is not None:
-            results[job.folder] = result
+        finished = None if fresh else finished_result(job)
+        if finished is not None:
+            results[job.folder] = finished
             _print(console, f"{job.name}: already evaluated (--fresh evaluates it again)")
-            _show_result(console, job, result)
+            _show_result(console, job, finished)
     pending = [job for job in jobs if job.folder not in results]
     try:
         for job, result in _run(pending, console, workers=workers, ray=ray):

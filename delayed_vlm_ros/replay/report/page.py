@@ -32,8 +32,8 @@ _FIGURES = (
 _SCORES = ("exact_match", "contains", "token_f1", "chrf", "length_ratio")
 _MAX_NAMES_IN_TITLE = 3
 _FILTERS = (
-    ("inexact", "without exact match"),
-    ("differs", "different from native"),
+    ("inexact", "with an inexact answer"),
+    ("differs", "with a difference from native"),
     ("flagged", "with a warning or error"),
 )
 

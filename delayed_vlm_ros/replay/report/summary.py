@@ -136,7 +136,7 @@ def _columns(kinds: Sequence[str]) -> list[_Column]:
         scored = figure_of_kind(kind, "scored")
         return lambda summary: f"of {scored(summary)}" if scored(summary) else ""
 
-    questions, exact, scores, cost = "questions", "exact match", "expected answer", "cost per question"
+    questions, exact, scores, cost = "questions", "exact match", "vs. expected answer", "cost per question"
     return [
         _Column(questions, "asked", count, figure("asked")),
         _Column(questions, "answered", count, figure("answered")),
@@ -157,7 +157,7 @@ def _columns(kinds: Sequence[str]) -> list[_Column]:
         _Column(scores, "contained", share, figure("contains"), max, label="contains expected"),
         _Column(scores, "token F1", ratio, figure("token_f1"), max),
         _Column(scores, "chrF", ratio, figure("chrf"), max),
-        _Column("native answer", "exact match", share, figure("agreement_exact"), max, label="matches native"),
+        _Column("vs. native", "exact match", share, figure("agreement_exact"), max, label="matches native"),
         _Column(cost, "time to first token", seconds, figure("first_token_sec"), min),
         _Column(cost, "total time", seconds, figure("total_sec"), min),
         _Column(cost, "visual tokens", count, figure("visual_tokens"), min),

@@ -235,12 +235,13 @@ def _tiles(
         comparison = f"{baseline.name}: {form(reference)}" if baseline and reference is not None else ""
         return label, form(summary[key]), comparison
 
+    native_frames = "on all sampled frames" if NATIVE_ALL in summaries else "on the kept frames"
     sampled = sum(recording.result["recording"].get("sampled") or 0 for recording in recordings)
     kept = sum(len(pair.at) for recording in recordings for pair in recording.kept)
     tiles = [
         tile("exact match", "exact_match", numbers.share),
         tile("time to first token, median", "first_token_sec", numbers.seconds),
-        ("exact match with native inference", numbers.share(summary["agreement_exact"]), ""),
+        ("exact match with native inference", numbers.share(summary["agreement_exact"]), native_frames),
         ("frames kept at the end", numbers.count(kept), f"of {numbers.count(sampled)} sampled"),
     ]
     return [tile for tile in tiles if tile[1] != numbers.NO_VALUE]
@@ -298,9 +299,10 @@ def _thumbnail_size(thumbnail: str) -> tuple[int, int] | None:
     """Return width and height of a base64 JPEG; None if it is unreadable."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(thumbnail or "", validate=True)), formats=["JPEG"]) as image:
-            return image.size
+            width, height = image.size
     except (binascii.Error, UnidentifiedImageError):
         return None
+    return width, height
 
 
 def _question(

@@ -76,7 +76,7 @@ def kept_without_ros(bag, *, restarts):
         for image in recording.images():
             try:
                 decision = ingestor.decide(image.stamp_ns, image.arrival_ns / SECOND, image.arrival_ns)
-            except ImageError:  # as long as it may be a stray one
+            except ImageError:  # it counts as an outlier
                 continue
             if decision.is_due:
                 ingestor.add(image.decode(), decision, image.stamp_ns)

@@ -1,1 +1,1 @@
-"""The ``delayed-vlm`` command: one module a command."""
+"""The ``delayed-vlm`` command, one module per subcommand."""

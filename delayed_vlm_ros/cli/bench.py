@@ -1,84 +1,85 @@
-"""``delayed-vlm bench``: how fast this machine answers."""
+"""``delayed-vlm bench``: the latency of questions on this machine."""
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from typing import TYPE_CHECKING, Annotated
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
+
+from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli.progress import elapsed_time
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup
 
-app = typer.Typer(no_args_is_help=True, help="Measure what a question costs on this machine.")
+app = typer.Typer(no_args_is_help=True, help="Measure the latency of questions on this machine.")
 
 
 @app.callback()
 def bench() -> None:
-    """Measure what a question costs on this machine."""
+    """Measure the latency of questions on this machine."""
 
 
 @app.command()
 def ask(
-    shape: Annotated[str, typer.Option(help="Size of the random-weight model: small or qwen2.5-vl-3b.")] = "small",
-    tokens_per_pair: Annotated[int, typer.Option(help="Merged tokens of a pair; a square number.", min=4)] = 64,
+    shape: Annotated[str, typer.Option(help="Size of the random-weight model: tiny, small, qwen2.5-vl-3b.")] = "small",
+    tokens_per_pair: Annotated[int, typer.Option(help="Merged tokens per pair; a square number.", min=4)] = 64,
     pairs: Annotated[int, typer.Option(help="Pairs in memory.", min=1)] = 20,
-    runs: Annotated[int, typer.Option(help="Turns; in each, everything is timed once.", min=1)] = 15,
-    device: Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    canonical: Annotated[bool, typer.Option(help="Whether warm asks compute in the steps of cold ones.")] = True,
-    seed: Annotated[int, typer.Option(help="Of weights and images.", min=0)] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    runs: Annotated[int, typer.Option(help="Number of rounds; each times every kind of question once.", min=1)] = 15,
+    device: Annotated[str, typer.Option(help="Device of the model: cpu or cuda[:N].")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Data type of the weights: float32, bfloat16 or float16.")] = "float32",
+    canonical: Annotated[bool, typer.Option(help="Compute cached and uncached questions in the same steps.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of weights and images.", min=0)] = 3,
+    as_json: options.Json = False,
 ) -> None:
-    """Time to the first token of each kind of ask, as ratios to native inference on the same frames."""
+    """Measure the time to first token of each kind of question, relative to native inference on the same frames."""
+    # Torch takes seconds to import.
     import torch  # noqa: PLC0415
 
     from delayed_vlm_ros.benchmark import ask_cost  # noqa: PLC0415
 
     console = Console(stderr=as_json)
-    setting = random_model_setting(shape, tokens_per_pair, pairs, seed, canonical=canonical, device=device, dtype=dtype)
-    turns = []
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("turns", total=runs)
-        for turn in ask_cost.measure(setting, runs, seed):
-            turns.append(turn)
-            progress.update(task, advance=1)
-    result = {
-        "shape": {
-            "name": shape,
-            "parameters": setting.model.num_parameters(),
-            "pairs": pairs,
-            "tokens_per_pair": tokens_per_pair,
-            "device": str(setting.model.device),
-            "dtype": dtype,
-            "threads": torch.get_num_threads(),
-            "canonical": canonical,
-            "runs": runs,
-            "seed": seed,
-        },
-        "native": ask_cost.faster_setup(turns),
-        **ask_cost.ratios(turns),
-        "median_sec": {name: round(float(np.median([turn[name] for turn in turns])), 4) for name in turns[0]},
-    }
+    setup = random_model_setup(shape, tokens_per_pair, pairs, seed, canonical=canonical, device=device, dtype=dtype)
+    rounds = []
+    with elapsed_time(console) as progress:
+        for times in progress.track(ask_cost.measure(setup, runs, seed), total=runs, description="rounds"):
+            rounds.append(times)  # noqa: PERF402  the bar follows the loop
+    ratios = ask_cost.ratios(rounds)
     if as_json:
-        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+        result: dict[str, Any] = {
+            "shape": {
+                "name": shape,
+                "parameters": setup.model.num_parameters(),
+                "pairs": pairs,
+                "tokens_per_pair": tokens_per_pair,
+                "device": str(setup.model.device),
+                "dtype": dtype,
+                "threads": torch.get_num_threads(),
+                "canonical": canonical,
+                "runs": runs,
+                "seed": seed,
+            },
+            "native": ask_cost.faster_setup(rounds),
+            **ratios,
+            "median_sec": {name: round(statistics.median(times[name] for times in rounds), 4) for name in rounds[0]},
+        }
+        output.print_json(result)
         return
-    table = Table(title=f"{shape}: {pairs} pairs of {tokens_per_pair} tokens, {runs} turns")
-    for heading in ("ratio", "median", "95 % interval"):
+    table = Table(title=f"{shape}: {pairs} pairs of {tokens_per_pair} tokens, {runs} rounds")
+    for heading in ("ratio to native", "median", "95 % interval"):
         table.add_column(heading, justify="right")
-    for name in ask_cost.RATIOS:
-        one = result[name]
-        table.add_row(name, f"{one['median']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}")
+    for name, ratio in ratios.items():
+        table.add_row(name, f"{ratio['median']:.3f}", f"{ratio['low']:.3f} to {ratio['high']:.3f}")
     console.print(table)
 
 
-def random_model_setting(
+def random_model_setup(
     shape: str,
     tokens_per_pair: int,
     pairs: int,
@@ -88,10 +89,21 @@ def random_model_setting(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> BenchmarkSetup:
-    """A random-weight model of a shape, with square images of so many merged tokens."""
-    import tempfile  # noqa: PLC0415
-    from pathlib import Path  # noqa: PLC0415
+    """Return a benchmark set-up with a random-weight model and square images.
 
+    Args:
+        shape: Size of the model, a key of ``random_model.SHAPES``.
+        tokens_per_pair: Merged tokens per pair; a square number.
+        pairs: Pairs in memory.
+        seed: Seed of the weights.
+        canonical: Whether the engine uses canonical steps.
+        device: Torch device of the model.
+        dtype: Name of the torch dtype of the weights.
+
+    Raises:
+        typer.BadParameter: The shape is unknown, or the number of tokens is not a square.
+    """
+    # Torch takes seconds to import.
     import torch  # noqa: PLC0415
 
     from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup  # noqa: PLC0415
@@ -99,9 +111,9 @@ def random_model_setting(
 
     side = 28 * math.isqrt(tokens_per_pair)
     if side**2 != tokens_per_pair * 28**2:
-        raise typer.BadParameter(f"{tokens_per_pair} tokens a pair are no square: give a square number")
+        raise typer.BadParameter(f"must be a square number, got {tokens_per_pair}", param_hint="--tokens-per-pair")
     if shape not in SHAPES:
-        raise typer.BadParameter(f"the shape '{shape}' is unknown: give one of {', '.join(SHAPES)}")
+        raise typer.BadParameter(f"must be one of {', '.join(SHAPES)}, got '{shape}'", param_hint="--shape")
     with tempfile.TemporaryDirectory() as folder:
         model, processor = make_random_model(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
     return BenchmarkSetup(model, processor, (side, side), pairs, canonical)

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+def elapsed_time(console: Console) -> Progress:
+    """Return a progress bar that shows the elapsed time."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
 
 
 def remaining_time(console: Console) -> Progress:
-    """A bar that says how long it has taken and how long it will still take."""
+    """Return a progress bar that shows the elapsed and the remaining time."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,1 +1,1 @@
-"""The demo: nodes over a synthetic scene, the embedded model, and the basic course."""
+"""The demo: nodes with a synthetic scene, the embedded model, and the four stages of a delayed memory."""

@@ -1,4 +1,4 @@
-"""The basic course of a delayed memory: stream in, ask, ask again from cache, add frames, ask."""
+"""The four stages of a delayed memory: stream in, ask, ask again from cache, add frames and ask."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ STAGES = ("stream in", "ask", "ask again, from cache", f"add {LATER_FRAMES} fram
 
 
 @dataclass(frozen=True)
-class AskRecord:
-    """A question with its answer and what it cost."""
+class AnsweredQuestion:
+    """A question with its answer.
+
+    Attributes:
+        question: Text of the question.
+        answer: Answer of the engine.
+        metrics: Metrics of the answer.
+    """
 
     question: str
     answer: str
     metrics: AskMetrics
 
     def as_json(self) -> dict[str, Any]:
-        """As ``delayed-vlm basic --json`` prints it."""
+        """Return the object that ``delayed-vlm basic --json`` prints."""
         return {"question": self.question, "answer": self.answer, "metrics": dict(self.metrics)}
 
 
@@ -36,38 +42,38 @@ class Stage:
     """One of the four stages.
 
     Attributes:
-        name: One of ``STAGES``.
-        seconds: How long it took, the ask included.
-        frames_added: Frames added to memory in it.
-        ask: The ask in it, if it has one.
+        name: Name of the stage, one of ``STAGES``.
+        seconds: Duration, including the question, in seconds.
+        frames_added: Number of frames added to memory.
+        answer: Answered question; None for a stage without one.
     """
 
     name: str
     seconds: float
     frames_added: int
-    ask: AskRecord | None
+    answer: AnsweredQuestion | None
 
     def as_json(self) -> dict[str, Any]:
-        """As ``delayed-vlm basic --json`` prints it."""
+        """Return the object that ``delayed-vlm basic --json`` prints."""
         return {"name": self.name, "seconds": self.seconds, "frames_added": self.frames_added}
 
 
-def basic_course(
+def run_stages(
     engine: DelayedBatchInferenceEngine, frames: Iterable[VideoFrame], questions: Sequence[str], max_new_tokens: int
 ) -> Iterator[Stage]:
-    """Go through the four stages.
+    """Run the four stages.
 
     Args:
-        engine: With an empty memory.
-        frames: The video's sampled frames; the last ten are kept back for the last stage.
-        questions: Three of them.
-        max_new_tokens: Length limit of each answer.
+        engine: Engine with an empty memory.
+        frames: Sampled frames of the video; the last ten are held back for the last stage.
+        questions: Three questions.
+        max_new_tokens: Maximum length of each answer, in tokens.
 
     Yields:
-        Each stage when it is done.
+        Each stage when it is complete.
 
     Raises:
-        NoFramesError: The video gives too few frames.
+        NoFramesError: The video has too few frames.
     """
     held: deque[VideoFrame] = deque()
 
@@ -77,17 +83,17 @@ def basic_course(
         for frame in new_frames:
             engine.add_frame(frame.image, frame.stamp)
             added += 1
-        record = None
+        answered = None
         if question is not None:
             answer, metrics = engine.ask(question, max_new_tokens=max_new_tokens)
-            record = AskRecord(question, answer, metrics)
-        return Stage(name, time.monotonic() - started, added, record)
+            answered = AnsweredQuestion(question, answer, metrics)
+        return Stage(name, time.monotonic() - started, added, answered)
 
     first = stage(STAGES[0], all_but_last(frames, LATER_FRAMES, held), None)
     if first.frames_added == 0:
         raise NoFramesError(
-            f"too few frames: the video gives {len(held)}, and {LATER_FRAMES} of them are for the last stage. Take a "
-            "longer video, or raise --sample-fps"
+            f"too few frames: the video has {len(held)}, and the last stage needs {LATER_FRAMES} of them; use a longer "
+            "video, or raise --sample-fps"
         )
     yield first
     yield stage(STAGES[1], (), questions[0])

@@ -1,4 +1,4 @@
-"""The whole way once: a camera node and the memory node as processes of their own, asked through the ROS service."""
+"""The demo through ROS 2: a camera node and the memory node in separate processes, asked through the ROS service."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -18,24 +17,25 @@ from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.isolation import isolated_environment
 from delayed_vlm_ros.ros.process_group import NodeGroup, exit_on_signals
 from delayed_vlm_ros.scenes.story import STORY_SEC
+from delayed_vlm_ros.srv import AskScene
 
-_START_TIMEOUT_SEC = 120.0  # importing torch on a cold disk takes long
+_START_TIMEOUT_SEC = 120.0  # importing torch from a cold disk is slow
 _ASK_TIMEOUT_SEC = 120.0
-_SAMPLE_FPS = 2.0  # of config/scene_memory.yaml
+_SAMPLE_FPS = 2.0  # as in config/scene_memory.yaml
 STORY_FRAMES = round(STORY_SEC * _SAMPLE_FPS)
-_SETTLE_SEC = 1.2  # diagnostics come once a second
+_SETTLE_SEC = 1.2  # the node reports once per second
 _SETTLE_TIMEOUT_SEC = 10.0
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What a demo shows.
+    """Options of a demo.
 
     Attributes:
-        questions: Asked one after the other.
-        video: A video file or camera device in place of the synthetic camera; empty: synthetic.
-        model: As the node's parameter ``model.name``.
-        frames: How many frames memory has taken in before the first question.
+        questions: Questions, asked one by one.
+        video: Video file or camera device to use instead of the synthetic camera; empty for the synthetic camera.
+        model: Value of the node's parameter ``model.name``.
+        frames: Frames to add before the first question.
     """
 
     questions: Sequence[str]
@@ -46,16 +46,16 @@ class DemoOptions:
 
 @dataclass
 class DemoRun:
-    """What a demo found.
+    """Results of a demo.
 
     Attributes:
-        responses: The question and the ``AskScene`` response of each ask.
-        statistics: The last statistics message.
-        diagnostics: The last status of each name.
-        exit_codes: How each node ended.
+        responses: Each question with its response.
+        statistics: Last statistics message; None if none was received.
+        diagnostics: Last status of each name, sorted by name.
+        exit_codes: Exit code of each node.
     """
 
-    responses: list[tuple[str, Any]] = field(default_factory=list)
+    responses: list[tuple[str, AskScene.Response]] = field(default_factory=list)
     statistics: MemoryStats | None = None
     diagnostics: list[DiagnosticStatus] = field(default_factory=list)
     exit_codes: dict[str, int] = field(default_factory=dict)
@@ -63,31 +63,31 @@ class DemoRun:
 
 @dataclass(frozen=True)
 class DemoListener:
-    """Where a demo says what happens; each is called as it happens.
+    """Callbacks that report the progress of a demo.
 
     Attributes:
-        step: A new step begins, in words.
-        filling: The memory's statistics while it fills.
-        answered: An ask has its response.
+        on_step: Function called with a description of each new step.
+        on_statistics: Function called with each statistics message while the memory fills.
+        on_response: Function called with each question and its response.
     """
 
-    step: Callable[[str], None]
-    filling: Callable[[MemoryStats], None]
-    answered: Callable[[str, Any], None]
+    on_step: Callable[[str], None]
+    on_statistics: Callable[[MemoryStats], None]
+    on_response: Callable[[str, AskScene.Response], None]
 
 
 def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
-    """Start camera and memory, let the memory fill, ask, and end everything.
+    """Start camera and memory, wait until the memory is filled, ask the questions, and stop the nodes.
 
     Raises:
-        DelayedVlmError: A node died, or something did not happen in time.
+        DelayedVlmError: A node died, reported an error, or timed out.
     """
     environment = isolated_environment()
-    os.environ.update(environment)  # the middleware of our own client reads it there
+    os.environ.update(environment)  # the middleware of this process reads its settings there
     run = DemoRun()
     camera = "video_camera" if options.video else "demo_camera"
     with exit_on_signals(), NodeGroup(environment) as group:
-        listener.step(f"starting {camera} and scene_memory in ROS domain {environment['ROS_DOMAIN_ID']}")
+        listener.on_step(f"starting {camera} and scene_memory in ROS domain {environment['ROS_DOMAIN_ID']}")
         group.start(
             "scene_memory",
             params_file=config_file("scene_memory.yaml"),
@@ -104,13 +104,13 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
             client.wait_until(lambda: bool(client.diagnostics), 3.0)
             run.statistics = client.statistics
             run.diagnostics = [client.diagnostics[name] for name in sorted(client.diagnostics)]
-        listener.step("shutting down")
+        listener.on_step("shutting down")
         run.exit_codes = group.stop()
     return run
 
 
 def _absolute(video: str) -> str:
-    """A file's path as the camera node, which runs elsewhere, can find it; a device's number as it is."""
+    """Return an absolute path, since the camera node has another working directory; device numbers are unchanged."""
     return video if video.isdecimal() else str(Path(video).expanduser().absolute())
 
 
@@ -126,44 +126,44 @@ def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, lis
         statistics = client.statistics
         if statistics is None:
             return False
-        if statistics is not shown:
+        is_new = statistics is not shown
+        if is_new:
             shown = statistics
-            listener.filling(statistics)
-        enough = statistics.total_frames_added >= options.frames
-        return enough and statistics.model_state == "ready" and client.service_is_ready()
+            listener.on_statistics(statistics)
+        is_filled = statistics.total_frames_added >= options.frames
+        return bool(is_filled and statistics.model_state == "ready" and client.service_is_ready())
 
-    listener.step("waiting for the camera; memory fills while the model loads")
-    if not client.wait_until(is_ready, _START_TIMEOUT_SEC + 2.0 * options.frames / _SAMPLE_FPS):
-        raise DelayedVlmError(_trouble(client, f"the memory did not take in {options.frames} frames in time"))
-
-
-def _trouble(client: SceneMemoryClient, what: str) -> str:
-    words = [
-        f"{status.name}: {status.message}"
-        for status in client.diagnostics.values()
-        if status.level != DiagnosticStatus.OK
-    ]
-    return "; ".join([what, *words])
+    listener.on_step("waiting for the camera; the memory fills while the model loads")
+    timeout_sec = _START_TIMEOUT_SEC + 2.0 * options.frames / _SAMPLE_FPS
+    if not client.wait_until(is_ready, timeout_sec):
+        causes = [
+            f"{status.name}: {status.message}"
+            for status in client.diagnostics.values()
+            if status.level != DiagnosticStatus.OK
+        ]
+        failure = f"the memory did not receive {options.frames} frames within {timeout_sec:g} s"
+        raise DelayedVlmError("; ".join([failure, *causes]))
 
 
 def _ask(
     client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener, run: DemoRun
 ) -> None:
-    listener.step("asking through the ROS service ask_scene")
+    listener.on_step("asking through the ROS service ask_scene")
     for question in options.questions:
         group.check()
         response = client.ask(question, timeout_sec=_ASK_TIMEOUT_SEC)
         run.responses.append((question, response))
-        listener.answered(question, response)
+        listener.on_response(question, response)
         if not response.success:
-            raise DelayedVlmError(f"the question '{question}' was not answered: {response.error_msg}")
-    # The statistics and diagnostics of after the last answer, not of before.
+            raise DelayedVlmError(f"no answer to '{question}': {response.error_msg}")
+    # Wait for statistics and diagnostics published after the last answer.
     answered = time.monotonic()
     client.clear_reports()
 
-    def settled() -> bool:
-        # On a busy machine reports come late, and one from before may still be on its way.
-        counted = client.statistics is not None and client.statistics.asks_served >= len(options.questions)
-        return counted and time.monotonic() - answered > _SETTLE_SEC
+    def is_settled() -> bool:
+        # On a busy machine a report from before the last answer may still arrive.
+        statistics = client.statistics
+        is_counted = statistics is not None and statistics.asks_served >= len(options.questions)
+        return is_counted and time.monotonic() - answered > _SETTLE_SEC
 
-    client.wait_until(settled, _SETTLE_TIMEOUT_SEC)
+    client.wait_until(is_settled, _SETTLE_TIMEOUT_SEC)

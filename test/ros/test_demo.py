@@ -1,4 +1,4 @@
-"""The demo, as `make demo` runs it, and on a recording."""
+"""The demo with the synthetic camera, as in `make demo`, and with a video."""
 
 import json
 import subprocess
@@ -30,26 +30,26 @@ def small_video(folder: Path) -> Path:
     return file
 
 
-def test_the_demo_answers_questions_about_its_story_through_ros_and_ends_in_order():
+def test_demo_answers_the_story_questions_through_ros_and_shuts_down_cleanly():
     # when
     done = demo()
     # then
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    asked = [line[3:] for line in lines if line.startswith("Q: ")]
-    answered = [line[3:] for line in lines if line.startswith("A: ")]
-    assert asked == [one.text for one in STORY_QUESTIONS]
-    right = [answer == one.answer for answer, one in zip(answered, STORY_QUESTIONS, strict=True)]
-    assert [line.strip() == "right" for line in lines if line.strip().startswith(("right", "wrong"))] == right
-    assert right == [True] * 6
+    questions = [line[3:] for line in lines if line.startswith("Q: ")]
+    answers = [line[3:] for line in lines if line.startswith("A: ")]
+    assert questions == [one.text for one in STORY_QUESTIONS]
+    verdicts = [line.strip() for line in lines if line.strip().startswith(("correct", "wrong"))]
+    assert answers == [one.answer for one in STORY_QUESTIONS]
+    assert verdicts == ["correct"] * 6
     assert sum("frames encoded" in line for line in lines) == len(STORY_QUESTIONS)
     assert any("/diagnostics" in line for line in lines)
     assert "synthetic scenes only" in done.stdout
     assert lines[-1] == "nodes ended: demo_camera 0, scene_memory 0"
 
 
-def test_the_demo_on_a_recording_gives_scripts_one_json_object(tmp_path):
-    # given a short video, which must be played in a loop to fill the memory
+def test_demo_with_a_video_prints_one_json_object(tmp_path):
+    # given a short video that fills the memory only when played in a loop
     video = VIDEOS / "bikes.mp4" if VIDEOS.is_dir() else small_video(tmp_path)
     # when
     done = demo("--video", str(video), "--frames", "4", "--json", "-q", "What moves?")
@@ -66,11 +66,10 @@ def test_the_demo_on_a_recording_gives_scripts_one_json_object(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nothing.mp4", "/dev/video77"])
-def test_a_video_that_cannot_be_played_ends_the_demo_with_its_reason(name):
+def test_demo_with_an_unusable_video_prints_an_error_that_names_it(name):
     # when
     done = demo("--video", name)
     # then
     assert done.returncode == 1
-    words = " ".join(done.stderr.split())
-    assert name in words
-    assert "Traceback" not in words
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,50 @@
+"""``delayed-vlm basic``: the four stages of a delayed memory on a video, without ROS."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli.progress import elapsed_time
+
+
+def basic(
+    video: options.Video,
+    model: options.Model = "auto",
+    device: options.Device = "auto",
+    question: options.Questions = None,
+    sample_fps: options.SampleFps = None,
+    star: options.Star = 20,
+    stream: options.Stream = 20,
+    max_new_tokens: options.MaxNewTokens = 128,
+    as_json: options.Json = False,
+) -> None:
+    """Run four stages on a video: stream in, ask, ask again from cache, add ten frames and ask."""
+    # Keep --help fast.
+    from delayed_vlm_ros.images.video import open_video  # noqa: PLC0415
+    from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
+
+    console = Console(stderr=as_json)
+    given = question or []
+    questions = [*given, *options.DEFAULT_QUESTIONS[len(given) :]]
+    options.check_questions(questions)
+    with open_video(video) as source:
+        # These imports load torch, which takes seconds; errors in the video are reported first.
+        from delayed_vlm_ros.cli.engine import load_engine  # noqa: PLC0415
+        from delayed_vlm_ros.demo.basic import LATER_FRAMES, run_stages  # noqa: PLC0415
+
+        rate = sample_fps or sampling_rate(source, 2 * LATER_FRAMES)
+        engine = load_engine(console, model, device, star, stream)
+        stages = []
+        with elapsed_time(console) as progress:
+            total = source.duration_sec and int(source.duration_sec * rate)
+            frames = progress.track(source.frames(rate=rate), total=total, description="streaming in")
+            for number, stage in enumerate(run_stages(engine, frames, questions, max_new_tokens), start=1):
+                stages.append(stage)
+                output.show_stage(progress.console, number, stage)
+    statistics = engine.frame_manager.get_statistics()
+    if as_json:
+        asks = [stage.answer.as_json() for stage in stages if stage.answer is not None]
+        output.print_json({"stages": [stage.as_json() for stage in stages], "asks": asks, "statistics": statistics})
+    else:
+        output.show_statistics(console, statistics)

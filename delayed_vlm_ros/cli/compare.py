@@ -1,0 +1,63 @@
+"""``delayed-vlm compare``: native video inference and the delayed memory on the same video, without ROS."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli.progress import elapsed_time
+
+
+def compare(
+    video: options.Video,
+    model: options.Model = "auto",
+    device: options.Device = "auto",
+    question: options.Questions = None,
+    sample_fps: options.SampleFps = None,
+    star: options.Star = 20,
+    stream: options.Stream = 20,
+    max_new_tokens: options.MaxNewTokens = 128,
+    as_json: options.Json = False,
+) -> None:
+    """Compare native inference on all frames with the delayed memory: answers, times, similarity."""
+    # Keep --help fast.
+    from delayed_vlm_ros.images.video import open_video  # noqa: PLC0415
+    from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
+
+    console = Console(stderr=as_json)
+    options.check_questions(question or ())
+    with open_video(video) as source:
+        # These imports load torch, which takes seconds; errors in the video are reported first.
+        from delayed_vlm_ros.cli.engine import load_engine  # noqa: PLC0415
+        from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
+        from delayed_vlm_ros.replay.compare import compare_answers, keep_everything, stream_in  # noqa: PLC0415
+
+        rate = sample_fps or sampling_rate(source, 2)
+        engine = load_engine(console, model, device, star, stream)
+        everything = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
+        with elapsed_time(console) as progress:
+            total = source.duration_sec and int(source.duration_sec * rate)
+            frames = progress.track(source.frames(rate=rate), total=total, description="streaming in")
+            stream_in(engine, everything, frames)
+    statistics = engine.frame_manager.get_statistics()
+    all_frames = everything.frame_manager.statistics().unique_frames
+    kept_frames = int(statistics["unique_frames"])
+    output.show_frame_counts(console, kept_frames, all_frames)
+    comparisons = []
+    for comparison in compare_answers(engine, everything, question or options.DEFAULT_QUESTIONS, max_new_tokens):
+        comparisons.append(comparison)
+        output.show_comparison(console, comparison)
+    if as_json:
+        output.print_json(
+            {
+                "model": str(engine.model.name_or_path),
+                "device": str(engine.model.device),
+                "video": video,
+                "sample_fps": rate,
+                "frames": {"native": all_frames, "delayed": kept_frames},
+                "comparisons": [one.as_json() for one in comparisons],
+                "statistics": statistics,
+            }
+        )
+    else:
+        output.show_statistics(console, statistics)

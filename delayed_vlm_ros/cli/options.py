@@ -1,0 +1,40 @@
+"""Options shared by several commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+
+DEFAULT_QUESTIONS = ("What do you see?", "What happened?", "What appeared last?")
+
+Model = Annotated[
+    str,
+    typer.Option(help="Folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto' (best one available)."),
+]
+Device = Annotated[str, typer.Option(help="Device of the model: auto, cpu or cuda[:N].")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Namespace = Annotated[str, typer.Option(help="Namespace of the scene_memory node, such as /robot1.")]
+Video = Annotated[str, typer.Option(help="Video file or camera device.")]
+Questions = Annotated[list[str] | None, typer.Option("--question", "-q", help="Question; repeat for several.")]
+SampleFps = Annotated[
+    float | None,
+    typer.Option(help="Frames to sample from the video, in fps.", min=0.01, show_default="2, more for a short video"),
+]
+Star = Annotated[int, typer.Option(help="Size of Star memory, in frames.", min=0)]
+Stream = Annotated[int, typer.Option(help="Size of Stream memory, in frames.", min=2)]
+MaxNewTokens = Annotated[int, typer.Option(help="Maximum length of an answer, in tokens.", min=1)]
+
+
+def check_questions(questions: Iterable[str]) -> None:
+    """Check questions before a model is loaded.
+
+    Raises:
+        BadRequestError: A question is empty or too long.
+    """
+    # Keep --help fast.
+    from delayed_vlm_ros.inference.request import AskRequest, check_request  # noqa: PLC0415
+
+    for question in questions:
+        check_request(AskRequest(question))

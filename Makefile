@@ -1,4 +1,4 @@
-# The front door. `make demo` and `make test` set up what they need.
+# Entry points. `make demo` and `make test` set up what they need.
 .PHONY: help setup demo test test-fast test-slow test-exact fuzz soak lint format bench train clean
 
 help:            ## list the targets

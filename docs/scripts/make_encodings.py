@@ -1,11 +1,11 @@
-"""Write docs/encodings.md from the encodings that the tests publish; a test compares page and list."""
+"""Write docs/image_encodings.md from the encodings that the tests publish; a test compares page and list."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "encodings.md"
+PAGE = Path(__file__).parents[1] / "image_encodings.md"
 
 sys.path.append(str(PAGE.parents[1] / "test" / "helpers"))
 

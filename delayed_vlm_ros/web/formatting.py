@@ -70,8 +70,11 @@ def clock(stamp_ns: int) -> str:
 
 
 def sentence(message: object) -> str:
-    """Return an error message as a sentence, with a full stop and a capital letter unless it starts with a name."""
-    text = str(message).rstrip(".")
-    if re.match(r"[a-z]+ ", text):
-        text = text[0].upper() + text[1:]
+    """Return an error message as a sentence, with a capital letter and a full stop."""
+    text = capitalised(str(message).rstrip("."))
     return f"{text}." if text else ""
+
+
+def capitalised(text: str) -> str:
+    """Return a text with a capital letter, unless it starts with a name such as ``memory.star.size``."""
+    return text[0].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text

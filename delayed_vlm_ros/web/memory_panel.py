@@ -43,12 +43,18 @@ class MemoryPanel:
         frames = camera.frames if camera is not None else ()
         set_visible(self._empty, visible=not frames)
         if not frames:
-            topic = f" on {camera.topic}" if camera is not None and camera.topic else ""
-            set_text(self._empty, f"The memory is empty. The first frame is kept when images arrive{topic}.")
+            set_text(self._empty, _empty(camera))
         set_text(self._counts, _counts(camera))
         self._timeline.update(frames, now_ns)
         self._star.update([frame for frame in frames if frame.in_star], now_ns, any_kept=bool(frames))
         self._stream.update([frame for frame in frames if frame.in_stream], now_ns, any_kept=bool(frames))
+
+
+def _empty(camera: CameraState | None) -> str:
+    if camera is None:
+        return "Kept frames appear here once a camera is connected."
+    topic = f" on {camera.topic}" if camera.topic else ""
+    return f"The memory is empty. The first frame is kept when images arrive{topic}."
 
 
 def _counts(camera: CameraState | None) -> str:

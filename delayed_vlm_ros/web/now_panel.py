@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from delayed_vlm_ros.web.backend import CameraState, Diagnostic, Level, SceneState
 from delayed_vlm_ros.web.components import block, markup, set_text, set_visible, text
+from delayed_vlm_ros.web.formatting import sentence
 
 _IMAGE = '<img alt="Current camera image" hidden><span class="live-size"></span>'
 
@@ -31,7 +32,7 @@ class NowPanel:
         if self._frame.props.get("data-camera") != name:
             self._frame.props["data-camera"] = name
             self._frame.update()
-        message = _problem(state, camera)
+        message = sentence(_problem(state, camera))
         set_text(self._message, message)
         set_visible(self._message, visible=bool(message))
         self._frame.classes(add="silent" if message else None, remove=None if message else "silent")
@@ -44,7 +45,7 @@ def _problem(state: SceneState, camera: CameraState | None) -> str:
     if not state.connected:
         return state.waiting_for
     if camera is None:
-        return "No camera reported yet."
+        return "no camera reported yet"
     diagnostic = _diagnostic_of(state, camera)
     if diagnostic is None or diagnostic.level not in (Level.WARN, Level.STALE, Level.ERROR):
         return ""

@@ -9,6 +9,7 @@ from nicegui import ui
 from delayed_vlm_ros.web.backend import Backend, CameraState, KeptFrame, Level, SceneState
 from delayed_vlm_ros.web.components import block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.formatting import capitalised
 from delayed_vlm_ros.web.frame_dialog import FrameDialog
 from delayed_vlm_ros.web.health_panel import HealthPanel
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
@@ -139,7 +140,7 @@ def _status(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
         return Level.ERROR, "Not connected"
     worst = [diagnostic for diagnostic in state.diagnostics if diagnostic.level in (Level.ERROR, Level.STALE)]
     if worst:
-        return worst[0].level, worst[0].message
+        return worst[0].level, capitalised(worst[0].message)
     if state.model_state == "loading":
         return Level.WARN, "Loading the model; frames are kept meanwhile"
     if camera is None or not camera.input_rate_hz:

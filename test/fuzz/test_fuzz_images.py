@@ -1,4 +1,4 @@
-"""Image messages of any kind: an image or a ``ImageError``, and nothing kept is lost."""
+"""Arbitrary image messages return an image or raise ``ImageError``, and cost no kept frame."""
 
 import array
 import itertools
@@ -37,12 +37,12 @@ NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def no_large_images():
-    """A damaged size is believed up to a limit, which is lower here to save time."""
+    """Lower the size limit to save time."""
     with mock.patch.object(validation, "MAX_IMAGE_PIXELS", 10_000):
         yield
 
 
-def convert_or_refuse(message):
+def convert_or_reject(message):
     try:
         image = CONVERTER.convert(message)
     except ImageError as error:
@@ -61,10 +61,10 @@ def convert_or_refuse(message):
     bigendian=st.integers(0, 255),
     data=st.binary(max_size=700),
 )
-def test_any_fields_of_an_image(height, width, encoding, step, bigendian, data):
+def test_arbitrary_image_fields_return_image_or_raise_image_error(height, width, encoding, step, bigendian, data):
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
     message.data = array.array("B", data)
-    convert_or_refuse(message)
+    convert_or_reject(message)
 
 
 @fuzz(
@@ -76,13 +76,13 @@ def test_any_fields_of_an_image(height, width, encoding, step, bigendian, data):
     bigendian=st.integers(0, 1),
     seed=st.integers(0, 255),
 )
-def test_an_image_that_nearly_fits(height, width, encoding, padding, missing, bigendian, seed):
+def test_nearly_fitting_image_is_converted_or_rejected(height, width, encoding, padding, missing, bigendian, seed):
     known = OTHER_NAMES.get(encoding, encoding)
     step = width * PIXEL_BYTES[known] + padding
     size = max(0, data_bytes(known, height, width, step) - missing)
     message = Image(height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=step)
     message.data = array.array("B", bytes((seed + number * 7) % 256 for number in range(size)))
-    convert_or_refuse(message)
+    convert_or_reject(message)
 
 
 @fuzz(
@@ -91,12 +91,12 @@ def test_an_image_that_nearly_fits(height, width, encoding, padding, missing, bi
     length=st.integers(-40, 0) | st.integers(0, 400),
     kind=st.sampled_from(FORMATS),
 )
-def test_a_damaged_jpeg_or_png(file, changes, length, kind):
-    convert_or_refuse(CompressedImage(format=kind, data=array.array("B", flipped(file, changes, length))))
+def test_damaged_file_returns_image_or_raises_image_error(file, changes, length, kind):
+    convert_or_reject(CompressedImage(format=kind, data=array.array("B", flipped(file, changes, length))))
 
 
-class Silent:
-    """A logger; a defect must not be hidden in it."""
+class StrictLogger:
+    """A logger that fails the test on errors."""
 
     def warning(self, *_, **__):
         pass
@@ -118,7 +118,7 @@ def camera(message_type, *, restarts):
         converter=CONVERTER,
         poses=PoseBuffer(0.25),
         now_ns=lambda: next(NUMBERS) * 10**9,
-        logger=Silent(),
+        logger=StrictLogger(),
     )
 
 
@@ -135,8 +135,8 @@ CAMERAS = {
     seconds=st.integers(0, 2**31 - 1) | st.none(),
     nanosec=st.integers(0, 2**32 - 1),
 )
-def test_any_bytes_of_a_message(kind, restarts, changes, length, seconds, nanosec):
-    # given a message in the bytes that DDS hands over, some of them changed; stamps go on, or jump
+def test_arbitrary_message_is_counted_once_and_keeps_memory_valid(kind, restarts, changes, length, seconds, nanosec):
+    # given a serialized message with some changed bytes, and a stamp that advances or jumps
     message = kind()
     if kind is Image:
         message.height, message.width, message.encoding, message.step = 4, 6, "rgb8", 18
@@ -152,7 +152,7 @@ def test_any_bytes_of_a_message(kind, restarts, changes, length, seconds, nanose
     # when
     one.receive(flipped(bytes(serialize_message(message)), changes, length))
 
-    # then it is counted once, and what is kept is in order
+    # then it is counted once, and the memory is valid
     report = one.report(receiving=True)
     assert report.images_received == before.images_received + 1
     kept = one.frame_manager.snapshot()

@@ -1,4 +1,4 @@
-"""Requests and goals of any kind: what they ask for, or the error that is documented for it."""
+"""Arbitrary requests and goals succeed or fail with a documented error."""
 
 import math
 import operator
@@ -28,7 +28,7 @@ from delayed_vlm_ros.ros.services.requests import parse_question, parse_timeout,
 
 PARAMETERS = SceneMemoryParameters(max_question_characters=50)
 
-# Floats as messages have them: with 32 bits.
+# 32-bit floats, as in messages.
 FLOATS = st.floats(width=32) | st.sampled_from([0.0, 1.0, -1.0, 5.0, math.nan, math.inf, -math.inf])
 TIMES = st.builds(
     Time,
@@ -69,20 +69,20 @@ SERVICES = MemoryServices(NODE, lambda: CAMERAS)
     max_new_tokens=st.integers(0, 2**32 - 1) | st.integers(0, 5000),
     timeout_sec=FLOATS,
 )
-def test_any_question(kind, **fields):
+def test_arbitrary_question_is_within_the_limits_or_raises_a_documented_error(kind, **fields):
     message = kind(**fields)
     try:
-        asked = select_cameras(CAMERAS, message.camera)
+        cameras = select_cameras(CAMERAS, message.camera)
         request = parse_question(message, PARAMETERS)
         timeout_sec = parse_timeout(message, PARAMETERS)
     except (BadRequestError, UnknownCameraError) as error:
         check_message(error)
         return
-    # then it is within every limit
+    # then all values are within their limits
     assert 0 < timeout_sec <= MAX_TIMEOUT_SEC
     assert 0 < request.max_new_tokens <= MAX_NEW_TOKENS_LIMIT
     assert 0 < len(request.question) <= PARAMETERS.max_question_characters
-    for camera in asked:
+    for camera in cameras:
         try:
             assert select_frames(camera.frame_manager.snapshot(), request)
         except NoFramesError as error:
@@ -95,11 +95,11 @@ def check_response(response):
 
 
 @fuzz(id=IDS, stamp=TIMES, camera=NAMES, label=TEXTS | st.just("x" * 65), unmark=st.booleans())
-def test_any_mark(**fields):
+def test_arbitrary_mark_keeps_the_memory_valid(**fields):
     before = {name: [kept.id for kept in camera.frame_manager.snapshot()] for name, camera in CAMERAS.items()}
     # when
     check_response(SERVICES._on_mark(srv.Mark.Request(**fields), srv.Mark.Response()))
-    # then nothing kept is lost but by Star's rules, and marks never fill it
+    # then no new pair appears, and the number of marks is bounded
     for name, camera in CAMERAS.items():
         kept = camera.frame_manager.snapshot()
         assert sum(pair.marked for pair in kept) <= 1
@@ -111,7 +111,7 @@ def test_any_mark(**fields):
     camera=NAMES,
     format=st.sampled_from(["", "png", "jpeg", "PNG", "tiff"]) | TEXTS,
 )
-def test_any_wish_for_images(**fields):
+def test_arbitrary_image_request_reports_every_id(**fields):
     response = SERVICES._on_get_frames(srv.GetFrames.Request(**fields), srv.GetFrames.Response())
     check_response(response)
     if response.success and fields["ids"]:

@@ -2,10 +2,10 @@
 
 The public names below are imported on first access. Importing the package itself imports neither torch nor ROS.
 
-* `DelayedBatchInferenceEngine`: memory and model of one camera, without ROS; requires torch.
-* `SmartFrameManager`, `MemoryConfig`: the memory alone.
-* `SceneMemoryClient`: questions to a running `scene_memory` node; requires ROS 2.
-* Error classes: `delayed_vlm_ros.errors` shows them as a tree.
+* ``DelayedBatchInferenceEngine``: memory and model of one camera, without ROS; requires torch.
+* ``SmartFrameManager``, ``MemoryConfig``: the memory alone.
+* ``SceneMemoryClient``: questions to a running ``scene_memory`` node; requires ROS 2.
+* Error classes: ``delayed_vlm_ros.errors`` shows them as a tree.
 """
 
 from __future__ import annotations

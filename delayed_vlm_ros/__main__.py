@@ -1,4 +1,4 @@
-"""The `delayed-vlm` command. It imports the command line inside a function, to report a missing package readably."""
+"""The ``delayed-vlm`` command. It imports the command line inside a function, to report a missing package readably."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def dependency_error(error: Exception) -> DependencyError | None:
 
 @contextmanager
 def explained_imports() -> Iterator[None]:
-    """Convert import errors in the block to `DependencyError`.
+    """Convert import errors in the block to ``DependencyError``.
 
     Raises:
         DependencyError: A package is missing or broken.
@@ -95,13 +95,13 @@ def explained_imports() -> Iterator[None]:
 
 
 def run_program(module: str) -> int:
-    """Import a module and run its `main()`; print one line if a required package is missing.
+    """Import a module and run its ``main()``; print one line if a required package is missing.
 
     Args:
         module: Full name of the module.
 
     Returns:
-        The exit code of `main()`, or 1 if a package is missing or broken.
+        The exit code of ``main()``, or 1 if a package is missing or broken.
     """
     try:
         return import_module(module).main() or 0

@@ -15,13 +15,13 @@
     ├── IncompleteError             incomplete evaluation
     ├── NodeDiedError               a started node has ended
     ├── NodeNotFoundError           a required node does not answer
-    ├── ModelError
+    ├── ModelError                  model that cannot be used
     │   ├── ModelNotFoundError      checkpoint not on this machine
-    │   ├── UnsupportedModelError   checkpoint without an adapter
-    │   └── ModelNotReadyError      model is loading or failed to load
-    └── AskError
-        ├── BadRequestError         invalid question or limit
-        │   └── UnknownCameraError
+    │   ├── UnsupportedModelError   unsupported, incomplete, damaged or inconsistent checkpoint
+    │   └── ModelNotReadyError      model is loading or failed to load, or the node is not active
+    └── AskError                    question that cannot be answered
+        ├── BadRequestError         invalid field of a request
+        │   └── UnknownCameraError  no camera of that name
         ├── NoFramesError           no frames to answer from
         ├── BusyError               queue full
         ├── AskTimeoutError         deadline passed
@@ -46,7 +46,7 @@ def shortened(text: str, max_characters: int = _MAX_CHARACTERS) -> str:
 
 
 class ErrorCode(IntEnum):
-    """Error codes of the ROS interface; the same numbers as in `srv/AskScene.srv`."""
+    """Error codes of the ROS interface; the same numbers as in ``srv/AskScene.srv``."""
 
     NONE = 0
     NO_FRAMES = 1
@@ -141,11 +141,11 @@ class ModelNotFoundError(ModelError):
 
 
 class UnsupportedModelError(ModelError):
-    """This package has no adapter for the checkpoint."""
+    """The checkpoint is of an unsupported type, or its files are incomplete, damaged or inconsistent."""
 
 
 class ModelNotReadyError(ModelError):
-    """The model is loading or failed to load."""
+    """The model is loading or failed to load, or the node is not active."""
 
 
 class AskError(DelayedVlmError):
@@ -153,7 +153,7 @@ class AskError(DelayedVlmError):
 
 
 class BadRequestError(AskError):
-    """The question or one of its limits is invalid."""
+    """A field of a request is invalid."""
 
     error_code = ErrorCode.BAD_REQUEST
 

@@ -16,16 +16,16 @@ def data_folder(*names: str) -> Path:
     """Return the resolved path of a data folder among the modules.
 
     Args:
-        names: Path components below the package, such as `"web", "assets"`.
+        names: Path components below the package, such as ``"web", "assets"``.
     """
     return _MODULES.joinpath(*names)
 
 
 def config_file(name: str) -> Path:
-    """Return the path of a file in `config/`.
+    """Return the path of a file in ``config/``.
 
     Args:
-        name: File name, such as `scene_memory.yaml`.
+        name: File name, such as ``scene_memory.yaml``.
 
     Raises:
         ConfigurationError: The file is not installed.

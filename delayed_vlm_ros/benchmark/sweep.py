@@ -41,7 +41,7 @@ class Cell:
     Attributes:
         star_memory_size: Capacity of Star memory, in frames.
         stream_window_size: Length of the Stream window, in frames.
-        importance_threshold: Minimum importance of a key frame.
+        importance_threshold: Score from which a frame enters Star memory on arrival, 0..1.
         max_pixels: Maximum height × width of a frame in memory.
     """
 

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from delayed_vlm_ros.cli import options, output
 from delayed_vlm_ros.cli.progress import elapsed_time
+from delayed_vlm_ros.memory import MemoryConfig
 
 
 def compare(
@@ -14,8 +15,8 @@ def compare(
     device: options.Device = "auto",
     question: options.Questions = None,
     sample_fps: options.SampleFps = None,
-    star: options.Star = 20,
-    stream: options.Stream = 20,
+    star: options.Star = MemoryConfig.star_memory_size,
+    stream: options.Stream = MemoryConfig.stream_window_size,
     max_new_tokens: options.MaxNewTokens = 128,
     as_json: options.Json = False,
 ) -> None:

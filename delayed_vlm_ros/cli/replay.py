@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
+from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.methods import METHOD_KEYS
 
 if TYPE_CHECKING:
@@ -42,13 +43,19 @@ def replay(
     methods: Annotated[
         str, typer.Option(help=f"Answering methods, separated by commas: {', '.join(METHOD_KEYS)}.")
     ] = ",".join(METHOD_KEYS),
-    star: Annotated[int, typer.Option(help="Size of Star memory, in frames.", min=0)] = 20,
-    stream: Annotated[int, typer.Option(help="Size of Stream memory, in frames.", min=2)] = 20,
+    star: Annotated[int, typer.Option(help="Size of Star memory, in frames.", min=0)] = MemoryConfig.star_memory_size,
+    stream: Annotated[
+        int, typer.Option(help="Size of Stream memory, in frames.", min=2)
+    ] = MemoryConfig.stream_window_size,
     importance_threshold: Annotated[
-        float, typer.Option(help="Minimum importance of a key frame.", min=0.0, max=1.0)
-    ] = 0.6,
-    sample_fps: Annotated[float, typer.Option(help="Frames to sample per second.", min=0.01, max=60.0)] = 2.0,
-    max_pixels: Annotated[int, typer.Option(help="Maximum height × width of a frame, in pixels.", min=784)] = 200_704,
+        float, typer.Option(help="Score from which a frame enters Star memory on arrival.", min=0.0, max=1.0)
+    ] = MemoryConfig.importance_threshold,
+    sample_fps: Annotated[
+        float, typer.Option(help="Frames to sample per second.", min=0.01, max=60.0)
+    ] = MemoryConfig.sample_fps,
+    max_pixels: Annotated[
+        int, typer.Option(help="Maximum height × width of a frame, in pixels.", min=784)
+    ] = MemoryConfig.max_pixels,
     eviction_chunk: Annotated[
         int, typer.Option(help="Frames evicted together from a full memory; -1: a third of the smaller memory.", min=-1)
     ] = -1,

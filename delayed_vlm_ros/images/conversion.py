@@ -76,7 +76,7 @@ class ImageConverter:
             RGB uint8 of shape (height, width, 3) with its own storage; grey images have three equal channels.
 
         Raises:
-            ImageError: The message holds no usable image. The text gives the reason and the remedy.
+            ImageError: The message holds no usable image. The text states the reason and the remedy.
         """
         if hasattr(message, "format"):
             return decode_compressed(cast("CompressedMessage", message), self.max_pixels)

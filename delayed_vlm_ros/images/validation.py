@@ -68,7 +68,7 @@ def validate_image(message: RawMessage, max_pixels: int | None = None) -> str:
         The encoding, by its name in ``PIXEL_BYTES``.
 
     Raises:
-        ImageError: The message cannot be converted. The text gives the reason and the remedy.
+        ImageError: The message cannot be converted. The text states the reason and the remedy.
     """
     _check_size(message.height, message.width, max_pixels)
     encoding = OTHER_NAMES.get(message.encoding, message.encoding)
@@ -120,7 +120,7 @@ def validate_compressed(message: CompressedMessage, max_pixels: int | None = Non
         max_pixels: Maximum height × width; None means ``MAX_IMAGE_PIXELS``.
 
     Raises:
-        ImageError: The data is not a JPEG or PNG of an accepted size. The text gives the reason and the remedy.
+        ImageError: The data is not a JPEG or PNG of an accepted size. The text states the reason and the remedy.
     """
     if "compresseddepth" in message.format.lower() or message.format.startswith(_DEPTH_ENCODINGS):
         raise ImageError(_depth_image(f"'{message.format}'"))
@@ -163,7 +163,7 @@ def _unsupported_encoding(encoding: str) -> str:
     known = ", ".join(PIXEL_BYTES)
     if "FC" in encoding or "UC" in encoding or "SC" in encoding:
         return (
-            f"the encoding '{encoding}' gives the number format but not the colours: configure the driver to publish "
+            f"the encoding '{encoding}' states the number format but not the colours: configure the driver to publish "
             f"one of {known}"
         )
     return f"the encoding '{encoding}' is unknown: configure the driver to publish one of {known}"

@@ -25,7 +25,7 @@ class FrameGeometry:
     only_size: Grid | None = None
 
     def grid_for(self, height: int, width: int) -> Grid:
-        """Return the frame size for camera images of `height` × `width` pixels.
+        """Return the frame size for camera images of ``height`` × ``width`` pixels.
 
         Raises:
             ImageError: The image is too small or too elongated.

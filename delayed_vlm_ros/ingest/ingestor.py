@@ -1,6 +1,6 @@
 """Add camera images to a memory.
 
-`FrameIngestor` resizes and adds every image. `SamplingIngestor` also decides by time stamp which images to add, and
+``FrameIngestor`` resizes and adds every image. ``SamplingIngestor`` also decides by time stamp which images to add, and
 handles missing, frozen and jumping stamps.
 """
 
@@ -23,8 +23,8 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 class FrameIngestor:
     """Resizes the images of one camera to one grid and adds them to a memory.
 
-    The first image sets the grid, which holds until `reset`: all kept frames have one shape, so the model reads them as
-    one video. Images of another shape are letterboxed.
+    The first image sets the grid, which holds until ``reset``: all kept frames have one shape, so the model reads them
+    as one video. Images of another shape are letterboxed.
 
     Args:
         geometry: Image sizes that the model accepts.
@@ -63,7 +63,7 @@ class FrameIngestor:
         """Load key frames of an earlier run into the empty memory; their size becomes the grid.
 
         Args:
-            pairs: Pairs for `SmartFrameManager.restore`, of a size that the geometry allows.
+            pairs: Pairs for ``SmartFrameManager.restore``, of a size that the geometry allows.
 
         Raises:
             ValueError: The memory is not empty.
@@ -81,7 +81,7 @@ class FrameIngestor:
 
 @dataclass(frozen=True, slots=True)
 class SampleDecision:
-    """The outcome of `SamplingIngestor.decide` for one image.
+    """The outcome of ``SamplingIngestor.decide`` for one image.
 
     Attributes:
         stamp: Time of the image in the memory, in seconds.
@@ -97,8 +97,8 @@ class SampleDecision:
 class SamplingIngestor:
     """Adds the images of one camera to a memory at a steady rate and handles their time stamps.
 
-    An image is decoded only when it is due. Call `usable_stamp` and `decide` for the stamp of every image, then `add`
-    for each image that is due. Live cameras and recordings use the same calls.
+    An image is decoded only when it is due. Call ``usable_stamp`` and ``decide`` for the stamp of every image, then
+    ``add`` for each image that is due. Live cameras and recordings use the same calls.
 
     Args:
         geometry: Image sizes that the model accepts.
@@ -114,7 +114,7 @@ class SamplingIngestor:
         images_restamped: Number of images that got their arrival time as stamp.
 
     Raises:
-        ConfigurationError: `sample_fps` is not a positive finite number.
+        ConfigurationError: ``sample_fps`` is not a positive finite number.
     """
 
     def __init__(
@@ -185,9 +185,9 @@ class SamplingIngestor:
         """Decide whether to sample an image; handle backward time jumps.
 
         Args:
-            stamp_ns: Return value of `usable_stamp`, in nanoseconds.
+            stamp_ns: Return value of ``usable_stamp``, in nanoseconds.
             arrival: Arrival time on a steady clock, in seconds.
-            clock_ns: Arrival time as for `usable_stamp`, in nanoseconds.
+            clock_ns: Arrival time as for ``usable_stamp``, in nanoseconds.
 
         Raises:
             ImageError: The stamp is an outlier.
@@ -216,7 +216,7 @@ class SamplingIngestor:
 
         Args:
             image: RGB uint8 array of shape (H, W, 3) or PIL image, of any size.
-            decision: Return value of `decide` for this image.
+            decision: Return value of ``decide`` for this image.
             source: Object kept with the frame.
 
         Raises:
@@ -230,7 +230,7 @@ class SamplingIngestor:
         Images may follow after any length of time. An image older than the key frames counts as a backward time jump.
 
         Args:
-            pairs: Pairs for `FrameIngestor.restore`.
+            pairs: Pairs for ``FrameIngestor.restore``.
 
         Raises:
             ValueError: The memory is not empty.
@@ -245,7 +245,7 @@ class SamplingIngestor:
         """Change the number of frames to add per second.
 
         Raises:
-            ConfigurationError: `sample_fps` is not a positive finite number.
+            ConfigurationError: ``sample_fps`` is not a positive finite number.
         """
         self._sampler.set_rate(sample_fps)
         self._check.set_rate(sample_fps)

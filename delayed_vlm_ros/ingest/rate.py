@@ -20,12 +20,12 @@ class RateWindow:
         self._lock = threading.Lock()
 
     def tick(self, now: float) -> None:
-        """Count one event at `now`, in seconds on a steady clock."""
+        """Count one event at ``now``, in seconds on a steady clock."""
         with self._lock:
             self._times.append(now)
 
     def rate(self, now: float) -> float:
-        """Return the events per second at `now`; 0.0 without events in the window.
+        """Return the events per second at ``now``; 0.0 without events in the window.
 
         N regular events span N - 1 periods. The time since the last event counts once it exceeds a period. The rate is
         therefore correct from the second event on, and falls as soon as events stop.

@@ -30,7 +30,7 @@ class FrameSampler:
         sample_fps: Current rate of the sample, in frames per second.
 
     Raises:
-        ConfigurationError: `sample_fps` is not a positive finite number.
+        ConfigurationError: ``sample_fps`` is not a positive finite number.
     """
 
     def __init__(self, sample_fps: float) -> None:
@@ -42,7 +42,7 @@ class FrameSampler:
         """Change the rate; the next slot is a new period after the last sampled image.
 
         Raises:
-            ConfigurationError: `sample_fps` is not a positive finite number.
+            ConfigurationError: ``sample_fps`` is not a positive finite number.
         """
         if not (math.isfinite(sample_fps) and sample_fps > 0):
             raise ConfigurationError(f"sample_fps must be a positive finite number, got {sample_fps}")
@@ -118,7 +118,7 @@ class SampleCheck:
         self._due = self._expected = 0
 
     def reset(self) -> None:
-        """Restart the comparison; keep `missed`."""
+        """Restart the comparison; keep ``missed``."""
         self._arrivals.reset()
         self._due = self._expected = 0
         self.share = 1.0

@@ -1,7 +1,7 @@
 """The memory of a camera: which frames to keep. Imports neither models nor ROS.
 
-`SmartFrameManager` is the memory of one camera. `MemoryConfig` holds its settings and builds it. `fit_grid`,
-`letterbox` and `as_rgb_array` resize images to one shape. A question reads a `Snapshot`.
+``SmartFrameManager`` is the memory of one camera. ``MemoryConfig`` holds its settings and builds it. ``fit_grid``,
+``letterbox`` and ``as_rgb_array`` resize images to one shape. A question reads a ``Snapshot``.
 """
 
 from delayed_vlm_ros.memory.config import MemoryConfig

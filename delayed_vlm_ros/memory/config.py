@@ -21,12 +21,13 @@ class MemoryConfig:
     """Settings of one camera's memory, validated on construction.
 
     The node, the replay, the page and the benchmarks build their memories from it and share its defaults. Each default
-    is also a class attribute, such as `MemoryConfig.sample_fps`.
+    is also a class attribute, such as ``MemoryConfig.sample_fps``.
 
     Attributes:
         star_memory_size: Maximum number of frames in Star memory; 0 disables it, otherwise at least 2.
         stream_window_size: Maximum number of frames in Stream memory, at least 2.
-        importance_threshold: Minimum score of a frame to enter Star memory, 0..1.
+        importance_threshold: Score from which a frame enters Star memory on arrival, 0..1. Events and places found
+            later, and marks, enter regardless.
         eviction_chunk: Number of frames that leave a full memory together; 0 is one pair, None a third of the smaller
             memory.
         max_marked_frames: Maximum number of marked frames; None is a quarter of Star memory.

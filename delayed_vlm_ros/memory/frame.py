@@ -173,7 +173,7 @@ class KeptPair:
         label: Label of the mark; empty if there is none.
         deferred_score: Value of the pair, 0..1, computed once later frames are known; 0.0 for an ordinary pair. It
             falls when the events that the pair shows turn out to be common.
-        deferred_reason: Short reason for `deferred_score`; empty if the score is too low to keep the pair for it.
+        deferred_reason: Short reason for ``deferred_score``; empty if the score is too low to keep the pair for it.
     """
 
     pair: FramePair
@@ -230,7 +230,7 @@ class PairIds:
         return next(self._numbers)
 
     def continue_after(self, pair_id: int) -> None:
-        """Return only ids above `pair_id` from now on, so that no id occurs twice."""
+        """Return only ids above ``pair_id`` from now on, so that no id occurs twice."""
         self._numbers = itertools.count(max(next(self._numbers), pair_id + 1))
 
 

@@ -41,7 +41,7 @@ class Grid:
 def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int) -> Grid:
     """Return the grid for images of a given size, by the "smart resize" rule of the Qwen vision-language models.
 
-    Both sides are multiples of `factor`, the aspect ratio is kept as closely as that allows, and the number of pixels
+    Both sides are multiples of ``factor``, the aspect ratio is kept as closely as that allows, and the number of pixels
     is within the limits. If both limits cannot be met, the upper one is.
 
     Args:
@@ -53,8 +53,8 @@ def fit_grid(height: int, width: int, *, factor: int, min_pixels: int, max_pixel
 
     Raises:
         ImageError: A side is below one pixel, or one side is more than 200 times the other.
-        ConfigurationError: `factor` is below 1, `max_pixels` is below one cell of factor × factor pixels, or
-            `min_pixels` is above `max_pixels`.
+        ConfigurationError: ``factor`` is below 1, ``max_pixels`` is below one cell of factor × factor pixels, or
+            ``min_pixels`` is above ``max_pixels``.
     """
     if factor < 1:
         raise ConfigurationError(f"factor must be at least 1 pixel, got {factor}")
@@ -104,10 +104,10 @@ def letterbox(image: RgbArray, grid: Grid) -> RgbArray:
         grid: Size of the result.
 
     Returns:
-        A new C-contiguous RGB uint8 array of shape (grid.height, grid.width, 3) that shares no storage with `image`.
+        A new C-contiguous RGB uint8 array of shape (grid.height, grid.width, 3) that shares no storage with ``image``.
 
     Raises:
-        ImageError: `image` is not an RGB array.
+        ImageError: ``image`` is not an RGB array.
     """
     image = as_rgb_array(image)
     height, width = image.shape[:2]

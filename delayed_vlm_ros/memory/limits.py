@@ -5,7 +5,7 @@ from __future__ import annotations
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
-# Defaults in frames, shared by `MemoryConfig` and `SmartFrameManager`.
+# Defaults, sizes in frames, shared by ``MemoryConfig`` and ``SmartFrameManager``.
 STAR_MEMORY_SIZE = 20
 STREAM_WINDOW_SIZE = 20
 IMPORTANCE_THRESHOLD = 0.6

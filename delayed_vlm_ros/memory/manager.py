@@ -41,7 +41,7 @@ from delayed_vlm_ros.memory.stream import StreamMemory
 
 @dataclass(frozen=True, slots=True)
 class AddedFrame:
-    """The result of adding a frame; `str` returns a readable line.
+    """The result of adding a frame; ``str`` returns a readable line.
 
     Attributes:
         number: Number of frames added so far, this one included; starts at 1.
@@ -72,10 +72,11 @@ class SmartFrameManager:
 
     Frames are paired in order of arrival (first with second, third with fourth), regardless of pauses. An odd last
     frame is a provisional pair until its partner arrives. Every pair passes through Stream memory. It also enters Star
-    memory if one of its frames scores at least `importance_threshold`.
+    memory if a frame scores at least ``importance_threshold`` on arrival, if its deferred score shows an event or a new
+    place, or if it is marked.
 
-    Evicting a pair invalidates the cached computation of every later pair. `eviction_chunk` makes evictions rarer: when
-    either memory has to evict a pair, each full memory evicts a whole chunk, so that both have space for the next
+    Evicting a pair invalidates the cached computation of every later pair. ``eviction_chunk`` makes evictions rarer:
+    when either memory has to evict a pair, each full memory evicts a whole chunk, so that both have space for the next
     pairs. The space that the new pair takes counts towards the chunk. A new pair that Star memory rejects as the least
     valuable evicts nothing.
 
@@ -87,12 +88,13 @@ class SmartFrameManager:
     Args:
         star_memory_size: Maximum number of frames in Star memory; 0 disables it, otherwise at least 2.
         stream_window_size: Maximum number of frames in Stream memory, at least 2.
-        importance_threshold: Minimum score of a frame to enter Star memory, 0..1.
+        importance_threshold: Score from which a frame enters Star memory on arrival, 0..1. Events and places found
+            later, and marks, enter regardless.
         eviction_chunk: Number of frames that leave a full memory together; 0 or 2 evicts single pairs. After an
             eviction the memory holds its size minus the chunk plus a pair. Odd numbers are rounded down. Each memory
             that is not disabled must be larger by at least one pair.
-        max_marked_frames: Maximum number of marked frames, at least one pair below `star_memory_size`; odd numbers are
-            rounded down. None is a quarter of `star_memory_size`, rounded up to a whole pair.
+        max_marked_frames: Maximum number of marked frames, at least one pair below ``star_memory_size``; odd numbers
+            are rounded down. None is a quarter of ``star_memory_size``, rounded up to a whole pair.
         pair_ids: Source of pair ids, which may be shared by several memories; None is 1, 2, 3, …
 
     Raises:
@@ -156,7 +158,7 @@ class SmartFrameManager:
         """Add a frame. An error leaves the memory unchanged.
 
         Args:
-            image: RGB image, shape (H, W, 3), uint8; all frames until `reset` must have the same shape. It is copied
+            image: RGB image, shape (H, W, 3), uint8; all frames until ``reset`` must have the same shape. It is copied
                 unless it is read-only and owns its pixels.
             stamp: Acquisition time, in seconds; must be newer than the stamp of the newest frame.
             source: Object kept with the frame; the memory does not use it.
@@ -311,7 +313,7 @@ class SmartFrameManager:
 
         Args:
             pair_id: Id of a kept pair.
-            label: Label of at most `MAX_LABEL_CHARACTERS` printable characters; may be empty.
+            label: Label of at most ``MAX_LABEL_CHARACTERS`` printable characters; may be empty.
 
         Returns:
             The marked pair.
@@ -399,7 +401,7 @@ class SmartFrameManager:
             return count_kept(self._snapshot(), self._frames_added)
 
     def get_statistics(self) -> dict[str, int | float]:
-        """Return the current statistics as a dictionary with the field names of `MemoryStatistics`."""
+        """Return the current statistics as a dictionary with the field names of ``MemoryStatistics``."""
         return self.statistics().as_dict()
 
     def reset(self) -> None:

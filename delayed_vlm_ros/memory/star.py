@@ -136,9 +136,9 @@ def _with_row(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 class StarMemory:
     """A bounded set of pairs that covers the past in appearance and time.
 
-    When it is full, it evicts the pair whose loss costs the least coverage: the one that resembles another kept pair
-    and is close to it in time. Important pairs stay slightly longer. The evicted pair may be the new one. It is never
-    simply the oldest, because the start has a value of its own. A provisional pair counts one frame but reserves space
+    When it is full, it evicts the pair whose loss costs least: in events, in only views of a place, in coverage of
+    appearance and time, and of the start. Important pairs stay slightly longer. The evicted pair may be the new one.
+    The oldest pair has a bonus, because only it shows the start. A provisional pair counts one frame but reserves space
     for two, so completing it evicts nothing. Protected pairs are never evicted; the caller must not let them fill the
     memory.
 
@@ -146,7 +146,7 @@ class StarMemory:
         memory_size: Maximum number of frames; 0 disables the memory, an odd number is rounded down.
 
     Raises:
-        ConfigurationError: `memory_size` is negative or 1.
+        ConfigurationError: ``memory_size`` is negative or 1.
     """
 
     def __init__(self, memory_size: int) -> None:
@@ -199,7 +199,7 @@ class StarMemory:
         return self._views.is_new_place(descriptor, self._places)
 
     def add_place(self, pair: FramePair, descriptors: Sequence[Descriptor]) -> bool:
-        """Add a pair as the only view of a place; return whether another pair was evicted, as `add` does."""
+        """Add a pair as the only view of a place; return whether another pair was evicted, as ``add`` does."""
         has_evicted = self.add(pair, descriptors)
         if self.contains(pair.id):
             self._new_places.add(pair.id)
@@ -249,7 +249,7 @@ class StarMemory:
         return max(tracks, key=lambda track: track.value, default=None)
 
     def drop_scores(self, *, before: int) -> None:
-        """Drop the scores of pairs that are not kept and have ids below `before`."""
+        """Drop the scores of pairs that are not kept and have ids below ``before``."""
         held = {pair.id for pair in self._pairs}
         self._restored = {one: score for one, score in self._restored.items() if one in held}
         self._places = {one for one in self._places if one in held or one >= before}
@@ -276,7 +276,7 @@ class StarMemory:
         return was_full and self.contains(pair.id)
 
     def evict_least_valuable(self, count: int, *, keep: FramePair) -> None:
-        """Evict pairs one after the other, each time the one whose loss costs the least coverage.
+        """Evict pairs one after the other, each time the one whose loss costs least.
 
         Args:
             count: Number of pairs, below the number of kept ones; fewer are evicted if the others are protected.

@@ -9,7 +9,7 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, FramePair
 
 
 class StreamMemory:
-    """A sliding window of the newest pairs, never more than `window_size` frames.
+    """A sliding window of the newest pairs, never more than ``window_size`` frames.
 
     Whole pairs are evicted, so the window may hold one frame fewer while the newest pair is provisional.
 
@@ -17,7 +17,7 @@ class StreamMemory:
         window_size: Maximum number of frames, at least 2.
 
     Raises:
-        ConfigurationError: `window_size` is below 2.
+        ConfigurationError: ``window_size`` is below 2.
     """
 
     def __init__(self, window_size: int) -> None:

@@ -4,8 +4,9 @@
     class DemoCameraParameters:
         rate: float = parameter(10.0, "rate of published images", unit="Hz", minimum=0.1, maximum=120.0)
 
-`declare` declares the parameters with descriptors. `read` returns the validated dataclass. Types are declared dynamic,
-so ``rate: 5`` in a YAML file is accepted as 5.0, and a value that cannot be converted gets a clear error message.
+``declare`` declares the parameters with descriptors. ``read`` returns the validated dataclass. Types are declared
+dynamic, so ``rate: 5`` in a YAML file is accepted as 5.0, and a value that cannot be converted gets a clear error
+message.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ def parameter(
 
 
 def specifications(parameters: type) -> dict[str, ParameterSpec]:
-    """Return the parameters of a dataclass with `parameter` fields, by field name, in order."""
+    """Return the parameters of a dataclass with ``parameter`` fields, by field name, in order."""
     specs = {}
     for field in dataclasses.fields(parameters):
         meta = dict(field.metadata)
@@ -177,7 +178,7 @@ def specifications(parameters: type) -> dict[str, ParameterSpec]:
 def declare(node: Node, parameters: type) -> None:
     """Declare every parameter of the dataclass on the node, with its descriptor.
 
-    A given value that is out of range is declared without its range. `read` then reports it like any other invalid
+    A given value that is out of range is declared without its range. ``read`` then reports it like any other invalid
     value, and a lifecycle node keeps running until a valid value is set.
     """
     for spec in specifications(parameters).values():

@@ -70,7 +70,7 @@ def describe_memory(memory: StoredMemory, describe_source: Callable[[Any], Any])
 
     Args:
         memory: Memory to write.
-        describe_source: Converts the `source` of a frame to a JSON value.
+        describe_source: Converts the ``source`` of a frame to a JSON value.
     """
     shape = memory.pairs[0].pair.first.image.shape if memory.pairs else (0, 0, _CHANNELS)
     header = {
@@ -115,7 +115,7 @@ def write_memory(file: BufferedIOBase, memory: StoredMemory, header: bytes, *, i
     Args:
         file: Buffered binary file to write to.
         memory: Memory to write.
-        header: Return value of `describe_memory` for this memory.
+        header: Return value of ``describe_memory`` for this memory.
         interrupted: Called before each image; returns whether to stop.
 
     Raises:
@@ -141,7 +141,7 @@ def read_memory(file: BufferedIOBase, length: int, revive_source: Callable[[Any]
     Args:
         file: Binary file, at its beginning.
         length: Size of the file, in bytes.
-        revive_source: Converts a JSON value back to the `source` of a frame; raises `ValueError` if it cannot.
+        revive_source: Converts a JSON value back to the ``source`` of a frame; raises ``ValueError`` if it cannot.
 
     Raises:
         MemoryFileError: Not a key-frame file, damaged, or an unsupported version. The message is the reason alone,
@@ -204,7 +204,7 @@ class _HeaderReader:
 
     Args:
         header: Any JSON value.
-        revive_source: As for `read_memory`.
+        revive_source: As for ``read_memory``.
 
     Raises:
         MemoryFileError: A value is missing or invalid.
@@ -230,7 +230,7 @@ class _HeaderReader:
         return sum(map(len, self._frames)) * math.prod(self._shape)
 
     def memory(self, read_image: Callable[[tuple[int, int, int]], RgbArray]) -> StoredMemory:
-        """Return the memory; call `read_image` once per frame, in order."""
+        """Return the memory; call ``read_image`` once per frame, in order."""
         camera = _get_text(self._header, "camera", _MAX_CAMERA_CHARACTERS)
         geometry = _geometry(_check_object(self._header.get("geometry"), "geometry"))
         pairs = []

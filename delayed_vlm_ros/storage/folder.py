@@ -47,14 +47,14 @@ class LoadedMemory:
 
 
 class MemoryFolder:
-    """The key-frame files of one node's cameras, locked for this object until `close`.
+    """The key-frame files of one node's cameras, locked for this object until ``close``.
 
-    `save` may run in another thread than the other methods, one call at a time.
+    ``save`` may run in another thread than the other methods, one call at a time.
 
     Args:
         path: Existing folder.
-        describe_source: Converts the `source` of a frame to a JSON value.
-        revive_source: Converts the JSON value back; raises `ValueError` if it cannot.
+        describe_source: Converts the ``source`` of a frame to a JSON value.
+        revive_source: Converts the JSON value back; raises ``ValueError`` if it cannot.
 
     Raises:
         MemoryFileError: The path is not a folder, cannot be opened, or is in use by another node.

@@ -52,7 +52,7 @@ class KeptFrame:
 
     @property
     def key(self) -> str:
-        """Identifier that stays unique when the memory restarts and reuses its ids."""
+        """Identifier that stays unique across restarts of the node, which may reuse ids."""
         return f"{self.id}-{self.stamp_ns}"
 
 

@@ -37,7 +37,7 @@ def measure(rate: float, height: int, width: int, seconds: float) -> dict[str, A
         seconds: Length of each run in seconds.
 
     Returns:
-        The result that `bench camera-load --json` prints.
+        The result that ``bench camera-load --json`` prints.
     """
     runs = {
         f"{transport}_{hz:g}_hz": _measure_run(transport, hz, height, width, seconds)

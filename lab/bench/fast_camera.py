@@ -44,7 +44,7 @@ def render_images(count: int, height: int, width: int) -> list[NDArray[np.uint8]
 
 
 def serialize_images(images: list[NDArray[np.uint8]], transport: str = "raw") -> list[bytearray]:
-    """Return images as serialized messages, ready for `set_stamp`.
+    """Return images as serialized messages, ready for ``set_stamp``.
 
     Args:
         images: RGB images, each ``(H, W, 3)`` uint8.
@@ -76,7 +76,7 @@ def ticks(rate: float) -> Iterator[int]:
 
 
 def command(transport: str, rate: float, height: int, width: int, **options: object) -> list[str]:
-    """Return the command line of a camera process; ``options`` are further options of `main`."""
+    """Return the command line of a camera process; ``options`` are further options of ``main``."""
     values = {"transport": transport, "rate": rate, "height": height, "width": width, **options}
     arguments = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "lab.bench.fast_camera", *arguments]

@@ -58,7 +58,7 @@ def measure(rate: float, height: int, width: int, seconds: float) -> dict[str, A
         seconds: Length of the measured interval in seconds.
 
     Returns:
-        The result that `bench load --json` prints.
+        The result that ``bench load --json`` prints.
     """
     with tempfile.TemporaryDirectory() as folder:
         stamps_log, calls_log = Path(folder) / "stamps", Path(folder) / "calls"

@@ -24,9 +24,9 @@ class MemoryListener:
 
     Attributes:
         node: This listener's node, for further clients.
-        stats: Statistics received since the last `reset`, oldest first.
-        stamps_ns: Stamps of the frames that entered memory since the last `reset`, in nanoseconds.
-        ages_sec: Age of the newest frame at each report since the last `reset`, in seconds.
+        stats: Statistics received since the last ``reset``, oldest first.
+        stamps_ns: Stamps of the frames that entered memory since the last ``reset``, in nanoseconds.
+        ages_sec: Age of the newest frame at each report since the last ``reset``, in seconds.
     """
 
     def __init__(self, domain: int) -> None:

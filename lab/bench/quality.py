@@ -161,7 +161,7 @@ def sentence_scores(
 
     Args:
         answers: Answers to questions of a sentence kind.
-        split: Function that returns the statements of a sentence, such as `statements` or `objects`.
+        split: Function that returns the statements of a sentence, such as ``statements`` or ``objects``.
     """
     pairs = [(split(one.question.answer), split(one.answer)) for one in answers]
     true, made = sum(len(truth) for truth, _ in pairs), sum(len(said) for _, said in pairs)
@@ -170,7 +170,7 @@ def sentence_scores(
 
 
 def cell_json(cell: Cell) -> dict[str, Any]:
-    """Return the figures of one cell, as `bench quality --json` prints them."""
+    """Return the figures of one cell, as ``bench quality --json`` prints them."""
     kinds = {kind: cell.of_kind(kind) for kind in KINDS}
     by_kind = {
         kind: {"questions": len(answers), "accuracy": accuracy(answers), "majority": majority(answers)}

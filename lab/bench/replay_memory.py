@@ -49,7 +49,7 @@ def measure(gigabytes: float, storage: str) -> dict[str, Any]:
         storage: Storage format of the bag, one of ``record_scene.STORAGES``.
 
     Returns:
-        The result that `bench replay-memory --json` prints.
+        The result that ``bench replay-memory --json`` prints.
     """
     with tempfile.TemporaryDirectory() as folder:
         return _measure(Path(folder), gigabytes, storage)

@@ -112,7 +112,7 @@ def draw_stream(seed: int, room: str, minutes: float, newest_pairs: int, per_kin
 
     Args:
         seed: Seed of the room.
-        room: One of `ROOMS`.
+        room: One of ``ROOMS``.
         minutes: Length of the stream; raised to twice ``newest_pairs`` where it is shorter.
         newest_pairs: Number of newest pairs that do not show the answers to questions about the past.
         per_kind: Questions of each kind, as far as different ones are found.

@@ -82,7 +82,7 @@ def measure(frames: int, ask_every: int, on_progress: OnProgress = lambda _text:
         on_progress: Called with a line of text after every tenth question.
 
     Returns:
-        The result that `bench soak --json` prints.
+        The result that ``bench soak --json`` prints.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:

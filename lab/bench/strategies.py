@@ -38,7 +38,7 @@ class SeenFrame:
     Attributes:
         number: Frame number from 0; frames 2n and 2n + 1 are pair n.
         image: RGB image, ``(H, W, 3)`` uint8.
-        features: Result of `features_of` for the image.
+        features: Result of ``features_of`` for the image.
     """
 
     number: int

@@ -1,9 +1,9 @@
 """Simulation of a camera's day in virtual time: cost of questions while frames keep arriving.
 
 Memory, cache keys and caches are the real ones, on a model so small that hours take minutes. Only time is simulated:
-each pair through the vision encoder and each pass of the language model costs what `Costs` says. `Costs` is measured on
-a larger model (``ask_cost``) and scaled to a device. As in a node, a question waits for a chunk that is being encoded
-ahead.
+each pair through the vision encoder and each pass of the language model costs what ``Costs`` says. ``Costs`` is
+measured on a larger model (``ask_cost``) and scaled to a device. As in a node, a question waits for a chunk that is
+being encoded ahead.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Scenario:
     """How often questions arrive, and what is encoded ahead of them.
 
     Attributes:
-        mode: What is encoded ahead, one of `MODES`.
+        mode: What is encoded ahead, one of ``MODES``.
         eviction_chunk: Frames that leave the memory together; 0 is one pair.
         question_every_sec: Mean time from question to question in seconds. Each question is late by up to one second,
             or by up to half of this time where that is less.

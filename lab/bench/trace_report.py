@@ -57,7 +57,7 @@ def measure_trace(
         on_progress: Called with the name of each step before it begins.
 
     Returns:
-        The result that `bench trace --json` prints, without its shape.
+        The result that ``bench trace --json`` prints, without its shape.
     """
     random = np.random.default_rng(plan.seed)
     on_progress("calibration")

@@ -74,7 +74,7 @@ def measure(turns: int, questions: int, rate: float, height: int, width: int) ->
         width: Image width in pixels.
 
     Returns:
-        The result that `bench web-page --json` prints.
+        The result that ``bench web-page --json`` prints.
     """
     environment = isolated_environment()
     os.environ.update(environment)

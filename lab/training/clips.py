@@ -106,7 +106,7 @@ def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
 
     Args:
         folder: Folder of the shards; created if it is missing.
-        shards: Number of shards, each of `SHARD_CLIPS` clips.
+        shards: Number of shards, each of ``SHARD_CLIPS`` clips.
         workers: Number of rendering processes.
 
     Yields:

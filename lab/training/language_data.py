@@ -51,15 +51,16 @@ class Batch:
         pairs: Numbers of the pairs of each clip, ``(clips, pairs)``.
         before: Token ids before the video, ``(prefix,)``.
         text: Token ids after the video, questions and answers one after the other, padded, ``(clips, text)``.
-        targets: Id that follows each token of an answer, otherwise `IGNORED`, ``(clips, text)``.
+        targets: Id that follows each token of an answer, otherwise ``IGNORED``, ``(clips, text)``.
         segments: Number of each token's question from 1; 0 for padding, ``(clips, text)``.
         reach: Number of shared tokens that each token attends to, which is smaller for early questions,
             ``(clips, text)``.
         positions: Position ids, ``(3, clips, prefix + video + text)``.
-        changes: Change at each merged token, an index into `CHANGES`, or `IGNORED` where unclear, ``(clips, video)``.
-        gone: Object that has left each merged token, an index into `NAMES`, or `IGNORED`, ``(clips, video)``.
-        events: Answer to each of `EVENTS` after each pair, an index into `NAMES`, ``len(NAMES)`` for no object, or
-            `IGNORED`, ``(clips, pairs, EVENTS)``.
+        changes: Change at each merged token, an index into ``CHANGES``, or ``IGNORED`` where unclear, ``(clips,
+            video)``.
+        gone: Object that has left each merged token, an index into ``NAMES``, or ``IGNORED``, ``(clips, video)``.
+        events: Answer to each of ``EVENTS`` after each pair, an index into ``NAMES``, ``len(NAMES)`` for no object, or
+            ``IGNORED``, ``(clips, pairs, EVENTS)``.
     """
 
     clips: torch.Tensor
@@ -95,7 +96,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Text:
-    """Questions and answers of one clip, token by token; the fields are rows of `Batch`."""
+    """Questions and answers of one clip, token by token; the fields are rows of ``Batch``."""
 
     ids: list[int]
     targets: list[int]
@@ -230,7 +231,8 @@ def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the change at each merged token of some pairs of a clip, oldest pair first.
 
     Returns:
-        Indices into `CHANGES`, and indices into `NAMES` where an object is gone; `IGNORED` where they are unclear.
+        Indices into ``CHANGES``, and indices into ``NAMES`` where an object is gone; ``IGNORED`` where they are
+        unclear.
     """
     nothing, first_sight, seen_before, moved, gone = range(len(CHANGES))
     changes: list[int] = []
@@ -271,7 +273,7 @@ def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def _events_of(truths: Sequence[PairTruth], random: np.random.Generator) -> list[list[int]]:
-    """Return the answers to `EVENTS` after some pairs, as rows of `Batch.events`; unclear answers are ignored."""
+    """Return the answers to ``EVENTS`` after some pairs, as rows of ``Batch.events``; unclear answers are ignored."""
     targets = [[IGNORED] * len(EVENTS) for _ in truths]
     for number in random.integers(len(truths), size=_PAIRS_WITH_EVENTS):
         story = story_of(truths[: number + 1])

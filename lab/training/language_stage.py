@@ -156,7 +156,7 @@ class LanguageStage:
         return {**heads, "optimization": self._optimization.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a result of `state`."""
+        """Continue from a result of ``state``."""
         self._changes.load_state_dict(state["changes"])
         self._events.load_state_dict(state["events"])
         self._optimization.restore(state["optimization"])

@@ -64,7 +64,7 @@ class Optimization:
         return [part.state_dict() for parts in self._parts for part in parts]
 
     def restore(self, state: list[Any]) -> None:
-        """Continue from a result of `state`."""
+        """Continue from a result of ``state``."""
         for part, saved in zip((part for parts in self._parts for part in parts), state, strict=True):
             part.load_state_dict(saved)
 

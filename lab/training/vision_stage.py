@@ -44,9 +44,9 @@ class LabelledPairs:
 
     Attributes:
         frames: RGB frames, ``(pairs, 2, H, W, 3)`` uint8.
-        objects: For each object x and y (0..1), colour and shape (indices into `COLOUR_WORDS` and `SHAPE_WORDS`) and
-            the share that is not hidden, the farthest object first, ``(pairs, _MOST_OBJECTS, 5)`` float32; the shape is
-            -1 in unused rows.
+        objects: For each object x and y (0..1), colour and shape (indices into ``COLOUR_WORDS`` and ``SHAPE_WORDS``)
+            and the share that is not hidden, the farthest object first, ``(pairs, _MOST_OBJECTS, 5)`` float32; the
+            shape is -1 in unused rows.
     """
 
     frames: torch.Tensor
@@ -78,7 +78,7 @@ def labels_of(objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return colour and shape of each merged token, each ``(pairs, ROWS × COLUMNS)`` int64; the nearest object wins.
 
     Args:
-        objects: The ``objects`` of `LabelledPairs`.
+        objects: The ``objects`` of ``LabelledPairs``.
     """
     colours = torch.full((len(objects), ROWS * COLUMNS), _NO_COLOUR)
     shapes = torch.full((len(objects), ROWS * COLUMNS), _NO_SHAPE)

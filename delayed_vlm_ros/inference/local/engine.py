@@ -44,7 +44,7 @@ class DelayedBatchInferenceEngine:
     add frames meanwhile.
 
     Args:
-        model: A Qwen2-VL or Qwen2.5-VL model of the library.
+        model: A Qwen2-VL or Qwen2.5-VL model from transformers.
         processor: The processor of the model.
         device: Device to move the model to; None: the model stays where it is.
         max_pixels: Largest height × width of a kept frame; the checkpoint's own limit applies, too.
@@ -267,7 +267,7 @@ class DelayedBatchInferenceEngine:
         return done
 
     def kept_prefix(self) -> Cache | None:
-        """Return a cache for the library that starts with the KV of the last question's prefix; None without one.
+        """Return a cache for transformers that starts with the KV of the last question's prefix; None without one.
 
         The cache shares the engine's buffers: use it in inference mode, one at a time, and only until the next
         question.

@@ -1,4 +1,4 @@
-"""Generation of an answer after an encoded prefix, with the library's own ``generate``."""
+"""Generation of an answer after an encoded prefix, with transformers' own ``generate``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _TokenCallback(StoppingCriteria):  # type: ignore[misc]  # transformers is
         if self.first_token_time is None:
             self.first_token_time = time.monotonic()
         self._control.check()
-        # Only a report of text waits for the device here; the library reads the returned flag later.
+        # Only a report of text waits for the device here; transformers reads the returned flag later.
         if self._control.wants_text and not self._logits.failed:
             tokens = input_ids[0, self._prompt_tokens :].tolist()
             self._control.report(Progress(Stage.GENERATING, whole_characters(self._decode(tokens)), len(tokens)))
@@ -80,10 +80,10 @@ def generate_answer(
     """Prefill the part of the prompt that the cache lacks, then decode.
 
     The whole prompt is passed, because processors such as the repetition penalty count its tokens. Positions are
-    explicit, because the library would otherwise use the offset of its last call.
+    explicit, because transformers would otherwise use the offset of its last call.
 
     Args:
-        model: The library's model; its generation config applies.
+        model: Model from transformers; its generation config applies.
         token_ids: Ids of the whole prompt.
         positions: Position ids of the whole prompt, shape (3, 1, tokens).
         cache: KV of the beginning of the prompt; grows.

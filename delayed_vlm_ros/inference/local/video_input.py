@@ -81,7 +81,7 @@ def pixel_values(processor: Any, frames: Sequence[NDArray[np.uint8]]) -> torch.T
     """Return the patches of frames of the memory's grid, cut by the checkpoint's own video processor.
 
     Args:
-        processor: The library's processor.
+        processor: Processor from transformers.
         frames: An even number of RGB uint8 arrays of one shape (H, W, 3).
 
     Returns:
@@ -91,7 +91,7 @@ def pixel_values(processor: Any, frames: Sequence[NDArray[np.uint8]]) -> torch.T
     batch = processor.video_processor(
         videos=[video],
         do_sample_frames=False,
-        do_resize=False,  # the frames fit the grid; the library's own resizing may depend on the number of frames
+        do_resize=False,  # the frames fit the grid; transformers' own resizing may depend on the number of frames
         cap_pixels_per_frame=False,  # affects resizing only, but warns when unset
         return_tensors="pt",
     )

@@ -1,8 +1,8 @@
 """A model of what earlier and later images show of one place, to find what only one image shows.
 
-A `Thumbnail` is finer than a `Descriptor` and of the same kind: logarithms of luma and of two colour ratios. A change
-of exposure or white balance adds one constant to all cells, which the median removes. Phase correlation (Kuglin and
-Hines 1975) removes camera motion in whole cells; each cell's range over its neighbours covers the remaining motion.
+A ``Thumbnail`` is finer than a ``Descriptor`` and of the same kind: logarithms of luma and of two colour ratios. A
+change of exposure or white balance adds one constant to all cells, which the median removes. Phase correlation (Kuglin
+and Hines 1975) removes camera motion in whole cells; each cell's range over its neighbours covers the remaining motion.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STEP = 3  # every third row and column is enough for a median
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thumbnail:
-    """Cell values of an image, finer than a `Descriptor`.
+    """Cell values of an image, finer than a ``Descriptor``.
 
     Attributes:
         values: Log luma, log red over green, log blue over green; shape (3, ROWS, COLUMNS), float32.
@@ -52,7 +52,7 @@ def downsample(image: RgbArray) -> Thumbnail:
     """Return the thumbnail of an image.
 
     Args:
-        image: RGB image, shape (H, W, 3), uint8; may be halved down to `HALVING_LIMIT`.
+        image: RGB image, shape (H, W, 3), uint8; may be halved down to ``HALVING_LIMIT``.
     """
     values, clipped = log_luma_grid(image, ROWS, COLUMNS, halving_limit=HALVING_LIMIT, dark_level=_DARK_LEVEL)
     lower, upper = neighbourhood_range(values)

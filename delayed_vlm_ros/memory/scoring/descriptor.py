@@ -79,7 +79,7 @@ def distances(one: Descriptor, others: Sequence[Descriptor]) -> NDArray[np.float
         others: Descriptors of N other images.
 
     Returns:
-        N distances in 0..1, as from `distance`.
+        N distances in 0..1, as from ``distance``.
     """
     if not others:
         return np.empty(0)
@@ -101,8 +101,8 @@ def distances_and_extents(
         others: Descriptors of N other images.
 
     Returns:
-        N distances, as from `distance`, and N shares of changed cells, 0..1: small for a new object, large for another
-        place.
+        N distances, as from ``distance``, and N shares of changed cells, 0..1: small for a new object, large for
+        another place.
     """
     if not others:
         return np.empty(0), np.empty(0)

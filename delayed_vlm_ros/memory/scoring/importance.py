@@ -85,7 +85,7 @@ class ImportanceScorer:
 
         Args:
             descriptor: Descriptor of the frame.
-            importance: Return value of `assess` for the frame.
+            importance: Return value of ``assess`` for the frame.
         """
         if self._previous is not None:
             self._recent_changes.append(importance.scene_change)

@@ -23,7 +23,7 @@ def log_luma_grid(
         image: RGB image, shape (H, W, 3), uint8.
         rows: Number of rows of cells.
         columns: Number of columns of cells.
-        halving_limit: Limit for `halved`, in pixels.
+        halving_limit: Limit for ``halved``, in pixels.
         dark_level: Constant added to 0..255 values before the logarithm, to suppress noise and the black level.
 
     Returns:
@@ -39,7 +39,7 @@ def log_luma_grid(
 
 
 def neighbourhood_range(planes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the minimum and the maximum over each cell and its neighbours, each of the same shape as `planes`."""
+    """Return the minimum and the maximum over each cell and its neighbours, each of the same shape as ``planes``."""
     lower, upper = (
         np.stack([np.asarray(extreme(plane, _NEIGHBOURS), np.float32) for plane in planes])
         for extreme in (cv2.erode, cv2.dilate)

@@ -60,7 +60,7 @@ class Track:
         x: Last position, in cells from the left.
         y: Last position, in cells from the top.
         path_length: Total motion, in cells.
-        colour: Last colour, as in `Blob.colour`.
+        colour: Last colour, as in ``Blob.colour``.
         weight: Weight in its best image.
         pair_id: Id of the pair with the best image.
         came_and_went: Whether the object is known to be absent before and after its best image.

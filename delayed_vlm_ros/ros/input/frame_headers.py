@@ -71,7 +71,7 @@ def header_to_dict(header: FrameHeader) -> dict[str, Any]:
 
 
 def header_from_dict(value: Any) -> FrameHeader:
-    """Return the header of a JSON object made by `header_to_dict`.
+    """Return the header of a JSON object made by ``header_to_dict``.
 
     Raises:
         ValueError: The object is not a valid header.

@@ -61,13 +61,13 @@ class ImageReceiver(Protocol):
 
 
 class ImageSubscription:
-    """Passes a camera's serialised messages to its receiver between `start` and `close`, in a thread.
+    """Passes a camera's serialised messages to its receiver between ``start`` and ``close``, in a thread.
 
     The parameters ``qos_overrides.<topic>.subscription.{reliability, history, depth}`` change its quality of service.
 
     Args:
         node: The node to subscribe from. It need not be spun, except where rclpy lacks the private API of
-            `WaitSetDelivery`.
+            ``WaitSetDelivery``.
         camera: The receiver of the messages.
 
     Raises:

@@ -1,9 +1,9 @@
 """Delivery of one subscription's messages to its callback, with or without the node's executor.
 
 rclpy's executor rebuilds its whole wait set for every message: all entities of the node, thirty and more here. For a
-fast camera this costs many times the work of counting an image. `WaitSetDelivery` therefore waits for one subscription
-only, in the caller's thread, as ``rclpy.wait_for_message`` does. It needs private API of rclpy. `ExecutorDelivery`
-needs public API only and is used where the private API is missing or different.
+fast camera this costs many times the work of counting an image. ``WaitSetDelivery`` therefore waits for one
+subscription only, in the caller's thread, as ``rclpy.wait_for_message`` does. It needs private API of rclpy.
+``ExecutorDelivery`` needs public API only and is used where the private API is missing or different.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ class UnsupportedDeliveryError(Exception):
 
 
 class MessageDelivery(Protocol):
-    """Calls the callbacks of one subscription. One thread calls `attach` and `spin_once`; `wake` is thread-safe."""
+    """Calls the callbacks of one subscription.
+
+    One thread calls ``attach`` and ``spin_once``; ``wake`` is thread-safe.
+    """
 
     @property
     def callback_group(self) -> CallbackGroup:
@@ -39,7 +42,7 @@ class MessageDelivery(Protocol):
         """
 
     def spin_once(self, timeout_sec: float) -> None:
-        """Return after one message or event, after `wake`, or after the timeout.
+        """Return after one message or event, after ``wake``, or after the timeout.
 
         Args:
             timeout_sec: Longest time to wait in seconds; 0 or less does not wait.
@@ -49,7 +52,7 @@ class MessageDelivery(Protocol):
         """
 
     def wake(self) -> None:
-        """Make a `spin_once` in another thread return."""
+        """Make a ``spin_once`` in another thread return."""
 
     def close(self) -> None:
         """Free the resources of the delivery; the subscription is the caller's."""
@@ -71,12 +74,12 @@ class ExecutorDelivery:
         """Do nothing: the executor finds the subscription through its node."""
 
     def spin_once(self, timeout_sec: float) -> None:
-        """Wait until `wake` is called or the time is up; the executor calls the callbacks meanwhile."""
+        """Wait until ``wake`` is called or the time is up; the executor calls the callbacks meanwhile."""
         self._woken.wait(max(0.0, timeout_sec))
         self._woken.clear()
 
     def wake(self) -> None:
-        """Make a `spin_once` in another thread return."""
+        """Make a ``spin_once`` in another thread return."""
         self._woken.set()
 
     def close(self) -> None:
@@ -84,7 +87,7 @@ class ExecutorDelivery:
 
 
 class WaitSetDelivery:
-    """Waits for one subscription with a wait set of its own, in the thread that calls `spin_once`.
+    """Waits for one subscription with a wait set of its own, in the thread that calls ``spin_once``.
 
     The wait set also holds the subscription's events, such as a publisher with an incompatible quality of service.
     Messages and events share one condition in the middleware: with two wait sets each would wake for the other's (Fast
@@ -136,7 +139,7 @@ class WaitSetDelivery:
             self._wait(0.0)
 
     def spin_once(self, timeout_sec: float) -> None:
-        """Call the callbacks of one message and of all events, or return after `wake` or the timeout.
+        """Call the callbacks of one message and of all events, or return after ``wake`` or the timeout.
 
         Args:
             timeout_sec: Longest time to wait in seconds; 0 or less does not wait.
@@ -149,7 +152,7 @@ class WaitSetDelivery:
             self._subscription.callback(message)
 
     def wake(self) -> None:
-        """Make a `spin_once` in another thread return."""
+        """Make a ``spin_once`` in another thread return."""
         self._guard.trigger()
 
     def close(self) -> None:

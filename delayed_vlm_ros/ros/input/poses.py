@@ -96,7 +96,7 @@ class PoseBuffer:
 
 
 class PoseSubscription:
-    """Subscribes to a camera's poses between `start` and `close`.
+    """Subscribes to a camera's poses between ``start`` and ``close``.
 
     Args:
         node: The node to subscribe from.

@@ -37,7 +37,7 @@ _VOLATILE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class MemoryPublisher:
-    """Publishes the memories of all cameras between `start` and `close`, while the node is configured.
+    """Publishes the memories of all cameras between ``start`` and ``close``, while the node is configured.
 
     The timers have their own callback group, so drawing delays no images, questions or reports. Their clock is steady,
     so topics stay current while a simulation is paused.

@@ -20,7 +20,7 @@ _DEPTH = 10
 
 
 class Reporter:
-    """Publishes a report every second between `start` and `close`, in every lifecycle state.
+    """Publishes a report every second between ``start`` and ``close``, in every lifecycle state.
 
     The timer has its own callback group and a steady clock, so it runs during a long transition and while a simulation
     is paused.

@@ -34,7 +34,7 @@ _MAX_LATE_SEC = 10.0  # images may also arrive late, from a network camera or on
 class CameraMemory:
     """Adds the images of one camera to one memory and counts what arrives.
 
-    One thread at a time calls `receive`. The other methods are thread-safe.
+    One thread at a time calls ``receive``. The other methods are thread-safe.
 
     Args:
         name: The camera's name.

@@ -62,7 +62,7 @@ _ERROR = TransitionCallbackReturn.ERROR
 
 
 class SceneMemory(LifecycleNode):
-    """The node. Its cameras, memories and model are in a `Session`, which exists from configure to cleanup."""
+    """The node. Its cameras, memories and model are in a ``Session``, which exists from configure to cleanup."""
 
     def __init__(self) -> None:
         super().__init__("scene_memory")

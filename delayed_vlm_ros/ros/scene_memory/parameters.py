@@ -92,7 +92,8 @@ class SceneMemoryParameters:
     )
     importance_threshold: float = _at_configure(
         MemoryConfig.importance_threshold,
-        "minimum importance of a key frame in Star memory",
+        "score from which a frame enters Star memory on arrival; events and places found later, and marks, enter "
+        "regardless",
         name="memory.importance_threshold",
         minimum=0.0,
         maximum=1.0,

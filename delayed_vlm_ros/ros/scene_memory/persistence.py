@@ -22,7 +22,7 @@ _LOG_PERIOD_SEC = 30.0
 
 
 class Persistence:
-    """Restores the cameras' Star memories at `start` and saves them when they change, until `close`.
+    """Restores the cameras' Star memories at ``start`` and saves them when they change, until ``close``.
 
     A problem with the folder or a file never stops the node: the log and the diagnostics report it.
 
@@ -97,7 +97,7 @@ class Persistence:
         """Save changes a last time, release the folder and wait for it.
 
         Args:
-            timeout_sec: As for `request_close`.
+            timeout_sec: As for ``request_close``.
         """
         self.request_close(timeout_sec)
         if self._thread is not None and self._deadline is not None:

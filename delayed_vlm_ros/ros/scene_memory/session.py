@@ -66,7 +66,7 @@ class NodeContext:
 
 @dataclass(frozen=True)
 class Session:
-    """The parts of a configured node, between `start` and `close`.
+    """The parts of a configured node, between ``start`` and ``close``.
 
     Attributes:
         checkpoint: The model's checkpoint.
@@ -149,7 +149,7 @@ class Session:
 
 
 def build_session(parameters: SceneMemoryParameters, context: NodeContext) -> Session:
-    """Validate what can be validated quickly and build the parts; `Session.start` starts their threads.
+    """Validate what can be validated quickly and build the parts; ``Session.start`` starts their threads.
 
     Raises:
         ConfigurationError: A parameter is invalid.

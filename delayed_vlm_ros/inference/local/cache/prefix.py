@@ -53,7 +53,7 @@ def round_up_capacity(tokens: int) -> int:
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
     """Keys and values of one layer in buffers with spare capacity, so that appending copies no earlier tokens.
 
-    Implements the library's cache interface; ``keys`` and ``values`` are views of the filled part.
+    Implements transformers' cache interface; ``keys`` and ``values`` are views of the filled part.
 
     Args:
         capacity: Tokens that the buffers can hold, allocated by the first update.
@@ -134,7 +134,7 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers 
         return -1
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the last tokens; the library passes their number as a negative one."""
+        """Remove the last tokens; transformers passes their number as a negative one."""
         self._set_length(self.length - abs(tokens_to_remove))
 
     def _set_length(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,7 +191,7 @@ class PrefixCache:
             layer.reserve(tokens)
 
     def fork(self) -> Cache:
-        """Return a cache for the library that starts with this prefix and appends after it.
+        """Return a cache for transformers that starts with this prefix and appends after it.
 
         The prefix does not change. The fork is valid until the prefix changes; only one fork may be written.
         """

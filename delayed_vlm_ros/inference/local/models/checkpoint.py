@@ -24,7 +24,7 @@ ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
 DEMO_MODEL = "demo"
 DEMO_WARNING = "demo model, synthetic scenes only"
 
-# Defaults of the library's video processor.
+# Defaults of transformers' video processor.
 _DEFAULT_MIN_PIXELS = 128 * 28 * 28
 _DEFAULT_MAX_PIXELS = 768 * 28 * 28
 
@@ -248,7 +248,7 @@ def parse_frame_size(frame_size: Any) -> Grid | None:
 
 
 def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:
-    """Return the settings from the first file that has them; the library's versions use different files."""
+    """Return the settings from the first file that has them; transformers' versions use different files."""
     if (folder / "processor_config.json").is_file():
         nested = _read_json(name, folder / "processor_config.json").get("video_processor")
         if nested:

@@ -35,8 +35,8 @@ class LoadedModel:
     """A model with its processor.
 
     Attributes:
-        model: The library's model, in evaluation mode.
-        processor: The library's processor: tokenizer, chat template and video processor.
+        model: Model from transformers, in evaluation mode.
+        processor: Processor from transformers: tokenizer, chat template and video processor.
         device: Device of the model, ``cuda:0`` or ``cpu``.
     """
 
@@ -61,7 +61,7 @@ def load_model(
         ModelNotFoundError: The weights cannot be downloaded.
         DependencyError: A package is missing or broken.
         DeviceMemoryError: The device has too little memory.
-        UnsupportedModelError: The library cannot load the files.
+        UnsupportedModelError: transformers cannot load the files.
     """
     with explained_imports():
         import torch  # noqa: F401, PLC0415  transformers imports without it, and fails later with an unclear error
@@ -75,7 +75,7 @@ def load_model(
     attention = _choose_attention(attention, dtype, target)
     path = _download_weights(checkpoint) if checkpoint.weights_missing else checkpoint.path
     try:
-        # The code in a checkpoint never runs; without the explicit False, the library would prompt for it.
+        # The code in a checkpoint never runs; without the explicit False, transformers would prompt for it.
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
@@ -90,12 +90,12 @@ def load_model(
     except Exception as error:
         raise _load_error(f"cannot load the model {checkpoint.name} in {path}", error) from error
     model, report = loaded
-    if report["missing_keys"]:  # the library would fill them with random numbers
+    if report["missing_keys"]:  # transformers would fill them with random numbers
         raise UnsupportedModelError(
             f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} weights, such as "
             f"{min(report['missing_keys'])}: download all its files again"
         )
-    if processor.video_token_id != model.config.video_token_id:  # the library makes an empty tokenizer without files
+    if processor.video_token_id != model.config.video_token_id:  # transformers makes an empty tokenizer without files
         raise UnsupportedModelError(
             f"the tokenizer of {checkpoint.name} in {path} does not match its model: download all its files again"
         )
@@ -103,13 +103,13 @@ def load_model(
 
 
 def _load_error(what: str, error: Exception) -> DelayedVlmError:
-    """Return the error with its remedy. The library has no common class for the effects of a damaged file."""
+    """Return the error with its remedy. transformers has no common class for the effects of a damaged file."""
     import torch  # noqa: PLC0415  see the module
 
     cause = str(error) if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
     if isinstance(error, torch.OutOfMemoryError):
         return DeviceMemoryError(f"{what}: {cause}. Free the device's memory, or choose a smaller model or device cpu")
-    if isinstance(error, ImportError):  # such as torchvision, which the library imports late
+    if isinstance(error, ImportError):  # such as torchvision, which transformers imports late
         return DependencyError(f"{what}: {cause}. Install the package in the repository: {install_command('vlm')}")
     return UnsupportedModelError(
         f"{what}: {cause}. Download all its files again; if they are complete, update transformers"

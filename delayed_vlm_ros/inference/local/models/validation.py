@@ -8,7 +8,7 @@ from typing import Any
 from delayed_vlm_ros.errors import UnsupportedModelError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
-# Sizes that vision encoder and video processor must agree on: the field of each, and the library's default.
+# Sizes that vision encoder and video processor must agree on: the field of each, and transformers' default.
 _SHARED_SIZES = (
     ("patch_size", "patch_size", 14),
     ("spatial_merge_size", "merge_size", 2),

@@ -1,8 +1,8 @@
 """The vision encoder of Qwen2-VL and Qwen2.5-VL on a batch of pairs.
 
 These encoders attend within one pair of frames only, and some layers only within windows of it. Without flash
-attention, the library runs pair after pair and window after window in Python. Here the pairs form a batch, and so do
-the windows of each size. The layers are the library's own.
+attention, transformers runs pair after pair and window after window in Python. Here the pairs form a batch, and so do
+the windows of each size. The layers are transformers' own.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class ModelAdapter:
         required_fields: Fields that the vision config must have.
         encode_pairs: ``encode_pairs(visual, patches, rows, columns)`` returns the features of each pair, shape
             ``(pairs, rows × columns, hidden size)``. ``visual`` is the model's vision encoder, ``patches`` has shape
-            ``(pairs, patches, patch elements)`` as the library's video processor cuts them, ``rows`` and ``columns``
+            ``(pairs, patches, patch elements)`` as transformers' video processor cuts them, ``rows`` and ``columns``
             count the merged tokens of a pair.
         pair_times: ``pair_times(config, start_stamps)`` returns each pair's position on the temporal axis, unrounded,
             0 for the first pair. ``start_stamps`` are the stamps of the pairs' first frames in seconds, increasing.
@@ -53,7 +53,7 @@ def adapter_for(config: Any) -> ModelAdapter:
     Raises:
         UnsupportedModelError: The model type has no adapter.
     """
-    check_model_type("in use", str(config.model_type))
+    check_model_type(str(config.name_or_path), str(config.model_type))
     adapter: ModelAdapter = import_module(f"{__package__}.{config.model_type}").ADAPTER
     return adapter
 

@@ -1,4 +1,4 @@
-"""Two cameras and one model: questions to each and to both, while one of them dies and comes back; over DDS."""
+"""Two cameras and one model: questions about each and about both while a camera dies and returns, over DDS."""
 
 import signal
 from pathlib import Path
@@ -13,7 +13,7 @@ LEFT = "What is on the left?"
 RIGHT = "What is on the right?"
 
 
-def open_eyes(namespace, camera, **parameters):
+def start_camera(namespace, camera, **parameters):
     return NodeProcess(namespace, ROOM_CAMERA, parameters, {"image": f"{camera}/image"}, {})
 
 
@@ -31,39 +31,39 @@ def wait_for_frames(client, camera, frames):
     client.wait_for_stats(lambda stats: stats.camera == camera and stats.total_frames_added >= frames)
 
 
-def test_each_camera_is_remembered_and_answered_for_by_itself(start, front_camera, rear_camera):
-    # given a node that knows of two cameras, of which one is there
+def test_each_camera_has_its_memory_and_answers(start, front_camera, rear_camera):
+    # given a node with two cameras, one of which publishes
     _, client = start(fake=False, cameras="[front, rear]", diagnostics__stale_after_sec=1.0)
     client.wait_until_active()
-    front = open_eyes(client.namespace, "front", **front_camera)
+    front = start_camera(client.namespace, "front", **front_camera)
     rear = None
     try:
         wait_for_frames(client, "front", 8)
 
-        # then the other one is missed, by name
+        # then the missing camera is named
         assert client.ask(LEFT).answer == "a red box"
         response = client.ask(LEFT, camera="rear")
         assert response.error_code == AskScene.Response.NO_FRAMES
-        where = f"{client.namespace}/rear/image"
-        assert f"camera rear has nothing in its memory. Check that images arrive on {where}" in response.error_msg
+        assert "rear" in response.error_msg
+        assert f"{client.namespace}/rear/image" in response.error_msg
         response = client.ask(LEFT, camera="*")
         assert response.answer == "front: a red box"
-        assert any("camera rear is not in the answer" in notice for notice in response.metrics.warnings)
+        assert any("rear" in warning for warning in response.metrics.warnings)
 
-        # when it starts late, with images of another size
-        rear = open_eyes(client.namespace, "rear", **rear_camera)
+        # when it starts, with images of another size
+        rear = start_camera(client.namespace, "rear", **rear_camera)
         wait_for_frames(client, "rear", 8)
 
-        # then each is answered for by itself
+        # then each camera has its own answer
         assert client.ask(RIGHT, camera="front").answer == "nothing"
         response = client.ask(RIGHT, camera="rear")
         assert response.answer == "a blue ball"
         assert {frame.camera for frame in response.frames_used} == {"rear"}
 
-        # and both in one answer
+        # and one answer covers both
         response = client.ask(RIGHT, camera="*")
         assert response.answer == "front: nothing\nrear: a blue ball"
-        assert [notice for notice in response.metrics.warnings if "not in the answer" in notice] == []
+        assert not any("rear" in warning for warning in response.metrics.warnings)
         assert {frame.camera for frame in response.frames_used} == {"front", "rear"}
         ids = [frame.id for frame in response.frames_used]
         assert len(set(ids)) == len(ids), "an id means one pair of one camera"
@@ -72,17 +72,19 @@ def test_each_camera_is_remembered_and_answered_for_by_itself(start, front_camer
         rear.process.send_signal(signal.SIGKILL)
         client.wait_for_status("camera rear", lambda status: status.level == b"\x03")
 
-        # then what it saw is not lost, its age is told, and the other one is not disturbed
+        # then its frames are kept, their age is reported and the other camera is not affected
         response = client.ask(RIGHT, camera="*")
         assert response.answer == "front: nothing\nrear: a blue ball"
         assert response.newest_frame_age_sec > 1.0
         client.wait_for_status("camera front", lambda status: status.level == b"\x00")
 
-        # when it comes back, and has turned to something else
+        # when it returns and shows another object
         rear.close()
-        rear = open_eyes(client.namespace, "rear", **{**rear_camera, "colour": "green", "shape": "cone", "home": 0.12})
+        rear = start_camera(
+            client.namespace, "rear", **{**rear_camera, "colour": "green", "shape": "cone", "home": 0.12}
+        )
         client.wait_for_status("camera rear", lambda status: status.level == b"\x00")
-        wait_until(lambda: client.ask(LEFT, camera="rear").answer == "a green cone", "an answer about what it sees now")
+        wait_until(lambda: client.ask(LEFT, camera="rear").answer == "a green cone", "an answer about the new object")
         assert client.ask("Was there a blue ball earlier?", camera="rear").answer == "yes"
         assert client.ask(LEFT, camera="*").answer == "front: a red box\nrear: a green cone"
     finally:

@@ -1,4 +1,4 @@
-"""The package as users install it: a wheel in a fresh environment without ROS, and a folder of links to the modules."""
+"""The package as users install it: a wheel in a new environment without ROS, and modules as symlinks."""
 
 import os
 import shutil
@@ -33,34 +33,36 @@ def files_below(folder: Path) -> set[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without its Python and ROS paths."""
+    """Return this process's environment without its Python and ROS paths."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "AMENT_PREFIX_PATH")}
     return {**kept, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **changes}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from a copy outside the repository."""
+    """Build the wheel from a copy outside the repository."""
     pytest.importorskip("setuptools", minversion="70.1", reason="setuptools 70.1 or newer is not installed: make setup")
     folder = tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT, folder / "tree", ignore=shutil.ignore_patterns(*NOT_SOURCES))
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
     command = [sys.executable, "-c", build, str(folder)]
-    done = subprocess.run(command, cwd=folder / "tree", env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(
+        command, cwd=folder / "tree", env=environment(), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
     (file,) = folder.glob("*.whl")
     return file
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """A new virtual environment with the wheel in it. Its other packages are those of this environment, less ROS."""
+    """Install the wheel in a new virtual environment with the other packages of this one, without ROS."""
     folder = tmp_path_factory.mktemp("environment").resolve()
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    done = subprocess.run(pip, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(pip, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     modules = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     heavy = {str(Path(path)) for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
     (modules / "heavy.pth").write_text("\n".join(sorted(heavy)), encoding="utf-8")
@@ -71,7 +73,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def linked(tmp_path) -> Path:
-    """A folder for ``PYTHONPATH`` in which each file of the package is a link, as symlinked ROS builds install it."""
+    """Return a ``PYTHONPATH`` folder with a link for each file of the package, like a symlinked ROS build."""
     folder = tmp_path / "linked"
     for name in files_below(PACKAGE):
         link = folder / PACKAGE.name / name
@@ -93,7 +95,7 @@ def video(tmp_path_factory) -> Path:
 
 @contextmanager
 def served(command: list[str], video: Path, cwd: Path, variables: dict[str, str]) -> Iterator[str]:
-    """Run ``web --video``; yield the page's address."""
+    """Run ``web --video`` and yield the address of the page."""
     arguments = ["web", "--video", str(video), "--model", "demo", "--port", "0"]
     with subprocess.Popen(
         [*command, *arguments], cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -123,7 +125,7 @@ def check_assets(link: str) -> None:
     assert {"/assets/page.css", "/assets/page.js"} <= set(page.split('"'))
 
 
-def test_wheel_holds_every_file_of_the_package_and_its_configuration(wheel):
+def test_wheel_has_every_file_of_the_package_and_its_configuration(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     modules = {name.partition("/")[2] for name in names if name.startswith("delayed_vlm_ros/")}
     configuration = {name.rpartition("/")[2] for name in names if "/share/delayed_vlm_ros/config/" in name}
@@ -134,10 +136,10 @@ def test_wheel_holds_every_file_of_the_package_and_its_configuration(wheel):
 def test_wheel_finds_its_configuration_in_its_environment(installed, tmp_path):
     names = sorted(files_below(ROOT / "config"))
     command = [str(installed / "bin" / "python"), "-c", LOCATE, *names]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     folder = installed / "share" / "delayed_vlm_ros" / "config"
-    assert done.stdout.splitlines() == [str(folder / name) for name in names]
+    assert result.stdout.splitlines() == [str(folder / name) for name in names]
 
 
 def test_wheel_serves_the_page_with_its_assets(installed, video, tmp_path):

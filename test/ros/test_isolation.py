@@ -1,4 +1,4 @@
-"""Two runs on one machine, with the same names in two domains: neither hears, nor disturbs, the other."""
+"""Two runs with the same names in two domains on one machine do not affect each other."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 
 
 class Other:
-    """A memory and a camera in a domain of their own, as the demo's, and somebody who listens there."""
+    """A memory, a camera and a client in another domain, isolated as the demo is."""
 
     def __init__(self):
         environment = isolated_environment()
@@ -73,23 +73,23 @@ def names_seen_by(node):
     return sorted(f"{namespace.rstrip('/')}/{name}" for name, namespace in node.get_node_names_and_namespaces())
 
 
-def test_two_runs_with_the_same_names_neither_hear_nor_disturb_each_other(start, other):
-    # given one run in the domain of these tests, and another one as the demo starts it, both with /robot/scene_memory
+def test_runs_with_the_same_names_in_two_domains_are_independent(start, other):
+    # given one run in the tests' domain and another one isolated as the demo, both with /robot/scene_memory
     process, client = start(namespace=NAMESPACE, memory__sample_fps=50.0)
     client.wait_until_ready()
     client.show_images(4)
     other.spin_until(lambda: other.stats and other.stats[-1].images_sampled >= 4, "images in the other domain")
     assert len({0, other.domain, CONTEXT.get_domain_id()}) == 3
 
-    # when the one sees nothing for a while in which the other's camera shows many images
+    # when the camera of the other run publishes many images
     before, before_other = client.wait_for_stats(), other.stats[-1]
     other.spin_until(lambda: other.stats[-1].images_received >= before_other.images_received + 30, "more of them")
     after = client.wait_for_stats()
 
-    # then it has heard none of them
+    # then this run has received none of them
     assert after.images_received == before.images_received
     assert {frame.header.frame_id[:5] for frame in client.ask().frames_used} == {"lens_"}
-    # and what it is told does not reach the other
+    # and its reset does not reach the other run
     assert client.reset().success
     answer = other.ask()
     assert answer.success, answer.error_msg
@@ -97,28 +97,28 @@ def test_two_runs_with_the_same_names_neither_hear_nor_disturb_each_other(start,
     assert {frame.header.frame_id for frame in answer.frames_used} == {""}
     assert other.stats[-1].total_frames_added >= before_other.total_frames_added
     assert client.wait_for_stats().asks_served == 1
-    # and each sees its own nodes only, each name once
+    # and each run discovers its own nodes only, each name once
     assert names_seen_by(client.node) == [f"{NAMESPACE}/client", f"{NAMESPACE}/scene_memory"]
     assert names_seen_by(other.node) == [
         f"{NAMESPACE}/listener",
         f"{NAMESPACE}/room_camera",
         f"{NAMESPACE}/scene_memory",
     ]
-    # and the end of one is not the other's
+    # and the end of one run does not affect the other
     other.processes[0].end()
     assert process.alive
     client.show_images(2)
     assert client.ask().success
 
 
-def test_neither_tests_nor_demo_ever_take_the_default_domain(ros):
+def test_neither_tests_nor_demo_use_the_default_domain(ros):
     assert os.environ["ROS_DOMAIN_ID"] == str(CONTEXT.get_domain_id()) != "0"
     assert CONTEXT.get_domain_id() not in {free_domain() for _ in range(200)} | {0}
     assert 0 not in {free_domain() for _ in range(200)}
 
 
-@pytest.mark.skipif(get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="the profile is Fast DDS's")
-def test_the_demos_have_shared_memory_enough_for_raw_images(monkeypatch):
+@pytest.mark.skipif(get_rmw_implementation_identifier() != "rmw_fastrtps_cpp", reason="the profile is for Fast DDS")
+def test_isolated_environment_has_shared_memory_for_raw_images(monkeypatch):
     one_node = "import rclpy; rclpy.init(); node = rclpy.create_node('camera'); print(flush=True); input()"
 
     def segments():

@@ -1,4 +1,4 @@
-"""Lifecycle in order and in failure, parameters, and what asks get meanwhile."""
+"""Lifecycle transitions, failures, parameters, and questions in every state, over DDS."""
 
 from delayed_vlm_ros.srv import AskScene
 from harness import values_of
@@ -7,15 +7,15 @@ from waiting import PATIENCE_SEC, wait_until
 RESPONSE = AskScene.Response
 
 
-def test_up_and_down_and_up_again(start):
+def test_lifecycle_transitions_keep_or_drop_the_memory(start):
     _, client = start(autostart="false", memory__sample_fps=50.0)
-    # unconfigured: diagnostics are there, asks are told what to do
+    # unconfigured: diagnostics are published, questions are rejected
     assert client.state() == "unconfigured"
     status = client.wait_for_status("lifecycle", lambda status: "unconfigured" in status.message)
     assert status.level == b"\x01"
-    refused = client.ask()
-    assert refused.error_code == RESPONSE.MODEL_NOT_READY
-    assert "not active but unconfigured" in refused.error_msg
+    rejected = client.ask()
+    assert rejected.error_code == RESPONSE.MODEL_NOT_READY
+    assert "unconfigured" in rejected.error_msg
     assert not client.reset().success
     # inactive: no images are taken
     assert client.transition("configure")
@@ -26,7 +26,7 @@ def test_up_and_down_and_up_again(start):
     client.wait_until_active()
     client.show_images(4)
     kept = [frame.id for frame in client.ask().frames_used]
-    # deactivated: what is kept stays
+    # deactivated: the memory is kept
     assert client.transition("deactivate")
     client.wait_for_status("camera camera", lambda status: "not active" in status.message)
     stopped = client.wait_for_stats()
@@ -37,7 +37,7 @@ def test_up_and_down_and_up_again(start):
     assert client.transition("activate")
     assert [frame.id for frame in client.ask().frames_used] == kept
     assert client.wait_for_stats().images_received == stopped.images_received
-    # cleaned up: all is forgotten
+    # cleaned up: the memory is dropped
     assert client.transition("deactivate")
     assert client.transition("cleanup")
     client.wait_for_status("model", lambda status: values_of(status)["state"] == "unloaded")
@@ -48,7 +48,7 @@ def test_up_and_down_and_up_again(start):
     assert client.state() == "active"
 
 
-def test_a_model_that_is_not_there_fails_configure_and_another_one_mends_it(start):
+def test_missing_model_fails_configure_until_another_is_set(start):
     process, client = start(model__name="/no/such/model", memory__sample_fps=50.0)
     status = client.wait_for_status("lifecycle", lambda status: status.level == b"\x02")
     assert "/no/such/model" in status.message
@@ -67,18 +67,19 @@ def test_a_model_that_is_not_there_fails_configure_and_another_one_mends_it(star
     assert client.ask().success
 
 
-def test_wrong_parameters_leave_the_node_waiting_for_better_ones(start):
+def test_invalid_parameters_can_be_corrected_one_after_another(start):
     process, client = start(
         autostart="true", cameras="[7up!]", memory__star__size=-3, memory__sample_fps="'often'", ask__queue_size=2
     )
     status = client.wait_for_status("lifecycle", lambda status: status.level == b"\x02")
-    assert "memory.star.size is -3" in status.message
+    assert "memory.star.size" in status.message
+    assert "-3" in status.message
     assert client.set_parameters({"memory.star.size": 4})[0]
     assert not client.transition("configure")
     client.wait_for_status("lifecycle", lambda status: "memory.sample_fps" in status.message)
     assert client.set_parameters({"memory.sample_fps": 5})[0]
     assert not client.transition("configure")
-    client.wait_for_status("lifecycle", lambda status: "cameras has the name '7up!'" in status.message)
+    client.wait_for_status("lifecycle", lambda status: "'7up!'" in status.message)
     assert client.set_parameters({"cameras": ["front"]})[0]
     assert client.transition("configure")
     assert client.transition("activate")
@@ -86,24 +87,24 @@ def test_wrong_parameters_leave_the_node_waiting_for_better_ones(start):
     assert process.alive
 
 
-def test_parameters_change_when_they_can(start):
+def test_parameters_change_only_when_allowed(start):
     _, client = start(memory__sample_fps=50.0)
     client.wait_until_ready()
     done, reason = client.set_parameters({"memory.star.size": 8})
     assert not done
-    assert "deactivate and cleanup" in reason
+    assert "memory.star.size" in reason
     done, reason = client.set_parameters({"ask.timeout_sec": -1.0})
     assert not done
     done, reason = client.set_parameters({"ask.max_question_characters": "many"})
     assert not done
-    assert "type int" in reason
+    assert "ask.max_question_characters" in reason
     done, reason = client.set_parameters({"ask.timeout_sec": 0.2})
     assert done, reason
     client.show_images(2)
     assert client.ask("work 600", timeout_sec=0.0).error_code == RESPONSE.TIMEOUT
 
 
-def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start, tmp_path):
+def test_memory_fills_and_questions_wait_while_the_model_loads(start, tmp_path):
     loaded = tmp_path / "loaded"
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_UNTIL": str(loaded)})
     client.wait_until_active()
@@ -114,7 +115,7 @@ def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start, tmp_
     assert client.wait_for_status("model").level == b"\x01"
     too_early = client.ask(timeout_sec=0.2)
     assert too_early.error_code == RESPONSE.MODEL_NOT_READY
-    assert "still loading" in too_early.error_msg
+    assert "loading" in too_early.error_msg
     future = client.start_ask()
     client.wait_for_stats(lambda stats: stats.asks_waiting == 1)
     assert client.transition("deactivate")
@@ -125,7 +126,7 @@ def test_the_memory_fills_while_the_model_loads_and_asks_wait_for_it(start, tmp_
     assert future.result().success
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_path):
+def test_load_failure_is_reported_until_the_model_loads(start, tmp_path):
     gone = tmp_path / "gone"
     gone.touch()
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_FAILS": str(gone)})
@@ -136,7 +137,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_
     assert "planted by the test" in response.error_msg
     status = client.wait_for_status("model", lambda status: status.level == b"\x02")
     assert "planted by the test" in status.message
-    # when it is put right
+    # when the cause is removed
     gone.unlink()
     for transition in ("deactivate", "cleanup", "configure", "activate"):
         assert client.transition(transition)
@@ -146,29 +147,29 @@ def test_a_model_that_cannot_be_loaded_is_told_and_loads_when_it_can(start, tmp_
     assert values_of(client.wait_for_status("model"))["state"] == "ready"
 
 
-def test_the_queue_is_bounded_and_everything_else_goes_on(start):
+def test_full_queue_rejects_questions_and_delays_nothing_else(start):
     _, client = start(memory__sample_fps=50.0, ask__queue_size=2)
     client.wait_until_active()
     client.show_images(2)
-    # when: one runs, two wait, the others are too many
+    # when one question runs, two wait and the others exceed the queue
     futures = [client.start_ask("work 600", timeout_sec=2 * PATIENCE_SEC) for _ in range(6)]
-    # then: those are refused while the first one is still at work
-    wait_until(lambda: sum(future.done() for future in futures) == 3, "three refusals")
-    refused = [future.result() for future in futures if future.done()]
-    assert all(response.error_code == RESPONSE.BUSY for response in refused)
+    # then those are rejected while the first one runs
+    wait_until(lambda: sum(future.done() for future in futures) == 3, "three rejections")
+    rejected = [future.result() for future in futures if future.done()]
+    assert all(response.error_code == RESPONSE.BUSY for response in rejected)
     # and lifecycle, images and reports do not wait for them
     assert client.state() == "active"
     client.show_images(3)
-    client.wait_for_status("asks", lambda status: "busy" in status.message)
+    client.wait_for_status("asks", lambda status: status.level == b"\x01")
     # and cleaning up ends them
     assert client.transition("deactivate")
     assert client.transition("cleanup")
-    wait_until(lambda: all(future.done() for future in futures), "all asks to end")
+    wait_until(lambda: all(future.done() for future in futures), "the end of all questions")
     codes = sorted(future.result().error_code for future in futures)
     assert codes == sorted([RESPONSE.BUSY, RESPONSE.CANCELLED] * 3)
 
 
-def test_two_nodes_in_two_namespaces_do_not_meet(start):
+def test_nodes_in_two_namespaces_are_independent(start):
     _, one = start(memory__sample_fps=50.0)
     _, other = start(memory__sample_fps=50.0)
     one.wait_until_active()

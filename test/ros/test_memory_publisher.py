@@ -1,4 +1,4 @@
-"""What a memory holds, published over DDS."""
+"""Key frames and mosaics of a memory, over DDS."""
 
 import array
 
@@ -13,42 +13,42 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from waiting import wait_until
 
-KEPT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def listen(client, message_type, topic, quality):
-    """What comes on a topic from now on."""
-    heard = []
-    client.node.create_subscription(message_type, f"scene_memory/{topic}", heard.append, quality)
-    return heard
+def subscribe(client, message_type, topic, qos):
+    """Return a list of the messages received from now on."""
+    received = []
+    client.node.create_subscription(message_type, f"scene_memory/{topic}", received.append, qos)
+    return received
 
 
-def test_who_comes_late_gets_the_key_frames_at_once_and_then_every_change(with_images):
+def test_late_subscriber_receives_the_key_frames_and_every_change(with_images):
     # given
     used = with_images.ask().frames_used
     # when
-    heard = listen(with_images, KeyFrameArray, "key_frames", KEPT)
+    received = subscribe(with_images, KeyFrameArray, "key_frames", LATCHED)
     # then
-    wait_until(lambda: heard and heard[-1].key_frames == used, "the key frames")
-    assert heard[-1].header.stamp == used[-1].end_stamp
-    # and when nothing changes, nothing comes
-    count = len(heard)
+    wait_until(lambda: received and received[-1].key_frames == used, "the key frames")
+    assert received[-1].header.stamp == used[-1].end_stamp
+    # and nothing is published without a change
+    count = len(received)
     with_images.wait_for_stats()
-    # and a mark is a change, and so are images and a reset
+    # and a mark, images and a reset are changes
     with_images.call(Mark, "scene_memory/mark", Mark.Request(id=used[0].id, label="door"))
-    wait_until(lambda: heard[-1].key_frames[0].label == "door", "the mark")
-    assert len(heard) == count + 1
+    wait_until(lambda: received[-1].key_frames[0].label == "door", "the mark")
+    assert len(received) == count + 1
     with_images.show_images(2)
     newest = with_images.ask().frames_used[-1]
-    wait_until(lambda: heard[-1].key_frames[-1] == newest, "the newest pair")
+    wait_until(lambda: received[-1].key_frames[-1] == newest, "the newest pair")
     with_images.reset()
-    wait_until(lambda: not heard[-1].key_frames, "the empty memory")
+    wait_until(lambda: not received[-1].key_frames, "the empty memory")
 
 
-def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_known(with_images):
-    # given a room and something in it in two images
+def test_brief_event_is_published_once_later_frames_are_known(with_images):
+    # given a room with an object in two images
     with_images.reset()
-    heard = listen(with_images, KeyFrameArray, "key_frames", KEPT)
+    received = subscribe(with_images, KeyFrameArray, "key_frames", LATCHED)
     random = np.random.default_rng(0)
     room = cv2.resize(random.uniform(50, 160, (5, 6, 3)), (128, 96), interpolation=cv2.INTER_CUBIC)
 
@@ -64,34 +64,34 @@ def test_a_thing_that_was_there_for_a_moment_is_told_once_what_came_after_is_kno
         stamps.append(message.header.stamp)
 
     # then
-    def told():
-        return [frame for frame in heard[-1].key_frames if frame.reason == "brief event"]
+    def events():
+        return [frame for frame in received[-1].key_frames if frame.reason == "brief event"]
 
-    wait_until(lambda: heard and told(), "the event among the key frames")
-    (event,) = told()
+    wait_until(lambda: received and events(), "the event among the key frames")
+    (event,) = events()
     assert event.in_star
     assert event.importance > 0.4
     assert {stamps.index(event.header.stamp), stamps.index(event.end_stamp)} & {50, 51}
 
 
 @pytest.mark.parametrize("topic", ["star_mosaic", "stream_mosaic"])
-def test_a_mosaic_comes_to_who_listens_and_shows_the_images(with_images, topic):
+def test_mosaic_is_published_to_subscribers_and_shows_the_images(with_images, topic):
     # given
     with_images.reset()
-    heard = listen(with_images, Image, topic, 1)
-    empty = wait_until(lambda: heard and heard[-1], "an empty sheet")
+    received = subscribe(with_images, Image, topic, 1)
+    empty = wait_until(lambda: received and received[-1], "an empty mosaic")
     # when
     with_images.show_images(4)
     # then
     before = bytes(empty.data)
-    message = wait_until(lambda: bytes(heard[-1].data) != before and heard[-1], "another sheet")
+    message = wait_until(lambda: bytes(received[-1].data) != before and received[-1], "another mosaic")
     assert message.encoding == "rgb8"
-    sheet = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+    mosaic = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
     assert message.width == empty.width
-    assert sheet.std() > np.frombuffer(before, np.uint8).std()
+    assert mosaic.std() > np.frombuffer(before, np.uint8).std()
 
 
-def test_the_file_for_rviz_names_topics_that_there_are_with_qualities_that_fit(with_images):
+def test_rviz_file_has_existing_topics_with_compatible_qos(with_images):
     # given
     file = ROOT / "rviz" / "scene_memory.rviz"
     displays = yaml.safe_load(file.read_text(encoding="utf-8"))["Visualization Manager"]["Displays"]

@@ -17,16 +17,16 @@ from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 from harness import values_of
 from waiting import Stopwatch, wait_until
 
-HEIGHT, WIDTH = 112, 140  # of the model that comes with the package: its frames are taken as they are
+HEIGHT, WIDTH = 112, 140  # frame size of the embedded model
 FRAME_BYTES = HEIGHT * WIDTH * 3
 KILLS = int(os.environ.get("PERSISTENCE_NODE_KILLS", "3"))
 WITHIN_SEC = 2.0
-HEAD_ROOM = 5  # on machines that others keep busy
+HEADROOM = 5  # on busy machines
 WARN, OK = b"\x01", b"\x00"
 
 
 def blocks(seed):
-    """An image that looks like no other."""
+    """Return an image that differs from all others."""
     cells = np.random.default_rng(seed).integers(20, 220, (4, 4, 3), np.uint8)
     return cells.repeat(HEIGHT // 4, axis=0).repeat(WIDTH // 4, axis=1)
 
@@ -36,7 +36,7 @@ def novel(client, seed):
 
 
 def show_novel(client, count):
-    """Images of which each is worth keeping; returns when all are kept or have been."""
+    """Publish images that are all important, and wait until all are sampled."""
     client.connect_images()
     before = client.wait_for_stats().images_sampled
     for seed in range(count):
@@ -45,7 +45,7 @@ def show_novel(client, count):
 
 
 def key_frames(client):
-    """The kept key frames by id, with both images' bytes."""
+    """Return the kept frames by id, with the bytes of both images."""
     response = client.call(GetFrames, "scene_memory/get_frames", GetFrames.Request())
     return {
         frame.id: (frame, bytes(first.data), bytes(second.data))
@@ -74,8 +74,8 @@ def persistence(client, condition=lambda _: True, **since):
     return client.wait_for_status("persistence", condition, **since)
 
 
-def test_a_restart_brings_key_frames_back_and_they_are_answered_from(start, tmp_path):
-    # given a node that has seen something, and a marked moment
+def test_key_frames_survive_a_restart_and_are_used_in_answers(start, tmp_path):
+    # given a node with key frames and a marked pair
     options = {"namespace": "/restarted", "memory__sample_fps": 20.0, "memory__star__size": 8}
     options |= {"persistence__folder": str(tmp_path), "persistence__period_sec": 3600.0}
     process, client = start(**options)
@@ -85,7 +85,7 @@ def test_a_restart_brings_key_frames_back_and_they_are_answered_from(start, tmp_
     before = star_of(key_frames(client))
     assert marked.id in before
 
-    # when it ends and starts again; its last second is when it writes
+    # when it saves at its end and starts again
     code, seconds = process.end(signal.SIGINT)
     assert (code, seconds < WITHIN_SEC) == (0, True), process.log
     assert [path.name for path in tmp_path.iterdir()] == ["camera.star"]
@@ -94,7 +94,7 @@ def test_a_restart_brings_key_frames_back_and_they_are_answered_from(start, tmp_
     process, client = start(fake=False, **options)
     client.wait_until_ready()
 
-    # then it answers, with its real model, from what it saw before, without having seen anything yet
+    # then the real model answers from the restored frames before any image arrives
     response = client.ask("What color is the cube?")
     assert response.success, response.error_msg
     assert [frame.id for frame in response.frames_used] == sorted(before)
@@ -103,43 +103,43 @@ def test_a_restart_brings_key_frames_back_and_they_are_answered_from(start, tmp_
     assert status.level == OK
     assert values_of(status)["restored frames"] == str(sum(1 + bool(one[-1]) for one in before.values()))
 
-    # and new frames come behind them
+    # and new frames follow them
     show_novel(client, 2)
     response = client.ask("What color is the cube?")
     ids = [frame.id for frame in response.frames_used]
     assert ids == sorted(ids)
     assert ids[-1] > max(before)
-    assert set(before) <= set(ids) or len(before) == 4  # Star may have let one go for a newcomer
+    assert set(before) <= set(ids) or len(before) == 4  # Star may have evicted one for a new pair
     assert any(frame.label == "keys on the table" for frame in response.frames_used)
 
-    # and a reset forgets on the disk, too
+    # and a reset also empties the file
     assert client.reset().success
     wait_until(lambda: (tmp_path / "camera.star").stat().st_size < FRAME_BYTES, "an empty file")
 
 
 class Publishing(threading.Thread):
-    """Publishes images worth keeping until it is ended."""
+    """Publishes important images until ``end``."""
 
     def __init__(self, client):
         super().__init__(daemon=True)
         self.client = client
-        self.ending = threading.Event()
+        self.closing = threading.Event()
         self.start()
 
     def run(self):
-        while not self.ending.is_set():
+        while not self.closing.is_set():
             self.client.publish(novel(self.client, random.randrange(10**6)))
 
     def end(self):
-        self.ending.set()
+        self.closing.set()
         self.join()
 
 
-def test_killed_at_random_moments_it_comes_back_with_whole_images(start, tmp_path):
+def test_key_frames_survive_kills_at_random_times(start, tmp_path):
     options = {"namespace": "/killed", "memory__sample_fps": 50.0, "persistence__folder": str(tmp_path)}
     options |= {"persistence__period_sec": 0.1, "memory__star__size": 40}
     process, client = start(**options)
-    halves = 0
+    interrupted = 0
     for kill in range(KILLS):
         client.wait_until_ready()
         publishing = Publishing(client)
@@ -148,7 +148,7 @@ def test_killed_at_random_moments_it_comes_back_with_whole_images(start, tmp_pat
         process.process.send_signal(signal.SIGKILL)
         process.process.wait()
         publishing.end()
-        halves += (tmp_path / "camera.star.new").exists()
+        interrupted += (tmp_path / "camera.star.new").exists()
         process.close()
         client.close()
         # when
@@ -161,11 +161,11 @@ def test_killed_at_random_moments_it_comes_back_with_whole_images(start, tmp_pat
         response = client.ask()
         assert response.success
         assert len(response.frames_used) == len(key_frames(client))
-    print(f"{KILLS} kills, {halves} of them while writing")
+    print(f"{KILLS} kills, {interrupted} of them while writing")
     assert {path.name for path in tmp_path.iterdir()} <= {"camera.star", "camera.star.new"}
 
 
-def test_a_file_that_cannot_be_used_is_set_aside_with_a_warning(start, tmp_path):
+def test_unusable_file_is_set_aside_with_a_warning(start, tmp_path):
     content = b"DVLMSTAR" + bytes(1000)
     (tmp_path / "camera.star").write_bytes(content)
     options = {"persistence__folder": str(tmp_path), "persistence__period_sec": 0.1}
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_used_is_set_aside_with_a_warning(start, tmp_path)
     assert status.level == WARN
     assert "camera.star.aside-1" in status.message
     assert client.ask().error_code == AskScene.Response.NO_FRAMES
-    # and the warning stands until there is something on the disk again
+    # and the warning persists until key frames are on the disk again
     assert persistence(client).level == WARN
     show_novel(client, 2)
     assert persistence(client, lambda status: status.level == OK)
@@ -185,12 +185,12 @@ def test_a_file_that_cannot_be_used_is_set_aside_with_a_warning(start, tmp_path)
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of a few megabytes that can be filled and emptied: folder, filling it, emptying it."""
+    """Return a folder on a disk of 4 MB, and functions to fill and to empty it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a disk of its own needs the right to mount one")
+        pytest.skip("mounting a disk requires privileges")
     ballast = folder / "ballast"
 
     def fill(_process):
@@ -204,24 +204,24 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def small_files(tmp_path):
-    """A limit of the system's own on a process's files: every user may set it."""
+    """Return a folder, and functions to set and to remove a limit of the process's file size."""
 
     def limit(process, size):
         resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
-    # More than what DDS needs for itself, less than 16 key frames.
+    # More than DDS needs, less than 16 key frames.
     return tmp_path, lambda process: limit(process, 700_000), lambda process: limit(process, resource.RLIM_INFINITY)
 
 
-def test_a_disk_that_fills_up_is_told_in_time_though_nothing_is_to_be_written(small_disk, start):
-    # given a file that is due again in an hour
+def test_full_disk_is_reported_before_the_next_save(small_disk, start):
+    # given a file that is due in an hour
     folder, fill, empty = small_disk
     options = {"persistence__folder": str(folder), "persistence__period_sec": 3600.0, "memory__sample_fps": 50.0}
     process, client = start(memory__star__size=40, **options)
     client.wait_until_ready()
     show_novel(client, 2)
     client.transition("deactivate")
-    client.transition("cleanup")  # writes it
+    client.transition("cleanup")  # saves it
     client.transition("configure")
     client.transition("activate")
     persistence(client, lambda status: int(values_of(status)["restored frames"]) > 0)
@@ -229,18 +229,18 @@ def test_a_disk_that_fills_up_is_told_in_time_though_nothing_is_to_be_written(sm
     with Stopwatch() as watch:
         began_ns = client.now_ns()
         fill(process)
-        status, told_ns = client.wait_for_report("persistence", lambda status: status.level == WARN, began_ns)
+        status, reported_ns = client.wait_for_report("persistence", lambda status: status.level == WARN, began_ns)
         empty(process)
         emptied_ns = client.now_ns()
         _, cleared_ns = client.wait_for_report("persistence", lambda status: status.level == OK, emptied_ns)
     # then
-    assert "no space for" in status.message
-    assert (told_ns - began_ns) * 1e-9 / watch.slowdown < WITHIN_SEC
+    assert "No space left on device" in status.message
+    assert (reported_ns - began_ns) * 1e-9 / watch.slowdown < WITHIN_SEC
     assert (cleared_ns - emptied_ns) * 1e-9 / watch.slowdown < WITHIN_SEC
 
 
 @pytest.mark.parametrize("kind", ["small_disk", "small_files"])
-def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, start, kind):
+def test_full_disk_is_a_warning_until_it_has_space(request, start, kind):
     # given
     folder, fill, empty = request.getfixturevalue(kind)
     options = {"persistence__folder": str(folder), "persistence__period_sec": 0.2, "memory__sample_fps": 50.0}
@@ -253,31 +253,30 @@ def test_a_full_disk_costs_nothing_but_a_warning_until_there_is_room(request, st
     fill(process)
     began_ns = client.now_ns()
     publishing = Publishing(client)
-    # Before it is written, it may be told that there is no room for it.
+    # Missing space may be reported before the file is written.
     status = client.wait_for_status(
         "persistence",
-        lambda status: status.level == WARN and "writing camera.star" in status.message,
+        lambda status: status.level == WARN and "camera.star" in status.message,
         since_ns=began_ns,
     )
     publishing.end()
-    client.show_images(1)  # and with it, all before it have arrived
+    client.show_images(1)  # all earlier images have arrived too
 
     # then
-    assert "writing camera.star" in status.message
-    assert "has free disk space" in status.message
+    assert "camera.star" in status.message
     assert process.alive
     assert client.ask().success
     kept = star_of(key_frames(client))
     assert len(kept) >= 2
 
-    # when there is room again
+    # when there is space again
     empty(process)
     began, began_ns = time.monotonic(), client.now_ns()
     client.wait_for_status("persistence", lambda status: status.level == OK, since_ns=began_ns)
     cleared_sec = time.monotonic() - began
 
-    # then all of it is on the disk
+    # then all key frames are on the disk
     print(f"{kind}: cleared within {cleared_sec:.2f} s")
-    assert cleared_sec < WITHIN_SEC * HEAD_ROOM
+    assert cleared_sec < WITHIN_SEC * HEADROOM
     assert (folder / "camera.star").stat().st_size > len(kept) * FRAME_BYTES
     assert star_of(key_frames(client)) == kept

@@ -28,7 +28,7 @@ from delayed_vlm_ros.replay.native import native_generate
 
 NATIVE_SETUPS = ("stock", "batched")
 _GROWTH_REPEATS = 2
-QUESTION = "What stands on the table now?"  # one token per byte, 30 tokens with the template
+QUESTION = "What stands on the table now?"  # 29 tokens: one per byte
 
 
 @dataclass(frozen=True)

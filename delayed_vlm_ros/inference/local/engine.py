@@ -114,7 +114,7 @@ class DelayedBatchInferenceEngine:
         dtype: str = "auto",
         attention: str = "auto",
         allow_download: bool = False,
-        **memory: Any,
+        **engine_options: Any,
     ) -> DelayedBatchInferenceEngine:
         """Find and load a checkpoint, and return an engine with the checkpoint's warnings.
 
@@ -124,7 +124,7 @@ class DelayedBatchInferenceEngine:
             dtype: Dtype as for ``load_model``.
             attention: Attention as for ``load_model``.
             allow_download: Whether a hub model that is not on this machine may be downloaded.
-            **memory: Further arguments of the constructor.
+            **engine_options: Further arguments of the constructor, such as ``star_memory_size``.
 
         Raises:
             ModelNotFoundError: The checkpoint is not on this machine.
@@ -133,7 +133,7 @@ class DelayedBatchInferenceEngine:
         """
         checkpoint = resolve_checkpoint(model, allow_download=allow_download, device=device)
         loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention)
-        return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, **memory)
+        return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, **engine_options)
 
     def add_frame(self, image: Any, timestamp: float | None = None) -> str:
         """Add an image to the memory.
@@ -159,12 +159,23 @@ class DelayedBatchInferenceEngine:
         """Return the kept pairs in time order."""
         return self.frame_manager.snapshot()
 
-    def ask(self, question: str, **limits: Any) -> tuple[str, AskMetrics]:
+    def ask(
+        self,
+        question: str,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        last_sec: float | None = None,
+        max_new_tokens: int | None = None,
+    ) -> tuple[str, AskMetrics]:
         """Answer a question about the kept frames.
 
         Args:
             question: Plain text.
-            **limits: Further fields of ``AskRequest``: since, until, last_sec, max_new_tokens.
+            since: Stamp of the oldest frame to use, in seconds; None: unbounded.
+            until: Stamp of the newest frame to use, in seconds; None: unbounded.
+            last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
+            max_new_tokens: Length limit of the answer in tokens; None: 128.
 
         Returns:
             The answer and its metrics.
@@ -175,7 +186,7 @@ class DelayedBatchInferenceEngine:
             DeviceMemoryError: The device ran out of memory.
             NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
         """
-        result = self.answer(AskRequest(question, **limits))
+        result = self.answer(AskRequest(question, since, until, last_sec, max_new_tokens))
         return result.answer, result.metrics
 
     def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from delayed_vlm_ros.ros.scene_memory import node as scene_memory
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.time import read_stamp
 
 

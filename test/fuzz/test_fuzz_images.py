@@ -24,7 +24,7 @@ from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import PoseBuffer
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 
 CONVERTER = make_converter()
 SHOWN = cv2.resize(np.random.default_rng(1).integers(0, 256, (3, 4, 3), np.uint8), (20, 12))

@@ -22,7 +22,7 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, select_frames
-from delayed_vlm_ros.ros.output import reporter
+from delayed_vlm_ros.ros.output import report_publisher
 from delayed_vlm_ros.ros.scene_memory import engines, node, session
 
 
@@ -106,5 +106,5 @@ def build_session(*arguments):
 if __name__ == "__main__":
     node.build_session = build_session
     engines.load_engines = load
-    reporter._PERIOD_SEC = 0.1  # tests wait for many reports
+    report_publisher._PERIOD_SEC = 0.1  # tests wait for many reports
     sys.exit(node.main())

@@ -15,7 +15,7 @@ from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseBuffer
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 
 RGB = image(96, 128)
 GRID_HEIGHT, GRID_WIDTH = 48, 64

@@ -12,7 +12,7 @@ from enum import IntEnum
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from delayed_vlm_ros.ros.output.reports import (
+from delayed_vlm_ros.ros.output.node_report import (
     AskReport,
     CameraReport,
     LifecycleReport,

@@ -23,7 +23,7 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.msg import KeyFrameArray
 from delayed_vlm_ros.ros.image_publisher import image_message
 from delayed_vlm_ros.ros.output.messages import key_frame_array
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.time import steady_clock, time_message
 
 KEY_FRAMES, STAR_MOSAIC, STREAM_MOSAIC = "key_frames", "star_mosaic", "stream_mosaic"

@@ -12,8 +12,8 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.memory import KeptPair, Snapshot
-from delayed_vlm_ros.ros.output.reports import AskReport, CameraReport, MemoryReport, ModelReport
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.output.node_report import AskReport, CameraReport, MemoryReport, ModelReport
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.time import time_message

@@ -30,11 +30,11 @@ from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseSubscription
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
-from delayed_vlm_ros.ros.output.reporter import Reporter
-from delayed_vlm_ros.ros.output.reports import AskReport, LifecycleReport, ModelReport, NodeReport
+from delayed_vlm_ros.ros.output.node_report import AskReport, LifecycleReport, ModelReport, NodeReport
+from delayed_vlm_ros.ros.output.report_publisher import Reporter
 from delayed_vlm_ros.ros.parameters import declare, read, specifications
 from delayed_vlm_ros.ros.process import run_node
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
     validate_change,
@@ -224,8 +224,8 @@ class SceneMemory(LifecycleNode):
     def _submit(
         self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
     ) -> Future[Answer]:
-        questions = self._active_session().questions
-        return questions.submit(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
+        handler = self._active_session().ask_handler
+        return handler.submit(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
 
     def _active_session(self) -> Session:
         session = self._session
@@ -233,7 +233,7 @@ class SceneMemory(LifecycleNode):
             return session
         error = self._not_active()
         if session is not None:
-            session.questions.count_failure(error)
+            session.ask_handler.count_failure(error)
         raise error
 
     def _not_active(self) -> ModelNotReadyError:
@@ -297,7 +297,7 @@ class SceneMemory(LifecycleNode):
             cameras=tuple(camera.report(receiving=receiving) for camera in session.cameras.values()),
             memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
             model=session.model_report(),
-            asks=session.questions.report(),
+            asks=session.ask_handler.report(),
             stale_after_sec=stale_after_sec,
             persistence=session.persistence.report() if session.persistence is not None else None,
         )

@@ -12,8 +12,8 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 from delayed_vlm_ros.errors import MemoryFileError
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ros.input.frame_headers import header_from_dict, header_to_dict
-from delayed_vlm_ros.ros.output.reports import PersistenceReport
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.output.node_report import PersistenceReport
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.storage.file_format import StoredMemory, star_of
 from delayed_vlm_ros.storage.folder import MemoryFolder
 

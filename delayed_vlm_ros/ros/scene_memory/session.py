@@ -22,9 +22,9 @@ from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.ros.input.poses import PoseBuffer
-from delayed_vlm_ros.ros.output.reports import MemoryReport, ModelReport
+from delayed_vlm_ros.ros.output.node_report import MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory import engines
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     AUTO,
     COMPRESSED,
@@ -72,7 +72,7 @@ class Session:
         checkpoint: The model's checkpoint.
         cameras: Cameras by name, in the order of the parameter.
         worker: The thread that owns the model.
-        questions: Submits questions to the worker.
+        ask_handler: Submits questions to the worker.
         budget_bytes: Upper bound of the bytes kept of each camera between questions: an equal share; 0 is unbounded.
         warnings: Settings that make answers slower than requested.
         persistence: Saves Star memories to disk; None if persistence is off.
@@ -81,7 +81,7 @@ class Session:
     checkpoint: Checkpoint
     cameras: Mapping[str, CameraMemory]
     worker: ModelWorker[engines.Engines]
-    questions: AskHandler
+    ask_handler: AskHandler
     budget_bytes: int = 0
     warnings: tuple[str, ...] = ()
     persistence: Persistence | None = None
@@ -170,13 +170,13 @@ def build_session(parameters: SceneMemoryParameters, context: NodeContext) -> Se
     cameras = {name: _camera(name, parameters, geometry, converter, context) for name in parameters.cameras}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
     worker = _worker(parameters, checkpoint, memories, context)
-    questions = AskHandler(worker, cameras, parameters.queue_size)
+    ask_handler = AskHandler(worker, cameras, parameters.queue_size)
     persistence = None
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
         persistence = Persistence(folder, period_sec, cameras, geometry, context.logger)
     budget_bytes = budget.total if budget else 0
-    return Session(checkpoint, cameras, worker, questions, budget_bytes, warnings, persistence)
+    return Session(checkpoint, cameras, worker, ask_handler, budget_bytes, warnings, persistence)
 
 
 def _budget(parameters: SceneMemoryParameters, checkpoint: Checkpoint) -> MemoryBudget | None:

@@ -12,8 +12,8 @@ from delayed_vlm_ros.errors import AskTimeoutError, NoFramesError, shortened
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.inference.worker import ModelWorker
-from delayed_vlm_ros.ros.output.reports import AskReport
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.output.node_report import AskReport
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, MultiCameraAsk

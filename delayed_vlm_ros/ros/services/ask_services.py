@@ -215,15 +215,18 @@ class _ProgressChannel:
         with self._changing:
             self._reports.append(progress)
             changed = self._changed
-        changed.set_result(None)
-        self._wake()
+        self._notify(changed)
 
     def close(self) -> None:
         """End the channel after the progress that it holds."""
         with self._changing:
             self._closed = True
             changed = self._changed
-        changed.set_result(None)
+        self._notify(changed)
+
+    def _notify(self, changed: RosFuture[None]) -> None:
+        if not changed.done():  # rclpy of Lyrical refuses a second result
+            changed.set_result(None)
         self._wake()
 
     async def take(self) -> list[Progress]:

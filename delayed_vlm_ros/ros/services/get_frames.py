@@ -12,7 +12,7 @@ from sensor_msgs.msg import CompressedImage
 from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.memory import Frame, KeptPair
 from delayed_vlm_ros.ros.output.messages import key_frame
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.time import time_message
 
 MAX_RESPONSE_BYTES = 32_000_000

@@ -7,7 +7,7 @@ from typing import Any
 from delayed_vlm_ros.errors import MarksFullError, PairNotKeptError
 from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.memory.marks import nearest_span
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.services.requests import parse_stamp
 from delayed_vlm_ros.time import seconds_of
 

@@ -11,7 +11,7 @@ from rclpy.node import Node
 
 from delayed_vlm_ros.errors import DelayedVlmError, PairNotKeptError
 from delayed_vlm_ros.ros.output.messages import error_text, key_frame
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 from delayed_vlm_ros.ros.services.marks import handle_mark
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, select_camera_of_pair, select_cameras

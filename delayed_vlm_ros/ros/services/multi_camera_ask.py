@@ -12,7 +12,7 @@ from delayed_vlm_ros.inference.metrics import AskMetrics, combine_metrics
 from delayed_vlm_ros.inference.progress import Progress, ProgressListener
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 
 

@@ -10,7 +10,7 @@ from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros.errors import BadRequestError, UnknownCameraError
 from delayed_vlm_ros.inference.request import AskRequest, check_request
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_TIMEOUT_SEC, SceneMemoryParameters
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
 

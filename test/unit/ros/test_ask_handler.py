@@ -35,7 +35,7 @@ from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.inference.worker import ModelWorker, WorkerStatus
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
-from delayed_vlm_ros.ros.output.reports import AskReport
+from delayed_vlm_ros.ros.output.node_report import AskReport
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.services.ask_handler import AskHandler

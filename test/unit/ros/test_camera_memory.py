@@ -24,7 +24,7 @@ from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.input.poses import PoseBuffer
-from delayed_vlm_ros.ros.scene_memory.camera import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 
 START_NS = 1_700_000_000_000_000_000
 NOW_NS = START_NS + 5_123_456_789

@@ -19,7 +19,7 @@ from delayed_vlm_ros.ros.output.diagnostics import (
     node_statuses,
     persistence_status,
 )
-from delayed_vlm_ros.ros.output.reports import (
+from delayed_vlm_ros.ros.output.node_report import (
     AskReport,
     CameraReport,
     LifecycleReport,

@@ -19,7 +19,7 @@ from delayed_vlm_ros.inference.request import AskResult
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import messages
-from delayed_vlm_ros.ros.output.reports import AskReport, CameraReport, MemoryReport, ModelReport
+from delayed_vlm_ros.ros.output.node_report import AskReport, CameraReport, MemoryReport, ModelReport
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer
 
 # Stamps whose nanoseconds a float of seconds does not hold.

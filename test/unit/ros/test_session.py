@@ -132,7 +132,7 @@ def show(session, count, *, start_ns=NOW_NS - 90 * 10**9, step_ns=500_000_000):
 
 
 def ask(session, message):
-    return session.questions.submit(message, PARAMETERS).result()
+    return session.ask_handler.submit(message, PARAMETERS).result()
 
 
 def question(**fields):
@@ -241,7 +241,7 @@ def test_images_do_not_wait_for_a_running_question(started):
     # when
     show(session, 20, start_ns=NOW_NS - 88 * 10**9)
     # then they are in the memory while the question, which is blocked, still runs
-    assert session.questions.report().running
+    assert session.ask_handler.report().running
     assert camera.report(receiving=True).images_sampled == 24
     engine.may_answer.set()
     asking.join()
@@ -329,7 +329,7 @@ def test_questions_are_counted(started):
     ask(session, question())
     with pytest.raises(UnknownCameraError):
         ask(session, question(camera="rear"))
-    report = session.questions.report()
+    report = session.ask_handler.report()
     assert (report.served, report.failed, report.waiting, report.running) == (1, 1, 0, False)
     assert "rear" in report.last_error
     assert (report.last_total_latency, report.last_time_to_first_token) == (0.5, 0.25)

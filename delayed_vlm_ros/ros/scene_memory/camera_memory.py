@@ -1,0 +1,317 @@
+"""One camera: from serialised image messages to its memory, with counters and warnings."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from delayed_vlm_ros.errors import ImageError, shortened
+from delayed_vlm_ros.images.conversion import ImageConverter
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
+from delayed_vlm_ros.ingest.rate import RateWindow
+from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory.frame import Frame, KeptPair
+from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
+from delayed_vlm_ros.ros.input.poses import PoseBuffer
+from delayed_vlm_ros.ros.output.node_report import CameraReport
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
+
+MAX_FRAME_ID_CHARACTERS = 255
+"""Longest frame_id that is kept with a frame and published in reports; longer ones are cut."""
+
+_LOG_PERIOD_SEC = 5.0
+_MAX_AHEAD_SEC = 5.0  # the clocks of two machines may differ a little
+_MAX_LATE_SEC = 10.0  # images may also arrive late, from a network camera or on a busy machine
+
+
+class CameraMemory:
+    """Adds the images of one camera to one memory and counts what arrives.
+
+    One thread at a time calls ``receive``. The other methods are thread-safe.
+
+    Args:
+        name: The camera's name.
+        topic: Resolved topic of its images.
+        pose_topic: Resolved topic of its poses.
+        message_type: ``Image`` or ``CompressedImage``.
+        ingestor: Selects the images to sample and adds them to the memory.
+        frame_manager: The memory.
+        converter: Converts messages to RGB arrays.
+        poses: Poses of the camera.
+        now_ns: Returns the time of the node's clock, in nanoseconds.
+        logger: The node's logger.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        topic: str,
+        pose_topic: str,
+        message_type: type[Image | CompressedImage],
+        *,
+        ingestor: SamplingIngestor,
+        frame_manager: SmartFrameManager,
+        converter: ImageConverter,
+        poses: PoseBuffer,
+        now_ns: Callable[[], int],
+        logger: RcutilsLogger,
+    ) -> None:
+        self.name = name
+        self.topic = topic
+        self.pose_topic = pose_topic
+        self.message_type = message_type
+        self.frame_manager = frame_manager
+        self.poses = poses
+        self._ingestor = ingestor
+        self._converter = converter
+        self._now_ns = now_ns
+        self._logger = logger
+        self._lock = threading.Lock()  # held while an image is added and while the memory is reset
+        self._received = self._sampled = self._dropped = 0
+        self._input_rate = RateWindow()
+        self._sampled_rate = RateWindow()
+        self._last_arrival: float | None = None
+        self._last_sampled_arrival = 0.0
+        self._last_drop_reason = ""
+        self._frame_id = ""
+        self._times_jumped = 0
+        self._last_jump = ""
+        self._pending_clock_jump_sec: float | None = None
+        self._clock_unset = False  # when the newest image arrived
+        self._ahead_of_clock_sec = 0.0  # stamp of the newest image, relative to the node's clock
+        self._has_arrival_stamps = False  # some frames in the memory have arrival times as stamps
+
+    def receive(self, serialised: bytes) -> None:
+        """Count one serialised message, and add its image to the memory if it is due. Never raises."""
+        arrival = time.monotonic()
+        self._received += 1
+        self._last_arrival = arrival
+        self._input_rate.tick(arrival)
+        try:
+            if self._sample(serialised, arrival):
+                self._sampled += 1
+                self._sampled_rate.tick(arrival)
+        except ImageError as error:
+            self._drop(str(error))
+        except Exception as error:  # noqa: BLE001  one bad message must not end the subscription
+            self._drop(f"{type(error).__name__}: {error}")
+            self._logger.error(
+                f"camera {self.name}: adding an image failed: {traceback.format_exc()}",
+                throttle_duration_sec=_LOG_PERIOD_SEC,
+            )
+
+    def _sample(self, serialised: bytes, arrival: float) -> bool:
+        """Add the message's image if it is due. Return whether it was."""
+        stamp_ns = read_stamp(serialised)
+        now_ns = self._now_ns()
+        self._clock_unset = now_ns == 0
+        were_frozen = self._ingestor.stamps_frozen
+        stamp_ns = self._ingestor.usable_stamp(stamp_ns, now_ns)
+        if self._ingestor.stamps_frozen and not were_frozen:
+            self._logger.warning(self._stamps_frozen_warning, throttle_duration_sec=_LOG_PERIOD_SEC)
+        self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
+        with self._lock:
+            self._apply_clock_jump()
+            # After the clock jump: it empties the memory, and this image belongs to the new one.
+            self._has_arrival_stamps |= self._ingestor.stamps_missing or self._ingestor.stamps_frozen
+            decision = self._ingestor.decide(stamp_ns, arrival, now_ns)
+            if decision.jump_sec:
+                self._report_jump(decision.jump_sec)
+            if not decision.is_due:
+                return False
+            message = self._deserialize(serialised)
+            header = FrameHeader(stamp_ns, message.header.frame_id[:MAX_FRAME_ID_CHARACTERS])
+            self.poses.attach(header)
+            self._ingestor.add(self._converter.convert(message), decision, header)
+            self._frame_id = header.frame_id
+            self._last_sampled_arrival = arrival
+        return True
+
+    def _deserialize(self, serialised: bytes) -> Any:
+        try:
+            return deserialize_message(serialised, self.message_type)
+        except Exception as error:  # rclpy has no common class for the errors of an invalid message
+            raise ImageError(
+                f"cannot deserialize an image message of {len(serialised)} bytes ({type(error).__name__}: {error}): "
+                "check the publisher"
+            ) from error
+
+    def _drop(self, reason: str) -> None:
+        self._dropped += 1
+        self._last_drop_reason = shortened(reason)
+        self._logger.warning(
+            f"camera {self.name}: image dropped: {self._last_drop_reason}", throttle_duration_sec=_LOG_PERIOD_SEC
+        )
+
+    def _report_jump(self, seconds: float) -> None:
+        self._times_jumped += 1
+        if seconds < 0:
+            self.poses.reset()
+            self._last_jump = f"stamps jumped back by {-seconds:.3f} s: {self._ingestor.backward_jump_effect}"
+        else:
+            self._last_jump = f"stamps jumped ahead by {seconds:.3f} s: the memory is kept"
+        self._logger.warning(f"camera {self.name}: {self._last_jump}", throttle_duration_sec=_LOG_PERIOD_SEC)
+
+    def handle_clock_jump(self, seconds: float) -> None:
+        """Empty the memory after a jump of the node's simulated clock, if the memory restarts on time jumps.
+
+        Never waits: while an image is being added, the memory is emptied at the next image instead. A memory that does
+        not restart needs no action: a jump ahead is a gap, and a jump back shows in the images' stamps.
+
+        Args:
+            seconds: Size of the jump in seconds; negative is backward.
+        """
+        if not self._ingestor.restart_on_jump:
+            return
+        self._pending_clock_jump_sec = seconds
+        if self._lock.acquire(blocking=False):
+            try:
+                self._apply_clock_jump()
+            finally:
+                self._lock.release()
+
+    def _apply_clock_jump(self) -> None:
+        """Empty the memory once, for all clock jumps since the last call."""
+        jump_sec, self._pending_clock_jump_sec = self._pending_clock_jump_sec, None
+        if jump_sec is None or self.frame_manager.newest_stamp is None:
+            return
+        self._times_jumped += 1
+        self.poses.reset()
+        self._ingestor.reset()
+        self._has_arrival_stamps = False
+        self._last_jump = f"the clock jumped by {jump_sec:.3f} s: {self._ingestor.backward_jump_effect}"
+        self._logger.warning(f"camera {self.name}: {self._last_jump}")
+
+    def set_sample_rate(self, fps: float) -> None:
+        """Change the number of frames to add per second."""
+        with self._lock:
+            self._ingestor.set_rate(fps)
+
+    def restore(self, pairs: Sequence[KeptPair]) -> None:
+        """Load key frames of an earlier run, in time order.
+
+        Raises:
+            ValueError: The memory is not empty.
+        """
+        with self._lock:
+            self._ingestor.restore(pairs)
+
+    def reset(self) -> None:
+        """Drop all frames. The next image is due at any stamp."""
+        with self._lock:
+            self._ingestor.reset()
+            self._has_arrival_stamps = False
+
+    def header_of(self, frame: Frame) -> FrameHeader:
+        """Return the header of one of this camera's frames."""
+        header: FrameHeader = frame.source
+        return header
+
+    def age_sec(self, frame: Frame) -> float:
+        """Return the age of one of this camera's frames in seconds; 0.0 if its stamp is ahead of the clock."""
+        newest = self.frame_manager.newest_stamp
+        if not self._ingestor.offset_sec or newest is None:
+            return max(0.0, (self._now_ns() - self.header_of(frame).stamp_ns) / NANOSECONDS_PER_SECOND)
+        # Stamps went back: older frames cannot be compared with the present clock.
+        return max(0.0, newest - frame.stamp + time.monotonic() - self._last_sampled_arrival)
+
+    @property
+    def _stamps_frozen_warning(self) -> str:
+        return (
+            f"camera {self.name}: stamps do not advance, arrival times are used instead: set header.stamp of every "
+            "image in the driver"
+        )
+
+    @property
+    def input_warnings(self) -> Mapping[str, str]:
+        """Return warnings about the images that arrive now, for the camera's operator, by kind."""
+        found: dict[str, str] = {}
+        prefix = f"camera {self.name}:"
+        if self._ingestor.stamps_missing:
+            found["stamps_missing"] = (
+                f"{prefix} images have no stamps, arrival times are used instead: set header.stamp in the driver"
+            )
+        elif self._ingestor.stamps_frozen:
+            found["stamps_frozen"] = self._stamps_frozen_warning
+        share = self._ingestor.sampled_share
+        if share is not None:
+            found["stamps_slow"] = (
+                f"{prefix} only {share:.0%} of the images due by arrival time are also due by stamp, so the clock of "
+                "the stamps is slow or coarse, or the delay grows: check header.stamp in the driver, and the network"
+            )
+        if self._clock_unset:
+            found["clock_unset"] = (
+                f"{prefix} the node's clock is 0 because use_sim_time is set and nothing publishes /clock: start the "
+                "simulation, play the bag with --clock, or set use_sim_time to false"
+            )
+        elif self._ahead_of_clock_sec > _MAX_AHEAD_SEC:
+            found["stamps_ahead"] = (
+                f"{prefix} stamps are {self._ahead_of_clock_sec:.3f} s ahead of the node's clock, so the ages of "
+                "frames are wrong: synchronise the clocks"
+            )
+        # After a jump back, ages do not depend on the node's clock.
+        if -self._ahead_of_clock_sec > _MAX_LATE_SEC and not self._ingestor.offset_sec:
+            found["stamps_late"] = (
+                f"{prefix} stamps are {-self._ahead_of_clock_sec:.3f} s older than the node's clock, so images arrive "
+                "late or the ages of frames are wrong: synchronise the clocks; for a recording set use_sim_time"
+            )
+        if self._ingestor.offset_sec:
+            found["stamps_went_back"] = (
+                f"{prefix} stamps jumped back by {self._ingestor.offset_sec:.3f} s and the memory continues as if no "
+                "time had passed, so since and until refer to the memory's time: reset the memory to restart it"
+            )
+        return found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return the warnings that answers about this camera carry, the input warnings included."""
+        found = list(self.input_warnings.values())
+        if self._has_arrival_stamps and not (self._ingestor.stamps_missing or self._ingestor.stamps_frozen):
+            found.append(
+                f"camera {self.name}: some frames have arrival times, because their images had no advancing stamps"
+            )
+        if self._converter.fallback_reason:
+            found.append(self._converter.fallback_reason)
+        return tuple(found)
+
+    @property
+    def last_drop_reason(self) -> str:
+        """Why the last image was dropped; empty if none was."""
+        return self._last_drop_reason
+
+    def report(self, *, receiving: bool) -> CameraReport:
+        """Return the camera's present state.
+
+        Args:
+            receiving: Whether the node takes images now.
+        """
+        now = time.monotonic()
+        return CameraReport(
+            name=self.name,
+            topic=self.topic,
+            frame_id=self._frame_id,
+            receiving=receiving,
+            images_received=self._received,
+            images_sampled=self._sampled,
+            images_dropped=self._dropped,
+            images_missed=self._ingestor.images_missed,
+            images_restamped=self._ingestor.images_restamped,
+            last_drop_reason=self._last_drop_reason,
+            times_jumped=self._times_jumped,
+            last_jump=self._last_jump,
+            poses_received=self.poses.received,
+            poses_unusable=self.poses.unusable,
+            input_rate_hz=self._input_rate.rate(now),
+            sampled_rate_hz=self._sampled_rate.rate(now),
+            silent_sec=None if self._last_arrival is None else now - self._last_arrival,
+            converter=self._converter.name,
+            input_warnings=tuple(self.input_warnings.values()),
+            warnings=self.warnings,
+        )

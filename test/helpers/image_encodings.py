@@ -1,6 +1,6 @@
 """Every supported image encoding: how to encode an image, and the largest allowed error after conversion.
 
-NumPy and OpenCV alone make the messages. ``docs/encodings.md`` is generated from this list.
+NumPy and OpenCV alone make the messages. ``docs/image_encodings.md`` is generated from this list.
 """
 
 from __future__ import annotations

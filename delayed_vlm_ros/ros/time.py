@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  Humble has no rclpy.clock_type
+
+# Humble has no rclpy.clock_type.
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
@@ -15,5 +17,5 @@ def time_message(nanoseconds: int) -> Time:
 
 
 def steady_clock() -> Clock:
-    """Return a clock for timers that must run while a simulated clock stands still."""
+    """Return a clock for timers that must run while a simulated clock is paused."""
     return Clock(clock_type=ClockType.STEADY_TIME)

@@ -102,7 +102,7 @@ class WaitSetDelivery:
 
     def __init__(self, context: Context) -> None:
         self._group = _UnexecutedGroup()
-        self._context = context
+        self._context: Any = context  # its handle is None until it is initialised
         with _private_api():
             # Private: GuardCondition without a node, and the bindings to rcl.
             from rclpy.guard_condition import GuardCondition  # noqa: PLC0415  may be missing in other releases
@@ -130,7 +130,7 @@ class WaitSetDelivery:
             events = tuple(subscription.event_handlers)
             in_use = (subscription.handle, self._guard.handle, *events)
             wait_set = self._make_wait_set(1, 1, 0, 0, 0, len(events), self._context.handle)
-            required = [(subscription.handle, "take_message")]
+            required: list[tuple[Any, str]] = [(subscription.handle, "take_message")]
             required += [(event, name) for event in events for name in ("is_ready", "take_data", "callback")]
             for owner, name in required:
                 getattr(owner, name)

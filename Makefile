@@ -19,8 +19,9 @@ test: setup      ## all tests but the slow ones
 test-fast: setup ## unit tests only: no DDS, no browser, no fuzzing
 	@$(PYTEST) -m "not slow and not ros and not browser and not fuzz"
 
-test-slow: setup ## the slow ones: training, many random histories
-	@EXACT_HISTORIES=$${EXACT_HISTORIES:-100} .venv/bin/python -m pytest -m slow
+test-slow: setup ## the slow ones: training, many random histories of the caches
+	@OMP_NUM_THREADS=1 EXACT_HISTORIES=$${EXACT_HISTORIES:-60} .venv/bin/python -m pytest -n 2 --dist load \
+		test/slow test/unit/inference/test_exactness.py
 
 test-exact: setup ## caches change nothing: a thousand random histories for each model (half an hour)
 	@EXACT_HISTORIES=1000 .venv/bin/python -m pytest test/unit/inference/test_exactness.py

@@ -79,19 +79,19 @@ def replay(
         return
     if not recordings:
         raise typer.BadParameter("name a bag, a video file or a folder of images", param_hint="RECORDINGS")
+    chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
+    _check_choices("--methods", chosen, METHOD_KEYS)
+    _check_choices("--on-time-jump", (on_time_jump,), ("continue", "restart"))
     by_path = {recording.resolve(): recording for recording in recordings}
     for recording in by_path.values():
         check_exists(recording)
     asked = [question_file.find_questions(recording, questions) for recording in by_path.values()]
 
-    # These imports load torch, which takes seconds; mistakes in files are reported first.
+    # These imports load torch, which takes seconds; mistakes in options and files are reported first.
     from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
     from delayed_vlm_ros.memory import MemoryConfig  # noqa: PLC0415
-    from delayed_vlm_ros.replay.runner import CONTINUE, RESTART, ReplaySettings  # noqa: PLC0415
+    from delayed_vlm_ros.replay.runner import ReplaySettings  # noqa: PLC0415
 
-    chosen = tuple(name.strip() for name in methods.split(",") if name.strip())
-    _check_choices("--methods", chosen, METHOD_KEYS)
-    _check_choices("--on-time-jump", (on_time_jump,), (CONTINUE, RESTART))
     settings = ReplaySettings(
         model=model,
         device=device,

@@ -1,6 +1,6 @@
 """Invariant I1: caches change nothing, for any history of events.
 
-``EXACT_HISTORIES`` sets the number of histories: 15 in ``make test``, 60 in ``make test-slow``, 1000 in ``make test-exact``.
+``EXACT_HISTORIES`` sets the number of histories: 15 in ``make test``, 60 in ``test-slow``, 1000 in ``test-exact``.
 """
 
 from __future__ import annotations

@@ -38,6 +38,11 @@ def start_all(start, signals, **options):
     return started
 
 
+def wait_for_text(goals):
+    """Wait until one of the goals has text. Goals that are sent together may be taken in either order."""
+    wait_until(lambda: any(got.answer_tokens for goal in goals for got in goal.feedback), "an answer to grow")
+
+
 @contextmanager
 def stream(client, rate_hz=60):
     """Publish images from before the signal until after the end."""
@@ -74,8 +79,7 @@ def test_shutdown_during_a_question_with_others_waiting(start):
     for (process, client), (number, times) in zip(started, SIGNALS, strict=True):
         client.show_images(2)
         goals = [client.start_goal("say") for _ in range(2)]
-        # Goals that arrive together may be taken in either order.
-        wait_until(lambda: any(got.answer_tokens for goal in goals for got in goal.feedback), "an answer to grow")
+        wait_for_text(goals)
         futures = [client.start_ask("work 600") for _ in range(2)]
         client.wait_for_stats(lambda stats: stats.asks_running == 1 and stats.asks_waiting == 3)
         check_end(process, number, times)

@@ -21,6 +21,7 @@ CARD = Path(__file__).parents[3] / "delayed_vlm_ros" / "demo" / "tiny_scene" / "
 
 @pytest.fixture(scope="module")
 def loaded():
+    torch.set_num_threads(1)  # more threads slow a model this small down
     model, report = AutoModelForImageTextToText.from_pretrained(FOLDER, dtype=torch.float32, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]

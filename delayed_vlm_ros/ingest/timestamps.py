@@ -14,6 +14,7 @@ _IMAGES_OF_A_JUMP = 3  # consecutive outliers that make a jump
 _WINDOW_IMAGES = 5  # minimum number of images in a window of FrozenStampDetector
 _WINDOW_SEC = 2.0  # minimum length of a window
 _MAX_GAP_SEC = 1.0  # contribution of a silence to a window: images delayed by it arrive together, with old stamps
+_MAX_REPEATED_STAMPS = 5  # different stamps that repeat in a window of frozen stamps
 _MIN_ADVANCE = 0.001  # of the clock's advance; slower playback of a recording is not expected
 
 OUTLIERS_BEFORE_JUMP = _IMAGES_OF_A_JUMP - 1
@@ -81,13 +82,15 @@ class FrozenStampDetector:
     """Detects stamps that stop advancing while images keep arriving.
 
     Images are grouped into windows of a minimum number and duration. Stamps are frozen when the newest stamp of a
-    window has hardly advanced since the window before: one constant stamp, or a few repeated ones. Durations are on the
-    node's own clock, so a slow or paused simulation does not look like frozen stamps.
+    window has hardly advanced since the window before, and the window holds only a few different stamps or covers
+    hardly any time: one constant stamp, a few repeated ones, or a counter of another unit. A single far-off stamp among
+    good ones, or a short recording in a loop, is not frozen. Durations are on the node's own clock, so a slow or paused
+    simulation does not look like frozen stamps.
     """
 
     def __init__(self) -> None:
         self._previous_ns: int | None = None  # newest stamp of the previous window
-        self._newest_ns: int | None = None  # newest stamp of this window
+        self._stamps_ns: set[int] = set()  # of this window
         self._clock_ns = 0  # at the newest image
         self._elapsed_sec = 0.0
         self._images = 0
@@ -106,11 +109,14 @@ class FrozenStampDetector:
         self._elapsed_sec += min(max(gap_sec, 0.0), _MAX_GAP_SEC)
         self._clock_ns = clock_ns
         self._images += 1
-        self._newest_ns = stamp_ns if self._newest_ns is None else max(self._newest_ns, stamp_ns)
+        self._stamps_ns.add(stamp_ns)
         if self._images >= _WINDOW_IMAGES and self._elapsed_sec >= _WINDOW_SEC:
-            # A backward jump is movement too.
-            moved_sec = abs(self._newest_ns - self._previous_ns) / NANOSECONDS_PER_SECOND
-            self._frozen = moved_sec < _MIN_ADVANCE * self._elapsed_sec
-            self._previous_ns, self._newest_ns = self._newest_ns, None
+            newest_ns, required_ns = max(self._stamps_ns), _MIN_ADVANCE * self._elapsed_sec * NANOSECONDS_PER_SECOND
+            # A backward jump is movement, too.
+            has_advanced = abs(newest_ns - self._previous_ns) >= required_ns
+            is_narrow = newest_ns - min(self._stamps_ns) < required_ns
+            repeats = len(self._stamps_ns) <= min(_MAX_REPEATED_STAMPS, self._images // 2)
+            self._frozen = not has_advanced and (is_narrow or repeats)
+            self._previous_ns, self._stamps_ns = newest_ns, set()
             self._elapsed_sec, self._images = 0.0, 0
         return self._frozen

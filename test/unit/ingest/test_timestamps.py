@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delayed_vlm_ros.ingest.timestamps import TimestampMonitor
+from delayed_vlm_ros.ingest.timestamps import FrozenStampDetector, TimestampMonitor
 
 
 def jumps_of(stamps, interval=0.1):
@@ -72,3 +72,34 @@ def test_jump_moves_the_baseline_after_any_history(stamps):
     assert found[:2] == [None, None]
     assert found[2] < -9e5
     assert found[3:] == [0.0] * 7
+
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+GOOD_STAMPS = {
+    "advancing": lambda number: START + number * SECOND // 10,
+    "one in ten far ahead": lambda number: START * 2 if number % 10 == 9 else START + number * SECOND // 10,
+    "one in ten long ago": lambda number: SECOND if number % 10 == 9 else START + number * SECOND // 10,
+    "a loop of two seconds": lambda number: START + number % 20 * SECOND // 10,
+    "a loop of three and a half seconds": lambda number: START + number % 35 * SECOND // 10,
+}
+FROZEN_STAMPS = {
+    "constant": lambda number: START,
+    "alternating": lambda number: START + number % 2 * 3600 * SECOND,
+    "five in turn": lambda number: START + number % 5 * SECOND,
+    "a counter of nanoseconds": lambda number: START + number,
+}
+
+
+@pytest.mark.parametrize("kind", GOOD_STAMPS)
+def test_single_far_off_stamps_and_short_loops_are_not_frozen(kind):
+    detector = FrozenStampDetector()
+    found = [detector.update(GOOD_STAMPS[kind](number), START + number * SECOND // 10) for number in range(600)]
+    assert not any(found)
+
+
+@pytest.mark.parametrize("kind", FROZEN_STAMPS)
+def test_constant_repeated_and_counted_stamps_are_frozen_after_two_windows(kind):
+    detector = FrozenStampDetector()
+    found = [detector.update(FROZEN_STAMPS[kind](number), START + number * SECOND // 10) for number in range(600)]
+    assert all(found[45:])

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from delayed_vlm_ros import __version__, benchmark, memory
+from delayed_vlm_ros import __version__, benchmark, ingest, memory
 from delayed_vlm_ros.benchmark.patrol import FRAME_SEC, PatrolPlan, draw_patrol
 from delayed_vlm_ros.benchmark.patrol_images import PatrolImages
 from delayed_vlm_ros.benchmark.patrol_scores import score_selection
@@ -127,8 +127,8 @@ def _key(*parts: Any) -> str:
 @cache
 def _memory_code() -> str:
     """Return a hash of the code that selects and scores frames."""
-    folders = [Path(package.__path__[0]) for package in (memory, benchmark)]
-    files = [*folders[0].rglob("*.py"), *folders[1].glob("patrol*.py")]
+    files = [file for package in (memory, ingest) for file in Path(package.__path__[0]).rglob("*.py")]
+    files += Path(benchmark.__path__[0]).glob("patrol*.py")
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 

@@ -38,10 +38,12 @@ class PlayerStatus:
     Attributes:
         error: Latest error; empty while images are played.
         has_ended: Whether the source was played to its end.
+        is_retrying: Whether the source is opened again after the error.
     """
 
     error: str = ""
     has_ended: bool = False
+    is_retrying: bool = False
 
 
 class Player(Generic[Source]):
@@ -178,8 +180,9 @@ class Player(Generic[Source]):
 
     def _retry(self, error: Exception) -> bool:
         is_first = not self._status.error
-        self._status = PlayerStatus(error=str(error) or type(error).__name__)
-        if self._retry_sec is None or not isinstance(error, DelayedVlmError):
+        is_retrying = self._retry_sec is not None and isinstance(error, DelayedVlmError)
+        self._status = PlayerStatus(error=str(error) or type(error).__name__, is_retrying=is_retrying)
+        if self._retry_sec is None or not is_retrying:
             return False
         if is_first and self._on_retry is not None:
             self._on_retry(error)

@@ -114,7 +114,7 @@ def _spin(executor: Executor, failures: _FailureLog, stopping: threading.Event) 
             executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
         except ExternalShutdownException:
             return
-        except Exception as error:  # noqa: BLE001  a failed callback must not end the node
+        except BaseException as error:  # noqa: BLE001  nor may a panic of a library end the node; signals are events
             failures.add("a callback failed", error)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -45,6 +46,8 @@ from delayed_vlm_ros.web.backend import (
 if TYPE_CHECKING:
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
+_LOGGER = logging.getLogger(__name__)
+
 _QUEUE_SIZE = 8
 _TIMEOUT_SEC = 300.0
 _CLOSE_TIMEOUT_SEC = 0.5
@@ -71,6 +74,11 @@ class InProcessSettings:
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
+def _log_failure(error: Exception | None) -> None:
+    if error is not None:
+        _LOGGER.error("video playback stopped", exc_info=error)
+
+
 class InProcessBackend:
     """The ``Backend`` of one camera in this process, from ``start()`` to ``close()``.
 
@@ -89,7 +97,7 @@ class InProcessBackend:
         self._memory = settings.memory.build()
         self._ingestor = FrameIngestor(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
         self._sampler = FrameSampler(settings.memory.sample_fps)
-        self._player = VideoPlayer(settings.video, self._on_image, loop=settings.loop)
+        self._player = VideoPlayer(settings.video, self._on_image, loop=settings.loop, on_finish=_log_failure)
         self._camera_name = "webcam" if self._player.is_device else "video"
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
         self._live: LiveImage | None = None
@@ -201,8 +209,10 @@ class InProcessBackend:
         name = f"camera {self._camera_name}"
         status = self._player.status
         silent_sec = time.monotonic() - self._newest_at if self._newest_at else 0.0
-        if status.error:
+        if status.is_retrying:
             return Diagnostic(name, Level.STALE, f"{status.error}; retrying every {RETRY_SEC:g} s")
+        if status.error:
+            return Diagnostic(name, Level.ERROR, f"playback stopped after an error: {status.error}")
         if status.has_ended:
             return Diagnostic(name, Level.STALE, "the video has ended; questions about it are still possible")
         if silent_sec > _SILENT_AFTER_SEC:

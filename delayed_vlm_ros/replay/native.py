@@ -101,7 +101,7 @@ class NativeAnswer:
     kv_cache_length: int
 
 
-class _FirstTokenTimer(BaseStreamer):  # type: ignore[misc]  # transformers has no types for it
+class _FirstTokenTimer(BaseStreamer):
     """Streamer that stores the time of the first generated token."""
 
     def __init__(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE / "helpers"))
+
+# A timing never decides a test.
+hypothesis.settings.register_profile("delayed_vlm_ros", deadline=None)
+hypothesis.settings.load_profile("delayed_vlm_ros")
 
 MARKED_FOLDERS = ("ros", "browser", "slow", "fuzz")
 

@@ -53,7 +53,7 @@ def adapter_for(config: Any) -> ModelAdapter:
     Raises:
         UnsupportedModelError: The model type has no adapter.
     """
-    check_model_type(str(config.name_or_path), str(config.model_type))
+    check_model_type(str(getattr(config, "name_or_path", "")), str(config.model_type))
     adapter: ModelAdapter = import_module(f"{__package__}.{config.model_type}").ADAPTER
     return adapter
 

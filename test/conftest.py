@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
-            item.add_marker(pytest.mark.timeout(_PROCESSES_TIMEOUT_SEC))
+            if folder != "fuzz":  # ``make fuzz`` sets its own limit, which a marker would override
+                item.add_marker(pytest.mark.timeout(_PROCESSES_TIMEOUT_SEC))
 
 
 @pytest.fixture(scope="session")

@@ -128,7 +128,7 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
         first_step: int,
         seed: int,
         *,
-        clips_per_batch: int = 32,
+        clips_per_batch: int,
         grown: bool = False,
     ) -> None:
         self._clips = clips

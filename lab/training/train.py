@@ -31,7 +31,8 @@ from lab.training.vision_stage import VisionStage, read_pairs
 
 _ROUND_RATES = (1.5e-3, 1e-3, 1e-3, 1e-3)  # largest learning rates of the rounds of the second stage
 _JOINT_RATE = 6e-4
-_JOINT_CLIPS = 16  # per batch, because their images are encoded as well
+_LANGUAGE_CLIPS = 32  # per batch
+_JOINT_CLIPS = 16  # per batch; fewer, because their images are encoded as well
 _SAVE_EVERY = 250
 _REPORT_EVERY = 50
 _SMOOTHING = 0.02
@@ -177,6 +178,7 @@ def _train_language(training: _Training) -> None:
             plan.language_steps,
             state["step"] if state else 0,
             plan.seed + number,
+            clips_per_batch=_LANGUAGE_CLIPS,
             grown=number > 1,
         )
         _run_language_stage(training, stage, data, plan.language_steps, file, state)

@@ -57,7 +57,9 @@ def test_patches_and_features_equal_those_of_hugging_face(model, processor):
 
 def test_questions_after_one_video_equal_single_questions(model, processor, clips):
     # given
-    data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
+    data = language_data.ClipQuestions(
+        clips, processor, model.config, steps=10, first_step=0, seed=0, clips_per_batch=32
+    )
     batch = data._batch(1.0, np.random.default_rng(2))
     language = model.model.language_model
     features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, 128)
@@ -93,7 +95,9 @@ def test_questions_after_one_video_equal_single_questions(model, processor, clip
 
 
 def test_question_ids_equal_those_of_the_engine(model, processor, clips):
-    data = language_data.ClipQuestions(clips, processor, model.config, steps=10, first_step=0, seed=0)
+    data = language_data.ClipQuestions(
+        clips, processor, model.config, steps=10, first_step=0, seed=0, clips_per_batch=32
+    )
     for question in ("What is on the left?", "is there a dog", "Where is the violet tyre, please?"):
         assert data._question_ids(question) == list(build_prompt(processor, question).after)
 
@@ -137,10 +141,10 @@ def test_position_in_letterboxed_image_maps_to_grid(size, expected):
 SHORT_TRAINING = """
 import sys
 from lab.__main__ import app
-from lab.training import clips, language_stage, vision_stage
+from lab.training import clips, language_stage, train, vision_stage
 for module in (clips, vision_stage, language_stage):
     module.SHARD_CLIPS = 1
-vision_stage._BATCH = 4
+vision_stage._BATCH, train._LANGUAGE_CLIPS, train._JOINT_CLIPS = 4, 2, 2
 app(["train", *sys.argv[1:]])
 """
 

@@ -1,8 +1,8 @@
 """An executor with few threads, in which a handler that waits for the model costs no thread.
 
-A handler is a coroutine: it awaits an rclpy ``Future``, and ``wake`` resumes it after the future is finished. rclpy's
-``MultiThreadedExecutor`` would do, but it resumes every waiting handler at each event of the node and appends it to a
-list that it scans each time: with ten handlers that wait for a minute, the scan takes more time than all callbacks.
+A handler is a coroutine that awaits an rclpy ``Future``; ``resume`` or ``wake`` continues it after the future is
+finished. rclpy's ``MultiThreadedExecutor`` resumes every waiting handler at each event of the node, and appends it each time to a
+list that it scans at each event: the longer handlers wait, the slower it gets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from rclpy.context import Context
@@ -20,19 +19,12 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, ExternalShutdownException, ShutdownException, TimeoutException
 from rclpy.task import Task
 
-_RESUME_PERIOD_SEC = 0.1  # for a handler that awaits a future of rclpy, which wakes no executor
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The last step of a handler: the number of wake-ups before it, and when it ended; None while it runs."""
-
-    wakes: int
-    ended: float | None = None
+_SPIN_PERIOD_SEC = 0.05
+_RESUME_PERIOD_SEC = 0.5  # for a handler that awaits a future of rclpy, which calls no wake
 
 
 class HandlerExecutor(Executor):
-    """Runs callbacks in a pool of threads, and resumes waiting handlers only after ``wake``.
+    """Runs callbacks in a pool of threads, and resumes a waiting handler only after ``resume`` or ``wake``.
 
     ``spin_once`` raises the error of an earlier callback.
 
@@ -44,21 +36,41 @@ class HandlerExecutor(Executor):
     def __init__(self, threads: int, *, context: Context | None = None) -> None:
         super().__init__(context=context)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="executor")
+        self._thread = threading.local()
         self._changing = threading.Lock()
-        self._wakes = 0
-        self._steps: dict[Task[Any], _Step] = {}
+        self._waiting_since: dict[Task[Any], float | None] = {}  # of unfinished handlers; None while one runs
+        self._resumed: set[Task[Any]] = set()  # resumed while running
         self._errors: deque[BaseException] = deque()
 
     @property
     def unfinished(self) -> int:
         """Number of handlers that run or wait."""
-        return len(self._steps)
+        return len(self._waiting_since)
+
+    @property
+    def running_handler(self) -> Task[Any] | None:
+        """The handler that runs in the calling thread; None in other threads."""
+        return getattr(self._thread, "handler", None)
+
+    def resume(self, handler: Task[Any]) -> None:
+        """Resume a handler after the future that it awaits is finished. Thread-safe."""
+        with self._changing:
+            if handler not in self._waiting_since:
+                return  # it has ended
+            if self._waiting_since[handler] is None:
+                self._resumed.add(handler)
+                return
+            self._waiting_since[handler] = None
+        self._submit(handler)
 
     def wake(self) -> None:
-        """Resume the waiting handlers whose futures are finished. Thread-safe."""
+        """Resume all waiting handlers, and let ``spin_once`` look for new entities. Thread-safe."""
         with self._changing:
-            self._wakes += 1
-        self._interrupt_wait()
+            unfinished = tuple(self._waiting_since)
+        for handler in unfinished:
+            self.resume(handler)
+        with suppress(InvalidHandle):  # after shutdown
+            super().wake()
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Wait for one callback and start it in the pool.
@@ -70,14 +82,14 @@ class HandlerExecutor(Executor):
             raise self._errors.popleft()
         with suppress(TimeoutException, ShutdownException, ExternalShutdownException):
             handler, _, _ = self.wait_for_ready_callbacks(timeout_sec)
-            if self._take_step(handler):
-                self._pool.submit(self._run, handler)
+            if self._begin_step(handler):
+                self._submit(handler)
 
     def finish_handlers(self, timeout_sec: float) -> bool:
         """Spin until no handler runs or waits; return whether that is so within the time limit, in seconds."""
         deadline = time.monotonic() + timeout_sec
         while self.unfinished and time.monotonic() < deadline:
-            self.spin_once(_RESUME_PERIOD_SEC / 2)
+            self.spin_once(_SPIN_PERIOD_SEC)
         return not self.unfinished
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
@@ -90,37 +102,50 @@ class HandlerExecutor(Executor):
         self._pool.shutdown()
         return has_ended
 
-    def _take_step(self, handler: Task[Any]) -> bool:
-        """Return whether the handler must run now, and mark it as running."""
+    def _begin_step(self, handler: Task[Any]) -> bool:
+        """Return whether a handler that rclpy offers must run now, and mark it as running."""
         with self._changing:
-            last = self._steps.get(handler)
-            if last is not None:
-                if last.ended is None:
+            if handler in self._waiting_since:
+                since = self._waiting_since[handler]
+                if since is None or time.monotonic() - since < _RESUME_PERIOD_SEC:
                     return False
-                if last.wakes == self._wakes and time.monotonic() - last.ended < _RESUME_PERIOD_SEC:
-                    return False
-            self._steps[handler] = _Step(self._wakes)
+            elif handler.done():  # it has ended since rclpy collected it
+                return False
+            self._waiting_since[handler] = None
             return True
 
+    def _submit(self, handler: Task[Any]) -> None:
+        with suppress(RuntimeError):  # after shutdown
+            self._pool.submit(self._run, handler)
+
     def _run(self, handler: Task[Any]) -> None:
+        """Take steps of the handler until it ends, or waits and was not resumed during its last step."""
+        self._thread.handler = handler
+        try:
+            while not self._take_step(handler):
+                pass
+        finally:
+            self._thread.handler = None
+
+    def _take_step(self, handler: Task[Any]) -> bool:
+        """Run the handler until it ends or waits; return whether this thread is done with it."""
         error: BaseException | None = None
         try:
             handler()
         except BaseException as raised:  # noqa: BLE001  such as a library's panic; rclpy catches all others
             error = raised
+        has_ended = error is not None or handler.done() or handler.cancelled()
         with self._changing:
-            has_ended = error is not None or handler.done() or handler.cancelled()
-            step = self._steps.pop(handler)
-            if not has_ended:
-                self._steps[handler] = _Step(step.wakes, time.monotonic())
-            was_woken = self._wakes != step.wakes
+            if not has_ended and handler in self._resumed:
+                self._resumed.discard(handler)
+                return False
+            if has_ended:
+                del self._waiting_since[handler]
+                self._resumed.discard(handler)
+            else:
+                self._waiting_since[handler] = time.monotonic()
         if has_ended:
             error = error or handler.exception()
-            if error is not None:
-                self._errors.append(error)
-        if was_woken or error is not None:
-            self._interrupt_wait()
-
-    def _interrupt_wait(self) -> None:
-        with suppress(InvalidHandle):  # after shutdown
-            super().wake()
+        if error is not None:
+            self._errors.append(error)
+        return True

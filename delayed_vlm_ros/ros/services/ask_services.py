@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Protocol
 
 from rclpy.action import ActionServer, CancelResponse
@@ -23,6 +24,7 @@ from delayed_vlm_ros.errors import BadRequestError, DelayedVlmError, ErrorCode
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import SceneAnswer
+from delayed_vlm_ros.ros.executor import HandlerExecutor
 from delayed_vlm_ros.ros.output.messages import error_text, feedback, fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.srv import AskScene
@@ -145,7 +147,7 @@ class AskServices:
     async def _answer(
         self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
     ) -> Answer:
-        channel = _ProgressChannel(self._wake)
+        channel = _ProgressChannel(self._resume_function())
         future = self._submit(message, control, None if on_progress is None else channel.put)
         try:
             future.add_done_callback(lambda _: channel.close())
@@ -157,10 +159,12 @@ class AskServices:
         finally:
             del future  # an error's traceback holds this frame; the future would close the cycle
 
-    def _wake(self) -> None:
+    def _resume_function(self) -> Callable[[], None]:
+        """Return a thread-safe function that resumes the running handler."""
         executor = self._node.executor
-        if executor is not None:
-            executor.wake()
+        if isinstance(executor, HandlerExecutor) and executor.running_handler is not None:
+            return partial(executor.resume, executor.running_handler)
+        return executor.wake if executor is not None else lambda: None
 
     def _log(self, error: DelayedVlmError) -> None:
         node_log = self._node.get_logger()
@@ -200,11 +204,11 @@ class _ProgressChannel:
     """Passes progress from the worker's thread to a coroutine of the executor.
 
     Args:
-        wake: Wakes the executor, which then resumes the coroutine.
+        resume: Resumes the coroutine; called after the future that it awaits is finished.
     """
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+    def __init__(self, resume: Callable[[], None]) -> None:
+        self._resume = resume
         self._changing = threading.Lock()
         self._reports: list[Progress] = []
         self._closed = False
@@ -227,7 +231,7 @@ class _ProgressChannel:
     def _notify(self, changed: RosFuture[None]) -> None:
         if not changed.done():  # rclpy of Lyrical refuses a second result
             changed.set_result(None)
-        self._wake()
+        self._resume()
 
     async def take(self) -> list[Progress]:
         """Wait for progress and return it, oldest first; empty after the end of the channel."""

@@ -84,6 +84,41 @@ def test_finished_future_resumes_its_handler_after_wake(executor):
     pytest.fail("handlers are resumed late every time")
 
 
+def test_resume_continues_one_handler(executor):
+    # given
+    gate, steps = Future(), {0: [], 1: []}
+    handlers = {}
+
+    class Gate:
+        def __init__(self, number):
+            self.number = number
+
+        def __await__(self):
+            while not gate.done():
+                steps[self.number].append(time.monotonic())
+                yield
+
+    async def wait(number):
+        handlers[number] = executor.running_handler
+        await Gate(number)
+
+    tasks = [executor.create_task(wait, number) for number in range(2)]
+    wait_until(lambda: all(steps.values()), "both handlers to wait")
+    assert executor.running_handler is None
+    # when
+    for _ in range(20):
+        before = len(steps[0])
+        executor.resume(handlers[0])
+        wait_until(lambda before=before: len(steps[0]) > before, "a step of the resumed handler")
+    # then only the period has resumed the other one
+    assert len(steps[1]) < len(steps[0])
+    gate.set_result(None)
+    executor.wake()
+    wait_until(lambda: all(task.done() for task in tasks), "both handlers")
+    executor.resume(handlers[0])  # too late
+    assert executor.unfinished == 0
+
+
 def test_future_finished_while_its_handler_suspends_is_not_missed(executor):
     async def wait(gate):
         await gate

@@ -149,7 +149,7 @@ class SceneMemoryClient:
 
     @property
     def diagnostics(self) -> Mapping[str, DiagnosticStatus]:
-        """The newest status of each name, of all nodes."""
+        """The newest status of each name of the ``scene_memory`` node."""
         return self._diagnostics
 
     def clear_reports(self) -> None:
@@ -167,7 +167,8 @@ class SceneMemoryClient:
             self._listeners[0](message)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self._diagnostics = {**self._diagnostics, **{status.name: status for status in message.status}}
+        own = {status.name: status for status in message.status if status.name.startswith(self.status_prefix)}
+        self._diagnostics = {**self._diagnostics, **own}
         if self._listeners[1] is not None:
             self._listeners[1](message)
 
@@ -204,7 +205,8 @@ class SceneMemoryClient:
         question.future.add_done_callback(lambda _: self._running.discard(question))
         if on_done is not None:
             question.future.add_done_callback(lambda _: on_done(question))
-        self._in_executor(lambda: self._send(question))
+        if not self._in_executor(lambda: self._send(question)):
+            question.fail(NodeNotFoundError("the client's node has no executor: add it to one that spins, then retry"))
         return question
 
     def fail_running(self) -> None:
@@ -232,10 +234,13 @@ class SceneMemoryClient:
         self._running.add(question)
         question.send(self._stream)
 
-    def _in_executor(self, act: Callable[[], Any]) -> None:
+    def _in_executor(self, act: Callable[[], Any]) -> bool:
+        """Run a function in the executor's thread; return False if the node is in no executor."""
         executor = self._node.executor
-        if executor is not None:
-            executor.create_task(act)
+        if executor is None:
+            return False
+        executor.create_task(act)
+        return True
 
     # Blocking calls -------------------------------------------------------------------------------------------------
 
@@ -271,6 +276,7 @@ class SceneMemoryClient:
 
         Raises:
             BadRequestError: The deadline is not positive.
+            NodeNotFoundError: The node is unreachable.
             AskTimeoutError: No response arrived.
         """
         request = AskScene.Request(
@@ -280,6 +286,7 @@ class SceneMemoryClient:
             camera=camera,
             last_sec=last_sec,
         )
+        self._wait_for_server(self.service_is_ready, timeout_sec)
         pending = self.ask_async(request)
         self._wait(pending, timeout_sec + _GRACE_SEC)
         if not pending.done():
@@ -307,6 +314,7 @@ class SceneMemoryClient:
             AskTimeoutError: No result arrived.
         """
         _checked_timeout(goal.timeout_sec)
+        self._wait_for_server(self.action_is_ready, goal.timeout_sec)
         question = self.stream_async(goal, on_progress)
         done = question.future.done
         self.wait_until(lambda: done() or cancelled(), goal.timeout_sec + _GRACE_SEC)
@@ -368,16 +376,18 @@ class SceneMemoryClient:
         return self._call(self._get_frames, request, timeout_sec)
 
     def _call(self, client: Client[Any, Any], request: Any, timeout_sec: float) -> Any:
-        if not client.service_is_ready() and not (
-            self._spins and self.wait_until(client.service_is_ready, timeout_sec)
-        ):
-            raise NodeNotFoundError(self.no_server_message())
+        self._wait_for_server(client.service_is_ready, timeout_sec)
         pending = client.call_async(request)
         self._wait(pending, timeout_sec)
         if not pending.done():
             client.remove_pending_request(pending)
             raise NodeNotFoundError(f"no response from {client.srv_name} within {timeout_sec:g} s: is the node alive?")
         return pending.result()
+
+    def _wait_for_server(self, is_ready: Callable[[], bool], timeout_sec: float) -> None:
+        """Wait until a server is discovered, which takes a moment after ``connect``."""
+        if not is_ready() and not (self._spins and self.wait_until(is_ready, min(timeout_sec, _CALL_TIMEOUT_SEC))):
+            raise NodeNotFoundError(self.no_server_message())
 
     def _wait(self, pending: Any, timeout_sec: float) -> None:
         """Wait until an rclpy future is done or the time is over."""
@@ -401,7 +411,7 @@ class StreamedQuestion:
         self,
         goal: AskSceneAction.Goal,
         on_progress: Callable[[AskSceneAction.Feedback], None],
-        in_executor: Callable[[Callable[[], Any]], None],
+        in_executor: Callable[[Callable[[], Any]], bool],
     ) -> None:
         self.future: Future[AskSceneAction.Result] = Future()
         self.text = ""

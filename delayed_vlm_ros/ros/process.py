@@ -20,12 +20,12 @@ from types import FrameType
 from typing import Protocol
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from delayed_vlm_ros.errors import DelayedVlmError
-from delayed_vlm_ros.ros.executor import HandlerExecutor
+from delayed_vlm_ros.ros.executor import HandlerExecutor, make_executor
 
 _SPIN_PERIOD_SEC = 0.1  # longest time until a signal is handled
 _JOIN_TIMEOUT_SEC = 0.5  # longest time to wait for a thread that is inside the model
@@ -69,7 +69,7 @@ def run_node(
         return 1
     failures = _FailureLog(node)
     threading.excepthook = failures.on_thread
-    executor = HandlerExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+    executor = make_executor(threads)
     executor.add_node(node)
     _spin(executor, failures, stopping)
     _shut_down(executor, node)

@@ -9,10 +9,11 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import rclpy
 from rclpy.context import Context
+from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.task import Future
 from waiting import PATIENCE_SEC, wait_until
 
-from delayed_vlm_ros.ros.executor import HandlerExecutor
+from delayed_vlm_ros.ros.executor import HandlerExecutor, make_executor
 
 
 @pytest.fixture
@@ -195,4 +196,21 @@ def test_finish_handlers_runs_those_that_can_end():
         executor.spin_once(0.1)
     assert not executor.finish_handlers(0.2)
     executor.shutdown()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    ("threads", "resumes_handlers", "expected"),
+    [(1, False, SingleThreadedExecutor), (4, False, HandlerExecutor), (4, True, MultiThreadedExecutor)],
+)
+def test_executor_fits_the_rclpy_that_is_installed(monkeypatch, threads, resumes_handlers, expected):
+    if resumes_handlers:
+        monkeypatch.setattr(Executor, "_call_task_in_next_spin", None, raising=False)
+    elif hasattr(Executor, "_call_task_in_next_spin"):
+        monkeypatch.delattr(Executor, "_call_task_in_next_spin")
+    context = Context()
+    rclpy.init(context=context)
+    made = make_executor(threads, context=context)
+    assert type(made) is expected
+    made.shutdown()
     rclpy.try_shutdown(context=context)

@@ -16,8 +16,8 @@ PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 test: setup      ## all tests but the slow ones
 	@$(PYTEST) -m "not slow"
 
-test-fast: setup ## unit tests only: no DDS, no browser, no fuzzing
-	@$(PYTEST) -m "not slow and not ros and not browser and not fuzz"
+test-fast: setup ## quick unit tests: no DDS, browser, model or fuzzing
+	@$(PYTEST) -m "not slow and not ros and not browser and not fuzz and not heavy"
 
 test-slow: setup ## the slow ones: training, many random histories of the caches
 	@OMP_NUM_THREADS=1 EXACT_HISTORIES=$${EXACT_HISTORIES:-60} .venv/bin/python -m pytest -n 2 --dist load \

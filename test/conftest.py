@@ -24,6 +24,23 @@ hypothesis.settings.load_profile("delayed_vlm_ros")
 
 MARKED_FOLDERS = ("ros", "browser", "slow", "fuzz")
 
+# Unit tests that run a model, start processes or simulate hours; ``make test-fast`` leaves them out.
+HEAVY_FILES = frozenset(
+    HERE / "unit" / name
+    for name in (
+        *("benchmark/test_ask_cost.py", "benchmark/test_sweep.py", "cli/test_cli.py", "demo/test_tiny_scene.py"),
+        *("docs/test_reliability.py", "images/test_malformed_images.py", "inference/test_engine.py"),
+        *("inference/test_engine_delayed.py", "inference/test_engine_failures.py", "inference/test_exactness.py"),
+        *("inference/test_native_equality.py", "inference/test_native_mutations.py", "inference/test_non_finite.py"),
+        *("inference/test_worker.py", "lab/test_answers.py", "lab/test_memory.py", "lab/test_trace.py"),
+        *("memory/scoring/test_event_detection.py", "memory/scoring/test_importance.py", "memory/test_manager.py"),
+        *("memory/test_eviction_chunk.py", "memory/test_marks.py", "memory/test_star.py", "replay/test_answerers.py"),
+        *("replay/test_executor.py", "replay/test_native.py", "replay/test_replay_command.py"),
+        *("ros/test_process_group.py", "scenes/test_render.py", "storage/test_folder.py", "test_dependencies.py"),
+        "test_layers.py",
+    )
+)
+
 # A test with many processes may take long on a busy machine; single waits have their own limits.
 _PROCESSES_TIMEOUT_SEC = 600
 
@@ -33,6 +50,8 @@ _numbers = itertools.count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with its folder's name: ``-m "not ros and not browser"``."""
     for item in items:
+        if item.path in HEAVY_FILES:
+            item.add_marker("heavy")
         folder = item.path.relative_to(HERE).parts[0] if HERE in item.path.parents else ""
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)

@@ -471,6 +471,10 @@ def video(tmp_path_factory) -> Path:
     return file
 
 
+def _accept_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it, and so would the command
+
+
 @contextmanager
 def served(*arguments: str, cwd: Path) -> Iterator[str]:
     """Run the installed ``delayed-vlm web``; yield the URL of the page; end it with Ctrl-C."""
@@ -480,7 +484,12 @@ def served(*arguments: str, cwd: Path) -> Iterator[str]:
     environment["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
-            [str(COMMAND), "web", "--port", "0", *arguments], stdout=log, stderr=log, cwd=cwd, env=environment
+            [str(COMMAND), "web", "--port", "0", *arguments],
+            stdout=log,
+            stderr=log,
+            cwd=cwd,
+            env=environment,
+            preexec_fn=_accept_sigint,  # noqa: PLW1509  no thread of this process holds a lock then
         )
         try:
             url = wait_until(lambda: url_in_file(log) or process.poll() is not None, "the page to start")

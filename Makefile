@@ -20,7 +20,7 @@ test-fast: setup ## quick unit tests: no DDS, browser, model or fuzzing
 	@$(PYTEST) -m "not slow and not ros and not browser and not fuzz and not heavy"
 
 test-slow: setup ## the slow ones: training, many random histories of the caches
-	@OMP_NUM_THREADS=1 EXACT_HISTORIES=$${EXACT_HISTORIES:-60} .venv/bin/python -m pytest -n 2 --dist load \
+	@OMP_NUM_THREADS=1 EXACT_HISTORIES=$${EXACT_HISTORIES:-60} .venv/bin/python -m pytest -n 2 --dist load --timeout 900 \
 		test/slow test/unit/inference/test_exactness.py
 
 test-exact: setup ## caches change nothing: a thousand random histories for each model (half an hour)

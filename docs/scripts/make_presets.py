@@ -11,9 +11,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from delayed_vlm_ros.inference.local.budget import token_bytes
-from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs
-from delayed_vlm_ros.inference.local.cache.prefix import round_up_capacity
+from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
@@ -39,10 +37,6 @@ _COLUMNS = (
 _BEGIN, _END = "<!-- made by docs/scripts/make_presets.py -->\n", "<!-- end -->\n"
 
 _ELEMENT_BYTES = 2  # bfloat16, the dtype "auto" on CUDA
-_SCORE_BYTES = 2 + 4 + 4  # an attention score, and input and output of its softmax in float32
-_PIXEL_BYTES = 4 + 2  # a patch element from the processor, and in the model's dtype
-_TEXT_TOKENS = 1024  # system prompt, question, and at most 512 tokens reserved for the answer
-_OTHER_BYTES = 10**9  # CUDA context and libraries, and fragmentation of the allocator
 
 _VISION_2 = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16}
 _VISION_2_5 = {
@@ -96,33 +90,10 @@ _MODELS: Mapping[str, dict[str, Any]] = {  # the size-defining fields of each co
 
 
 class MemoryNeed(NamedTuple):
-    """Memory needs of a preset whose scene memory is full.
-
-    Attributes:
-        parameters: Number of parameters of the model.
-        pair_tokens: Merged visual tokens of a pair of frames.
-        images: Bytes of the kept frames, in host memory.
-        features: Bytes of their vision features.
-        kv: Bytes of the KV cache at its allocated capacity.
-        working: Bytes of the larger of one pair's vision encoding and one chunk's prefill.
-    """
+    """Number of parameters of a preset's model, and the memory it needs when the scene memory is full."""
 
     parameters: int
-    pair_tokens: int
-    images: int
-    features: int
-    kv: int
-    working: int
-
-    @property
-    def weights(self) -> int:
-        """Weights in bytes."""
-        return self.parameters * _ELEMENT_BYTES
-
-    @property
-    def peak(self) -> int:
-        """Largest use of device memory in bytes; a question limited in time has a second KV cache."""
-        return self.weights + self.features + 2 * self.kv + self.working + _OTHER_BYTES
+    plan: MemoryPlan
 
 
 def settings(preset: str) -> dict[str, Any]:
@@ -152,19 +123,16 @@ def need(preset: str) -> MemoryNeed:
     config = AutoConfig.for_model(**_MODELS[chosen.model])
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    frames = chosen.star_size + chosen.stream_size
-    pair_tokens = chosen.max_pixels // FrameGeometry().factor ** 2
-    visual_tokens = frames // 2 * pair_tokens
-    kv_tokens = round_up_capacity(visual_tokens + _TEXT_TOKENS)
-    token = token_bytes(text_config(preset), _ELEMENT_BYTES)
-    return MemoryNeed(
-        parameters=sum(weight.numel() for weight in model.parameters()),  # yields tied parameters once
-        pair_tokens=pair_tokens,
-        images=frames * chosen.max_pixels * 3,
-        features=visual_tokens * token.features,
-        kv=kv_tokens * token.kv,
-        working=max(_vision_bytes(config.vision_config, pair_tokens), _prefill_bytes(config, pair_tokens, kv_tokens)),
+    count = sum(weight.numel() for weight in model.parameters())  # yields tied parameters once
+    plan = plan_memory(
+        config.to_dict(),
+        parameters=count,
+        element_bytes=_ELEMENT_BYTES,
+        frames=chosen.star_size + chosen.stream_size,
+        frame_pixels=chosen.max_pixels,
+        factor=FrameGeometry().factor,
     )
+    return MemoryNeed(count, plan)
 
 
 def page() -> str:
@@ -182,36 +150,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{name}", value
 
 
-def _vision_bytes(vision: Any, pair_tokens: int) -> int:
-    """Return the working memory of encoding a pair: pixels, activations of a layer and attention scores, in bytes."""
-    patches = pair_tokens * vision.spatial_merge_size**2
-    elements = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    width = getattr(vision, "embed_dim", vision.hidden_size)  # in Qwen2-VL, hidden_size is the output size
-    activations = 16 * width * _ELEMENT_BYTES
-    return patches * (elements * _PIXEL_BYTES + activations) + vision.num_heads * patches**2 * _SCORE_BYTES
-
-
-def _prefill_bytes(config: Any, pair_tokens: int, kv_tokens: int) -> int:
-    """Return the working memory of a chunk's prefill: activations, keys, values, scores and logits, in bytes."""
-    text = config.text_config
-    chunk = chunk_pairs(pair_tokens) * pair_tokens
-    activations = chunk * (8 * text.hidden_size + 4 * text.intermediate_size) * _ELEMENT_BYTES
-    repeated = 2 * kv_tokens * text.hidden_size * _ELEMENT_BYTES
-    scores = text.num_attention_heads * chunk * kv_tokens * _SCORE_BYTES
-    return activations + repeated + scores + text.vocab_size * _SCORE_BYTES
-
-
 def _table() -> str:
     rows = [_COLUMNS, ("---",) * len(_COLUMNS), *(_row(preset) for preset in DEVICE_GB)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _row(preset: str) -> tuple[str, ...]:
-    needed = need(preset)
+    count, needed = need(preset)
     return (
         f"[`{preset}`](../config/{preset}.yaml)",
         f"{DEVICE_GB[preset]} GB",
-        f"{needed.parameters / 10**9:.2f} · 10⁹",
+        f"{count / 10**9:.2f} · 10⁹",
         _gigabytes(needed.weights),
         str(needed.pair_tokens),
         *(f"{math.ceil(size / 10**6)} MB" for size in (needed.images, needed.features, needed.kv)),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup, measure_growth, measure_parts
-from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs
+from delayed_vlm_ros.inference.local.budget import chunk_pairs
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from lab.bench.trace import MODES, Costs, Scenario, costs_from, simulate
 from lab.bench.trace_real_time import run_in_real_time

@@ -18,6 +18,11 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 BYTES_PER_MB = 10**6
 
+MAX_CHUNK_TOKENS = 256
+"""Largest number of merged tokens that one step of the prefill reads; a step reads at least one pair."""
+
+_CAPACITY_STEP = 256  # tokens; buffers of the KV cache grow in steps of this size
+
 
 @dataclass(frozen=True, slots=True)
 class TokenBytes:
@@ -56,6 +61,16 @@ class MemoryBudget:
     def holds(self, visual_tokens: int, kv_tokens: int) -> bool:
         """Return whether the features of ``visual_tokens`` and the KV of ``kv_tokens`` fit together."""
         return visual_tokens * self.token.features + kv_tokens * self.token.kv <= self.caches
+
+
+def chunk_pairs(tokens_per_pair: int) -> int:
+    """Return the pairs per step of the prefill, for pairs of ``tokens_per_pair`` merged tokens."""
+    return max(1, MAX_CHUNK_TOKENS // tokens_per_pair)
+
+
+def round_up_capacity(tokens: int) -> int:
+    """Return the capacity in tokens of a KV cache that needs to hold ``tokens``."""
+    return -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
 
 
 def token_bytes(text_config: Mapping[str, Any], element_bytes: int) -> TokenBytes:

@@ -12,9 +12,9 @@ from transformers import Cache
 
 from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.budget import plan_budget, token_bytes
+from delayed_vlm_ros.inference.finish import finish_warnings
+from delayed_vlm_ros.inference.local.budget import plan_budget, round_up_capacity, token_bytes
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
-from delayed_vlm_ros.inference.local.cache.prefix import round_up_capacity
 from delayed_vlm_ros.inference.local.generation import generate_answer
 from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, parse_frame_size, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
@@ -59,6 +59,7 @@ class DelayedBatchInferenceEngine:
         features_on_host: Whether to keep vision features in host memory instead of the device.
         canonical: Whether a warm question computes in exactly the steps of a cold one. Its answer then equals the cold
             one bitwise in any dtype; otherwise up to rounding.
+        stop_repetition: Whether to stop an answer that repeats itself without end.
         warnings: Limitations of all answers, such as those of the demo model.
         on_oom: Called when the device runs out of memory, before any frame is left out: other users of the device may
             drop their caches.
@@ -82,6 +83,7 @@ class DelayedBatchInferenceEngine:
         budget_shares: int = 1,
         features_on_host: bool = False,
         canonical: bool = True,
+        stop_repetition: bool = True,
         warnings: tuple[str, ...] = (),
         on_oom: Callable[[], None] | None = None,
     ) -> None:
@@ -99,6 +101,7 @@ class DelayedBatchInferenceEngine:
             budget = plan_budget(memory_budget_mb, frames, geometry, token, shares=budget_shares)
         self._budget = budget
         self._precomputed: tuple[Any, ...] = ()
+        self._stop_repetition = stop_repetition
         self._warnings = warnings
         self._on_oom = on_oom
         self._cache = EncodingCache(
@@ -333,6 +336,7 @@ class DelayedBatchInferenceEngine:
                 max_new_tokens=max_new_tokens,
                 control=control,
                 decode=self._text_of,
+                stop_repetition=self._stop_repetition,
             )
         self._precomputed = ()  # a tight budget may have evicted something for this question
         text = self._text_of(generated.token_ids).strip()
@@ -352,7 +356,13 @@ class DelayedBatchInferenceEngine:
             answer_tokens=len(generated.token_ids),
             video_grid_thw=layout.grid_thw,
             exact=True,
-            warnings=(*self._warnings, *_time_warnings(layout), *warnings),
+            warnings=(
+                *self._warnings,
+                *_time_warnings(layout),
+                *warnings,
+                *finish_warnings(generated.finish_reason, len(generated.token_ids)),
+            ),
+            finish_reason=generated.finish_reason,
         )
         return AskResult(text, metrics, snapshot)
 

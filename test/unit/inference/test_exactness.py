@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import delayed_vlm_ros
 from delayed_vlm_ros.errors import AskCancelledError, NoFramesError
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.cache import prefill as prefill_module
+from delayed_vlm_ros.inference.local import budget as budget_module
 from delayed_vlm_ros.inference.request import AskRequest
 
 HISTORIES = int(os.environ.get("EXACT_HISTORIES", "15"))
@@ -171,7 +171,7 @@ def model_named(load_tiny, embedded):
 
 def replay_history(kind, make_engine, tiny, image, native, history, chunk, *, canonical):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefill_module, "_MAX_CHUNK_TOKENS", chunk)
+        patch.setattr(budget_module, "MAX_CHUNK_TOKENS", chunk)
         replayed = kind(make_engine, tiny, image, native, canonical=canonical)
         for event in [*history, ("ask", QUESTIONS[0], None)]:
             replayed.replay(*event)
@@ -230,7 +230,7 @@ def counted(make_engine, load_tiny):
 def test_only_new_pairs_are_encoded_and_prefilled(counted, image, monkeypatch, chunk_pairs):
     # given six pairs and an answered question
     engine, counts = counted
-    monkeypatch.setattr(prefill_module, "_MAX_CHUNK_TOKENS", 12 * chunk_pairs)
+    monkeypatch.setattr(budget_module, "MAX_CHUNK_TOKENS", 12 * chunk_pairs)
     for number in range(12):
         engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=1)

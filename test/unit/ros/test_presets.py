@@ -40,7 +40,7 @@ def test_preset_is_valid(preset):
 @pytest.mark.parametrize("preset", presets.DEVICE_GB)
 def test_full_memory_fits_the_budget_of_a_preset(preset):
     # given
-    chosen, need = presets.parameters(preset), presets.need(preset)
+    chosen, need = presets.parameters(preset), presets.need(preset).plan
     frames = chosen.star_size + chosen.stream_size
     token = token_bytes(presets.text_config(preset), HALF_PRECISION)
 
@@ -54,4 +54,4 @@ def test_full_memory_fits_the_budget_of_a_preset(preset):
 
 @pytest.mark.parametrize(("preset", "device_gb"), presets.DEVICE_GB.items())
 def test_peak_of_a_preset_leaves_a_tenth_of_the_device(preset, device_gb):
-    assert presets.need(preset).peak <= 0.9 * device_gb * 10**9
+    assert presets.need(preset).plan.peak <= 0.9 * device_gb * 10**9

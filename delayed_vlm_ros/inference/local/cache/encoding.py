@@ -10,8 +10,8 @@ from typing import Any
 from transformers import Cache
 
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.budget import MemoryBudget, retention_order
-from delayed_vlm_ros.inference.local.cache.prefill import chunk_pairs, prefill, valid_segments
+from delayed_vlm_ros.inference.local.budget import MemoryBudget, chunk_pairs, retention_order
+from delayed_vlm_ros.inference.local.cache.prefill import prefill, valid_segments
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment, segments_of
 from delayed_vlm_ros.inference.local.cache.vision import EncodedPairs, VisionFeatureCache, encode_snapshot
 from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for

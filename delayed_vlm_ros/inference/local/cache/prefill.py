@@ -9,17 +9,11 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.local.budget import chunk_pairs
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment
 from delayed_vlm_ros.inference.local.finite import check_finite
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
-
-_MAX_CHUNK_TOKENS = 256  # a chunk has at least one pair, also of more tokens
-
-
-def chunk_pairs(tokens_per_pair: int) -> int:
-    """Return the pairs per chunk, for pairs of ``tokens_per_pair`` merged tokens."""
-    return max(1, _MAX_CHUNK_TOKENS // tokens_per_pair)
 
 
 def valid_segments(prefix: PrefixCache, segments: Sequence[Segment], chunk: int, *, canonical: bool) -> int:

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from delayed_vlm_ros.inference.local.budget import round_up_capacity
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
-
-_CAPACITY_STEP = 256  # tokens; buffers grow in steps of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +42,6 @@ def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tupl
         for kept, time in zip(snapshot, layout.temporal_ids, strict=True)
     )
     return (text, *pairs)
-
-
-def round_up_capacity(tokens: int) -> int:
-    """Return the capacity in tokens of a cache that needs to hold ``tokens``."""
-    return -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
 
 
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped

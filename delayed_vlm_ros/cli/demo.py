@@ -12,7 +12,7 @@ from delayed_vlm_ros.cli.progress import elapsed_time
 from delayed_vlm_ros.errors import DelayedVlmError
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.msg import MemoryStats
+    from delayed_vlm_ros.msg import MemoryStats, NodeStats
 
 _VIDEO_FRAMES = 16
 
@@ -52,9 +52,9 @@ def demo(
     with elapsed_time(console) as progress:
         task = progress.add_task("memory", total=frame_count, visible=False)
 
-        def show_statistics(statistics: MemoryStats) -> None:
+        def show_statistics(statistics: MemoryStats, node: NodeStats) -> None:
             added = min(frame_count, statistics.total_frames_added)
-            progress.update(task, visible=True, completed=added, description=output.memory_line(statistics))
+            progress.update(task, visible=True, completed=added, description=output.memory_line(statistics, node))
 
         listener = DemoListener(
             on_step=lambda text: progress.console.print(f"[bold]{text}[/]"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.action import AskScene as AskSceneAction
     from delayed_vlm_ros.demo.basic import Stage
     from delayed_vlm_ros.demo.run import DemoRun
-    from delayed_vlm_ros.msg import MemoryStats
+    from delayed_vlm_ros.msg import CameraAnswer, MemoryStats, NodeStats
     from delayed_vlm_ros.replay.compare import Comparison
 
 _STAGES = ("waiting for the model", "encoding frames", "answering")
@@ -31,10 +31,10 @@ def print_json(content: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
-def memory_line(statistics: MemoryStats) -> str:
+def memory_line(statistics: MemoryStats, node: NodeStats) -> str:
     """Return one line on a memory that fills."""
     sizes = f"Stream {statistics.stream_memory_size} frames, Star {statistics.star_memory_size} frames"
-    return f"memory: {sizes}, input {statistics.input_rate_hz:.0f} fps; model {statistics.model_state}"
+    return f"memory: {sizes}, input {statistics.input_rate_hz:.0f} fps; model {node.model_state}"
 
 
 def show_response(console: Console, question: str, response: Any, expected: str | None = None) -> None:
@@ -127,6 +127,7 @@ def demo_json(run: DemoRun) -> dict[str, Any]:
             for question, response in run.responses
         ],
         "statistics": message_fields(run.statistics) if run.statistics is not None else {},
+        "node_statistics": message_fields(run.node_statistics) if run.node_statistics is not None else {},
         "diagnostics": diagnostics_json(run.diagnostics),
         "exit_codes": run.exit_codes,
     }
@@ -141,11 +142,17 @@ def response_json(response: Any) -> dict[str, Any]:
     return {
         "success": response.success,
         "error": response.error_msg,
+        "request_id": response.request_id,
         "answer": response.answer,
+        "camera_answers": [_camera_answer_json(answer) for answer in response.camera_answers],
         "newest_frame_age_sec": response.newest_frame_age_sec,
         "frames_used": frames,
         "metrics": message_fields(response.metrics),
     }
+
+
+def _camera_answer_json(answer: CameraAnswer) -> dict[str, Any]:
+    return {**message_fields(answer), "metrics": message_fields(answer.metrics)}
 
 
 def diagnostics_json(statuses: Sequence[DiagnosticStatus]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from delayed_vlm_ros.errors import DelayedVlmError
-from delayed_vlm_ros.msg import MemoryStats
+from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.resources import config_file
 from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.isolation import isolated_environment
@@ -50,13 +50,15 @@ class DemoRun:
 
     Attributes:
         responses: Each question with its response.
-        statistics: Last statistics message; None if none was received.
+        statistics: Last statistics message of the camera's memory; None if none was received.
+        node_statistics: Last statistics message of the node; None if none was received.
         diagnostics: Last status of each name, sorted by name.
         exit_codes: Exit code of each node.
     """
 
     responses: list[tuple[str, AskScene.Response]] = field(default_factory=list)
     statistics: MemoryStats | None = None
+    node_statistics: NodeStats | None = None
     diagnostics: list[DiagnosticStatus] = field(default_factory=list)
     exit_codes: dict[str, int] = field(default_factory=dict)
 
@@ -67,12 +69,12 @@ class DemoListener:
 
     Attributes:
         on_step: Function called with a description of each new step.
-        on_statistics: Function called with each statistics message while the memory fills.
+        on_statistics: Function called with the statistics of memory and node while the memory fills.
         on_response: Function called with each question and its response.
     """
 
     on_step: Callable[[str], None]
-    on_statistics: Callable[[MemoryStats], None]
+    on_statistics: Callable[[MemoryStats, NodeStats], None]
     on_response: Callable[[str, AskScene.Response], None]
 
 
@@ -102,7 +104,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
             _fill(client, group, options, listener)
             _ask(client, group, options, listener, run)
             client.wait_until(lambda: bool(client.diagnostics), 3.0)
-            run.statistics = client.statistics
+            run.statistics, run.node_statistics = client.statistics, client.node_statistics
             run.diagnostics = [client.diagnostics[name] for name in sorted(client.diagnostics)]
         listener.on_step("shutting down")
         run.exit_codes = group.stop()
@@ -123,15 +125,15 @@ def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, lis
         for status in client.diagnostics.values():
             if status.level == DiagnosticStatus.ERROR:
                 raise DelayedVlmError(f"{status.name}: {status.message}")
-        statistics = client.statistics
-        if statistics is None:
+        statistics, node = client.statistics, client.node_statistics
+        if statistics is None or node is None:
             return False
         is_new = statistics is not shown
         if is_new:
             shown = statistics
-            listener.on_statistics(statistics)
+            listener.on_statistics(statistics, node)
         is_filled = statistics.total_frames_added >= options.frames
-        return bool(is_filled and statistics.model_state == "ready" and client.service_is_ready())
+        return bool(is_filled and node.model_state == "ready" and client.service_is_ready())
 
     listener.on_step("waiting for the camera; the memory fills while the model loads")
     timeout_sec = _START_TIMEOUT_SEC + 2.0 * options.frames / _SAMPLE_FPS
@@ -162,8 +164,8 @@ def _ask(
 
     def is_settled() -> bool:
         # On a busy machine a report from before the last answer may still arrive.
-        statistics = client.statistics
-        is_counted = statistics is not None and statistics.asks_served >= len(options.questions)
+        statistics = client.node_statistics
+        is_counted = statistics is not None and statistics.questions_answered >= len(options.questions)
         return is_counted and time.monotonic() - answered > _SETTLE_SEC
 
     client.wait_until(is_settled, _SETTLE_TIMEOUT_SEC)

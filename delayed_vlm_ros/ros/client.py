@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
@@ -25,7 +24,7 @@ from rclpy.validate_namespace import validate_namespace
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, DelayedVlmError, NodeNotFoundError
-from delayed_vlm_ros.msg import MemoryStats
+from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 
@@ -49,7 +48,7 @@ class SceneMemoryClient:
 
     Args:
         node: Node in the namespace of the ``scene_memory`` node.
-        on_statistics: Called in the executor's thread with each statistics message; None: not called.
+        on_statistics: Called in the executor's thread with each camera's statistics message; None: not called.
         on_diagnostics: Called in the executor's thread with each diagnostics message of any node; None: not called.
         spins: Whether blocking calls spin the node's executor themselves.
 
@@ -87,11 +86,13 @@ class SceneMemoryClient:
         )
         self._subscriptions = [
             node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
+            node.create_subscription(NodeStats, "scene_memory/node_stats", self._on_node_statistics, 10),
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
         ]
         self._running: set[StreamedQuestion] = set()  # of the executor's thread
         self._newest: MemoryStats | None = None
         self._statistics: dict[str, MemoryStats] = {}
+        self._node_statistics: NodeStats | None = None
         self._diagnostics: dict[str, DiagnosticStatus] = {}
 
     @classmethod
@@ -148,23 +149,31 @@ class SceneMemoryClient:
         return self._statistics
 
     @property
+    def node_statistics(self) -> NodeStats | None:
+        """The newest statistics message of the node; None before the first."""
+        return self._node_statistics
+
+    @property
     def diagnostics(self) -> Mapping[str, DiagnosticStatus]:
         """The newest status of each name of the ``scene_memory`` node."""
         return self._diagnostics
 
     def clear_reports(self) -> None:
         """Discard the statistics and diagnostics received so far."""
-        self._newest, self._statistics, self._diagnostics = None, {}, {}
+        self._newest, self._statistics, self._node_statistics, self._diagnostics = None, {}, None, {}
 
     def _on_statistics(self, message: MemoryStats) -> None:
         self._newest = message
         self._statistics = {**self._statistics, message.camera: message}
-        is_busy = bool(message.asks_running or message.asks_waiting)
-        for question in tuple(self._running):
-            if question.is_lost(message.camera, is_busy=is_busy):
-                question.fail(NodeNotFoundError(self._lost_message(question)))
         if self._listeners[0] is not None:
             self._listeners[0](message)
+
+    def _on_node_statistics(self, message: NodeStats) -> None:
+        self._node_statistics = message
+        is_busy = bool(message.questions_running or message.questions_waiting)
+        for question in tuple(self._running):
+            if question.is_lost(is_busy=is_busy):
+                question.fail(NodeNotFoundError(self._lost_message(question)))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         own = {status.name: status for status in message.status if status.name.startswith(self.status_prefix)}
@@ -263,7 +272,14 @@ class SceneMemoryClient:
         return True
 
     def ask(
-        self, question: str, *, timeout_sec: float, max_new_tokens: int = 0, camera: str = "", last_sec: float = 0.0
+        self,
+        question: str,
+        *,
+        timeout_sec: float,
+        max_new_tokens: int = 0,
+        camera: str = "",
+        last_sec: float = 0.0,
+        include_frames: bool = False,
     ) -> AskScene.Response:
         """Ask through the service and return the response, which may hold an error.
 
@@ -273,6 +289,7 @@ class SceneMemoryClient:
             max_new_tokens: Maximum length of the answer in tokens; 0: the node's default.
             camera: Camera to ask about; empty: the first camera; ``*``: all cameras.
             last_sec: Use only frames of the last seconds; 0: all frames.
+            include_frames: Whether the response has the key frames and not only their ids.
 
         Raises:
             BadRequestError: The deadline is not positive.
@@ -285,6 +302,7 @@ class SceneMemoryClient:
             max_new_tokens=max_new_tokens,
             camera=camera,
             last_sec=last_sec,
+            include_frames=include_frames,
         )
         self._wait_for_server(self.service_is_ready, timeout_sec)
         pending = self.ask_async(request)
@@ -420,7 +438,7 @@ class StreamedQuestion:
         self._in_executor = in_executor
         self._handle: Any = None
         self._is_cancelled = False
-        self._idle_reports: Counter[str] = Counter()  # since the node was last busy, by camera
+        self._idle_reports = 0  # since the node was last busy
 
     @property
     def is_accepted(self) -> bool:
@@ -442,18 +460,14 @@ class StreamedQuestion:
         sending = action.send_goal_async(self._goal, feedback_callback=self._on_feedback)
         sending.add_done_callback(self._on_accepted)
 
-    def is_lost(self, camera: str, *, is_busy: bool) -> bool:
-        """Return whether the node has lost the question, as after a restart; called for each statistics message.
+    def is_lost(self, *, is_busy: bool) -> bool:
+        """Return whether the node has lost the question, as after a restart; called for each of its reports.
 
         Args:
-            camera: Camera of the message.
             is_busy: Whether the node has any question.
         """
-        if is_busy:
-            self._idle_reports.clear()
-        else:
-            self._idle_reports[camera] += 1
-        return self._idle_reports[camera] >= _IDLE_REPORTS
+        self._idle_reports = 0 if is_busy else self._idle_reports + 1
+        return self._idle_reports >= _IDLE_REPORTS
 
     def fail(self, error: DelayedVlmError) -> None:
         """End the question with an error, unless it has ended."""
@@ -475,7 +489,7 @@ class StreamedQuestion:
             self._cancel_goal()
 
     def _on_feedback(self, message: Any) -> None:
-        self._idle_reports.clear()
+        self._idle_reports = 0
         self.text = message.feedback.text
         if not self.future.done():
             self._on_progress(message.feedback)

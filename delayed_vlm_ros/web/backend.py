@@ -94,6 +94,7 @@ class CameraState:
         sampled_rate_hz: Rate of images added to the memory over the last seconds.
         dropped: Images since the start that were due for the memory but unusable.
         newest_age_sec: Age of the newest kept frame; None for an empty memory.
+        silent_sec: Time since the page received an image, in seconds, if that is unusually long; 0 otherwise.
         counts: Frames and bytes in memory.
         frames: All kept pairs, oldest first.
     """
@@ -104,6 +105,7 @@ class CameraState:
     sampled_rate_hz: float = 0.0
     dropped: int = 0
     newest_age_sec: float | None = None
+    silent_sec: float = 0.0
     counts: MemoryCounts = MemoryCounts()
     frames: tuple[KeptFrame, ...] = ()
 
@@ -144,8 +146,8 @@ class SceneState:
         model: Name or path of the checkpoint.
         model_state: One of unloaded, loading, ready and failed.
         device: Device of the model.
-        asks_served: Number of answered questions.
-        asks_failed: Number of questions that ended with an error.
+        questions_answered: Number of answered questions.
+        questions_failed: Number of questions that ended with an error.
         latencies: Latencies of the latest answers, oldest first.
     """
 
@@ -157,8 +159,8 @@ class SceneState:
     model: str = ""
     model_state: str = ""
     device: str = ""
-    asks_served: int = 0
-    asks_failed: int = 0
+    questions_answered: int = 0
+    questions_failed: int = 0
     latencies: tuple[Latency, ...] = ()
 
     def camera(self, name: str) -> CameraState | None:

@@ -57,7 +57,8 @@ class HealthPanel:
         set_text(self._model, f"{state.model}{device}" if state.model else "")
         self._ratio.update(f"{counts.compression_ratio:.1f}" if counts.added else "–")
         self._rate.update(f"{camera.input_rate_hz:.1f}" if camera is not None else "–")
-        self._answers.update(str(state.asks_served) + (f" + {state.asks_failed} failed" if state.asks_failed else ""))
+        failed = f" + {state.questions_failed} failed" if state.questions_failed else ""
+        self._answers.update(f"{state.questions_answered}{failed}")
         self._update_bytes(counts)
         self._update_latencies(state.latencies[-_BARS:])
         self._diagnostics.update(state.diagnostics)

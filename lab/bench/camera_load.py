@@ -77,9 +77,10 @@ def _measure_run(transport: str, rate: float, height: int, width: int, seconds: 
 
 def _wait_until_ready(listener: MemoryListener, group: NodeGroup) -> None:
     while not listener.is_ready:
-        if listener.stats and listener.stats[-1].model_state == "failed":
+        node = listener.node_stats
+        if node is not None and node.model_state == "failed":
             log = group.log("scene_memory")
-            sys.exit(f"cannot load the model {listener.stats[-1].model}. The end of the node's log:\n{log}")
+            sys.exit(f"cannot load the model {node.model}. The end of the node's log:\n{log}")
         listener.listen(0.5)
         group.check()
 

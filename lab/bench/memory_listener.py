@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import rclpy
-from delayed_vlm_ros.msg import KeyFrameArray, MemoryStats
+from delayed_vlm_ros.msg import KeyFrameArray, MemoryStats, NodeStats
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -24,7 +24,8 @@ class MemoryListener:
 
     Attributes:
         node: This listener's node, for further clients.
-        stats: Statistics received since the last ``reset``, oldest first.
+        stats: Statistics of the memory received since the last ``reset``, oldest first.
+        node_stats: Newest statistics of the node; None before the first.
         stamps_ns: Stamps of the frames that entered memory since the last ``reset``, in nanoseconds.
         ages_sec: Age of the newest frame at each report since the last ``reset``, in seconds.
     """
@@ -36,14 +37,17 @@ class MemoryListener:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_stats, 10)
+        self.node.create_subscription(NodeStats, "scene_memory/node_stats", self._on_node_stats, 10)
         self.node.create_subscription(KeyFrameArray, "scene_memory/key_frames", self._on_key_frames, 10)
         self._since_ns = 0
+        self.node_stats: NodeStats | None = None
         self.reset()
 
     @property
     def is_ready(self) -> bool:
         """Whether the node reports a loaded model and at least one frame."""
-        return bool(self.stats) and self.stats[-1].model_state == "ready" and self.stats[-1].unique_frames > 0
+        is_loaded = self.node_stats is not None and self.node_stats.model_state == "ready"
+        return is_loaded and bool(self.stats) and self.stats[-1].unique_frames > 0
 
     def reset(self) -> None:
         """Drop all records; frames that are older than this call are not recorded again."""
@@ -70,6 +74,9 @@ class MemoryListener:
 
     def _on_stats(self, message: MemoryStats) -> None:
         self.stats.append(message)
+
+    def _on_node_stats(self, message: NodeStats) -> None:
+        self.node_stats = message
 
     def _on_key_frames(self, message: KeyFrameArray) -> None:
         if not message.key_frames:

@@ -123,7 +123,7 @@ class _Session:
 
     @property
     def waiting(self) -> int:
-        return int(self.listener.stats[-1].asks_waiting) if self.listener.stats else 0
+        return int(self.listener.node_stats.questions_waiting) if self.listener.node_stats is not None else 0
 
     def prepare(self) -> None:
         """Publish images until the memory has frames, then let discovery settle."""

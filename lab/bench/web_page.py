@@ -158,8 +158,8 @@ def _wait_for_url(group: NodeGroup, client: SceneMemoryClient) -> str:
 def _wait_until_ready(group: NodeGroup, client: SceneMemoryClient, frames: int) -> None:
     def ready() -> bool:
         group.check()
-        statistics = client.statistics
-        return bool(statistics and statistics.model_state == "ready" and statistics.total_frames_added >= frames)
+        memory, node = client.statistics, client.node_statistics
+        return bool(node and node.model_state == "ready" and memory and memory.total_frames_added >= frames)
 
     if not client.wait_until(ready, 300.0):
         sys.exit("the memory did not fill within 300 s: the machine is too busy")

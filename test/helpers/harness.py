@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from action_msgs.msg import GoalStatus
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.msg import MemoryStats, SceneAnswer
+from delayed_vlm_ros.msg import MemoryStats, NodeStats, SceneAnswer
 from delayed_vlm_ros.srv import AskScene
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -213,6 +214,7 @@ class Client:
         self.report_stamps_ns: list[int] = []
         self._statuses: list[Report] = []
         self._stats: list[Report] = []
+        self._node_stats: list[Report] = []
         self._clients: dict[str, Any] = {}
         self._action: ActionClient | None = None
         self._publishers: dict[tuple[str, bool], Any] = {}
@@ -220,7 +222,8 @@ class Client:
         self._shown = 0
         self._connected = False
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 100)
-        self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_stats, 100)
+        self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", partial(_record, self._stats), 100)
+        self.node.create_subscription(NodeStats, "scene_memory/node_stats", partial(_record, self._node_stats), 100)
         self.node.create_subscription(SceneAnswer, "scene_memory/answers", self.answers.append, 100)
         self._spinning = Spinning(self.node)
 
@@ -231,10 +234,6 @@ class Client:
             before = self.report_stamps_ns[-1] if self.report_stamps_ns else 0
             self._statuses.append(Report(before, mine))
             self.report_stamps_ns.append(nanoseconds(message.header.stamp))
-
-    def _on_stats(self, message: MemoryStats) -> None:
-        before = nanoseconds(self._stats[-1].content.header.stamp) if self._stats else 0
-        self._stats.append(Report(before, message))
 
     def now_ns(self) -> int:
         """Return the time of the nodes' clock, in nanoseconds."""
@@ -262,7 +261,7 @@ class Client:
 
     def start_ask(self, question: str = "What is there?", **fields: Any) -> Any:
         """Ask a question and return the future. The default deadline is ``PATIENCE_SEC``."""
-        request = AskScene.Request(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
+        request = AskScene.Request(question=question, **{"timeout_sec": PATIENCE_SEC, "include_frames": True, **fields})
         return self.start_call(AskScene, "ask_scene", request)
 
     def ask(self, question: str = "What is there?", **fields: Any) -> AskScene.Response:
@@ -278,7 +277,9 @@ class Client:
             built = self._spinning.executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
             self._action = wait_until(built.done, "the action client") and built.result()
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC), "no action ask_scene_stream"
-        message = AskSceneAction.Goal(question=question, **{"timeout_sec": PATIENCE_SEC, **fields})
+        message = AskSceneAction.Goal(
+            question=question, **{"timeout_sec": PATIENCE_SEC, "include_frames": True, **fields}
+        )
         return Goal(self._action, message)
 
     def reset(self) -> Trigger.Response:
@@ -404,8 +405,7 @@ class Client:
 
     def find_stats(self, condition: Callable[[MemoryStats], bool], since_ns: int) -> MemoryStats | None:
         """Return the first statistics after a time that meet the condition; None if there are none."""
-        found = (report.content for report in self._stats.copy() if report.after_ns >= since_ns)
-        return next((stats for stats in found if condition(stats)), None)
+        return _first(self._stats, condition, since_ns)
 
     def wait_for_status(
         self, name: str, condition: Callable[[Any], bool] = lambda _: True, *, since_ns: int | None = None
@@ -426,6 +426,16 @@ class Client:
             lambda: self.find_stats(condition, since_ns), lambda: f"statistics; the last: {self._stats[-2:]}"
         )
 
+    def wait_for_node_stats(
+        self, condition: Callable[[NodeStats], bool] = lambda _: True, *, since_ns: int | None = None
+    ) -> NodeStats:
+        """Wait for the first statistics of the node that meet the condition, after a time or from now on."""
+        since_ns = self.now_ns() if since_ns is None else since_ns
+        return wait_until(
+            lambda: _first(self._node_stats, condition, since_ns),
+            lambda: f"statistics of the node; the last: {self._node_stats[-2:]}",
+        )
+
     def wait_until_active(self) -> None:
         def settled(status: Any) -> bool:
             return status.message == "active" or status.level == DiagnosticStatus.ERROR  # waiting longer does not help
@@ -436,7 +446,16 @@ class Client:
     def wait_until_ready(self) -> None:
         """Wait until the node is active and its model is loaded."""
         self.wait_until_active()
-        self.wait_for_stats(lambda stats: stats.model_state == "ready")
+        self.wait_for_node_stats(lambda stats: stats.model_state == "ready")
+
+
+def _record(reports: list[Report], message: Any) -> None:
+    reports.append(Report(nanoseconds(reports[-1].content.header.stamp) if reports else 0, message))
+
+
+def _first(reports: list[Report], condition: Callable[[Any], bool], since_ns: int) -> Any:
+    found = (report.content for report in reports.copy() if report.after_ns >= since_ns)
+    return next((stats for stats in found if condition(stats)), None)
 
 
 def values_of(status: Any) -> dict[str, str]:

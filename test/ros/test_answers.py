@@ -19,11 +19,12 @@ def running(start_for_module):
 def test_no_model_code_runs_before_the_first_question(running):
     _, client = running
     client.show_images(4)
-    stats = client.wait_for_stats(lambda stats: stats.model_state == "ready")
+    node = client.wait_for_node_stats(lambda stats: stats.model_state == "ready")
+    stats = client.wait_for_stats()
     assert stats.unique_frames >= 4
-    assert (stats.asks_served, stats.asks_failed) == (0, 0)
+    assert (node.questions_answered, node.questions_failed) == (0, 0)
     assert (stats.kv_bytes, stats.feature_bytes) == (0, 0)
-    assert stats.last_total_latency == 0
+    assert node.last_total_latency == 0
 
 
 def test_answer_has_its_frames_and_its_cost(running):
@@ -69,26 +70,27 @@ def test_statistics_and_diagnostics_agree(running):
     _, client = running
     client.show_images(2)
     client.ask("Statistics?", max_new_tokens=2)
-    served = client.wait_for_stats()
-    assert served.asks_served > 0
+    node = client.wait_for_node_stats()
+    served = client.wait_for_stats(since_ns=nanoseconds(node.header.stamp))
+    assert node.questions_answered > 0
     assert served.kv_bytes > 0
     assert served.total_frames_added == served.images_sampled
     assert served.unique_frames == served.star_memory_size + served.stream_memory_size - served.overlap
     assert served.stream_memory_size <= 6
     assert served.pixel_bytes > 0
-    assert served.last_total_latency > 0
+    assert node.last_total_latency > 0
     assert served.oldest_frame_age_sec >= served.newest_frame_age_sec >= 0
-    assert (served.model, served.model_state, served.device) == ("demo", "ready", "cpu")
-    assert any("synthetic" in warning for warning in served.warnings)
+    assert (node.model, node.model_state, node.device) == ("demo", "ready", "cpu")
+    assert any("synthetic" in warning for warning in node.warnings)
     reported_ns = nanoseconds(served.header.stamp)
     model = client.wait_for_status("model", since_ns=reported_ns)
     assert "synthetic" in model.message
     assert model.level == b"\x01"
     memory = values_of(client.wait_for_status("memory camera", since_ns=reported_ns))
     assert memory["star_memory_size"] == f"{served.star_memory_size} frames"
-    asks = client.wait_for_status("asks", since_ns=reported_ns)
-    assert asks.level == b"\x00"
-    assert values_of(asks)["served"] == str(served.asks_served)
+    questions = client.wait_for_status("questions", since_ns=reported_ns)
+    assert questions.level == b"\x00"
+    assert values_of(questions)["answered"] == str(node.questions_answered)
 
 
 def test_reports_are_published_once_a_second(running):

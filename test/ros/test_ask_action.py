@@ -77,13 +77,13 @@ def test_cancellation_ends_running_and_waiting_questions(two_cameras):
     running = two_cameras.start_goal("say")
     running.wait_for_feedback(lambda got: got.answer_tokens > 0)
     waiting = two_cameras.start_goal("say never")
-    two_cameras.wait_for_stats(lambda stats: stats.asks_waiting == 1)
+    two_cameras.wait_for_node_stats(lambda stats: stats.questions_waiting == 1)
     # when the waiting question is cancelled, it ends before the running one
     assert len(waiting.cancel().goals_canceling) == 1
     assert waiting.result().error_code == RESULT.CANCELLED
     assert waiting.status() == "CANCELED"
     assert not running.done
-    two_cameras.wait_for_stats(lambda stats: (stats.asks_running, stats.asks_waiting) == (1, 0))
+    two_cameras.wait_for_node_stats(lambda stats: (stats.questions_running, stats.questions_waiting) == (1, 0))
     # when the running question is cancelled, the worker is free
     assert len(running.cancel().goals_canceling) == 1
     assert running.status() == "CANCELED"
@@ -143,9 +143,9 @@ def test_real_model_streams_and_stops_after_a_token(start, tmp_path):
     goal.cancel()
     # then the client receives the result immediately, and the worker is free after the next token
     assert goal.status() == "CANCELED"
-    assert client.wait_for_stats().asks_running == 1
+    assert client.wait_for_node_stats().questions_running == 1
     (tmp_path / "released").touch()
-    client.wait_for_stats(lambda stats: stats.asks_running == 0)
+    client.wait_for_node_stats(lambda stats: stats.questions_running == 0)
     # and the next question is not affected
     second = client.start_goal("What is there?", max_new_tokens=50)
     assert second.result().success

@@ -70,15 +70,28 @@ def test_invalid_request_is_answered_with_its_reason(running, request_fields, co
 
 def test_failed_questions_are_counted_and_shown_once(running):
     _, client = running
-    before = client.wait_for_stats()
+    before = client.wait_for_node_stats()
     # when
-    client.ask(camera="rear")
+    client.ask(since=Time(sec=4_000_000_000))
     # then
     reported_ns = nanoseconds(before.header.stamp)
-    status = client.wait_for_status("asks", lambda status: "1 questions failed" in status.message, since_ns=reported_ns)
-    assert "'rear'" in status.message
-    client.wait_for_status("asks", lambda status: status.level == b"\x00")
-    assert client.wait_for_stats().asks_failed == before.asks_failed + 1
+    status = client.wait_for_status(
+        "questions", lambda status: "1 questions failed" in status.message, since_ns=reported_ns
+    )
+    assert "no frames within the limits" in status.message
+    client.wait_for_status("questions", lambda status: status.level == b"\x00")
+    assert client.wait_for_node_stats().questions_failed == before.questions_failed + 1
+
+
+def test_mistake_of_a_client_is_not_counted_as_failed(running):
+    _, client = running
+    before = client.wait_for_node_stats()
+    # when
+    response = client.ask(camera="rear")
+    # then
+    assert response.error_code == RESPONSE.UNKNOWN_CAMERA
+    after = client.wait_for_node_stats(lambda stats: stats.questions_rejected == before.questions_rejected + 1)
+    assert after.questions_failed == before.questions_failed
 
 
 @pytest.mark.parametrize(

@@ -48,14 +48,14 @@ def test_ask_with_json_prints_one_object(with_images):
 def test_ctrl_c_cancels_the_question(with_images):
     # given
     process = start_command("ask", "say", "--namespace", with_images.namespace)
-    with_images.wait_for_stats(lambda stats: stats.asks_running == 1)
+    with_images.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     # when
     process.send_signal(signal.SIGINT)
     # then
     _, stderr = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "Traceback" not in stderr
-    with_images.wait_for_stats(lambda stats: stats.asks_running == 0)
+    with_images.wait_for_node_stats(lambda stats: stats.questions_running == 0)
     found = wait_until(lambda: [answer for answer in with_images.answers if answer.question == "say"], "the answer")
     assert found[0].error_code == AskScene.Response.CANCELLED
 
@@ -89,7 +89,14 @@ def test_rejected_question_prints_one_sentence_and_fails(with_images):
 def test_status_prints_diagnostics_and_statistics(with_images):
     done = command("status", "--namespace", with_images.namespace)
     assert done.returncode == 0, done.stderr
-    for part in ("lifecycle: active", "camera camera", " frames kept", "model", "asks", "memory of camera camera: "):
+    for part in (
+        "lifecycle: active",
+        "camera camera",
+        " frames kept",
+        "model",
+        "questions",
+        "memory of camera camera: ",
+    ):
         assert part in done.stdout
 
 
@@ -98,7 +105,7 @@ def test_status_with_json_prints_one_object(with_images):
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["statistics"]["camera"]["unique_frames"] >= 4
-    assert {status["name"].split(": ")[1] for status in printed["diagnostics"]} >= {"lifecycle", "model", "asks"}
+    assert {status["name"].split(": ")[1] for status in printed["diagnostics"]} >= {"lifecycle", "model", "questions"}
 
 
 def test_status_has_statistics_of_every_camera(start):

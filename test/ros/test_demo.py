@@ -61,7 +61,7 @@ def test_demo_with_a_video_prints_one_json_object(tmp_path):
     assert ask["answer"]
     assert ask["metrics"]["frames_encoded"] >= 4
     assert printed["exit_codes"] == {"scene_memory": 0, "video_camera": 0}
-    assert printed["statistics"]["asks_served"] == 1
+    assert printed["node_statistics"]["questions_answered"] == 1
     assert all(status["level"] < 2 for status in printed["diagnostics"]), printed["diagnostics"]
 
 

@@ -205,7 +205,7 @@ def test_burst_of_a_thousand_images_loses_no_kept_frame(robot):
     ids=["defect", "panic", "out of memory", "a million characters"],
 )
 def test_failing_question_is_reported(robot, question, code, words):
-    with robot.reported("asks", words) as fault:
+    with robot.reported("questions", words) as fault:
         for response in (robot.client.ask(question), robot.client.start_goal(question).result()):
             assert response.error_code == code
             assert words in response.error_msg
@@ -242,7 +242,7 @@ def ten_clients(namespace):
 
 
 def test_hundred_questions_of_ten_clients_share_the_queue(robot):
-    with ten_clients(robot.client.namespace) as clients, robot.reported("asks", "BusyError") as fault:
+    with ten_clients(robot.client.namespace) as clients, robot.reported("questions", "BusyError") as fault:
         # given a busy worker
         goal = robot.client.start_goal("say")
         goal.wait_for_feedback(lambda got: got.answer_tokens > 0)
@@ -261,7 +261,7 @@ def test_hundred_questions_of_ten_clients_share_the_queue(robot):
         # then the waiting questions are of eight clients and are answered
         assert len({name for name, future in sent if not future.done()}) == 8
         # before the goal's own end becomes the last error
-        robot.client.wait_for_report("asks", lambda status: "BusyError" in status.message, fault.began_ns)
+        robot.client.wait_for_report("questions", lambda status: "BusyError" in status.message, fault.began_ns)
         goal.cancel()
         wait_until(lambda: all(future.done() for _, future in sent), "all answers")
         answers = [future.result().answer for _, future in sent if future.result().success]
@@ -274,14 +274,14 @@ def test_goal_of_a_killed_client_ends_at_its_deadline(robot):
     client = subprocess.Popen(
         [*command, "--namespace", robot.client.namespace], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    robot.client.wait_for_stats(lambda stats: stats.asks_running == 1)
+    robot.client.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     # when
     client.kill()
     client.communicate()
     # then its deadline ends the question
-    robot.client.wait_for_status("asks", lambda status: "AskTimeoutError" in status.message)
-    robot.client.wait_for_stats(lambda stats: stats.asks_running == 0)
-    robot.client.wait_for_status("asks", lambda status: status.level == OK)
+    robot.client.wait_for_status("questions", lambda status: "AskTimeoutError" in status.message)
+    robot.client.wait_for_node_stats(lambda stats: stats.questions_running == 0)
+    robot.client.wait_for_status("questions", lambda status: status.level == OK)
     robot.check(kept)
 
 

@@ -96,7 +96,7 @@ def test_runs_with_the_same_names_in_two_domains_are_independent(start, other):
     assert len(answer.frames_used) >= 2
     assert {frame.header.frame_id for frame in answer.frames_used} == {""}
     assert other.stats[-1].total_frames_added >= before_other.total_frames_added
-    assert client.wait_for_stats().asks_served == 1
+    assert client.wait_for_node_stats().questions_answered == 1
     # and each run discovers its own nodes only, each name once
     assert names_seen_by(client.node) == [f"{NAMESPACE}/client", f"{NAMESPACE}/scene_memory"]
     assert names_seen_by(other.node) == [

@@ -109,15 +109,14 @@ def test_memory_fills_and_questions_wait_while_the_model_loads(start, tmp_path):
     _, client = start(memory__sample_fps=50.0, environment={"FAKE_LOAD_UNTIL": str(loaded)})
     client.wait_until_active()
     client.show_images(2)
-    loading = client.wait_for_stats()
-    assert loading.unique_frames > 0
-    assert loading.model_state == "loading"
+    assert client.wait_for_stats().unique_frames > 0
+    assert client.wait_for_node_stats().model_state == "loading"
     assert client.wait_for_status("model").level == b"\x01"
     too_early = client.ask(timeout_sec=0.2)
     assert too_early.error_code == RESPONSE.MODEL_NOT_READY
     assert "loading" in too_early.error_msg
     future = client.start_ask()
-    client.wait_for_stats(lambda stats: stats.asks_waiting == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_waiting == 1)
     assert client.transition("deactivate")
     assert client.transition("activate")
     assert not future.done()
@@ -160,7 +159,7 @@ def test_full_queue_rejects_questions_and_delays_nothing_else(start):
     # and lifecycle, images and reports do not wait for them
     assert client.state() == "active"
     client.show_images(3)
-    client.wait_for_status("asks", lambda status: status.level == b"\x01")
+    client.wait_for_status("questions", lambda status: status.level == b"\x01")
     # and cleaning up ends them
     assert client.transition("deactivate")
     assert client.transition("cleanup")
@@ -177,5 +176,5 @@ def test_nodes_in_two_namespaces_are_independent(start):
     one.show_images(3)
     assert one.ask().success
     assert other.ask().error_code == RESPONSE.NO_FRAMES
-    one.wait_for_stats(lambda stats: stats.asks_served == 1)
-    assert other.wait_for_stats(lambda stats: stats.asks_failed == 1).asks_served == 0
+    one.wait_for_node_stats(lambda stats: stats.questions_answered == 1)
+    assert other.wait_for_node_stats(lambda stats: stats.questions_failed == 1).questions_answered == 0

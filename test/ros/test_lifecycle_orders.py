@@ -78,9 +78,9 @@ def test_transitions_by_number_during_questions(start, tmp_path):
     client.show_images(2)
     # when the node is deactivated, running and waiting questions are answered
     held = client.start_ask(f"hold {tmp_path / 'go'}")
-    client.wait_for_stats(lambda stats: stats.asks_running == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     waiting = client.start_goal("What else?")
-    client.wait_for_stats(lambda stats: stats.asks_waiting == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_waiting == 1)
     assert client.transition(number=Transition.TRANSITION_DEACTIVATE)
     assert client.ask().error_code == RESPONSE.MODEL_NOT_READY
     (tmp_path / "go").touch()
@@ -125,7 +125,7 @@ def test_cleanup_while_the_model_loads(start, tmp_path):
     client.wait_until_active()
     client.show_images(2)
     goal = client.start_goal()
-    client.wait_for_stats(lambda stats: stats.asks_waiting == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_waiting == 1)
     # when
     assert client.transition("deactivate")
     assert client.transition("cleanup")
@@ -137,7 +137,7 @@ def test_cleanup_while_the_model_loads(start, tmp_path):
     client.show_images(2)
     goal = client.start_goal()
     goal.wait_for_feedback(lambda _: True)
-    assert client.wait_for_stats().model_state == "loading"
+    assert client.wait_for_node_stats().model_state == "loading"
     loaded.touch()
     assert goal.result().success
 

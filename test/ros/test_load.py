@@ -29,7 +29,7 @@ def held(request, start, tmp_path):
     client.wait_until_ready()
     client.show_images(2)
     future = client.start_ask(f"hold {release}")
-    client.wait_for_stats(lambda stats: stats.asks_running == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     if request.param == "real":
         wait_until((tmp_path / "held").exists, "the first token")
     return client, future, release.touch
@@ -47,7 +47,7 @@ def test_images_services_and_reports_do_not_wait_for_a_question(held):
     reset = client.reset()
     # then all happened during the question
     assert not future.done()
-    assert client.wait_for_stats().asks_running == 1
+    assert client.wait_for_node_stats().questions_running == 1
     assert sampled.images_sampled == before.images_sampled + 10
     assert state == "active"
     assert marked.success

@@ -119,7 +119,7 @@ def test_images_of_an_answer_equal_the_published_images(client):
     # then
     assert response.success, response.error_msg
     assert [frame.id for frame in response.key_frames] == [frame.id for frame in used]
-    assert response.notice == ""
+    assert response.warnings == []
     images = []
     for frame, first, second in zip(response.key_frames, response.first_images, response.second_images, strict=True):
         assert (first.format, first.header) == ("png", frame.header)
@@ -147,7 +147,7 @@ def test_ids_that_are_not_kept_are_listed_in_missing(client):
     assert response.success
     assert [frame.id for frame in response.key_frames] == [kept[1].id]
     assert list(response.missing) == [first, 999_999]
-    assert response.notice.startswith("2 of the ids")
+    assert response.warnings[0].startswith("2 of the ids")
     assert response.first_images[0].format == "jpeg"
     assert decoded(response.first_images[0]).std() < 3  # grey, as published
 

@@ -3,6 +3,7 @@
 import itertools
 
 from diagnostic_msgs.msg import DiagnosticStatus
+from harness import nanoseconds
 from waiting import wait_until
 
 
@@ -38,7 +39,8 @@ def test_idle_model_is_unloaded_and_loaded_again_for_the_next_question(start):
     client.show_images(4)
     assert client.ask(max_new_tokens=4).success
     # when
-    stats = client.wait_for_stats(lambda stats: stats.model_state == "unloaded")
+    node = client.wait_for_node_stats(lambda stats: stats.model_state == "unloaded")
+    stats = client.wait_for_stats(since_ns=nanoseconds(node.header.stamp))
     # then the device is free, the frames are kept and the diagnostics are OK
     assert (stats.feature_bytes, stats.kv_bytes) == (0, 0)
     assert stats.unique_frames >= 4

@@ -81,7 +81,7 @@ def test_shutdown_during_a_question_with_others_waiting(start):
         goals = [client.start_goal("say") for _ in range(2)]
         wait_for_text(goals)
         futures = [client.start_ask("work 600") for _ in range(2)]
-        client.wait_for_stats(lambda stats: stats.asks_running == 1 and stats.asks_waiting == 3)
+        client.wait_for_node_stats(lambda stats: stats.questions_running == 1 and stats.questions_waiting == 3)
         check_end(process, number, times)
         assert len(futures) == 2
 
@@ -91,7 +91,7 @@ def test_shutdown_inside_the_model(start, tmp_path):
     client.wait_until_active()
     client.show_images(2)
     client.start_ask(f"hold {tmp_path / 'never'}")
-    client.wait_for_stats(lambda stats: stats.asks_running == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     check_end(process, signal.SIGINT, 2)
 
 
@@ -133,7 +133,7 @@ def test_shutdown_leaves_no_shared_memory(start):
     client.wait_until_active()
     client.show_images(2)
     client.start_ask("work 600")
-    client.wait_for_stats(lambda stats: stats.asks_running == 1)
+    client.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     mapped = Path(f"/proc/{process.process.pid}/maps").read_text(encoding="utf-8")
     own = {segment for segment in segments() - before if segment in mapped}
     assert own

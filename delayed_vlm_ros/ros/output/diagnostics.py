@@ -13,13 +13,13 @@ from enum import IntEnum
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from delayed_vlm_ros.ros.output.node_report import (
-    AskReport,
     CameraReport,
     LifecycleReport,
     MemoryReport,
     ModelReport,
     NodeReport,
     PersistenceReport,
+    QuestionReport,
 )
 from delayed_vlm_ros.ros.time import time_message
 
@@ -60,13 +60,13 @@ def node_statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Stat
         previous: State one second ago; None at the start.
     """
     cameras_before = {camera.name: camera for camera in previous.cameras} if previous else {}
-    asks_before = previous.asks if previous else None
+    questions_before = previous.questions if previous else None
     return (
         lifecycle_status(report.lifecycle),
         *(camera_status(camera, cameras_before.get(camera.name), report.stale_after_sec) for camera in report.cameras),
         *(memory_status(memory) for memory in report.memories),
         model_status(report.model),
-        ask_status(report.asks, asks_before),
+        question_status(report.questions, questions_before),
         *((persistence_status(report.persistence),) if report.persistence else ()),
     )
 
@@ -189,7 +189,7 @@ def model_status(report: ModelReport) -> Status:
     return Status("model", level, message, hardware=report.device, values=values)
 
 
-def ask_status(report: AskReport, previous: AskReport | None) -> Status:
+def question_status(report: QuestionReport, previous: QuestionReport | None) -> Status:
     """Return the state of the question queue."""
     failed = _since(report.failed, previous.failed if previous else 0)
     if failed > 0:
@@ -199,15 +199,17 @@ def ask_status(report: AskReport, previous: AskReport | None) -> Status:
     else:
         level, message = Level.OK, "answering" if report.running else "idle"
     values = (
-        ("served", str(report.served)),
+        ("answered", str(report.answered)),
         ("failed", str(report.failed)),
+        ("rejected", str(report.rejected)),
+        ("cancelled", str(report.cancelled)),
         ("running", str(int(report.running))),
         ("waiting", f"{report.waiting} of {report.queue_size}"),
         ("last error", report.last_error),
         ("last total latency", f"{report.last_total_latency:.3f} s"),
         ("last time to first token", f"{report.last_time_to_first_token:.3f} s"),
     )
-    return Status("asks", level, message, values=values)
+    return Status("questions", level, message, values=values)
 
 
 def persistence_status(report: PersistenceReport) -> Status:

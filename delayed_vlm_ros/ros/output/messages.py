@@ -12,10 +12,10 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.memory import KeptPair, Snapshot
-from delayed_vlm_ros.ros.output.node_report import AskReport, CameraReport, MemoryReport, ModelReport
+from delayed_vlm_ros.ros.output.node_report import CameraReport, MemoryReport, NodeReport
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
-from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer, CameraFailure
 from delayed_vlm_ros.ros.time import time_message
 
 
@@ -84,20 +84,58 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[st
         kv_tokens_reused=metrics.kv_tokens_reused,
         answer_tokens=metrics.answer_tokens,
         video_grid_thw=[int(size) for size in metrics.video_grid_thw],
+        finish_reason=metrics.finish_reason,
         exact=bool(metrics.exact),
         warnings=[*metrics.warnings, *warnings],
     )
 
 
-def fill_answer(response: Any, answer: Answer) -> None:
-    """Fill an ``AskScene`` response, or an action result, which has the same fields, with an answer."""
+def fill_answer(response: Any, answer: Answer, *, include_frames: bool) -> None:
+    """Fill an ``AskScene`` response, or an action result, which has the same fields, with an answer.
+
+    Args:
+        response: An empty response.
+        answer: The answer, or the errors of all cameras.
+        include_frames: Whether to fill ``frames_used``.
+    """
+    if answer.is_of_all:
+        response.camera_answers = camera_answers(answer)
+    if answer.error is not None:
+        fill_error(response, answer.error)
+        return
     response.success = True
     response.error_code = int(errors.ErrorCode.NONE)
     response.answer = answer.text
-    response.frames_used = [key_frame(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
+    used = [(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
+    response.frame_ids = [kept.id for kept, _ in used]
+    response.frames_used = [key_frame(kept, camera) for kept, camera in used] if include_frames else []
     response.snapshot_stamp = time_message(answer.newest_header.stamp_ns)
     response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
     response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.warnings)
+
+
+def camera_answers(answer: Answer) -> list[msg.CameraAnswer]:
+    """Return one message for each camera of an answer: those that answered first, then those that could not."""
+    answered = [_camera_answer(part, answer.queue_latency) for part in answer.parts]
+    return [*answered, *map(_camera_error, answer.failures)]
+
+
+def _camera_answer(part: CameraAnswer, queue_latency: float) -> msg.CameraAnswer:
+    return msg.CameraAnswer(
+        camera=part.camera.name,
+        success=True,
+        answer=part.result.answer,
+        frame_ids=[kept.id for kept in part.result.frames_used],
+        snapshot_stamp=time_message(part.newest_header.stamp_ns),
+        newest_frame_age_sec=float(part.newest_frame_age_sec),
+        metrics=ask_metrics(part.result.metrics, queue_latency, part.camera.warnings),
+    )
+
+
+def _camera_error(failure: CameraFailure) -> msg.CameraAnswer:
+    return msg.CameraAnswer(
+        camera=failure.camera.name, error_code=error_code(failure.error), error_msg=error_text(failure.error)
+    )
 
 
 def fill_error(response: Any, error: Exception) -> None:
@@ -112,28 +150,34 @@ def feedback(progress: Progress) -> AskSceneAction.Feedback:
     return AskSceneAction.Feedback(stage=int(progress.stage), text=progress.text, answer_tokens=progress.answer_tokens)
 
 
-def scene_answer(request: Any, response: Any) -> msg.SceneAnswer:
-    """Return a question with its response, for ``~/answers``."""
+def scene_answer(request: Any, response: Any, answer: Answer | None) -> msg.SceneAnswer:
+    """Return a question with its response, for ``~/answers``.
+
+    Args:
+        request: The request or goal.
+        response: Its filled response or result.
+        answer: The answer; None after an error.
+    """
     published = msg.SceneAnswer(
-        camera=errors.shortened(request.camera) or (response.frames_used[0].camera if response.frames_used else ""),
+        request_id=response.request_id,
+        camera=errors.shortened(request.camera),
         question=errors.shortened(request.question, MAX_QUESTION_CHARACTERS),
         success=response.success,
         error_code=response.error_code,
         error_msg=response.error_msg,
         answer=response.answer,
-        frame_ids=[frame.id for frame in response.frames_used],
+        frame_ids=response.frame_ids,
+        camera_answers=response.camera_answers,
         metrics=response.metrics,
     )
     published.header.stamp = response.snapshot_stamp
-    newest = next((frame for frame in response.frames_used if frame.end_stamp == response.snapshot_stamp), None)
-    if newest is not None:
-        published.header.frame_id = newest.header.frame_id
+    if answer is not None and answer.parts:
+        published.camera = request.camera or answer.parts[0].camera.name
+        published.header.frame_id = answer.newest_header.frame_id
     return published
 
 
-def memory_stats(
-    camera: CameraReport, memory: MemoryReport, model: ModelReport, asks: AskReport, stamp: Time
-) -> msg.MemoryStats:
+def memory_stats(camera: CameraReport, memory: MemoryReport, stamp: Time) -> msg.MemoryStats:
     """Return the statistics message of one camera, with ``stamp`` in its header."""
     kept = memory.statistics
     stats = msg.MemoryStats(
@@ -158,19 +202,32 @@ def memory_stats(
         images_missed=camera.images_missed,
         images_restamped=camera.images_restamped,
         last_drop_reason=camera.last_drop_reason,
-        asks_served=asks.served,
-        asks_failed=asks.failed,
-        asks_running=int(asks.running),
-        asks_waiting=asks.waiting,
-        last_total_latency=float(asks.last_total_latency),
-        last_time_to_first_token=float(asks.last_time_to_first_token),
-        model=model.name,
-        model_state=model.state,
-        device=model.device,
-        warnings=[*model.warnings, *camera.warnings],
+        warnings=list(camera.warnings),
     )
     stats.header.stamp = stamp
     stats.header.frame_id = camera.frame_id
+    return stats
+
+
+def node_stats(report: NodeReport, stamp: Time) -> msg.NodeStats:
+    """Return the statistics message of the node, with ``stamp`` in its header."""
+    model, questions = report.model, report.questions
+    stats = msg.NodeStats(
+        model=model.name,
+        model_state=model.state,
+        device=model.device,
+        questions_answered=questions.answered,
+        questions_failed=questions.failed,
+        questions_rejected=questions.rejected,
+        questions_cancelled=questions.cancelled,
+        questions_running=int(questions.running),
+        questions_waiting=questions.waiting,
+        last_total_latency=float(questions.last_total_latency),
+        last_time_to_first_token=float(questions.last_time_to_first_token),
+        last_error=questions.last_error,
+        warnings=list(model.warnings),
+    )
+    stats.header.stamp = stamp
     return stats
 
 

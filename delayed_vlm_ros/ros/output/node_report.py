@@ -116,12 +116,14 @@ class ModelReport:
 
 
 @dataclass(frozen=True)
-class AskReport:
+class QuestionReport:
     """State of the question queue. Counts start at configure; the defaults are those of an unconfigured node.
 
     Attributes:
-        served: Questions answered.
-        failed: Questions that ended with an error.
+        answered: Questions answered.
+        failed: Questions that the node could not answer.
+        rejected: Requests with an invalid field.
+        cancelled: Questions cancelled by their client, or by a cleanup.
         running: Whether a question is being answered.
         waiting: Questions in the queue.
         queue_size: Largest number of waiting questions.
@@ -130,8 +132,10 @@ class AskReport:
         last_time_to_first_token: Its seconds to the first token.
     """
 
-    served: int = 0
+    answered: int = 0
     failed: int = 0
+    rejected: int = 0
+    cancelled: int = 0
     running: bool = False
     waiting: int = 0
     queue_size: int = 0
@@ -174,7 +178,7 @@ class NodeReport:
         cameras: One report per camera.
         memories: One report per camera, in the same order.
         model: State of the model.
-        asks: State of the question queue.
+        questions: State of the question queue.
         stale_after_sec: Silence after which a camera is stale, in seconds.
         persistence: State of the key-frame files; None if persistence is off.
     """
@@ -183,6 +187,6 @@ class NodeReport:
     cameras: tuple[CameraReport, ...]
     memories: tuple[MemoryReport, ...]
     model: ModelReport
-    asks: AskReport
+    questions: QuestionReport
     stale_after_sec: float
     persistence: PersistenceReport | None = None

@@ -1,4 +1,4 @@
-"""Publishes the node's state once a second: ``/diagnostics`` and ``~/memory_stats``."""
+"""Publishes the node's state once a second: ``/diagnostics``, ``~/memory_stats`` and ``~/node_stats``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.timer import Timer
 
-from delayed_vlm_ros.msg import MemoryStats
+from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.ros.output.diagnostics import diagnostic_array, node_statuses
-from delayed_vlm_ros.ros.output.messages import memory_stats
+from delayed_vlm_ros.ros.output.messages import memory_stats, node_stats
 from delayed_vlm_ros.ros.output.node_report import NodeReport
 from delayed_vlm_ros.ros.time import steady_clock
 
@@ -37,7 +37,8 @@ class Reporter:
         self._collect = collect
         self._previous: NodeReport | None = None
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", _DEPTH)
-        self._stats = node.create_publisher(MemoryStats, "~/memory_stats", _DEPTH)
+        self._memory_stats = node.create_publisher(MemoryStats, "~/memory_stats", _DEPTH)
+        self._node_stats = node.create_publisher(NodeStats, "~/node_stats", _DEPTH)
         self._steady_clock = steady_clock()
         self._timer: Timer | None = None
 
@@ -58,6 +59,7 @@ class Reporter:
         now = self._node.get_clock().now()
         statuses = node_statuses(report, self._previous)
         self._diagnostics.publish(diagnostic_array(statuses, self._name, now.nanoseconds))
+        self._node_stats.publish(node_stats(report, now.to_msg()))
         for camera, memory in zip(report.cameras, report.memories, strict=True):
-            self._stats.publish(memory_stats(camera, memory, report.model, report.asks, now.to_msg()))
+            self._memory_stats.publish(memory_stats(camera, memory, now.to_msg()))
         self._previous = report

@@ -30,9 +30,16 @@ from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import PoseSubscription
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
-from delayed_vlm_ros.ros.output.node_report import AskReport, LifecycleReport, ModelReport, NodeReport
+from delayed_vlm_ros.ros.output.node_report import LifecycleReport, ModelReport, NodeReport, QuestionReport
 from delayed_vlm_ros.ros.output.report_publisher import Reporter
-from delayed_vlm_ros.ros.parameters import declare, read, specifications
+from delayed_vlm_ros.ros.parameters import (
+    QOS_GROUP,
+    declare,
+    read,
+    read_or_default,
+    specifications,
+    unknown_name_warnings,
+)
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
@@ -54,7 +61,7 @@ _MIN_FORWARD_JUMP = Duration(seconds=10)  # a simulation at 20 times real time m
 _CLEANUP_TIMEOUT_SEC = 2.0
 _CLOSE_TIMEOUT_SEC = 0.5
 
-_SAMPLE_FPS = specifications(SceneMemoryParameters)["sample_fps"].name
+_SPECS = specifications(SceneMemoryParameters)
 
 _SUCCESS = TransitionCallbackReturn.SUCCESS
 _FAILURE = TransitionCallbackReturn.FAILURE
@@ -90,7 +97,7 @@ class SceneMemory(LifecycleNode):
         self._steady_clock = steady_clock()
         self._memory_publisher.start()
         self._reporter.start()
-        if self.get_parameter("autostart").value:
+        if read_or_default(self, _SPECS["autostart"]):
             self._autostart_timer = self.create_timer(_AUTOSTART_DELAY_SEC, self._autostart, clock=self._steady_clock)
 
     # Lifecycle ------------------------------------------------------------------------------------------------------
@@ -175,6 +182,8 @@ class SceneMemory(LifecycleNode):
         try:
             for camera in self._cameras().values():
                 self._subscribe_to(camera)
+            for warning in unknown_name_warnings(self, group=QOS_GROUP):
+                self.get_logger().warning(warning)
         except BaseException:
             self._unsubscribe()
             raise
@@ -233,7 +242,7 @@ class SceneMemory(LifecycleNode):
             return session
         error = self._not_active()
         if session is not None:
-            session.ask_handler.count_failure(error)
+            session.ask_handler.count_error(error)
         raise error
 
     def _not_active(self) -> ModelNotReadyError:
@@ -256,7 +265,7 @@ class SceneMemory(LifecycleNode):
     # Parameters and reports -----------------------------------------------------------------------------------------
 
     def _on_set_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
-        names = [spec.name for spec in specifications(SceneMemoryParameters).values()]
+        names = [spec.name for spec in _SPECS.values()]
         present = {name: self.get_parameter(name).value for name in names}
         try:
             validate_change(
@@ -267,9 +276,9 @@ class SceneMemory(LifecycleNode):
         session = self._session
         # Applied here because Humble has no callback after the change; nothing can refuse it any more.
         for change in changes:
-            if change.name == _SAMPLE_FPS and session is not None:
+            if change.name == _SPECS["sample_fps"].name and session is not None:
                 for camera in session.cameras.values():
-                    camera.set_sample_rate(float(change.value))
+                    camera.set_sample_rate(_SPECS["sample_fps"].convert(change.value))
         return SetParametersResult(successful=True)
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
@@ -285,19 +294,19 @@ class SceneMemory(LifecycleNode):
         # Names as other nodes see them: the list includes this node.
         namesakes = self.get_node_names_and_namespaces().count((self.get_name(), self.get_namespace())) - 1
         lifecycle = LifecycleReport(self._state, error, max(0, namesakes))
-        stale_after_sec = float(self.get_parameter("diagnostics.stale_after_sec").value)
+        stale_after_sec = read_or_default(self, _SPECS["stale_after_sec"])
         if session is None:
             name = str(self.get_parameter("model.name").value)
             has_failed = isinstance(self._error, ModelError)
             model = ModelReport(name, "failed" if has_failed else "unloaded", "", error if has_failed else "", ())
-            return NodeReport(lifecycle, (), (), model, AskReport(), stale_after_sec)
+            return NodeReport(lifecycle, (), (), model, QuestionReport(), stale_after_sec)
         receiving = self._state == "active"
         return NodeReport(
             lifecycle=lifecycle,
             cameras=tuple(camera.report(receiving=receiving) for camera in session.cameras.values()),
             memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
             model=session.model_report(),
-            asks=session.ask_handler.report(),
+            questions=session.ask_handler.report(),
             stale_after_sec=stale_after_sec,
             persistence=session.persistence.report() if session.persistence is not None else None,
         )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from delayed_vlm_ros.errors import AskTimeoutError, NoFramesError, shortened
+from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BadRequestError, NoFramesError, shortened
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.inference.worker import ModelWorker
-from delayed_vlm_ros.ros.output.node_report import AskReport
+from delayed_vlm_ros.ros.output.node_report import QuestionReport
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, MultiCameraAsk
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraFailure, MultiCameraAsk
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, parse_question, parse_timeout, select_cameras
 
 
@@ -39,7 +39,7 @@ class AskHandler:
         self._cameras = cameras
         self._queue_size = queue_size
         self._counting = threading.Lock()
-        self._served = self._failed = 0
+        self._answered = self._failed = self._rejected = self._cancelled = 0
         self._last_error = ""
         self._last_total_latency = self._last_time_to_first_token = 0.0
 
@@ -70,14 +70,19 @@ class AskHandler:
         try:
             return self._submit(message, parameters, control, on_progress)
         except Exception as error:
-            self.count_failure(error)
+            self.count_error(error)
             raise
 
-    def count_failure(self, error: Exception) -> None:
-        """Count a failed question; also called for questions that were refused before they reached this handler."""
+    def count_error(self, error: Exception) -> None:
+        """Count a question that was not answered; also called for questions that did not reach this handler."""
         with self._counting:
-            self._failed += 1
-            self._last_error = f"{type(error).__name__}: {shortened(str(error))}"
+            if isinstance(error, BadRequestError):
+                self._rejected += 1
+            elif isinstance(error, AskCancelledError):
+                self._cancelled += 1
+            else:
+                self._failed += 1
+                self._last_error = f"{type(error).__name__}: {shortened(str(error))}"
 
     def _submit(
         self,
@@ -89,10 +94,12 @@ class AskHandler:
         cameras = select_cameras(self._cameras, message.camera)
         request = parse_question(message, parameters)
         timeout_sec = parse_timeout(message, parameters)
-        if all(camera.frame_manager.newest_stamp is None for camera in cameras):
-            raise NoFramesError("; ".join(_empty_memory(camera) for camera in cameras))
-        asking = MultiCameraAsk(request, cameras, is_of_all=message.camera == ALL_CAMERAS)
+        is_of_all = message.camera == ALL_CAMERAS
         outcome: Future[Answer] = Future()
+        if all(camera.frame_manager.newest_stamp is None for camera in cameras):
+            self._finish_empty(cameras, outcome, is_of_all=is_of_all)
+            return outcome
+        asking = MultiCameraAsk(request, cameras, is_of_all=is_of_all)
         self._worker.submit(
             asking.run,
             timeout_sec,
@@ -103,29 +110,46 @@ class AskHandler:
         )
         return outcome
 
+    def _finish_empty(self, cameras: Sequence[CameraMemory], outcome: Future[Answer], *, is_of_all: bool) -> None:
+        """End a question whose cameras keep no frames, without waiting for the model."""
+        failures = tuple(CameraFailure(camera, NoFramesError(_empty_memory(camera))) for camera in cameras)
+        if not is_of_all:
+            raise failures[0].error
+        answer = Answer((), 0.0, is_of_all, failures)
+        self._count(answer)
+        outcome.set_result(answer)
+
     def _finish(self, asking: MultiCameraAsk, outcome: Future[Answer], job: Future[Answer]) -> None:
         try:
             answer = _answer_of(job, asking)
-            metrics = answer.metrics
+            self._count(answer)
         except Exception as error:  # noqa: BLE001  the client receives any error
-            self.count_failure(error)
+            self.count_error(error)
             outcome.set_exception(error)
         else:
-            with self._counting:
-                self._served += 1
-                self._last_total_latency = metrics.total_latency
-                self._last_time_to_first_token = metrics.time_to_first_token
             outcome.set_result(answer)
         finally:
             del outcome, job  # an error's traceback holds this frame; the futures would close the cycle
 
-    def report(self) -> AskReport:
+    def _count(self, answer: Answer) -> None:
+        if answer.error is not None:
+            self.count_error(answer.error)
+            return
+        metrics = answer.metrics
+        with self._counting:
+            self._answered += 1
+            self._last_total_latency = metrics.total_latency
+            self._last_time_to_first_token = metrics.time_to_first_token
+
+    def report(self) -> QuestionReport:
         """Return the counters and the state of the queue."""
         status = self._worker.status
         with self._counting:
-            return AskReport(
-                served=self._served,
+            return QuestionReport(
+                answered=self._answered,
                 failed=self._failed,
+                rejected=self._rejected,
+                cancelled=self._cancelled,
                 running=status.running,
                 waiting=status.waiting,
                 queue_size=self._queue_size,
@@ -140,7 +164,7 @@ def _answer_of(job: Future[Answer], asking: MultiCameraAsk) -> Answer:
     try:
         return job.result()
     except AskTimeoutError as error:
-        answer = asking.partial_answer(str(error))
+        answer = asking.partial_answer(error)
         if answer is None:
             raise
         return answer

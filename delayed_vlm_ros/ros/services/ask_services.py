@@ -20,18 +20,20 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future as RosFuture
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.errors import BadRequestError, DelayedVlmError, ErrorCode
+from delayed_vlm_ros.errors import DelayedVlmError, ErrorCode
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.ros.executor import HandlerExecutor
-from delayed_vlm_ros.ros.output.messages import error_text, feedback, fill_answer, fill_error, scene_answer
+from delayed_vlm_ros.ros.output.messages import feedback, fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
+from delayed_vlm_ros.ros.services.requests import choose_request_id
 from delayed_vlm_ros.srv import AskScene
 
 _RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2
 _CANCELLING_TIMEOUT_SEC = 1.0
 _LOG_PERIOD_SEC = 5.0
+_CLIENT_MISTAKES = (ErrorCode.BAD_REQUEST, ErrorCode.UNKNOWN_CAMERA)
 # Unread requests: the middleware silently drops those of a burst beyond this depth.
 _BURST = QoSProfile(depth=500)
 
@@ -132,16 +134,20 @@ class AskServices:
         self, message: Any, response: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
     ) -> Any:
         """Return the filled response. Never raises."""
+        answer = None
+        request_id = choose_request_id(message)
         try:
-            fill_answer(response, await self._answer(message, control, on_progress))
+            answer = await self._answer(message, control, on_progress)
+            fill_answer(response, answer, include_frames=message.include_frames)
         except DelayedVlmError as error:
             fill_error(response, error)
-            self._log(error)
         except Exception as error:  # noqa: BLE001  a defect must not end the node; the client receives the error
-            response = type(response)()
+            answer, response = None, type(response)()
             fill_error(response, error)
-            self._node.get_logger().error(f"question failed: {traceback.format_exc()}")
-        self._try_publish(lambda: self._answers.publish(scene_answer(message, response)))
+            self._node.get_logger().error(f"question {request_id} failed: {traceback.format_exc()}")
+        response.request_id = request_id
+        self._log(response)
+        self._try_publish(lambda: self._answers.publish(scene_answer(message, response, answer)))
         return response
 
     async def _answer(
@@ -166,14 +172,16 @@ class AskServices:
             return partial(executor.resume, executor.running_handler)
         return executor.wake if executor is not None else lambda: None
 
-    def _log(self, error: DelayedVlmError) -> None:
-        node_log = self._node.get_logger()
-        if isinstance(error, BadRequestError):
-            node_log.info(f"question rejected: {error_text(error)}")
-        elif error.error_code is ErrorCode.INTERNAL:
-            node_log.error(f"question failed: {error_text(error)}")
+    def _log(self, response: Any) -> None:
+        node_log, question = self._node.get_logger(), f"question {response.request_id}"
+        if response.success:
+            node_log.info(f"{question} answered in {response.metrics.total_latency:.2f} s")
+        elif response.error_code in _CLIENT_MISTAKES:
+            node_log.info(f"{question} rejected: {response.error_msg}")
+        elif response.error_code == ErrorCode.INTERNAL:
+            node_log.error(f"{question} failed: {response.error_msg}")
         else:
-            node_log.info(f"question not answered: {error_text(error)}")
+            node_log.info(f"{question} not answered: {response.error_msg}")
 
     def _try_publish(self, publish: Callable[[], None]) -> None:
         """Publish what does not decide the outcome of a question. Never raises."""

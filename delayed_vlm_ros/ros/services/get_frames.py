@@ -60,7 +60,7 @@ def handle_get_frames(response: Any, request: Any, cameras: Iterable[CameraMemor
     response.second_images = [second for _, second in returned]
     response.left_out = [pair.id for pair, _ in wanted[len(returned) :]]
     response.missing = sorted(ids - {pair.id for pair, _ in wanted})
-    response.notice = _explanation(len(response.missing), len(response.left_out))
+    response.warnings = _warnings(len(response.missing), len(response.left_out))
 
 
 def to_compressed_image(frame: Frame, camera: CameraMemory, image_format: str) -> CompressedImage:
@@ -100,7 +100,7 @@ def _take_until(limit_bytes: int, images: Iterable[_Images]) -> list[_Images]:
     return taken
 
 
-def _explanation(missing: int, left_out: int) -> str:
+def _warnings(missing: int, left_out: int) -> list[str]:
     sentences = []
     if missing:
         sentences.append(f"{missing} of the ids are not kept: evicted, or never assigned.")
@@ -109,4 +109,4 @@ def _explanation(missing: int, left_out: int) -> str:
             f"{left_out} pairs exceed the response limit of {MAX_RESPONSE_BYTES // 10**6} MB: request the ids in "
             "left_out in another call, or use jpeg."
         )
-    return " ".join(sentences)
+    return sentences

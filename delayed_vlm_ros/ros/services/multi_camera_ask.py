@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, NoFramesError
+from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DelayedVlmError, NoFramesError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics, combine_metrics
 from delayed_vlm_ros.inference.progress import Progress, ProgressListener
@@ -30,22 +30,45 @@ class CameraAnswer:
     result: AskResult
     newest_frame_age_sec: float
 
+    @property
+    def newest_header(self) -> FrameHeader:
+        """The header of the newest frame used."""
+        return self.camera.header_of(self.result.frames_used[-1].pair.last)
+
+
+@dataclass(frozen=True)
+class CameraFailure:
+    """The error of one camera.
+
+    Attributes:
+        camera: The camera.
+        error: Why it could not answer.
+    """
+
+    camera: CameraMemory
+    error: DelayedVlmError
+
 
 @dataclass(frozen=True)
 class Answer:
     """The combined answer of all cameras of a question.
 
     Attributes:
-        parts: One answer for each camera that could answer; at least one.
+        parts: One answer for each camera that could answer; empty only for a question to all cameras.
         queue_latency: Time from the arrival of the request to the start of processing, in seconds.
         is_of_all: Whether the question was for all cameras: each part then carries its camera's name.
-        missing: One sentence for each camera without an answer.
+        failures: The cameras without an answer.
     """
 
     parts: tuple[CameraAnswer, ...]
     queue_latency: float
     is_of_all: bool = False
-    missing: tuple[str, ...] = ()
+    failures: tuple[CameraFailure, ...] = ()
+
+    @property
+    def error(self) -> DelayedVlmError | None:
+        """The error of the question if no camera could answer."""
+        return None if self.parts else _combined_error(self.failures)
 
     @property
     def text(self) -> str:
@@ -62,8 +85,7 @@ class Answer:
     @property
     def newest_header(self) -> FrameHeader:
         """The header of the newest frame used by any camera."""
-        headers = (part.camera.header_of(part.result.frames_used[-1].pair.last) for part in self.parts)
-        return max(headers, key=lambda header: header.stamp_ns)
+        return max((part.newest_header for part in self.parts), key=lambda header: header.stamp_ns)
 
     @property
     def newest_frame_age_sec(self) -> float:
@@ -73,8 +95,9 @@ class Answer:
     @property
     def warnings(self) -> tuple[str, ...]:
         """The limitations that the engine does not know: missing cameras, and the cameras' own warnings."""
+        missing = (f"camera {failed.camera.name} is not in the answer: {failed.error}" for failed in self.failures)
         of_cameras = (warning for part in self.parts for warning in part.camera.warnings)
-        return tuple(dict.fromkeys((*self.missing, *of_cameras)))
+        return tuple(dict.fromkeys((*missing, *of_cameras)))
 
 
 class MultiCameraAsk:
@@ -94,33 +117,33 @@ class MultiCameraAsk:
         self._is_of_all = is_of_all
         self._arrived = self._started = time.monotonic()
         self._parts: list[CameraAnswer] = []
-        self._failures: dict[str, DelayedVlmError] = {}
+        self._failures: dict[str, CameraFailure] = {}
 
     def run(self, engines: Engines, control: AskControl) -> Answer:
         """Ask all cameras and return their answer.
 
         Raises:
             AskCancelledError: The question was cancelled.
-            DelayedVlmError: No camera could answer.
+            DelayedVlmError: The question was for one camera, which could not answer.
         """
         self._started = time.monotonic()
         for camera in self._cameras:
             self._ask(camera, engines, control)
-        if self._parts:
-            return self._answer(tuple(self._parts), "")
+        if self._parts or self._is_of_all:
+            return self._answer(tuple(self._parts))
         try:
-            raise _combined_error(self._failures)
+            raise self._failures[self._cameras[0].name].error
         finally:
             self._failures.clear()  # the error would keep itself alive through them
 
-    def partial_answer(self, reason: str) -> Answer | None:
+    def partial_answer(self, timeout: AskTimeoutError) -> Answer | None:
         """Return the answer of the cameras that have answered so far; None if there are none.
 
         Args:
-            reason: Why the other cameras have not answered.
+            timeout: Error of the other cameras.
         """
         parts = tuple(self._parts)
-        return self._answer(parts, reason) if parts else None
+        return self._answer(parts, timeout) if parts else None
 
     def _ask(self, camera: CameraMemory, engines: Engines, control: AskControl) -> None:
         listener = control.listener
@@ -133,7 +156,7 @@ class MultiCameraAsk:
             raise
         except DelayedVlmError as error:
             # The frames of its traceback would keep device memory while the next camera is asked.
-            self._failures[camera.name] = error.with_traceback(None)
+            self._failures[camera.name] = CameraFailure(camera, error.with_traceback(None))
             return
         finally:
             control.listener = listener
@@ -142,14 +165,13 @@ class MultiCameraAsk:
         age_sec = max(0.0, camera.age_sec(newest) - (time.monotonic() - self._started))
         self._parts.append(CameraAnswer(camera, result, age_sec))
 
-    def _answer(self, parts: tuple[CameraAnswer, ...], reason: str) -> Answer:
-        answered = {part.camera.name for part in parts}
-        missing = tuple(
-            f"camera {camera.name} is not in the answer: {self._failures.get(camera.name, reason)}"
-            for camera in self._cameras
-            if camera.name not in answered
-        )
-        return Answer(parts, self._started - self._arrived, self._is_of_all, missing)
+    def _answer(self, parts: tuple[CameraAnswer, ...], timeout: AskTimeoutError | None = None) -> Answer:
+        failures = dict(self._failures)
+        if timeout is not None:
+            answered = {part.camera.name for part in parts}
+            late = (camera for camera in self._cameras if camera.name not in answered)
+            failures = {camera.name: CameraFailure(camera, timeout) for camera in late} | failures
+        return Answer(parts, self._started - self._arrived, self._is_of_all, tuple(failures.values()))
 
 
 class _CameraListener:
@@ -180,13 +202,11 @@ def _line(camera: str, text: str) -> str:
     return f"{camera}: {' '.join(text.split())}"
 
 
-def _combined_error(failures: Mapping[str, DelayedVlmError]) -> DelayedVlmError:
-    others = [error for error in failures.values() if not isinstance(error, NoFramesError)]
+def _combined_error(failures: Sequence[CameraFailure]) -> DelayedVlmError:
+    others = [failed.error for failed in failures if not isinstance(failed.error, NoFramesError)]
     if others:
         return others[0]
-    if len(failures) == 1:
-        return next(iter(failures.values()))
-    return NoFramesError("; ".join(f"camera {name}: {error}" for name, error in failures.items()))
+    return NoFramesError("; ".join(f"camera {failed.camera.name}: {failed.error}" for failed in failures))
 
 
 def _named_metrics(part: CameraAnswer) -> AskMetrics:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,8 +18,8 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds
 ALL_CAMERAS = "*"
 """Camera name in a request that selects all cameras."""
 
-MAX_CLIENT_ID_CHARACTERS = 255
-"""Longest client id; the full name of a node fits."""
+MAX_ID_CHARACTERS = 255
+"""Longest client id and request id; the full name of a node fits."""
 
 
 def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
@@ -37,10 +38,9 @@ def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskReques
             f"'max_new_tokens' must be at most {parameters.max_new_tokens_limit}, got {message.max_new_tokens}: lower "
             "it, or raise the parameter ask.max_new_tokens_limit"
         )
-    if len(message.client_id) > MAX_CLIENT_ID_CHARACTERS:
-        raise BadRequestError(
-            f"'client_id' must have at most {MAX_CLIENT_ID_CHARACTERS} characters, got {len(message.client_id)}"
-        )
+    for name in ("client_id", "request_id"):
+        _check_id(name, getattr(message, name))
+    _check_reserved(message)
     request = AskRequest(
         question=message.question,
         since=parse_stamp("since", message.since),
@@ -50,6 +50,30 @@ def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskReques
     )
     check_request(request)
     return request
+
+
+def choose_request_id(message: Any) -> str:
+    """Return the id of an ``AskScene`` request or goal; a new one if the message has none or an invalid one."""
+    return message.request_id if message.request_id and _is_id(message.request_id) else uuid.uuid4().hex[:12]
+
+
+def _check_id(name: str, value: str) -> None:
+    if not _is_id(value):
+        raise BadRequestError(
+            f"'{name}' must have at most {MAX_ID_CHARACTERS} printable characters, got {len(value)} characters"
+        )
+
+
+def _is_id(value: str) -> bool:
+    return len(value) <= MAX_ID_CHARACTERS and value.isprintable()
+
+
+def _check_reserved(message: Any) -> None:
+    """Refuse fields that are reserved for later versions: an answer must not ignore them silently."""
+    if message.scope != message.SCOPE_ALL:
+        raise BadRequestError(f"'scope' must be 0 (all frames) in this version, got {message.scope}: use last_sec")
+    if message.parse_time:
+        raise BadRequestError("'parse_time' must be false in this version: use since, until or last_sec")
 
 
 def parse_timeout(message: Any, parameters: SceneMemoryParameters) -> float:

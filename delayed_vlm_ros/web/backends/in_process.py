@@ -23,7 +23,7 @@ from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.inference.worker import ModelState, ModelWorker
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
-from delayed_vlm_ros.ingest.rate import RateWindow
+from delayed_vlm_ros.ingest.rate import RateWindow, SilenceWatch
 from delayed_vlm_ros.ingest.sampling import FrameSampler
 from delayed_vlm_ros.memory import KeptPair, MemoryConfig
 from delayed_vlm_ros.time import seconds_of
@@ -51,7 +51,6 @@ _LOGGER = logging.getLogger(__name__)
 _QUEUE_SIZE = 8
 _TIMEOUT_SEC = 300.0
 _CLOSE_TIMEOUT_SEC = 0.5
-_SILENT_AFTER_SEC = 5.0
 _MAX_LATENCIES = 100
 
 
@@ -101,7 +100,7 @@ class InProcessBackend:
         self._camera_name = "webcam" if self._player.is_device else "video"
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
         self._live: LiveImage | None = None
-        self._newest_at = 0.0
+        self._silence = SilenceWatch(time.monotonic())
         self._input_rate, self._sampled_rate = RateWindow(), RateWindow()
         self._dropped = 0
         self._counting = threading.Lock()
@@ -138,7 +137,8 @@ class InProcessBackend:
         now = time.monotonic()
         self._input_rate.tick(now)
         number = self._newest[0] + 1 if self._newest is not None else 1
-        self._newest, self._newest_at = (number, image), now
+        self._newest = number, image
+        self._silence.tick(now)
         stamp_ns = time.time_ns()
         if not self._sampler.accept(seconds_of(stamp_ns)):
             return
@@ -161,8 +161,8 @@ class InProcessBackend:
             model=self._checkpoint.name,
             model_state=self._worker.status.state.value,
             device=str(model.model.device) if model is not None else "",
-            asks_served=self._served,
-            asks_failed=self._failed,
+            questions_answered=self._served,
+            questions_failed=self._failed,
             latencies=tuple(self._latencies),
         )
 
@@ -177,6 +177,7 @@ class InProcessBackend:
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
             dropped=self._dropped,
+            silent_sec=self._silence.silent_sec(now) if self._newest is not None else 0.0,
             newest_age_sec=max(0.0, seconds_of(time.time_ns() - frames[-1].end_stamp_ns)) if frames else None,
             counts=MemoryCounts(
                 added=statistics.total_frames_added,
@@ -208,15 +209,14 @@ class InProcessBackend:
     def _camera_diagnostic(self, camera: CameraState) -> Diagnostic:
         name = f"camera {self._camera_name}"
         status = self._player.status
-        silent_sec = time.monotonic() - self._newest_at if self._newest_at else 0.0
         if status.is_retrying:
             return Diagnostic(name, Level.STALE, f"{status.error}; retrying every {RETRY_SEC:g} s")
         if status.error:
             return Diagnostic(name, Level.ERROR, f"playback stopped after an error: {status.error}")
         if status.has_ended:
             return Diagnostic(name, Level.STALE, "the video has ended; questions about it are still possible")
-        if silent_sec > _SILENT_AFTER_SEC:
-            return Diagnostic(name, Level.STALE, f"no image for {silent_sec:.0f} s")
+        if camera.silent_sec:
+            return Diagnostic(name, Level.STALE, f"no image for {camera.silent_sec:.0f} s")
         return Diagnostic(name, Level.OK, f"{camera.input_rate_hz:.1f} fps")
 
     def _model_diagnostic(self) -> Diagnostic:

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.conversion import ImageConverter
 from delayed_vlm_ros.images.encoding import encode_live_jpeg
+from delayed_vlm_ros.ingest.rate import SilenceWatch
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.web.backend import LiveImage
 
@@ -45,6 +46,7 @@ class LiveCamera:
         self._subscription: ImageSubscription | None = None
         self._watched_until = 0.0
         self._newest: tuple[int, bytes] | None = None
+        self._silence: SilenceWatch | None = None
         self._number = 0
         self._converting = threading.Lock()
         self._converted: LiveImage | None = None
@@ -54,6 +56,7 @@ class LiveCamera:
         is_watched = time.monotonic() < self._watched_until
         if is_watched and self._subscription is None:
             self._choose_topic()
+            self._silence = SilenceWatch(time.monotonic())
             self._subscription = ImageSubscription(self._node, self)
             self._subscription.start()
         elif not is_watched:
@@ -64,7 +67,7 @@ class LiveCamera:
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
-            self._newest = self._converted = None
+            self._newest = self._converted = self._silence = None
 
     def _choose_topic(self) -> None:
         self.topic, self.message_type = self.base_topic, Image
@@ -77,6 +80,14 @@ class LiveCamera:
         """Store a serialised message; it is converted only when ``image()`` is called."""
         self._number += 1
         self._newest = self._number, serialised
+        if (silence := self._silence) is not None:
+            silence.tick(time.monotonic())
+
+    @property
+    def silent_sec(self) -> float:
+        """See ``CameraState``; 0 while not subscribed."""
+        silence = self._silence
+        return silence.silent_sec(time.monotonic()) if silence is not None else 0.0
 
     def image(self) -> LiveImage | None:
         """Return the newest image, and keep the topic subscribed for some seconds."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -172,21 +172,24 @@ class RosBackend:
         clock_ns, received_at = self._clock_ns
         now_ns = clock_ns + round((time.monotonic() - received_at) * NANOSECONDS_PER_SECOND) if clock_ns else 0
         statistics, cameras, frames = self._statistics, self._cameras, self._frames
-        first = next((statistics[name] for name in cameras if name in statistics), None)
+        node = self._client.node_statistics
         return SceneState(
             connected=connected,
             waiting_for="" if connected else _sentence(self._client.no_server_message()),
             now_ns=now_ns,
             cameras=tuple(
-                to_camera_state(name, camera.base_topic, statistics.get(name), frames.get(name, ()))
+                replace(
+                    to_camera_state(name, camera.base_topic, statistics.get(name), frames.get(name, ())),
+                    silent_sec=camera.silent_sec,
+                )
                 for name, camera in cameras.items()
             ),
             diagnostics=self._diagnostics(connected=connected),
-            model=first.model if first is not None else "",
-            model_state=first.model_state if first is not None and connected else "",
-            device=first.device if first is not None else "",
-            asks_served=first.asks_served if first is not None else 0,
-            asks_failed=first.asks_failed if first is not None else 0,
+            model=node.model if node is not None else "",
+            model_state=node.model_state if node is not None and connected else "",
+            device=node.device if node is not None else "",
+            questions_answered=node.questions_answered if node is not None else 0,
+            questions_failed=node.questions_failed if node is not None else 0,
             latencies=tuple(self._latencies),
         )
 

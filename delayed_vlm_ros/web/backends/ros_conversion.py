@@ -37,6 +37,7 @@ def to_goal(question: Question) -> AskScene.Goal:
         last_sec=question.last_sec,
         since=time_message(question.since_ns),
         until=time_message(question.until_ns),
+        include_frames=True,
     )
 
 

@@ -79,6 +79,7 @@ def make_services(monkeypatch, log):
     """Return a function that makes the services of a node without a graph."""
     monkeypatch.setattr(ask_services, "ActionServer", lambda *_, **__: None)
     monkeypatch.setattr(ask_services, "fill_answer", fill_answer)
+    monkeypatch.setattr(ask_services, "scene_answer", lambda *_: None)
     node = SimpleNamespace(
         create_publisher=lambda *_: FullPublisher(),
         create_service=lambda *_, **__: None,
@@ -88,7 +89,8 @@ def make_services(monkeypatch, log):
     return lambda submit: AskServices(node, submit)
 
 
-def fill_answer(response, answer):
+def fill_answer(response, answer, *, include_frames):
+    assert not include_frames
     response.success, response.answer = True, answer
 
 
@@ -117,6 +119,13 @@ def ask(services):
 
 def test_answer_that_cannot_be_published_reaches_its_client(make_services):
     assert ask(make_services(lambda *_: finished(answer="a box"))).answer == "a box"
+
+
+def test_response_and_log_line_carry_the_request_id(make_services, log):
+    services = make_services(lambda *_: finished(error=NoFramesError("nothing seen")))
+    response = run(services._on_request(AskScene.Request(question="What?", request_id="trip-7"), AskScene.Response()))
+    assert response.request_id == "trip-7"
+    assert any("question trip-7 not answered: nothing seen" in line for line in log.lines)
 
 
 def test_error_that_cannot_be_published_reaches_its_client(make_services):

@@ -10,7 +10,6 @@ from rclpy.serialization import deserialize_message, serialize_message
 from delayed_vlm_ros.memory import MemoryStatistics
 from delayed_vlm_ros.ros.output.diagnostics import (
     Level,
-    ask_status,
     camera_status,
     diagnostic_array,
     lifecycle_status,
@@ -18,15 +17,16 @@ from delayed_vlm_ros.ros.output.diagnostics import (
     model_status,
     node_statuses,
     persistence_status,
+    question_status,
 )
 from delayed_vlm_ros.ros.output.node_report import (
-    AskReport,
     CameraReport,
     LifecycleReport,
     MemoryReport,
     ModelReport,
     NodeReport,
     PersistenceReport,
+    QuestionReport,
 )
 
 CAMERA = CameraReport(
@@ -53,8 +53,8 @@ CAMERA = CameraReport(
 )
 MEMORY = MemoryReport("front", MemoryStatistics(20, 4, 10, 12, 2, 20 / 12, 4800), 100, 200, 9.0, 0.25)
 MODEL = ModelReport("qwen", "ready", "cuda:0", "", ())
-ASKS = AskReport(
-    served=5,
+QUESTIONS = QuestionReport(
+    answered=5,
     failed=2,
     running=False,
     waiting=0,
@@ -63,7 +63,7 @@ ASKS = AskReport(
     last_total_latency=1.25,
     last_time_to_first_token=0.5,
 )
-NODE = NodeReport(LifecycleReport("active", ""), (CAMERA,), (MEMORY,), MODEL, ASKS, 5.0)
+NODE = NodeReport(LifecycleReport("active", ""), (CAMERA,), (MEMORY,), MODEL, QUESTIONS, 5.0)
 PERSISTENCE = PersistenceReport("/kept", "", ("front.star set aside",), False, 6, 2, 1000, 3.0)
 
 
@@ -172,17 +172,18 @@ def test_model_status_has_state_error_and_warnings(changes, level, named):
 @pytest.mark.parametrize(
     ("report", "previous", "level", "named"),
     [
-        (replace(ASKS, running=True), ASKS, Level.OK, "answering"),
-        (replace(ASKS, running=True, waiting=7), ASKS, Level.OK, "answering"),
-        (AskReport(), None, Level.OK, "idle"),
-        (replace(ASKS, waiting=8), ASKS, Level.WARN, "8 questions"),
-        (ASKS, replace(ASKS, failed=1), Level.WARN, "1 questions failed, last error: BusyError: full"),
-        (ASKS, None, Level.WARN, "2 questions failed"),
-        (replace(ASKS, failed=4, waiting=8), ASKS, Level.WARN, "2 questions failed"),
+        (replace(QUESTIONS, running=True), QUESTIONS, Level.OK, "answering"),
+        (replace(QUESTIONS, running=True, waiting=7), QUESTIONS, Level.OK, "answering"),
+        (QuestionReport(), None, Level.OK, "idle"),
+        (replace(QUESTIONS, rejected=9, cancelled=9), QUESTIONS, Level.OK, "idle"),
+        (replace(QUESTIONS, waiting=8), QUESTIONS, Level.WARN, "8 questions"),
+        (QUESTIONS, replace(QUESTIONS, failed=1), Level.WARN, "1 questions failed, last error: BusyError: full"),
+        (QUESTIONS, None, Level.WARN, "2 questions failed"),
+        (replace(QUESTIONS, failed=4, waiting=8), QUESTIONS, Level.WARN, "2 questions failed"),
     ],
 )
-def test_ask_status_has_the_worst_level_and_new_failures(report, previous, level, named):
-    status = ask_status(report, previous)
+def test_question_status_has_the_worst_level_and_new_failures(report, previous, level, named):
+    status = question_status(report, previous)
     assert status.level == level
     assert named in status.message
 
@@ -217,21 +218,21 @@ def test_persistence_status_has_error_and_replaced_files(changes, level, named):
 
 def test_event_is_reported_once():
     # one more dropped image and one more failed question than a second ago
-    second = replace(NODE, cameras=(replace(CAMERA, images_dropped=4),), asks=replace(ASKS, failed=3))
+    second = replace(NODE, cameras=(replace(CAMERA, images_dropped=4),), questions=replace(QUESTIONS, failed=3))
     during, after = levels(second, NODE), levels(second, second)
-    assert (during["camera front"], during["asks"]) == (Level.WARN, Level.WARN)
-    assert (after["camera front"], after["asks"]) == (Level.OK, Level.OK)
+    assert (during["camera front"], during["questions"]) == (Level.WARN, Level.WARN)
+    assert (after["camera front"], after["questions"]) == (Level.OK, Level.OK)
 
 
 def test_only_new_events_are_counted():
     dropped = camera_status(replace(CAMERA, images_dropped=5), CAMERA, 5.0)
-    failed = ask_status(replace(ASKS, failed=9), ASKS)
+    failed = question_status(replace(QUESTIONS, failed=9), QUESTIONS)
     assert dropped.message.startswith("2 ")
     assert failed.message.startswith("7 ")
 
 
 def test_events_after_a_new_configure_are_counted_from_zero():
-    assert ask_status(replace(ASKS, failed=1), replace(ASKS, failed=7)).message.startswith("1 ")
+    assert question_status(replace(QUESTIONS, failed=1), replace(QUESTIONS, failed=7)).message.startswith("1 ")
     camera = camera_status(replace(CAMERA, images_dropped=2), replace(CAMERA, images_dropped=3), 5.0)
     assert camera.message.startswith("2 ")
 
@@ -245,8 +246,10 @@ def test_cameras_are_compared_by_name():
 
 
 def test_unconfigured_node_has_no_camera_statuses():
-    bare = NodeReport(LifecycleReport("unconfigured", ""), (), (), replace(MODEL, state="unloaded"), AskReport(), 5.0)
-    assert levels(bare, NODE) == {"lifecycle": Level.WARN, "model": Level.WARN, "asks": Level.OK}
+    bare = NodeReport(
+        LifecycleReport("unconfigured", ""), (), (), replace(MODEL, state="unloaded"), QuestionReport(), 5.0
+    )
+    assert levels(bare, NODE) == {"lifecycle": Level.WARN, "model": Level.WARN, "questions": Level.OK}
 
 
 def test_array_has_the_node_name_before_each_status():
@@ -256,7 +259,7 @@ def test_array_has_the_node_name_before_each_status():
         "robot/scene_memory: camera front",
         "robot/scene_memory: memory front",
         "robot/scene_memory: model",
-        "robot/scene_memory: asks",
+        "robot/scene_memory: questions",
     ]
     assert (array.header.stamp.sec, array.header.stamp.nanosec) == (1, 500_000_000)
     assert all(status.hardware_id for status in array.status)

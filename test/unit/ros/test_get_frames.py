@@ -41,7 +41,7 @@ def test_request_without_ids_returns_all_pairs_in_time_order(camera):
     # then
     assert [frame.id for frame in response.key_frames] == [1, 2, 3, 4, 5]
     assert [len(image.data) > 0 for image in response.second_images] == [True] * 4 + [False]
-    assert (list(response.missing), list(response.left_out), response.notice) == ([], [], "")
+    assert (list(response.missing), list(response.left_out), response.warnings) == ([], [], [])
 
 
 def test_png_images_are_lossless(camera):
@@ -65,8 +65,8 @@ def test_pairs_beyond_the_size_limit_are_listed_in_left_out(camera, monkeypatch)
     assert [frame.id for frame in response.key_frames] == [1, 2]
     assert len(response.first_images) == len(response.second_images) == 2
     assert (list(response.left_out), list(response.missing)) == ([4, 5], [77])
-    assert "1 of the ids" in response.notice
-    assert "2 pairs exceed" in response.notice
+    assert response.warnings[0].startswith("1 of the ids")
+    assert response.warnings[1].startswith("2 pairs exceed")
     assert [frame.id for frame in get(camera, ids=response.left_out).key_frames] == [4, 5]
 
 
@@ -80,4 +80,4 @@ def test_one_pair_is_returned_regardless_of_its_size(camera, monkeypatch):
 def test_empty_memory_returns_no_images_without_an_error(camera):
     camera.frame_manager.reset()
     response = get(camera)
-    assert (list(response.key_frames), response.notice) == ([], "")
+    assert (list(response.key_frames), response.warnings) == ([], [])

@@ -69,7 +69,7 @@ def test_ids_select_the_images_of_any_camera(call):
     assert frames_of(response) == [("front", 1), ("rear", 4), ("rear", 6)]
     assert len(response.first_images) == len(response.second_images) == 3
     assert list(response.missing) == [77]
-    assert response.notice.startswith("1 of the ids")
+    assert response.warnings[0].startswith("1 of the ids")
 
 
 def test_without_ids_all_pairs_of_the_first_or_of_all_cameras_are_returned(call):

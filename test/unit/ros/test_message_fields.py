@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.msg import AskMetrics as AskMetricsMessage
-from delayed_vlm_ros.msg import KeyFrame, MemoryStats, SceneAnswer
+from delayed_vlm_ros.msg import KeyFrame, MemoryStats, NodeStats, SceneAnswer
 from delayed_vlm_ros.srv import AskScene
 
 from delayed_vlm_ros.errors import AskError, BusyError, NoFramesError
@@ -19,8 +19,15 @@ from delayed_vlm_ros.inference.request import AskResult
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import messages
-from delayed_vlm_ros.ros.output.node_report import AskReport, CameraReport, MemoryReport, ModelReport
-from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer
+from delayed_vlm_ros.ros.output.node_report import (
+    CameraReport,
+    LifecycleReport,
+    MemoryReport,
+    ModelReport,
+    NodeReport,
+    QuestionReport,
+)
+from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer, CameraFailure
 
 # Stamps whose nanoseconds a float of seconds does not hold.
 FIRST_NS, SECOND_NS = 1_800_000_000_123_456_789, 1_800_000_000_623_456_791
@@ -78,7 +85,7 @@ def test_key_frame_is_complete_with_exact_stamps():
     assert (message.id, message.camera, message.importance, message.reason) == (17, "front", 0.75, "scene change")
     assert (message.in_star, message.in_stream) == (True, False)
     assert (message.marked, message.label) == (True, "door")
-    assert unset_fields(message) == {"in_stream", "pose_valid", "pose"}
+    assert unset_fields(message) == {"in_stream", "pose_valid", "pose", "relevance"}
     assert isinstance(message, KeyFrame)
 
 
@@ -117,14 +124,17 @@ def test_encoding_latency_is_zero_if_nothing_was_encoded():
 def test_answer_fills_the_response(response):
     # given
     used = (kept_pair(pair_id=3, complete=False), kept_pair(pair_id=5))
+    answer = Answer((CameraAnswer(CAMERA, AskResult("a red ball", METRICS, used), 2.5),), 0.125)
 
     # when
-    messages.fill_answer(response, Answer((CameraAnswer(CAMERA, AskResult("a red ball", METRICS, used), 2.5),), 0.125))
+    messages.fill_answer(response, answer, include_frames=True)
 
     # then
     assert (response.success, response.error_code, response.error_msg) == (True, AskScene.Response.NONE, "")
     assert response.answer == "a red ball"
+    assert list(response.frame_ids) == [3, 5]
     assert [key_frame.id for key_frame in response.frames_used] == [3, 5]
+    assert response.camera_answers == []
     assert response.snapshot_stamp == stamp_of(SECOND_NS)
     assert response.newest_frame_age_sec == 2.5
     assert response.metrics == messages.ask_metrics(METRICS, 0.125, ("no stamps",))
@@ -138,6 +148,40 @@ def test_error_fills_the_response(response):
     assert response.answer == ""
 
 
+def test_key_frames_are_sent_only_when_the_request_includes_them():
+    answer = Answer((CameraAnswer(CAMERA, AskResult("a red ball", METRICS, (kept_pair(pair_id=3),)), 2.5),), 0.125)
+    response = AskScene.Response()
+    messages.fill_answer(response, answer, include_frames=False)
+    assert (list(response.frame_ids), response.frames_used) == ([3], [])
+
+
+def test_question_to_all_cameras_has_an_answer_or_error_of_each():
+    # given
+    part = CameraAnswer(CAMERA, AskResult("a red ball", METRICS, (kept_pair(pair_id=3),)), 2.5)
+    failure = CameraFailure(SimpleNamespace(name="rear"), NoFramesError("no frames: wait"))
+
+    # when one camera answers
+    response = AskScene.Response()
+    messages.fill_answer(response, Answer((part,), 0.125, True, (failure,)), include_frames=False)
+
+    # then
+    assert response.success
+    front, rear = response.camera_answers
+    assert (front.camera, front.success, front.answer, list(front.frame_ids)) == ("front", True, "a red ball", [3])
+    assert (front.snapshot_stamp, front.newest_frame_age_sec) == (stamp_of(SECOND_NS), 2.5)
+    assert front.metrics == messages.ask_metrics(METRICS, 0.125, ("no stamps",))
+    assert (rear.camera, rear.success, rear.answer) == ("rear", False, "")
+    assert (rear.error_code, rear.error_msg) == (AskScene.Response.NO_FRAMES, "no frames: wait")
+
+    # when none answers
+    response = AskScene.Response()
+    messages.fill_answer(response, Answer((), 0.0, True, (failure,)), include_frames=False)
+
+    # then
+    assert (response.success, response.error_code) == (False, AskScene.Response.NO_FRAMES)
+    assert [one.error_code for one in response.camera_answers] == [AskScene.Response.NO_FRAMES]
+
+
 def test_error_class_without_its_own_code_inherits_one():
     class NewError(AskError):
         pass
@@ -149,18 +193,18 @@ def test_error_class_without_its_own_code_inherits_one():
 
 def test_answer_is_published_with_its_question():
     # given
-    response = AskScene.Response()
-    messages.fill_answer(
-        response, Answer((CameraAnswer(CAMERA, AskResult("a ball", METRICS, (kept_pair(),)), 2.5),), 0.125)
-    )
+    response = AskScene.Response(request_id="trip-7")
+    answer = Answer((CameraAnswer(CAMERA, AskResult("a ball", METRICS, (kept_pair(),)), 2.5),), 0.125)
+    messages.fill_answer(response, answer, include_frames=False)
 
     # when
-    message = messages.scene_answer(AskScene.Request(question="What?"), response)
+    message = messages.scene_answer(AskScene.Request(question="What?"), response, answer)
 
     # then
-    assert unset_fields(message) == {"error_code", "error_msg"}
+    assert unset_fields(message) == {"error_code", "error_msg", "camera_answers", "evidence"}
+    assert message.request_id == "trip-7"
     assert (message.camera, message.question, message.answer, message.success) == ("front", "What?", "a ball", True)
-    assert (message.header.stamp, message.header.frame_id) == (stamp_of(SECOND_NS), "lens")
+    assert (message.header.stamp, message.header.frame_id) == (stamp_of(SECOND_NS), "lens 2")
     assert list(message.frame_ids) == [17]
     assert message.metrics == response.metrics
     assert isinstance(message, SceneAnswer)
@@ -172,7 +216,7 @@ def test_error_is_published_with_its_question():
     messages.fill_error(response, NoFramesError("no frames: wait"))
 
     # when
-    message = messages.scene_answer(AskScene.Request(question="What?", camera="rear"), response)
+    message = messages.scene_answer(AskScene.Request(question="What?", camera="rear"), response, None)
 
     # then
     assert (message.camera, message.question, message.success) == ("rear", "What?", False)
@@ -212,9 +256,11 @@ STATISTICS = MemoryStatistics(
     pixel_bytes=5_000_000_000,
 )
 MODEL_REPORT = ModelReport("qwen", "ready", "cuda:0", "", ("demo model",))
-ASK_REPORT = AskReport(
-    served=11,
+QUESTION_REPORT = QuestionReport(
+    answered=11,
     failed=2,
+    rejected=3,
+    cancelled=4,
     running=True,
     waiting=5,
     queue_size=8,
@@ -227,7 +273,7 @@ ASK_REPORT = AskReport(
 def test_statistics_message_is_complete():
     # when
     memory = MemoryReport("front", STATISTICS, 1000, 2000, 100.5, 0.25, budget_bytes=9000)
-    message = messages.memory_stats(CAMERA_REPORT, memory, MODEL_REPORT, ASK_REPORT, Time(sec=7))
+    message = messages.memory_stats(CAMERA_REPORT, memory, Time(sec=7))
 
     # then
     assert unset_fields(message) == set()
@@ -239,17 +285,30 @@ def test_statistics_message_is_complete():
     assert (message.input_rate_hz, message.sampled_rate_hz) == (30.5, 2.25)
     assert (message.feature_bytes, message.kv_bytes, message.budget_bytes) == (1000, 2000, 9000)
     assert (message.oldest_frame_age_sec, message.newest_frame_age_sec) == (100.5, 0.25)
-    assert (message.asks_served, message.asks_failed, message.asks_running, message.asks_waiting) == (11, 2, 1, 5)
+    assert (message.camera, message.header.frame_id, message.header.stamp) == ("front", "lens", Time(sec=7))
+    assert message.warnings == ["no stamps"]
+    assert isinstance(message, MemoryStats)
+
+
+def test_node_statistics_message_is_complete():
+    # when
+    report = NodeReport(LifecycleReport("active", ""), (), (), MODEL_REPORT, QUESTION_REPORT, 5.0)
+    message = messages.node_stats(report, Time(sec=7))
+
+    # then
+    assert unset_fields(message) == set()
+    counts = ("answered", "failed", "rejected", "cancelled", "running", "waiting")
+    assert [getattr(message, f"questions_{name}") for name in counts] == [11, 2, 3, 4, 1, 5]
     assert (message.last_total_latency, message.last_time_to_first_token) == (1.5, 0.5)
     assert (message.model, message.model_state, message.device) == ("qwen", "ready", "cuda:0")
-    assert (message.camera, message.header.frame_id, message.header.stamp) == ("front", "lens", Time(sec=7))
-    assert message.warnings == ["demo model", "no stamps"]
-    assert isinstance(message, MemoryStats)
+    assert (message.last_error, message.warnings) == ("BusyError", ["demo model"])
+    assert message.header.stamp == Time(sec=7)
+    assert isinstance(message, NodeStats)
 
 
 def test_ages_are_negative_without_frames():
     memory = MemoryReport("front", STATISTICS, 0, 0, None, None)
-    message = messages.memory_stats(CAMERA_REPORT, memory, MODEL_REPORT, ASK_REPORT, Time())
+    message = messages.memory_stats(CAMERA_REPORT, memory, Time())
     assert (message.oldest_frame_age_sec, message.newest_frame_age_sec) == (-1.0, -1.0)
 
 
@@ -268,8 +327,9 @@ def test_snapshot_stamp_is_of_the_newest_frame_after_the_clock_was_set_back():
     for parts, is_of_all in (((front,), False), ((front, rear), True), ((rear, front), True)):
         # when
         response = AskScene.Response()
-        messages.fill_answer(response, Answer(parts, 0.125, is_of_all))
-        published = messages.scene_answer(AskScene.Request(question="What?"), response)
+        answer = Answer(parts, 0.125, is_of_all)
+        messages.fill_answer(response, answer, include_frames=False)
+        published = messages.scene_answer(AskScene.Request(question="What?"), response, answer)
         # then
         assert response.snapshot_stamp == published.header.stamp == stamp_of(FIRST_NS)
         assert published.header.frame_id == "front"

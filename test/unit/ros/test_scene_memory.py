@@ -80,7 +80,7 @@ def test_close_closes_a_session_that_is_being_cleaned_up(node):
 
 def test_question_to_an_inactive_node_is_counted_as_failed(node):
     counted = []
-    node._session = SimpleNamespace(ask_handler=SimpleNamespace(count_failure=counted.append))
+    node._session = SimpleNamespace(ask_handler=SimpleNamespace(count_error=counted.append))
     node._state, node._error = "inactive", None
     node._not_active = lambda: SceneMemory._not_active(node)
     with pytest.raises(ModelNotReadyError, match="inactive"):

@@ -5,23 +5,27 @@
         rate: float = parameter(10.0, "rate of published images", unit="Hz", minimum=0.1, maximum=120.0)
 
 ``declare`` declares the parameters with descriptors. ``read`` returns the validated dataclass. Types are declared
-dynamic, so ``rate: 5`` in a YAML file is accepted as 5.0, and a value that cannot be converted gets a clear error
-message.
+dynamic, so ``rate: 5`` in a YAML file is accepted as 5.0, ``mode: off``, which YAML reads as false, as ``off``, and a
+value that cannot be converted gets a clear error message.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.ros.parameter_values import EXPECTED, converted, remedy, shown
 
 _Parameters = TypeVar("_Parameters")
 
@@ -32,6 +36,11 @@ _PARAMETER_TYPES = {
     str: Parameter.Type.STRING,
     tuple: Parameter.Type.STRING_ARRAY,
 }
+
+QOS_GROUP = "qos_overrides."
+"""First part of the names that rclpy declares with a publisher or subscription."""
+
+_SIMILARITY = 0.6  # of two parameters' names, for difflib
 
 
 @dataclass(frozen=True)
@@ -63,16 +72,21 @@ class ParameterSpec:
     at_configure: bool
 
     def descriptor(self) -> ParameterDescriptor:
-        """Return the ROS descriptor: type, description with unit and choices, range, read-only flag."""
+        """Return the ROS descriptor: type, description with unit and choices, range.
+
+        ``read_only`` is in the description only: rclpy refuses to set a read-only parameter even to its present value,
+        and with it ``ros2 param load`` of a file. ``declare`` refuses other values.
+        """
         described = f"{self.description} [{self.unit}]" if self.unit else self.description
         if self.at_configure:
             described += "; takes effect at configure, can only change while the node is unconfigured"
+        if self.read_only:
+            described += "; fixed when the node starts"
         descriptor = ParameterDescriptor(
             name=self.name,
             type=_PARAMETER_TYPES[self.kind].value,
             description=described,
             additional_constraints=f"one of: {', '.join(self.choices)}" if self.choices else "",
-            read_only=self.read_only,
             dynamic_typing=True,
         )
         if self.minimum is not None and self.maximum is not None:
@@ -90,40 +104,26 @@ class ParameterSpec:
         Raises:
             ConfigurationError: The value has another type, is out of range or is not one of the choices.
         """
-        converted = self._typed(value)
-        if isinstance(converted, float) and not math.isfinite(converted):
-            raise ConfigurationError(f"parameter {self.name} must be a finite number, got {converted}")
-        too_small = self.minimum is not None and converted < self.minimum
-        too_large = self.maximum is not None and converted > self.maximum
+        typed = self._typed(value)
+        if isinstance(typed, float) and not math.isfinite(typed):
+            raise ConfigurationError(f"parameter {self.name} must be a finite number, got {typed}")
+        too_small = self.minimum is not None and typed < self.minimum
+        too_large = self.maximum is not None and typed > self.maximum
         if too_small or too_large:
             bounds = f"from {self.minimum} to {self.maximum} {self.unit}".rstrip()
-            raise ConfigurationError(f"parameter {self.name} must be {bounds}, got {converted}")
-        if self.choices and converted not in self.choices:
-            raise ConfigurationError(
-                f"parameter {self.name} must be one of {', '.join(self.choices)}, got '{converted}'"
-            )
-        return converted
+            raise ConfigurationError(f"parameter {self.name} must be {bounds}, got {typed}")
+        if self.choices and typed not in self.choices:
+            raise ConfigurationError(f"parameter {self.name} must be one of {', '.join(self.choices)}, got '{typed}'")
+        return typed
 
     def _typed(self, value: Any) -> Any:
-        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if self.kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)  # YAML reads the checkpoint 123 and the frame_id 7 as numbers
-        if self.kind is tuple:
-            return self._strings(value)
-        if type(value) is not self.kind:
+        typed = converted(value, self.kind, self.choices)
+        if typed is None:
             raise ConfigurationError(
-                f"parameter {self.name} must be of type {self.kind.__name__}, got {value!r}: correct the parameter file"
+                f"parameter {self.name} must be {EXPECTED[self.kind]}, got {shown(value)}: "
+                f"{remedy(self.name, value, self.kind, self.default)}"
             )
-        return value
-
-    def _strings(self, value: Any) -> tuple[str, ...]:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise ConfigurationError(
-            f"parameter {self.name} must be a list of strings such as [front, rear], got {value!r}: correct the "
-            "parameter file"
-        )
+        return typed
 
 
 def parameter(
@@ -179,10 +179,40 @@ def declare(node: Node, parameters: type) -> None:
     """Declare every parameter of the dataclass on the node, with its descriptor.
 
     A given value that is out of range is declared without its range. ``read`` then reports it like any other invalid
-    value, and a lifecycle node keeps running until a valid value is set.
+    value, and a lifecycle node keeps running until a valid value is set. A request that changes a read-only parameter
+    is refused.
     """
-    for spec in specifications(parameters).values():
+    specs = tuple(specifications(parameters).values())
+    for spec in specs:
         _declare_one(node, spec)
+    node.add_on_set_parameters_callback(partial(_refuse_read_only, node, [spec for spec in specs if spec.read_only]))
+
+
+def _refuse_read_only(
+    node: Node, read_only: Iterable[ParameterSpec], changes: list[Parameter[Any]]
+) -> SetParametersResult:
+    given = {change.name: change.value for change in changes}
+    try:
+        changed = [
+            one.name for one in read_only if one.name in given and one.convert(given[one.name]) != _present(node, one)
+        ]
+    except ConfigurationError as error:
+        return SetParametersResult(successful=False, reason=str(error))
+    reason = (
+        f"parameter {changed[0]} is fixed when the node starts: set it in the parameter file and restart the node"
+        if changed
+        else ""
+    )
+    return SetParametersResult(successful=not changed, reason=reason)
+
+
+def _present(node: Node, spec: ParameterSpec) -> Any:
+    """Return the present value of a parameter.
+
+    Raises:
+        ConfigurationError: The value is invalid.
+    """
+    return spec.convert(node.get_parameter(spec.name).value)
 
 
 def _declare_one(node: Node, spec: ParameterSpec) -> None:
@@ -200,7 +230,37 @@ def read(node: Node, parameters: type[_Parameters]) -> _Parameters:
     Raises:
         ConfigurationError: A parameter has an invalid value.
     """
-    values = {
-        field: spec.convert(node.get_parameter(spec.name).value) for field, spec in specifications(parameters).items()
-    }
+    values = {field: _present(node, spec) for field, spec in specifications(parameters).items()}
     return parameters(**values)
+
+
+def read_or_default(node: Node, spec: ParameterSpec) -> Any:
+    """Return the present value of a declared parameter; its default while the value is invalid."""
+    try:
+        return _present(node, spec)
+    except ConfigurationError:
+        return spec.default
+
+
+def unknown_name_warnings(node: Node, *, group: str = "") -> list[str]:
+    """Return a warning for each given parameter that the node has not declared, with the name that may be meant.
+
+    Args:
+        node: A node that has declared its parameters.
+        group: Look at the names that begin with this, such as ``qos_overrides.``; empty: at all but these.
+    """
+    # Nothing public tells the values of the command line and of parameter files.
+    given: Iterable[str] = getattr(node, "_parameter_overrides", {})
+    known = sorted(node.get_parameters_by_prefix(""))
+    looked_at = [name for name in given if name.startswith(group or QOS_GROUP) == bool(group)]
+    return [_unknown_name(name, known) for name in looked_at if not node.has_parameter(name)]
+
+
+def _unknown_name(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=_SIMILARITY)
+    if not close:
+        last_words = {one.rpartition(".")[2]: one for one in known}
+        matches = difflib.get_close_matches(name.rpartition(".")[2], last_words, n=1, cutoff=_SIMILARITY)
+        close = [last_words[match] for match in matches]
+    hint = f"did you mean {close[0]}?" if close else "ros2 param list shows the parameters"
+    return f"unknown parameter {name}: its value is not used; {hint}"

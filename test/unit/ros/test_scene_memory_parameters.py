@@ -95,7 +95,7 @@ def test_invalid_combination_is_rejected_with_name_and_value(changes, name, valu
         ("image_transport", "theora"),
         ("model.dtype", "int3"),
         ("ask.queue_size", None),
-        ("cameras", "front"),
+        ("cameras", "front, rear"),
         ("cameras", [1, 2]),
         ("memory.star.size", 1),
     ],

@@ -14,9 +14,12 @@ from delayed_vlm_ros.errors import DependencyError
 _CORE, _ROS = "", "ros"
 _OUR_PACKAGE = __name__.partition(".")[0]
 
+# ROS packages without wheels: import name -> suffix of the Debian package.
+_ROS_DEBIAN = {"nav_msgs": "nav-msgs", "tf2_ros": "tf2-ros-py"}
+
 # Import name -> source: the extra of setup.py that installs it, _CORE for the package itself, or _ROS for ROS 2.
 _SOURCES = {
-    **dict.fromkeys(("cv2", "numpy", "PIL", "rich", "typer", "yaml"), _CORE),
+    **dict.fromkeys(("cv2", "numpy", "packaging", "PIL", "rich", "typer", "yaml"), _CORE),
     **dict.fromkeys(
         ("accelerate", "huggingface_hub", "safetensors", "tokenizers", "torch", "torchvision", "transformers"), "vlm"
     ),
@@ -28,6 +31,7 @@ _SOURCES = {
         (
             *("action_msgs", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs"),
             *("rcl_interfaces", "rclpy", "rosgraph_msgs", "sensor_msgs", "std_msgs", "std_srvs"),
+            *_ROS_DEBIAN,
         ),
         _ROS,
     ),
@@ -115,6 +119,8 @@ def run_program(module: str) -> int:
 
 def _remedy(package: str) -> str:
     source = _SOURCES.get(package, _ROS)  # the interfaces of this package are part of ROS, too
+    if package in _ROS_DEBIAN:
+        return f"source your ROS workspace, or run 'sudo apt install ros-$ROS_DISTRO-{_ROS_DEBIAN[package]}'"
     if source == _ROS:
         return "source your ROS workspace, or run 'make setup' in the repository"
     command = install_command(source)

@@ -1,0 +1,99 @@
+"""``delayed-vlm doctor``: find out why something does not work, and write a file for support."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.errors import BadRequestError
+
+if TYPE_CHECKING:
+    from delayed_vlm_ros.doctor.diagnosis import Diagnosis
+
+_STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
+
+
+def doctor(
+    namespace: options.Namespace = "/",
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write a zip file for a support case: the checks, versions, parameters, diagnostics and the last "
+            "log files, without secrets. An existing file is not overwritten.",
+            show_default=False,
+        ),
+    ] = None,
+    with_images: Annotated[
+        bool, typer.Option("--with-images", help="With --bundle: add the images that the node keeps.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(help="Time limit of each check, in s. A slow machine may need more.", min=1)
+    ] = 12.0,
+    as_json: options.Json = False,
+) -> None:
+    """Check Python, GPU, ROS, clocks, image topics, node, model, disk and page, each with its remedy, in about 10 s.
+
+    Run it on the robot, in the shell that starts the node: it also works without ROS, torch, GPU or a running node.
+    The exit code is 1 if any line is an ERROR. Nothing is downloaded or changed.
+    """
+    # Keep --help fast.
+    from delayed_vlm_ros.doctor.bundle import diagnosis_json, write_bundle  # noqa: PLC0415
+    from delayed_vlm_ros.doctor.diagnosis import diagnose  # noqa: PLC0415
+
+    if with_images and bundle is None:
+        raise BadRequestError("--with-images requires --bundle: name a file, or omit --with-images")
+    with _opened(bundle) as file:
+        with Console(stderr=True).status("checking, about 10 s"):
+            found = diagnose(namespace, timeout)
+        if as_json:
+            output.print_json(diagnosis_json(found))
+        else:
+            _show(found)
+        if file is not None:
+            names = write_bundle(file, found, namespace=namespace, with_images=with_images)
+            note = f"wrote {bundle}: {', '.join(names)}. Read it before you send it."
+            Console(stderr=True).print(escape(note), highlight=False, soft_wrap=True)
+    if found.has_error:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _opened(bundle: Path | None) -> Iterator[IO[bytes] | None]:
+    """Create the file before the checks, whose time would otherwise be lost."""
+    if bundle is None:
+        yield None
+        return
+    from delayed_vlm_ros.doctor.bundle import new_file  # noqa: PLC0415  keep --help fast
+
+    with new_file(bundle) as file:
+        yield file
+
+
+def _show(found: Diagnosis) -> None:
+    """Print one line for each finding; in a terminal, continued lines are indented."""
+    console = Console()
+    if not console.is_terminal:
+        sys.stdout.write("".join(f"{one.line}\n" for one in found.findings))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in found.findings:
+        style = _STYLES[one.level.name]
+        table.add_row(
+            f"[{style}]{one.level.name}[/]", f"[bold]{escape(one.subject)}:[/] {escape(_rest(one.text, one.remedy))}"
+        )
+    console.print(table, highlight=False)
+
+
+def _rest(text: str, remedy: str) -> str:
+    return f"{text}: {remedy}" if remedy else text

@@ -1,0 +1,184 @@
+"""The checkpoint that the node uses, the completeness of its files, and the memory that it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from delayed_vlm_ros.dependencies import explained_imports
+from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
+from delayed_vlm_ros.errors import UnsupportedModelError
+from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
+from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
+from delayed_vlm_ros.memory import MemoryConfig
+
+_HALF, _SINGLE = 2, 4  # bytes of a number
+_INDEX = "model.safetensors.index.json"
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
+_SMALLER = "choose a smaller model or preset (docs/presets.md), or lower memory.max_pixels and the memory's sizes"
+_ROBOT_MODEL = "for real images, set model.name to a model of docs/presets.md"
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The node's parameters that concern the model."""
+
+    model: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
+    max_pixels: int = MemoryConfig.max_pixels
+    frames: int = MemoryConfig.star_memory_size + MemoryConfig.stream_window_size
+    cameras: int = 1
+
+
+def settings_of(parameters: Mapping[str, Any] | None) -> ModelSettings:
+    """Return the settings of a running node; the defaults without one."""
+    if parameters is None:
+        return ModelSettings()
+    default = ModelSettings()
+    return ModelSettings(
+        model=str(parameters.get("model.name", default.model)),
+        device=str(parameters.get("model.device", default.device)),
+        dtype=str(parameters.get("model.dtype", default.dtype)),
+        max_pixels=int(parameters.get("memory.max_pixels", default.max_pixels)),
+        frames=int(parameters.get("memory.star.size", MemoryConfig.star_memory_size))
+        + int(parameters.get("memory.stream.size", MemoryConfig.stream_window_size)),
+        cameras=len(parameters.get("cameras") or ("camera",)),
+    )
+
+
+def model_findings(settings: ModelSettings, torch: Mapping[str, Any] | None, *, is_loaded: bool) -> list[Finding]:
+    """Resolve the checkpoint as the node does, without a download, and plan its memory.
+
+    Args:
+        settings: Settings of the node.
+        torch: Result of ``probe_torch``; None without torch.
+        is_loaded: Whether the node holds the model in memory already.
+
+    Raises:
+        ModelError: The checkpoint is missing or damaged.
+    """
+    checkpoint = resolve_checkpoint(settings.model, device=settings.device)
+    count = _parameter_count(checkpoint)
+    found = f"{settings.model}" if settings.model == checkpoint.name else f"{settings.model} is {checkpoint.name}"
+    text = f"{found} in {checkpoint.path}, complete, {count / 1e6:.0f} million parameters"
+    named = (
+        warn("model", f"{text}: {checkpoint.warnings[-1]}", _ROBOT_MODEL) if checkpoint.warnings else ok("model", text)
+    )
+    return [named, _memory(_plan(checkpoint, count, settings, torch), settings, torch, is_loaded=is_loaded)]
+
+
+def _parameter_count(checkpoint: Checkpoint) -> int:
+    """Return the number of parameters in the weight files.
+
+    Raises:
+        UnsupportedModelError: A file is missing or damaged.
+    """
+    with explained_imports():
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  part of an extra
+
+    _check_tokenizer(checkpoint)
+    count = 0
+    for file in _weight_files(checkpoint):
+        try:
+            with safe_open(file, framework="np") as weights:
+                count += sum(_product(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        except (OSError, SafetensorError) as failure:
+            raise UnsupportedModelError(
+                f"{file.name} of {checkpoint.name} in {checkpoint.path} is damaged ({failure}): download it again"
+            ) from failure
+    return count
+
+
+def _weight_files(checkpoint: Checkpoint) -> list[Path]:
+    index = checkpoint.path / _INDEX
+    if not index.is_file():
+        return sorted(checkpoint.path.glob("*.safetensors"))
+    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in names if not (checkpoint.path / name).is_file()]
+    if missing:
+        raise UnsupportedModelError(
+            f"the model {checkpoint.name} in {checkpoint.path} lacks {', '.join(missing)}: download all its files again"
+        )
+    return [checkpoint.path / name for name in names]
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    if not any((checkpoint.path / name).is_file() for name in _TOKENIZERS):
+        raise UnsupportedModelError(
+            f"the model {checkpoint.name} in {checkpoint.path} has no tokenizer: download all its files again"
+        )
+
+
+def _product(shape: list[int]) -> int:
+    result = 1
+    for length in shape:
+        result *= length
+    return result
+
+
+def _plan(checkpoint: Checkpoint, count: int, settings: ModelSettings, torch: Mapping[str, Any] | None) -> MemoryPlan:
+    only = checkpoint.only_size
+    pixels = min(settings.max_pixels, checkpoint.max_pixels) if only is None else only.height * only.width
+    return plan_memory(
+        json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8")),
+        parameters=count,
+        element_bytes=_element_bytes(settings, torch),
+        frames=settings.frames,
+        frame_pixels=pixels,
+        factor=checkpoint.factor,
+        cameras=settings.cameras,
+    )
+
+
+def _element_bytes(settings: ModelSettings, torch: Mapping[str, Any] | None) -> int:
+    if settings.dtype != "auto":
+        return _SINGLE if settings.dtype == "float32" else _HALF
+    gpu = _gpu(settings, torch)
+    return _HALF if gpu is not None and gpu["bfloat16"] else _SINGLE
+
+
+def _gpu(settings: ModelSettings, torch: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the GPU that the node uses; None for the CPU."""
+    devices = torch["devices"] if torch is not None else []
+    if settings.device == "cpu" or not devices:
+        return None
+    index = int(settings.device.partition(":")[2] or 0)
+    return devices[index] if index < len(devices) else None
+
+
+def _memory(plan: MemoryPlan, settings: ModelSettings, torch: Mapping[str, Any] | None, *, is_loaded: bool) -> Finding:
+    gpu = _gpu(settings, torch)
+    place, free = ("on the GPU", gpu["free"]) if gpu is not None else ("of the CPU's memory", free_memory())
+    needed = plan.peak if gpu is not None else plan.peak + plan.images
+    parts = (
+        f"weights {_megabytes(plan.weights)}, vision features {_megabytes(plan.features)}, KV cache "
+        f"{_megabytes(plan.kv)}, images {_megabytes(plan.images)} for {settings.frames} frames and "
+        f"{settings.cameras} {'camera' if settings.cameras == 1 else 'cameras'}"
+    )
+    text = f"{_megabytes(needed)} {place} at most ({parts}), {_megabytes(free)} free"
+    if is_loaded:
+        return ok("memory plan", f"{text} while the model is loaded")
+    if free < plan.weights:
+        return error("memory plan", text, _SMALLER)
+    return warn("memory plan", text, _SMALLER) if free < needed else ok("memory plan", text)
+
+
+def free_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+    """Return the bytes that this process may still allocate, within the limit of its container."""
+    fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        limit, used = ((cgroup / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        return min(free, int(limit) - int(used)) if limit != "max" else free
+    except (OSError, ValueError):  # no container, or an older kernel
+        return free
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size < 10**9 else f"{size / 1e9:.1f} GB"

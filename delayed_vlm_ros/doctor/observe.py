@@ -1,0 +1,269 @@
+"""Look at the ROS graph: nodes, image topics, clocks, and the node's parameters, state and reports. Runs in a child."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import asdict, replace
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
+from rclpy.qos import QoSCompatibility, QoSProfile, ReliabilityPolicy, qos_check_compatible
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+import delayed_vlm_ros.msg
+from delayed_vlm_ros.doctor.observation import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    IMAGE_TYPES,
+    Camera,
+    ClockTopic,
+    DiagnosticLine,
+    Observation,
+    Topic,
+)
+from delayed_vlm_ros.doctor.ros_node import NODE_NAME, doctor_node
+from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.ros.scene_memory.parameters import COMPRESSED
+from delayed_vlm_ros.time import nanoseconds_of, read_stamp
+
+_DISCOVERY_SEC = 1.5
+_SERVICE_TIMEOUT_SEC = 1.5
+_MEASURE_SEC = 2.0
+_MAX_MEASURED = 4  # topics other than the node's: a robot's network carries no needless images
+_MAX_MESSAGES = 2000
+_MESSAGES = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
+_STATISTICS = ("delayed_vlm_ros/msg/MemoryStats", "delayed_vlm_ros/msg/NodeStats")
+_BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # receives from every publisher
+
+
+def observe(namespace: str) -> dict[str, Any]:
+    """Observe the graph for some seconds; return an ``Observation`` as plain values."""
+    with doctor_node(namespace) as (node, executor):
+        return asdict(_Observer(node, executor).observe())
+
+
+class _Observer:
+    def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
+        self._node = node
+        self._executor = executor
+        self._node_name: str = node.resolve_topic_name("scene_memory")
+        self._page_name: str = node.resolve_topic_name("web_dashboard")
+        self._diagnostics: dict[str, DiagnosticLine] = {}
+        self._clock_times: list[int] = []
+        self._reports: dict[str, list[Any]] = defaultdict(list)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        node.create_subscription(Clock, "/clock", self._on_clock, _BEST_EFFORT)
+
+    def observe(self) -> Observation:
+        """Discover, query the node, then receive images and reports."""
+        self._spin(_DISCOVERY_SEC)
+        nodes = self._node_names()
+        runs = self._node_name in nodes
+        parameters = self._parameters(self._node_name) if runs else None
+        seen = Observation(
+            middleware=rclpy.get_rmw_implementation_identifier(),
+            node_name=self._node_name,
+            nodes=nodes,
+            state=self._state() if runs else "",
+            parameters=parameters,
+            page_parameters=self._parameters(self._page_name) if self._page_name in nodes else None,
+            cameras=self._cameras(parameters) if parameters is not None else (),
+        )
+        topics = self._measured(self._topics(seen), {camera.topic for camera in seen.cameras})
+        clock = ClockTopic(self._publishers("/clock"), tuple(self._clock_times))
+        diagnostics = tuple(self._diagnostics.values())
+        return replace(seen, topics=topics, clock=clock, diagnostics=diagnostics, reports=dict(self._reports))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        prefix = f"{self._node_name.lstrip('/')}: "
+        mine = [status for status in message.status if status.name.startswith(prefix)]
+        for status in mine:
+            values = {pair.key: pair.value for pair in status.values}
+            line = DiagnosticLine(status.name.removeprefix(prefix), _level(status.level), status.message, values)
+            self._diagnostics[line.name] = line
+        if mine:
+            self._note("/diagnostics", {"stamp_ns": nanoseconds_of(message.header.stamp), "status": _plain(mine)})
+
+    def _on_clock(self, message: Clock) -> None:
+        if len(self._clock_times) < _MAX_MESSAGES:
+            self._clock_times.append(nanoseconds_of(message.clock))
+
+    def _note(self, topic: str, report: Any) -> None:
+        if len(self._reports[topic]) < _MAX_MESSAGES:
+            self._reports[topic].append(report)
+
+    def _spin(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+        deadline = time.monotonic() + seconds
+        while (remaining := deadline - time.monotonic()) > 0 and not until():
+            self._executor.spin_once(timeout_sec=min(remaining, 0.1))
+
+    # The graph ------------------------------------------------------------------------------------------------------
+
+    def _node_names(self) -> tuple[str, ...]:
+        found = self._node.get_node_names_and_namespaces()
+        names = [f"{namespace.rstrip('/')}/{name}" for name, namespace in found if not name.startswith(NODE_NAME)]
+        return tuple(sorted(names))
+
+    def _publishers(self, topic: str) -> tuple[str, ...]:
+        return tuple(_full_name(one) for one in self._node.get_publishers_info_by_topic(topic))
+
+    def _topics(self, seen: Observation) -> list[Topic]:
+        wanted = {camera.topic for camera in seen.cameras}
+        found = dict(self._node.get_topic_names_and_types())
+        chosen = {name: types for name, types in found.items() if name in wanted or set(types) & set(IMAGE_TYPES)}
+        return [self._topic(name, tuple(types)) for name, types in sorted(chosen.items())]
+
+    def _topic(self, name: str, types: tuple[str, ...]) -> Topic:
+        offers = self._node.get_publishers_info_by_topic(name)
+        # The node's own subscription has a type, too: only what is published counts.
+        published = tuple(dict.fromkeys(offer.topic_type for offer in offers)) or types
+        reliabilities = {offer.qos_profile.reliability for offer in offers}
+        return Topic(
+            name,
+            published,
+            tuple(_full_name(offer) for offer in offers),
+            " and ".join(sorted(one.name.lower().replace("_", " ") for one in reliabilities)),
+            self._incompatible(name, offers),
+        )
+
+    def _incompatible(self, topic: str, offers: Iterable[Any]) -> str:
+        requests = self._node.get_subscriptions_info_by_topic(topic)
+        for request in (one for one in requests if _full_name(one) == self._node_name):
+            for offer in offers:
+                compatibility, reason = qos_check_compatible(offer.qos_profile, request.qos_profile)
+                if compatibility == QoSCompatibility.ERROR:
+                    return str(reason)
+        return ""
+
+    # The node -------------------------------------------------------------------------------------------------------
+
+    def _call(self, kind: Any, name: str, request: Any) -> Any:
+        """Return the response; None if there is none in time."""
+        client = self._node.create_client(kind, name)
+        pending = client.call_async(request) if client.wait_for_service(_SERVICE_TIMEOUT_SEC) else None
+        if pending is not None:
+            self._spin(_SERVICE_TIMEOUT_SEC, pending.done)
+        answer = pending.result() if pending is not None and pending.done() else None
+        self._node.destroy_client(client)
+        return answer
+
+    def _parameters(self, node_name: str) -> dict[str, Any] | None:
+        listed = self._call(ListParameters, f"{node_name}/list_parameters", ListParameters.Request())
+        if listed is None:
+            return None
+        names = list(listed.result.names)
+        values = self._call(GetParameters, f"{node_name}/get_parameters", GetParameters.Request(names=names))
+        if values is None:
+            return None
+        return {
+            name: _plain(parameter_value_to_python(value)) for name, value in zip(names, values.values, strict=False)
+        }
+
+    def _state(self) -> str:
+        answer = self._call(GetState, f"{self._node_name}/get_state", GetState.Request())
+        return str(answer.current_state.label) if answer is not None else ""
+
+    def _cameras(self, parameters: Mapping[str, Any]) -> tuple[Camera, ...]:
+        names = tuple(parameters.get("cameras") or ())
+        is_compressed = parameters.get("image_transport") == COMPRESSED
+        kind = COMPRESSED_IMAGE if is_compressed else IMAGE
+        return tuple(Camera(name, self._camera_topic(name, len(names), is_compressed), kind) for name in names)
+
+    def _camera_topic(self, name: str, count: int, is_compressed: bool) -> str:  # noqa: FBT001
+        """Return the topic as the node reports it, with remappings; while it is not configured, the default."""
+        line = self._diagnostics.get(f"camera {name}")
+        if line is not None and line.values.get("topic"):
+            return line.values["topic"]
+        topic = self._node.resolve_topic_name("image" if count == 1 else f"{name}/image")
+        return f"{topic}/compressed" if is_compressed else topic
+
+    # Images and reports ---------------------------------------------------------------------------------------------
+
+    def _measured(self, topics: list[Topic], wanted: Set[str]) -> tuple[Topic, ...]:
+        """Receive images of the node's topics, and of some others; receive the node's statistics meanwhile."""
+        received: dict[str, list[tuple[int, int, int]]] = {topic.name: [] for topic in _to_measure(topics, wanted)}
+        subscriptions = [
+            self._node.create_subscription(
+                _MESSAGES[topic.types[0]],
+                topic.name,
+                self._image_callback(received[topic.name]),
+                _BEST_EFFORT,
+                raw=True,
+            )
+            for topic in topics
+            if topic.name in received
+        ]
+        subscriptions += self._statistics_subscriptions()
+        started = time.monotonic()
+        self._spin(_MEASURE_SEC)
+        seconds = time.monotonic() - started
+        return tuple(_with_images(one, received.get(one.name), seconds) for one in topics)
+
+    def _image_callback(self, received: list[tuple[int, int, int]]) -> Callable[[bytes], None]:
+        def note(serialised: bytes) -> None:
+            try:
+                stamp_ns = read_stamp(serialised)
+            except ImageError:
+                return
+            if len(received) < _MAX_MESSAGES:
+                received.append((stamp_ns, time.time_ns(), len(serialised)))
+
+        return note
+
+    def _statistics_subscriptions(self) -> list[Any]:
+        return [
+            self._node.create_subscription(
+                getattr(delayed_vlm_ros.msg, types[0].rpartition("/")[2]), name, self._report_callback(name), 10
+            )
+            for name, types in self._node.get_topic_names_and_types()
+            if types[0] in _STATISTICS and name.startswith(f"{self._node_name}/")
+        ]
+
+    def _report_callback(self, topic: str) -> Callable[[Any], None]:
+        return lambda message: self._note(topic, _plain(message))
+
+
+def _to_measure(topics: list[Topic], wanted: Set[str]) -> list[Topic]:
+    published = [one for one in topics if one.publishers and len(one.types) == 1 and one.types[0] in IMAGE_TYPES]
+    others = [one for one in published if one.name not in wanted and IMAGE in one.types]
+    return [*(one for one in published if one.name in wanted), *others[:_MAX_MEASURED]]
+
+
+def _with_images(topic: Topic, received: list[tuple[int, int, int]] | None, seconds: float) -> Topic:
+    if received is None:
+        return topic
+    return replace(
+        topic,
+        measured_sec=seconds,
+        stamps_ns=tuple(stamp for stamp, _, _ in received),
+        arrivals_ns=tuple(arrival for _, arrival, _ in received),
+        image_bytes=max((size for _, _, size in received), default=0),
+    )
+
+
+def _full_name(endpoint: Any) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
+
+
+def _level(level: Any) -> int:
+    return level[0] if isinstance(level, bytes) else int(level)  # rclpy represents a byte field as bytes
+
+
+def _plain(value: Any) -> Any:
+    """Return a message, or what is in it, as values that JSON can represent."""
+    if hasattr(value, "get_fields_and_field_types"):
+        return {name: _plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
+    if isinstance(value, bytes):
+        return list(value) if len(value) > 1 else _level(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return [_plain(item) for item in value]

@@ -1,0 +1,53 @@
+"""A short-lived node of ``delayed-vlm doctor``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import rclpy
+from rclpy.context import Context
+from rclpy.exceptions import InvalidNamespaceException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_namespace import validate_namespace
+
+from delayed_vlm_ros.errors import BadRequestError
+
+NODE_NAME = "_delayed_vlm_doctor"
+"""Beginning of the node's name; ROS tools hide names that start with an underscore."""
+
+
+@contextmanager
+def doctor_node(namespace: str = "/") -> Iterator[tuple[Node, SingleThreadedExecutor]]:
+    """Make a node with a context and an executor of its own, without services and without the topic of the log.
+
+    Raises:
+        BadRequestError: The namespace is invalid.
+    """
+    try:
+        validate_namespace(namespace)
+    except InvalidNamespaceException as error:
+        raise BadRequestError(
+            f"'namespace' must be a ROS namespace such as /robot1, got '{namespace}': {error}"
+        ) from None
+    context = Context()
+    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    node = Node(
+        f"{NODE_NAME}_{os.getpid()}",
+        context=context,
+        namespace=namespace,
+        use_global_arguments=False,
+        enable_rosout=False,
+        start_parameter_services=False,
+    )
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield node, executor
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)

@@ -48,7 +48,7 @@ def main() -> None:
     print(response.answer)
     metrics = response.metrics
     print(
-        f"  from {len(response.frames_used)} pairs of frames, the newest {response.newest_frame_age_sec:.1f} s old; "
+        f"  from {len(response.frame_ids)} pairs of frames, the newest {response.newest_frame_age_sec:.1f} s old; "
         f"first token after {metrics.time_to_first_token:.2f} s, answer after {metrics.total_latency:.2f} s"
     )
     for warning in metrics.warnings:

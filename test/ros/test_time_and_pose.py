@@ -2,7 +2,7 @@
 
 import pytest
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import Point, Pose, PoseStamped, PoseWithCovariance, PoseWithCovarianceStamped
 from harness import nanoseconds, values_of
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Header
@@ -98,18 +98,21 @@ def test_first_clock_message_after_images_keeps_the_memory(start):
     assert jumps(client) == 0
 
 
-def test_frame_has_the_pose_of_the_camera(start):
+@pytest.mark.parametrize("source", ["PoseStamped", "PoseWithCovarianceStamped"])
+def test_frame_has_the_pose_of_the_camera(start, source):
     # given
-    _, client = start(memory__sample_fps=20.0)
+    _, client = start(memory__sample_fps=20.0, pose__source=source)
     client.wait_until_active()
     client.connect_images()
     client.reset()
 
     def stand_at(x, image):
-        pose = PoseStamped(header=image.header)
-        pose.header.frame_id = "map"
-        pose.pose.position.x = float(x)
-        client.publish(pose, "pose")
+        header = Header(stamp=image.header.stamp, frame_id="map")
+        pose = Pose(position=Point(x=float(x)))
+        if source == "PoseStamped":
+            client.publish(PoseStamped(header=header, pose=pose), "pose")
+        else:
+            client.publish(PoseWithCovarianceStamped(header=header, pose=PoseWithCovariance(pose=pose)), "pose")
 
     def arrived():
         image = client.image()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 
 _MAX_STAMP_NS = 2**31 * 10**9  # ROS counts seconds in 32 bits
 # A publisher may put megabytes into a frame_id or a pose; key-frame files must not grow with them.
@@ -17,23 +17,34 @@ _MAX_POSE_BYTES = 10_000
 
 @dataclass(frozen=True)
 class TimedPose:
-    """A serialised pose with its stamp.
+    """A serialised pose with its stamp. It is deserialised only when it is used.
 
     Attributes:
         stamp_ns: The pose's stamp in nanoseconds.
-        serialised: The ``PoseStamped`` message in CDR.
+        serialised: The message in CDR.
+        message_type: ``PoseStamped``, or a message with a header and a ``PoseWithCovariance`` in its field ``pose``.
     """
 
     stamp_ns: int
     serialised: bytes
+    message_type: type = PoseStamped
 
     def deserialize(self) -> PoseStamped | None:
-        """Return the message, or None if it cannot be read."""
+        """Return the pose, or None if the message cannot be read."""
         try:
-            pose: PoseStamped = deserialize_message(self.serialised, PoseStamped)
+            message: Any = deserialize_message(self.serialised, self.message_type)
         except Exception:  # noqa: BLE001  rclpy has no common class for the errors of an invalid message
             return None
-        return pose
+        return (
+            message if isinstance(message, PoseStamped) else PoseStamped(header=message.header, pose=message.pose.pose)
+        )
+
+    def to_pose_stamped(self) -> bytes | None:
+        """Return a serialised ``PoseStamped``, or None if the message cannot be read."""
+        if self.message_type is PoseStamped:
+            return self.serialised
+        pose = self.deserialize()
+        return None if pose is None else serialize_message(pose)
 
 
 @dataclass
@@ -64,8 +75,9 @@ def header_to_dict(header: FrameHeader) -> dict[str, Any]:
     """
     nearest = header.nearest_pose
     pose = None
-    if nearest is not None and len(nearest.serialised) <= _MAX_POSE_BYTES:
-        pose = {"stamp_ns": nearest.stamp_ns, "message": base64.b64encode(nearest.serialised).decode("ascii")}
+    message = None if nearest is None else nearest.to_pose_stamped()
+    if nearest is not None and message is not None and len(message) <= _MAX_POSE_BYTES:
+        pose = {"stamp_ns": nearest.stamp_ns, "message": base64.b64encode(message).decode("ascii")}
     frame_id = header.frame_id[:_MAX_FRAME_ID_CHARACTERS]
     return {"stamp_ns": header.stamp_ns, "frame_id": frame_id, "pose": pose}
 

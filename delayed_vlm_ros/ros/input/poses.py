@@ -1,9 +1,11 @@
-"""Camera poses: a buffer of the newest ones and the subscription that fills it."""
+"""Camera poses from a topic: a buffer of the newest ones and the subscription that fills it."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from importlib import import_module
+from typing import Any, Protocol
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
@@ -12,7 +14,8 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
-from delayed_vlm_ros.errors import ConfigurationError, ImageError
+from delayed_vlm_ros.dependencies import is_installed, missing
+from delayed_vlm_ros.errors import ConfigurationError, DependencyError, ImageError
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader, TimedPose
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 
@@ -20,20 +23,66 @@ _MAX_POSES = 2000  # ten seconds at 200 Hz
 _MAX_PENDING = 1000  # frames for which a nearer pose may still arrive
 _MIN_POSE_BYTES = 76  # encoding, stamp, empty frame_id, padding, seven doubles
 
+_PACKAGES = {"PoseStamped": "geometry_msgs", "PoseWithCovarianceStamped": "geometry_msgs", "Odometry": "nav_msgs"}
+POSE_TYPES = tuple(_PACKAGES)
+"""Names of the message types that a pose topic may have."""
+
+
+def load_pose_type(name: str) -> type:
+    """Return a message type of ``POSE_TYPES``.
+
+    Raises:
+        DependencyError: Its package is not installed.
+    """
+    package = _PACKAGES[name]
+    if not is_installed(package):
+        raise DependencyError(f"'pose.source' is {name}, but {missing(package)}")
+    message_type: type = getattr(import_module(f"{package}.msg"), name)
+    return message_type
+
+
+class PoseSource(Protocol):
+    """Source of the poses of one camera's frames. Thread-safe."""
+
+    @property
+    def received(self) -> int:
+        """Number of poses received."""
+
+    @property
+    def unusable(self) -> int:
+        """Number of received poses that could not be used."""
+
+    @property
+    def frames_without_pose(self) -> int:
+        """Number of frames for which no pose was near enough in time."""
+
+    @property
+    def warning(self) -> str:
+        """Why the newest frames have no pose; empty if they have one, or if poses are not used."""
+
+    def attach(self, header: FrameHeader) -> None:
+        """Assign a pose to a new frame's header, now or when one arrives. Does not block."""
+
+    def reset(self) -> None:
+        """Forget all poses. Frames keep those that they have."""
+
 
 class PoseBuffer:
     """Assigns the nearest pose in time to each frame of one camera. Thread-safe.
 
     Args:
         limit_sec: Largest time difference between a frame and its pose, in seconds.
+        message_type: Type of the poses, see ``TimedPose``.
     """
 
-    def __init__(self, limit_sec: float) -> None:
+    def __init__(self, limit_sec: float, message_type: type = PoseStamped) -> None:
+        self.message_type = message_type
         self._limit_ns = round(limit_sec * NANOSECONDS_PER_SECOND)
         self._lock = threading.Lock()
         self._poses: deque[TimedPose] = deque(maxlen=_MAX_POSES)
         self._pending: deque[FrameHeader] = deque(maxlen=_MAX_PENDING)
-        self._received = self._unusable = 0
+        self._received = self._unusable = self._without_pose = 0
+        self._is_missing = False  # the newest frame that was given up has no pose
 
     @property
     def received(self) -> int:
@@ -45,8 +94,21 @@ class PoseBuffer:
         """Number of received poses that are cut short or have no stamp."""
         return self._unusable
 
+    @property
+    def frames_without_pose(self) -> int:
+        """See ``PoseSource``; 0 until the first pose arrives."""
+        return self._without_pose
+
+    @property
+    def warning(self) -> str:
+        """See ``PoseSource``."""
+        if not self._is_missing:
+            return ""
+        limit_sec = self._limit_ns / NANOSECONDS_PER_SECOND
+        return f"no pose within {limit_sec:g} s of the newest frames: check that poses arrive, with the images' clock"
+
     def receive(self, serialised: bytes) -> None:
-        """Add a serialised ``PoseStamped``. Never raises; unusable poses are only counted."""
+        """Add a serialised pose. Never raises; unusable poses are only counted."""
         self._received += 1
         try:
             stamp_ns = read_stamp(serialised)
@@ -55,7 +117,7 @@ class PoseBuffer:
         if not stamp_ns or len(serialised) < _MIN_POSE_BYTES:
             self._unusable += 1
             return
-        pose = TimedPose(stamp_ns, serialised)
+        pose = TimedPose(stamp_ns, serialised, self.message_type)
         with self._lock:
             if self._poses and self._poses[-1].stamp_ns - stamp_ns > self._limit_ns:
                 # The clock went back: earlier poses must not be assigned to new frames.
@@ -64,7 +126,7 @@ class PoseBuffer:
             self._poses.append(pose)
             for header in self._pending:
                 self._assign_if_nearer(pose, header)
-            self._set_pending([header for header in self._pending if stamp_ns - header.stamp_ns <= self._limit_ns])
+            self._give_up(stamp_ns)
 
     def attach(self, header: FrameHeader) -> None:
         """Assign the nearest known pose to a new frame's header, and any nearer pose that arrives later."""
@@ -72,6 +134,7 @@ class PoseBuffer:
             # Oldest first: of equally near poses the newest is assigned.
             for pose in self._poses:
                 self._assign_if_nearer(pose, header)
+            self._give_up(header.stamp_ns)
             self._pending.append(header)
 
     def reset(self) -> None:
@@ -79,6 +142,16 @@ class PoseBuffer:
         with self._lock:
             self._poses.clear()
             self._pending.clear()
+            self._is_missing = False
+
+    def _give_up(self, stamp_ns: int) -> None:
+        """Stop waiting for poses of frames that are too old for a pose of this time."""
+        old = [header for header in self._pending if stamp_ns - header.stamp_ns > self._limit_ns]
+        if old and self._received:
+            without = [header for header in old if header.nearest_pose is None]
+            self._without_pose += len(without)
+            self._is_missing = old[-1].nearest_pose is None
+        self._set_pending([header for header in self._pending if stamp_ns - header.stamp_ns <= self._limit_ns])
 
     def _set_pending(self, headers: list[FrameHeader]) -> None:
         if len(headers) < len(self._pending):
@@ -100,8 +173,8 @@ class PoseSubscription:
 
     Args:
         node: The node to subscribe from.
-        topic: Topic of ``geometry_msgs/PoseStamped`` messages.
-        buffer: Buffer that receives the poses.
+        topic: Topic of the poses.
+        buffer: Buffer that receives the poses, and their type.
         group: Callback group of the subscription.
     """
 
@@ -110,7 +183,7 @@ class PoseSubscription:
         self._topic = topic
         self._buffer = buffer
         self._group = group
-        self._subscription: Subscription[PoseStamped] | None = None
+        self._subscription: Subscription[Any] | None = None
 
     def start(self) -> None:
         """Subscribe.
@@ -120,7 +193,7 @@ class PoseSubscription:
         """
         try:
             self._subscription = self._node.create_subscription(
-                PoseStamped,
+                self._buffer.message_type,
                 self._topic,
                 self._buffer.receive,
                 qos_profile_sensor_data,

@@ -137,6 +137,7 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("last time jump", report.last_jump),
         ("poses received", str(report.poses_received)),
         ("poses unusable", str(report.poses_unusable)),
+        ("frames without pose", str(report.frames_without_pose)),
         ("input rate", f"{report.input_rate_hz:.2f} Hz"),
         ("sampled rate", f"{report.sampled_rate_hz:.2f} Hz"),
         ("last image", "never" if report.silent_sec is None else f"{report.silent_sec:.2f} s ago"),

@@ -201,6 +201,7 @@ def memory_stats(camera: CameraReport, memory: MemoryReport, stamp: Time) -> msg
         images_dropped=camera.images_dropped,
         images_missed=camera.images_missed,
         images_restamped=camera.images_restamped,
+        frames_without_pose=camera.frames_without_pose,
         last_drop_reason=camera.last_drop_reason,
         warnings=list(camera.warnings),
     )

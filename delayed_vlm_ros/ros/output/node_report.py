@@ -41,6 +41,7 @@ class CameraReport:
         last_jump: The last time jump and its effect; empty if there was none.
         poses_received: Poses received.
         poses_unusable: Poses that are cut short or have no stamp.
+        frames_without_pose: Sampled images for which no pose was near enough in time.
         input_rate_hz: Images received per second.
         sampled_rate_hz: Images sampled per second.
         silent_sec: Seconds since the last image; None before the first.
@@ -63,6 +64,7 @@ class CameraReport:
     last_jump: str
     poses_received: int
     poses_unusable: int
+    frames_without_pose: int
     input_rate_hz: float
     sampled_rate_hz: float
     silent_sec: float | None

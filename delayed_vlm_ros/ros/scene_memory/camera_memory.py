@@ -19,7 +19,7 @@ from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import Frame, KeptPair
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
-from delayed_vlm_ros.ros.input.poses import PoseBuffer
+from delayed_vlm_ros.ros.input.poses import PoseSource
 from delayed_vlm_ros.ros.output.node_report import CameraReport
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 
@@ -59,7 +59,7 @@ class CameraMemory:
         ingestor: SamplingIngestor,
         frame_manager: SmartFrameManager,
         converter: ImageConverter,
-        poses: PoseBuffer,
+        poses: PoseSource,
         now_ns: Callable[[], int],
         logger: RcutilsLogger,
     ) -> None:
@@ -246,6 +246,8 @@ class CameraMemory:
                 f"{prefix} only {share:.0%} of the images due by arrival time are also due by stamp, so the clock of "
                 "the stamps is slow or coarse, or the delay grows: check header.stamp in the driver, and the network"
             )
+        if self.poses.warning:
+            found["poses_missing"] = f"{prefix} {self.poses.warning}"
         if self._clock_unset:
             found["clock_unset"] = (
                 f"{prefix} the node's clock is 0 because use_sim_time is set and nothing publishes /clock: start the "
@@ -308,6 +310,7 @@ class CameraMemory:
             last_jump=self._last_jump,
             poses_received=self.poses.received,
             poses_unusable=self.poses.unusable,
+            frames_without_pose=self.poses.frames_without_pose,
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
             silent_sec=None if self._last_arrival is None else now - self._last_arrival,

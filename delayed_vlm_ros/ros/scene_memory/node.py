@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Protocol
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -28,7 +28,8 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
-from delayed_vlm_ros.ros.input.poses import PoseSubscription
+from delayed_vlm_ros.ros.input.poses import PoseBuffer, PoseSubscription
+from delayed_vlm_ros.ros.input.transforms import TransformLookup, TransformPoses
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
 from delayed_vlm_ros.ros.output.node_report import LifecycleReport, ModelReport, NodeReport, QuestionReport
 from delayed_vlm_ros.ros.output.report_publisher import Reporter
@@ -68,6 +69,16 @@ _FAILURE = TransitionCallbackReturn.FAILURE
 _ERROR = TransitionCallbackReturn.ERROR
 
 
+class NodeInput(Protocol):
+    """Input of the node while it is active."""
+
+    def start(self) -> None:
+        """Subscribe."""
+
+    def close(self) -> None:
+        """Unsubscribe."""
+
+
 class SceneMemory(LifecycleNode):
     """The node. Its cameras, memories and model are in a ``Session``, which exists from configure to cleanup."""
 
@@ -83,7 +94,7 @@ class SceneMemory(LifecycleNode):
         self._device_lock = threading.Lock()
         self._session_lock = threading.Lock()  # between transitions and close()
         self._closed = False
-        self._inputs: list[ImageSubscription | PoseSubscription] = []
+        self._inputs: list[NodeInput] = []
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._ask_services = AskServices(self, self._submit)
         self._memory_services = MemoryServices(self, self._cameras)
@@ -179,24 +190,33 @@ class SceneMemory(LifecycleNode):
         return session.cameras if session is not None else {}
 
     def _subscribe(self) -> None:
+        cameras = tuple(self._cameras().values())
         try:
-            for camera in self._cameras().values():
-                self._subscribe_to(camera)
+            for node_input in self._inputs_of(cameras):
+                self._start(node_input)
+            for camera in cameras:
+                self.get_logger().info(f"camera {camera.name}: taking images from {camera.topic}")
             for warning in unknown_name_warnings(self, group=QOS_GROUP):
                 self.get_logger().warning(warning)
         except BaseException:
             self._unsubscribe()
             raise
 
-    def _subscribe_to(self, camera: CameraMemory) -> None:
+    def _inputs_of(self, cameras: Sequence[CameraMemory]) -> Iterator[NodeInput]:
+        """Return the subscriptions to the cameras' images and poses; pose topics or TF."""
+        for camera in cameras:
+            yield ImageSubscription(self, camera)
+            if isinstance(camera.poses, PoseBuffer):
+                yield PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
+        from_tf = [camera.poses for camera in cameras if isinstance(camera.poses, TransformPoses)]
+        if from_tf:
+            yield TransformLookup(self, from_tf, self._pose_group)
+
+    def _start(self, node_input: NodeInput) -> None:
         with self._session_lock:
-            if self._closed:
-                return
-            poses = PoseSubscription(self, camera.pose_topic, camera.poses, self._pose_group)
-            for subscription in (ImageSubscription(self, camera), poses):
-                subscription.start()
-                self._inputs.append(subscription)
-        self.get_logger().info(f"camera {camera.name}: taking images from {camera.topic}")
+            if not self._closed:
+                node_input.start()
+                self._inputs.append(node_input)
 
     def _unsubscribe(self) -> None:
         with self._session_lock:

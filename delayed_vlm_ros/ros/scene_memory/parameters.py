@@ -12,6 +12,8 @@ from typing import Any
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 from delayed_vlm_ros.memory import MemoryConfig
+from delayed_vlm_ros.ros.input.poses import POSE_TYPES
+from delayed_vlm_ros.ros.input.transforms import TF
 from delayed_vlm_ros.ros.parameters import parameter, specifications
 
 MAX_NEW_TOKENS_LIMIT = 4096
@@ -166,9 +168,19 @@ class SceneMemoryParameters:
         maximum=86_400.0,
     )
 
+    pose_source: str = _at_configure(
+        "PoseStamped",
+        "source of camera poses: messages of this type on pose, or on <name>/pose with several cameras; or TF (tf)",
+        name="pose.source",
+        choices=(*POSE_TYPES, TF),
+    )
+    pose_frame: str = _at_configure("map", "frame in which poses from TF are expressed", name="pose.frame")
+    pose_base_frame: str = _at_configure(
+        "", "frame whose pose is looked up in TF; empty for the image's frame_id", name="pose.base_frame"
+    )
     pose_limit_sec: float = _at_configure(
         0.5,
-        "maximum time difference between a frame and its pose",
+        "maximum time difference between a frame and its pose; with TF, how long a frame waits for its transform",
         name="pose.limit_sec",
         unit="s",
         minimum=0.0,
@@ -217,6 +229,17 @@ class SceneMemoryParameters:
         default=True,
         description="use the same computation steps with and without cached results, for bitwise equal answers",
         name="model.canonical",
+    )
+    stop_repetition: bool = _at_configure(
+        default=True,
+        description="stop an answer that repeats the same tokens without end",
+        name="model.stop_repetition",
+    )
+    sampling: bool = _at_configure(
+        default=False,
+        description="sample answers if the checkpoint's generation_config.json says so, instead of always choosing the most "
+        "likely token; such answers differ from one attempt to the next",
+        name="model.sampling",
     )
     features_on_host: bool = _at_configure(
         default=False,

@@ -21,7 +21,8 @@ from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import PoseBuffer
+from delayed_vlm_ros.ros.input.poses import PoseBuffer, PoseSource, load_pose_type
+from delayed_vlm_ros.ros.input.transforms import TF, TransformPoses, check_transforms_available
 from delayed_vlm_ros.ros.output.node_report import MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory import engines
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
@@ -265,6 +266,18 @@ def _logged(logger: RcutilsLogger, failure: str) -> Iterator[None]:
         raise
 
 
+def _poses(parameters: SceneMemoryParameters) -> PoseSource:
+    """Return the source of a camera's poses.
+
+    Raises:
+        DependencyError: A package of the source is not installed.
+    """
+    if parameters.pose_source == TF:
+        check_transforms_available()
+        return TransformPoses(parameters.pose_frame, parameters.pose_base_frame, parameters.pose_limit_sec)
+    return PoseBuffer(parameters.pose_limit_sec, load_pose_type(parameters.pose_source))
+
+
 def _camera(
     name: str,
     parameters: SceneMemoryParameters,
@@ -287,7 +300,7 @@ def _camera(
         ingestor=SamplingIngestor(geometry, manager, parameters.sample_fps, topic=topic, restart_on_jump=restarts),
         frame_manager=manager,
         converter=converter,
-        poses=PoseBuffer(parameters.pose_limit_sec),
+        poses=_poses(parameters),
         now_ns=context.now_ns,
         logger=context.logger,
     )

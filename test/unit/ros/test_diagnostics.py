@@ -44,6 +44,7 @@ CAMERA = CameraReport(
     last_jump="stamps jumped back",
     poses_received=70,
     poses_unusable=1,
+    frames_without_pose=2,
     input_rate_hz=29.97,
     sampled_rate_hz=2.0,
     silent_sec=0.03,

@@ -239,6 +239,7 @@ CAMERA_REPORT = CameraReport(
     last_jump="time has gone back",
     poses_received=70,
     poses_unusable=1,
+    frames_without_pose=2,
     input_rate_hz=30.5,
     sampled_rate_hz=2.25,
     silent_sec=0.03125,

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -20,13 +21,19 @@ DISCOVERY_SEC = 10.0
 """Maximum time to discover the node, in seconds."""
 
 _ACTION_DISCOVERY_SEC = 2.0  # after the service, which belongs to the same node
+_MIN_TIMEOUT_SEC = 0.1
 
 
 def ask(
     question: Annotated[str, typer.Argument(help="Question in plain text.")],
     camera: Annotated[str, typer.Option(help="Camera to ask about; * for all cameras.", show_default="the first")] = "",
     last: Annotated[float, typer.Option(help="Use only frames of the last seconds; 0 for all frames.", min=0)] = 0.0,
-    timeout: Annotated[float, typer.Option(help="Deadline, in s, including the time to load a model.", min=0.1)] = 60.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Deadline, in s, including the time to find the node and to load a model.", min=_MIN_TIMEOUT_SEC
+        ),
+    ] = 60.0,
     max_new_tokens: Annotated[
         int, typer.Option(help="Maximum length of the answer, in tokens; 0 for the node's default.", min=0)
     ] = 0,
@@ -42,18 +49,34 @@ def ask(
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
 
     with SceneMemoryClient.connect(namespace) as client:
-        if not client.wait_until(client.service_is_ready, DISCOVERY_SEC):
-            raise NodeNotFoundError(not_found_message(f"service {client.service_name}"))
-        if client.wait_until(client.action_is_ready, _ACTION_DISCOVERY_SEC):
+        deadline = time.monotonic() + timeout
+
+        def remaining(limit: float = timeout) -> float:
+            return max(_MIN_TIMEOUT_SEC, min(limit, round(deadline - time.monotonic(), 1)))
+
+        discovery_sec = remaining(DISCOVERY_SEC)
+        if not client.wait_until(client.service_is_ready, discovery_sec):
+            raise NodeNotFoundError(not_found_message(f"service {client.service_name}", discovery_sec))
+        if client.wait_until(client.action_is_ready, remaining(_ACTION_DISCOVERY_SEC)):
             goal = AskScene.Goal(
-                question=question, camera=camera, last_sec=last, timeout_sec=timeout, max_new_tokens=max_new_tokens
+                question=question,
+                camera=camera,
+                last_sec=last,
+                timeout_sec=remaining(),
+                max_new_tokens=max_new_tokens,
+                include_frames=as_json,
             )
             with output.live_answer(Console(stderr=as_json)) as show, _deferred_interrupt() as interrupted:
                 response = client.stream(goal, show, cancelled=interrupted)
         else:
             sys.stderr.write("no action ask_scene_stream: the answer is shown when it is complete\n")
             response = client.ask(
-                question, camera=camera, last_sec=last, timeout_sec=timeout, max_new_tokens=max_new_tokens
+                question,
+                camera=camera,
+                last_sec=last,
+                timeout_sec=remaining(),
+                max_new_tokens=max_new_tokens,
+                include_frames=as_json,
             )
     if as_json:
         output.print_json(output.response_json(response))
@@ -63,11 +86,11 @@ def ask(
         raise AskError(response.error_msg)
 
 
-def not_found_message(missing: str) -> str:
+def not_found_message(missing: str, waited_sec: float = DISCOVERY_SEC) -> str:
     """Return the error message for a node whose service or diagnostics were not discovered."""
     domain = os.environ.get("ROS_DOMAIN_ID", "0")
     return (
-        f"no {missing} within {DISCOVERY_SEC:g} s in ROS domain {domain}: check that scene_memory runs in this "
+        f"no {missing} within {waited_sec:g} s in ROS domain {domain}: check that scene_memory runs in this "
         "namespace, and set ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE to the node's values"
     )
 

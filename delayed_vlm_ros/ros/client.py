@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -29,7 +30,10 @@ from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 
 _SPIN_PERIOD_SEC = 0.05
-_GRACE_SEC = 5.0  # beyond a question's own deadline, for transport
+_GRACE_SEC = 2.0  # beyond a question's own deadline, for transport
+_BUSY_GRACE_SEC = 3.0  # more, for a node that still reports
+_SILENT_SEC = 3.0  # without a report, after which a node may hang; it reports once per second
+_SEND_SEC = 0.2  # to send a cancellation
 _CALL_TIMEOUT_SEC = 10.0
 _IDLE_REPORTS = 3  # consecutive reports of an idle node after which a running question is lost
 # A service's replies go to all of its clients: replies to others must not push out the one to this client.
@@ -93,6 +97,7 @@ class SceneMemoryClient:
         self._newest: MemoryStats | None = None
         self._statistics: dict[str, MemoryStats] = {}
         self._node_statistics: NodeStats | None = None
+        self._reported_at: float | None = None
         self._diagnostics: dict[str, DiagnosticStatus] = {}
 
     @classmethod
@@ -170,6 +175,7 @@ class SceneMemoryClient:
 
     def _on_node_statistics(self, message: NodeStats) -> None:
         self._node_statistics = message
+        self._reported_at = time.monotonic()
         is_busy = bool(message.questions_running or message.questions_waiting)
         for question in tuple(self._running):
             if question.is_lost(is_busy=is_busy):
@@ -306,10 +312,11 @@ class SceneMemoryClient:
         )
         self._wait_for_server(self.service_is_ready, timeout_sec)
         pending = self.ask_async(request)
-        self._wait(pending, timeout_sec + _GRACE_SEC)
+        started = time.monotonic()
+        self._wait_with_grace(partial(self._wait, pending), pending.done, timeout_sec)
         if not pending.done():
             self._ask.remove_pending_request(pending)
-            raise _no_response("the service ask_scene", timeout_sec + _GRACE_SEC)
+            raise AskTimeoutError(self._no_response("the service ask_scene", started))
         return pending.result()
 
     def stream(
@@ -333,15 +340,18 @@ class SceneMemoryClient:
         """
         _checked_timeout(goal.timeout_sec)
         self._wait_for_server(self.action_is_ready, goal.timeout_sec)
+        started = time.monotonic()
         question = self.stream_async(goal, on_progress)
         done = question.future.done
-        self.wait_until(lambda: done() or cancelled(), goal.timeout_sec + _GRACE_SEC)
+
+        def is_over() -> bool:
+            return done() or cancelled()
+
+        self._wait_with_grace(partial(self.wait_until, is_over), is_over, goal.timeout_sec)
         if not done():
             question.cancel()
-            if not self.wait_until(done, _GRACE_SEC):
-                error = _no_response("the action ask_scene_stream", goal.timeout_sec + _GRACE_SEC)
-                question.fail(error)
-                raise error
+            self.wait_until(done, _GRACE_SEC if cancelled() else _SEND_SEC)
+            question.fail(AskTimeoutError(self._no_response("the action ask_scene_stream", started)))
         return question.future.result()
 
     def mark(
@@ -395,12 +405,35 @@ class SceneMemoryClient:
 
     def _call(self, client: Client[Any, Any], request: Any, timeout_sec: float) -> Any:
         self._wait_for_server(client.service_is_ready, timeout_sec)
+        started = time.monotonic()
         pending = client.call_async(request)
         self._wait(pending, timeout_sec)
         if not pending.done():
             client.remove_pending_request(pending)
-            raise NodeNotFoundError(f"no response from {client.srv_name} within {timeout_sec:g} s: is the node alive?")
+            raise NodeNotFoundError(self._no_response(client.srv_name, started))
         return pending.result()
+
+    def _wait_with_grace(
+        self, wait: Callable[[float], object], is_over: Callable[[], bool], timeout_sec: float
+    ) -> None:
+        """Wait for a response until its deadline, and somewhat longer: more if the node still reports."""
+        wait(timeout_sec + _GRACE_SEC)
+        if not is_over() and self._is_reporting():
+            wait(_BUSY_GRACE_SEC)
+
+    def _is_reporting(self) -> bool:
+        return self._reported_at is not None and time.monotonic() - self._reported_at < _SILENT_SEC
+
+    def _no_response(self, source: str, started: float) -> str:
+        """Return what is known of a node that did not respond since a time of ``time.monotonic``, in seconds."""
+        missing = f"no response from {source} within {time.monotonic() - started:.1f} s"
+        stats = self._node_statistics
+        if stats is None or not self._is_reporting():
+            return f"{missing}, and no report of the node either: it hangs or its machine is unreachable, see its log"
+        return (
+            f"{missing}, but the node is alive (model {stats.model_state}, {stats.questions_running} running and "
+            f"{stats.questions_waiting} waiting questions): its machine is busy, retry later or allow more time"
+        )
 
     def _wait_for_server(self, is_ready: Callable[[], bool], timeout_sec: float) -> None:
         """Wait until a server is discovered, which takes a moment after ``connect``."""
@@ -503,7 +536,3 @@ def _checked_timeout(timeout_sec: float) -> float:
     if not timeout_sec > 0:
         raise BadRequestError(f"'timeout_sec' must be greater than 0, got {timeout_sec}")
     return timeout_sec
-
-
-def _no_response(source: str, seconds: float) -> AskTimeoutError:
-    return AskTimeoutError(f"no response from {source} within {seconds:g} s: is the node alive?")

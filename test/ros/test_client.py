@@ -1,13 +1,19 @@
 """``SceneMemoryClient``: blocking calls, calls on a spun node, and questions that a restarted node has lost."""
 
 import signal
+import time
 
 import pytest
 from delayed_vlm_ros.action import AskScene
-from harness import FAKE_SCENE_MEMORY, NodeProcess
+from delayed_vlm_ros.msg import NodeStats
+from delayed_vlm_ros.srv import AskScene as AskSceneService
+from harness import FAKE_SCENE_MEMORY, Client, NodeProcess
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future
 from waiting import PATIENCE_SEC, wait_until
 
-from delayed_vlm_ros.errors import BadRequestError, NodeNotFoundError
+from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, NodeNotFoundError
+from delayed_vlm_ros.ros import client as client_module
 from delayed_vlm_ros.ros.client import SceneMemoryClient
 
 
@@ -102,3 +108,41 @@ def test_question_is_lost_when_the_node_restarts(start):
     finally:
         restarted.close()
         client.close()
+
+
+@pytest.fixture
+def unresponsive(ros, monkeypatch):
+    """A namespace whose service ask_scene never responds, and a client of it with short limits."""
+    monkeypatch.setattr(client_module, "_GRACE_SEC", 0.3)
+    monkeypatch.setattr(client_module, "_BUSY_GRACE_SEC", 0.3)
+    server = Client("/unresponsive")
+
+    async def wait_forever(request, response):
+        await Future()
+        return response
+
+    server.node.create_service(AskSceneService, "ask_scene", wait_forever, callback_group=ReentrantCallbackGroup())
+    with SceneMemoryClient.connect("/unresponsive") as client:
+        assert client.wait_until(client.service_is_ready, PATIENCE_SEC)
+        yield server, client
+    server.close()
+
+
+def test_missing_response_of_a_silent_node_is_reported(unresponsive):
+    _, client = unresponsive
+    started = time.monotonic()
+    with pytest.raises(AskTimeoutError, match="no report of the node either: it hangs"):
+        client.ask("What?", timeout_sec=0.2)
+    assert time.monotonic() - started >= 0.5
+
+
+def test_missing_response_of_a_busy_node_is_reported_as_such(unresponsive):
+    server, client = unresponsive
+    publisher = server.node.create_publisher(NodeStats, "scene_memory/node_stats", 10)
+    stats = NodeStats(model_state="ready", questions_running=1, questions_waiting=3)
+    server.node.create_timer(0.05, lambda: publisher.publish(stats))
+    assert client.wait_until(lambda: client.node_statistics is not None, PATIENCE_SEC)
+    started = time.monotonic()
+    with pytest.raises(AskTimeoutError, match=r"alive \(model ready, 1 running and 3 waiting questions\)"):
+        client.ask("What?", timeout_sec=0.2)
+    assert time.monotonic() - started >= 0.8

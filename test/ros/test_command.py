@@ -129,11 +129,12 @@ def test_status_of_a_node_that_is_not_configured(start):
     assert json.loads(done.stdout)["statistics"] == {}
 
 
-@pytest.mark.parametrize("words", [("ask", "Who?"), ("status",)])
-def test_missing_node_prints_one_sentence_with_the_remedy(ros, words):
+@pytest.mark.parametrize(("words", "seconds"), [(("ask", "Who?", "--timeout", "1"), 1), (("status",), 10)])
+def test_missing_node_prints_one_sentence_with_the_remedy(ros, words, seconds):
     done = command(*words, "--namespace", "/nowhere")
     assert done.returncode == 1
     assert "/nowhere" in done.stderr or "nowhere/scene_memory" in done.stderr
+    assert f"within {seconds} s in ROS domain" in done.stderr
     assert "ROS_DOMAIN_ID" in done.stderr
     assert "Traceback" not in done.stderr
 

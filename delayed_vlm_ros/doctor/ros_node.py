@@ -11,10 +11,10 @@ from rclpy.context import Context
 from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_namespace import validate_namespace
 
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.ros.initialisation import initialise
 
 NODE_NAME = "_delayed_vlm_doctor"
 """Beginning of the node's name; ROS tools hide names that start with an underscore."""
@@ -34,7 +34,7 @@ def doctor_node(namespace: str = "/") -> Iterator[tuple[Node, SingleThreadedExec
             f"'namespace' must be a ROS namespace such as /robot1, got '{namespace}': {error}"
         ) from None
     context = Context()
-    rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
+    initialise([], context=context, log_file=False)
     node = Node(
         f"{NODE_NAME}_{os.getpid()}",
         context=context,

@@ -20,12 +20,12 @@ from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_namespace import validate_namespace
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, DelayedVlmError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
+from delayed_vlm_ros.ros.initialisation import initialise
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 
@@ -113,6 +113,7 @@ class SceneMemoryClient:
 
         Raises:
             BadRequestError: The namespace or the domain is invalid.
+            ConfigurationError: The ROS arguments of the command line are invalid.
         """
         try:
             validate_namespace(namespace)
@@ -124,7 +125,7 @@ class SceneMemoryClient:
         if not domain.isdecimal():
             raise BadRequestError(f"'ROS_DOMAIN_ID' must be a number such as 0 to 101, got '{domain}'")
         context = Context()
-        rclpy.init(context=context, domain_id=int(domain), signal_handler_options=SignalHandlerOptions.NO)
+        initialise(context=context, domain=int(domain), log_file=False)
         node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)

@@ -22,24 +22,15 @@ from typing import Protocol
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 
-from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError
+from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.ros.executor import HandlerExecutor, make_executor
+from delayed_vlm_ros.ros.initialisation import initialise
 from delayed_vlm_ros.ros.parameter_files import unused_key_warnings
 from delayed_vlm_ros.ros.parameters import unknown_name_warnings
 
 _SPIN_PERIOD_SEC = 0.1  # longest time until a signal is handled
 _JOIN_TIMEOUT_SEC = 0.5  # longest time to wait for a thread that is inside the model
-
-# Messages of ROS's parser of arguments and parameter files, and what to do.
-_REMEDIES = {
-    "No value at line": 'give the parameter a value, "" for an empty text',
-    "Sequence should be of same type": 'give all items of the list one type: put texts in quotes, as in ["a", "7"]',
-    "before ros__parameters": "begin the file with the lines '/**:' and '  ros__parameters:', and indent what follows",
-    "Error parsing a event": "the file is not YAML near that line: check indentation (no tabs) and quotes",
-    "Error opening YAML file": "check the path",
-}
 
 
 class _Closable(Protocol):
@@ -72,7 +63,7 @@ def run_node(
     signal.signal(signal.SIGINT, request_stop)
     signal.signal(signal.SIGTERM, request_stop)
     try:
-        _initialise(arguments)
+        initialise(arguments)
         node = make_node()
     except DelayedVlmError as error:
         sys.stderr.write(f"cannot start: {error}\n")
@@ -95,23 +86,6 @@ def run_node(
         sys.stderr.flush()
         os._exit(0)
     return 0
-
-
-def _initialise(arguments: list[str] | None) -> None:
-    """Initialise rclpy.
-
-    Raises:
-        ConfigurationError: The ROS arguments or a parameter file are invalid.
-    """
-    try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    except RuntimeError as error:  # rclpy exports neither of its classes for this
-        reason = str(error).partition(", at /")[0].removeprefix("failed to initialize rcl: ")
-        raise ConfigurationError(f"invalid ROS arguments: {reason}: {_remedy(reason)}") from error
-
-
-def _remedy(reason: str) -> str:
-    return next((remedy for text, remedy in _REMEDIES.items() if text in reason), "correct the command line")
 
 
 def _warn_of_unused_parameters(node: Node, arguments: list[str]) -> None:

@@ -5,8 +5,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.ros.process import _FailureLog, _initialise
+from delayed_vlm_ros.ros.process import _FailureLog
 
 
 @pytest.fixture
@@ -48,36 +47,3 @@ def test_thread_exception_is_logged_with_the_thread_name(logged, monkeypatch):
     assert "'player'" in line
     assert "Traceback" in line
     assert "ZeroDivisionError" in line
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("/**:\n  ros__parameters:\n    cameras: [front, 7]\n", "put texts in quotes"),
-        ("/**:\n  ros__parameters:\n    mode:\n", 'give the parameter a value, "" for an empty text'),
-        ("/**:\n  memory:\n    size: 5\n", "begin the file with the lines '/**:'"),
-        ("memory: 5\n", "begin the file with the lines '/**:'"),
-        ("/**:\n  ros__parameters:\n\tmode: x\n", "not YAML near that line"),
-    ],
-)
-def test_file_that_ros_cannot_parse_is_an_error_with_a_remedy(tmp_path, text, expected):
-    path = tmp_path / "my.yaml"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigurationError) as caught:
-        _initialise(["--ros-args", "--params-file", str(path)])
-    assert "my.yaml" in str(caught.value)
-    assert expected in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["--params-file", "/no/such.yaml"], "check the path"),
-        (["-p", "a"], "'-p a'"),
-        (["--paramsfile", "x"], "--paramsfile"),
-    ],
-)
-def test_invalid_ros_argument_is_named(arguments, named):
-    with pytest.raises(ConfigurationError, match="invalid ROS arguments") as caught:
-        _initialise(["--ros-args", *arguments])
-    assert named in str(caught.value)

@@ -1,9 +1,15 @@
-"""Event rate over the last few seconds."""
+"""Event rate over the last few seconds, and the silence after the last event."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+
+_MAX_PERIODS = 2.5
+"""Longest silence between regular events, in periods."""
+
+_MAX_PERIOD_SEC = 10.0
+"""Longest period that is believed: a longer one is an outage."""
 
 
 class RateWindow:
@@ -42,3 +48,26 @@ class RateWindow:
         silence = now - times[-1]
         span = times[-1] - times[0] + max(period, silence)
         return len(times) / span if span > 0 else len(times) / self._window_sec
+
+
+class SilenceWatch:
+    """Notices that regular events have stopped. One thread calls ``tick``; any thread calls ``silent_sec``.
+
+    Args:
+        started_at: Start of the watch, in seconds on a steady clock.
+        min_silence_sec: Shortest silence that counts, in seconds.
+    """
+
+    def __init__(self, started_at: float, min_silence_sec: float = 3.0) -> None:
+        self._min_silence_sec = min_silence_sec
+        self._last = started_at, 0.0  # time of the last event, and the period before it
+
+    def tick(self, now: float) -> None:
+        """Count one event at ``now``, in seconds on a steady clock."""
+        self._last = now, min(now - self._last[0], _MAX_PERIOD_SEC)
+
+    def silent_sec(self, now: float) -> float:
+        """Return the time since the last event, in seconds, if it is unusually long; 0.0 otherwise."""
+        last, period = self._last
+        silence = now - last
+        return silence if silence > max(self._min_silence_sec, _MAX_PERIODS * period) else 0.0

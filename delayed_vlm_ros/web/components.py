@@ -8,6 +8,7 @@ from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
 from delayed_vlm_ros.web.backend import KeptFrame
+from delayed_vlm_ros.web.formatting import clock
 
 
 def text(tag: str, content: str = "", classes: str = "") -> TextElement:
@@ -56,8 +57,13 @@ def thumbnail(frame: KeptFrame, *, second: bool = False) -> ui.element:
     return image
 
 
+def description(frame: KeptFrame) -> str:
+    """Return the time of a kept pair and the reason for keeping it."""
+    return f"Frame of {clock(frame.stamp_ns)}, {frame.reason or 'unremarkable'}"
+
+
 class FrameCard:
-    """Button with the image, time, score, reason and mark of a kept pair.
+    """Button with the image, time, score, reason and mark of a kept pair, for a group with ``data-grid`` (grids.js).
 
     Args:
         frame: Pair to show.
@@ -68,7 +74,7 @@ class FrameCard:
     def __init__(self, frame: KeptFrame, time: str, on_open: Callable[[KeptFrame], None]) -> None:
         self._frame = frame
         self._aria_label = ""
-        self.element = block("button", "frame-card").props("type=button")
+        self.element = block("button", "frame-card").props("type=button tabindex=-1")
         self.element.on("click", lambda: on_open(self._frame), args=[])
         with self.element:
             with block("span", "frame-image"):
@@ -88,7 +94,7 @@ class FrameCard:
         set_text(self._reason, frame.label or frame.reason)
         set_visible(self._mark, visible=frame.marked)
         mark = f", marked {frame.label}".rstrip() if frame.marked else ""
-        aria_label = f"Frame {frame.id}, {frame.reason or 'unremarkable'}, score {frame.importance:.2f}{mark}"
+        aria_label = f"{description(frame)}, score {frame.importance:.2f}{mark}"
         if aria_label != self._aria_label:
             self._aria_label = aria_label
             self.element.props["aria-label"] = aria_label

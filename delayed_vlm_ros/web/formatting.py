@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
@@ -64,9 +65,52 @@ def clock(stamp_ns: int) -> str:
     """Return a stamp as local time, or in seconds if it does not count from the Unix epoch."""
     if stamp_ns < _FIRST_CALENDAR_NS:
         return f"{seconds_of(stamp_ns):.1f} s"
-    local = datetime.fromtimestamp(seconds_of(stamp_ns), tz=timezone.utc).astimezone()
+    local = _local(stamp_ns)
     is_today = local.date() == datetime.now(tz=timezone.utc).astimezone().date()
     return local.strftime("%H:%M:%S" if is_today else "%d %b %H:%M:%S")
+
+
+def _local(stamp_ns: int) -> datetime:
+    return datetime.fromtimestamp(seconds_of(stamp_ns), tz=timezone.utc).astimezone()
+
+
+def _utc_offset_sec(stamp_ns: int) -> int:
+    return (_local(stamp_ns).utcoffset() or timedelta()) // timedelta(seconds=1)
+
+
+_MARK_STEPS_SEC = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
+_MAX_MARKS = 5
+
+
+def time_marks(since_ns: int, until_ns: int) -> list[tuple[int, str]]:
+    """Return round times between two stamps with short labels, for the axis of a timeline.
+
+    Args:
+        since_ns: Start of the axis, in nanoseconds.
+        until_ns: End of the axis, in nanoseconds.
+
+    Returns:
+        Stamps in nanoseconds with their labels, oldest first: local times and dates, or the time since the start of the
+        clock if it does not count from the Unix epoch.
+    """
+    span = max(1.0, seconds_of(until_ns - since_ns))
+    days = math.ceil(span / _DAY / _MAX_MARKS)
+    step = next((step for step in _MARK_STEPS_SEC if span / step <= _MAX_MARKS), days * _DAY)
+    offset = 0 if since_ns < _FIRST_CALENDAR_NS else _utc_offset_sec(until_ns)
+    first = math.ceil((seconds_of(since_ns) + offset) / step) * step - offset
+    stamps = range(first * NANOSECONDS_PER_SECOND, until_ns + 1, step * NANOSECONDS_PER_SECOND)
+    return [(stamp_ns, _mark_label(stamp_ns, step)) for stamp_ns in stamps]
+
+
+def _mark_label(stamp_ns: int, step: int) -> str:
+    if stamp_ns < _FIRST_CALENDAR_NS:
+        seconds = stamp_ns // NANOSECONDS_PER_SECOND
+        unit, name = next((unit, name) for unit, name in ((_HOUR, "h"), (_MINUTE, "min"), (1, "s")) if not step % unit)
+        return f"{seconds // unit} {name}"
+    local = _local(stamp_ns)
+    if step >= _DAY or (step >= _MINUTE and not (local.hour or local.minute)):
+        return local.strftime("%d %b")
+    return local.strftime("%H:%M" if step >= _MINUTE else "%H:%M:%S")
 
 
 def sentence(message: object) -> str:

@@ -87,7 +87,7 @@ class FrameDialog:
         is_other = self._frame is None or self._frame.key != frame.key
         was_complete = not is_other and self._frame is not None and _is_complete(self._frame)
         self._frame = frame
-        set_text(self._title, f"Frame {frame.id}")
+        set_text(self._title, f"Frame of {clock(frame.stamp_ns)}")
         keys = [one.key for one in self._neighbours]
         index = keys.index(frame.key) if frame.key in keys else -1
         set_visible(self._previous, visible=index > 0)
@@ -156,8 +156,9 @@ def _facts(frame: KeptFrame, now_ns: int) -> list[tuple[str, str]]:
     memories = " and ".join(name for name, holds in (("Star", frame.in_star), ("Stream", frame.in_stream)) if holds)
     ago = age(now_ns, frame.stamp_ns)
     facts = [
-        ("Taken", clock(frame.stamp_ns) + (f", {ago} ago" if ago != "now" else "")),
+        ("Age", ago),
         ("Stamp", f"{frame.stamp_ns // NANOSECONDS_PER_SECOND}.{frame.stamp_ns % NANOSECONDS_PER_SECOND:09d} s"),
+        ("Pair id", str(frame.id)),
         ("Camera", frame.camera),
         ("Score", f"{frame.importance:.2f}" + (f", {frame.reason}" if frame.reason else "")),
         ("Memory", memories or "no longer kept"),

@@ -61,7 +61,7 @@ class HealthPanel:
         self._answers.update(f"{state.questions_answered}{failed}")
         self._update_bytes(counts)
         self._update_latencies(state.latencies[-_BARS:])
-        self._diagnostics.update(state.diagnostics)
+        self._diagnostics.update(state.diagnostics, [one.name for one in state.cameras])
 
     def _update_bytes(self, counts: MemoryCounts) -> None:
         sizes = {"pixels": counts.pixel_bytes, "features": counts.feature_bytes, "kv": counts.kv_bytes}
@@ -131,9 +131,9 @@ class _DiagnosticList:
     def __init__(self) -> None:
         self._shown: tuple[Diagnostic, ...] | None = None
         self._list = block("ul", "diagnostics").props("aria-label=Diagnostics")
-        self.update(())
+        self.update((), ())
 
-    def update(self, diagnostics: tuple[Diagnostic, ...]) -> None:
+    def update(self, diagnostics: tuple[Diagnostic, ...], cameras: Sequence[str]) -> None:
         if diagnostics == self._shown:
             return
         self._shown = diagnostics
@@ -144,5 +144,17 @@ class _DiagnosticList:
             for diagnostic in sorted(diagnostics, key=lambda one: _WORST_FIRST.index(one.level)):
                 with block("li", f"diagnostic level-{diagnostic.level.value}"):
                     text("span", _LEVELS[diagnostic.level], "level")
-                    text("span", diagnostic.name.removeprefix("camera "), "diagnostic-name")
+                    text("span", component_title(diagnostic.name, cameras), "diagnostic-name")
                     text("span", diagnostic.message, "diagnostic-message")
+
+
+def component_title(name: str, cameras: Sequence[str]) -> str:
+    """Return the title of a component; the name of a camera only where there are several.
+
+    Args:
+        name: Name of the component, such as ``model`` or ``memory front``.
+        cameras: Names of all cameras.
+    """
+    kind, _, camera = name.partition(" ")
+    title = kind if [camera] == list(cameras) else name
+    return title[:1].upper() + title[1:]

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.time import seconds_of
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 from delayed_vlm_ros.web.backend import CameraState, KeptFrame
-from delayed_vlm_ros.web.components import FrameCard, block, set_text, set_visible, text
-from delayed_vlm_ros.web.formatting import age, quantity
+from delayed_vlm_ros.web.components import FrameCard, block, description, set_text, set_visible, text
+from delayed_vlm_ros.web.formatting import age, quantity, time_marks
 
 _MAX_CARDS = 80  # in a strip; a memory may hold a thousand pairs
 _MIN_SPAN_SEC = 10.0
+_LABEL_MARGIN = 0.04
+"""Share of the timeline at both ends without a label, which would not fit."""
 
 
 class MemoryPanel:
@@ -76,7 +78,7 @@ class _Strip:
                 text("span", meaning, "quiet")
                 self._more = text("span", "", "quiet")
             self._empty = text("p", empty, "empty small")
-            self._track = block("div", "strip-track").props(f'role=group aria-label="{title} memory"')
+            self._track = block("div", "strip-track").props(f'data-grid role=group aria-label="{title} memory"')
 
     def update(self, frames: Sequence[KeptFrame], now_ns: int, *, any_kept: bool) -> None:
         shown = list(frames[-_MAX_CARDS:])
@@ -101,19 +103,21 @@ class _Strip:
 
 
 class _Timeline:
-    """All kept frames, from the oldest one until now.
+    """All kept frames, from the oldest one until now, above an axis with times.
 
-    A tick stores only its own time. Two numbers of the whole line, its start and its span, position all ticks.
+    A tick stores only its own time. Two numbers of the whole timeline, its start and its span, position all ticks.
     """
 
     def __init__(self, on_open: Callable[[KeptFrame], None]) -> None:
         self._on_open = on_open
         self._frames: dict[str, KeptFrame] = {}
         self._ticks: dict[str, tuple[ui.element, str]] = {}
+        self._labels: dict[tuple[int, str], ui.element] = {}
         self._origin_ns = 0
         self._element = block("div", "timeline").props('role=group aria-label="Timeline"')
         with self._element:
-            self._line = block("div", "timeline-line")
+            self._line = block("div", "timeline-line").props('data-grid role=group aria-label="Kept frames"')
+            self._axis = block("div", "timeline-labels").props("aria-hidden=true")
             with block("div", "timeline-ends quiet"):
                 self._oldest = text("span")
                 text("span", "now")
@@ -129,12 +133,23 @@ class _Timeline:
         set_text(self._oldest, oldest if oldest == "now" else f"{oldest} ago")
         start = seconds_of(first_ns - self._origin_ns)
         span = max(_MIN_SPAN_SEC, seconds_of(now_ns - first_ns))
-        self._line.style(f"--start: {start:.1f}; --span: {span:.1f}")
+        self._element.style(f"--start: {start:.1f}; --span: {span:.1f}")
+        self._update_labels(first_ns, first_ns + round(span * NANOSECONDS_PER_SECOND))
         self._frames = {frame.key: frame for frame in frames}
         for key in [key for key in self._ticks if key not in self._frames]:
             self._ticks.pop(key)[0].delete()
         for key, frame in self._frames.items():
             self._update_tick(key, frame)
+
+    def _update_labels(self, since_ns: int, until_ns: int) -> None:
+        margin_ns = round(_LABEL_MARGIN * (until_ns - since_ns))
+        marks = time_marks(since_ns + margin_ns, until_ns - margin_ns)
+        for mark in self._labels.keys() - marks:
+            self._labels.pop(mark).delete()
+        for stamp_ns, label in (mark for mark in marks if mark not in self._labels):
+            with self._axis:
+                shown = text("span", label, "timeline-label")
+            self._labels[stamp_ns, label] = shown.style(f"--at: {seconds_of(stamp_ns - self._origin_ns):.2f}")
 
     def _update_tick(self, key: str, frame: KeptFrame) -> None:
         kind = _kind(frame)
@@ -142,7 +157,7 @@ class _Timeline:
         if present is None:
             with self._line:
                 tick = block("button", f"tick {kind}").props("type=button tabindex=-1")
-            tick.props["aria-label"] = f"Frame {frame.id}"
+            tick.props["aria-label"] = tick.props["title"] = description(frame)
             tick.style(f"--at: {seconds_of(frame.stamp_ns - self._origin_ns):.2f}")
             tick.on("click", lambda: self._open(key), args=[])
             self._ticks[key] = (tick, kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from delayed_vlm_ros.web.backend import CameraState, Diagnostic, Level, SceneState
 from delayed_vlm_ros.web.components import block, markup, set_text, set_visible, text
-from delayed_vlm_ros.web.formatting import sentence
+from delayed_vlm_ros.web.formatting import duration, sentence
 
 _IMAGE = '<img alt="Current camera image" hidden><span class="live-size"></span>'
 
@@ -47,9 +47,16 @@ def _problem(state: SceneState, camera: CameraState | None) -> str:
     if camera is None:
         return "no camera reported yet"
     diagnostic = _diagnostic_of(state, camera)
-    if diagnostic is None or diagnostic.level not in (Level.WARN, Level.STALE, Level.ERROR):
-        return ""
-    return diagnostic.message if not camera.input_rate_hz else ""
+    is_reported = diagnostic is not None and diagnostic.level in (Level.WARN, Level.STALE, Level.ERROR)
+    if diagnostic is not None and is_reported and (camera.silent_sec or not camera.input_rate_hz):
+        return diagnostic.message
+    return _silence(camera)
+
+
+def _silence(camera: CameraState) -> str:
+    """Return for how long the page has received no image; empty while images arrive."""
+    topic = f" on {camera.topic}" if camera.topic else ""
+    return f"no image{topic} for {duration(camera.silent_sec)}" if camera.silent_sec else ""
 
 
 def _diagnostic_of(state: SceneState, camera: CameraState) -> Diagnostic | None:

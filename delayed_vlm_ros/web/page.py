@@ -21,9 +21,13 @@ MAX_LIVE_FPS = 4.0
 
 _SCENE_PERIOD_SEC = 0.5
 _TALK_PERIOD_SEC = 0.1
-_VIEWS = ("now", "memory", "talk", "health")
+_HEARTBEAT = "heartbeat()"  # in connection.js
+_VIEWS = ("talk", "now", "memory", "health")
+_FIRST_VIEW = "talk"  # on a phone
 _HEAD = (
-    '<link rel="stylesheet" href="/assets/page.css"><script src="/assets/page.js" defer></script>'
+    '<link rel="stylesheet" href="/assets/page.css">'
+    '<script src="/assets/connection.js" defer></script><script src="/assets/grids.js" defer></script>'
+    '<script src="/assets/page.js" defer></script>'
     '<meta name="theme-color" content="#f5f6f8" media="(prefers-color-scheme: light)">'
     '<meta name="theme-color" content="#0f1216" media="(prefers-color-scheme: dark)">'
 )
@@ -33,43 +37,49 @@ _LOGO = (
     'stroke-width="1.6"/><path d="m12 9.2.9 1.9 2 .3-1.5 1.4.4 2-1.8-1-1.8 1 .4-2-1.5-1.4 2-.3z" '
     'fill="var(--star)"/></svg>'
 )
+_CONNECTION = '<span class="connection-text"></span><button type="button" hidden></button>'
 _THEME_BUTTON = (
     '<button type="button" class="plain theme" aria-label="Switch between light and dark" '
     'title="Switch between light and dark">◐</button>'
 )
 
 
-def register_page(backend: Backend, conversation: Conversation) -> None:
+def register_page(backend: Backend, conversation: Conversation, server_id: str) -> None:
     """Serve the page at ``/``.
 
     Args:
         backend: Scene memory to show.
         conversation: Conversation of all visitors.
+        server_id: Identifier of the running server, for the browser to notice a restart.
     """
 
     @ui.page("/")
     def page() -> None:
-        _View(backend, conversation)
+        _View(backend, conversation, server_id)
 
 
 class _View:
     """The page in one browser."""
 
-    def __init__(self, backend: Backend, conversation: Conversation) -> None:
+    def __init__(self, backend: Backend, conversation: Conversation, server_id: str) -> None:
         self._backend = backend
         self._camera_name = ""
         self._state = backend.state()
         ui.add_head_html(_HEAD)
-        with block("div", "shell").props("data-view=now"):
+        with block("div", "shell").props(f"data-view={_FIRST_VIEW} data-server={server_id}"):
+            markup(_CONNECTION, "connection").props("role=alert")
             self._header()
-            with block("main", "board"):
+            with block("div", "board"):  # the question comes first for the keyboard; page.css arranges the panels
+                self._talk = TalkPanel(conversation, self._open)
                 self._now = NowPanel(MAX_LIVE_FPS)
                 self._health = HealthPanel()
                 self._memory = MemoryPanel(self._open_kept)
-                self._talk = TalkPanel(conversation, self._open)
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
-                    text("button", view.capitalize(), "tab").props(f"type=button data-show={view}")
+                    pressed = str(view == _FIRST_VIEW).lower()
+                    text("button", view.capitalize(), "tab").props(
+                        f"type=button data-show={view} aria-pressed={pressed}"
+                    )
         self._dialog = FrameDialog(backend, self._update, self._limit)
         self._update()
         self._talk.update_exchanges()
@@ -81,7 +91,7 @@ class _View:
             markup(_LOGO, "logo")
             text("h1", "Scene memory")
             self._status = text("p", "", "status").props("role=status")
-            self._cameras = block("div", "cameras").props('role=group aria-label="Camera"')
+            self._cameras = block("div", "cameras").props('data-grid role=group aria-label="Camera"')
             markup(_THEME_BUTTON)
         self._camera_names: tuple[str, ...] | None = None
 
@@ -98,6 +108,7 @@ class _View:
         self._health.update(state, camera)
         self._talk.update(state)
         self._dialog.update([frame for one in state.cameras for frame in one.frames], state.now_ns)
+        ui.run_javascript(_HEARTBEAT)
 
     def _camera(self) -> CameraState | None:
         return self._state.camera(self._camera_name) or self._state.camera("")
@@ -143,6 +154,8 @@ def _status(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
         return worst[0].level, capitalised(worst[0].message)
     if state.model_state == "loading":
         return Level.WARN, "Loading the model; frames are kept meanwhile"
+    if camera is not None and camera.silent_sec:
+        return Level.STALE, "No new images"
     if camera is None or not camera.input_rate_hz:
         return Level.WARN, "Waiting for images"
     return Level.OK, "Live"

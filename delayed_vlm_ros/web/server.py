@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import socket
 import threading
 import time
 
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from nicegui import app, ui
 
 from delayed_vlm_ros.errors import ConfigurationError
@@ -27,6 +28,7 @@ _START_TIMEOUT_SEC = 60.0
 _POLL_SEC = 0.02
 _RECONNECT_TIMEOUT_SEC = 30.0  # a browser that was offline longer reloads the page
 _CLOSE_TIMEOUT_SEC = 1.0
+_SERVER_ID_BYTES = 8
 _FRAME_KEY = re.compile(r"\d{1,20}-\d{1,20}")
 _NO_STORE = {"cache-control": "no-store"}
 
@@ -52,8 +54,10 @@ class WebServer:
         self._socket = _bind(access.address, port)
         self.port: int = self._socket.getsockname()[1]
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        server_id = secrets.token_hex(_SERVER_ID_BYTES)
         _add_image_routes(outer, backend)
-        register_page(backend, conversation)
+        _add_server_route(outer, server_id)
+        register_page(backend, conversation, server_id)
         app.add_static_files("/assets", _ASSETS)
         ui.run_with(
             outer,
@@ -127,6 +131,14 @@ def _bind(address: str, port: int) -> socket.socket:
             "machine"
         ) from None
     return bound
+
+
+def _add_server_route(outer: FastAPI, server_id: str) -> None:
+    """Let a browser that has lost the connection find out whether the same server is back (connection.js)."""
+
+    @outer.get("/server")
+    async def server() -> PlainTextResponse:
+        return PlainTextResponse(server_id, headers=_NO_STORE)
 
 
 def _add_image_routes(outer: FastAPI, backend: Backend) -> None:

@@ -10,13 +10,15 @@ from nicegui import ui
 from delayed_vlm_ros.errors import DelayedVlmError
 from delayed_vlm_ros.inference.progress import Stage
 from delayed_vlm_ros.web.backend import ALL_CAMERAS, AskOutcome, KeptFrame, Question, SceneState
-from delayed_vlm_ros.web.components import FrameCard, block, button, markup, set_text, set_visible, text
+from delayed_vlm_ros.web.components import block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation, Exchange
+from delayed_vlm_ros.web.evidence import EvidenceStrip
 from delayed_vlm_ros.web.formatting import answer_latency, clock, quantity, sentence
 
 SUGGESTIONS = ("What do you see?", "What happened?", "What appeared last?")
 
 _PERIODS = {"All frames": 0, "Last 10 seconds": 10, "Last minute": 60, "Last 10 minutes": 600, "Last hour": 3600}
+_SHARED = "All browsers share this conversation."
 _FIRST_CAMERA = ""
 _CLEAR_QUESTION = "clearQuestion()"  # in page.js
 _STAGES = {
@@ -60,12 +62,14 @@ class TalkPanel:
             with block("header", "panel-head"):
                 text("h2", "Talk")
                 self._model = text("span", "", "quiet")
+            text("p", _SHARED, "quiet small")
+            self._error = text("p", "", "error ask-error").props("role=alert")
+            with block("form", "ask") as form:  # first for the keyboard; page.css shows it below the answers
+                self._question_box()
             with block("div", "talk-scroll"), block("div", "talk-inner"):
                 self._introduction()
-                self._exchanges = block("div", "exchanges").props("aria-live=polite")
-            self._error = text("p", "", "error").props("role=alert")
-            with block("form", "ask") as form:
-                self._question_box()
+                self._exchanges = block("div", "exchanges").props('role=group aria-label="Conversation"')
+            self._announced = text("p", "", "only-read-aloud").props("role=status")
             form.on(
                 "submit",
                 self._on_submit,
@@ -85,6 +89,14 @@ class TalkPanel:
         return lambda: self._ask(question)
 
     def _question_box(self) -> None:
+        with block("div", "ask-line"):
+            box = block("textarea", "field").props(
+                f"id=question name=question rows=1 maxlength={self._conversation.max_characters} "
+                'placeholder="What do you want to know?" aria-label="Question" autocomplete=off enterkeyhint=send'
+            )
+            box.on("keydown", js_handler=_SEND_ON_ENTER)
+            self._send = text("button", "Ask", "primary").props("type=submit")
+            self._stop = button("Stop", self._conversation.stop, "stop")
         with block("div", "limits"):
             self._camera_choice = block("label", "choice")
             with block("label", "choice"):
@@ -94,14 +106,6 @@ class TalkPanel:
                         text("option", name).props(f"value={seconds}")
                 periods.on("change", self._on_period, js_handler="(event) => emit(event.target.value)")
             self._stamp_limit = button("", self._remove_limit, "chip limit").props('title="Remove this limit"')
-        with block("div", "ask-line"):
-            box = block("textarea", "field").props(
-                f"id=question name=question rows=1 maxlength={self._conversation.max_characters} "
-                'placeholder="What do you want to know?" aria-label="Question" autocomplete=off enterkeyhint=send'
-            )
-            box.on("keydown", js_handler=_SEND_ON_ENTER)
-            self._send = text("button", "Ask", "primary").props("type=submit")
-            self._stop = button("Stop", self._conversation.stop, "stop")
 
     def limit(self, since_ns: int, until_ns: int) -> None:
         """Limit the next questions to stamps from ``since_ns`` to ``until_ns``; 0 leaves a limit unchanged."""
@@ -179,6 +183,7 @@ class TalkPanel:
                 with self._exchanges:
                     self._views[exchange.number] = _ExchangeView(exchange, self._on_open)
             self._views[exchange.number].update()
+        set_text(self._announced, _announcement(exchanges))
         is_running = self._conversation.running is not None
         set_visible(self._stop, visible=is_running)
         set_visible(self._send, visible=not is_running)
@@ -233,14 +238,17 @@ class _ExchangeView:
                     "cost",
                 )
             if outcome.frames_used:
-                self._add_frames(outcome.frames_used)
+                EvidenceStrip(outcome.frames_used, self._on_open)
             for warning in outcome.warnings:
                 text("p", sentence(warning), "warning")
 
-    def _add_frames(self, frames: Sequence[KeptFrame]) -> None:
-        with block("div", "used").props('role=group aria-label="Frames used"'):
-            for frame in reversed(frames):
-                FrameCard(frame, clock(frame.stamp_ns), lambda chosen: self._on_open(chosen, frames))
+
+def _announcement(exchanges: Sequence[Exchange]) -> str:
+    """Return what a screen reader says: the newest answer when it is complete, nothing while it grows."""
+    outcome = exchanges[-1].outcome if exchanges else None
+    if outcome is None:
+        return ""
+    return outcome.answer if not outcome.error else sentence(outcome.error)
 
 
 def _model(state: SceneState) -> str:

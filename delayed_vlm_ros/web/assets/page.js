@@ -2,32 +2,41 @@
 "use strict";
 
 // Live image. The next image is requested when the previous one has arrived, so a slow network gets fewer images but
-// never old ones. A hidden page requests none, and the camera is then not subscribed.
-const live = { busy: false, number: "", url: "" };
+// never old ones. A hidden page requests none, and the camera is then not subscribed. Without an answer for some seconds,
+// as after a time in the background, the image is dimmed until the next one arrives.
+const IMAGE_TIMEOUT_MS = 5000;
+const OLD_IMAGE_MS = 3000;
+const live = { busy: false, number: "", url: "", answered: null };
 
 async function fetchImage() {
   const frame = document.querySelector(".live");
   const camera = frame && frame.dataset.camera;
-  if (!camera || document.hidden || live.busy || !frame.offsetParent) return;
+  if (!camera || document.hidden || !frame.offsetParent) return;
+  frame.classList.toggle("old", elapsed(live.answered) > OLD_IMAGE_MS);
+  if (live.busy || connection.lost) return;
   live.busy = true;
   try {
-    const response = await fetch(`/live/${encodeURIComponent(camera)}`);
-    const number = `${camera} ${response.headers.get("x-number")}`;
-    if (response.status === 200 && number !== live.number) {
-      const image = frame.querySelector("img");
-      const url = URL.createObjectURL(await response.blob());
-      image.src = url;
-      image.hidden = false;
-      if (live.url) URL.revokeObjectURL(live.url);
-      Object.assign(live, { url, number });
-      frame.querySelector(".live-size").textContent = response.headers.get("x-size").replace("x", " × ");
-      frame.dataset.number = response.headers.get("x-number");
-    }
+    const signal = AbortSignal.timeout(IMAGE_TIMEOUT_MS);
+    const response = await fetch(`/live/${encodeURIComponent(camera)}`, { signal });
+    if (response.status === 200) await showImage(frame, response, `${camera} ${response.headers.get("x-number")}`);
+    if (response.ok) live.answered = moment();
   } catch {
-    // The server is unreachable. NiceGUI reports it, and the next round retries.
+    // The server is unreachable. The page reports it (connection.js), and the next round retries.
   } finally {
     live.busy = false;
   }
+}
+
+async function showImage(frame, response, number) {
+  if (number === live.number) return;
+  const image = frame.querySelector("img");
+  const url = URL.createObjectURL(await response.blob());
+  image.src = url;
+  image.hidden = false;
+  if (live.url) URL.revokeObjectURL(live.url);
+  Object.assign(live, { url, number });
+  frame.querySelector(".live-size").textContent = response.headers.get("x-size").replace("x", " × ");
+  frame.dataset.number = response.headers.get("x-number");
 }
 
 function fetchImages() {
@@ -108,6 +117,8 @@ document.addEventListener("keydown", (event) => {
     press(".talk .stop");
   }
 });
+
+document.addEventListener("visibilitychange", fetchImage);
 
 document.addEventListener("DOMContentLoaded", () => {
   setTimeout(fetchImages, 100);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from importlib.util import find_spec
 
 from delayed_vlm_ros.errors import DependencyError
 
+_INTERRUPTED = 130  # exit code of a process that was interrupted, as shells report it
 _CORE, _ROS = "", "ros"
 _OUR_PACKAGE = __name__.partition(".")[0]
 
@@ -101,20 +104,39 @@ def explained_imports() -> Iterator[None]:
 def run_program(module: str) -> int:
     """Import a module and run its ``main()``; print one line if a required package is missing.
 
+    Ctrl-C ends the program without a traceback, also during the seconds of the imports.
+
     Args:
         module: Full name of the module.
 
     Returns:
-        The exit code of ``main()``, or 1 if a package is missing or broken.
+        The exit code of ``main()``, 1 if a package is missing or broken, or 130 after Ctrl-C.
     """
     try:
-        return import_module(module).main() or 0
+        with _exit_on_interrupt():
+            program = import_module(module).main
+        return program() or 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except ImportError as error:
         explained = dependency_error(error)
         if explained is None:
             raise
         sys.stderr.write(f"error: {explained}\n")
         return 1
+
+
+@contextmanager
+def _exit_on_interrupt() -> Iterator[None]:
+    """End the process at Ctrl-C: some packages turn a ``KeyboardInterrupt`` in their imports into other errors."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored in the background of a shell
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _remedy(package: str) -> str:

@@ -1,5 +1,8 @@
 """Error messages for missing and broken packages."""
 
+import os
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -100,3 +103,52 @@ def test_hidden_package_counts_as_not_installed(monkeypatch):
     assert not is_installed("no_such_package")
     monkeypatch.setitem(sys.modules, "json", None)
     assert not is_installed("json")
+
+
+SLOW_IMPORT = """
+import sys, time
+try:
+    print("importing", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    raise ImportError("a package that hides the interrupt")
+"""
+RUN = """
+import signal, sys
+from delayed_vlm_ros.dependencies import run_program
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+sys.exit(run_program("program"))
+"""
+
+
+@pytest.mark.parametrize("text", [SLOW_IMPORT, "def main():\n    print('importing', flush=True)\n    input()\n"])
+def test_ctrl_c_ends_a_program_quietly(tmp_path, text):
+    # given a program that imports its packages, or runs
+    (tmp_path / "program.py").write_text(text)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout.readline() == "importing\n"
+
+    # when
+    process.send_signal(signal.SIGINT)
+
+    # then
+    assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == 130
+
+
+def test_interrupt_that_is_ignored_stays_ignored(importable, monkeypatch):
+    importable("program", "def main(): pass")
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_program("program") == 0
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)

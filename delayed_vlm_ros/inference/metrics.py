@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from delayed_vlm_ros.inference.finish import STOP, FinishReason, worst_reason
+
 
 @dataclass(frozen=True, slots=True)
 class AskMetrics(Mapping[str, Any]):
@@ -28,6 +30,8 @@ class AskMetrics(Mapping[str, Any]):
         video_grid_thw: Temporal, height and width patches of the encoded video; of several videos, one after another.
         exact: Whether no approximate method was used: the answer equals native video inference up to rounding.
         warnings: Limitations of this answer, one sentence each.
+        finish_reason: Why the answer ended: ``stop`` (complete), ``length`` (cut at ``max_new_tokens``) or
+            ``repetition`` (stopped in a loop).
     """
 
     total_latency: float
@@ -43,6 +47,7 @@ class AskMetrics(Mapping[str, Any]):
     video_grid_thw: tuple[int, ...]
     exact: bool
     warnings: tuple[str, ...]
+    finish_reason: FinishReason = STOP
 
     def __getitem__(self, key: str) -> Any:
         value = getattr(self, key) if key in _NAMES else None
@@ -58,7 +63,7 @@ class AskMetrics(Mapping[str, Any]):
 
 
 def combine_metrics(metrics: Sequence[AskMetrics]) -> AskMetrics:
-    """Return the total cost of one or more questions that were answered one after another."""
+    """Return the total cost, and the worst finish reason, of questions that were answered one after another."""
     encoding = [one.encoding_latency for one in metrics if one.encoding_latency is not None]
     return AskMetrics(
         total_latency=sum(one.total_latency for one in metrics),
@@ -74,6 +79,7 @@ def combine_metrics(metrics: Sequence[AskMetrics]) -> AskMetrics:
         video_grid_thw=tuple(size for one in metrics for size in one.video_grid_thw),
         exact=all(one.exact for one in metrics),
         warnings=tuple(dict.fromkeys(warning for one in metrics for warning in one.warnings)),
+        finish_reason=worst_reason(one.finish_reason for one in metrics),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from delayed_vlm_ros.errors import DelayedVlmError
+from delayed_vlm_ros.inference.finish import FinishReason
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import KeptPair, SmartFrameManager, Snapshot
@@ -44,6 +45,8 @@ class MethodAnswer:
         frames_encoded: Frames that the vision encoder processed for this question.
         frames_reused: Frames whose encoding was reused from an earlier question.
         cached_bytes: Bytes kept for the next question.
+        answer_tokens: Tokens of the answer.
+        finish_reason: Why the answer ended: ``stop``, ``length`` or ``repetition``.
         peak_memory_bytes: Peak memory of the device, on a CPU of the process, in bytes. The cache of the ``delayed``
             method counts for that method only.
     """
@@ -59,6 +62,8 @@ class MethodAnswer:
     frames_encoded: int | None = None
     frames_reused: int | None = None
     cached_bytes: int | None = None
+    answer_tokens: int | None = None
+    finish_reason: FinishReason | None = None
     peak_memory_bytes: int | None = None
 
 
@@ -167,6 +172,8 @@ class Answerers:
             frames_encoded=sum(kept.frame_count for kept in snapshot),
             frames_reused=0,
             cached_bytes=0,
+            answer_tokens=native.answer_tokens,
+            finish_reason=native.finish_reason,
         )
 
 
@@ -184,4 +191,6 @@ def _engine_answer(engine: DelayedBatchInferenceEngine, request: AskRequest) -> 
         frames_encoded=result.metrics.frames_encoded,
         frames_reused=result.metrics.frames_reused,
         cached_bytes=cached.features + cached.kv,
+        answer_tokens=result.metrics.answer_tokens,
+        finish_reason=result.metrics.finish_reason,
     )

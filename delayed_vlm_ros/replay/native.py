@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.video_utils import VideoMetadata
 
 from delayed_vlm_ros.errors import NoFramesError
+from delayed_vlm_ros.inference.finish import FinishReason
 from delayed_vlm_ros.inference.local.engine import DEFAULT_MAX_NEW_TOKENS
+from delayed_vlm_ros.inference.local.generation import finish_reason
+from delayed_vlm_ros.inference.local.models.decoding import generate_arguments
 from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.inference.local.repetition import RepetitionStop
 from delayed_vlm_ros.inference.local.video_input import lay_out
 from delayed_vlm_ros.inference.request import AskRequest, check_request
 from delayed_vlm_ros.memory import Snapshot
@@ -60,7 +65,7 @@ def native_generate(
     stock_positions: bool = False,
     **options: Any,
 ) -> Any:
-    """Run the unmodified ``generate`` of transformers on the kept frames as one video.
+    """Run the unmodified ``generate`` of transformers on the kept frames as one video, greedily as the engine does.
 
     Args:
         model: Model of transformers.
@@ -79,7 +84,8 @@ def native_generate(
     if not stock_positions:
         inputs["position_ids"] = lay_out(model.config, snapshot).positions(build_prompt(processor, question))
     placed = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
-    return model.generate(**placed, max_new_tokens=max_new_tokens, **options)
+    settings = generate_arguments(model.generation_config.to_dict(), max_new_tokens, sampling=False)
+    return model.generate(**placed, **settings, **options)
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ class NativeAnswer:
         seconds: Time from images to text, in seconds.
         visual_tokens: Merged visual tokens in the prompt.
         kv_cache_length: Tokens of prompt and answer.
+        answer_tokens: Tokens of the answer, the end token included.
+        finish_reason: Why the answer ended.
     """
 
     text: str
@@ -99,6 +107,8 @@ class NativeAnswer:
     seconds: float
     visual_tokens: int
     kv_cache_length: int
+    answer_tokens: int
+    finish_reason: FinishReason
 
 
 class _FirstTokenTimer(BaseStreamer):
@@ -139,6 +149,7 @@ def native_answer(
     prompt_length = native_prompt_length(processor, model, snapshot, request.question)
     started = time.monotonic()
     timer = _FirstTokenTimer()
+    repetition = RepetitionStop(prompt_length)
     output = native_generate(
         model,
         processor,
@@ -147,8 +158,10 @@ def native_answer(
         max_new_tokens=request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
         stock_positions=stock_positions,
         streamer=timer,
+        stopping_criteria=StoppingCriteriaList([repetition]),
     )
-    text = processor.tokenizer.decode(output[0, prompt_length:], skip_special_tokens=True).strip()
+    tokens = output[0, prompt_length:].tolist()
+    text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     ended = time.monotonic()
     return NativeAnswer(
         text=text,
@@ -156,6 +169,8 @@ def native_answer(
         seconds=ended - started,
         visual_tokens=lay_out(model.config, snapshot).visual_tokens,
         kv_cache_length=int(output.shape[1]),
+        answer_tokens=len(tokens),
+        finish_reason=finish_reason(model, tokens, repetition),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from statistics import fmean, median
 from typing import Any
 
+from delayed_vlm_ros.inference.finish import finish_warnings
 from delayed_vlm_ros.replay.answerers import MethodAnswer
 from delayed_vlm_ros.replay.methods import NATIVE_ALL, NATIVE_KEPT
 from delayed_vlm_ros.replay.scores import PLAUSIBLE_LENGTH_RATIOS, score
@@ -29,13 +30,15 @@ def answer_entries(answers: Mapping[str, MethodAnswer], expect: Sequence[str]) -
     for method, answer in answers.items():
         entry: dict[str, Any] = {**asdict(answer), "evidence": list(answer.evidence)}
         entry |= {"scores": None, "agreement": None, "warnings": []}
+        if answer.finish_reason is not None:
+            entry["warnings"] += finish_warnings(answer.finish_reason, answer.answer_tokens or 0)
         if not answer.error:
             if expect:
                 entry["scores"] = asdict(score(answer.answer, expect))
             if reference not in (None, method):
                 agreement = score(answer.answer, [answers[reference].answer])
                 entry["agreement"] = asdict(agreement)
-                entry["warnings"] = _length_warnings(agreement.length_ratio)
+                entry["warnings"] += _length_warnings(agreement.length_ratio)
         entries[method] = entry
     return entries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from delayed_vlm_ros.inference.local.budget import plan_budget, round_up_capacit
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
 from delayed_vlm_ros.inference.local.generation import generate_answer
 from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, parse_frame_size, resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 from delayed_vlm_ros.inference.local.models.loading import load_model
 from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, pairs_dropped, select_half
 from delayed_vlm_ros.inference.local.prompt import build_prompt
@@ -34,6 +36,8 @@ _RESERVED_QUESTION_TOKENS = 128  # reserved after a prefix while the question is
 _MAX_RESERVED_ANSWER_TOKENS = 512  # reserved after a prefix; a longer answer grows the buffers
 # add_frame without a stamp assumes 2 frames per second, as qwen-vl-utils does for a list of frames.
 _DEFAULT_FRAME_PERIOD_SEC = 0.5
+_SAMPLED = "sampled answer (model.sampling): another attempt may have another answer"
+_LOGGER = logging.getLogger(__name__)
 
 
 class DelayedBatchInferenceEngine:
@@ -60,6 +64,8 @@ class DelayedBatchInferenceEngine:
         canonical: Whether a warm question computes in exactly the steps of a cold one. Its answer then equals the cold
             one bitwise in any dtype; otherwise up to rounding.
         stop_repetition: Whether to stop an answer that repeats itself without end.
+        sampling: Whether to follow the sampling settings in the model's generation config; otherwise every answer is
+            greedy.
         warnings: Limitations of all answers, such as those of the demo model.
         on_oom: Called when the device runs out of memory, before any frame is left out: other users of the device may
             drop their caches.
@@ -84,6 +90,7 @@ class DelayedBatchInferenceEngine:
         features_on_host: bool = False,
         canonical: bool = True,
         stop_repetition: bool = True,
+        sampling: bool = False,
         warnings: tuple[str, ...] = (),
         on_oom: Callable[[], None] | None = None,
     ) -> None:
@@ -102,6 +109,7 @@ class DelayedBatchInferenceEngine:
         self._budget = budget
         self._precomputed: tuple[Any, ...] = ()
         self._stop_repetition = stop_repetition
+        self._sampling = sampling
         self._warnings = warnings
         self._on_oom = on_oom
         self._cache = EncodingCache(
@@ -117,6 +125,7 @@ class DelayedBatchInferenceEngine:
         dtype: str = "auto",
         attention: str = "auto",
         allow_download: bool = False,
+        sampling: bool = False,
         **engine_options: Any,
     ) -> DelayedBatchInferenceEngine:
         """Find and load a checkpoint, and return an engine with the checkpoint's warnings.
@@ -127,6 +136,7 @@ class DelayedBatchInferenceEngine:
             dtype: Dtype as for ``load_model``.
             attention: Attention as for ``load_model``.
             allow_download: Whether a hub model that is not on this machine may be downloaded.
+            sampling: Whether to follow the sampling settings in the checkpoint's ``generation_config.json``.
             **engine_options: Further arguments of the constructor, such as ``star_memory_size``.
 
         Raises:
@@ -135,8 +145,10 @@ class DelayedBatchInferenceEngine:
             ConfigurationError: The device, dtype or attention is not available, or a memory size is invalid.
         """
         checkpoint = resolve_checkpoint(model, allow_download=allow_download, device=device)
-        loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention)
-        return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, **engine_options)
+        loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention, sampling=sampling)
+        for note in loaded.notes:
+            _LOGGER.warning(note)
+        return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, sampling=sampling, **engine_options)
 
     def add_frame(self, image: Any, timestamp: float | None = None) -> str:
         """Add an image to the memory.
@@ -337,12 +349,14 @@ class DelayedBatchInferenceEngine:
                 control=control,
                 decode=self._text_of,
                 stop_repetition=self._stop_repetition,
+                sampling=self._sampling,
             )
         self._precomputed = ()  # a tight budget may have evicted something for this question
         text = self._text_of(generated.token_ids).strip()
         ended = time.monotonic()
         frames = sum(kept.frame_count for kept in snapshot)
         frames_encoded = sum(snapshot[number].frame_count for number in prefix.new_pairs)
+        is_sampled = decoding_settings(self.model.generation_config.to_dict(), sampling=self._sampling).is_sampled
         metrics = AskMetrics(
             total_latency=ended - started,
             encoding_latency=None if prefix.was_complete else encoded - started,
@@ -355,11 +369,12 @@ class DelayedBatchInferenceEngine:
             kv_tokens_reused=prefix.tokens_reused,
             answer_tokens=len(generated.token_ids),
             video_grid_thw=layout.grid_thw,
-            exact=True,
+            exact=not is_sampled,
             warnings=(
                 *self._warnings,
                 *_time_warnings(layout),
                 *warnings,
+                *([_SAMPLED] if is_sampled else []),
                 *finish_warnings(generated.finish_reason, len(generated.token_ids)),
             ),
             finish_reason=generated.finish_reason,

@@ -11,7 +11,10 @@ import torch
 from transformers import Cache, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.finish import LENGTH, REPETITION, STOP, FinishReason
 from delayed_vlm_ros.inference.local.finite import FiniteLogits, non_finite_error
+from delayed_vlm_ros.inference.local.models.decoding import generate_arguments
+from delayed_vlm_ros.inference.local.repetition import RepetitionStop
 from delayed_vlm_ros.inference.progress import Progress, Stage
 
 
@@ -23,11 +26,13 @@ class Generated:
         token_ids: Generated tokens, the end token included.
         first_token_time: Time of the first token, in seconds on the clock of ``time.monotonic``.
         cache_length: Tokens in the KV cache at the end.
+        finish_reason: Why the answer ended.
     """
 
     token_ids: tuple[int, ...]
     first_token_time: float
     cache_length: int
+    finish_reason: FinishReason
 
 
 class _TokenCallback(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
@@ -76,6 +81,8 @@ def generate_answer(
     max_new_tokens: int,
     control: AskControl,
     decode: Callable[[Sequence[int]], str],
+    stop_repetition: bool = True,
+    sampling: bool = False,
 ) -> Generated:
     """Prefill the part of the prompt that the cache lacks, then decode.
 
@@ -83,13 +90,15 @@ def generate_answer(
     explicit, because transformers would otherwise use the offset of its last call.
 
     Args:
-        model: Model from transformers; its generation config applies.
+        model: Model from transformers; the penalties in its generation config apply.
         token_ids: Ids of the whole prompt.
         positions: Position ids of the whole prompt, shape (3, 1, tokens).
         cache: KV of the beginning of the prompt; grows.
         max_new_tokens: Length limit of the answer in tokens.
         control: Control of the question, checked and informed after every token.
         decode: Returns the text of token ids.
+        stop_repetition: Whether to stop an answer that repeats itself without end.
+        sampling: Whether to follow the sampling settings in the model's generation config.
 
     Raises:
         AskCancelledError: The question was cancelled.
@@ -99,16 +108,36 @@ def generate_answer(
     ids = torch.tensor([token_ids], device=model.device)
     logits = FiniteLogits(model.device)
     callback = _TokenCallback(control, decode, len(token_ids), logits)
+    repetition = RepetitionStop(len(token_ids))
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         position_ids=positions.to(model.device),
         past_key_values=cache,
-        max_new_tokens=max_new_tokens,
         logits_processor=LogitsProcessorList([logits]),
-        stopping_criteria=StoppingCriteriaList([callback]),
+        stopping_criteria=StoppingCriteriaList([callback, *([repetition] if stop_repetition else [])]),
+        **generate_arguments(model.generation_config.to_dict(), max_new_tokens, sampling=sampling),
     )
     if logits.failed:
         raise non_finite_error("logits", model.dtype)
     generated = tuple(output[0, len(token_ids) :].tolist())
-    return Generated(generated, callback.first_token_time or time.monotonic(), int(cache.get_seq_length()))
+    return Generated(
+        generated,
+        callback.first_token_time or time.monotonic(),
+        int(cache.get_seq_length()),
+        finish_reason(model, generated, repetition),
+    )
+
+
+def finish_reason(model: Any, token_ids: Sequence[int], repetition: RepetitionStop) -> FinishReason:
+    """Return why an answer ended. An end token that is also the last one allowed completes the answer.
+
+    Args:
+        model: Model from transformers.
+        token_ids: Tokens of the answer, the end token included.
+        repetition: Criterion that the answer was generated with.
+    """
+    end = model.generation_config.eos_token_id
+    if token_ids and token_ids[-1] in ([end] if isinstance(end, int) else end or ()):
+        return STOP
+    return REPETITION if repetition.stopped else LENGTH

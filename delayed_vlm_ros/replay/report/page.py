@@ -28,6 +28,8 @@ _FIGURES = (
     "frames_encoded",
     "frames_reused",
     "cached_bytes",
+    "answer_tokens",
+    "finish_reason",
 )
 _SCORES = ("exact_match", "contains", "token_f1", "chrf", "length_ratio")
 _MAX_NAMES_IN_TITLE = 3
@@ -117,7 +119,8 @@ def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 **{name: question[name] for name in ("number", "at", "asked_at", "kind", "ask")},
                 "expect": "\n".join(question["expect"]),
                 "method": method,
-                **{name: answer[name] for name in ("answer", "error", *_FIGURES)},
+                **{name: answer[name] for name in ("answer", "error")},
+                **{name: answer.get(name) for name in _FIGURES},
                 **{name: (answer["scores"] or {}).get(name) for name in _SCORES},
                 **{f"agreement_{name}": (answer["agreement"] or {}).get(name) for name in _SCORES},
                 "warnings": "\n".join(answer["warnings"]),

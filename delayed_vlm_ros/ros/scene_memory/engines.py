@@ -43,10 +43,12 @@ class Engines:
     Attributes:
         device: Device of the model.
         by_camera: Engine of each camera; all engines share the model.
+        notes: Settings of the checkpoint that answers do not follow, one sentence each, to report once.
     """
 
     device: str
     by_camera: Mapping[str, Engine]
+    notes: tuple[str, ...] = ()
 
     def precompute(self, control: AskControl, *, prefill: bool) -> None:
         """Encode the new frames of every camera before the next question.
@@ -81,9 +83,15 @@ def load_engines(
         from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
         from delayed_vlm_ros.inference.local.models.loading import load_model  # noqa: PLC0415
 
-    loaded = load_model(checkpoint, device=parameters.device, dtype=parameters.dtype, attention=parameters.attention)
+    loaded = load_model(
+        checkpoint,
+        device=parameters.device,
+        dtype=parameters.dtype,
+        attention=parameters.attention,
+        sampling=parameters.sampling,
+    )
     by_camera: dict[str, Engine] = {}
-    engines = Engines(loaded.device, by_camera)
+    engines = Engines(loaded.device, by_camera, loaded.notes)
     for camera, memory in memories.items():
         with naming_parameters("memory.budget_mb", "memory.max_pixels"):
             by_camera[camera] = DelayedBatchInferenceEngine(
@@ -95,6 +103,8 @@ def load_engines(
                 budget_shares=len(parameters.cameras),
                 features_on_host=parameters.features_on_host,
                 canonical=parameters.canonical,
+                stop_repetition=parameters.stop_repetition,
+                sampling=parameters.sampling,
                 warnings=checkpoint.warnings,
                 # The engines share the device: caches of other cameras are dropped before this one drops frames.
                 on_oom=engines.reset_cache,

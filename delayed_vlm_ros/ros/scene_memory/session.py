@@ -225,6 +225,8 @@ def _worker(
         except BaseException:
             device_lock.release()
             raise
+        for note in loaded.notes:
+            logger.warning(note)
         logger.info(f"model {checkpoint.name} loaded on {loaded.device} in {time.monotonic() - started:.1f} s")
         return loaded
 

@@ -84,7 +84,7 @@ def test_poisoned_weight_fails_the_question_and_leaves_no_trace(own_tiny, make_e
     # given an engine that has answered, and new frames
     tiny = own_tiny()
     set_sampling(tiny.model, sampling)
-    engine = make_engine(tiny, stamps=HALF_SECONDS)
+    engine = make_engine(tiny, stamps=HALF_SECONDS, sampling=sampling)
     expected = engine.ask("Who?", max_new_tokens=8)[0]
     engine.reset_cache()
     frames = engine.snapshot()
@@ -162,7 +162,7 @@ def test_logits_that_fail_at_a_step_end_the_answer_there(own_tiny, make_engine, 
     tiny = own_tiny()
     set_sampling(tiny.model, sampling)
     tiny.model.generation_config.eos_token_id = None
-    engine = make_engine(tiny, stamps=HALF_SECONDS)
+    engine = make_engine(tiny, stamps=HALF_SECONDS, sampling=sampling)
     sound, calls = tiny.model.lm_head.forward, []
 
     def fail(hidden):

@@ -48,6 +48,7 @@ class Checkpoint:
         only_size: Single image size that the model was trained on; None: any size.
         weights_missing: Whether the weights are still to be downloaded, which was allowed.
         warnings: Limitations of all answers of this model, one sentence each.
+        generation: Content of ``generation_config.json``; None without this file.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Checkpoint:
     only_size: Grid | None = None
     weights_missing: bool = False
     warnings: tuple[str, ...] = ()
+    generation: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def geometry(self, max_pixels: int) -> FrameGeometry:
         """Return the image sizes for a memory whose frames have at most ``max_pixels`` pixels (height × width).
@@ -215,6 +217,8 @@ def _read_checkpoint(
     check_model_type(name, model_type)
     if not weights_missing and not any(folder.glob("*.safetensors")):
         raise ModelNotFoundError(f"the folder of {name} has no *.safetensors weights: download or convert it again")
+    generation_file = folder / "generation_config.json"
+    generation = _read_json(name, generation_file) if generation_file.is_file() else None
     try:
         processor = _video_processor_settings(name, folder)
         check_description(name, config, processor)
@@ -230,6 +234,7 @@ def _read_checkpoint(
             only_size=parse_frame_size(config.get("frame_size")),
             weights_missing=weights_missing,
             warnings=warnings,
+            generation=generation,
         )
     except (TypeError, ValueError) as error:
         raise UnsupportedModelError(f"the image sizes of {name} are invalid ({error}): download it again") from None

@@ -18,7 +18,9 @@ from delayed_vlm_ros.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
+from delayed_vlm_ros.inference.local.models.answering import check_chat_template, check_generation, set_end_tokens
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
+from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,15 +40,22 @@ class LoadedModel:
         model: Model from transformers, in evaluation mode.
         processor: Processor from transformers: tokenizer, chat template and video processor.
         device: Device of the model, ``cuda:0`` or ``cpu``.
+        notes: Settings of the checkpoint that answers do not follow, one sentence each, to report once.
     """
 
     model: Any
     processor: Any
     device: str
+    notes: tuple[str, ...] = ()
 
 
 def load_model(
-    checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    sampling: bool = False,
 ) -> LoadedModel:
     """Load a checkpoint. Takes seconds to minutes.
 
@@ -55,17 +64,18 @@ def load_model(
         device: ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:N``.
         dtype: One of ``DTYPES``; ``auto`` is bfloat16 on CUDA, float32 on the CPU and on devices without bfloat16.
         attention: One of ``ATTENTIONS``; ``auto`` is flash attention if it is installed and fits, else SDPA.
+        sampling: Whether answers follow the sampling settings in ``generation_config.json``.
 
     Raises:
         ConfigurationError: The device, dtype or attention is not available on this machine.
         ModelNotFoundError: The weights cannot be downloaded.
         DependencyError: A package is missing or broken.
         DeviceMemoryError: The device has too little memory.
-        UnsupportedModelError: transformers cannot load the files.
+        UnsupportedModelError: transformers cannot load the files, or cannot answer questions with them.
     """
     with explained_imports():
         import torch  # noqa: F401, PLC0415  transformers imports without it, and fails later with an unclear error
-        from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: PLC0415
+        from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
 
     if not sys.stderr.isatty():
@@ -74,9 +84,15 @@ def load_model(
     dtype = _choose_dtype(dtype, target)
     attention = _choose_attention(attention, dtype, target)
     path = _download_weights(checkpoint) if checkpoint.weights_missing else checkpoint.path
+    what = f"cannot load the model {checkpoint.name} in {path}"
+    settings = decoding_settings(checkpoint.generation or {}, sampling=sampling)
     try:
         # The code in a checkpoint never runs; without the explicit False, transformers would prompt for it.
         processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise _load_error(what, error) from error
+    check_chat_template(processor, checkpoint.name)
+    try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=dtype,
@@ -86,9 +102,10 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if checkpoint.generation is None else {"generation_config": GenerationConfig(**settings.kept)}),
         )
     except Exception as error:
-        raise _load_error(f"cannot load the model {checkpoint.name} in {path}", error) from error
+        raise _load_error(what, error) from error
     model, report = loaded
     if report["missing_keys"]:  # transformers would fill them with random numbers
         raise UnsupportedModelError(
@@ -99,7 +116,10 @@ def load_model(
         raise UnsupportedModelError(
             f"the tokenizer of {checkpoint.name} in {path} does not match its model: download all its files again"
         )
-    return LoadedModel(model.eval(), processor, str(model.device))
+    model.eval()
+    notes = (*settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
+    check_generation(model, processor, checkpoint.name, sampling=sampling)
+    return LoadedModel(model, processor, str(model.device), notes)
 
 
 def _load_error(what: str, error: Exception) -> DelayedVlmError:

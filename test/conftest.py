@@ -29,7 +29,8 @@ HEAVY_FILES = frozenset(
     HERE / "unit" / name
     for name in (
         *("benchmark/test_ask_cost.py", "benchmark/test_sweep.py", "cli/test_cli.py", "demo/test_tiny_scene.py"),
-        *("docs/test_reliability.py", "images/test_malformed_images.py", "inference/test_engine.py"),
+        *("docs/test_reliability.py", "doctor/test_command.py", "doctor/test_running.py"),
+        *("images/test_malformed_images.py", "inference/test_engine.py"),
         *("inference/test_engine_delayed.py", "inference/test_engine_failures.py", "inference/test_exactness.py"),
         *("inference/test_native_equality.py", "inference/test_native_mutations.py", "inference/test_non_finite.py"),
         *("inference/test_worker.py", "lab/test_answers.py", "lab/test_memory.py", "lab/test_trace.py"),

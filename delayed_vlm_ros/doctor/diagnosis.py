@@ -77,6 +77,7 @@ def _quick_checks() -> dict[str, list[Finding]]:
         ],
         "middleware": [
             *_check("ros variables", middleware.variable_findings),
+            *_check("ROS_STATIC_PEERS", middleware.peer_findings),
             *_check("shared memory", middleware.shared_memory_findings),
             *_check("socket buffers", middleware.socket_findings),
             *_check("multicast", middleware.multicast_findings),

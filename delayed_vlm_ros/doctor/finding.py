@@ -18,7 +18,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One result of a check. Its texts are made printable, whatever their source.
+    """One result of a check. Its texts are made printable.
 
     Attributes:
         level: Severity.

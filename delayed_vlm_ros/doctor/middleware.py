@@ -28,6 +28,16 @@ def variable_findings(environment: Mapping[str, str] = os.environ) -> list[Findi
     return [_domain(environment), _discovery(environment), *_profiles(environment)]
 
 
+def peer_findings(environment: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Check that the machines in ``ROS_STATIC_PEERS`` have an address: an unknown one ends every node at its start."""
+    peers = [peer.strip() for peer in environment.get("ROS_STATIC_PEERS", "").split(";") if peer.strip()]
+    unknown = [peer for peer in peers if not _has_address(peer)]
+    if not unknown:
+        return []
+    remedy = "correct the name, or use an IP address: nodes may not start"
+    return [error("ROS_STATIC_PEERS", f"no address of {', '.join(unknown)}", remedy)]
+
+
 def shared_memory_findings(folder: Path = Path("/dev/shm")) -> list[Finding]:  # noqa: S108  the system's, not a file
     """Check size and space of the shared memory, and find segments of dead Fast DDS processes."""
     if not folder.is_dir():
@@ -126,6 +136,14 @@ def _discovery(environment: Mapping[str, str]) -> Finding:
         return ok(subject, "this machine only: cameras on other machines are not found")
     peers = environment.get("ROS_STATIC_PEERS", "")
     return ok(subject, f"the subnet{f', and {peers}' if peers else ''}")
+
+
+def _has_address(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False
+    return True
 
 
 def _profiles(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -36,12 +36,14 @@ from delayed_vlm_ros.ros.scene_memory.parameters import COMPRESSED
 from delayed_vlm_ros.time import nanoseconds_of, read_stamp
 
 _DISCOVERY_SEC = 1.5
+_MORE_DISCOVERY_SEC = 2.5  # for what is still missing: the node, its diagnostics (one a second), or its cameras
 _SERVICE_TIMEOUT_SEC = 1.5
 _MEASURE_SEC = 2.0
 _MAX_MEASURED = 4  # topics other than the node's: a robot's network carries no needless images
 _MAX_MESSAGES = 2000
 _MESSAGES = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 _STATISTICS = ("delayed_vlm_ros/msg/MemoryStats", "delayed_vlm_ros/msg/NodeStats")
+_RELIABLE = "reliable"
 _BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # receives from every publisher
 
 
@@ -66,6 +68,7 @@ class _Observer:
     def observe(self) -> Observation:
         """Discover, query the node, then receive images and reports."""
         self._spin(_DISCOVERY_SEC)
+        self._spin(_MORE_DISCOVERY_SEC, lambda: bool(self._diagnostics) and self._node_name in self._node_names())
         nodes = self._node_names()
         runs = self._node_name in nodes
         parameters = self._parameters(self._node_name) if runs else None
@@ -78,7 +81,9 @@ class _Observer:
             page_parameters=self._parameters(self._page_name) if self._page_name in nodes else None,
             cameras=self._cameras(parameters) if parameters is not None else (),
         )
-        topics = self._measured(self._topics(seen), {camera.topic for camera in seen.cameras})
+        wanted = {camera.topic for camera in seen.cameras}
+        self._spin(_MORE_DISCOVERY_SEC, lambda: all(self._publishers(topic) for topic in wanted))
+        topics = self._measured(self._topics(wanted), wanted)
         clock = ClockTopic(self._publishers("/clock"), tuple(self._clock_times))
         diagnostics = tuple(self._diagnostics.values())
         return replace(seen, topics=topics, clock=clock, diagnostics=diagnostics, reports=dict(self._reports))
@@ -116,11 +121,11 @@ class _Observer:
     def _publishers(self, topic: str) -> tuple[str, ...]:
         return tuple(_full_name(one) for one in self._node.get_publishers_info_by_topic(topic))
 
-    def _topics(self, seen: Observation) -> list[Topic]:
-        wanted = {camera.topic for camera in seen.cameras}
+    def _topics(self, wanted: Set[str]) -> list[Topic]:
         found = dict(self._node.get_topic_names_and_types())
-        chosen = {name: types for name, types in found.items() if name in wanted or set(types) & set(IMAGE_TYPES)}
-        return [self._topic(name, tuple(types)) for name, types in sorted(chosen.items())]
+        own = f"{self._node_name}/"  # mosaics of the memory
+        images = {name for name, types in found.items() if set(types) & set(IMAGE_TYPES) and not name.startswith(own)}
+        return [self._topic(name, tuple(found[name])) for name in sorted(images | (wanted & set(found)))]
 
     def _topic(self, name: str, types: tuple[str, ...]) -> Topic:
         offers = self._node.get_publishers_info_by_topic(name)
@@ -196,7 +201,7 @@ class _Observer:
                 _MESSAGES[topic.types[0]],
                 topic.name,
                 self._image_callback(received[topic.name]),
-                _BEST_EFFORT,
+                QoSProfile(depth=10) if topic.reliability == _RELIABLE else _BEST_EFFORT,
                 raw=True,
             )
             for topic in topics

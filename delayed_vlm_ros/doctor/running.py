@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from delayed_vlm_ros.errors import DelayedVlmError
 
 _Result = TypeVar("_Result")
 
-# The child finds the modules where this process does, from any working folder.
+_ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")  # the last part of a traceback, which may have several lines
+
+# The child finds the modules where this process does, not in the working folder.
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys; sys.path[:] = sys.argv[1].splitlines(); "
     "from delayed_vlm_ros.doctor.running import serve; serve(*sys.argv[2:])"
 )
 
@@ -85,7 +88,7 @@ def run_child(function: str, *arguments: Any, timeout_sec: float) -> Answer:
         arguments: Arguments of the function, representable in JSON.
         timeout_sec: Longest time in seconds.
     """
-    command = [sys.executable, "-c", _START, json.dumps(sys.path), function, json.dumps(arguments)]
+    command = [sys.executable, "-c", _START, "\n".join(sys.path), function, json.dumps(arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
     try:
         output, complaints = process.communicate(timeout=timeout_sec)
@@ -119,7 +122,7 @@ def serve(function: str, arguments: str) -> None:
 
 def _reason(code: int, complaints: str) -> str:
     lines = [line.strip() for line in complaints.splitlines() if line.strip()]
-    last = f": {lines[-1]}" if lines else ""
-    if code < 0:
-        return f"the process died of {signal.Signals(-code).name}{last}"
-    return f"the process ended with exit code {code}{last}"
+    errors = [number for number, line in enumerate(lines) if _ERROR_LINE.match(line)]
+    last = " ".join(lines[errors[-1] :] if errors else lines[-1:])
+    end = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return f"the process {end}: {last}" if last else f"the process {end}"

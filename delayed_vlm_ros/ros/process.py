@@ -55,6 +55,8 @@ def run_node(
     Returns:
         Exit code of the process: 0 after an orderly shutdown, 1 if the node could not be built.
     """
+    # Libraries' bars are noise in a log, and launch emulates a terminal. Read when huggingface_hub is imported.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     stopping = threading.Event()
 
     def request_stop(_number: int, _frame: FrameType | None) -> None:

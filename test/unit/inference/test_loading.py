@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from fnmatch import fnmatch
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -245,3 +247,22 @@ def test_only_data_files_are_downloaded(checkpoint_folder, monkeypatch):
         assert any(fnmatch(file, pattern) for pattern in downloaded["allow_patterns"])
     for file in ("pytorch_model.bin", "modeling.py", "model.pt", "weights.pickle", "model.ckpt", "model.h5"):
         assert not any(fnmatch(file, pattern) for pattern in downloaded["allow_patterns"])
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "environment", "expected"),
+    [
+        (True, {}, True),
+        (True, {"TERM": "xterm"}, True),
+        (True, {"TERM": "dumb"}, False),
+        (True, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}, False),
+        (False, {}, False),
+    ],
+)
+def test_progress_bars_are_shown_on_a_real_terminal_only(monkeypatch, is_terminal, environment, expected):
+    for name in ("TERM", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: is_terminal))
+    assert loading._shows_progress_bars() is expected

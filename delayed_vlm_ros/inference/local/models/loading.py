@@ -5,6 +5,7 @@ torch and transformers are imported inside functions: they take seconds to impor
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,8 @@ def load_model(
         from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # unreadable in a log file
+    if not _shows_progress_bars():
+        logging.disable_progress_bar()
     target = _choose_device(device)
     dtype = _choose_dtype(dtype, target)
     attention = _choose_attention(attention, dtype, target)
@@ -145,6 +146,15 @@ def _download_weights(checkpoint: Checkpoint) -> str | Path:
         return snapshot_download(checkpoint.name, allow_patterns=list(_DATA_FILES))
     except (HfHubHTTPError, OSError) as error:
         raise ModelNotFoundError(f"cannot download the weights of {checkpoint.name}: {error}") from error
+
+
+def _shows_progress_bars() -> bool:
+    """Return whether the libraries may show progress bars, which are unreadable in a log file.
+
+    A node's terminal may be launch's emulation of one, whose output is a log: ``run_node`` sets the variable.
+    """
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal and not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
 
 
 def _choose_device(device: str) -> str:

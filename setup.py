@@ -27,7 +27,7 @@ setup(
         "delayed_vlm_ros.web": ["assets/*"],
     },
     data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.*ml")))],
-    install_requires=["numpy", "opencv-python-headless", "packaging", "pillow>=10.1", "pyyaml", "typer>=0.12", "rich"],
+    install_requires=["numpy", "opencv-python-headless", "packaging", "pillow>=10.1", "pyyaml", "simplejpeg>=1.8", "typer>=0.12", "rich"],
     extras_require={
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ConfigurationError, ImageError
+from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS, BitDepth
+from delayed_vlm_ros.images.jpeg import decode_jpeg
 from delayed_vlm_ros.images.messages import CompressedMessage, DenseImage, RawMessage
 from delayed_vlm_ros.images.validation import (
     PIXEL_BYTES,
     compressed_mosaic,
+    is_jpeg,
     row_count,
     validate_compressed,
     validate_image,
@@ -25,15 +28,17 @@ _OPENCV_CODES = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
 
 # OpenCV names a Bayer pattern by the second row, starting at its second pixel.
 _MOSAIC_CODES = {
-    f"bayer_{pattern}{bits}": code
+    f"bayer_{pattern}": code
     for pattern, code in (
         ("rggb", cv2.COLOR_BayerBG2RGB),
         ("bggr", cv2.COLOR_BayerRG2RGB),
         ("gbrg", cv2.COLOR_BayerGR2RGB),
         ("grbg", cv2.COLOR_BayerGB2RGB),
     )
-    for bits in (8, 16)
 }
+
+_COLOUR_CHANNELS = 3
+_WIDE_SUFFIX = "16"  # of an encoding with 16-bit values
 
 # From (Y, U, V, 1) to red, green and blue: ITU-R BT.601, video range, as OpenCV uses for the other YUV encodings.
 _YUV_TO_RGB = np.array(
@@ -53,21 +58,33 @@ class ConverterBackend(Protocol):
 
 
 class ImageConverter:
-    """Converts image messages to RGB arrays.
+    """Converts the image messages of one camera to RGB arrays.
 
     Attributes:
         name: Name of the library in use.
         fallback_reason: Why ``cv_bridge`` is not used; empty when it is.
         max_pixels: Maximum height × width of an image; None means ``MAX_IMAGE_PIXELS``.
+        bit_depth: Depth of the camera's 16-bit images.
     """
 
     def __init__(
-        self, name: str, backend: ConverterBackend, fallback_reason: str = "", max_pixels: int | None = None
+        self,
+        name: str,
+        backend: ConverterBackend,
+        fallback_reason: str = "",
+        max_pixels: int | None = None,
+        bit_depth: BitDepth | None = None,
     ) -> None:
         self.name = name
         self.fallback_reason = fallback_reason
         self.max_pixels = max_pixels
+        self.bit_depth = BitDepth() if bit_depth is None else bit_depth
         self._backend = backend
+
+    def for_camera(self) -> ImageConverter:
+        """Return a converter with the same library and settings for another camera."""
+        bit_depth = BitDepth(self.bit_depth.minimum)
+        return ImageConverter(self.name, self._backend, self.fallback_reason, self.max_pixels, bit_depth)
 
     def convert(self, message: RawMessage | CompressedMessage) -> RgbImage:
         """Convert one message. A message with a field ``format`` is a compressed image.
@@ -79,12 +96,15 @@ class ImageConverter:
             ImageError: The message holds no usable image. The text states the reason and the remedy.
         """
         if hasattr(message, "format"):
-            return decode_compressed(cast("CompressedMessage", message), self.max_pixels)
+            return decode_compressed(cast("CompressedMessage", message), self.bit_depth, self.max_pixels)
         return self._convert_raw(message)
 
     def _convert_raw(self, message: RawMessage) -> RgbImage:
         encoding = validate_image(message, self.max_pixels)
         try:
+            if encoding.endswith(_WIDE_SUFFIX):
+                message = _narrowed(message, encoding, self.bit_depth)
+                encoding = message.encoding
             if encoding in _OPENCV_CODES:
                 image = cast("RgbImage", cv2.cvtColor(_rows(message, encoding), _OPENCV_CODES[encoding]))
             elif encoding == "nv24":  # OpenCV has no code for it
@@ -99,7 +119,7 @@ class ImageConverter:
         return _owned(image, message.data)
 
 
-def make_converter(max_pixels: int | None = None) -> ImageConverter:
+def make_converter(max_pixels: int | None = None, bit_depth: int = BIT_DEPTHS[0]) -> ImageConverter:
     """Return a converter that uses ``cv_bridge`` if it works here, else ``rosbags-image``.
 
     A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, sometimes only at the first image. Each candidate
@@ -107,12 +127,14 @@ def make_converter(max_pixels: int | None = None) -> ImageConverter:
 
     Args:
         max_pixels: Maximum height × width of an image; None means ``MAX_IMAGE_PIXELS``.
+        bit_depth: Smallest depth of 16-bit images, 8 to 16 bits.
 
     Raises:
         ConfigurationError: Neither library is installed and works.
     """
+    depth = BitDepth(bit_depth)
     try:
-        return ImageConverter("cv_bridge", _tested(_cv_bridge_backend()), max_pixels=max_pixels)
+        return ImageConverter("cv_bridge", _tested(_cv_bridge_backend()), max_pixels=max_pixels, bit_depth=depth)
     except Exception as error:  # noqa: BLE001  a broken binary may raise anything
         reason = (
             "cv_bridge is not installed"
@@ -126,14 +148,16 @@ def make_converter(max_pixels: int | None = None) -> ImageConverter:
             f"no library can convert images: {reason}, and rosbags-image does not work ({type(error).__name__}: "
             f"{error}): install one of them, for example with 'pip install rosbags-image'"
         ) from error
-    return ImageConverter("rosbags-image", backend, f"images are converted by rosbags-image: {reason}", max_pixels)
+    fallback_reason = f"images are converted by rosbags-image: {reason}"
+    return ImageConverter("rosbags-image", backend, fallback_reason, max_pixels, depth)
 
 
-def decode_compressed(message: CompressedMessage, max_pixels: int | None = None) -> RgbImage:
+def decode_compressed(message: CompressedMessage, bit_depth: BitDepth, max_pixels: int | None = None) -> RgbImage:
     """Decode a JPEG or PNG message. A Bayer mosaic, recognised by the field ``format``, is interpolated.
 
     Args:
         message: The compressed image.
+        bit_depth: Depth of the camera's 16-bit images.
         max_pixels: Maximum height × width of the image; None means ``MAX_IMAGE_PIXELS``.
 
     Returns:
@@ -143,22 +167,49 @@ def decode_compressed(message: CompressedMessage, max_pixels: int | None = None)
         ImageError: The data is neither a JPEG nor a PNG, or it is damaged.
     """
     validate_compressed(message, max_pixels)
+    image = decode_file(bytes(message.data), bit_depth, f"the compressed image ('{message.format}')")
     mosaic = compressed_mosaic(message.format)
-    # An EXIF orientation tag must not change the shape: cameras do not rotate their images by metadata.
-    flags = (cv2.IMREAD_ANYCOLOR if mosaic else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+    if image.ndim > 2:  # noqa: PLR2004  a colour image is no mosaic, even if its format says so
+        return np.ascontiguousarray(image)
+    code = _MOSAIC_CODES[mosaic.rstrip("0123456789")] if mosaic else cv2.COLOR_GRAY2RGB
     try:
-        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), flags)
-        if image is not None:
-            is_colour = image.ndim > 2  # noqa: PLR2004  a colour image is no mosaic, even if its format says so
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if is_colour else _MOSAIC_CODES[mosaic])
+        return np.ascontiguousarray(cv2.cvtColor(image, code), np.uint8)
     except cv2.error as error:
         raise ImageError(f"cannot decode the compressed image ('{message.format}'): {error.err}") from error
+
+
+def decode_file(data: bytes, bit_depth: BitDepth, name: str) -> NDArray[np.uint8]:
+    """Decode an image file.
+
+    Args:
+        data: A JPEG, PNG, or another file that OpenCV reads.
+        bit_depth: Depth of the camera's 16-bit images.
+        name: Name of the file, for error messages.
+
+    Returns:
+        uint8 of shape (height, width), or (height, width, 3) with RGB for a colour file.
+
+    Raises:
+        ImageError: The file is truncated or damaged, or OpenCV does not support it.
+    """
+    if is_jpeg(data):
+        return decode_jpeg(data, name)
+    # An EXIF orientation tag must not change the shape: cameras do not rotate their images by metadata.
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError(f"cannot decode {name}: {error.err}") from error
     if image is None:
         raise ImageError(
-            f"cannot decode the compressed image ('{message.format}', {len(message.data)} bytes): the data is damaged; "
-            "check the camera driver and the network"
+            f"cannot decode {name}, {len(data)} bytes: the data is truncated or damaged; check the camera driver and "
+            "the network"
         )
-    return np.ascontiguousarray(image, np.uint8)
+    if image.dtype == np.uint16:
+        image = bit_depth.to_8_bits(cast("NDArray[np.uint16]", image))
+    if image.dtype != np.uint8:
+        raise ImageError(f"cannot decode {name}: it has {image.dtype} values; use 8 or 16 bits")
+    return cast("NDArray[np.uint8]", cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim > 2 else image)  # noqa: PLR2004
 
 
 def _cv_bridge_backend() -> ConverterBackend:
@@ -181,6 +232,18 @@ def _tested(backend: ConverterBackend) -> ConverterBackend:
     if not np.array_equal(image, expected):
         raise RuntimeError(f"it converts {expected.tolist()} to {np.asarray(image).tolist()}")
     return backend
+
+
+def _narrowed(message: RawMessage, encoding: str, bit_depth: BitDepth) -> DenseImage:
+    """Return a 16-bit image scaled to 8 bits, without its alpha channel."""
+    channels = PIXEL_BYTES[encoding] // 2
+    values = np.ascontiguousarray(_rows(message, encoding)).view(np.uint16)
+    values = values.reshape(message.height, message.width, channels)[..., :_COLOUR_CHANNELS]
+    name = encoding.removesuffix(_WIDE_SUFFIX)
+    if channels > _COLOUR_CHANNELS:
+        name = name[:_COLOUR_CHANNELS]
+    narrow = bit_depth.to_8_bits(values)
+    return DenseImage(message.height, message.width, f"{name}8", narrow[0].size, narrow.tobytes())
 
 
 def _dense(message: RawMessage, encoding: str) -> RawMessage:

@@ -136,6 +136,11 @@ def validate_compressed(message: CompressedMessage, max_pixels: int | None = Non
     _check_size(*size, max_pixels)
 
 
+def is_jpeg(data: bytes) -> bool:
+    """Return whether data starts as a JPEG file does."""
+    return data.startswith(_JPEG_SIGNATURE)
+
+
 def compressed_mosaic(compressed_format: str) -> str:
     """Return the Bayer encoding of a compressed mosaic, from the field ``format``; empty for other images.
 
@@ -172,7 +177,7 @@ def _unsupported_encoding(encoding: str) -> str:
 def _depth_image(encoding: str) -> str:
     return (
         f"{encoding} is a depth image, and only colour and grey images are supported: remap image to the camera's "
-        "colour topic"
+        "colour topic, or configure the driver of a grey camera to publish mono16"
     )
 
 
@@ -180,7 +185,7 @@ def _encoded_size(data: bytes) -> tuple[int, int] | None:
     """Return (height, width) from a PNG's or JPEG's header; None for other data and truncated headers."""
     if data.startswith(_PNG_SIGNATURE):
         return _png_size(data)
-    return _jpeg_size(data) if data.startswith(_JPEG_SIGNATURE) else None
+    return _jpeg_size(data) if is_jpeg(data) else None
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:

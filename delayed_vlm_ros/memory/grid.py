@@ -24,6 +24,8 @@ MAX_ASPECT_RATIO = 200
 _ROUNDING_PIXELS = 32
 _ROUNDING_SHARE = 1 / 8
 
+_WIDE_PIL_MODES = ("I", "F")  # PIL clips their values to 0..255
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -143,7 +145,8 @@ def as_rgb_array(image: Any) -> RgbArray:
     """Convert an image to an RGB array.
 
     Args:
-        image: uint8 RGB array of shape (H, W, 3), or PIL image of any mode (an alpha channel is dropped).
+        image: uint8 RGB array of shape (H, W, 3), or PIL image of any mode with 8 bits or fewer per value (an alpha
+            channel is dropped).
 
     Returns:
         RGB pixels, shape (H, W, 3), uint8; an array is not copied.
@@ -153,6 +156,11 @@ def as_rgb_array(image: Any) -> RgbArray:
     """
     # Duck typing: PIL is not imported, and need not be installed.
     if not isinstance(image, np.ndarray) and hasattr(image, "convert") and hasattr(image, "getbands"):
+        if str(image.mode).startswith(_WIDE_PIL_MODES):
+            raise ImageError(
+                f"PIL image has mode {image.mode}, whose largest value is not known: scale its values to 0..255 and "
+                "convert it to a uint8 RGB array"
+            )
         try:
             image = np.asarray(image.convert("RGB"))
         except (OSError, ValueError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-TESTS = 11  # tests that share the cases
+TESTS = 15  # tests that share the cases
 CASES: Counter[str] = Counter()
 
 # A case takes a few milliseconds. This limit detects a hang, even on a busy machine; it does not measure speed.

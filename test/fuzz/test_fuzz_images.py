@@ -18,7 +18,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images import validation
-from delayed_vlm_ros.images.conversion import make_converter
+from delayed_vlm_ros.images.bit_depth import BitDepth
+from delayed_vlm_ros.images.conversion import decode_file, make_converter
 from delayed_vlm_ros.images.validation import OTHER_NAMES, PIXEL_BYTES, data_bytes
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
@@ -93,6 +94,57 @@ def test_nearly_fitting_image_is_converted_or_rejected(height, width, encoding, 
 )
 def test_damaged_file_returns_image_or_raises_image_error(file, changes, length, kind):
     convert_or_reject(CompressedImage(format=kind, data=array.array("B", flipped(file, changes, length))))
+
+
+SCENE = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 8, 3), np.uint8), (96, 64))
+# No progressive file: truncated between two scans, it is a valid file of a coarser image.
+JPEGS = [
+    cv2.imencode(".jpg", shown, options)[1].tobytes()
+    for shown in (SCENE, SCENE[..., 0])
+    for options in ([], [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])
+]
+PNGS = [cv2.imencode(".png", shown)[1].tobytes() for shown in (SCENE, SCENE[..., 0].astype(np.uint16) * 16)]
+
+
+@fuzz(file=st.sampled_from(JPEGS), share=st.floats(0, 1), ending=st.sampled_from([b"", b"\xff\xd9", bytes(700)]))
+def test_truncated_jpeg_is_the_whole_image_or_refused(file, share, ending):
+    plain = decode_file(file, BitDepth(), "the file")
+    try:
+        image = decode_file(file[: round(share * len(file))] + ending, BitDepth(), "the file")
+    except ImageError as error:
+        check_message(error)
+        return
+    assert np.array_equal(image, plain)
+
+
+@fuzz(file=st.sampled_from(PNGS), changes=CHANGES, length=st.integers(-40, 0) | st.integers(0, 2000))
+def test_damaged_png_is_the_same_image_or_refused(file, changes, length):
+    plain = decode_file(file, BitDepth(), "the file")
+    try:
+        image = decode_file(flipped(file, changes, length), BitDepth(), "the file")
+    except ImageError as error:
+        check_message(error)
+        return
+    assert np.array_equal(image, plain)
+
+
+@fuzz(
+    bits=st.integers(8, 16),
+    seed=st.integers(0, 2**32 - 1),
+    divisors=st.lists(st.integers(1, 300), min_size=1, max_size=6),
+)
+def test_16_bit_images_of_one_camera_keep_the_ratio_of_their_brightness(bits, seed, divisors):
+    # given a bright image, then darker ones
+    values = np.random.default_rng(seed).integers(0, 1 << bits, (12, 20)).astype(np.uint16)
+    values[0, 0] = (1 << bits) - 1
+    depth = BitDepth()
+    bright = depth.to_8_bits(values).astype(int)
+
+    # then all of them are scaled by one factor
+    assert bright.max() >= 63  # between two depths
+    for divisor in divisors:
+        dark = depth.to_8_bits(values // divisor)
+        assert np.abs(dark - bright / divisor).max() <= 1
 
 
 class StrictLogger:

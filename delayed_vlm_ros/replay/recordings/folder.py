@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ImageError, RecordingError
+from delayed_vlm_ros.images.bit_depth import BitDepth
+from delayed_vlm_ros.images.conversion import decode_file
 from delayed_vlm_ros.replay.recordings.recording import FIRST_STAMP_NS, Recording, StampedImage
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 DEFAULT_RATE = 2.0
+_COLOUR_DIMENSIONS = 3
 
 # Data sets name images by their capture time since 1970: in seconds, or in whole ms, µs or ns.
 _EPOCH_SECONDS = re.compile(r"[1-9]\d{9}(\.\d+)?")
@@ -29,20 +31,24 @@ class FolderImage(StampedImage):
 
     Attributes:
         file: Path of the file.
+        bit_depth: Depth of the folder's 16-bit images.
     """
 
     file: Path
+    bit_depth: BitDepth
 
     def decode(self) -> NDArray[np.uint8]:
         """Return the pixels: RGB, shape ``(height, width, 3)``.
 
         Raises:
-            ImageError: OpenCV cannot decode the file.
+            ImageError: The file is truncated, damaged or not an image.
         """
-        pixels = cv2.imread(str(self.file), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise ImageError(f"cannot decode '{self.file}': damaged or not an image")
-        return np.ascontiguousarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+        try:
+            data = self.file.read_bytes()
+        except OSError as error:
+            raise ImageError(f"cannot read '{self.file}' ({error.strerror}): check the file") from error
+        image = decode_file(data, self.bit_depth, f"'{self.file}'")
+        return image if image.ndim == _COLOUR_DIMENSIONS else np.stack([image] * 3, axis=-1)
 
 
 class FolderRecording(Recording):
@@ -71,7 +77,8 @@ class FolderRecording(Recording):
         period_ns = NANOSECONDS_PER_SECOND / rate
         numbered = [(FIRST_STAMP_NS + round(number * period_ns), file) for number, file in enumerate(files)]
         stamped = sorted(timed) if len(timed) == len(files) else numbered
-        self._images = [FolderImage(stamp_ns, file) for stamp_ns, file in stamped]
+        bit_depth = BitDepth()
+        self._images = [FolderImage(stamp_ns, file, bit_depth) for stamp_ns, file in stamped]
 
     def images(self) -> Iterator[FolderImage]:
         """Yield the images in time order."""

@@ -142,6 +142,7 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
         ("sampled rate", f"{report.sampled_rate_hz:.2f} Hz"),
         ("last image", "never" if report.silent_sec is None else f"{report.silent_sec:.2f} s ago"),
         ("converter", report.converter),
+        *((("bits of 16-bit values", str(report.bit_depth)),) if report.bit_depth else ()),
         *_numbered("warnings", report.warnings),
     )
     return Status(f"camera {report.name}", level, message, hardware=report.frame_id or report.name, values=values)

@@ -48,6 +48,7 @@ class CameraReport:
         converter: Library that converts the images.
         input_warnings: Warnings about the images that arrive now.
         warnings: Warnings that answers about this camera carry, the input warnings included.
+        bit_depth: Bits in use of 16-bit images; 0 before the first one.
     """
 
     name: str
@@ -71,6 +72,7 @@ class CameraReport:
     converter: str
     input_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
+    bit_depth: int = 0
 
 
 @dataclass(frozen=True)

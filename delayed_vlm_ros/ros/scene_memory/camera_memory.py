@@ -17,7 +17,7 @@ from delayed_vlm_ros.images.conversion import ImageConverter
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.memory.frame import Frame, KeptPair
+from delayed_vlm_ros.memory.frame import Frame, KeptPair, RgbArray
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.input.poses import PoseSource
 from delayed_vlm_ros.ros.output.node_report import CameraReport
@@ -129,7 +129,7 @@ class CameraMemory:
             message = self._deserialize(serialised)
             header = FrameHeader(stamp_ns, message.header.frame_id[:MAX_FRAME_ID_CHARACTERS])
             self.poses.attach(header)
-            self._ingestor.add(self._converter.convert(message), decision, header)
+            self._ingestor.add(self._convert(message), decision, header)
             self._frame_id = header.frame_id
             self._last_sampled_arrival = arrival
         return True
@@ -141,6 +141,23 @@ class CameraMemory:
             raise ImageError(
                 f"cannot deserialize an image message of {len(serialised)} bytes ({type(error).__name__}: {error}): "
                 "check the publisher"
+    def _watch_clock(self, now_ns: int, arrival: float) -> None:
+        """Measure for how long the node's clock has not advanced while images arrive."""
+        if now_ns != self._clock_ns:
+            self._clock_ns, self._clock_changed = now_ns, arrival
+        self._clock_stopped_sec = arrival - self._clock_changed
+
+    def _convert(self, message: Any) -> RgbArray:
+        bit_depth = self._converter.bit_depth
+        bits = bit_depth.bits
+        image = self._converter.convert(message)
+        if bit_depth.is_assumed and bit_depth.bits != bits:
+            self._logger.warning(
+                f"camera {self.name}: 16-bit values use at most {bit_depth.bits} bits: scaling by {bit_depth.bits} bits; "
+                "set image_bit_depth if the camera has more"
+            )
+        return image
+
             ) from error
 
     def _drop(self, reason: str) -> None:
@@ -318,3 +335,4 @@ class CameraMemory:
             input_warnings=tuple(self.input_warnings.values()),
             warnings=self.warnings,
         )
+            bit_depth=self._converter.bit_depth.bits,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS
 from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.ros.input.poses import POSE_TYPES
@@ -74,6 +75,13 @@ class SceneMemoryParameters:
         unit="pixels",
         minimum=1,
         maximum=MAX_IMAGE_PIXELS,
+    )
+    image_bit_depth: int = _at_configure(
+        BIT_DEPTHS[0],
+        "bits that the cameras use of 16-bit values; an image with larger values raises it to 10, 12, 14 or 16",
+        unit="bits",
+        minimum=BIT_DEPTHS[0],
+        maximum=BIT_DEPTHS[-1],
     )
 
     star_size: int = _at_configure(

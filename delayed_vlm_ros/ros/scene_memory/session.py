@@ -161,7 +161,7 @@ def build_session(parameters: SceneMemoryParameters, context: NodeContext) -> Se
         parameters.model, allow_download=parameters.allow_download, device=parameters.device
     )
     geometry = checkpoint.geometry(parameters.max_pixels)
-    converter = make_converter(parameters.image_max_pixels)
+    converter = make_converter(parameters.image_max_pixels, parameters.image_bit_depth)
     if converter.fallback_reason:
         context.logger.info(converter.fallback_reason)
     budget = _budget(parameters, checkpoint)
@@ -301,7 +301,7 @@ def _camera(
         CompressedImage if is_compressed else Image,
         ingestor=SamplingIngestor(geometry, manager, parameters.sample_fps, topic=topic, restart_on_jump=restarts),
         frame_manager=manager,
-        converter=converter,
+        converter=converter.for_camera(),
         poses=_poses(parameters),
         now_ns=context.now_ns,
         logger=context.logger,

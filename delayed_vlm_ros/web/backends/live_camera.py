@@ -30,7 +30,7 @@ class LiveCamera:
         node: Node to subscribe from.
         name: Name of the camera.
         topic: Resolved image topic of the memory.
-        converter: Converter from messages to arrays.
+        converter: Converter from messages to arrays; the camera uses a copy.
 
     Attributes:
         base_topic: Resolved image topic of the memory.
@@ -42,7 +42,7 @@ class LiveCamera:
         self.topic = topic
         self.message_type: type[Image | CompressedImage] = Image
         self._node = node
-        self._converter = converter
+        self._converter = converter.for_camera()
         self._subscription: ImageSubscription | None = None
         self._watched_until = 0.0
         self._newest: tuple[int, bytes] | None = None

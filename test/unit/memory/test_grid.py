@@ -161,9 +161,16 @@ def test_as_rgb_array_converts_pil_images_of_any_mode(mode):
     assert (array == 255).all()
 
 
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_as_rgb_array_refuses_pil_modes_without_a_known_largest_value(mode):
+    with pytest.raises(ImageError, match=f"mode {mode},.*0..255"):
+        as_rgb_array(Image.new(mode, (5, 4), 200))
+
+
 @pytest.mark.parametrize(
     ("image", "named"),
     [
+        (np.zeros((4, 5, 3), np.uint16), r"uint16 .*0\.\.255"),
         (np.zeros((4, 5, 3), np.float32), r"float32 .*\(4, 5, 3\).*255"),
         (np.zeros((4, 5, 3), np.int64), r"int64 .*astype"),
         (np.zeros((4, 5), np.uint8), r"\(4, 5\).*np\.stack"),

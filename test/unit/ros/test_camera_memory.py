@@ -131,6 +131,33 @@ def test_images_faster_than_the_sample_rate_are_sampled():
 
 
 def test_only_due_messages_are_deserialized_and_converted():
+def test_fewer_bits_than_16_are_reported_once():
+    # given images of 12 bits in 16
+    camera = make_camera()
+    values = array.array("B", np.linspace(0, 4095, 64).astype(np.uint16).tobytes())
+
+    # when
+    for number in range(3):
+        camera.receive(message(START_NS + number * STEP_NS, encoding="mono16", step=16, data=values))
+
+    # then
+    assert [text for text in camera.parts.log.warnings if "12 bits" in text and "image_bit_depth" in text]
+    assert len(camera.parts.log.warnings) == 1
+    assert camera.report(receiving=True).bit_depth == 12
+    assert kept_frames(camera)[0].image.max() == 255
+
+
+def test_truncated_jpeg_is_counted_as_dropped():
+    data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    camera = make_camera(message_type=CompressedImage)
+    for number, length in enumerate((len(data), len(data) // 2)):
+        image = CompressedImage(format="jpeg", data=array.array("B", data[:length]))
+        image.header.stamp.sec = 100 + number
+        camera.receive(serialize_message(image))
+    assert counts(camera) == (2, 1, 1)
+    assert "truncated" in camera.last_drop_reason
+
+
     # given
     converted = []
     real = make_converter()

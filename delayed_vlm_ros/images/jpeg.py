@@ -1,0 +1,132 @@
+"""Decode JPEG data and detect damage.
+
+JPEG has no checksum. Two checks find most damage: the decoder's own warnings, and block means that no encoder writes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.errors import ImageError
+
+_END = b"\xff\xd9"
+_MAX_EXTRA_BYTES = 16  # many webcams leave a few bytes before a marker; the image is intact
+_EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes")
+_MARKER = 0xFF
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_TABLES_MARKER, _SCAN_MARKER = 0xDB, 0xDA
+_BLOCK_SIDE = 8
+_MID_GREY, _WHITE = 128, 255
+_LUMA_COLOURS = ("Gray", "YCbCr")
+
+
+def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
+    """Decode a JPEG file.
+
+    A missing end marker, padding after it, missing Huffman tables (Motion JPEG), and up to 16 surplus bytes before a
+    marker are accepted, because intact images of many cameras have them.
+
+    Args:
+        data: The file. Validate its size first.
+        name: Name of the file, for error messages.
+
+    Returns:
+        uint8 of shape (height, width), or (height, width, 3) with RGB for a colour file.
+
+    Raises:
+        ImageError: The data is truncated, damaged, or of an unsupported kind.
+    """
+    complete = _with_end(data)
+    try:
+        colours = simplejpeg.decode_jpeg_header(complete)[2]
+        image = _decode(complete, "GRAY" if colours == "Gray" else "RGB")
+    except ValueError as error:
+        raise _error(name, data, str(error)) from error
+    if colours in _LUMA_COLOURS and _has_impossible_block(complete):
+        raise _error(name, data, "blocks darker than black or brighter than white")
+    return image[..., 0] if colours == "Gray" else image
+
+
+def _error(name: str, data: bytes, fault: str) -> ImageError:
+    if fault.startswith("Unsupported") and "marker" not in fault:
+        remedy = "configure the driver to publish 8-bit grey or YCbCr JPEG"
+    else:
+        remedy = "the JPEG is truncated or damaged; check the camera's cable and the network"
+    return ImageError(f"cannot decode {name}, {len(data)} bytes ({fault}): {remedy}")
+
+
+def _with_end(data: bytes) -> bytes:
+    """Return the data with an end marker, which some cameras omit or pad with zeros."""
+    if data.find(_END, len(data) // 2) >= 0:
+        return data
+    content = data.rstrip(b"\0")
+    if content.endswith(b"\xff"):  # the zero after it belongs to the image
+        content += b"\0"
+    return content + _END
+
+
+def _decode(data: bytes, colours: str) -> NDArray[np.uint8]:
+    try:
+        image = simplejpeg.decode_jpeg(data, colours, strict=True)
+    except ValueError as error:
+        extra = _EXTRA_BYTES.search(str(error))
+        if extra is None or int(extra[1]) > _MAX_EXTRA_BYTES:
+            raise
+        image = simplejpeg.decode_jpeg(data, colours, strict=False)
+    return cast("NDArray[np.uint8]", image)
+
+
+def _has_impossible_block(data: bytes) -> bool:
+    """Return whether the mean brightness of a block is outside 0..255, which no encoder writes.
+
+    Lost or changed bytes shift the brightness of all later blocks. Decoding clips it. With the smallest step of
+    quantisation in the file's header, the same data decodes to means around mid-grey, without clipping.
+    """
+    unclipped = bytearray(data)
+    step = _replace_mean_step(unclipped)
+    # The minimum sizes make min_factor effective.
+    thumbnail = simplejpeg.decode_jpeg(
+        bytes(unclipped), "GRAY", min_height=1, min_width=1, min_factor=_BLOCK_SIDE, strict=False
+    )
+    tolerance = step + 1  # rounding by the encoder and by the thumbnail
+    darkest, brightest = (_MID_GREY + (int(mean) - _MID_GREY) * step for mean in (thumbnail.min(), thumbnail.max()))
+    return darkest < -tolerance or brightest > _WHITE + tolerance
+
+
+def _replace_mean_step(data: bytearray) -> int:
+    """Set the quantisation step of the blocks' mean brightness to 1; return the former one."""
+    tables, luma_table = {}, 0
+    position = 2
+    while position + 4 < len(data) and data[position] == _MARKER and data[position + 1] != _SCAN_MARKER:
+        marker = data[position + 1]
+        if marker == _MARKER:  # a fill byte
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker in _FRAME_MARKERS:
+            luma_table = data[position + 12]
+        elif marker == _TABLES_MARKER:
+            tables |= _mean_steps(data, position + 4, end)
+        position = end
+    first, last = tables.get(luma_table, (0, 0))
+    if not last:
+        return 1
+    step = int.from_bytes(data[first:last], "big")
+    data[first:last] = (1).to_bytes(last - first, "big")
+    return step
+
+
+def _mean_steps(data: bytearray, position: int, end: int) -> dict[int, tuple[int, int]]:
+    """Return where the first step of each quantisation table in a segment is stored, by the table's number."""
+    places = {}
+    while position < end:
+        is_wide, number = divmod(data[position], 16)
+        size = 2 if is_wide else 1
+        places[number] = (position + 1, position + 1 + size)
+        position += 1 + 64 * size
+    return places

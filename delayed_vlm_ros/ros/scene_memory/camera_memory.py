@@ -153,8 +153,8 @@ class CameraMemory:
         image = self._converter.convert(message)
         if bit_depth.is_assumed and bit_depth.bits != bits:
             self._logger.warning(
-                f"camera {self.name}: 16-bit values use at most {bit_depth.bits} bits: scaling by {bit_depth.bits} bits; "
-                "set image_bit_depth if the camera has more"
+                f"camera {self.name}: 16-bit values use only {bit_depth.bits} bits and are scaled by them: set "
+                "image_bit_depth if the camera has more"
             )
         return image
 

@@ -12,6 +12,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.client import Client
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import parameter_value_to_python
@@ -153,7 +154,7 @@ class _Observer:
 
     def _call(self, kind: Any, name: str, request: Any) -> Any:
         """Return the response; None if there is none in time."""
-        client = self._node.create_client(kind, name)
+        client: Client[Any, Any] = self._node.create_client(kind, name)
         pending = client.call_async(request) if client.wait_for_service(_SERVICE_TIMEOUT_SEC) else None
         if pending is not None:
             self._spin(_SERVICE_TIMEOUT_SEC, pending.done)

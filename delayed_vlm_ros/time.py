@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from typing import Protocol
 
 from delayed_vlm_ros.errors import ImageError
@@ -45,6 +46,14 @@ def read_stamp(serialised: bytes) -> int:
         raise ImageError(f"image message has unknown encoding {encoding:#06x}: use a middleware that speaks CDR")
     seconds, nanoseconds = struct.unpack_from(f"{byte_order}iI", serialised, _CDR_HEADER_BYTES)
     return int(seconds) * NANOSECONDS_PER_SECOND + int(nanoseconds)
+
+
+def steady_sec() -> float:
+    """Return the time of a clock that never jumps, in seconds.
+
+    It includes the time for which the machine was suspended: then the system clock advances as well.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def nanoseconds_of(stamp: Stamp) -> int:

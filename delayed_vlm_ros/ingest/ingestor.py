@@ -19,6 +19,11 @@ from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, letterbox
 from delayed_vlm_ros.memory.manager import AddedFrame, SmartFrameManager
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
+CONTINUES = "the memory continues as if no time had passed"
+"""Effect of a time jump that does not empty the memory, for log messages and reports."""
+
+_RIGHT_AGAIN_SEC = 5.0  # a clock this close to the memory's time is right again
+
 
 class FrameIngestor:
     """Resizes the images of one camera to one grid and adds them to a memory.
@@ -105,8 +110,8 @@ class SamplingIngestor:
         frame_manager: The memory.
         sample_fps: Frames per second to add.
         topic: Image source, for error messages.
-        restart_on_jump: Whether a backward time jump empties the memory. Otherwise the memory keeps its frames and
-            counts later images on from the newest one.
+        restart_on_jump: Whether a backward time jump empties the memory. Otherwise, and after a forward jump, the
+            memory keeps its frames and counts later images on from the newest one.
 
     Attributes:
         stamps_missing: Whether the newest image has no stamp.
@@ -138,6 +143,7 @@ class SamplingIngestor:
         self.images_restamped = 0
         self._offset_ns = 0
         self._newest_ns = 0
+        self._gap_unknown = False  # no image has followed the restored frames yet, on a clock that was not set back
 
     @property
     def restart_on_jump(self) -> bool:
@@ -146,7 +152,7 @@ class SamplingIngestor:
 
     @property
     def offset_sec(self) -> float:
-        """Seconds that the memory adds to stamps since time jumped backward; 0.0 before."""
+        """Seconds that the memory adds to stamps since time jumped: positive backward, negative forward, 0.0 before."""
         return seconds_of(self._offset_ns)
 
     @property
@@ -154,7 +160,7 @@ class SamplingIngestor:
         """Effect of a backward time jump on the memory, for log messages and reports."""
         if self._restart_on_jump:
             return "the memory is emptied, marked frames included"
-        return "the memory continues as if no time had passed"
+        return CONTINUES
 
     @property
     def images_missed(self) -> int:
@@ -182,7 +188,7 @@ class SamplingIngestor:
         return stamp_ns
 
     def decide(self, stamp_ns: int, arrival: float, clock_ns: int) -> SampleDecision:
-        """Decide whether to sample an image; handle backward time jumps.
+        """Decide whether to sample an image; handle time jumps.
 
         Args:
             stamp_ns: Return value of ``usable_stamp``, in nanoseconds.
@@ -200,16 +206,25 @@ class SamplingIngestor:
             )
         if jump < 0 and self._restart_on_jump:
             self.restart()
-        elif jump < 0:
-            # Maps this image onto the newest stamp; the sampler's next slot comes a period later.
-            self._offset_ns += round(-jump * NANOSECONDS_PER_SECOND)
-        elif jump > 0 and stamp_ns > self._newest_ns:  # stamps have caught up with the memory's time
-            self._offset_ns = 0
+        elif jump:
+            self._take_out(jump, stamp_ns)
+        elif not self._offset_ns:
+            self._gap_unknown = False
         self._newest_ns = max(self._newest_ns, stamp_ns + self._offset_ns)
         stamp = seconds_of(stamp_ns + self._offset_ns)
         is_due = self._sampler.accept(stamp)
         self._check.count(seconds_of(clock_ns), is_due=is_due)
         return SampleDecision(stamp, is_due, jump)
+
+    def _take_out(self, jump_sec: float, stamp_ns: int) -> None:
+        """Change the offset so that the memory's time does not jump; use stamps as they are when they are right again.
+
+        Without a silence, this image is mapped onto the newest stamp; the sampler's next slot comes a period later.
+        """
+        offset_ns = self._offset_ns - round(jump_sec * NANOSECONDS_PER_SECOND)
+        is_close = abs(offset_ns) <= _RIGHT_AGAIN_SEC * NANOSECONDS_PER_SECOND
+        has_caught_up = self._gap_unknown and jump_sec > 0
+        self._offset_ns = 0 if (is_close or has_caught_up) and stamp_ns > self._newest_ns else offset_ns
 
     def add(self, image: Any, decision: SampleDecision, source: Any = None) -> AddedFrame:
         """Resize an image that is due and add it to the memory.
@@ -240,6 +255,8 @@ class SamplingIngestor:
         if newest is not None:
             self._monitor.expect_after(newest)
             self._sampler.accept(newest)
+            self._newest_ns = round(newest * NANOSECONDS_PER_SECOND)
+            self._gap_unknown = True
 
     def set_rate(self, sample_fps: float) -> None:
         """Change the number of frames to add per second.
@@ -256,6 +273,7 @@ class SamplingIngestor:
         self._sampler.reset()
         self._check.reset()
         self._offset_ns = self._newest_ns = 0
+        self._gap_unknown = False
 
     def reset(self) -> None:
         """Drop every frame and stamp: the next image is due at any stamp."""

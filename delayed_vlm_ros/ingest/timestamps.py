@@ -8,7 +8,9 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 _MAX_DELAY_SEC = 1.0  # an image this much older than the newest one is merely late
 _MAX_LEAD_SEC = 5.0  # tolerance for images newer than the elapsed time allows
-_MAX_PLAYBACK_SPEED = 100.0  # of a recording or a simulation, relative to real time
+_MAX_PLAYBACK_SPEED = 100.0  # of a recording or a simulation, relative to real time; assumed until it is measured
+_SPEED_WINDOW_SEC = 5.0  # shortest time over which the speed is measured: delayed images may arrive together
+_SPEED_TOLERANCE = 1.5
 _IMAGES_OF_A_JUMP = 3  # consecutive outliers that make a jump
 
 _WINDOW_IMAGES = 5  # minimum number of images in a window of FrozenStampDetector
@@ -17,6 +19,9 @@ _MAX_GAP_SEC = 1.0  # contribution of a silence to a window: images delayed by i
 _MAX_REPEATED_STAMPS = 5  # different stamps that repeat in a window of frozen stamps
 _MIN_ADVANCE = 0.001  # of the clock's advance; slower playback of a recording is not expected
 
+LONGEST_GAP_SEC = 365 * 86400.0
+"""Longest time between two images, in seconds; more is a clock that was set, even if arrival times show the same."""
+
 OUTLIERS_BEFORE_JUMP = _IMAGES_OF_A_JUMP - 1
 """Number of images that count as outliers before a time jump is certain."""
 
@@ -24,9 +29,10 @@ OUTLIERS_BEFORE_JUMP = _IMAGES_OF_A_JUMP - 1
 class TimestampMonitor:
     """Checks the stamp of every image of a camera and detects time jumps.
 
-    A single image that is much older than the newest one, or much newer than the elapsed time allows, is an outlier: it
-    is late, has a broken stamp, or comes from another publisher on the topic. Several consecutive outliers on the same
-    side, each newer than the last, are a time jump.
+    Stamps may advance by as much as the arrival times do, at the speed of the playback: after an hour of silence, a
+    stamp may be an hour newer. A single image that is much older than the newest one, or newer than the elapsed time
+    allows, is an outlier: it is late, has a broken stamp, or comes from another publisher on the topic. Several
+    consecutive outliers on the same side, each newer than the last, are a time jump.
     """
 
     def __init__(self) -> None:
@@ -38,6 +44,8 @@ class TimestampMonitor:
         self._newest_arrival = 0.0
         self._outlier = 0.0  # stamp of the last outlier
         self._outliers = 0  # consecutive ones
+        self._speed = _MAX_PLAYBACK_SPEED
+        self._speed_since: tuple[float, float] | None = None  # stamp and arrival at which its measurement started
 
     def expect_after(self, stamp: float) -> None:
         """Accept an old stamp, in seconds, as the baseline.
@@ -51,17 +59,17 @@ class TimestampMonitor:
 
         Args:
             stamp: Acquisition time, in seconds.
-            arrival: Arrival time on a steady clock, in seconds. It lets stamps advance by an hour while the camera is
-                silent for an hour.
+            arrival: Arrival time on a steady clock, in seconds.
 
         Returns:
             Size of the time jump in seconds, once per jump, negative for backward; 0.0 without a jump; None for an
-            outlier.
+            outlier. The size is the change of the camera's clock: a silence before the jump does not count.
         """
         lead = stamp - self._newest
-        elapsed = arrival - self._newest_arrival
-        if math.isinf(lead) or -_MAX_DELAY_SEC < lead <= _MAX_LEAD_SEC + _MAX_PLAYBACK_SPEED * elapsed:
+        elapsed = max(0.0, arrival - self._newest_arrival)
+        if math.isinf(lead) or -_MAX_DELAY_SEC < lead <= self._largest_lead(elapsed):
             self._accept(max(stamp, self._newest), arrival)
+            self._measure_speed()
             return 0.0
         is_same_side = (self._outlier > self._newest) == (lead > 0)
         continues = self._outliers > 0 and stamp > self._outlier and is_same_side
@@ -70,7 +78,24 @@ class TimestampMonitor:
         if self._outliers < _IMAGES_OF_A_JUMP:
             return None
         self._accept(stamp, arrival)
-        return lead
+        self._speed_since = None
+        return lead - (elapsed if _MAX_DELAY_SEC < elapsed <= LONGEST_GAP_SEC else 0.0)
+
+    def _largest_lead(self, elapsed: float) -> float:
+        """Return how much newer than the newest one a stamp may be; after restored frames, any time may have passed."""
+        if math.isinf(elapsed):
+            return math.inf
+        return min(_MAX_LEAD_SEC + self._speed * elapsed, LONGEST_GAP_SEC)
+
+    def _measure_speed(self) -> None:
+        """Measure the speed of playback, including a tolerance, once per window."""
+        if self._speed_since is None:
+            self._speed_since = (self._newest, self._newest_arrival)
+        stamp, arrival = self._speed_since
+        elapsed = self._newest_arrival - arrival
+        if elapsed >= _SPEED_WINDOW_SEC:
+            self._speed = _SPEED_TOLERANCE * min(max(1.0, (self._newest - stamp) / elapsed), _MAX_PLAYBACK_SPEED)
+            self._speed_since = (self._newest, self._newest_arrival)
 
     def _accept(self, newest: float, arrival: float) -> None:
         self._newest = newest

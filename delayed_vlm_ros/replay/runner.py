@@ -18,8 +18,8 @@ import cv2
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
-from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
-from delayed_vlm_ros.ingest.timestamps import OUTLIERS_BEFORE_JUMP
+from delayed_vlm_ros.ingest.ingestor import CONTINUES, SamplingIngestor
+from delayed_vlm_ros.ingest.timestamps import LONGEST_GAP_SEC, OUTLIERS_BEFORE_JUMP
 from delayed_vlm_ros.memory import AddedFrame, KeptPair, MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.replay.answerers import Answerers, pair_key
 from delayed_vlm_ros.replay.methods import METHOD_KEYS
@@ -31,7 +31,7 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 RESTART = "restart"
 CONTINUE = "continue"
 
-_END_TOLERANCE_SEC = 1.0  # a question this long after the last image is still scored
+_GAP_TOLERANCE_SEC = 1.0  # a question at most this long after the newest image is about that image
 _ROUNDING_SEC = 1e-6  # stamps are whole nanoseconds, sums of seconds are rounded
 _THUMBNAIL_WIDTH = 160
 _THUMBNAIL_QUALITY = 80
@@ -145,7 +145,7 @@ class Replay:
                 on_progress(Progress(self._images, len(self._questions)))
         except Exception as error:  # noqa: BLE001  a defect must not lose the answers so far
             self._abort_reason = f"aborted at image {self._images}: {type(error).__name__}: {error}"
-        self._ask(len(self._pending), on_progress)
+        self._ask(len(self._pending), on_progress, at_end=True)
         return self._result(time.monotonic() - started)
 
     def _process(self, image: RecordedImage, on_progress: Callable[[Progress], None]) -> None:
@@ -166,8 +166,9 @@ class Replay:
             self._jumps.append(decision.jump_sec)
             if decision.jump_sec < 0 and self._ingestor.restart_on_jump:
                 self._answerers.reset()
-            # Across a jump, replay time advances by the difference in arrival.
-            continued = self._now + max(0.0, seconds_of(image.arrival_ns - self._arrival_ns))
+            # Across a jump, replay time advances by the difference in arrival, unless the recorder's clock jumped, too.
+            arrived_after = seconds_of(image.arrival_ns - self._arrival_ns)
+            continued = self._now + (arrived_after if 0.0 <= arrived_after <= LONGEST_GAP_SEC else 0.0)
             self._offset_sec += continued - now
             now = continued
         self._ask(sum(question.due < now - _ROUNDING_SEC for question in self._pending), on_progress)
@@ -197,19 +198,22 @@ class Replay:
             }
         )
 
-    def _ask(self, count: int, on_progress: Callable[[Progress], None]) -> None:
-        """Ask the next ``count`` questions."""
+    def _ask(self, count: int, on_progress: Callable[[Progress], None], *, at_end: bool = False) -> None:
+        """Ask the next ``count`` questions. Those about a time after the end of the recording are not scored."""
         for _ in range(count):
             question = self._pending.pop(0)
             request = AskRequest(question.ask, max_new_tokens=self._settings.max_new_tokens)
             answers = self._answerers.answer(request)
-            expect = question.expect if self._covers(question.at) else ()
+            unseen_sec = self._unseen_sec(question.at)
+            expect = () if at_end and unseen_sec else question.expect
             self._store_pairs(self._memory.snapshot())
             self._questions.append(
                 {
                     "number": len(self._questions) + 1,
                     "at": question.at,
                     "asked_at": self._now,
+                    "gap_sec": 0.0 if at_end else unseen_sec,
+                    "after_end": bool(at_end and unseen_sec),
                     "ask": question.ask,
                     "expect": list(question.expect),
                     "kind": question.kind,
@@ -218,9 +222,9 @@ class Replay:
             )
             on_progress(Progress(self._images, len(self._questions)))
 
-    def _covers(self, at: float | None) -> bool:
-        """Return whether the replay has reached a time; answers about later times are not scored."""
-        return at is None or at <= self._now + _END_TOLERANCE_SEC
+    def _unseen_sec(self, at: float | None) -> float:
+        """Return how long after the newest image a question is; 0.0 within the tolerance."""
+        return 0.0 if at is None or at <= self._now + _GAP_TOLERANCE_SEC else at - self._now
 
     def _store_pairs(self, kept: Iterable[KeptPair]) -> None:
         for one in kept:
@@ -310,10 +314,7 @@ class Replay:
             warnings.append(f"{len(back)} backward time jumps, {sum(back):.3f} s in total: {effect}")
         ahead = [jump for jump in self._jumps if jump > 0]
         if ahead:
-            warnings.append(
-                f"{len(ahead)} forward time jumps, {sum(ahead):.3f} s in total: the times of questions do not count "
-                "them, the model's time does"
-            )
+            warnings.append(f"{len(ahead)} forward time jumps, {sum(ahead):.3f} s in total: {CONTINUES}")
         return warnings
 
     def _size_warnings(self) -> list[str]:
@@ -327,7 +328,13 @@ class Replay:
             f"question {question['number']} is due at {question['at']:g} s, but the recording ends at "
             f"{self._now:.1f} s: it was asked at the end and is not scored"
             for question in self._questions
-            if not self._covers(question["at"])
+            if question["after_end"]
+        ]
+        warnings += [
+            f"question {question['number']} at {question['at']:g} s falls into a gap of the recording: it was asked "
+            f"{question['gap_sec']:.1f} s after the newest image and is scored"
+            for question in self._questions
+            if question["gap_sec"]
         ]
         first_skipped: dict[str, int] = {}
         for question in self._questions:

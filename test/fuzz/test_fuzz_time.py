@@ -28,7 +28,7 @@ LEAP_AHEAD, LEAP_BACK, SILENCE, FLAPPING, FROZEN, SLOW, RIGHT = SEGMENTS = (
     "slow",
     "right",
 )
-HISTORIES = st.lists(st.tuples(st.sampled_from(SEGMENTS), LEAPS, st.integers(1, 60)), min_size=1, max_size=8)
+HISTORIES = st.lists(st.tuples(st.sampled_from(SEGMENTS), LEAPS, st.integers(1, 25)), min_size=1, max_size=6)
 
 
 def images_of(history):
@@ -76,8 +76,8 @@ def test_any_history_of_the_clock_keeps_order_and_invents_no_time(history, resta
     stamps = [frame.stamp for kept in snapshot for frame in kept.pair.present_frames]
     assert stamps
     assert all(earlier < later for earlier, later in pairwise(stamps))
-    lived = images[-1][1] - images[0][1]
-    assert stamps[-1] - stamps[0] <= lived + 10.0 * len(history) * 60 if silences else lived + 1e9
+    if not silences:  # during a silence of an hour, a leap of half an hour cannot be told from time that passed
+        assert stamps[-1] - stamps[0] <= images[-1][1] - images[0][1] + 6.0 * len(images)
     times = temporal_ids(MODEL, [kept.stamps[0] for kept in snapshot], 2000)
     assert all(earlier < later for earlier, later in pairwise(times.ids))
     assert times.ids[-1] <= 2000

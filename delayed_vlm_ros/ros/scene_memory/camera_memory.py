@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,14 +13,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ImageError, shortened
 from delayed_vlm_ros.images.conversion import ImageConverter
-from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
+from delayed_vlm_ros.ingest.ingestor import CONTINUES, SamplingIngestor
 from delayed_vlm_ros.ingest.rate import RateWindow
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import Frame, KeptPair, RgbArray
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.input.poses import PoseSource
 from delayed_vlm_ros.ros.output.node_report import CameraReport
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp, steady_sec
 
 MAX_FRAME_ID_CHARACTERS = 255
 """Longest frame_id that is kept with a frame and published in reports; longer ones are cut."""
@@ -29,6 +28,7 @@ MAX_FRAME_ID_CHARACTERS = 255
 _LOG_PERIOD_SEC = 5.0
 _MAX_AHEAD_SEC = 5.0  # the clocks of two machines may differ a little
 _MAX_LATE_SEC = 10.0  # images may also arrive late, from a network camera or on a busy machine
+_MAX_CLOCK_STOP_SEC = 2.0  # a simulation publishes its clock more often
 
 
 class CameraMemory:
@@ -47,6 +47,7 @@ class CameraMemory:
         poses: Poses of the camera.
         now_ns: Returns the time of the node's clock, in nanoseconds.
         logger: The node's logger.
+        steady: Steady clock, in seconds.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class CameraMemory:
         poses: PoseSource,
         now_ns: Callable[[], int],
         logger: RcutilsLogger,
+        steady: Callable[[], float] = steady_sec,
     ) -> None:
         self.name = name
         self.topic = topic
@@ -73,6 +75,7 @@ class CameraMemory:
         self._converter = converter
         self._now_ns = now_ns
         self._logger = logger
+        self._steady = steady
         self._lock = threading.Lock()  # held while an image is added and while the memory is reset
         self._received = self._sampled = self._dropped = 0
         self._input_rate = RateWindow()
@@ -84,13 +87,15 @@ class CameraMemory:
         self._times_jumped = 0
         self._last_jump = ""
         self._pending_clock_jump_sec: float | None = None
-        self._clock_unset = False  # when the newest image arrived
+        self._clock_ns = 0  # the node's clock when the newest image arrived; 0 is unset
+        self._clock_changed = 0.0  # arrival of the first image at this time of the clock
+        self._clock_stopped_sec = 0.0  # time for which images have arrived since
         self._ahead_of_clock_sec = 0.0  # stamp of the newest image, relative to the node's clock
         self._has_arrival_stamps = False  # some frames in the memory have arrival times as stamps
 
     def receive(self, serialised: bytes) -> None:
         """Count one serialised message, and add its image to the memory if it is due. Never raises."""
-        arrival = time.monotonic()
+        arrival = self._steady()
         self._received += 1
         self._last_arrival = arrival
         self._input_rate.tick(arrival)
@@ -111,9 +116,11 @@ class CameraMemory:
         """Add the message's image if it is due. Return whether it was."""
         stamp_ns = read_stamp(serialised)
         now_ns = self._now_ns()
-        self._clock_unset = now_ns == 0
+        self._watch_clock(now_ns, arrival)
+        # While the clock is not set, arrival times must advance nevertheless.
+        arrival_ns = now_ns or round(arrival * NANOSECONDS_PER_SECOND)
         were_frozen = self._ingestor.stamps_frozen
-        stamp_ns = self._ingestor.usable_stamp(stamp_ns, now_ns)
+        stamp_ns = self._ingestor.usable_stamp(stamp_ns, arrival_ns)
         if self._ingestor.stamps_frozen and not were_frozen:
             self._logger.warning(self._stamps_frozen_warning, throttle_duration_sec=_LOG_PERIOD_SEC)
         self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
@@ -121,7 +128,7 @@ class CameraMemory:
             self._apply_clock_jump()
             # After the clock jump: it empties the memory, and this image belongs to the new one.
             self._has_arrival_stamps |= self._ingestor.stamps_missing or self._ingestor.stamps_frozen
-            decision = self._ingestor.decide(stamp_ns, arrival, now_ns)
+            decision = self._ingestor.decide(stamp_ns, arrival, arrival_ns)
             if decision.jump_sec:
                 self._report_jump(decision.jump_sec)
             if not decision.is_due:
@@ -134,13 +141,6 @@ class CameraMemory:
             self._last_sampled_arrival = arrival
         return True
 
-    def _deserialize(self, serialised: bytes) -> Any:
-        try:
-            return deserialize_message(serialised, self.message_type)
-        except Exception as error:  # rclpy has no common class for the errors of an invalid message
-            raise ImageError(
-                f"cannot deserialize an image message of {len(serialised)} bytes ({type(error).__name__}: {error}): "
-                "check the publisher"
     def _watch_clock(self, now_ns: int, arrival: float) -> None:
         """Measure for how long the node's clock has not advanced while images arrive."""
         if now_ns != self._clock_ns:
@@ -158,6 +158,13 @@ class CameraMemory:
             )
         return image
 
+    def _deserialize(self, serialised: bytes) -> Any:
+        try:
+            return deserialize_message(serialised, self.message_type)
+        except Exception as error:  # rclpy has no common class for the errors of an invalid message
+            raise ImageError(
+                f"cannot deserialize an image message of {len(serialised)} bytes ({type(error).__name__}: {error}): "
+                "check the publisher"
             ) from error
 
     def _drop(self, reason: str) -> None:
@@ -173,14 +180,14 @@ class CameraMemory:
             self.poses.reset()
             self._last_jump = f"stamps jumped back by {-seconds:.3f} s: {self._ingestor.backward_jump_effect}"
         else:
-            self._last_jump = f"stamps jumped ahead by {seconds:.3f} s: the memory is kept"
+            self._last_jump = f"stamps jumped ahead by {seconds:.3f} s: {CONTINUES}"
         self._logger.warning(f"camera {self.name}: {self._last_jump}", throttle_duration_sec=_LOG_PERIOD_SEC)
 
     def handle_clock_jump(self, seconds: float) -> None:
         """Empty the memory after a jump of the node's simulated clock, if the memory restarts on time jumps.
 
         Never waits: while an image is being added, the memory is emptied at the next image instead. A memory that does
-        not restart needs no action: a jump ahead is a gap, and a jump back shows in the images' stamps.
+        not restart needs no action: the jump shows in the images' stamps.
 
         Args:
             seconds: Size of the jump in seconds; negative is backward.
@@ -234,10 +241,11 @@ class CameraMemory:
     def age_sec(self, frame: Frame) -> float:
         """Return the age of one of this camera's frames in seconds; 0.0 if its stamp is ahead of the clock."""
         newest = self.frame_manager.newest_stamp
-        if not self._ingestor.offset_sec or newest is None:
+        is_comparable = not (self._ingestor.offset_sec or self._clock_fault)
+        if is_comparable or newest is None:
             return max(0.0, (self._now_ns() - self.header_of(frame).stamp_ns) / NANOSECONDS_PER_SECOND)
-        # Stamps went back: older frames cannot be compared with the present clock.
-        return max(0.0, newest - frame.stamp + time.monotonic() - self._last_sampled_arrival)
+        # Stamps jumped, or the clock is not set: older frames cannot be compared with the present clock.
+        return max(0.0, newest - frame.stamp + self._steady() - self._last_sampled_arrival)
 
     @property
     def _stamps_frozen_warning(self) -> str:
@@ -245,6 +253,20 @@ class CameraMemory:
             f"camera {self.name}: stamps do not advance, arrival times are used instead: set header.stamp of every "
             "image in the driver"
         )
+
+    @property
+    def _clock_fault(self) -> str:
+        """Why stamps cannot be compared with the node's clock; empty if they can."""
+        if self._last_arrival is None:
+            return ""
+        remedy = "start the simulation, play the bag with --clock, or set use_sim_time to false"
+        if not self._clock_ns:
+            return f"nobody publishes /clock, but use_sim_time is set, so the node's clock is 0: {remedy}"
+        if self._clock_stopped_sec > _MAX_CLOCK_STOP_SEC and self._ahead_of_clock_sec > _MAX_AHEAD_SEC:
+            return (
+                f"/clock has stopped for {self._clock_stopped_sec:.0f} s, but images with newer stamps arrive: {remedy}"
+            )
+        return ""
 
     @property
     def input_warnings(self) -> Mapping[str, str]:
@@ -265,26 +287,25 @@ class CameraMemory:
             )
         if self.poses.warning:
             found["poses_missing"] = f"{prefix} {self.poses.warning}"
-        if self._clock_unset:
-            found["clock_unset"] = (
-                f"{prefix} the node's clock is 0 because use_sim_time is set and nothing publishes /clock: start the "
-                "simulation, play the bag with --clock, or set use_sim_time to false"
+        offset_sec = self._ingestor.offset_sec
+        has_stamps = not (self._ingestor.stamps_missing or self._ingestor.stamps_frozen)
+        if self._clock_fault:
+            found["clock_unset" if not self._clock_ns else "clock_stopped"] = f"{prefix} {self._clock_fault}"
+        if offset_sec and has_stamps:
+            found["stamps_went_back" if offset_sec > 0 else "stamps_went_ahead"] = (
+                f"{prefix} stamps jumped {'back' if offset_sec > 0 else 'ahead'} by {abs(offset_sec):.3f} s and "
+                f"{CONTINUES}, so since and until refer to the memory's time: reset the memory to restart it"
             )
-        elif self._ahead_of_clock_sec > _MAX_AHEAD_SEC:
+        ahead_sec = 0.0 if self._clock_fault else self._ahead_of_clock_sec
+        if ahead_sec > _MAX_AHEAD_SEC:
             found["stamps_ahead"] = (
-                f"{prefix} stamps are {self._ahead_of_clock_sec:.3f} s ahead of the node's clock, so the ages of "
-                "frames are wrong: synchronise the clocks"
+                f"{prefix} stamps are {ahead_sec:.3f} s ahead of the node's clock, so the ages of frames are wrong or "
+                "refer to the memory's time: synchronise the clocks"
             )
-        # After a jump back, ages do not depend on the node's clock.
-        if -self._ahead_of_clock_sec > _MAX_LATE_SEC and not self._ingestor.offset_sec:
+        elif -ahead_sec > _MAX_LATE_SEC and not offset_sec:  # after a jump, ages do not depend on the node's clock
             found["stamps_late"] = (
-                f"{prefix} stamps are {-self._ahead_of_clock_sec:.3f} s older than the node's clock, so images arrive "
+                f"{prefix} stamps are {-ahead_sec:.3f} s older than the node's clock, so images arrive "
                 "late or the ages of frames are wrong: synchronise the clocks; for a recording set use_sim_time"
-            )
-        if self._ingestor.offset_sec:
-            found["stamps_went_back"] = (
-                f"{prefix} stamps jumped back by {self._ingestor.offset_sec:.3f} s and the memory continues as if no "
-                "time had passed, so since and until refer to the memory's time: reset the memory to restart it"
             )
         return found
 
@@ -311,7 +332,7 @@ class CameraMemory:
         Args:
             receiving: Whether the node takes images now.
         """
-        now = time.monotonic()
+        now = self._steady()
         return CameraReport(
             name=self.name,
             topic=self.topic,
@@ -334,5 +355,5 @@ class CameraMemory:
             converter=self._converter.name,
             input_warnings=tuple(self.input_warnings.values()),
             warnings=self.warnings,
-        )
             bit_depth=self._converter.bit_depth.bits,
+        )

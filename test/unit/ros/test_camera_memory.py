@@ -47,7 +47,7 @@ class Log:
 def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, stream=6, restarts=False):
     """Return a camera with a small memory; its log and clock are in ``parts``."""
     manager = SmartFrameManager(star, stream)
-    parts = SimpleNamespace(log=Log(), now_ns=NOW_NS)
+    parts = SimpleNamespace(log=Log(), now_ns=NOW_NS, waited_sec=0.0)
     camera = CameraMemory(
         "front",
         "/image",
@@ -65,6 +65,7 @@ def make_camera(*, converter=None, sample_fps=10.0, message_type=Image, star=4, 
         poses=PoseBuffer(0.25),
         now_ns=lambda: parts.now_ns,
         logger=parts.log,
+        steady=lambda: time.monotonic() + parts.waited_sec,
     )
     camera.parts = parts
     return camera
@@ -130,7 +131,6 @@ def test_images_faster_than_the_sample_rate_are_sampled():
     assert camera.frame_manager.statistics().total_frames_added == 30
 
 
-def test_only_due_messages_are_deserialized_and_converted():
 def test_fewer_bits_than_16_are_reported_once():
     # given images of 12 bits in 16
     camera = make_camera()
@@ -158,6 +158,7 @@ def test_truncated_jpeg_is_counted_as_dropped():
     assert "truncated" in camera.last_drop_reason
 
 
+def test_only_due_messages_are_deserialized_and_converted():
     # given
     converted = []
     real = make_converter()
@@ -395,8 +396,9 @@ SECOND = 10**9
 
 
 def play(camera, stamps_ns, arrivals_ns):
-    """Receive images with the given stamps at the given times of the node's clock."""
+    """Receive images with the given stamps at the given times of the node's clock, which does not jump."""
     for stamp_ns, arrival_ns in zip(stamps_ns, arrivals_ns, strict=True):
+        camera.parts.waited_sec = max(camera.parts.waited_sec, (arrival_ns - START_NS) / SECOND)
         camera.parts.now_ns = arrival_ns
         camera.receive(message(stamp_ns))
 

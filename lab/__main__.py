@@ -8,6 +8,7 @@ from lab.commands.answers import answers
 from lab.commands.camera_load import camera_load
 from lab.commands.load import load
 from lab.commands.memory import memory
+from lab.commands.old_frames import old_frames
 from lab.commands.quality import quality
 from lab.commands.replay_memory import replay_memory
 from lab.commands.soak import soak
@@ -27,6 +28,7 @@ for command in (
     quality,
     memory,
     answers,
+    old_frames,
     trace,
     load,
     soak,

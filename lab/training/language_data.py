@@ -13,7 +13,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.inference.local.prompt import build_prompt
-from delayed_vlm_ros.inference.local.video_input import position_limit
 from delayed_vlm_ros.scenes import answers
 from delayed_vlm_ros.scenes.answers import is_move
 from delayed_vlm_ros.scenes.questions import KINDS, SENTENCE_KINDS, draw_question
@@ -29,6 +28,8 @@ NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 """Names of all objects."""
 EVENTS: tuple[Callable[[History], str | None], ...] = (answers.appeared_first, answers.appeared_last, answers.left_last)
 """Questions about events that each pair's last token is trained to answer."""
+NO_LIMIT = 10**6
+"""Limit of the temporal ids, so high that no gap of a clip is compressed."""
 IGNORED = -100
 """Target of the tokens that the loss ignores."""
 
@@ -189,14 +190,14 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
     def _video_positions(self, clip: Clip, pairs: Sequence[int]) -> torch.Tensor:
         """Return the positions of the text before the video and of the video, ``(3, prefix + video)``."""
         stamps = [clip.truths[pair].strict.stamp for pair in pairs]
-        ids = temporal_ids(self._config, stamps, position_limit(self._config)).ids
+        ids = temporal_ids(self._config, stamps, NO_LIMIT).ids
         return prompt_positions(len(self._prompt.before), ids, ROWS, COLUMNS, 0)[:, 0]
 
     def _questions(self, truths: Sequence[PairTruth], video: torch.Tensor, random: np.random.Generator) -> _Text:
         """Draw the questions and answers of a clip, some of them early.
 
         An early question is computed as if the later pairs did not exist: video tokens attend to earlier ones only, and
-        their positions do not depend on later ones, because the time spans of the training are never compressed.
+        their positions do not depend on later ones, because the training shows all gaps as they are.
         """
         text = _Text([], [], [], [], [])
         story = cache(lambda count: story_of(truths[:count]))

@@ -98,7 +98,7 @@ def make_model(tokenizer: Any, seed: int) -> Any:
         "num_hidden_layers": 5,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
-        "max_position_embeddings": 1024,
+        "max_position_embeddings": 256,
         # With the usual 1e6 and heads of 32, most axes would hardly rotate within a video.
         "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [8, 4, 4]},
         "bos_token_id": None,

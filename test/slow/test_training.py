@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.inference.local.prompt import build_prompt
-from delayed_vlm_ros.inference.local.video_input import pixel_values, position_limit
+from delayed_vlm_ros.inference.local.video_input import pixel_values
 from delayed_vlm_ros.scenes import TRAINING_SEEDS
 from delayed_vlm_ros.scenes.answers import AGES_SEC, OLDER
 from delayed_vlm_ros.scenes.phrasing import PHRASINGS, UNKNOWN_WORDS
@@ -83,7 +83,7 @@ def test_questions_after_one_video_equal_single_questions(model, processor, clip
             pairs = (reach - len(batch.before)) // (ROWS * COLUMNS)
             clip_pairs = batch.pairs[clip][:pairs].tolist()
             stamps = [clips[batch.clips[clip]].truths[pair].strict.stamp for pair in clip_pairs]
-            times = temporal_ids(model.config, stamps, position_limit(model.config)).ids
+            times = temporal_ids(model.config, stamps, language_data.NO_LIMIT).ids
             seen = torch.cat([embed(batch.before), video[clip][: pairs * ROWS * COLUMNS]])
             alone = language(
                 inputs_embeds=torch.cat([seen, embed(batch.text[clip][mine])])[None],

@@ -37,6 +37,14 @@ _MAX_RESERVED_ANSWER_TOKENS = 512  # reserved after a prefix; a longer answer gr
 # add_frame without a stamp assumes 2 frames per second, as qwen-vl-utils does for a list of frames.
 _DEFAULT_FRAME_PERIOD_SEC = 0.5
 _SAMPLED = "sampled answer (model.sampling): another attempt may have another answer"
+_TIME_COMPRESSED = (
+    "compressed time: some gaps between kept frames are longer than the model was trained on and are shown as shorter: "
+    "answers about durations across them are wrong"
+)
+_TIME_REBASED = (
+    "compressed time: the kept frames span more time than the model was trained on, so only the order of the oldest "
+    "ones is right: limit the question in time for answers about durations"
+)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -393,9 +401,9 @@ def _device_memory_error(pairs: int, error: torch.OutOfMemoryError) -> DeviceMem
 
 
 def _time_warnings(layout: VideoLayout) -> tuple[str, ...]:
-    if not layout.time_compressed:
-        return ()
-    return ("compressed time: the kept frames span more time than the model was trained on",)
+    if layout.time_rebased:
+        return (_TIME_REBASED,)
+    return (_TIME_COMPRESSED,) if layout.time_compressed else ()
 
 
 def _geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeometry:

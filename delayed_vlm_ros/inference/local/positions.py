@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,22 +22,33 @@ from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 # Floor alone is fragile: at 2 Hz, a jitter of 2 ms in the stamps would change half of the ids by one.
 _ROUNDING_MARGIN = 0.1
 
+_TRUE_GAP_SHARE = 1 / 8  # of the limit; longer gaps are compressed. Chosen by ``lab bench old-frames``
+_GROWTH_SHARE = 1 / 8  # of the longest true gap: added by a gap e times as long
+_CHUNK_SHARE = 1 / 4  # of the limit: the oldest pairs move by multiples of it, so rarely
+
 
 @dataclass(frozen=True, slots=True)
 class TemporalIds:
     """Temporal ids of a video's pairs, relative to its start.
 
     Attributes:
-        ids: One id per pair, not decreasing, 0 for the first pair.
-        compressed: Whether the pairs span more time than the model was trained on, so that time was scaled down.
+        ids: One id per pair, increasing, 0 for the first pair.
+        compressed: Whether some gaps between pairs are so long that the ids show them as shorter.
+        rebased: Whether the oldest pairs were moved together, because the ids would have exceeded the limit.
     """
 
     ids: tuple[int, ...]
     compressed: bool
+    rebased: bool
 
 
 def temporal_ids(config: Any, start_stamps: Sequence[float], limit: int) -> TemporalIds:
     """Return temporal ids for the stamps of the pairs' first frames.
+
+    Ids follow the time between pairs; a gap longer than an eighth of ``limit`` is compressed. Each pair has a larger id
+    than the one before. An id depends on earlier pairs only, so a new pair changes no earlier id, and the cached prefix
+    stays valid. If ids exceed ``limit`` nevertheless, the oldest pairs are moved together: their order remains, and the
+    gaps between the newest pairs. That changes most ids, but only once per quarter of ``limit``.
 
     Args:
         config: Config of the model; its adapter defines the unit of time.
@@ -47,10 +59,36 @@ def temporal_ids(config: Any, start_stamps: Sequence[float], limit: int) -> Temp
         UnsupportedModelError: The model type is not supported.
     """
     times = adapter_for(config).pair_times(config, start_stamps)
-    longest = times[-1] + _ROUNDING_MARGIN
-    compressed = longest >= limit + 1
-    scale = limit / longest if compressed else 1.0
-    return TemporalIds(tuple(math.floor(time * scale + _ROUNDING_MARGIN) for time in times), compressed)
+    longest = max(1.0, limit * _TRUE_GAP_SHARE)
+    ids, removed = [0], 0.0
+    for earlier, later in pairwise(times):
+        removed += later - earlier - _compressed_gap(later - earlier, longest)
+        ids.append(max(ids[-1] + 1, math.floor(later - removed + _ROUNDING_MARGIN)))
+    return TemporalIds(tuple(_rebased(ids, limit)), compressed=removed > 0.0, rebased=ids[-1] > limit)
+
+
+def _compressed_gap(gap: float, longest: float) -> float:
+    """Return a gap of up to ``longest`` unchanged, and a longer one as a logarithm that continues smoothly."""
+    if gap <= longest:
+        return gap
+    growth = longest * _GROWTH_SHARE
+    return longest + growth * math.log1p((gap - longest) / growth)
+
+
+def _rebased(ids: Sequence[int], limit: int) -> Sequence[int]:
+    """Return ids of at most ``limit``: the oldest gaps shrink to one id, or to zero if there are too many pairs."""
+    excess = ids[-1] - limit
+    if excess <= 0:
+        return ids
+    gaps = [later - earlier for earlier, later in pairwise(ids)]
+    chunk = max(1, int(limit * _CHUNK_SHARE))
+    surplus = min(math.ceil(excess / chunk) * chunk, max(excess, sum(gaps) - len(gaps)))
+    for smallest in (1, 0):
+        for number, gap in enumerate(gaps):
+            taken = min(surplus, gap - smallest)
+            gaps[number] -= taken
+            surplus -= taken
+    return (0, *accumulate(gaps))
 
 
 def prompt_positions(

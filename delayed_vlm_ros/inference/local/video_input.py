@@ -27,7 +27,8 @@ class VideoLayout:
         rows: Merged rows of a pair.
         columns: Merged columns of a pair.
         temporal_ids: Temporal id of each pair.
-        time_compressed: Whether time was scaled down to fit the trained range.
+        time_compressed: Whether long gaps between pairs are shown as shorter.
+        time_rebased: Whether the oldest pairs were moved together to fit the trained range.
     """
 
     grid_thw: tuple[int, int, int]
@@ -35,6 +36,7 @@ class VideoLayout:
     columns: int
     temporal_ids: tuple[int, ...]
     time_compressed: bool
+    time_rebased: bool
 
     @property
     def tokens_per_pair(self) -> int:
@@ -74,6 +76,7 @@ def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
         columns=patch_columns // merge,
         temporal_ids=times.ids,
         time_compressed=times.compressed,
+        time_rebased=times.rebased,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -108,14 +109,26 @@ def make_engine(load_tiny, image):
 # --- native inference ----------------------------------------------------------------------------------------------
 
 
+def reference_times(config, stamps):
+    """Return the temporal ids of pairs, of which no more than three gaps are compressed."""
+    if config.model_type == "qwen2_vl":
+        return range(len(stamps))
+    ids_per_sec = config.vision_config.tokens_per_second
+    text_config = getattr(config, "text_config", None)
+    longest_sec = text_config.max_position_embeddings * 7 / 8 / 8 / ids_per_sec if text_config else math.inf
+    seconds = [0.0]
+    for earlier, later in pairwise(stamps):
+        gap = later - earlier
+        if gap > longest_sec:
+            gap = longest_sec * (1 + math.log(1 + 8 * (gap / longest_sec - 1)) / 8)
+        seconds.append(seconds[-1] + gap)
+    return [math.floor(ids_per_sec * time + 0.1) for time in seconds]
+
+
 def reference_positions(config, stamps, rows, columns, before, after):
     """Return position ids of ``[text][video][text]``, counted token by token (Qwen2-VL paper, section 2.1)."""
     triples = [(index, index, index) for index in range(before)]
-    for index, stamp in enumerate(stamps):
-        if config.model_type == "qwen2_vl":
-            time = index
-        else:
-            time = math.floor(config.vision_config.tokens_per_second * (stamp - stamps[0]) + 0.1)
+    for time in reference_times(config, stamps):
         triples += [(before + time, before + row, before + column) for row in range(rows) for column in range(columns)]
     start = max(max(triple) for triple in triples) + 1
     triples += [(start + index,) * 3 for index in range(after)]

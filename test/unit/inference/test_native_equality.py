@@ -10,6 +10,7 @@ import torch
 EVEN_STAMPS = [0.5 * number for number in range(8)]
 UNEVEN_STAMPS = [3.0, 3.4, 4.9, 5.0, 9.3, 9.9, 17.02, 17.5]
 JITTERED_STAMPS = [100.001, 100.499, 101.002, 101.497, 101.998, 102.503, 103.001, 103.5]
+DAYS_APART_STAMPS = [0.0, 0.5, 20_000.0, 20_000.5, 20_001.0, 20_001.5, 2_600_000.0, 2_600_000.5]
 
 LANDSCAPE, PORTRAIT, WIDE = (84, 112), (140, 56), (56, 196)
 
@@ -17,6 +18,7 @@ CASES = {
     "even stamps, landscape": (0, EVEN_STAMPS, LANDSCAPE),
     "uneven stamps, portrait": (1, UNEVEN_STAMPS, PORTRAIT),
     "jittered stamps, wide": (2, JITTERED_STAMPS, WIDE),
+    "key frames days apart": (0, DAYS_APART_STAMPS, LANDSCAPE),
 }
 FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
 
@@ -144,22 +146,31 @@ def test_positions_of_earlier_calls_have_no_effect(load_tiny, make_engine, compa
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_time_compressed_to_the_trained_range_equals_native_at_those_ids(
-    load_tiny, make_engine, native, monkeypatch, family
-):
-    # given a model trained on few positions, and frames that span many more
-    tiny = load_tiny(family, dtype=torch.float64)
-    monkeypatch.setattr(tiny.model.config.text_config, "max_position_embeddings", 40)
-    engine = make_engine(tiny, stamps=[100.0 * number for number in range(8)])
+def test_long_gaps_are_compressed_with_a_warning(load_tiny, make_engine, compare, family):
+    # given
+    engine = make_engine(load_tiny(family, dtype=torch.float64), stamps=DAYS_APART_STAMPS)
 
     # when
-    expected = native.trace(tiny.model, tiny.processor, engine.snapshot(), "Who?")
-    result, trace = native.forced(engine, "Who?", expected.tokens)
+    outcome = compare(engine, "Who?")
 
     # then Qwen2.5-VL compresses and warns; Qwen2-VL counts pairs and does not
+    assert outcome.comparison.verdict(1e-9) == "equal"
     compressed = family == "qwen2_5_vl"
-    assert any("compressed time" in warning for warning in result.metrics.warnings) == compressed
-    assert (float((trace.logits - expected.logits).abs().max()) > 1e-3) == compressed
+    assert any("compressed time" in warning for warning in outcome.metrics.warnings) == compressed
+
+
+def test_new_pair_after_long_gaps_is_the_only_one_prefilled(load_tiny, make_engine, image, compare):
+    # given key frames days apart, and chunks of one pair
+    engine = make_engine(load_tiny(dtype=torch.float64), stamps=DAYS_APART_STAMPS, canonical=False)
+    before = engine.ask("Who?", max_new_tokens=8)[1]
+    # when
+    for number in range(2):
+        engine.add_frame(image(20 + number), 2_600_001.0 + number / 2)
+    outcome = compare(engine, "Who?")
+    # then
+    assert outcome.comparison.verdict(1e-9) == "equal"
+    assert outcome.metrics.frames_encoded == 2
+    assert outcome.metrics.kv_tokens_reused >= before.visual_tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)

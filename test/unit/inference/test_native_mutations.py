@@ -120,6 +120,22 @@ def bare_floor(patch):
     patch.setattr("delayed_vlm_ros.inference.local.positions._ROUNDING_MARGIN", 0.0)
 
 
+def long_gaps_not_compressed(patch):
+    patch.setattr("delayed_vlm_ros.inference.local.positions._TRUE_GAP_SHARE", 1.0)
+
+
+def time_scaled_to_the_limit(patch):
+    """All ids are scaled by the age of the oldest pair."""
+
+    def scaled(config, stamps, limit):
+        span = stamps[-1] - stamps[0]
+        return replace(
+            temporal_ids(config, stamps, limit), ids=tuple(int(limit * (s - stamps[0]) / span) for s in stamps)
+        )
+
+    patch.setattr(video_input, "temporal_ids", scaled)
+
+
 def question_off(patch):
     def off(before, ids, rows, columns, after):
         positions = prompt_positions(before, ids, rows, columns, after)
@@ -174,6 +190,7 @@ def penalty_ignored(patch):
 SAME = {"first": 8}
 MANY = {"first": 18}
 COMPLETED = {"first": 7, "further": 1}
+DAYS_APART = {"first": 6, "further": 2, "pause": 300_000.0}
 SLID = {"sizes": (0, 6), "first": 6, "further": 2}
 STILL_AFTER_A_PAUSE = {"sizes": (0, 6), "first": 6, "further": 2, "pause": 5.0, "still": True}
 LAST_PAIR_OTHER = {"sizes": (0, 6), "first": 6, "replaced": 2}
@@ -191,6 +208,8 @@ MUTATIONS = [
     (one_temporal_id_off, SAME, "both"),
     (last_temporal_id_off, SAME, "both"),
     (bare_floor, SAME, "qwen2_5_vl"),
+    (long_gaps_not_compressed, DAYS_APART, "qwen2_5_vl"),
+    (time_scaled_to_the_limit, DAYS_APART, "qwen2_5_vl"),
     (question_off, SAME, "both"),
     (question_after_rows_and_columns_only, MANY, "both"),
     (rows_and_columns_exchanged, SAME, "both"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,7 +38,8 @@ def columns_of(positions):
     [
         ("qwen2_5_vl", [0.0, 1.0, 2.0, 3.0], (0, 2, 4, 6)),  # pairs of a 2 fps sample
         ("qwen2_5_vl", [7.25, 7.75, 9.0, 60.0], (0, 1, 3, 105)),  # 0, 1.0, 3.5, 105.5 ids; from the first pair's time
-        ("qwen2_5_vl", [0.0, 0.2, 0.4], (0, 0, 0)),  # closer than one id: 0, 0.4, 0.8
+        ("qwen2_5_vl", [0.0, 0.2, 0.4], (0, 1, 2)),  # closer than one id: 0, 0.4, 0.8; the order is kept
+        ("qwen2_5_vl", [0.0, 0.2, 0.4, 9.0], (0, 1, 2, 18)),  # then true time again
         ("qwen2_5_vl", [1.7e9, 1.7e9 + 1.0], (0, 2)),  # seconds since 1970
         ("qwen2_vl", [0.0, 1.0, 2.0, 60.0], (0, 1, 2, 3)),  # does not encode time
     ],
@@ -79,37 +82,104 @@ def test_rounding_margin_is_a_tenth_of_an_id(off, expected):
     assert temporal_ids(config("qwen2_5_vl"), [0.0, 1.0 + off], FAR).ids[1] == expected
 
 
-@given(
-    family=st.sampled_from(["qwen2_vl", "qwen2_5_vl"]),
-    steps=st.lists(st.floats(0.001, 1e5), min_size=0, max_size=50),
-    limit=st.integers(1, 2000),
-)
-def test_ids_start_at_zero_do_not_decrease_and_stay_within_the_limit(family, steps, limit):
+LIMIT = 112_000  # of Qwen2.5-VL's published sizes
+TRUE_SEC = LIMIT / 8 / 2  # longest gap that is not compressed
+DAY = 86400.0
+STEPS = st.lists(st.floats(0.001, 100.0) | st.floats(100.0, 1e5) | st.floats(1e5, 2e9), min_size=0, max_size=50)
+
+
+def stamps_of(steps):
+    return [12.5, *(12.5 + np.cumsum(steps)).tolist()] if steps else [12.5]
+
+
+@given(family=st.sampled_from(["qwen2_vl", "qwen2_5_vl"]), steps=STEPS, limit=st.integers(60, 2000) | st.just(LIMIT))
+def test_ids_start_at_zero_increase_and_stay_within_the_limit(family, steps, limit):
+    # when
+    times = temporal_ids(config(family), stamps_of(steps), limit)
+
+    # then
+    assert len(times.ids) == len(steps) + 1
+    assert times.ids[0] == 0
+    assert all(earlier < later for earlier, later in pairwise(times.ids))
+    assert times.ids[-1] <= limit
+    # and a video without long gaps that fits has its true times
+    free = temporal_ids(config(family), stamps_of(steps), 10**12)
+    assert not free.compressed
+    if not times.compressed and not times.rebased:
+        assert times.ids == free.ids
+
+
+@given(steps=STEPS.filter(bool), limit=st.integers(60, 2000) | st.just(LIMIT))
+def test_another_pair_changes_no_earlier_id(steps, limit):
     # given
-    stamps = [12.5, *(12.5 + np.cumsum(steps)).tolist()] if steps else [12.5]
+    stamps = stamps_of(steps)
 
     # when
-    times = temporal_ids(config(family), stamps, limit)
-    free = temporal_ids(config(family), stamps, 10**12)
+    before, after = (temporal_ids(config("qwen2_5_vl"), some, limit) for some in (stamps[:-1], stamps))
+
+    # then, unless the limit is reached
+    if not after.rebased:
+        assert after.ids[:-1] == before.ids
+
+
+@given(steps=STEPS.filter(lambda steps: len(steps) > 1))
+def test_eviction_of_the_oldest_pair_only_shifts_ids(steps):
+    # when
+    before, after = (
+        temporal_ids(config("qwen2_5_vl"), some, 10**6) for some in (stamps_of(steps), stamps_of(steps)[1:])
+    )
+
+    # then, up to rounding
+    shifts = [earlier - later for earlier, later in zip(before.ids[1:], after.ids, strict=True)]
+    if min(steps) >= 1.0 and not before.rebased:
+        assert max(shifts) - min(shifts) <= 1
+
+
+def test_gap_is_true_up_to_an_eighth_of_the_limit_and_grows_logarithmically():
+    gaps = [TRUE_SEC, TRUE_SEC + 100, DAY, 3 * DAY, 30 * DAY, 300 * DAY]
+
+    # when
+    times = [temporal_ids(config("qwen2_5_vl"), [0.0, gap], LIMIT) for gap in gaps]
+
+    # then the first two are true or nearly so, and each tenfold adds the same
+    assert [one.compressed for one in times] == [False, *[True] * 5]
+    ids = [one.ids[1] for one in times]
+    assert ids == sorted(set(ids))
+    assert ids[0] == LIMIT / 8
+    assert ids[1] - ids[0] == pytest.approx(200, rel=0.06)
+    assert ids[5] - ids[4] == pytest.approx(LIMIT / 64 * math.log(10), rel=0.01)
+
+
+@pytest.mark.parametrize("span", [0.5 * DAY, DAY, 3 * DAY, 7 * DAY, 30 * DAY, 1.7e9])
+def test_newest_pairs_keep_their_seconds_whatever_the_age_of_the_oldest(span):
+    # given an old key frame, and ten pairs a second apart
+    times = temporal_ids(config("qwen2_5_vl"), [0.0, *(span + number for number in range(10))], LIMIT)
 
     # then
-    assert len(times.ids) == len(stamps)
-    assert times.ids[0] == 0
-    assert list(times.ids) == sorted(times.ids)
-    assert times.ids[-1] <= limit
-    assert not free.compressed
-    # and time is compressed only if it does not fit, and then uses the whole range
-    assert times.compressed == (free.ids[-1] > limit)
-    assert times.ids[-1] == limit if times.compressed else times.ids == free.ids
-
-
-def test_compressed_time_keeps_its_proportions():
-    # given ids of 0, 200, 400 and 1000 in a range of 100
-    times = temporal_ids(config("qwen2_5_vl"), [0.0, 100.0, 200.0, 500.0], 100)
-
-    # then
-    assert times.ids == (0, 20, 40, 100)
+    assert [later - earlier for earlier, later in pairwise(times.ids[1:])] == [2] * 9
     assert times.compressed
+
+
+def test_ids_are_rebased_by_chunks_and_only_the_oldest_pairs_move_together():
+    # given a key frame every day of a month, and then one more pair every second
+    key_frames = [DAY * number for number in range(30)]
+    stamps = [*key_frames, *(29 * DAY + 1 + number for number in range(200))]
+
+    # when
+    layouts = [temporal_ids(config("qwen2_5_vl"), stamps[:count], LIMIT) for count in range(31, len(stamps) + 1)]
+
+    # then
+    assert all(one.rebased and one.ids[-1] <= LIMIT for one in layouts)
+    assert layouts[0].ids[:10] == tuple(range(10))
+    # and with one more pair, the ids of all others stay
+    changes = [before.ids != after.ids[:-1] for before, after in pairwise(layouts)]
+    assert sum(changes) <= 1
+
+
+def test_more_pairs_than_ids_stay_within_the_limit():
+    times = temporal_ids(config("qwen2_vl"), [float(number) for number in range(10)], 5)
+    assert times.ids == (0, 0, 0, 0, 0, 1, 2, 3, 4, 5)
+    assert times.rebased
 
 
 # --- positions of the prompt ----------------------------------------------------------------------------------------

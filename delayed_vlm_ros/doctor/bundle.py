@@ -117,7 +117,9 @@ def _texts(diagnosis: Diagnosis, redactor: Redactor, environment: Mapping[str, s
     reports = dict(seen.reports) if seen is not None else {}
     yield "diagnostics.json", _json(reports.pop("/diagnostics", []), redactor)
     yield "statistics.json", _json(reports, redactor)
-    for number, file in enumerate(_log_files(log_folder(environment), _node_name(seen)), start=1):
+    folder = log_folder(environment)
+    files = _log_files(folder, _node_name(seen)) if folder is not None else []
+    for number, file in enumerate(files, start=1):
         yield f"log/{number}_{file.name}", redactor.redact(_end_of(file))
 
 

@@ -48,7 +48,18 @@ def _device(torch: Any, index: int) -> dict[str, Any]:
     free, total = torch.cuda.mem_get_info(index)
     with torch.cuda.device(index):
         has_bfloat16 = bool(torch.cuda.is_bf16_supported())
-    return {"name": torch.cuda.get_device_name(index), "free": free, "total": total, "bfloat16": has_bfloat16}
+    name = torch.cuda.get_device_name(index)
+    failure = _computing_error(torch, index)
+    return {"name": name, "free": free, "total": total, "bfloat16": has_bfloat16, "error": failure}
+
+
+def _computing_error(torch: Any, index: int) -> str:
+    """Compute on the device; return the error, such as of a torch without code for it, or an empty text."""
+    try:
+        torch.ones(8, device=f"cuda:{index}").sum().item()
+    except RuntimeError as failure:
+        return str(failure).splitlines()[0]
+    return ""
 
 
 def _build(found: dict[str, Any]) -> str:
@@ -57,6 +68,8 @@ def _build(found: dict[str, Any]) -> str:
 
 def _gpu(device: dict[str, Any]) -> Finding:
     text = f"{device['name']}, {_gigabytes(device['free'])} of {_gigabytes(device['total'])} free, {_driver()}"
+    if device["error"]:
+        return error("gpu", f"{text}, but torch cannot compute on it ({device['error']})", _MATCHING_TORCH)
     if not device["bfloat16"]:
         return warn("gpu", f"{text}, no bfloat16", "models run in float32, with twice the memory")
     return ok("gpu", f"{text}, bfloat16")

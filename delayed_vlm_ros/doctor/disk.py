@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from delayed_vlm_ros.doctor.finding import Finding, error, ok
+from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
 from delayed_vlm_ros.memory import MemoryConfig
 
 _PIXEL_BYTES = 3
@@ -24,16 +24,13 @@ def disk_findings(parameters: Mapping[str, Any] | None, environment: Mapping[str
     return [_key_frames(parameters or {}), _log(log_folder(environment))]
 
 
-def log_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of the ROS log, as rcl chooses it."""
+def log_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder of the ROS log, as rcl chooses it; None if the variables name none."""
     if environment.get("ROS_LOG_DIR"):
-        return Path(environment["ROS_LOG_DIR"])
+        return Path(environment["ROS_LOG_DIR"]).expanduser()
     if environment.get("ROS_HOME"):
-        return Path(environment["ROS_HOME"]) / "log"
-    try:
-        return Path(environment.get("HOME") or Path.home()) / ".ros" / "log"
-    except RuntimeError:  # this user has no home folder
-        return Path("/.ros/log")
+        return Path(environment["ROS_HOME"]).expanduser() / "log"
+    return Path(environment["HOME"]) / ".ros" / "log" if environment.get("HOME") else None
 
 
 def _key_frames(parameters: Mapping[str, Any]) -> Finding:
@@ -50,7 +47,9 @@ def _file_bytes(parameters: Mapping[str, Any]) -> int:
     return star * pixels * _PIXEL_BYTES * len(parameters.get("cameras") or ("camera",))
 
 
-def _log(folder: Path) -> Finding:
+def _log(folder: Path | None) -> Finding:
+    if folder is None:
+        return warn("log files", "the node writes none: HOME is not set", "set HOME, or ROS_LOG_DIR")
     existing = next((one for one in (folder, *folder.parents) if one.exists()), folder)
     found = _writable("log files", existing, _MIN_LOG_BYTES, "set ROS_LOG_DIR")
     return found if existing == folder or found.level else ok("log files", f"{folder}, made at the first start")

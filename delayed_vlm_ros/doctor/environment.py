@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 
 from packaging.requirements import Requirement
 
@@ -56,7 +56,7 @@ def package_findings() -> list[Finding]:
             )
         ]
     needed = [_node_extra(extra, use, declared) for extra, use in _NODE_EXTRAS.items()]
-    return [*needed, *_optional_extras(declared), *_opencv_findings()]
+    return [*needed, *_optional_extras(declared), *_opencv_findings(), *_torchvision_findings()]
 
 
 def converter_findings(answer: Answer) -> list[Finding]:
@@ -152,6 +152,20 @@ def _opencv_findings() -> Iterator[Finding]:
     if len(installed) > 1:
         remedy = f"pip uninstall {' '.join(installed)}, then pip install opencv-python-headless"
         yield warn("opencv", f"{' and '.join(installed)} are installed and overwrite each other's files", remedy)
+
+
+def _torchvision_findings() -> Iterator[Finding]:
+    """Compare torchvision's own requirement with torch: importing it, too, would take as long as torch."""
+    torch = _distribution_version("torch")
+    needs = (
+        Requirement(one) for one in (requires("torchvision") if _distribution_version("torchvision") else None) or ()
+    )
+    for need in needs:
+        if need.name == "torch" and torch and not need.specifier.contains(torch, prereleases=True):
+            text = (
+                f"torchvision {_distribution_version('torchvision')} needs torch {need.specifier}, installed is {torch}"
+            )
+            yield error("torchvision", text, "install torch and torchvision together, from one source")
 
 
 def _version(name: str) -> str:

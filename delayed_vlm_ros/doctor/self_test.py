@@ -16,6 +16,7 @@ _BEST_EFFORT_IMAGES = 5
 _PERIOD_SEC = 0.1
 _MATCH_TIMEOUT_SEC = 5.0
 _ARRIVAL_TIMEOUT_SEC = 1.5
+_START_SEC = 3.0  # of a process, before it receives
 _END = "end"
 
 
@@ -30,7 +31,9 @@ def exchange(timeout_sec: float) -> Answer:
         reliable image, None if it did not arrive; and the numbers of best-effort images sent and received.
     """
     topic = f"/_delayed_vlm_doctor_{os.getpid()}"
-    receiving: Future[Answer] = in_background(lambda: run_child("self_test:receive", topic, timeout_sec=timeout_sec))
+    receiving: Future[Answer] = in_background(
+        lambda: run_child("self_test:receive", topic, timeout_sec - _START_SEC, timeout_sec=timeout_sec)
+    )
     sent = run_child("self_test:send", topic, timeout_sec=timeout_sec)
     received = receiving.result()
     if sent.error or received.error:
@@ -76,8 +79,16 @@ def send(topic: str) -> dict[str, Any]:
     return {"matched": matched, "reliable_ns": started}
 
 
-def receive(topic: str) -> list[tuple[str, int]]:
-    """Receive the images until the last one; return name and time in ns of each; for a child process."""
+def receive(topic: str, seconds: float) -> list[tuple[str, int]]:
+    """Receive images until the last one; for a child process.
+
+    Args:
+        topic: Topic of the reliable images.
+        seconds: Longest time in seconds.
+
+    Returns:
+        Name of each image, and time of its arrival in nanoseconds.
+    """
     from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: PLC0415  needs ROS
     from sensor_msgs.msg import Image  # noqa: PLC0415
 
@@ -94,7 +105,7 @@ def receive(topic: str) -> list[tuple[str, int]]:
             node.create_subscription(Image, topic, note, QoSProfile(depth=5)),
             node.create_subscription(Image, f"{topic}_best_effort", note, best_effort),
         ]
-        deadline = time.monotonic() + _MATCH_TIMEOUT_SEC + _BEST_EFFORT_IMAGES * _PERIOD_SEC + _ARRIVAL_TIMEOUT_SEC
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not any(name == _END for name, _ in arrivals):
             executor.spin_once(timeout_sec=0.1)
         executor.spin_once(timeout_sec=_PERIOD_SEC)  # the topics may overtake each other

@@ -15,7 +15,7 @@ from delayed_vlm_ros.doctor.finding import Level
 from delayed_vlm_ros.doctor.running import Answer
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE
 
-GPU = {"name": "NVIDIA X", "free": 8 * 10**9, "total": 12 * 10**9, "bfloat16": True}
+GPU = {"name": "NVIDIA X", "free": 8 * 10**9, "total": 12 * 10**9, "bfloat16": True, "error": ""}
 TORCH = {"version": "2.14", "cuda": "13.0", "devices": [GPU], "warnings": []}
 
 
@@ -85,6 +85,14 @@ def test_two_opencv_packages_are_a_warning(installed):
     assert levels(environment.package_findings())["opencv"] == "WARN"
 
 
+def test_torchvision_of_another_torch_is_an_error(installed, monkeypatch):
+    monkeypatch.setattr(environment, "requires", lambda _name: ["numpy", "torch==2.14.0"])
+    installed["torchvision"] = "0.29.0"
+    assert "torchvision" not in levels(environment.package_findings())
+    installed["torch"] = "2.13.1"
+    assert levels(environment.package_findings())["torchvision"] == "ERROR"
+
+
 def test_unknown_requirements_are_a_warning(monkeypatch):
     monkeypatch.setattr(environment, "_requirements", list)
     assert levels(environment.package_findings()) == {"packages": "WARN"}
@@ -122,6 +130,11 @@ def test_gpu_is_ok():
 def test_gpu_without_bfloat16_is_a_warning():
     without = {**TORCH, "devices": [{**GPU, "bfloat16": False}]}
     assert levels(compute.compute_findings(Answer(without), "auto"))["gpu"] == "WARN"
+
+
+def test_gpu_on_which_torch_cannot_compute_is_an_error():
+    broken = {**TORCH, "devices": [{**GPU, "error": "no kernel image is available for execution on the device"}]}
+    assert levels(compute.compute_findings(Answer(broken), "auto"))["gpu"] == "ERROR"
 
 
 def test_torch_that_cannot_be_imported_is_an_error():
@@ -312,6 +325,10 @@ def test_log_folder_is_that_of_ros():
     assert disk.log_folder({"ROS_LOG_DIR": "/a", "ROS_HOME": "/b", "HOME": "/c"}) == Path("/a")
     assert disk.log_folder({"ROS_HOME": "/b", "HOME": "/c"}) == Path("/b/log")
     assert disk.log_folder({"HOME": "/c"}) == Path("/c/.ros/log")
+
+
+def test_no_log_folder_is_a_warning():
+    assert levels(disk.disk_findings(None, {})) == {"key-frame files": "OK", "log files": "WARN"}
 
 
 def test_log_folder_that_does_not_exist_yet_is_ok(tmp_path):

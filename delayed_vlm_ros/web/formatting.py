@@ -97,7 +97,8 @@ def time_marks(since_ns: int, until_ns: int) -> list[tuple[int, str]]:
     days = math.ceil(span / _DAY / _MAX_MARKS)
     step = next((step for step in _MARK_STEPS_SEC if span / step <= _MAX_MARKS), days * _DAY)
     offset = 0 if since_ns < _FIRST_CALENDAR_NS else _utc_offset_sec(until_ns)
-    first = math.ceil((seconds_of(since_ns) + offset) / step) * step - offset
+    since_sec = -(-since_ns // NANOSECONDS_PER_SECOND)  # rounded up
+    first = -(-(since_sec + offset) // step) * step - offset
     stamps = range(first * NANOSECONDS_PER_SECOND, until_ns + 1, step * NANOSECONDS_PER_SECOND)
     return [(stamp_ns, _mark_label(stamp_ns, step)) for stamp_ns in stamps]
 

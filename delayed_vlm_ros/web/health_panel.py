@@ -157,4 +157,4 @@ def component_title(name: str, cameras: Sequence[str]) -> str:
     """
     kind, _, camera = name.partition(" ")
     title = kind if [camera] == list(cameras) else name
-    return title[:1].upper() + title[1:]
+    return title if "_" in kind else title[:1].upper() + title[1:]

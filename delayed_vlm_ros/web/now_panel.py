@@ -32,7 +32,7 @@ class NowPanel:
         if self._frame.props.get("data-camera") != name:
             self._frame.props["data-camera"] = name
             self._frame.update()
-        message = sentence(_problem(state, camera))
+        message = sentence(problem(state, camera))
         set_text(self._message, message)
         set_visible(self._message, visible=bool(message))
         self._frame.classes(add="silent" if message else None, remove=None if message else "silent")
@@ -40,8 +40,8 @@ class NowPanel:
         set_text(self._rate, f"{name} · {rate}" if rate and len(state.cameras) > 1 else rate)
 
 
-def _problem(state: SceneState, camera: CameraState | None) -> str:
-    """Return why there is no image and how to fix it; empty if images arrive."""
+def problem(state: SceneState, camera: CameraState | None) -> str:
+    """Return why there is no new image and how to fix it; empty if images arrive."""
     if not state.connected:
         return state.waiting_for
     if camera is None:

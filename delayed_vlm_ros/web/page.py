@@ -98,7 +98,7 @@ class _View:
     def _update(self) -> None:
         self._state = state = self._backend.state()
         camera = self._camera()
-        level, message = _status(state, camera)
+        level, message = status_line(state, camera)
         set_text(self._status, message)
         if f"level-{level.value}" not in self._status.classes:
             self._status.classes(replace=f"status level-{level.value}")
@@ -145,7 +145,7 @@ class _View:
         self._talk.update(self._state)
 
 
-def _status(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
+def status_line(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:
     """Return the level and text of the status line."""
     if not state.connected:
         return Level.ERROR, "Not connected"

@@ -3,8 +3,8 @@
 "use strict";
 
 const FIRST_HEARTBEAT_MS = 15000; // a slow browser needs some seconds to start the page
-const SILENT_MS = 2500;
-const CHECK_MS = 250;
+const SILENT_MS = 2200;
+const CHECK_MS = 200;
 const PROBE_MS = 1000;
 const RECONNECT_MS = 2000;
 const RELOAD_MS = 8000;

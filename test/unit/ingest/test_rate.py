@@ -1,6 +1,6 @@
 import pytest
 
-from delayed_vlm_ros.ingest.rate import RateWindow
+from delayed_vlm_ros.ingest.rate import RateWindow, SilenceWatch
 
 
 def test_rate_without_events_is_zero():
@@ -37,3 +37,27 @@ def test_rate_of_simultaneous_events_is_finite():
     for _ in range(10):
         window.tick(1.0)
     assert window.rate(1.0) == pytest.approx(2.0)
+
+
+def watch_of(*times, started_at=0.0):
+    watch = SilenceWatch(started_at)
+    for now in times:
+        watch.tick(now)
+    return watch
+
+
+def test_silence_counts_from_the_last_event_or_from_the_start():
+    watch = watch_of(1.0, 1.1, 1.2)
+    assert watch.silent_sec(4.1) == 0.0
+    assert watch.silent_sec(5.2) == pytest.approx(4.0)
+    assert watch_of().silent_sec(3.5) == pytest.approx(3.5)
+
+
+def test_slow_regular_events_are_no_silence():
+    watch = watch_of(5.0, 10.0)
+    assert watch.silent_sec(19.0) == 0.0
+    assert watch.silent_sec(23.0) == pytest.approx(13.0)
+
+
+def test_silence_after_an_outage_is_noticed():
+    assert watch_of(1.0, 500.0).silent_sec(530.0) == pytest.approx(30.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from delayed_vlm_ros.errors import BadRequestError
@@ -60,6 +62,51 @@ def test_small_stamps_are_seconds():
 )
 def test_message_becomes_a_sentence_and_names_keep_their_case(message, expected):
     assert formatting.sentence(message) == expected
+
+
+SECOND_NS = 10**9
+NOON_NS = 1_795_953_600 * SECOND_NS  # 29 November 2026, 12:00:00 UTC
+
+
+@pytest.fixture
+def in_kathmandu(monkeypatch):
+    """Local time with a quarter of an hour."""
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("span_sec", "labels"),
+    [
+        (60, ["17:44:15", "17:44:30", "17:44:45", "17:45:00"]),
+        (600, ["17:36", "17:38", "17:40", "17:42", "17:44"]),
+        (3600, ["17:00", "17:15", "17:30", "17:45"]),
+        (6 * 3600, ["12:00", "14:00", "16:00"]),
+        (24 * 3600, ["18:00", "29 Nov", "06:00", "12:00"]),
+        (5 * 24 * 3600, ["25 Nov", "26 Nov", "27 Nov", "28 Nov", "29 Nov"]),
+    ],
+)
+def test_time_marks_are_at_round_local_times(in_kathmandu, span_sec, labels):
+    marks = formatting.time_marks(NOON_NS - span_sec * SECOND_NS + 1, NOON_NS)
+    assert [label for _, label in marks] == labels
+
+
+@pytest.mark.parametrize("span_sec", [0, 1, 10, 47, 86399, 90_000, 30 * 86400, 56 * 365 * 86400])
+def test_time_marks_are_few_increasing_and_within_the_axis(span_sec):
+    for until_ns in (NOON_NS, (span_sec + 5) * SECOND_NS):
+        marks = [stamp for stamp, _ in formatting.time_marks(until_ns - span_sec * SECOND_NS, until_ns)]
+        assert len(marks) <= 6
+        assert marks == sorted(set(marks))
+        assert all(until_ns - span_sec * SECOND_NS <= mark <= until_ns for mark in marks)
+
+
+def test_time_marks_of_a_recording_count_from_its_start():
+    labels = [label for _, label in formatting.time_marks(5 * SECOND_NS, 305 * SECOND_NS)]
+    assert labels == ["1 min", "2 min", "3 min", "4 min", "5 min"]
+    assert formatting.time_marks(0, 40 * SECOND_NS)[1] == (10 * SECOND_NS, "10 s")
 
 
 def test_latency_chart_has_two_bars_an_answer():

@@ -104,7 +104,9 @@ class HandlerExecutor(Executor):
         """
         if self._errors:
             raise self._errors.popleft()
-        with suppress(TimeoutException, ShutdownException, ExternalShutdownException):
+        # rclpy raises InvalidHandle when another thread destroys a subscription between collecting entities and waiting
+        # for them, as in a clean-up. Errors of callbacks do not pass here.
+        with suppress(TimeoutException, ShutdownException, ExternalShutdownException, InvalidHandle):
             handler, _, _ = self.wait_for_ready_callbacks(timeout_sec)
             if self._begin_step(handler):
                 self._submit(handler)

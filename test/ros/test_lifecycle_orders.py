@@ -5,7 +5,9 @@ import signal
 
 import pytest
 from delayed_vlm_ros.srv import AskScene
+from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
+from sensor_msgs.msg import Image
 from waiting import wait_until
 
 RESPONSE = AskScene.Response
@@ -161,3 +163,22 @@ def test_defect_in_configure_is_reported_and_recovered_from(start, tmp_path):
     client.show_images(2)
     assert client.ask().success
     assert process.alive
+
+
+def test_fifty_clean_ups_under_load_log_no_error(start):
+    # given a camera and poses that do not pause
+    process, client = start(autostart="false", memory__sample_fps=50.0)
+    images = client.node.create_publisher(Image, "image", 10)
+    poses = client.node.create_publisher(PoseStamped, "pose", 10)
+    client.node.create_timer(0.002, lambda: poses.publish(PoseStamped()))
+    client.node.create_timer(0.002, lambda: images.publish(Image()))
+
+    # when
+    for _ in range(50):
+        for label in ("configure", "activate", "deactivate", "cleanup"):
+            assert client.transition(label)
+
+    # then
+    assert process.end(signal.SIGINT)[0] == 0
+    assert "[ERROR]" not in process.log
+    assert "Traceback" not in process.log

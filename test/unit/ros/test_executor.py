@@ -8,9 +8,12 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.task import Future
+from rclpy.waitable import NumberOfEntities, Waitable
 from waiting import PATIENCE_SEC, wait_until
 
 from delayed_vlm_ros.ros.executor import HandlerExecutor, make_executor
@@ -214,3 +217,51 @@ def test_executor_fits_the_rclpy_that_is_installed(monkeypatch, threads, resumes
     assert type(made) is expected
     made.shutdown()
     rclpy.try_shutdown(context=context)
+
+
+class DestroyedWaitable(Waitable):
+    """A QoS event of a subscription that was destroyed after the executor had collected it."""
+
+    def __init__(self):
+        super().__init__(ReentrantCallbackGroup())
+        self.was_added = False
+
+    def __enter__(self):
+        raise InvalidHandle("planted by the test")
+
+    def __exit__(self, *_):
+        raise AssertionError
+
+    def add_to_wait_set(self, _):
+        self.was_added = True
+        raise InvalidHandle("planted by the test")
+
+    def get_num_entities(self):
+        return NumberOfEntities()
+
+    def is_ready(self, _):
+        return False
+
+    def take_data(self):
+        return None
+
+    async def execute(self, _):
+        raise AssertionError
+
+
+def test_entity_that_another_thread_destroys_is_no_error(executor):
+    # given
+    node = rclpy.create_node("destroying", context=executor._context)
+    destroyed = DestroyedWaitable()
+    node.add_waitable(destroyed)
+    ticks = []
+    node.create_timer(0.01, lambda: ticks.append(1))
+
+    # when
+    executor.add_node(node)
+    wait_until(lambda: destroyed.was_added, "the executor")
+
+    # then the executor continues without it
+    node.remove_waitable(destroyed)
+    wait_until(lambda: ticks, "a callback")
+    assert executor.errors == []

@@ -19,12 +19,14 @@ from delayed_vlm_ros.doctor.disk import log_folder
 from delayed_vlm_ros.doctor.environment import installed_versions
 from delayed_vlm_ros.doctor.observation import Observation
 from delayed_vlm_ros.doctor.running import run_child
-from delayed_vlm_ros.doctor.text import Redactor
+from delayed_vlm_ros.doctor.text import REMOVED, Redactor, is_secret_name
 from delayed_vlm_ros.errors import BadRequestError
 
 _LOG_FILES = 3
+_SEARCHED_LOG_FILES = 200  # newest ones
 _LOG_BYTES = 500_000
 _IMAGES_TIMEOUT_SEC = 15.0
+_KEY_VALUE = {"key", "value"}  # fields of diagnostic_msgs/KeyValue
 _PREFIXES = ("ROS_", "RMW_", "RCUTILS_", "AMENT_", "FASTDDS_", "FASTRTPS_", "CYCLONEDDS_", "CUDA_", "NVIDIA_")
 _NAMES = (
     *("DELAYED_VLM_WEB_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OMP_NUM_THREADS"),
@@ -138,11 +140,15 @@ def _json(value: Any, redactor: Redactor) -> str:
 
 
 def _redacted(value: Any, redactor: Redactor, name: str = "") -> Any:
+    if is_secret_name(name):
+        return REMOVED
+    if isinstance(value, Mapping) and set(value) == _KEY_VALUE:
+        return {"key": redactor.redact(value["key"]), "value": _redacted(value["value"], redactor, value["key"])}
     if isinstance(value, Mapping):
         return {redactor.redact(key): _redacted(one, redactor, key) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(one, redactor, name) for one in value]
-    return redactor.value_of(name, value) if isinstance(value, str) else value
+    return redactor.redact(value) if isinstance(value, str) else value
 
 
 def _versions() -> str:
@@ -164,7 +170,7 @@ def _log_files(folder: Path, node_name: str) -> list[Path]:
         with suppress(OSError):  # removed meanwhile
             dated.append((file.stat().st_mtime, file))
     found = []
-    for _, file in sorted(dated, reverse=True):
+    for _, file in sorted(dated, reverse=True)[:_SEARCHED_LOG_FILES]:
         with suppress(OSError):
             if f"[{node_name}]" in _end_of(file):
                 found.append(file)

@@ -38,7 +38,7 @@ def compute_findings(answer: Answer, device: str) -> list[Finding]:
         device: Parameter ``model.device``.
     """
     if answer.error:
-        return [error("torch", answer.error)]
+        return [error("torch", answer.error, _MATCHING_TORCH if answer.has_ended else "")]
     found = answer.value
     torch = ok("torch", f"{found['version']}, {_build(found)}")
     return [torch, *(_gpu(one) for one in found["devices"])] if found["devices"] else [torch, _no_gpu(found, device)]

@@ -90,7 +90,7 @@ def _observed(graph: Future[Answer]) -> tuple[Observation | None, list[Finding]]
     """Return the observation of the graph, and the findings about it."""
     answer = _answer(graph)
     if answer.error:
-        return None, [error("ros", answer.error)]
+        return None, [error("ros", answer.error, middleware.remedy_of(answer))]
     seen = from_json(answer.value)
     checks: Iterable[tuple[str, Callable[[Observation], list[Finding]]]] = (
         ("ros clock", clocks.ros_clock_findings),

@@ -31,6 +31,7 @@ _MODULES = {  # import names that differ from the package's name
     "rosbags-image": "rosbags.image",
     "scenedetect-headless": "scenedetect",
 }
+_REINSTALL = "install numpy, opencv-python-headless and cv_bridge for this Python again"
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -66,7 +67,7 @@ def converter_findings(answer: Answer) -> list[Finding]:
         answer: Result of ``probe_converter`` in a child process.
     """
     if answer.error:
-        return [error("image conversion", answer.error)]
+        return [error("image conversion", answer.error, _REINSTALL if answer.has_ended else "")]
     reason = answer.value["fallback_reason"]
     if "does not work" not in reason:
         return [ok("image conversion", f"{answer.value['name']} with NumPy {_version('numpy')}")]

@@ -20,6 +20,7 @@ _MIN_SOCKET_BYTES = 2 * 2**20
 _GROUP = "239.255.0.1"  # of DDS discovery
 _MULTICAST_TIMEOUT_SEC = 1.0
 _LATE_SEC = 1.0
+_MIDDLEWARE = "check RMW_IMPLEMENTATION, ROS_DOMAIN_ID and the profile of the middleware"
 _LARGE_IMAGES = "use the Fast DDS profile config/fastdds_large_images.xml for the camera and the node"
 
 
@@ -83,7 +84,7 @@ def delivery_findings(answer: Answer) -> list[Finding]:
     """
     subject = "message exchange"
     if answer.error:
-        return [error(subject, answer.error)]
+        return [error(subject, answer.error, remedy_of(answer))]
     found = answer.value
     size = f"an image of {_megabytes(found['bytes'])}"
     if not found["matched"]:
@@ -95,6 +96,11 @@ def delivery_findings(answer: Answer) -> list[Finding]:
     text = f"{size} took {found['reliable_sec'] * 1000:.0f} ms between two processes"
     exchanged = ok(subject, text) if found["reliable_sec"] < _LATE_SEC else warn(subject, text, _LARGE_IMAGES)
     return [exchanged, _best_effort(found["best_effort_received"], found["best_effort_sent"])]
+
+
+def remedy_of(answer: Answer) -> str:
+    """Return the remedy for a ROS process that ended; empty if the error has one."""
+    return _MIDDLEWARE if answer.has_ended else ""
 
 
 def is_local_only(environment: Mapping[str, str]) -> bool:

@@ -38,10 +38,12 @@ class Answer:
     Attributes:
         value: The result; None if it failed.
         error: Why it failed; empty if it did not.
+        has_ended: Whether it ended without a result, so that ``error`` names no remedy.
     """
 
     value: Any = None
     error: str = ""
+    has_ended: bool = False
 
 
 def in_background(work: Callable[[], _Result]) -> Future[_Result]:
@@ -99,7 +101,7 @@ def run_child(function: str, *arguments: Any, timeout_sec: float) -> Answer:
         )
     if process.returncode == 0:
         return Answer(**json.loads(output))
-    return Answer(error=_reason(process.returncode, complaints.decode(errors="replace")))
+    return Answer(error=_reason(process.returncode, complaints.decode(errors="replace")), has_ended=True)
 
 
 def serve(function: str, arguments: str) -> None:

@@ -37,7 +37,7 @@ def exchange(timeout_sec: float) -> Answer:
     sent = run_child("self_test:send", topic, timeout_sec=timeout_sec)
     received = receiving.result()
     if sent.error or received.error:
-        return Answer(error=sent.error or received.error)
+        return sent if sent.error else received
     arrivals = dict(received.value)
     started = sent.value["reliable_ns"]
     arrived = arrivals.get("reliable")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from delayed_vlm_ros.errors import shortened
 
-_REMOVED = "<removed>"
+REMOVED = "<removed>"
+"""Text in the place of a secret."""
+
 # A password that is not percent-encoded may contain a slash.
 _URL_CREDENTIALS = re.compile(r"(\b[A-Za-z][\w+.-]*://)(?:[^\s/'\"]*|[^\s/:'\"]+:[^\s'\"]*)@")
 # "first_token" and "tokens" are times and counts, "tokenizer" is a part of a model.
@@ -42,7 +44,7 @@ def escaped(text: str) -> str:
 
 def without_credentials(text: str) -> str:
     """Return the text with ``user:password`` removed from URLs."""
-    return _URL_CREDENTIALS.sub(rf"\1{_REMOVED}@", text)
+    return _URL_CREDENTIALS.sub(rf"\1{REMOVED}@", text)
 
 
 def is_secret_name(name: str) -> bool:
@@ -67,14 +69,14 @@ class Redactor:
     def redact(self, text: str) -> str:
         """Return the text without secrets, URL credentials and the home folder."""
         for secret in self._secrets:
-            text = text.replace(secret, _REMOVED)
-        text = _KNOWN_TOKENS.sub(_REMOVED, without_credentials(text))
-        text = _ASSIGNMENT.sub(rf"\1{_REMOVED}", text)
+            text = text.replace(secret, REMOVED)
+        text = _KNOWN_TOKENS.sub(REMOVED, without_credentials(text))
+        text = _ASSIGNMENT.sub(rf"\1{REMOVED}", text)
         return re.sub(rf"{re.escape(self._home)}(?![\w.-])", "~", text) if self._home else text
 
     def value_of(self, name: str, text: str) -> str:
         """Return the value of a named variable or parameter; a fixed text if the name marks a secret."""
-        return _REMOVED if is_secret_name(name) else self.redact(text)
+        return REMOVED if is_secret_name(name) else self.redact(text)
 
 
 def _home_folder(environment: Mapping[str, str]) -> str:

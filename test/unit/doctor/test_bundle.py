@@ -14,6 +14,7 @@ from delayed_vlm_ros.doctor.running import Answer
 from delayed_vlm_ros.errors import BadRequestError
 
 SECRET = "planted-0123456789"
+VALUES = [{"key": "state", "value": "active"}, {"key": "password", "value": "open sesame"}]
 URL = f"rtsp://operator:{SECRET}@camera/1"
 
 
@@ -37,10 +38,16 @@ def diagnosis():
     seen = Observation(
         "rmw",
         "/robot/scene_memory",
-        parameters={"model.name": URL, "camera.password": SECRET, "ask.max_new_tokens": 128, "urls": [URL]},
+        parameters={
+            "model.name": URL,
+            "camera.password": SECRET,
+            "ask.max_new_tokens": 128,
+            "urls": [URL],
+            "pin.password": 918273,
+        },
         page_parameters={"port": 8080},
         reports={
-            "/diagnostics": [{"status": [{"message": f"cannot open {URL}"}]}],
+            "/diagnostics": [{"status": [{"message": f"cannot open {URL}", "values": VALUES}]}],
             "/robot/scene_memory/memory_stats": [{"camera": "front", "warnings": [f"token={SECRET}"]}],
         },
     )
@@ -90,6 +97,9 @@ def test_archive_has_what_support_needs_and_no_secret(diagnosis, environment, tm
     assert not any(line.startswith(("SSH", "HF_TOKEN", "HOME")) for line in variables)
     parameters = json.loads(files["parameters.json"])["/robot/scene_memory"]
     assert parameters["ask.max_new_tokens"] == 128
+    assert parameters["pin.password"] == "<removed>"
+    (diagnostics,) = json.loads(files["diagnostics.json"])
+    assert diagnostics["status"][0]["values"] == [VALUES[0], {"key": "password", "value": "<removed>"}]
     assert parameters["urls"] == ["rtsp://<removed>@camera/1"]
     assert b"numpy==" in files["versions.txt"]
 

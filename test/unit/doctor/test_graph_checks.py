@@ -62,12 +62,12 @@ def test_camera_that_publishes_is_ok():
 
 def test_missing_remapping_is_an_error_that_names_the_published_topics():
     seen = replace(SEEN, topics=(replace(TOPIC, name="/front/color"), Topic("/image", (IMAGE,))))
-    the_only(topics.topic_findings(seen), Level.ERROR, "nobody publishes /image", "image_topic:=/front/color")
+    the_only(topics.topic_findings(seen), Level.ERROR, "nobody publishes /image", "scene_memory_image_topic:=/front/color")
 
 
 def test_compressed_images_alone_are_an_error_that_names_the_transport():
     seen = replace(SEEN, topics=(replace(TOPIC, name="/front/color/compressed", types=(COMPRESSED_IMAGE,)),))
-    the_only(topics.topic_findings(seen), Level.ERROR, "image_topic:=/front/color image_transport:=compressed")
+    the_only(topics.topic_findings(seen), Level.ERROR, "scene_memory_image_topic:=/front/color scene_memory_image_transport:=compressed")
 
 
 def test_graph_without_images_is_an_error():

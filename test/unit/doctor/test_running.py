@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from delayed_vlm_ros.doctor import clocks, diagnosis, environment, self_test
+from delayed_vlm_ros.doctor import clocks, compute, diagnosis, environment, self_test
 from delayed_vlm_ros.doctor.finding import Level, ok
 from delayed_vlm_ros.doctor.running import Answer, run_check, run_child
 from delayed_vlm_ros.errors import ModelNotFoundError
@@ -48,7 +48,9 @@ def fake_torch(tmp_path, monkeypatch):
 
 def test_library_that_aborts_is_reported_with_its_signal(fake_torch):
     fake_torch("import os; os.abort()")
-    assert "died of SIGABRT" in run_child("compute:probe_torch", timeout_sec=PATIENCE_SEC).error
+    answer = run_child("compute:probe_torch", timeout_sec=PATIENCE_SEC)
+    assert "died of SIGABRT" in answer.error
+    assert compute.compute_findings(answer, "auto")[0].remedy
 
 
 def test_library_that_raises_is_reported_with_its_error(fake_torch):

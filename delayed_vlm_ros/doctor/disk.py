@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
+from delayed_vlm_ros.doctor.finding import Finding, Level, error, ok, warn
 from delayed_vlm_ros.memory import MemoryConfig
 
+_MOUNTS = Path("/proc/mounts")
 _PIXEL_BYTES = 3
 _MIN_LOG_BYTES = 100 * 10**6
 
@@ -38,7 +39,11 @@ def _key_frames(parameters: Mapping[str, Any]) -> Finding:
     if not folder:
         return ok("key-frame files", "not saved: persistence.folder is empty, or the node does not run")
     needed = 2 * _file_bytes(parameters)  # a new file is complete before it replaces the old one
-    return _writable("key-frame files", Path(folder), needed, "create it for the user of the node")
+    found = _writable("key-frame files", Path(folder), needed, "create it for the user of the node")
+    if found.level is Level.OK and _is_in_memory(Path(folder)):
+        text = f"{folder} is on a file system in memory: key frames do not survive a restart of this machine"
+        return warn("key-frame files", text, "choose a folder on a disk")
+    return found
 
 
 def _file_bytes(parameters: Mapping[str, Any]) -> int:
@@ -55,6 +60,14 @@ def _log(folder: Path | None) -> Finding:
     return found if existing == folder or found.level else ok("log files", f"{folder}, made at the first start")
 
 
+def _is_in_memory(folder: Path) -> bool:
+    """Return whether the mount that holds a folder keeps its files in memory."""
+    mounts = [line.split()[1:3] for line in _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()]
+    real = folder.resolve()
+    holding = [(point, kind) for point, kind in mounts if real.is_relative_to(point)]
+    return max(holding, key=lambda one: len(one[0]), default=("", ""))[1] in ("tmpfs", "ramfs")
+
+
 def _writable(subject: str, folder: Path, needed: int, absent: str) -> Finding:
     if not folder.is_dir():
         return error(subject, f"the folder {folder} does not exist on this machine", absent)
@@ -66,6 +79,8 @@ def _writable(subject: str, folder: Path, needed: int, absent: str) -> Finding:
         return error(
             subject, f"user {os.geteuid()} cannot write to {folder}", "change its owner, or choose another folder"
         )
+    if state.f_files and not state.f_favail:
+        return error(subject, f"{folder} has no free inodes: no file can be created", "remove files")
     text = f"{folder}, {free / 1e6:.0f} MB free"
     if free < needed:
         return error(subject, f"{text}, {needed / 1e6:.0f} MB needed", "free disk space, or choose another folder")

@@ -43,6 +43,9 @@ def shared_memory_findings(folder: Path = Path("/dev/shm")) -> list[Finding]:  #
     """Check size and space of the shared memory, and find segments of dead Fast DDS processes."""
     if not folder.is_dir():
         return [warn("shared memory", f"{folder} does not exist", "DDS sends all images through sockets")]
+    if not os.access(folder, os.W_OK | os.X_OK):
+        text = f"user {os.geteuid()} cannot write to {folder}: DDS sends all images through sockets"
+        return [warn("shared memory", text, f"sudo chmod 1777 {folder}")]
     state = os.statvfs(folder)
     total, free = state.f_blocks * state.f_frsize, state.f_bavail * state.f_frsize
     text = f"{_megabytes(free)} of {_megabytes(total)} free in {folder}"

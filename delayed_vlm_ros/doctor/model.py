@@ -70,7 +70,18 @@ def model_findings(settings: ModelSettings, torch: Mapping[str, Any] | None, *, 
     named = (
         warn("model", f"{text}: {checkpoint.warnings[-1]}", _ROBOT_MODEL) if checkpoint.warnings else ok("model", text)
     )
-    return [named, _memory(_plan(checkpoint, count, settings, torch), settings, torch, is_loaded=is_loaded)]
+    return [
+        named,
+        *_number_format(settings),
+        _memory(_plan(checkpoint, count, settings, torch), settings, torch, is_loaded=is_loaded),
+    ]
+
+
+def _number_format(settings: ModelSettings) -> list[Finding]:
+    if settings.dtype != "float16":
+        return []
+    text = "model.dtype is float16, whose range the activations of these models exceed"
+    return [warn("number format", text, "set model.dtype to auto, bfloat16 or float32")]
 
 
 def _parameter_count(checkpoint: Checkpoint) -> int:

@@ -59,7 +59,11 @@ def _remap(camera: Camera, seen: Observation) -> str:
 def _launch_argument(camera: Camera, seen: Observation, topic: Topic) -> str:
     is_compressed = COMPRESSED_IMAGE in topic.types
     name = topic.name.removesuffix(_SUFFIX) if is_compressed else topic.name
-    argument = f"scene_memory_image_topic:={name}" if len(seen.cameras) == 1 else f'scene_memory_cameras:="{camera.name}:{name} …"'
+    argument = (
+        f"scene_memory_image_topic:={name}"
+        if len(seen.cameras) == 1
+        else f'scene_memory_cameras:="{camera.name}:{name} …"'
+    )
     if is_compressed == (camera.type == COMPRESSED_IMAGE):
         return argument
     return f"{argument} scene_memory_image_transport:={'compressed' if is_compressed else 'raw'}"

@@ -62,12 +62,18 @@ def test_camera_that_publishes_is_ok():
 
 def test_missing_remapping_is_an_error_that_names_the_published_topics():
     seen = replace(SEEN, topics=(replace(TOPIC, name="/front/color"), Topic("/image", (IMAGE,))))
-    the_only(topics.topic_findings(seen), Level.ERROR, "nobody publishes /image", "scene_memory_image_topic:=/front/color")
+    the_only(
+        topics.topic_findings(seen), Level.ERROR, "nobody publishes /image", "scene_memory_image_topic:=/front/color"
+    )
 
 
 def test_compressed_images_alone_are_an_error_that_names_the_transport():
     seen = replace(SEEN, topics=(replace(TOPIC, name="/front/color/compressed", types=(COMPRESSED_IMAGE,)),))
-    the_only(topics.topic_findings(seen), Level.ERROR, "scene_memory_image_topic:=/front/color scene_memory_image_transport:=compressed")
+    the_only(
+        topics.topic_findings(seen),
+        Level.ERROR,
+        "scene_memory_image_topic:=/front/color scene_memory_image_transport:=compressed",
+    )
 
 
 def test_graph_without_images_is_an_error():
@@ -224,7 +230,12 @@ def test_plan_counts_cameras_and_the_number_format(tmp_path):
     assert "weights 7 MB" in one[1].line
     assert "images 2 MB for 40 frames and 1 camera)" in one[1].line
     assert "images 4 MB for 40 frames and 2 cameras)" in two[1].line
-    assert "weights 3 MB" in check(replace(settings, dtype="float16"))[1].line
+    assert "weights 3 MB" in check(replace(settings, dtype="bfloat16"))[1].line
+
+
+def test_number_format_that_overflows_is_a_warning(tmp_path):
+    _, found, _ = check(model.ModelSettings(str(copied(tmp_path)), dtype="float16"))
+    assert found.level is Level.WARN
 
 
 def test_settings_are_those_of_the_node():

@@ -4,6 +4,7 @@ import fcntl
 import http.server
 import socket
 import threading
+import types
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -204,6 +205,11 @@ def test_missing_shared_memory_is_a_warning(tmp_path):
     assert levels(middleware.shared_memory_findings(tmp_path / "none")) == {"shared memory": "WARN"}
 
 
+def test_shared_memory_without_permission_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(middleware.os, "access", lambda *_: False)
+    assert levels(middleware.shared_memory_findings(tmp_path)) == {"shared memory": "WARN"}
+
+
 def test_segments_of_dead_processes_are_counted(tmp_path):
     for name in ("fastdds_aa_el", "fastdds_bb_el", "fastdds_cc"):
         (tmp_path / name).touch()
@@ -285,6 +291,14 @@ def test_clock_that_is_not_synchronised_is_a_warning(monkeypatch):
 # --- Disk -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def on_a_disk(monkeypatch, tmp_path_factory):
+    """The folders of the tests may be in memory."""
+    mounts = tmp_path_factory.mktemp("mounts") / "mounts"
+    mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
+    monkeypatch.setattr(disk, "_MOUNTS", mounts)
+
+
 def key_frames(folder, **parameters):
     found = disk.disk_findings({"persistence.folder": str(folder), **parameters}, {"ROS_LOG_DIR": "/tmp"})
     return levels(found)["key-frame files"]
@@ -315,6 +329,20 @@ def test_read_only_file_system_is_an_error():
 def _is_read_only(line):
     folder, options = line.split()[1], line.split()[3].split(",")
     return "ro" in options and Path(folder).is_dir()
+
+
+def test_folder_in_memory_is_a_warning(tmp_path, monkeypatch):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")
+    monkeypatch.setattr(disk, "_MOUNTS", mounts)
+    assert key_frames(tmp_path) == "WARN"
+    assert key_frames(tmp_path.parent) == "OK"
+
+
+def test_disk_without_inodes_is_an_error(tmp_path, monkeypatch):
+    state = types.SimpleNamespace(f_bavail=10**9, f_frsize=4096, f_flag=0, f_files=10**6, f_favail=0)
+    monkeypatch.setattr(disk.os, "statvfs", lambda _folder: state)
+    assert key_frames(tmp_path) == "ERROR"
 
 
 def test_full_disk_is_an_error(tmp_path):

@@ -64,7 +64,7 @@ def _open(browser: Browser, link: str, width: int, height: int, scheme: str = "l
     context.set_default_timeout(_TIMEOUT_MS)
     page = context.new_page()
     page.goto(link)
-    page.locator(".live-size", has_text="640").wait_for()
+    page.locator(".status.level-ok, .status.level-warn").first.wait_for()
     return page
 
 

@@ -189,7 +189,7 @@ def test_page_shows_live_image_and_memory(page):
     page.wait_for_function("[...document.querySelectorAll('.strip img')].every(one => one.naturalWidth > 0)")
     page.locator(".status.level-ok", has_text="Live").wait_for()
     assert "fps" in page.locator(".now .panel-head").inner_text()
-    assert "model" in page.locator(".diagnostics").inner_text()
+    assert "Model" in page.locator(".diagnostics").inner_text()
     assert page.locator(".tick").count() >= 3
 
 
@@ -216,7 +216,7 @@ def test_answer_grows_and_shows_its_frames_and_cost(page, system):
     assert frames == encoded + reused > 0
     assert re.search(r"time to first token [\d.]+ m?s / total [\d.]+ m?s", cost)
     used = newest(page).locator(".used .frame-card")
-    assert used.count() == -(-frames // 2)
+    assert used.count() == min(5, -(-frames // 2))
     page.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
     assert "demo model" in newest(page).locator(".warning").first.inner_text().lower()
     page.locator(".latencies rect").first.wait_for()

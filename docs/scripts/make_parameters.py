@@ -20,7 +20,7 @@ Made by `docs/scripts/make_parameters.py` from the code. The files `config/*.yam
 comments. Copy one, edit it, and pass it:
 
 ```
-ros2 launch delayed_vlm_ros bringup.launch.py params_file:=/path/to/my.yaml
+ros2 launch delayed_vlm_ros bringup.launch.py scene_memory_params_file:=/path/to/my.yaml
 ```
 
 *When*: `start` is read when the node starts. `configure` is read when the node is configured, and can be changed while

@@ -4,37 +4,42 @@ A real launch starts fake nodes, which record their command lines.
 """
 
 import ast
+import difflib
 import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from delayed_vlm_ros.ros.parameter_files import with_namespace
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / "launch" / "bringup.launch.py"
 RVIZ_FILE = ROOT / "rviz" / "scene_memory.rviz"
+PREFIX = "scene_memory_"
 ARGUMENTS = {  # name: default; None if it is computed
     "namespace": "",
     "use_sim_time": "false",
-    "params_file": None,
+    "scene_memory_params_file": None,
     "autostart": "true",
     "log_level": "info",
     "use_respawn": "false",
-    "model": "",
-    "image_topic": "image",
-    "image_transport": "",
-    "cameras": "",
-    "pose_topic": "pose",
-    "demo_camera": "false",
-    "video": "",
-    "bag": "",
-    "bag_topic": "",
-    "web": "false",
-    "web_params_file": None,
-    "rviz": "false",
+    "scene_memory_model": "",
+    "scene_memory_image_topic": "image",
+    "scene_memory_image_transport": "",
+    "scene_memory_cameras": "",
+    "scene_memory_pose_topic": "pose",
+    "scene_memory_demo_camera": "false",
+    "scene_memory_video": "",
+    "scene_memory_bag": "",
+    "scene_memory_bag_topic": "",
+    "scene_memory_web": "false",
+    "scene_memory_web_params_file": None,
+    "scene_memory_rviz": "false",
 }
 LAUNCH_MISSING = importlib.util.find_spec("launch") is None or importlib.util.find_spec("launch_ros") is None
 needs_launch = pytest.mark.skipif(LAUNCH_MISSING, reason="ROS 2's launch and launch_ros are not installed")
@@ -53,7 +58,7 @@ service.include_launch_description(LaunchDescription([inclusion]))
 sys.exit(service.run())
 """
 FAKE_NODE = """#!/bin/sh
-{ echo "$@"; for word in "$@"; do if [ -f "$word" ]; then cat "$word"; fi; result; } > "$CALLS/$(basename "$0")"
+{ echo "$@"; for word in "$@"; do if [ -f "$word" ]; then cat "$word"; fi; done; } > "$CALLS/$(basename "$0")"
 """
 INCLUDING = """
 from launch import LaunchDescription
@@ -136,15 +141,35 @@ def test_only_the_launch_file_imports_launch():
 
 def helper(name):
     """Return a function of the launch file, compiled with the other functions that do not use launch."""
-    pure = ("_topics_of_cameras", "_first_topic", "_remappings", "_absolute", "_selected_camera", "_boolean")
-    found = ast.Module([node for node in tree(LAUNCH_FILE).body if getattr(node, "name", "") in pure], [])
-    names = {}
+    pure = (
+        *("_topics_of_cameras", "_first_topic", "_remappings", "_absolute", "_selected_camera", "_boolean"),
+        *("_settings", "_given_file", "_for_namespace", "_refuse_unknown"),
+    )
+    constants = ("PREFIX", "NAV2_NAMES", "LAUNCH_OWN_NAMES")
+    found = ast.Module(
+        [
+            node
+            for node in tree(LAUNCH_FILE).body
+            if getattr(node, "name", "") in pure
+            or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in constants)
+        ],
+        [],
+    )
+    names = {
+        "Any": object,
+        "Path": Path,
+        "__file__": str(LAUNCH_FILE),
+        "difflib": difflib,
+        "tempfile": tempfile,
+        "with_namespace": with_namespace,
+    }
     exec(compile(found, str(LAUNCH_FILE), "exec"), names)
     return names[name]
 
 
 def settings(**given):
-    return {name: default for name, default in ARGUMENTS.items() if default is not None} | given
+    defaults = {name.removeprefix(PREFIX): value for name, value in ARGUMENTS.items() if value is not None}
+    return defaults | given
 
 
 def test_one_camera_is_remapped_by_plain_names():
@@ -177,14 +202,14 @@ def test_at_most_one_camera_is_started():
     assert helper("_selected_camera")(settings(demo_camera="true")) == "demo_camera"
     assert helper("_selected_camera")(settings(video="0")) == "video"
     assert helper("_selected_camera")(settings(bag="my_bag")) == "bag"
-    with pytest.raises(RuntimeError, match="video and bag"):
+    with pytest.raises(RuntimeError, match="scene_memory_video and scene_memory_bag"):
         helper("_selected_camera")(settings(video="0", bag="my_bag"))
 
 
 @pytest.mark.parametrize(
     ("text", "given", "named"),
     [
-        ("front:/a", {"cameras", "image_topic"}, "cameras and image_topic"),
+        ("front:/a", {"cameras", "image_topic"}, "scene_memory_cameras and scene_memory_image_topic"),
         ("front:/a front:/b", {"cameras"}, "'front'"),
     ],
 )
@@ -195,6 +220,43 @@ def test_ambiguous_cameras_are_rejected(text, given, named):
 
 def test_image_topic_without_cameras_is_accepted():
     assert helper("_topics_of_cameras")("", {"image_topic"}) == {}
+
+
+def test_settings_are_the_own_arguments_without_prefix():
+    configurations = {"namespace": "robot1", "scene_memory_model": " demo ", "model": "urdf", "rviz": "true", "x": "y"}
+    assert helper("_settings")(configurations) == {"namespace": "robot1", "model": "demo"}
+
+
+@pytest.mark.parametrize("argument", ["params_file", "web_params_file"])
+def test_missing_file_names_its_argument(argument):
+    with pytest.raises(RuntimeError, match=f"/no/such.yaml: check the argument scene_memory_{argument}"):
+        helper("_given_file")({argument: "/no/such.yaml"}, argument)
+
+
+def test_plain_node_name_in_a_file_becomes_the_full_name(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("scene_memory:\n  ros__parameters: {autostart: false}\n", encoding="utf-8")
+    assert helper("_for_namespace")(str(path), "scene_memory", "") == str(path)
+    changed = Path(helper("_for_namespace")(str(path), "scene_memory", "robot1"))
+    assert changed.read_text(encoding="utf-8").startswith("/robot1/scene_memory:\n")
+    changed.unlink()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("scene_memory_modle", "scene_memory_model"),
+        ("modle", "scene_memory_model"),
+        ("param_file", "scene_memory_params_file"),
+        ("namspace", "namespace"),
+        ("scene_memory_namespace", "namespace"),
+    ],
+)
+def test_misspelled_argument_is_refused_with_the_one_that_is_meant(given, meant):
+    known = [*ARGUMENTS, *(name.removeprefix(PREFIX) for name in ARGUMENTS)]
+    with pytest.raises(RuntimeError, match=f"no argument '{given}': did you mean '{meant}'"):
+        helper("_refuse_unknown")([given], known)
+    helper("_refuse_unknown")([*known, "sigterm_timeout"], known)
 
 
 # Real launches
@@ -245,7 +307,7 @@ def test_parameter_file_is_used_without_arguments(launch):
 
 @needs_launch
 def test_arguments_override_the_parameter_file(launch):
-    _, output, calls = launch("model:=123", "autostart:=false", "use_sim_time:=true", "namespace:=robot1")
+    _, output, calls = launch("scene_memory_model:=123", "autostart:=false", "use_sim_time:=true", "namespace:=robot1")
     call = calls["scene_memory"]
     assert call.count("--params-file") == 2, output
     own, override = call.split("# the file of scene_memory")
@@ -258,10 +320,15 @@ def test_arguments_override_the_parameter_file(launch):
 
 @needs_launch
 @pytest.mark.parametrize(
-    ("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera"), ("bag:=0", "bag_camera")]
+    ("word", "camera"),
+    [
+        ("scene_memory_demo_camera:=true", "demo_camera"),
+        ("scene_memory_video:=0", "video_camera"),
+        ("scene_memory_bag:=0", "bag_camera"),
+    ],
 )
 def test_camera_and_memory_use_the_same_topic(launch, word, camera):
-    _, output, calls = launch(word, "namespace:=robot1", "image_topic:=front/image")
+    _, output, calls = launch(word, "namespace:=robot1", "scene_memory_image_topic:=front/image")
     assert set(calls) == {"scene_memory", camera}, output
     for name, call in calls.items():
         assert "__ns:=/robot1" in call
@@ -273,7 +340,7 @@ def test_camera_and_memory_use_the_same_topic(launch, word, camera):
 
 @needs_launch
 def test_page_is_in_the_namespace_of_the_memory(launch):
-    _, output, calls = launch("web:=true", "namespace:=robot1")
+    _, output, calls = launch("scene_memory_web:=true", "namespace:=robot1")
     assert set(calls) == {"scene_memory", "web_dashboard"}, output
     assert "__ns:=/robot1" in calls["web_dashboard"]
     assert "# the file of web_dashboard" in calls["web_dashboard"]
@@ -281,12 +348,16 @@ def test_page_is_in_the_namespace_of_the_memory(launch):
 
 @needs_launch
 def test_bag_sets_use_sim_time_unless_given(launch):
-    _, output, calls = launch("bag:=my_bag", "bag_topic:=/front/image_raw", "image_transport:=compressed")
+    _, output, calls = launch(
+        "scene_memory_bag:=my_bag",
+        "scene_memory_bag_topic:=/front/image_raw",
+        "scene_memory_image_transport:=compressed",
+    )
     assert "use_sim_time: true" in calls["scene_memory"], output
     assert "image_transport: compressed" in calls["scene_memory"]
     assert "topic: /front/image_raw" in calls["bag_camera"]
-    assert "use_sim_time" not in calls["bag_camera"]
-    _, output, calls = launch("bag:=my_bag", "use_sim_time:=false")
+    assert "use_sim_time:" not in calls["bag_camera"]
+    _, output, calls = launch("scene_memory_bag:=my_bag", "use_sim_time:=false")
     assert "use_sim_time: false" in calls["scene_memory"], output
 
 
@@ -296,11 +367,11 @@ def test_bag_sets_use_sim_time_unless_given(launch):
     [
         ([], "/image", "/scene_memory/star_mosaic"),
         (["namespace:=robot1"], "/robot1/image", "/robot1/scene_memory/star_mosaic"),
-        (["namespace:=/robot1", "image_topic:=/front"], "/front", "/robot1/scene_memory/star_mosaic"),
+        (["namespace:=/robot1", "scene_memory_image_topic:=/front"], "/front", "/robot1/scene_memory/star_mosaic"),
     ],
 )
 def test_rviz_is_remapped_to_the_topics_of_the_nodes(launch, arguments, image, star):
-    code, output, calls = launch("rviz:=true", *arguments)
+    code, output, calls = launch("scene_memory_rviz:=true", *arguments)
     assert code == 0, output
     assert "rviz/scene_memory.rviz" in calls["rviz2"]
     assert f"/image:={image}" in calls["rviz2"]
@@ -311,12 +382,20 @@ def test_rviz_is_remapped_to_the_topics_of_the_nodes(launch, arguments, image, s
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["params_file:=/no/such/file.yaml"], "/no/such/file.yaml"),
-        (["modle:=x"], "no argument 'modle': did you mean 'model'?"),
+        (["scene_memory_params_file:=/no/such/file.yaml"], "check the argument scene_memory_params_file"),
+        (["params_file:=/no/such/file.yaml"], "check the argument scene_memory_params_file"),
+        (
+            ["scene_memory_web:=true", "scene_memory_web_params_file:=/no/such/file.yaml"],
+            "check the argument scene_memory_web_params_file",
+        ),
+        (["modle:=x"], "no argument 'modle': did you mean 'scene_memory_model'?"),
         (["zzz:=x"], "no argument 'zzz'"),
-        (["demo_camera:=yes"], "demo_camera must be true or false"),
-        (["demo_camera:=true", "video:=0"], "demo_camera and video"),
-        (["bag:=my_bag", "video:=0"], "video and bag"),
+        (["scene_memory_demo_camera:=yes"], "scene_memory_demo_camera must be true or false"),
+        (
+            ["scene_memory_demo_camera:=true", "scene_memory_video:=0"],
+            "scene_memory_demo_camera and scene_memory_video",
+        ),
+        (["scene_memory_bag:=my_bag", "scene_memory_video:=0"], "scene_memory_video and scene_memory_bag"),
     ],
 )
 def test_invalid_argument_stops_the_launch(launch, arguments, named):
@@ -338,7 +417,7 @@ def test_including_file_may_have_other_arguments(launch, tmp_path, name):
 
 @needs_launch
 def test_several_cameras_have_names_and_topics(launch):
-    _, output, calls = launch("cameras:=front:/eyes/front/image_raw, rear")
+    _, output, calls = launch("scene_memory_cameras:=front:/eyes/front/image_raw, rear")
     call = calls["scene_memory"]
     assert "front/image:=/eyes/front/image_raw" in call, output
     assert "rear/image:=rear/image" in call
@@ -348,24 +427,111 @@ def test_several_cameras_have_names_and_topics(launch):
 
 @needs_launch
 @pytest.mark.parametrize(
-    ("word", "camera"), [("demo_camera:=true", "demo_camera"), ("video:=0", "video_camera"), ("bag:=0", "bag_camera")]
+    ("word", "camera"),
+    [
+        ("scene_memory_demo_camera:=true", "demo_camera"),
+        ("scene_memory_video:=0", "video_camera"),
+        ("scene_memory_bag:=0", "bag_camera"),
+    ],
 )
 @pytest.mark.parametrize("cameras", ["front:/eyes/front rear", "front:/eyes/front"])
 def test_started_camera_publishes_on_the_first_cameras_topic(launch, word, camera, cameras):
-    _, output, calls = launch(word, f"cameras:={cameras}")
+    _, output, calls = launch(word, f"scene_memory_cameras:={cameras}")
     assert " image:=/eyes/front" in calls[camera], output
     assert "image:=/eyes/front" in calls["scene_memory"]
 
 
 @needs_launch
 def test_single_named_camera_has_its_topic(launch):
-    _, output, calls = launch("cameras:=front:/eyes/front/image_raw")
+    _, output, calls = launch("scene_memory_cameras:=front:/eyes/front/image_raw")
     assert " image:=/eyes/front/image_raw" in calls["scene_memory"], output
 
 
 @needs_launch
 def test_duplicate_camera_name_is_rejected(launch):
-    code, output, calls = launch("cameras:=front:/a,front:/b")
+    code, output, calls = launch("scene_memory_cameras:=front:/a,front:/b")
     assert code != 0
     assert "'front'" in output
     assert calls == {}
+
+
+PARENT = """
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+NAMES = {names!r}
+
+def generate_launch_description():
+    ours = IncludeLaunchDescription(PythonLaunchDescriptionSource({path!r}), launch_arguments={{**{given!r}}}.items())
+    return LaunchDescription([
+        *(DeclareLaunchArgument(name, default_value=value) for name, value in NAMES.items()),
+        GroupAction([ours], scoped=True, forwarding={forwarding}),
+    ])
+"""
+PARENT_ARGUMENTS = {
+    "params_file": "/robot/nav2.yaml",
+    "model": "/robot/robot.urdf",
+    "rviz": "true",
+    "web": "true",
+    "image_topic": "/robot/eye",
+    "image_transport": "compressed",
+    "cameras": "a:/b",
+    "pose_topic": "/robot/pose",
+    "demo_camera": "maybe",
+    "video": "0",
+    "bag": "my_bag",
+    "bag_topic": "/t",
+    "web_params_file": "/robot/web.yaml",
+}
+
+
+@needs_launch
+@pytest.mark.parametrize("forwarding", [True, False])
+def test_arguments_of_an_including_file_are_not_inherited(launch, tmp_path, forwarding):
+    including = tmp_path / "robot.launch.py"
+    names = {**PARENT_ARGUMENTS, "namespace": "robot1"}
+    including.write_text(PARENT.format(names=names, path=str(LAUNCH_FILE), given={}, forwarding=forwarding))
+    code, output, calls = launch(path=including)
+    assert code == 0, output
+    assert set(calls) == {"scene_memory"}
+    assert "image:=image" in calls["scene_memory"]
+    assert "pose:=pose" in calls["scene_memory"]
+    assert calls["scene_memory"].count("--params-file") == 1
+    assert ("__ns:=/robot1" in calls["scene_memory"]) is forwarding
+    assert ("the including file's model is not used: pass scene_memory_model" in output) is forwarding
+
+
+@needs_launch
+def test_including_file_passes_arguments_by_their_names(launch, tmp_path):
+    including = tmp_path / "robot.launch.py"
+    given = {"scene_memory_model": "demo", "scene_memory_image_topic": "/front", "namespace": "robot2"}
+    including.write_text(PARENT.format(names=PARENT_ARGUMENTS, path=str(LAUNCH_FILE), given=given, forwarding=False))
+    code, output, calls = launch(path=including)
+    assert code == 0, output
+    assert "model.name: demo" in calls["scene_memory"]
+    assert "image:=/front" in calls["scene_memory"]
+    assert "__ns:=/robot2" in calls["scene_memory"]
+
+
+@needs_launch
+def test_old_names_are_taken_from_the_command_line_with_a_warning(launch):
+    code, output, calls = launch("model:=demo", "image_topic:=/front")
+    assert code == 0, output
+    assert "model.name: demo" in calls["scene_memory"]
+    assert "image:=/front" in calls["scene_memory"]
+    assert "the argument model is now scene_memory_model" in output
+
+
+@needs_launch
+def test_new_name_overrides_the_old_one(launch):
+    _, output, calls = launch("scene_memory_model:=new", "model:=old")
+    assert "model.name: new" in calls["scene_memory"], output
+
+
+@needs_launch
+def test_plain_node_name_in_the_parameter_file_works_in_a_namespace(launch, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("scene_memory:\n  ros__parameters:\n    autostart: false\n", encoding="utf-8")
+    _, output, calls = launch(f"scene_memory_params_file:={path}", "namespace:=robot1")
+    assert "/robot1/scene_memory:\n" in calls["scene_memory"], output

@@ -87,7 +87,7 @@ def environment_of(unit):
 def test_page_contains_what_these_tests_check():
     assert len(BLOCKS) > 10
     assert {"autostart", "memory.star.size", "model.name"} <= MEMORY_PARAMETERS
-    assert {"image_topic", "params_file"} <= launch_arguments()
+    assert {"scene_memory_image_topic", "scene_memory_params_file"} <= launch_arguments()
 
 
 def test_unit_starts_an_installed_executable_as_unprivileged_user(unit):
@@ -124,7 +124,7 @@ def test_compose_passes_only_arguments_of_the_launch_file(service):
     assert service["command"][:4] == ["ros2", "launch", "delayed_vlm_ros", "bringup.launch.py"]
     arguments = dict(word.split(":=", 1) for word in service["command"][4:])
     assert set(arguments) <= launch_arguments()
-    assert in_repository(arguments["params_file"].partition(":-")[2].rstrip("}")).is_file()
+    assert in_repository(arguments["scene_memory_params_file"].partition(":-")[2].rstrip("}")).is_file()
 
 
 def test_dockerfile_copies_every_source_of_cmake():

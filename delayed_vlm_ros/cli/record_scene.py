@@ -18,7 +18,7 @@ def record_scene(
     height: Annotated[int, typer.Option(help="Image height, in pixels.", min=16)] = 240,
     storage: Annotated[str, typer.Option(help="Storage plugin of the bag: mcap or sqlite3.")] = "mcap",
     compressed: Annotated[bool, typer.Option("--compressed", help="Record JPEG images instead of raw ones.")] = False,
-    questions: Annotated[int, typer.Option(help="Number of questions with expected answers.", min=1)] = 12,
+    questions: Annotated[int, typer.Option(help="Number of questions with expected answers.", min=1)] = 40,
 ) -> None:
     """Record a synthetic scene as a bag, with questions and expected answers in its questions.yaml."""
     # The packages that write bags are an optional extra.

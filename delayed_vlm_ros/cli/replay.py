@@ -231,10 +231,20 @@ def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any]) ->
     for warning in result["warnings"]:
         _print(console, f"  [yellow]{escape(warning)}[/]")
     for method, summary in result["summary"].items():
-        exact = f"{summary['exact_match']:.0%} exact of {summary['scored']}" if summary["scored"] else ""
         first = summary["first_token_sec"]
         latency = "" if first is None else f"first token {first:.3f} s"
-        _print(console, f"  {method:18} {exact:18} {latency}")
+        _print(console, f"  {method:18} {_exact(summary):44} {latency}".rstrip())
+        if summary["expected"] != summary["scored"] or summary["scored_in_gap"]:
+            in_gap = summary["scored_in_gap"]
+            gaps = f"; {in_gap} of them fall into gaps of the recording" if in_gap else ""
+            _print(console, f"  {'':18} {summary['scored']} of {summary['expected']} questions scored{gaps}")
+
+
+def _exact(summary: Mapping[str, Any]) -> str:
+    if not summary["scored"]:
+        return ""
+    low, high = summary["exact_match_interval"]
+    return f"{summary['exact_match']:.0%} exact of {summary['scored']} (95 % interval {low:.0%} to {high:.0%})"
 
 
 def _make_folder(out: Path) -> None:

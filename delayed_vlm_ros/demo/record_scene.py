@@ -57,7 +57,7 @@ class SceneRecording:
     width: int = 320
     storage: str = "mcap"
     compressed: bool = False
-    questions: int = 12
+    questions: int = 40
 
 
 def record_scene(path: Path, recording: SceneRecording, on_progress: Callable[[int], None] = lambda _: None) -> int:

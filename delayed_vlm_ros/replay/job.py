@@ -29,7 +29,7 @@ from delayed_vlm_ros.replay.result import is_missing
 from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings
 
 RESULT_FILE = "result.json"
-RESULT_VERSION = 4
+RESULT_VERSION = 5
 
 _IGNORED_SUFFIXES = (".html", ".csv", ".draft")  # files next to a recording that are not part of it
 

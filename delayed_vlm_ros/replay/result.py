@@ -10,7 +10,7 @@ from typing import Any
 from delayed_vlm_ros.inference.finish import finish_warnings
 from delayed_vlm_ros.replay.answerers import MethodAnswer
 from delayed_vlm_ros.replay.methods import NATIVE_ALL, NATIVE_KEPT
-from delayed_vlm_ros.replay.scores import PLAUSIBLE_LENGTH_RATIOS, score
+from delayed_vlm_ros.replay.scores import PLAUSIBLE_LENGTH_RATIOS, score, wilson_interval
 
 _REFERENCES = (NATIVE_ALL, NATIVE_KEPT)  # the first one with an answer is the reference
 
@@ -62,7 +62,27 @@ def summarise_methods(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[
     peak memory, which is the maximum.
     """
     methods = dict.fromkeys(method for question in questions for method in question["answers"])
-    return {method: _summarise([question["answers"][method] for question in questions]) for method in methods}
+    return {
+        method: _summarise([question["answers"][method] for question in questions]) | count_scored(questions, method)
+        for method in methods
+    }
+
+
+def count_scored(questions: Sequence[Mapping[str, Any]], method: str) -> dict[str, Any]:
+    """Return how many questions with an expected answer a method's score covers.
+
+    Returns:
+        ``expected``: questions with an expected answer. ``scored_in_gap``: scored ones that fall into a gap of the
+        recording. ``exact_match_interval``: 95 % interval of the share of exact matches; None without scores.
+    """
+    asked = [(question, question["answers"].get(method)) for question in questions if question["expect"]]
+    scored = [(question, answer["scores"]) for question, answer in asked if answer and answer["scores"]]
+    right = sum(bool(scores["exact_match"]) for _, scores in scored)
+    return {
+        "expected": len(asked),
+        "scored_in_gap": sum(bool(question["gap_sec"]) for question, _ in scored),
+        "exact_match_interval": list(wilson_interval(right, len(scored))) if scored else None,
+    }
 
 
 def _summarise(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import sqrt
 
 from sacrebleu.metrics.chrf import CHRF
 
 PLAUSIBLE_LENGTH_RATIOS = (0.5, 2.0)
 """Minimum and maximum length ratio of two answers that mean the same."""
+
+_NORMAL_QUANTILE = 1.959964  # of 97.5 %
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, ""))
@@ -49,6 +52,20 @@ def score(answer: str, references: Sequence[str]) -> Scores:
         chrf=max(_chrf().sentence_score(answer, [reference]).score for reference in references) / 100.0,
         length_ratio=min(ratios, key=lambda ratio: max(ratio, 1.0 / ratio) if ratio else float("inf")),
     )
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927).
+
+    Args:
+        successes: Number of successes.
+        trials: Number of trials, at least 1.
+    """
+    share = successes / trials
+    weight = _NORMAL_QUANTILE**2 / trials
+    centre = (share + weight / 2) / (1 + weight)
+    half = _NORMAL_QUANTILE / (1 + weight) * sqrt(share * (1 - share) / trials + weight / (4 * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @cache

@@ -57,6 +57,8 @@ def make_question(number=1, at=10.0, methods=("delayed",), **fields):
         "number": number,
         "at": at,
         "asked_at": at,
+        "gap_sec": 0.0,
+        "after_end": False,
         "ask": "What is on the table?",
         "expect": ["a red box"],
         "kind": "backward",

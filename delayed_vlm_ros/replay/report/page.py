@@ -39,15 +39,13 @@ _FILTERS = (
     ("flagged", "with a warning or error"),
 )
 
+_QUESTION = ("number", "at", "asked_at", "gap_sec", "after_end", "kind", "ask")
+
 COLUMNS = (
     "recording",
     "path",
     "complete",
-    "number",
-    "at",
-    "asked_at",
-    "kind",
-    "ask",
+    *_QUESTION,
     "expect",
     "method",
     "answer",
@@ -116,7 +114,9 @@ def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for method, answer in question["answers"].items():
             yield {
                 **recording,
-                **{name: question[name] for name in ("number", "at", "asked_at", "kind", "ask")},
+                **{
+                    name: question[name] for name in ("number", "at", "asked_at", "gap_sec", "after_end", "kind", "ask")
+                },
                 "expect": "\n".join(question["expect"]),
                 "method": method,
                 **{name: answer[name] for name in ("answer", "error")},

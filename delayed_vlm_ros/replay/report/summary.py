@@ -9,6 +9,7 @@ from typing import Any
 
 from delayed_vlm_ros.replay.methods import METHODS, Method
 from delayed_vlm_ros.replay.report.numbers import count, is_number, ratio, seconds, share, size
+from delayed_vlm_ros.replay.result import count_scored
 
 _KINDS = ("backward", "live", "order")
 
@@ -98,6 +99,7 @@ def summarise(questions: Sequence[Mapping[str, Any]], method: str) -> dict[str, 
             for name in ("first_token_sec", "total_sec", "visual_tokens")
         },
         "peak_memory_bytes": _statistic(max, [answer["peak_memory_bytes"] for answer in answers]),
+        **count_scored(questions, method),
         "kinds": {kind: {"scored": len(found), "exact_match": fmean(found)} for kind, found in by_kind.items()},
     }
 
@@ -140,8 +142,8 @@ def _columns(kinds: Sequence[str]) -> list[_Column]:
     return [
         _Column(questions, "asked", count, figure("asked")),
         _Column(questions, "answered", count, figure("answered")),
-        _Column(questions, "scored", count, figure("scored")),
-        _Column(exact, "all", share, figure("exact_match"), max, label="exact match"),
+        _Column(questions, "scored", count, figure("scored"), note=_scored_note),
+        _Column(exact, "all", share, figure("exact_match"), max, _interval_note, label="exact match"),
         *(
             _Column(
                 exact,
@@ -163,6 +165,17 @@ def _columns(kinds: Sequence[str]) -> list[_Column]:
         _Column(cost, "visual tokens", count, figure("visual_tokens"), min),
         _Column(cost, "peak memory", size, figure("peak_memory_bytes"), min),
     ]
+
+
+def _scored_note(summary: Mapping[str, Any]) -> str:
+    scored, expected, in_gap = (summary.get(key) for key in ("scored", "expected", "scored_in_gap"))
+    notes = [f"of {expected}"] if expected and expected != scored else []
+    return ", ".join([*notes, *([f"{in_gap} in gaps"] if in_gap else [])])
+
+
+def _interval_note(summary: Mapping[str, Any]) -> str:
+    interval = summary.get("exact_match_interval")
+    return f"{share(interval[0])} to {share(interval[1])}" if interval else ""
 
 
 def _cells(column: _Column, summaries: Sequence[Mapping[str, Any]]) -> list[Cell]:

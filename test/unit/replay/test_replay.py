@@ -229,6 +229,22 @@ def test_forward_time_jump_asks_no_question_early_and_is_reported():
     assert result["complete"]
 
 
+def test_question_in_a_gap_is_scored_and_marked():
+    # given a camera that is silent from 4 to 8 s
+    images = [image for number, image in enumerate(make_images()) if not 40 <= number < 80]
+    # when
+    questions = [TimedQuestion(f"at {at}", at, ("never",)) for at in (3.0, 4.5, 6.0, 7.0, 9.0, 12.0)]
+    result, *_ = replay(images, questions)
+    # then
+    gaps = [round(question["gap_sec"], 1) for question in result["questions"]]
+    assert gaps == [0.0, 0.0, 2.1, 3.1, 0.0, 0.0]
+    assert [question["after_end"] for question in result["questions"]] == [False] * 5 + [True]
+    summary = next(iter(result["summary"].values()))
+    assert (summary["expected"], summary["scored"], summary["scored_in_gap"]) == (6, 5, 2)
+    assert [warning.split()[1] for warning in result["warnings"] if "gap" in warning] == ["3", "4"]
+    assert result["complete"]
+
+
 def test_half_pair_and_complete_pair_are_stored_separately():
     # given a question between the frames of a pair
     result, *_ = replay(make_images(40), [TimedQuestion("between", 2.25), TimedQuestion("end")])

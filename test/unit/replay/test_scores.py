@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
 
-from delayed_vlm_ros.replay.scores import score
+from delayed_vlm_ros.replay.scores import score, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,11 @@ def test_chrf_compares_characters_and_length_ratio_uses_the_closest_reference():
     assert score("zzz", ["a red ball"]).chrf < 0.01
     assert score("four", ["a long answer", "eight ch"]).length_ratio == 0.5
     assert score("", ["yes"]).length_ratio == 0.0
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "expected"),
+    [(0, 10, (0.0, 0.278)), (5, 10, (0.237, 0.763)), (10, 10, (0.722, 1.0)), (75, 100, (0.657, 0.825))],
+)
+def test_wilson_interval_has_the_published_values(successes, trials, expected):
+    assert wilson_interval(successes, trials) == pytest.approx(expected, abs=6e-4)

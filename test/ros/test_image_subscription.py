@@ -246,6 +246,18 @@ def test_incompatible_camera_is_logged_once_and_others_are_received(start):
     assert process.log.count("offering incompatible QoS") == 1
 
 
+def test_warning_of_a_camera_that_returns_as_best_effort_is_corrected(start):
+    # given a reliable camera
+    process, client = start(namespace="/returned", memory__sample_fps=50.0)
+    client.wait_until_active()
+    client.show_images(1)
+    assert "no longer applies" not in process.log
+    # when a best-effort camera replaces it
+    client.publish(client.image(), reliable=False)
+    # then the line that calls it incompatible is corrected
+    wait_until(lambda: "an earlier warning of incompatible QoS no longer applies" in process.log, lambda: process.log)
+
+
 def test_handled_event_does_not_wake_the_thread_again(nodes, camera, monkeypatch):
     node, sender = nodes(), nodes()
     checks, waits = itertools.count(), itertools.count()

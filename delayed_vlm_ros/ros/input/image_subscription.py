@@ -161,6 +161,12 @@ class ImageSubscription:
         delivery.attach(subscription)
         self._reliability = reliability
         self._node.destroy_subscription(replaced)
+        if reliability == ReliabilityPolicy.BEST_EFFORT:
+            # rclpy has warned of the new publisher, with the words "No messages will be received from it".
+            self._node.get_logger().info(
+                f"camera {self._camera.name}: now subscribed as best effort, so the best-effort publisher of "
+                f"{self._camera.topic} is received: an earlier warning of incompatible QoS no longer applies"
+            )
 
     def _best_reliability(self, present: ReliabilityPolicy) -> ReliabilityPolicy:
         if self._policy != _BEST_AVAILABLE:

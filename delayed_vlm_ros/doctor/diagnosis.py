@@ -14,7 +14,7 @@ from delayed_vlm_ros.doctor.running import Answer, in_background, run_check, run
 CHILD_TIMEOUT_SEC = 12.0
 """Time limit of the checks that import libraries or wait for messages, in seconds; usually half of it is needed."""
 
-_CHECK_TIMEOUT_SEC = 3.0
+_CHECK_TIMEOUT_SEC = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,20 @@ def diagnose(namespace: str = "/", timeout_sec: float = CHILD_TIMEOUT_SEC) -> Di
     seen, graph_findings = _observed(graph)
     parameters = seen.parameters if seen is not None else None
     settings = model.settings_of(parameters)
-    found_torch = _answer(torch)
+    found_torch, converted, exchanged = _answer(torch), _answer(converter), _answer(exchange)
     loaded = node.is_model_loaded(seen)
     return Diagnosis(
         (
             *quick["environment"],
-            *_check("image conversion", lambda: environment.converter_findings(_answer(converter))),
+            *_check("image conversion", lambda: environment.converter_findings(converted)),
             *_check("torch", lambda: compute.compute_findings(found_torch, settings.device)),
-            *_check("model", lambda: model.model_findings(settings, found_torch.value, is_loaded=loaded)),
+            *run_check(
+                "model",
+                lambda: model.model_findings(settings, found_torch.value, is_loaded=loaded),
+                timeout_sec,  # it imports a library
+            ),
             *quick["middleware"],
-            *_check("message exchange", lambda: middleware.delivery_findings(_answer(exchange))),
+            *_check("message exchange", lambda: middleware.delivery_findings(exchanged)),
             *quick["clock"],
             *graph_findings,
             *_check("disk", lambda: disk.disk_findings(parameters)),

@@ -238,6 +238,10 @@ def test_socket_buffers(tmp_path, size, variables, level):
     assert levels(middleware.socket_findings(variables, file)) == {"socket buffers": level}
 
 
+def test_socket_buffers_that_a_container_hides_are_no_error(tmp_path):
+    assert levels(middleware.socket_findings({}, tmp_path / "rmem_max")) == {"socket buffers": "OK"}
+
+
 def test_blocked_multicast_is_a_warning(monkeypatch):
     def fail():
         raise OSError("Network is unreachable")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,41 @@ from rosbags.typesys.store import Typestore
 from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE, read_metadata
-from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE, RAW_TYPE, Recording
-from delayed_vlm_ros.replay.recordings.salvage import Message, has_write_ahead_log, salvage, storage_files
+from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE, RAW_TYPE, ZSTD_SUFFIX, Recording
+from delayed_vlm_ros.replay.recordings.salvage import (
+    Message,
+    decompress_files,
+    has_write_ahead_log,
+    salvage,
+    storage_files,
+)
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 
 IMAGE_TYPES = (RAW_TYPE, COMPRESSED_TYPE)
 _MAX_FILES_NAMED = 5  # in a message
+# Packages with the image_transport plugin that decodes a type.
+_VIDEO_PLUGINS = {
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": "ffmpeg_image_transport",
+    "foxglove_msgs/msg/CompressedVideo": "foxglove_compressed_video_transport",
+    "theora_image_transport/msg/Packet": "theora_image_transport",
+}
 _ZSTD_MAGIC = bytes.fromhex("28b52ffd")  # a message in CDR starts with 00
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag.
+
+    Attributes:
+        type_name: Message type.
+        count: Number of messages; 0 if the bag's index does not list it.
+    """
+
+    type_name: str
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.type_name}, {self.count} messages" if self.count else self.type_name
 
 
 class BagImage:
@@ -107,10 +138,14 @@ class BagRecording(Recording):
             self._open_error = _describe(error)
         if self._reader is not None and unnamed:
             self.warnings.append(_unnamed_warning(path, unnamed))
+        self._decompressed: TemporaryDirectory[str] | None = None
         try:
+            if self._reader is None and any(file.suffix == ZSTD_SUFFIX for file in self._files):
+                self._decompressed = TemporaryDirectory(prefix="delayed_vlm_bag_")
+                self._files = decompress_files(self._files, Path(self._decompressed.name))
             topics = self._topics()
             self.topic = _select_topic(topic, topics, path)
-            self.type_name = topics[self.topic]
+            self.type_name = topics[self.topic].type_name
             self._listed = self._listed_counts()
         except BaseException:
             self.close()
@@ -141,28 +176,33 @@ class BagRecording(Recording):
         reader, self._reader = self._reader, None
         if reader is not None and reader.is_open:
             reader.close()
+        if self._decompressed is not None:
+            self._decompressed.cleanup()
 
-    def _topics(self) -> dict[str, str]:
-        """Return the message type of each topic; the files take precedence over ``metadata.yaml``."""
+    def _topics(self) -> dict[str, Topic]:
+        """Return the topics by name; the types in the files take precedence over ``metadata.yaml``."""
         types: dict[str, str] = {}
+        counts: Counter[str] = Counter()
         if self._reader is not None:
-            for connection in (*_stored_connections(self._reader), *self._reader.connections):
+            stored = _stored_connections(self._reader)
+            for connection in (*stored, *self._reader.connections):
                 types.setdefault(connection.topic, connection.msgtype)
-            return types
-        refusal: RecordingError | None = None
-        try:
-            for message in salvage(self._files):
-                types.setdefault(message.topic, message.type_name)
-        except RecordingError as error:
-            refusal = error
-        except Exception:  # noqa: BLE001, S110  images() reports the damage
-            pass
-        if not types:
-            raise refusal or RecordingError(
+            counts.update(dict.fromkeys(types, 0))
+            for connection in stored:
+                counts[connection.topic] += connection.msgcount
+        else:
+            try:
+                for message in salvage(self._files):
+                    types.setdefault(message.topic, message.type_name)
+                    counts[message.topic] += 1
+            except Exception:  # noqa: BLE001, S110  images() reports the damage
+                pass
+        if not types and self._reader is None:
+            raise RecordingError(
                 f"cannot read {self._path} as a ROS 2 bag ({self._open_error}) and cannot recover any message: name "
                 "the folder that contains metadata.yaml, or a .mcap or .db3 file"
             )
-        return types
+        return {topic: Topic(type_name, counts[topic]) for topic, type_name in types.items()}
 
     def _listed_counts(self) -> dict[str, int]:
         """Return the number of messages of the topic that each source lists."""
@@ -247,32 +287,40 @@ def _open(path: Path) -> Reader:
     return reader
 
 
-def _select_topic(wanted: str, topics: Mapping[str, str], path: Path) -> str:
-    images = {topic: type_name for topic, type_name in topics.items() if type_name in IMAGE_TYPES}
+def _select_topic(wanted: str, topics: Mapping[str, Topic], path: Path) -> str:
+    images = {name: topic for name, topic in topics.items() if topic.type_name in IMAGE_TYPES}
     if wanted in images:
         return wanted
     if wanted in topics:
         raise RecordingError(
-            f"{path} has no images on topic {wanted}: its type is {topics[wanted]}{_remedy(topics[wanted])}"
+            f"{path} has no images on topic {wanted}: its type is {topics[wanted].type_name}"
+            f"{_remedy(topics[wanted].type_name)}"
         )
     if not images:
-        listed = ", ".join(f"{topic} ({type_name})" for topic, type_name in sorted(topics.items())) or "no topics"
+        listed = _listed(topics) or "no topics"
+        types = {topic.type_name for topic in topics.values()}
         raise RecordingError(
-            f"{path} has no topic with images ({' or '.join(IMAGE_TYPES)}), but {listed}{_remedy(*topics.values())}"
+            f"{path} has no topic with images ({' or '.join(IMAGE_TYPES)}), but {listed}{_remedy(*types)}"
         )
-    listed = ", ".join(f"{topic} ({type_name.rpartition('/')[2]})" for topic, type_name in sorted(images.items()))
     if wanted:
-        raise RecordingError(f"{path} has no images on topic {wanted}: choose one of {listed}")
+        raise RecordingError(f"{path} has no images on topic {wanted}: choose one of {_listed(images)}")
     if len(images) > 1:
-        raise RecordingError(f"{path} has several topics with images: choose one of {listed}")
+        raise RecordingError(f"{path} has several topics with images: choose one of {_listed(images)}")
     return next(iter(images))
+
+
+def _listed(topics: Mapping[str, Topic]) -> str:
+    return ", ".join(f"{name} ({topic})" for name, topic in sorted(topics.items()))
 
 
 def _remedy(*types: str) -> str:
     """Return how to make a usable bag of topics with these types."""
     if "sensor_msgs/Image" in types or "sensor_msgs/CompressedImage" in types:  # type names of ROS 1
         return ": ROS 1 messages; convert the original .bag with 'rosbags-convert --src FILE.bag --dst FOLDER'"
-    return (
-        f": record {' or '.join(IMAGE_TYPES)}; decode a video stream such as H.264 first with its "
-        "image_transport plugin ('ros2 run image_transport republish')"
-    )
+    plugin = next((_VIDEO_PLUGINS[name] for name in types if name in _VIDEO_PLUGINS), "")
+    if plugin:
+        return (
+            ": a video stream; play the bag, decode it with 'ros2 run image_transport republish' and the package "
+            f"{plugin}, and record {RAW_TYPE}"
+        )
+    return f": record a topic of type {' or '.join(IMAGE_TYPES)}"

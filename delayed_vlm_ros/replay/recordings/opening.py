@@ -11,6 +11,8 @@ from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE
 from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES, Recording
 from delayed_vlm_ros.replay.recordings.video import VideoRecording
 
+_ROS_1_SUFFIX = ".bag"
+
 
 def open_recording(path: str | Path, *, topic: str = "", image_rate: float = DEFAULT_RATE) -> Recording:
     """Open a recording of a camera.
@@ -27,8 +29,7 @@ def open_recording(path: str | Path, *, topic: str = "", image_rate: float = DEF
     """
     path = Path(path).expanduser()
     check_exists(path)
-    if path.suffix == ".bag" and path.is_file():
-        raise RecordingError(f"{path} is a ROS 1 bag: convert it with 'rosbags-convert --src {path.name} --dst FOLDER'")
+    _check_version(path)
     if _is_bag(path):
         # The packages that read bags are an optional extra; videos and folders need none of them.
         with explained_imports():
@@ -43,6 +44,18 @@ def check_exists(path: Path) -> None:
     """Raise ``RecordingError`` if the path does not exist."""
     if not path.exists():
         raise RecordingError(f"{path} does not exist: check the path (the current folder is {Path.cwd()})")
+
+
+def _check_version(path: Path) -> None:
+    """Raise ``RecordingError`` for a ROS 1 bag, and for a folder that has no ROS 2 bag but one of ROS 1."""
+    if path.is_file():
+        old = [path] if path.suffix == _ROS_1_SUFFIX else []
+    else:
+        old = [] if _is_bag(path) else sorted(path.glob(f"*{_ROS_1_SUFFIX}"))
+    if old:
+        raise RecordingError(
+            f"{old[0]} is a ROS 1 bag: convert it with 'rosbags-convert --src {old[0].name} --dst FOLDER'"
+        )
 
 
 def _is_bag(path: Path) -> bool:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 RAW_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
-BAG_SUFFIXES = (".mcap", ".db3", ".zstd")
+ZSTD_SUFFIX = ".zstd"
+"""Suffix of a bag's file that the recorder has compressed as a whole."""
+
+BAG_SUFFIXES = (".mcap", ".db3", ZSTD_SUFFIX)
 """Suffixes of the files of a bag that hold messages."""
 
 FIRST_STAMP_NS = NANOSECONDS_PER_SECOND

@@ -8,12 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import zstandard
 from mcap.records import Channel, Schema
 from mcap.records import Message as McapMessage
 from mcap.stream_reader import StreamReader
 
 from delayed_vlm_ros.errors import RecordingError
-from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES
+from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES, ZSTD_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,44 @@ def has_write_ahead_log(file: Path) -> bool:
     return log.is_file() and log.stat().st_size > 0
 
 
+def decompress_files(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Decompress the files that the recorder has compressed as a whole.
+
+    Args:
+        files: Files of a bag.
+        folder: Folder for the decompressed files.
+
+    Returns:
+        The files, with the decompressed ones in place of the compressed ones.
+
+    Raises:
+        RecordingError: A file cannot be decompressed, or the folder has too little space.
+    """
+    return [_decompressed(file, folder) if file.suffix == ZSTD_SUFFIX else file for file in files]
+
+
+def _decompressed(file: Path, folder: Path) -> Path:
+    plain = folder / file.stem
+    try:
+        with file.open("rb") as source, plain.open("wb") as target:
+            zstandard.ZstdDecompressor().copy_stream(source, target)
+    except zstandard.ZstdError as error:
+        raise RecordingError(f"cannot decompress {file} ({error}): the file is damaged; copy it again") from error
+    except OSError as error:
+        raise RecordingError(
+            f"cannot decompress {file} to {folder} ({error.strerror}): free disk space or set TMPDIR, or decompress it "
+            "with 'zstd -d'"
+        ) from error
+    return plain
+
+
 def salvage(files: Sequence[Path]) -> Iterator[Message]:
     """Yield the messages in the order in which they are stored.
 
     Raises:
-        RecordingError: A file is compressed as a whole.
         Exception: The file is damaged; the class depends on the library that reads it.
     """
     for file in files:
-        if file.suffix == ".zstd":
-            raise RecordingError(f"{file} is compressed as a whole: decompress it with 'zstd -d', then name its folder")
         yield from _mcap_messages(file) if file.suffix == ".mcap" else _sqlite_messages(file)
 
 

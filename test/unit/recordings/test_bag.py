@@ -148,8 +148,8 @@ def test_write_ahead_log_of_a_killed_recorder_is_read(tmp_path):
 def test_missing_topic_is_rejected_with_the_available_topics(tmp_path):
     path = write_bag(tmp_path / "bag", topics=("/left/image", "/right/image"))
     for wanted, named in (
-        ("/front", ("/front", "/left/image (Image)", "/right/image (Image)")),
-        ("", ("/left/image (Image)", "/right/image (Image)")),
+        ("/front", ("/front", "/left/image (sensor_msgs/msg/Image", "/right/image (sensor_msgs/msg/Image")),
+        ("", ("/left/image (sensor_msgs/msg/Image", "/right/image (sensor_msgs/msg/Image")),
         ("/speed", ("/speed", "std_msgs/msg/Float64")),
     ):
         with pytest.raises(RecordingError) as caught:

@@ -224,6 +224,16 @@ def test_question_is_three_tab_presses_away_and_each_group_of_frames_one(browser
         assert page.locator("[data-grid]:visible").count() == page.locator("[data-grid] [tabindex='0']:visible").count()
 
 
+def test_image_of_one_camera_is_never_shown_for_another(browser, server):
+    with opened(browser, server) as page:
+        page.locator(".live img").wait_for()
+        page.get_by_role("button", name="camera1").click()
+        page.locator(".live img").wait_for(state="hidden")
+        assert page.locator(".live-size").inner_text() == ""
+        page.get_by_role("button", name="camera0").click()
+        page.locator(".live img").wait_for()
+
+
 def test_answer_shows_frames_spread_over_its_time(browser, server):
     with opened(browser, server) as page:
         page.get_by_label("Question").fill("What is there?")

@@ -63,8 +63,9 @@ class MadeUpMemory:
             model_state="ready",
         )
 
-    def live_image(self, camera: str) -> LiveImage:
-        return LiveImage(time.time_ns() // 10**8, IMAGE, 64, 48)
+    def live_image(self, camera: str) -> LiveImage | None:
+        """Return an image of the first camera; the others have none."""
+        return None if camera != self._names[0] else LiveImage(time.time_ns() // 10**8, IMAGE, 64, 48)
 
     def images(self, ids):
         wanted = set(ids)

@@ -6,20 +6,21 @@
 // as after a time in the background, the image is dimmed until the next one arrives.
 const IMAGE_TIMEOUT_MS = 5000;
 const OLD_IMAGE_MS = 3000;
-const live = { busy: false, number: "", url: "", answered: null };
+const live = { busy: false, camera: "", number: "", url: "", answered: null };
 
 async function fetchImage() {
   const frame = document.querySelector(".live");
   const camera = frame && frame.dataset.camera;
   if (!camera || document.hidden || !frame.offsetParent) return;
+  if (camera !== live.camera) hideImage(frame, camera);
   frame.classList.toggle("old", elapsed(live.answered) > OLD_IMAGE_MS);
   if (live.busy || connection.lost) return;
   live.busy = true;
   try {
     const signal = AbortSignal.timeout(IMAGE_TIMEOUT_MS);
     const response = await fetch(`/live/${encodeURIComponent(camera)}`, { signal });
-    if (response.status === 200) await showImage(frame, response, `${camera} ${response.headers.get("x-number")}`);
-    if (response.ok) live.answered = moment();
+    const image = response.status === 200 ? await response.blob() : null;
+    if (image && camera === live.camera) showImage(frame, response.headers, image);
   } catch {
     // The server is unreachable. The page reports it (connection.js), and the next round retries.
   } finally {
@@ -27,16 +28,24 @@ async function fetchImage() {
   }
 }
 
-async function showImage(frame, response, number) {
+// The image of another camera must not stay under the name of this one.
+function hideImage(frame, camera) {
+  Object.assign(live, { camera, number: "", answered: null });
+  frame.querySelector("img").hidden = true;
+  frame.querySelector(".live-size").textContent = "";
+}
+
+function showImage(frame, headers, blob) {
+  live.answered = moment();
+  const number = headers.get("x-number");
   if (number === live.number) return;
   const image = frame.querySelector("img");
-  const url = URL.createObjectURL(await response.blob());
-  image.src = url;
+  image.src = URL.createObjectURL(blob);
   image.hidden = false;
   if (live.url) URL.revokeObjectURL(live.url);
-  Object.assign(live, { url, number });
-  frame.querySelector(".live-size").textContent = response.headers.get("x-size").replace("x", " × ");
-  frame.dataset.number = response.headers.get("x-number");
+  Object.assign(live, { url: image.src, number });
+  frame.querySelector(".live-size").textContent = headers.get("x-size").replace("x", " × ");
+  frame.dataset.number = number;
 }
 
 function fetchImages() {
@@ -89,6 +98,7 @@ function showView(view) {
     tab.setAttribute("aria-pressed", String(tab.dataset.show === view));
   }
   window.scrollTo(0, 0);
+  fetchImage();
 }
 
 document.addEventListener("click", (event) => {

@@ -36,8 +36,9 @@ def doctor(
         bool, typer.Option("--with-images", help="With --bundle: add the images that the node keeps.")
     ] = False,
     timeout: Annotated[
-        float, typer.Option(help="Time limit of each check, in s. A slow machine may need more.", min=1)
-    ] = 12.0,
+        float | None,
+        typer.Option(help="Time limit of each check, in s.", min=1, show_default="12, more on a busy machine"),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check Python, GPU, ROS, clocks, image topics, node, model, disk and page, each with its remedy, in about 10 s.

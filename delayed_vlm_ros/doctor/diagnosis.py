@@ -11,8 +11,8 @@ from delayed_vlm_ros.doctor.finding import Finding, Level, error
 from delayed_vlm_ros.doctor.observation import Observation, from_json
 from delayed_vlm_ros.doctor.running import Answer, in_background, run_check, run_child
 
-CHILD_TIMEOUT_SEC = 12.0
-"""Time limit of the checks that import libraries or wait for messages, in seconds; usually half of it is needed."""
+_CHILD_TIMEOUT_SEC = 12.0  # about twice the time that importing libraries and waiting for messages takes
+_MAX_STRETCH = 4.0  # of the time limit on a busy machine
 
 _CHECK_TIMEOUT_SEC = 5.0
 
@@ -35,13 +35,23 @@ class Diagnosis:
         return any(one.level is Level.ERROR for one in self.findings)
 
 
-def diagnose(namespace: str = "/", timeout_sec: float = CHILD_TIMEOUT_SEC) -> Diagnosis:
+def diagnose(namespace: str = "/", timeout_sec: float | None = None) -> Diagnosis:
     """Run all checks.
 
     Args:
         namespace: Namespace of the ``scene_memory`` node.
-        timeout_sec: Time limit of a check that imports libraries or waits for messages, in seconds.
+        timeout_sec: Time limit of a check that imports libraries or waits for messages, in seconds; None: 12 s, and up
+            to four times as long on a busy machine.
     """
+    return _diagnose(namespace, default_timeout_sec() if timeout_sec is None else timeout_sec)
+
+
+def default_timeout_sec() -> float:
+    """Return the time limit of a check for the present load of this machine, in seconds."""
+    return _CHILD_TIMEOUT_SEC * min(_MAX_STRETCH, max(1.0, environment.load_per_processor()))
+
+
+def _diagnose(namespace: str, timeout_sec: float) -> Diagnosis:
     graph = in_background(lambda: run_child("observe:observe", namespace, timeout_sec=timeout_sec))
     exchange = in_background(lambda: self_test.exchange(timeout_sec))
     torch = in_background(lambda: run_child("compute:probe_torch", timeout_sec=timeout_sec))
@@ -78,6 +88,7 @@ def _quick_checks() -> dict[str, list[Finding]]:
         "environment": [
             *_check("python", environment.python_findings),
             *_check("packages", environment.package_findings),
+            *_check("load", environment.load_findings),
         ],
         "middleware": [
             *_check("ros variables", middleware.variable_findings),

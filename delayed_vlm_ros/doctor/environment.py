@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _OPTIONAL_EXTRAS = {
     "web": "the web page",
     "scenes": "questions at scene changes",
 }
+_BUSY = 1.5
 _UNKNOWN = "(version unknown)"  # of packages from apt, for example
 _MODULES = {  # import names that differ from the package's name
     "opencv-python-headless": "cv2",
@@ -43,6 +45,20 @@ def python_findings() -> list[Finding]:
     if sys.maxsize <= 2**32:
         return [error("python", f"{here}, 32 bits", "install a 64-bit Python: torch has no other")]
     return [ok("python", f"{here}; delayed_vlm_ros {__version__}")]
+
+
+def load_findings() -> list[Finding]:
+    """Report whether other programs occupy the processors."""
+    load = load_per_processor()
+    text = f"{load:.1f} runnable programs for each of {os.cpu_count()} processors"
+    if load <= _BUSY:
+        return [ok("load", text)]
+    return [warn("load", f"{text}: images may be dropped, and questions are slow", "stop what is not needed (top)")]
+
+
+def load_per_processor() -> float:
+    """Return the runnable programs of the last minute, divided by the number of processors."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def package_findings() -> list[Finding]:

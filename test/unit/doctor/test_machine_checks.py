@@ -49,6 +49,12 @@ def test_this_python_is_ok():
     assert levels(environment.python_findings()) == {"python": "OK"}
 
 
+@pytest.mark.parametrize(("load", "level"), [(0.2, "OK"), (6.0, "WARN")])
+def test_load(monkeypatch, load, level):
+    monkeypatch.setattr(environment, "load_per_processor", lambda: load)
+    assert levels(environment.load_findings()) == {"load": level}
+
+
 def test_old_python_is_an_error(monkeypatch):
     monkeypatch.setattr(environment, "_MIN_PYTHON", (9, 0))
     assert levels(environment.python_findings()) == {"python": "ERROR"}

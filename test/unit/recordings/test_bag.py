@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -205,3 +206,29 @@ def test_bag_without_images_is_rejected_with_its_topics(tmp_path):
     with pytest.raises(RecordingError) as caught:
         read(write_bag(tmp_path / "bag", topics=()))
     assert "/speed (std_msgs/msg/Float64)" in str(caught.value)
+
+
+def test_packets_of_a_video_stream_are_refused_with_their_decoder(tmp_path):
+    # given H.264 packets in an MCAP file
+    with (tmp_path / "drive.mcap").open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start(profile="ros2")
+        schema = writer.register_schema(
+            name="ffmpeg_image_transport_msgs/msg/FFMPEGPacket", encoding="ros2msg", data=b"uint8[] data\n"
+        )
+        channel = writer.register_channel(topic="/camera/ffmpeg", message_encoding="cdr", schema_id=schema)
+        for number in range(3):
+            writer.add_message(channel_id=channel, log_time=number, publish_time=number, data=bytes(8))
+        writer.finish()
+    # then
+    with pytest.raises(RecordingError) as caught:
+        open_recording(tmp_path / "drive.mcap")
+    for text in ("/camera/ffmpeg", "FFMPEGPacket, 3 messages", "republish", "ffmpeg_image_transport,"):
+        assert text in str(caught.value)
+
+
+def test_folder_with_a_ros_1_bag_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(RecordingError) as caught:
+        open_recording(tmp_path)
+    assert "rosbags-convert --src old.bag" in str(caught.value)

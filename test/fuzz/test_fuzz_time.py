@@ -28,11 +28,11 @@ LEAP_AHEAD, LEAP_BACK, SILENCE, FLAPPING, FROZEN, SLOW, RIGHT = SEGMENTS = (
     "slow",
     "right",
 )
-HISTORIES = st.lists(st.tuples(st.sampled_from(SEGMENTS), LEAPS, st.integers(1, 25)), min_size=1, max_size=6)
+HISTORIES = st.lists(st.tuples(st.sampled_from(SEGMENTS), LEAPS, st.integers(1, 12)), min_size=1, max_size=6)
 
 
 def images_of(history):
-    """Return stamp and arrival time of every image of a 5 Hz camera, in seconds, and the length of all silences."""
+    """Return stamp and arrival time of every image of a 2 Hz camera, in seconds, and the length of all silences."""
     images, arrival, offset, silences = [], 100.0, START, 0.0
     for kind, leap, count in history:
         if kind == SILENCE:
@@ -41,7 +41,7 @@ def images_of(history):
         offset += {LEAP_AHEAD: leap, LEAP_BACK: -leap, SLOW: -0.1}.get(kind, 0.0)
         frozen = arrival + offset
         for number in range(count):
-            arrival += 0.2
+            arrival += 0.5
             stamp = frozen if kind == FROZEN else arrival + offset
             if kind == FLAPPING and number // 4 % 2:
                 stamp += leap

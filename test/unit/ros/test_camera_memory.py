@@ -498,11 +498,77 @@ def test_stamps_older_than_the_clock_are_a_warning_while_they_are(late_sec):
     assert camera.input_warnings == {}
 
 
-def test_unset_simulated_clock_is_a_warning():
-    camera = make_camera()
+def receive_without_clock(camera, stamps_ns):
+    """Receive images ten times a second while the node's clock stands still."""
+    for stamp_ns in stamps_ns:
+        camera.parts.waited_sec += 0.1
+        camera.receive(message(stamp_ns))
+
+
+def test_unset_simulated_clock_is_a_warning_and_ages_follow_the_stamps():
+    # given
+    camera = make_camera(sample_fps=2.0, star=8, stream=40)
     camera.parts.now_ns = 0
-    camera.receive(message(START_NS))
-    assert list(camera.input_warnings) == ["clock_unset"]
+    # when
+    receive_without_clock(camera, [START_NS + number * STEP_NS for number in range(100)])
+    # then
+    ((kind, warning),) = camera.input_warnings.items()
+    assert kind == "clock_unset"
+    assert "nobody publishes /clock" in warning
+    assert warning in camera.warnings
+    ages = [camera.age_sec(frame) for frame in kept_frames(camera)]
+    assert ages[0] == pytest.approx(9.5, abs=0.5)
+    assert ages[-1] < 1.0
+
+
+@pytest.mark.parametrize("stamp_ns", [0, START_NS])
+def test_images_without_advancing_stamps_are_sampled_without_a_clock(stamp_ns):
+    camera = make_camera(sample_fps=2.0, star=8, stream=40)
+    camera.parts.now_ns = 0
+    receive_without_clock(camera, [stamp_ns] * 200)
+    assert "clock_unset" in camera.input_warnings
+    assert camera.report(receiving=True).images_sampled > 30
+    assert camera.age_sec(kept_frames(camera)[-1]) < 1.0
+
+
+def test_simulated_clock_that_stops_is_a_warning_until_it_runs_again():
+    # given
+    camera = make_camera(sample_fps=2.0)
+    play(camera, arrivals(10.0), arrivals(10.0))
+    # when nobody publishes /clock any more
+    receive_without_clock(camera, [START_NS + 10 * SECOND + number * STEP_NS for number in range(100)])
+    # then
+    ((kind, warning),) = camera.input_warnings.items()
+    assert kind == "clock_stopped"
+    assert "/clock has stopped for 1" in warning
+    assert camera.age_sec(kept_frames(camera)[-1]) < 1.0
+    # until it runs again
+    later = [START_NS + 20 * SECOND + number * STEP_NS for number in range(10)]
+    play(camera, later, later)
+    assert camera.input_warnings == {}
+
+
+def test_leap_ahead_is_a_warning_until_reset_and_ages_follow_the_memory():
+    # given a machine that starts in 1970
+    camera = camera_with(0)
+    camera.parts.now_ns = 25 * SECOND
+    for number in range(10):
+        camera.receive(message(25 * SECOND + number * STEP_NS))
+    # when its clock is set
+    camera.parts.now_ns = START_NS + SECOND
+    for number in range(10, 20):
+        camera.receive(message(START_NS + number * STEP_NS))
+    # then
+    assert list(camera.input_warnings) == ["stamps_went_ahead"]
+    assert camera.input_warnings["stamps_went_ahead"] in camera.warnings
+    report = camera.report(receiving=True)
+    assert report.times_jumped == 1
+    assert "jumped ahead" in report.last_jump
+    assert any("jumped ahead" in warning for warning in camera.parts.log.warnings)
+    ages = [camera.age_sec(frame) for frame in kept_frames(camera)]
+    assert ages[0] == pytest.approx(1.9, abs=0.5)
+    camera.reset()
+    assert camera.input_warnings == {}
 
 
 CORRECT = {

@@ -117,7 +117,8 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
     if not report.receiving:
         level, message = Level.WARN, "not receiving: the node is not active"
     elif report.silent_sec is None:
-        level, message = Level.WARN, f"no image yet on {report.topic}: check that the camera publishes on it"
+        reason = "; ".join(report.topic_faults) or "check that the camera publishes on it"
+        level, message = Level.WARN, f"no image yet on {report.topic}: {reason}"
     elif report.silent_sec > stale_after_sec:
         silence = f"no image for {report.silent_sec:.1f} s on {report.topic}: check the camera"
         level, message = Level.STALE, "; ".join((silence, *warnings))
@@ -241,6 +242,7 @@ def _camera_warnings(report: CameraReport, previous: CameraReport | None) -> tup
         *((f"{dropped} images dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
         *((report.last_jump,) if jumped > 0 else ()),
         *report.input_warnings,
+        *report.topic_faults,
     )
 
 

@@ -49,6 +49,7 @@ class CameraReport:
         input_warnings: Warnings about the images that arrive now.
         warnings: Warnings that answers about this camera carry, the input warnings included.
         bit_depth: Bits in use of 16-bit images; 0 before the first one.
+        topic_faults: Why publishers of the camera's topics do not reach the node.
     """
 
     name: str
@@ -73,6 +74,7 @@ class CameraReport:
     input_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
     bit_depth: int = 0
+    topic_faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol
 
 from rcl_interfaces.msg import SetParametersResult
@@ -28,7 +29,8 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
-from delayed_vlm_ros.ros.input.poses import PoseBuffer, PoseSubscription
+from delayed_vlm_ros.ros.input.poses import POSE_TYPES, PoseBuffer, PoseSubscription
+from delayed_vlm_ros.ros.input.topic_types import image_topic_fault, pose_topic_fault
 from delayed_vlm_ros.ros.input.transforms import TransformLookup, TransformPoses
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
 from delayed_vlm_ros.ros.output.node_report import LifecycleReport, ModelReport, NodeReport, QuestionReport
@@ -95,6 +97,7 @@ class SceneMemory(LifecycleNode):
         self._session_lock = threading.Lock()  # between transitions and close()
         self._closed = False
         self._inputs: list[NodeInput] = []
+        self._logged_faults: set[str] = set()  # of topics
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._ask_services = AskServices(self, self._submit)
         self._memory_services = MemoryServices(self, self._cameras)
@@ -308,6 +311,18 @@ class SceneMemory(LifecycleNode):
         for camera in session.cameras.values() if session is not None else ():
             camera.handle_clock_jump(jump.delta.nanoseconds * 1e-9)
 
+    def _topic_faults(self, camera: CameraMemory) -> tuple[str, ...]:
+        """Return why publishers of a camera's topics do not reach the node; log each reason once."""
+        found = [image_topic_fault(self, camera.topic, camera.message_type)]
+        if isinstance(camera.poses, PoseBuffer):
+            found.append(pose_topic_fault(self, camera.pose_topic, camera.poses.message_type, POSE_TYPES))
+        faults = tuple(fault for fault in found if fault)
+        for fault in faults:
+            if fault not in self._logged_faults:
+                self._logged_faults.add(fault)
+                self.get_logger().warning(f"camera {camera.name}: {fault}")
+        return faults
+
     def _report(self) -> NodeReport:
         session = self._session
         error = str(self._error) if self._error else ""
@@ -323,7 +338,10 @@ class SceneMemory(LifecycleNode):
         receiving = self._state == "active"
         return NodeReport(
             lifecycle=lifecycle,
-            cameras=tuple(camera.report(receiving=receiving) for camera in session.cameras.values()),
+            cameras=tuple(
+                replace(camera.report(receiving=receiving), topic_faults=self._topic_faults(camera))
+                for camera in session.cameras.values()
+            ),
             memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
             model=session.model_report(),
             questions=session.ask_handler.report(),

@@ -205,7 +205,7 @@ def test_missing_rosbags_package_is_named(tmp_path, monkeypatch):
 def test_bag_without_images_is_rejected_with_its_topics(tmp_path):
     with pytest.raises(RecordingError) as caught:
         read(write_bag(tmp_path / "bag", topics=()))
-    assert "/speed (std_msgs/msg/Float64)" in str(caught.value)
+    assert "/speed (std_msgs/msg/Float64, 1 messages)" in str(caught.value)
 
 
 def test_packets_of_a_video_stream_are_refused_with_their_decoder(tmp_path):

@@ -105,6 +105,8 @@ DROPPED = {"images_dropped": 5}  # two more than CAMERA
         ({"silent_sec": 5.0}, Level.OK, "30.0"),
         ({"warnings": ("fallback",)}, Level.OK, "30.0"),
         ({"silent_sec": None}, Level.WARN, "/robot/image"),
+        ({"silent_sec": None, "topic_faults": ("it has type X",)}, Level.WARN, "/robot/image: it has type X"),
+        ({"topic_faults": ("/pose has type X",)}, Level.WARN, "/pose has type X"),
         ({"silent_sec": 5.1}, Level.STALE, "5.1 s on /robot/image"),
         (DROPPED, Level.WARN, "2 images dropped: step is 3"),
         ({"times_jumped": 2}, Level.WARN, "stamps jumped back"),

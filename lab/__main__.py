@@ -6,6 +6,7 @@ import typer
 
 from lab.commands.answers import answers
 from lab.commands.camera_load import camera_load
+from lab.commands.familiar_images import familiar_images
 from lab.commands.load import load
 from lab.commands.memory import memory
 from lab.commands.old_frames import old_frames
@@ -40,6 +41,7 @@ for command in (
     bench.command()(command)
 app.add_typer(bench, name="bench")
 app.command()(train)
+app.command()(familiar_images)
 
 if __name__ == "__main__":
     app(prog_name="python -m lab")

@@ -13,10 +13,16 @@ from transformers import Cache
 
 from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.finish import finish_warnings
+from delayed_vlm_ros.inference.finish import STOP, finish_warnings
 from delayed_vlm_ros.inference.local.budget import plan_budget, round_up_capacity, token_bytes
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
-from delayed_vlm_ros.inference.local.generation import generate_answer
+from delayed_vlm_ros.inference.local.familiarity import (
+    UNFAMILIAR_ANSWER,
+    FamiliarImages,
+    are_mostly_unfamiliar,
+    unfamiliar_warnings,
+)
+from delayed_vlm_ros.inference.local.generation import Generated, generate_answer
 from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, parse_frame_size, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 from delayed_vlm_ros.inference.local.models.loading import load_model
@@ -75,6 +81,8 @@ class DelayedBatchInferenceEngine:
         sampling: Whether to follow the sampling settings in the model's generation config; otherwise every answer is
             greedy.
         warnings: Limitations of all answers, such as those of the demo model.
+        familiar_images: The images that the model knows. The answer about others is a sentence that says so. None: the
+            model answers about any images.
         on_oom: Called when the device runs out of memory, before any frame is left out: other users of the device may
             drop their caches.
 
@@ -100,6 +108,7 @@ class DelayedBatchInferenceEngine:
         stop_repetition: bool = True,
         sampling: bool = False,
         warnings: tuple[str, ...] = (),
+        familiar_images: FamiliarImages | None = None,
         on_oom: Callable[[], None] | None = None,
     ) -> None:
         self.model = model if device is None else model.to(device)
@@ -119,6 +128,8 @@ class DelayedBatchInferenceEngine:
         self._stop_repetition = stop_repetition
         self._sampling = sampling
         self._warnings = warnings
+        self._familiar_images = familiar_images
+        self._is_familiar: dict[bytes, bool] = {}
         self._on_oom = on_oom
         self._cache = EncodingCache(
             model, processor, features_on_host=features_on_host, canonical=canonical, budget=budget
@@ -156,7 +167,8 @@ class DelayedBatchInferenceEngine:
         loaded = load_model(checkpoint, device=device, dtype=dtype, attention=attention, sampling=sampling)
         for note in loaded.notes:
             _LOGGER.warning(note)
-        return cls(loaded.model, loaded.processor, warnings=checkpoint.warnings, sampling=sampling, **engine_options)
+        options = {"warnings": checkpoint.warnings, "familiar_images": loaded.familiar_images, **engine_options}
+        return cls(loaded.model, loaded.processor, sampling=sampling, **options)
 
     def add_frame(self, image: Any, timestamp: float | None = None) -> str:
         """Add an image to the memory.
@@ -177,6 +189,11 @@ class DelayedBatchInferenceEngine:
             newest = self.frame_manager.newest_stamp
             timestamp = 0.0 if newest is None else newest + _DEFAULT_FRAME_PERIOD_SEC
         return str(self._ingestor.add(image, timestamp))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Limitations of all answers, one sentence each."""
+        return self._warnings
 
     def snapshot(self) -> Snapshot:
         """Return the kept pairs in time order."""
@@ -346,21 +363,26 @@ class DelayedBatchInferenceEngine:
         transient = request.has_time_limit
         with self._cache.evicting(self.snapshot):
             prefix = self._cache.prefix(prompt, layout, snapshot, control, capacity=capacity, transient=transient)
+            unfamiliar = self._count_unfamiliar(snapshot, layout, control)
+            is_refused = are_mostly_unfamiliar(unfamiliar, len(snapshot))
             encoded = time.monotonic()
             control.report(Progress(Stage.GENERATING))
-            generated = generate_answer(
-                self.model,
-                prompt.token_ids(layout.visual_tokens),
-                layout.positions(prompt),
-                prefix.cache.fork(),
-                max_new_tokens=max_new_tokens,
-                control=control,
-                decode=self._text_of,
-                stop_repetition=self._stop_repetition,
-                sampling=self._sampling,
-            )
+            if is_refused:
+                generated = Generated((), encoded, prefix.cache.length, STOP)
+            else:
+                generated = generate_answer(
+                    self.model,
+                    prompt.token_ids(layout.visual_tokens),
+                    layout.positions(prompt),
+                    prefix.cache.fork(),
+                    max_new_tokens=max_new_tokens,
+                    control=control,
+                    decode=self._text_of,
+                    stop_repetition=self._stop_repetition,
+                    sampling=self._sampling,
+                )
         self._precomputed = ()  # a tight budget may have evicted something for this question
-        text = self._text_of(generated.token_ids).strip()
+        text = UNFAMILIAR_ANSWER if is_refused else self._text_of(generated.token_ids).strip()
         ended = time.monotonic()
         frames = sum(kept.frame_count for kept in snapshot)
         frames_encoded = sum(snapshot[number].frame_count for number in prefix.new_pairs)
@@ -377,17 +399,31 @@ class DelayedBatchInferenceEngine:
             kv_tokens_reused=prefix.tokens_reused,
             answer_tokens=len(generated.token_ids),
             video_grid_thw=layout.grid_thw,
-            exact=not is_sampled,
+            exact=not (is_sampled or is_refused),
             warnings=(
                 *self._warnings,
                 *_time_warnings(layout),
                 *warnings,
+                *unfamiliar_warnings(unfamiliar, len(snapshot)),
                 *([_SAMPLED] if is_sampled else []),
                 *finish_warnings(generated.finish_reason, len(generated.token_ids)),
             ),
             finish_reason=generated.finish_reason,
         )
         return AskResult(text, metrics, snapshot)
+
+    def _count_unfamiliar(self, snapshot: Snapshot, layout: VideoLayout, control: AskControl) -> int:
+        """Return the number of pairs that are unlike the images that the model knows."""
+        familiar = self._familiar_images
+        if familiar is None:
+            return 0
+        unknown = tuple(kept for kept in snapshot if kept.content_key not in self._is_familiar)
+        if unknown:
+            features = self._cache.features(unknown, layout, control).features
+            new = {kept.content_key: familiar.contain(one) for kept, one in zip(unknown, features, strict=True)}
+            self._is_familiar.update(new)
+        self._is_familiar = {kept.content_key: self._is_familiar[kept.content_key] for kept in snapshot}
+        return sum(not is_familiar for is_familiar in self._is_familiar.values())
 
     def _text_of(self, token_ids: Sequence[int]) -> str:
         return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))

@@ -106,6 +106,7 @@ def load_engines(
                 stop_repetition=parameters.stop_repetition,
                 sampling=parameters.sampling,
                 warnings=checkpoint.warnings,
+                familiar_images=loaded.familiar_images,
                 # The engines share the device: caches of other cameras are dropped before this one drops frames.
                 on_oom=engines.reset_cache,
             )

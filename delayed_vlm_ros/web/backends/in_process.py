@@ -131,6 +131,7 @@ class InProcessBackend:
             max_pixels=self._settings.memory.max_pixels,
             frame_manager=self._memory,
             warnings=self._checkpoint.warnings,
+            familiar_images=loaded.familiar_images,
         )
 
     def _on_image(self, image: NDArray[np.uint8]) -> None:

@@ -49,6 +49,7 @@ class Checkpoint:
         weights_missing: Whether the weights are still to be downloaded, which was allowed.
         warnings: Limitations of all answers of this model, one sentence each.
         generation: Content of ``generation_config.json``; None without this file.
+        image_statistics: File with the statistics of the images that the model knows; None: it knows any.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Checkpoint:
     weights_missing: bool = False
     warnings: tuple[str, ...] = ()
     generation: Mapping[str, Any] | None = field(default=None, repr=False)
+    image_statistics: Path | None = None
 
     def geometry(self, max_pixels: int) -> FrameGeometry:
         """Return the image sizes for a memory whose frames have at most ``max_pixels`` pixels (height × width).
@@ -179,7 +181,8 @@ def _choose_model(device: str) -> Checkpoint:
 
 
 def _demo_checkpoint() -> Checkpoint:
-    return _read_checkpoint(DEMO_MODEL, _DEMO_FOLDER, warnings=(DEMO_WARNING,))
+    checkpoint = _read_checkpoint(DEMO_MODEL, _DEMO_FOLDER, warnings=(DEMO_WARNING,))
+    return replace(checkpoint, image_statistics=_DEMO_FOLDER / "image_statistics.npz")
 
 
 def _find_in_cache(name: str) -> Path | None:

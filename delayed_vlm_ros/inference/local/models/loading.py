@@ -19,6 +19,7 @@ from delayed_vlm_ros.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
+from delayed_vlm_ros.inference.local.familiarity import FamiliarImages, load_familiar_images
 from delayed_vlm_ros.inference.local.models.answering import check_chat_template, check_generation, set_end_tokens
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
@@ -42,12 +43,14 @@ class LoadedModel:
         processor: Processor from transformers: tokenizer, chat template and video processor.
         device: Device of the model, ``cuda:0`` or ``cpu``.
         notes: Settings of the checkpoint that answers do not follow, one sentence each, to report once.
+        familiar_images: The images that the model knows; None: it knows any.
     """
 
     model: Any
     processor: Any
     device: str
     notes: tuple[str, ...] = ()
+    familiar_images: FamiliarImages | None = None
 
 
 def load_model(
@@ -120,7 +123,9 @@ def load_model(
     model.eval()
     notes = (*settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
     check_generation(model, processor, checkpoint.name, sampling=sampling)
-    return LoadedModel(model, processor, str(model.device), notes)
+    statistics = checkpoint.image_statistics
+    familiar_images = None if statistics is None else load_familiar_images(statistics)
+    return LoadedModel(model, processor, str(model.device), notes, familiar_images)
 
 
 def _load_error(what: str, error: Exception) -> DelayedVlmError:

@@ -149,6 +149,7 @@ class SceneState:
         questions_answered: Number of answered questions.
         questions_failed: Number of questions that ended with an error.
         latencies: Latencies of the latest answers, oldest first.
+        warnings: Limitations of all answers, one sentence each.
     """
 
     connected: bool
@@ -162,6 +163,7 @@ class SceneState:
     questions_answered: int = 0
     questions_failed: int = 0
     latencies: tuple[Latency, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def camera(self, name: str) -> CameraState | None:
         """Return the camera with this name, the first camera for an empty name, or None."""

@@ -97,6 +97,7 @@ class TalkPanel:
             box.on("keydown", js_handler=_SEND_ON_ENTER)
             self._send = text("button", "Ask", "primary").props("type=submit")
             self._stop = button("Stop", self._conversation.stop, "stop")
+        self._warnings = text("p", "", "warning").props("role=note")
         with block("div", "limits"):
             self._camera_choice = block("label", "choice")
             with block("label", "choice"):
@@ -153,6 +154,8 @@ class TalkPanel:
     def update(self, state: SceneState) -> None:
         """Show the model and the cameras of the current state."""
         set_text(self._model, _model(state))
+        set_text(self._warnings, " ".join(map(sentence, state.warnings)))
+        set_visible(self._warnings, visible=bool(state.warnings))
         names = tuple(camera.name for camera in state.cameras)
         if names != self._camera_names:
             self._camera_names = names

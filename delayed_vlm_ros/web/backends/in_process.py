@@ -160,6 +160,7 @@ class InProcessBackend:
             cameras=(camera,),
             diagnostics=(self._camera_diagnostic(camera), self._model_diagnostic()),
             model=self._checkpoint.name,
+            warnings=self._checkpoint.warnings,
             model_state=self._worker.status.state.value,
             device=str(model.model.device) if model is not None else "",
             questions_answered=self._served,

@@ -186,6 +186,7 @@ class RosBackend:
             ),
             diagnostics=self._diagnostics(connected=connected),
             model=node.model if node is not None else "",
+            warnings=tuple(node.warnings) if node is not None else (),
             model_state=node.model_state if node is not None and connected else "",
             device=node.device if node is not None else "",
             questions_answered=node.questions_answered if node is not None else 0,

@@ -165,14 +165,14 @@ def _gpu(settings: ModelSettings, torch: Mapping[str, Any] | None) -> Mapping[st
 
 def _memory(plan: MemoryPlan, settings: ModelSettings, torch: Mapping[str, Any] | None, *, is_loaded: bool) -> Finding:
     gpu = _gpu(settings, torch)
-    place, free = ("on the GPU", gpu["free"]) if gpu is not None else ("of the CPU's memory", free_memory())
+    where, free = ("on the GPU", gpu["free"]) if gpu is not None else ("of the CPU's memory", free_memory())
     needed = plan.peak if gpu is not None else plan.peak + plan.images
     parts = (
         f"weights {_megabytes(plan.weights)}, vision features {_megabytes(plan.features)}, KV cache "
         f"{_megabytes(plan.kv)}, images {_megabytes(plan.images)} for {settings.frames} frames and "
         f"{settings.cameras} {'camera' if settings.cameras == 1 else 'cameras'}"
     )
-    text = f"{_megabytes(needed)} {place} at most ({parts}), {_megabytes(free)} free"
+    text = f"{_megabytes(needed)} {where} at most ({parts}), {_megabytes(free)} free"
     if is_loaded:
         return ok("memory plan", f"{text} while the model is loaded")
     if free < plan.weights:

@@ -10,7 +10,7 @@ from pathlib import Path
 from delayed_vlm_ros.errors import shortened
 
 REMOVED = "<removed>"
-"""Text in the place of a secret."""
+"""Text that replaces a secret."""
 
 # A password that is not percent-encoded may contain a slash.
 _URL_CREDENTIALS = re.compile(r"(\b[A-Za-z][\w+.-]*://)(?:[^\s/'\"]*|[^\s/:'\"]+:[^\s'\"]*)@")

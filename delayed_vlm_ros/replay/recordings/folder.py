@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 DEFAULT_RATE = 2.0
 _COLOUR_DIMENSIONS = 3
 
-# Data sets name images by their capture time since 1970: in seconds, or in whole ms, µs or ns.
-_EPOCH_SECONDS = re.compile(r"[1-9]\d{9}(\.\d+)?")
+# Data sets name images by their capture time since 1970: in seconds, in seconds and µs or ns, or in whole ms, µs or ns.
+_EPOCH_TIME = re.compile(
+    r"(?<![\d.])(?:(?P<seconds>[1-9]\d{9})(?:\.(?P<fraction>\d+)|[_-](?P<rest>\d{9}|\d{6}))?|(?P<whole>[1-9]\d{12}(?:\d{3}){0,2}))(?!\d)"
+)
 _EPOCH_DIGITS = {13: 1_000_000, 16: 1_000, 19: 1}  # number of digits -> nanoseconds per unit
+_DIGITS = re.compile(r"\d+")
+_MAX_FILES_NAMED = 5  # in a warning
 
 
 @dataclass(frozen=True)
@@ -69,16 +73,37 @@ class FolderRecording(Recording):
     def __init__(self, path: Path, rate: float = DEFAULT_RATE) -> None:
         self.name = path.resolve().name
         self.warnings: list[str] = []
-        files = sorted((file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key)
+        found = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.name[0] != "."]
+        files = sorted(found, key=_natural_key)
         if not files:
             raise RecordingError(f"{path} contains neither a bag nor images ({', '.join(IMAGE_SUFFIXES)})")
-        self.image_count: int | None = len(files)
-        timed = [(time, file) for file in files if (time := _time_in_name(file.stem)) is not None]
-        period_ns = NANOSECONDS_PER_SECOND / rate
-        numbered = [(FIRST_STAMP_NS + round(number * period_ns), file) for number, file in enumerate(files)]
-        stamped = sorted(timed) if len(timed) == len(files) else numbered
+        series = _largest_series(files)
+        if len(series) * 2 > len(files):
+            stamped = self._use_times(path, files, series)
+        else:
+            period_ns = NANOSECONDS_PER_SECOND / rate
+            stamped = [(FIRST_STAMP_NS + round(number * period_ns), file) for number, file in enumerate(files)]
+        self.image_count: int | None = len(stamped)
         bit_depth = BitDepth()
         self._images = [FolderImage(stamp_ns, file, bit_depth) for stamp_ns, file in stamped]
+
+    def _use_times(self, path: Path, files: Sequence[Path], series: Mapping[Path, int]) -> list[tuple[int, Path]]:
+        """Return the images of a series in time order, each time once; warn of the other files."""
+        strays = [file for file in files if file not in series]
+        if strays:
+            self.warnings.append(
+                f"{path}: {_named(strays)} not used: most names are times, and these are not or have other text; move "
+                "them to another folder"
+            )
+        by_time: dict[int, Path] = {}
+        for file, stamp_ns in series.items():
+            by_time.setdefault(stamp_ns, file)
+        repeated = [file for file, stamp_ns in series.items() if by_time[stamp_ns] != file]
+        if repeated:
+            self.warnings.append(
+                f"{path}: {_named(repeated)} not used: another image has the same time; use one folder per camera"
+            )
+        return sorted(by_time.items())
 
     def images(self) -> Iterator[FolderImage]:
         """Yield the images in time order."""
@@ -93,9 +118,25 @@ def _natural_key(file: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", file.name)]
 
 
-def _time_in_name(stem: str) -> int | None:
-    """Return the time that a file name states, in nanoseconds; None if it states none."""
-    if _EPOCH_SECONDS.fullmatch(stem):
-        seconds, _, fraction = stem.partition(".")
-        return int(seconds) * NANOSECONDS_PER_SECOND + int(fraction[:9].ljust(9, "0"))
-    return int(stem) * _EPOCH_DIGITS[len(stem)] if stem.isdecimal() and len(stem) in _EPOCH_DIGITS else None
+def _named(files: Sequence[Path]) -> str:
+    names = ", ".join(file.name for file in files[:_MAX_FILES_NAMED])
+    return f"{names} and {len(files) - _MAX_FILES_NAMED} more" if len(files) > _MAX_FILES_NAMED else names
+
+
+def _largest_series(files: Iterable[Path]) -> dict[Path, int]:
+    """Return the times of the files that are named alike: a time since 1970, with the same text around it."""
+    series: dict[str, dict[Path, int]] = {}
+    for file in files:
+        found = _EPOCH_TIME.search(file.stem)
+        if found is not None:
+            text = _DIGITS.sub("#", f"{file.stem[: found.start()]}|{file.stem[found.end() :]}")
+            series.setdefault(text, {})[file] = _time_ns(found)
+    return max(series.values(), key=len, default={})
+
+
+def _time_ns(found: re.Match[str]) -> int:
+    whole = found["whole"]
+    if whole is not None:
+        return int(whole) * _EPOCH_DIGITS[len(whole)]
+    fraction = found["fraction"] or found["rest"] or ""
+    return int(found["seconds"]) * NANOSECONDS_PER_SECOND + int(fraction[:9].ljust(9, "0"))

@@ -44,11 +44,46 @@ def test_numbered_files_are_ordered_by_number(tmp_path):
             [1600000000500000000, 1600000000750000000, 1600000001000000000],
         ),
         (["0001.png", "0002.png"], [1_000_000_000, 1_500_000_000]),
+        (["cam0_1700000000123.jpg", "cam0_1700000001123.jpg"], [1700000000123000000, 1700000001123000000]),
+        (["0001-1700000000.5.png", "0002-1700000001.5.png"], [1700000000500000000, 1700000001500000000]),
+        (["1700000000_000000005.png", "1700000000_500000000.png"], [1700000000000000005, 1700000000500000000]),
+        (["1700000000123456.png", "1700000001123.png"], [1700000000123456000, 1700000001123000000]),
     ],
 )
 def test_file_names_that_are_times_become_stamps(tmp_path, names, expected):
     recording = open_recording(write_images(tmp_path / "images", names))
     assert [one.stamp_ns for one in recording.images()] == expected
+
+
+@pytest.mark.parametrize(
+    ("stray", "is_reported"),
+    [
+        ("README.txt", False),
+        (".DS_Store", False),
+        ("._1700000003123.png", False),
+        ("thumbnail.png", True),
+        ("1700000003123_mask.png", True),
+    ],
+)
+def test_stray_file_does_not_change_the_times(tmp_path, stray, is_reported):
+    # given 20 images, five seconds apart, and another file
+    names = [f"{1700000000123 + 5000 * number}.png" for number in range(20)]
+    folder = write_images(tmp_path / "images", names)
+    (folder / stray).write_bytes((folder / names[0]).read_bytes())
+    # when
+    with open_recording(folder) as recording:
+        stamps = [one.stamp_ns for one in recording.images()]
+    # then
+    assert stamps[-1] - stamps[0] == 95 * 10**9
+    assert len(stamps) == recording.image_count == 20
+    assert [stray in warning for warning in recording.warnings] == [True] * is_reported
+
+
+def test_repeated_times_are_reported(tmp_path):
+    names = [f"cam{camera}_{1700000000 + second}.png" for camera in (0, 1) for second in range(3)]
+    with open_recording(write_images(tmp_path / "images", names)) as recording:
+        assert [one.file.name for one in recording.images()] == names[:3]
+    assert "cam1_1700000000.png" in recording.warnings[0]
 
 
 def test_damaged_image_file_raises_image_error_with_its_name(tmp_path):

@@ -77,11 +77,14 @@ class Server:
 def opened(browser, server: Server, width: int = 1440, height: int = 900) -> Iterator:
     context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE_SEC * 1000)
-    page = context.new_page()
-    page.goto(server.url)
-    page.locator(".status.level-ok", has_text="Live").wait_for()
-    yield page
-    context.close()
+    try:
+        page = context.new_page()
+        page.goto(server.url)
+        page.locator(".status.level-ok", has_text="Live").wait_for()
+        yield page
+    finally:
+        server.send(signal.SIGCONT)  # for the next test, if this one failed while the server was stopped
+        context.close()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ REMOVED = "<removed>"
 """Text that replaces a secret."""
 
 # A password that is not percent-encoded may contain a slash.
-_URL_CREDENTIALS = re.compile(r"(\b[A-Za-z][\w+.-]*://)(?:[^\s/'\"]*|[^\s/:'\"]+:[^\s'\"]*)@")
+_URL_CREDENTIALS = re.compile(
+    r"(\b[A-Za-z][\w+.-]{0,20}://)(?:[^\s/'\"]{0,1000}|[^\s/:'\"]{1,200}:[^\s'\"]{0,1000})@"  # bounded: logs are long
+)
 # "first_token" and "tokens" are times and counts, "tokenizer" is a part of a model.
 _SENSITIVE = (
     r"(?:(?<!first[_ ])token(?!s|iz)|passw(?:or)?d|passphrase|secret|credential|authori[sz]ation|cookie"

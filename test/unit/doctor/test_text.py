@@ -69,6 +69,12 @@ def test_text_without_a_secret_stays(text):
     assert Redactor({}).redact(text) == text
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("part", ["a.", "http://a", "http://a:", "token='", "password=", "eyJ"])
+def test_long_text_is_redacted_in_little_time(part):
+    assert Redactor({"HOME": "/home/x"}).redact(part * 20_000)
+
+
 def test_home_folder_is_replaced():
     redactor = Redactor({"HOME": "/home/operator"})
     assert redactor.redact("/home/operator/ws and /home/operators/x") == "~/ws and /home/operators/x"

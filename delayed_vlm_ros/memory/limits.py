@@ -10,6 +10,9 @@ STAR_MEMORY_SIZE = 20
 STREAM_WINDOW_SIZE = 20
 IMPORTANCE_THRESHOLD = 0.6
 
+MAX_STAMP_SEC = 1e11
+"""Largest stamp of a frame, in seconds, with a resolution of 15 µs. ROS times end at 2.1e9."""
+
 _MARKED_DIVISOR = 4  # by default a quarter of Star memory may be marked; the rest covers the past
 
 

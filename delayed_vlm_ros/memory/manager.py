@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from delayed_vlm_ros.memory.frame import (
 from delayed_vlm_ros.memory.grid import as_rgb_array
 from delayed_vlm_ros.memory.limits import (
     IMPORTANCE_THRESHOLD,
+    MAX_STAMP_SEC,
     STAR_MEMORY_SIZE,
     STREAM_WINDOW_SIZE,
     check_eviction_chunk,
@@ -164,12 +164,15 @@ class SmartFrameManager:
             source: Object kept with the frame; the memory does not use it.
 
         Raises:
-            ImageError: The image is not such an array or has another shape, or the stamp is not finite.
+            ImageError: The image is not such an array or has another shape, or the stamp is not a number within
+                ``±MAX_STAMP_SEC``.
             StampOrderError: The stamp is not newer than that of the newest frame.
         """
         image = as_rgb_array(image)
-        if not math.isfinite(stamp):
-            raise ImageError(f"image stamp must be a finite time in seconds, got {stamp}: check the camera's clock")
+        if not abs(stamp) <= MAX_STAMP_SEC:
+            raise ImageError(
+                f"image stamp must be a time within ±{MAX_STAMP_SEC:g} s, got {stamp}: check the camera's clock"
+            )
         image = freeze(image)
         small = halved(image, HALVING_LIMIT)
         features = FrameFeatures(describe(small), downsample(small))

@@ -25,6 +25,7 @@ from delayed_vlm_ros.errors import MarkError, MemoryFileError
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR, Frame, FramePair, KeptPair, RgbArray, Snapshot
 from delayed_vlm_ros.memory.grid import Grid
+from delayed_vlm_ros.memory.limits import MAX_STAMP_SEC
 from delayed_vlm_ros.memory.marks import check_label
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ _CHANNELS = 3
 _MAX_HEADER_BYTES = 64_000_000
 _MAX_CAMERA_CHARACTERS = 64
 _MAX_TEXT_CHARACTERS = 200
-_MAX_INTEGER = 2**63 - 1
-_MAX_SECONDS = 1e11  # since 1970; ROS times end at 4.3e9, and the memory's own time may be ahead of them
+_MAX_INTEGER = 2**62  # frames that follow are counted on from it, and messages hold 64 bits
+_BLOCK_BYTES = 2**20
+_NO_TIME = "no time left to write the key frames: the previous file is unchanged"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,53 @@ def byte_count(memory: StoredMemory, header: bytes) -> int:
     return _PREFIX.size + len(header) + sum(kept.pair.pixel_bytes for kept in memory.pairs) + _DIGEST_BYTES
 
 
+def check_header(
+    header: bytes,
+    memory: StoredMemory,
+    describe_source: Callable[[Any], Any],
+    revive_source: Callable[[Any], Any],
+) -> None:
+    """Check that ``read_memory`` accepts a header and returns the memory that it describes. Reads no file.
+
+    Args:
+        header: Return value of ``describe_memory`` for this memory.
+        memory: The memory.
+        describe_source: As for ``describe_memory``.
+        revive_source: As for ``read_memory``.
+
+    Raises:
+        MemoryFileError: A file with this header would be refused, or differ from the memory.
+    """
+    if len(header) > _MAX_HEADER_BYTES:
+        raise MemoryFileError(f"header too long: {len(header)} bytes, at most {_MAX_HEADER_BYTES}")
+    images = (frame.image for kept in memory.pairs for frame in kept.pair.present_frames)
+    read_back = _HeaderReader(_parse_json(header), revive_source).memory(lambda _: next(images))
+    if describe_memory(read_back, describe_source) != header:
+        raise MemoryFileError("a value changes when it is read")
+
+
+def check_checksum(file: BufferedIOBase, length: int, *, interrupted: Callable[[], bool]) -> None:
+    """Check that a file has its length and checksum, in blocks.
+
+    Args:
+        file: Binary file, at its beginning.
+        length: Expected size of the file, in bytes.
+        interrupted: As for ``write_memory``.
+
+    Raises:
+        MemoryFileError: The file is damaged, or reading was interrupted.
+        OSError: The file cannot be read.
+    """
+    hasher = hashlib.sha256()
+    left = length - _DIGEST_BYTES
+    while left > 0:
+        if interrupted():
+            raise MemoryFileError(_NO_TIME)
+        left -= len(_read_exactly(file, min(left, _BLOCK_BYTES), hasher))
+    if file.read() != hasher.digest():
+        raise MemoryFileError("damaged: wrong checksum")
+
+
 def write_memory(file: BufferedIOBase, memory: StoredMemory, header: bytes, *, interrupted: Callable[[], bool]) -> None:
     """Write a key-frame file.
 
@@ -129,7 +178,7 @@ def write_memory(file: BufferedIOBase, memory: StoredMemory, header: bytes, *, i
     for kept in memory.pairs:
         for frame in kept.pair.present_frames:
             if interrupted():
-                raise MemoryFileError("no time left to write the key frames: the previous file is unchanged")
+                raise MemoryFileError(_NO_TIME)
             hasher.update(frame.image.data)
             file.write(frame.image.data)
     file.write(hasher.digest())
@@ -254,7 +303,7 @@ class _HeaderReader:
             raise MemoryFileError(f"damaged: source of a frame: {error}") from error
         return Frame(
             image=image,
-            stamp=_get_float(described, "stamp", -_MAX_SECONDS, _MAX_SECONDS),
+            stamp=_get_float(described, "stamp", -MAX_STAMP_SEC, MAX_STAMP_SEC),
             number=_get_int(described, "number", 1, _MAX_INTEGER),
             importance=_get_float(described, "importance", 0.0, 1.0),
             reason=_get_text(described, "reason", _MAX_TEXT_CHARACTERS),

@@ -21,6 +21,8 @@ from delayed_vlm_ros.errors import MemoryFileError
 from delayed_vlm_ros.storage.file_format import (
     StoredMemory,
     byte_count,
+    check_checksum,
+    check_header,
     describe_memory,
     read_memory,
     write_memory,
@@ -131,7 +133,8 @@ class MemoryFolder:
     def save(self, memory: StoredMemory, *, interrupted: Callable[[], bool] = lambda: False) -> int:
         """Write a camera's memory, unless the file already holds it.
 
-        The new file is on the disk when this returns; until then the previous one is.
+        The new file is on the disk when this returns; until then the previous one is. It replaces the previous one
+        after it was read back.
 
         Args:
             memory: Memory to write.
@@ -141,18 +144,19 @@ class MemoryFolder:
             Bytes written; 0 if the file already holds this memory.
 
         Raises:
-            MemoryFileError: Writing failed or was interrupted; the previous file is unchanged.
+            MemoryFileError: Writing or reading back failed or was interrupted; the previous file is unchanged.
         """
-        header = describe_memory(memory, self._describe_source)
-        if self._headers.get(memory.camera) == header:
-            return 0
         name = memory.camera + SUFFIX
+        header = self._changed_header(name, memory)
+        if header is None:
+            return 0
         size = byte_count(memory, header)
         with self._errors_as_memory_file_error(f"cannot write {name} ({size} bytes)"):
             self._remove(name + _NEW)
             self._check_free_space(size)  # before the attempt, which would fill the disk
             try:
                 self._write_new(name + _NEW, memory, header, interrupted)
+                self._read_back(name, size, interrupted)
                 os.replace(name + _NEW, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
                 os.fsync(self._folder)
             except BaseException:
@@ -169,6 +173,33 @@ class MemoryFolder:
             write_memory(file, memory, header, interrupted=interrupted)
             file.flush()
             os.fsync(descriptor)
+
+    def _changed_header(self, name: str, memory: StoredMemory) -> bytes | None:
+        """Return the header of the next file; None if the file has it already.
+
+        Raises:
+            MemoryFileError: The next start would refuse a file with this header.
+        """
+        try:
+            header = describe_memory(memory, self._describe_source)
+            if self._headers.get(memory.camera) == header:
+                return None
+            check_header(header, memory, self._describe_source, self._revive_source)
+        except (MemoryFileError, ValueError) as error:
+            raise MemoryFileError(
+                f"{name} was not replaced, since it could not be read at the next start: {error}: reset the memory "
+                "and report this defect"
+            ) from error
+        return header
+
+    def _read_back(self, name: str, size: int, interrupted: Callable[[], bool]) -> None:
+        descriptor = os.open(name + _NEW, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
+        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # read the disk, not the cache
+            try:
+                check_checksum(file, size, interrupted=interrupted)
+            except MemoryFileError as error:
+                raise MemoryFileError(f"{name} was not replaced, its new content cannot be used: {error}") from error
 
     def check_free_space(self) -> None:
         """Check that the disk has space for a second copy of the largest file, which writing needs.

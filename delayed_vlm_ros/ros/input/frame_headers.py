@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message, serialize_message
 
-_MAX_STAMP_NS = 2**31 * 10**9  # ROS counts seconds in 32 bits
+# Of ROS clocks. A message's stamp may exceed 2**31 s: its nanoseconds may be more than a second.
+_MIN_STAMP_NS, _MAX_STAMP_NS = -(2**63), 2**63 - 1
 # A publisher may put megabytes into a frame_id or a pose; key-frame files must not grow with them.
 _MAX_FRAME_ID_CHARACTERS = 1000
 _MAX_POSE_BYTES = 10_000
@@ -39,8 +41,12 @@ class TimedPose:
             message if isinstance(message, PoseStamped) else PoseStamped(header=message.header, pose=message.pose.pose)
         )
 
-    def to_pose_stamped(self) -> bytes | None:
-        """Return a serialised ``PoseStamped``, or None if the message cannot be read."""
+    @cached_property
+    def pose_stamped(self) -> bytes | None:
+        """The serialised ``PoseStamped``, or None if the message cannot be read.
+
+        Made once: the padding of serialised messages differs, so a key-frame file would seem to have changed.
+        """
         if self.message_type is PoseStamped:
             return self.serialised
         pose = self.deserialize()
@@ -75,7 +81,7 @@ def header_to_dict(header: FrameHeader) -> dict[str, Any]:
     """
     nearest = header.nearest_pose
     pose = None
-    message = None if nearest is None else nearest.to_pose_stamped()
+    message = None if nearest is None else nearest.pose_stamped
     if nearest is not None and message is not None and len(message) <= _MAX_POSE_BYTES:
         pose = {"stamp_ns": nearest.stamp_ns, "message": base64.b64encode(message).decode("ascii")}
     frame_id = header.frame_id[:_MAX_FRAME_ID_CHARACTERS]
@@ -114,6 +120,6 @@ def _pose_from_dict(value: Any) -> TimedPose:
 
 def _stamp_ns(value: dict[str, Any]) -> int:
     stamp_ns = value.get("stamp_ns")
-    if type(stamp_ns) is not int or not -_MAX_STAMP_NS <= stamp_ns < _MAX_STAMP_NS:
+    if type(stamp_ns) is not int or not _MIN_STAMP_NS <= stamp_ns <= _MAX_STAMP_NS:
         raise ValueError("header has an invalid stamp_ns")
     return stamp_ns

@@ -355,3 +355,28 @@ def test_defect_that_ends_the_thread_is_reported(started, monkeypatch):
     wait_until(lambda: persistence.report().error, "an error")
     assert "planted" in persistence.report().error
     assert persistence_status(persistence.report()).level == Level.WARN
+
+
+def test_memory_that_cannot_be_read_back_is_reported_and_the_previous_file_stays(started, tmp_path):
+    # given a saved memory
+    camera = Camera()
+    persistence = started(camera, period_sec=3600.0)
+    camera.show(2)
+    persistence.request_save()
+    wait_until(lambda: persistence.report().written_bytes > 2000, "a file")
+    before = (tmp_path / "camera.star").read_bytes()
+    # when a later frame has a stamp that no file can hold
+    camera.show(2, after=2000.0)
+    camera.frame_manager.snapshot()[-1].pair.last.source.stamp_ns = 2**64
+    camera.frame_manager.mark(camera.frame_manager.snapshot()[-1].id)
+    persistence.request_save()
+    # then
+    wait_until(lambda: persistence.report().error, "an error")
+    status = persistence_status(persistence.report())
+    assert status.level == Level.WARN
+    assert "camera.star" in status.message
+    assert "next start" in status.message
+    assert (tmp_path / "camera.star").read_bytes() == before
+    # and once it is gone, the memory is saved again
+    camera.frame_manager.reset()
+    wait_until(lambda: not persistence.report().error, "no error")

@@ -43,6 +43,8 @@ def test_pose_with_covariance_is_kept_as_pose_stamped():
     assert isinstance(header.pose, PoseStamped)
     assert (header.pose.header.frame_id, header.pose.pose.position.x) == ("map", 7.5)
     assert header_from_dict(header_to_dict(header)).pose == header.pose
+    assert header_to_dict(header) == header_to_dict(header)
+    assert header.nearest_pose.pose_stamped is header.nearest_pose.pose_stamped
 
 
 def test_odometry_is_kept_as_pose_stamped(monkeypatch):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +233,37 @@ def test_file_is_complete_after_kill_at_any_time(tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"{KILLS} kills, " in done.stdout
     assert f"{KILLS} kills, 0 of them" not in done.stdout, "no kill hit a write, so nothing was tested"
+
+
+def test_file_that_the_disk_damages_does_not_replace_the_previous_one(folder, monkeypatch):
+    # given a disk that flips a bit of each new file
+    folder.save(star_memory(1))
+    real = os.fsync
+
+    def damage(descriptor):
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            os.pwrite(descriptor, b"\xff", os.fstat(descriptor).st_size // 2)
+        real(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", damage)
+        with pytest.raises(MemoryFileError, match=r"front\.star .*wrong checksum"):
+            folder.save(star_memory(2))
+    # then
+    assert names(folder) == ["front.star"]
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 1
+
+
+@pytest.mark.parametrize("source", [float("nan"), ["read as nothing"]])
+def test_memory_that_would_be_read_differently_is_refused_before_writing(folder, source):
+    # given a frame whose source cannot be written, or is read as another one
+    folder.save(star_memory(1))
+    memory = star_memory(2)
+    object.__setattr__(memory.pairs[0].pair.first, "source", source)
+    folder._revive_source = lambda value: None if isinstance(value, list) else value
+    # when
+    with pytest.raises(MemoryFileError, match=r"front\.star .*next start"):
+        folder.save(memory, interrupted=lambda: pytest.fail("writing has begun"))
+    # then
+    assert names(folder) == ["front.star"]
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 1

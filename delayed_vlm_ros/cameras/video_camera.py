@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 
 from delayed_vlm_ros.errors import DelayedVlmError, VideoSourceError
-from delayed_vlm_ros.images.video import VideoSource
+from delayed_vlm_ros.images.video import VideoSource, without_credentials
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.ros.image_publisher import ImagePublisher
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
@@ -20,7 +20,9 @@ from delayed_vlm_ros.ros.process import run_node
 class VideoCameraParameters:
     """Parameters of the ``video_camera`` node."""
 
-    video: str = parameter("", "path of a video file, or a camera device: its number or a path such as /dev/video0")
+    video: str = parameter(
+        "", "path of a video file, a camera device (number or path), or a stream such as rtsp://host/path"
+    )
     rate: float = parameter(
         0.0,
         "maximum rate of published images, the others are skipped; 0 for the source's own rate",
@@ -49,6 +51,7 @@ class VideoCamera(Node):
                 "parameter 'video' is empty: set a video file or a camera device, for example with "
                 "--ros-args -p video:=/dev/video0"
             )
+        self._name = without_credentials(self._settings.video)
         images = ImagePublisher(self, self._settings.frame_id)
         self._player = VideoPlayer(
             self._settings.video,
@@ -69,26 +72,25 @@ class VideoCamera(Node):
     def _log_source(self, source: VideoSource) -> None:
         rate = f"{source.frames_per_second:.4g} Hz" if source.frames_per_second else "unknown rate"
         duration = f", {source.duration_sec:.1f} s" if source.duration_sec else ""
-        kind = "camera device" if source.is_device else "video file"
         limit = f", at most {self._settings.rate:g} Hz published" if self._settings.rate else ""
         topic = self.resolve_topic_name("image")
-        self.get_logger().info(f"publishing the {kind} {source.name} on {topic} ({rate}{duration}{limit})")
+        self.get_logger().info(f"publishing the {source.kind} {source.name} on {topic} ({rate}{duration}{limit})")
 
     def _log_retry(self, error: Exception) -> None:
         self.get_logger().error(f"{error}; retrying every {RETRY_SEC:g} s")
 
     def _log_late(self) -> None:
         self.get_logger().warning(
-            f"{self._settings.video} decodes slower than it plays: playing it at reduced speed",
+            f"{self._name} decodes slower than it plays: playing it at reduced speed",
             throttle_duration_sec=60.0,
         )
 
     def _log_finish(self, error: Exception | None) -> None:
         if error is None:
-            self.get_logger().info(f"{self._settings.video} has ended; set the parameter 'loop' to repeat it")
+            self.get_logger().info(f"{self._name} has ended; set the parameter 'loop' to repeat it")
         else:
             reason = error if isinstance(error, DelayedVlmError) else "".join(traceback.format_exception(error))
-            self.get_logger().error(f"{self._settings.video} stopped playing: {reason}")
+            self.get_logger().error(f"{self._name} stopped playing: {reason}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,9 @@ _VIDEO_FRAMES = 16
 
 
 def demo(
-    video: Annotated[str, typer.Option(help="Video file or camera device instead of the synthetic camera.")] = "",
+    video: Annotated[
+        str, typer.Option(help="Video file, camera device or stream (rtsp://…) instead of the synthetic camera.")
+    ] = "",
     model: options.Model = "auto",
     question: options.Questions = None,
     frames: Annotated[

@@ -16,7 +16,9 @@ from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
 
 
 def web(
-    video: Annotated[str, typer.Option(help="Video file or camera device to show without ROS.")] = "",
+    video: Annotated[
+        str, typer.Option(help="Video file, camera device or stream (rtsp://…) to show without ROS.")
+    ] = "",
     loop: Annotated[bool, typer.Option(help="With --video: play a file in a loop.")] = False,
     demo: Annotated[
         bool,

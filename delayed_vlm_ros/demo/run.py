@@ -11,6 +11,7 @@ from pathlib import Path
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from delayed_vlm_ros.errors import DelayedVlmError
+from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.resources import config_file
 from delayed_vlm_ros.ros.client import SceneMemoryClient
@@ -112,8 +113,8 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
 
 
 def _absolute(video: str) -> str:
-    """Return an absolute path, since the camera node has another working directory; device numbers are unchanged."""
-    return video if video.isdecimal() else str(Path(video).expanduser().absolute())
+    """Return an absolute path, since the camera node has another working directory; devices and streams are unchanged."""
+    return video if video.isdecimal() or is_stream(video) else str(Path(video).expanduser().absolute())
 
 
 def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener) -> None:

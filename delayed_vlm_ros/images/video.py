@@ -1,4 +1,4 @@
-"""Images and their timestamps from a video file or a camera device.
+"""Images and their timestamps from a video file, a camera device or a network stream.
 
     with open_video("room.mp4") as video:
         for frame in video.frames():
@@ -31,6 +31,12 @@ from delayed_vlm_ros.errors import VideoSourceError
 
 _DEFAULT_FPS = 25.0  # where a file has neither timestamps nor a rate
 _PLAUSIBLE_FPS = (0.01, 1000.0)  # some files report the ticks of their clock as the rate
+_STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
+_STREAM_TIMEOUT_MS = 5000  # to connect, and between two images
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")  # pathlib removes one of the slashes
+_CREDENTIALS = re.compile(r"(:/{1,2})(?:[^/@:]*:.*|[^/@]*)@")  # a password may contain / and @
+_SECRET_VALUES = re.compile(r"((?:pass\w*|pwd|token|key|auth)=)[^&/_]*", re.IGNORECASE)
+
 _JITTER = 0.05  # share of a period by which an image may be early and still be the next one
 
 
@@ -48,11 +54,11 @@ class VideoFrame:
 
 
 class VideoSource:
-    """An open video file or camera device, created by ``open_video``. It is a context manager.
+    """An open video file, camera device or network stream, created by ``open_video``. It is a context manager.
 
     Attributes:
-        name: Path or device that the user named.
-        is_device: Whether the source is a camera device: it has no end, and its images are live.
+        name: Path, device or address that the user named; an address without its credentials.
+        is_device: Whether the source is a camera device or a network stream: it has no end, and its images are live.
         frames_per_second: Reported frame rate; None when unknown.
         frame_count: Reported number of images in the file; None when unknown, and for a device.
     """
@@ -75,6 +81,13 @@ class VideoSource:
             raise VideoSourceError(_no_image(name, is_device=is_device))
 
     @property
+    def kind(self) -> str:
+        """``video file``, ``camera device`` or ``network stream``."""
+        if not self.is_device:
+            return "video file"
+        return "network stream" if is_stream(self.name) else "camera device"
+
+    @property
     def duration_sec(self) -> float | None:
         """Length of the file, in seconds; None when unknown, and for a device."""
         if self.frame_count is None or self.frames_per_second is None:
@@ -91,7 +104,7 @@ class VideoSource:
             Each image; stamps increase strictly.
 
         Raises:
-            VideoSourceError: The device stopped delivering images.
+            VideoSourceError: The device or stream stopped delivering images.
         """
         newest_slot = -1
         for stamp, retrieve in self.images():
@@ -104,7 +117,8 @@ class VideoSource:
             if image is not None:
                 yield VideoFrame(image, stamp)
         if self.is_device:
-            raise VideoSourceError(f"camera device {self.name} stopped delivering images: check that it is plugged in")
+            remedy = "check the camera and the network" if is_stream(self.name) else "check that it is plugged in"
+            raise VideoSourceError(f"{self.kind} {self.name} stopped delivering images: {remedy}")
 
     def images(self) -> Iterator[tuple[float, Callable[[], NDArray[np.uint8] | None]]]:
         """Read the remaining images without decoding them.
@@ -165,17 +179,30 @@ class VideoSource:
         return reported if math.isfinite(reported) else 0.0
 
 
+def is_stream(source: str) -> bool:
+    """Return whether a source is an address such as ``rtsp://camera/stream``, not a path."""
+    return _ADDRESS.match(source) is not None
+
+
+def without_credentials(source: str) -> str:
+    """Return a source with user, password and keys of an address replaced by ``***``, for logs and messages."""
+    if not is_stream(source):
+        return source
+    return _SECRET_VALUES.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", source, count=1))
+
+
 def open_video(source: str | int) -> VideoSource:
-    """Open a video file or a camera device.
+    """Open a video file, a camera device or a network stream.
 
     Args:
-        source: Path of a file, or a device given by number (``0``, ``"0"``) or path (``"/dev/video0"``).
+        source: Path of a file, a device given by number (``0``, ``"0"``) or path (``"/dev/video0"``), or the address of
+            a stream (``rtsp://…``, ``http://…``).
 
     Returns:
         The open source, for use in a ``with`` statement.
 
     Raises:
-        VideoSourceError: The file or device does not exist or delivers no image.
+        VideoSourceError: The source does not exist or delivers no image.
     """
     name = str(source).strip()
     if not name:
@@ -184,6 +211,8 @@ def open_video(source: str | int) -> VideoSource:
         return _open_device(Path(f"/dev/video{int(name)}"))
     if name.startswith("/dev/"):
         return _open_device(Path(name))
+    if is_stream(name):
+        return _open_stream(name)
     return _open_file(Path(name).expanduser())
 
 
@@ -206,6 +235,27 @@ def _open_file(path: Path) -> VideoSource:
             )
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones store upright videos sideways
         return VideoSource(str(path), capture, is_device=False)
+
+
+def _open_stream(address: str) -> VideoSource:
+    name = without_credentials(address)
+    scheme = address.partition(":")[0].lower()
+    if scheme not in _STREAM_SCHEMES:
+        raise VideoSourceError(f"cannot open network stream {name}: '{scheme}' is none of {', '.join(_STREAM_SCHEMES)}")
+    timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, cv2.CAP_PROP_READ_TIMEOUT_MSEC)
+    with _opencv_silent():
+        # FFmpeg's RTSP uses TCP in OpenCV unless OPENCV_FFMPEG_CAPTURE_OPTIONS says otherwise.
+        options = [value for timeout in timeouts for value in (timeout, _STREAM_TIMEOUT_MS)]
+        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, options)
+        if not capture.isOpened():
+            raise VideoSourceError(
+                f"cannot open network stream {name}: no answer within {_STREAM_TIMEOUT_MS / 1000:g} s, wrong "
+                "address or password, or no video; check it with ffprobe"
+            )
+        if capture.get(cv2.CAP_PROP_FRAME_COUNT) >= 1:
+            capture.release()
+            raise VideoSourceError(f"{name} is a file on a server, not a live stream: download it and name the file")
+        return VideoSource(name, capture, is_device=True)
 
 
 def _open_device(path: Path) -> VideoSource:
@@ -247,6 +297,8 @@ def _opencv_silent() -> Iterator[None]:
 
 
 def _no_image(name: str, *, is_device: bool) -> str:
+    if is_device and is_stream(name):
+        return f"network stream {name} opens but delivers no image: check the camera, and its codec with ffprobe"
     if is_device:
         return (
             f"camera device {name} opens but delivers no image: another program may use it, or it is not a capture "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import RecordingError
+from delayed_vlm_ros.images.video import is_stream, without_credentials
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE, FolderRecording
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE
 from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES, Recording
@@ -41,7 +42,12 @@ def open_recording(path: str | Path, *, topic: str = "", image_rate: float = DEF
 
 
 def check_exists(path: Path) -> None:
-    """Raise ``RecordingError`` if the path does not exist."""
+    """Raise ``RecordingError`` if the path does not exist, or is the address of a network stream."""
+    if is_stream(str(path)):
+        raise RecordingError(
+            f"{without_credentials(str(path))} is a network stream, which has no end: record it first, or play it live "
+            "with 'delayed-vlm web --video ADDRESS' or the node video_camera"
+        )
     if not path.exists():
         raise RecordingError(f"{path} does not exist: check the path (the current folder is {Path.cwd()})")
 

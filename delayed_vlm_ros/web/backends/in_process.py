@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg
+from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
@@ -71,6 +72,12 @@ class InProcessSettings:
     model: str = "auto"
     device: str = "auto"
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+
+def _camera_name(player: VideoPlayer, video: str) -> str:
+    if not player.is_device:
+        return "video"
+    return "stream" if is_stream(video) else "webcam"
 
 
 def _log_failure(error: Exception | None) -> None:

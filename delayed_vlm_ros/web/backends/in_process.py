@@ -104,7 +104,7 @@ class InProcessBackend:
         self._ingestor = FrameIngestor(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
         self._sampler = FrameSampler(settings.memory.sample_fps)
         self._player = VideoPlayer(settings.video, self._on_image, loop=settings.loop, on_finish=_log_failure)
-        self._camera_name = "webcam" if self._player.is_device else "video"
+        self._camera_name = _camera_name(self._player, settings.video)
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
         self._live: LiveImage | None = None
         self._silence = SilenceWatch(time.monotonic())

@@ -113,7 +113,7 @@ def run_demo(options: DemoOptions, listener: DemoListener) -> DemoRun:
 
 
 def _absolute(video: str) -> str:
-    """Return an absolute path, since the camera node has another working directory; devices and streams are unchanged."""
+    """Return an absolute path, since the camera node has another working directory; keep devices and streams."""
     return video if video.isdecimal() or is_stream(video) else str(Path(video).expanduser().absolute())
 
 

@@ -9,7 +9,10 @@ ROOT = Path(__file__).parent
 VERSION = re.search(
     r'^__version__ = "(.+)"', (ROOT / "delayed_vlm_ros" / "__init__.py").read_text("utf-8"), re.MULTILINE
 )
-VISION_LANGUAGE = ["torch", "torchvision", "transformers>=5.20", "accelerate", "qwen-vl-utils>=0.0.14"]
+VISION_LANGUAGE = [
+    *("torch", "torchvision", "transformers>=5.20", "accelerate", "qwen-vl-utils>=0.0.14"),
+    *("huggingface_hub", "safetensors", "tokenizers"),
+]
 
 setup(
     name="delayed_vlm_ros",
@@ -27,13 +30,24 @@ setup(
         "delayed_vlm_ros.web": ["assets/*"],
     },
     data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.*ml")))],
-    install_requires=["numpy", "opencv-python-headless", "packaging", "pillow>=10.1", "pyyaml", "simplejpeg>=1.8", "typer>=0.12", "rich"],
+    install_requires=[
+        "numpy",
+        "opencv-python-headless",
+        "packaging",
+        "pillow>=10.1",
+        "pyyaml",
+        "simplejpeg>=1.8",
+        "typer>=0.12",
+        "rich",
+    ],
     extras_require={
         "vlm": VISION_LANGUAGE,
         "ros": ["rosbags-image"],
-        "evaluation": ["jinja2", "matplotlib", "mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu"],
+        "evaluation": [
+            *("jinja2", "markupsafe", "matplotlib", "mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu", "zstandard"),
+        ],
         "ray": ["ray"],
-        "web": ["nicegui>=3.4,<4"],
+        "web": ["fastapi", "nicegui>=3.4,<4", "uvicorn"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],

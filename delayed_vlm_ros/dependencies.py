@@ -26,7 +26,10 @@ _SOURCES = {
     **dict.fromkeys(
         ("accelerate", "huggingface_hub", "safetensors", "tokenizers", "torch", "torchvision", "transformers"), "vlm"
     ),
-    **dict.fromkeys(("jinja2", "matplotlib", "mcap", "rosbags", "sacrebleu"), "evaluation"),
+    **dict.fromkeys(
+        ("jinja2", "markupsafe", "matplotlib", "mcap", "rosbags", "sacrebleu", "zstandard"),
+        "evaluation",
+    ),
     **dict.fromkeys(("fastapi", "nicegui", "uvicorn"), "web"),
     "ray": "ray",
     "scenedetect": "scenes",

@@ -88,7 +88,7 @@ function reloadOnce() {
 
 function showLost() {
   connection.lost = true;
-  connection.since = new Date(Date.now() - elapsed(connection.heard)).toLocaleTimeString();
+  connection.since = new Date(Date.now() - elapsed(connection.heard)).toTimeString().slice(0, 8);
   document.documentElement.dataset.connection = "lost";
   say(lostMessage());
 }

@@ -33,6 +33,7 @@ HEAVY_FILES = frozenset(
         *("images/test_malformed_images.py", "inference/test_engine.py"),
         *("inference/test_engine_delayed.py", "inference/test_engine_failures.py", "inference/test_exactness.py"),
         *("inference/test_native_equality.py", "inference/test_native_mutations.py", "inference/test_non_finite.py"),
+        *("inference/test_decoding.py", "inference/test_familiarity.py", "inference/test_finish_reason.py"),
         *("inference/test_worker.py", "lab/test_answers.py", "lab/test_memory.py", "lab/test_trace.py"),
         *("memory/scoring/test_event_detection.py", "memory/scoring/test_importance.py", "memory/test_manager.py"),
         *("memory/test_eviction_chunk.py", "memory/test_marks.py", "memory/test_star.py", "replay/test_answerers.py"),

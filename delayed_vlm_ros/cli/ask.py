@@ -38,6 +38,7 @@ def ask(
         int, typer.Option(help="Maximum length of the answer, in tokens; 0 for the node's default.", min=0)
     ] = 0,
     namespace: options.Namespace = "/",
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
     """Ask a running scene_memory node. Ctrl-C cancels the question.
@@ -81,7 +82,9 @@ def ask(
     if as_json:
         output.print_json(output.response_json(response))
     elif response.success:
-        output.show_response(Console(), question, response)
+        view = output.AnswerView(Console(), verbose)
+        view.show_standing(response.metrics.warnings)  # before the only answer of this session
+        view.show_response(question, response)
     if not response.success:
         raise AskError(response.error_msg)
 

@@ -18,6 +18,7 @@ def basic(
     star: options.Star = MemoryConfig.star_memory_size,
     stream: options.Stream = MemoryConfig.stream_window_size,
     max_new_tokens: options.MaxNewTokens = 128,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
     """Run four stages on a video: stream in, ask, ask again from cache, add ten frames and ask."""
@@ -26,6 +27,7 @@ def basic(
     from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
 
     console = Console(stderr=as_json)
+    view = output.AnswerView(console, verbose)
     given = question or []
     questions = [*given, *options.DEFAULT_QUESTIONS[len(given) :]]
     options.check_questions(questions)
@@ -35,14 +37,14 @@ def basic(
         from delayed_vlm_ros.demo.basic import LATER_FRAMES, run_stages  # noqa: PLC0415
 
         rate = sample_fps or sampling_rate(source, 2 * LATER_FRAMES)
-        engine = load_engine(console, model, device, star, stream)
+        engine = load_engine(view, model, device, star, stream)
         stages = []
         with elapsed_time(console) as progress:
             total = source.duration_sec and int(source.duration_sec * rate)
             frames = progress.track(source.frames(rate=rate), total=total, description="streaming in")
             for number, stage in enumerate(run_stages(engine, frames, questions, max_new_tokens), start=1):
                 stages.append(stage)
-                output.show_stage(progress.console, number, stage)
+                output.show_stage(view, number, stage)
     statistics = engine.frame_manager.get_statistics()
     if as_json:
         asks = [stage.answer.as_json() for stage in stages if stage.answer is not None]

@@ -26,6 +26,7 @@ def compare(
     from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
 
     console = Console(stderr=as_json)
+    view = output.AnswerView(console)
     options.check_questions(question or ())
     with open_video(video) as source:
         # These imports load torch, which takes seconds; errors in the video are reported first.
@@ -34,7 +35,8 @@ def compare(
         from delayed_vlm_ros.replay.compare import compare_answers, keep_everything, stream_in  # noqa: PLC0415
 
         rate = sample_fps or sampling_rate(source, 2)
-        engine = load_engine(console, model, device, star, stream)
+        # Native inference answers about any images, so the delayed memory does so, too.
+        engine = load_engine(view, model, device, star, stream, familiar_images=None)
         everything = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
         with elapsed_time(console) as progress:
             total = source.duration_sec and int(source.duration_sec * rate)
@@ -47,7 +49,7 @@ def compare(
     comparisons = []
     for comparison in compare_answers(engine, everything, question or options.DEFAULT_QUESTIONS, max_new_tokens):
         comparisons.append(comparison)
-        output.show_comparison(console, comparison)
+        output.show_comparison(view, comparison)
     if as_json:
         output.print_json(
             {

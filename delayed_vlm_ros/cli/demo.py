@@ -31,6 +31,7 @@ def demo(
             show_default="64 of the synthetic story, 16 of a video",
         ),
     ] = None,
+    verbose: options.Verbose = False,
     as_json: options.Json = False,
 ) -> None:
     """Run camera, memory and questions through ROS 2, each node in its own process."""
@@ -52,6 +53,7 @@ def demo(
     # Other models may phrase correct answers differently, and an early question precedes the end of the story.
     expected = story if checkpoint.name == DEMO_MODEL and frame_count >= STORY_FRAMES else {}
     with elapsed_time(console) as progress:
+        view = output.AnswerView(progress.console, verbose)
         task = progress.add_task("memory", total=frame_count, visible=False)
 
         def show_statistics(statistics: MemoryStats, node: NodeStats) -> None:
@@ -61,9 +63,8 @@ def demo(
         listener = DemoListener(
             on_step=lambda text: progress.console.print(f"[bold]{text}[/]"),
             on_statistics=show_statistics,
-            on_response=lambda asked, response: output.show_response(
-                progress.console, asked, response, expected.get(asked)
-            ),
+            on_warnings=view.show_standing,
+            on_response=lambda asked, response: view.show_response(asked, response, expected.get(asked)),
         )
         run = run_demo(DemoOptions(questions=questions, video=video, model=model, frames=frame_count), listener)
     if as_json:

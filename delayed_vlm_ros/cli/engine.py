@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import Any
 
+from delayed_vlm_ros.cli.output import AnswerView
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
 
-def load_engine(console: Console, model: str, device: str, star: int, stream: int) -> DelayedBatchInferenceEngine:
+def load_engine(
+    view: AnswerView, model: str, device: str, star: int, stream: int, **engine_options: Any
+) -> DelayedBatchInferenceEngine:
     """Load a model and return an engine with an empty memory.
 
     Args:
-        console: Console for the progress and the location of the model.
+        view: View of the session; shows the location of the model and its standing warnings.
         model: Folder of a checkpoint, name on the Hugging Face Hub, ``demo`` or ``auto``.
         device: Device of the model: ``auto``, ``cpu`` or ``cuda[:N]``.
         star: Size of Star memory, in frames.
         stream: Size of Stream memory, in frames.
+        **engine_options: Further arguments of the engine.
 
     Raises:
         ModelError: The model cannot be loaded.
     """
+    console = view.console
     with console.status("loading the model"):
         engine = DelayedBatchInferenceEngine.from_pretrained(
-            model, device=device, star_memory_size=star, stream_window_size=stream
+            model, device=device, star_memory_size=star, stream_window_size=stream, **engine_options
         )
     console.print(f"model: {engine.model.name_or_path} on {engine.model.device}", highlight=False, soft_wrap=True)
+    view.show_standing(engine.warnings)
     return engine

@@ -15,6 +15,7 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Device of the model: auto, cpu or cuda[:N].")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the cost of each answer.")]
 Namespace = Annotated[str, typer.Option(help="Namespace of the scene_memory node, such as /robot1.")]
 Video = Annotated[str, typer.Option(help="Video file or camera device.")]
 Questions = Annotated[list[str] | None, typer.Option("--question", "-q", help="Question; repeat for several.")]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -37,19 +38,61 @@ def memory_line(statistics: MemoryStats, node: NodeStats) -> str:
     return f"memory: {sizes}, input {statistics.input_rate_hz:.0f} fps; model {node.model_state}"
 
 
-def show_response(console: Console, question: str, response: Any, expected: str | None = None) -> None:
-    """Show a question and its ``AskScene`` response.
+@dataclass
+class AnswerView:
+    """Shows the answers of a session.
 
-    Args:
+    A standing warning, which holds for all answers, is shown once, before the first answer.
+
+    Attributes:
         console: Target console.
-        question: Text of the question.
-        response: Response of the service or result of the action. A failed one shows only the question.
-        expected: Correct answer; None if unknown.
+        verbose: Whether to show the cost of each answer.
     """
-    if response.success:
-        _show_answer(console, question, response.answer, message_fields(response.metrics), expected)
-    else:
-        _print_line(console, "Q", question)
+
+    console: Console
+    verbose: bool = False
+    _standing: set[str] = field(default_factory=set)
+
+    def show_standing(self, warnings: Iterable[str], console: Console | None = None) -> None:
+        """Show the standing warnings that have not been shown."""
+        new = [warning for warning in warnings if warning not in self._standing]
+        self._standing.update(new)
+        _show_warnings(console or self.console, new, indent="")
+
+    def show_warnings(self, warnings: Iterable[str]) -> None:
+        """Show the warnings of one answer, without the standing ones."""
+        _show_warnings(self.console, [warning for warning in warnings if warning not in self._standing])
+
+    def show_response(self, question: str, response: Any, expected: str | None = None) -> None:
+        """Show a question and its ``AskScene`` response.
+
+        Args:
+            question: Text of the question.
+            response: Response of the service or result of the action. A failed one shows only the question.
+            expected: Correct answer; None if unknown.
+        """
+        if response.success:
+            self.show(question, response.answer, message_fields(response.metrics), expected)
+        else:
+            _print_line(self.console, "Q", question)
+
+    def show(self, question: str, answer: str, metrics: Mapping[str, Any], expected: str | None = None) -> None:
+        """Show a question, its answer and the warnings of the answer.
+
+        Args:
+            question: Text of the question.
+            answer: Text of the answer.
+            metrics: Metrics of the answer.
+            expected: Correct answer; None if unknown.
+        """
+        _print_line(self.console, "Q", question)
+        _print_line(self.console, "A", answer)
+        if expected is not None:
+            verdict = "[green]correct[/]" if answer == expected else f"[red]wrong[/], expected: {escape(expected)}"
+            self.console.print(f"   {verdict}", highlight=False)
+        if self.verbose:
+            _show_cost(self.console, metrics)
+        self.show_warnings(metrics["warnings"])
 
 
 @contextmanager
@@ -64,16 +107,17 @@ def live_answer(console: Console) -> Iterator[Callable[[AskSceneAction.Feedback]
         yield show
 
 
-def show_stage(console: Console, number: int, stage: Stage) -> None:
+def show_stage(view: AnswerView, number: int, stage: Stage) -> None:
     """Show one stage of ``delayed-vlm basic``."""
     added = f", {stage.frames_added} frames added" if stage.frames_added else ""
-    console.print(f"[bold]stage {number}: {stage.name}[/] ({stage.seconds:.2f} s{added})", highlight=False)
+    view.console.print(f"[bold]stage {number}: {stage.name}[/] ({stage.seconds:.2f} s{added})", highlight=False)
     if stage.answer is not None:
-        _show_answer(console, stage.answer.question, stage.answer.answer, dict(stage.answer.metrics))
+        view.show(stage.answer.question, stage.answer.answer, dict(stage.answer.metrics))
 
 
-def show_comparison(console: Console, comparison: Comparison) -> None:
+def show_comparison(view: AnswerView, comparison: Comparison) -> None:
     """Show one question of ``delayed-vlm compare``."""
+    console = view.console
     _print_line(console, "Q", comparison.question)
     table = Table(box=None, pad_edge=False)
     for heading in ("method", "answer", "time, s"):
@@ -86,7 +130,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
     console.print(
         f"   length ratio {comparison.length_ratio:.2f}, similarity {comparison.similarity:.2f}{same}", highlight=False
     )
-    _show_warnings(console, comparison.metrics.warnings)
+    view.show_warnings(comparison.metrics.warnings)
 
 
 def show_frame_counts(console: Console, kept: int, all_frames: int) -> None:
@@ -179,14 +223,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _show_answer(
-    console: Console, question: str, answer: str, metrics: Mapping[str, Any], expected: str | None = None
-) -> None:
-    _print_line(console, "Q", question)
-    _print_line(console, "A", answer)
-    if expected is not None:
-        verdict = "[green]correct[/]" if answer == expected else f"[red]wrong[/], expected: {escape(expected)}"
-        console.print(f"   {verdict}", highlight=False)
+def _show_cost(console: Console, metrics: Mapping[str, Any]) -> None:
     encoding = metrics.get("encoding_latency", 0.0)
     encoded = f" in {encoding:.3f} s" if encoding else ""
     times = (
@@ -200,12 +237,11 @@ def _show_answer(
     )
     for line in (times, work):
         console.print(f"   {line}", highlight=False, soft_wrap=True)
-    _show_warnings(console, metrics["warnings"])
 
 
-def _show_warnings(console: Console, warnings: Sequence[str]) -> None:
+def _show_warnings(console: Console, warnings: Sequence[str], indent: str = "   ") -> None:
     for warning in warnings:
-        console.print(f"   [yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        console.print(f"{indent}[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
 
 def _print_line(console: Console, letter: str, text: str) -> None:

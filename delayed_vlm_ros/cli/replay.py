@@ -107,10 +107,10 @@ def replay(
         on_time_jump=on_time_jump,
         max_new_tokens=max_new_tokens,
     )
-    resolve_checkpoint(model, device=device)
+    checkpoint = resolve_checkpoint(model, device=device)
     _make_folder(out)
     jobs = _jobs(tuple(by_path), asked, settings, out, topic, image_rate)
-    _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh)
+    _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh, standing=checkpoint.warnings)
 
 
 def _make_questions(file: Path) -> None:
@@ -153,7 +153,9 @@ def _jobs(
     return jobs
 
 
-def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, fresh: bool) -> None:
+def _evaluate(
+    jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, fresh: bool, standing: Sequence[str]
+) -> None:
     from delayed_vlm_ros.replay.job import failed_result, finished_result  # noqa: PLC0415
 
     # A missing package of the report or of Ray must fail before an hour of evaluation, not after it.
@@ -162,18 +164,20 @@ def _evaluate(jobs: Sequence[ReplayJob], out: Path, *, workers: int, ray: str, f
         import_module("ray")
 
     console = Console()
+    for warning in standing:  # once, and before the first answer
+        _print(console, f"[yellow]{escape(warning)}[/]")
     results: dict[str, Mapping[str, Any]] = {}
     for job in jobs:
         finished = None if fresh else finished_result(job)
         if finished is not None:
             results[job.folder] = finished
             _print(console, f"{job.name}: already evaluated (--fresh evaluates it again)")
-            _show_result(console, job, finished)
+            _show_result(console, job, finished, standing)
     pending = [job for job in jobs if job.folder not in results]
     try:
         for job, result in _run(pending, console, workers=workers, ray=ray):
             results[job.folder] = result
-            _show_result(console, job, result)
+            _show_result(console, job, result, standing)
     finally:
         # The report also covers an interrupted evaluation.
         missing = {
@@ -218,7 +222,7 @@ def _run(
             yield job, result
 
 
-def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any]) -> None:
+def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any], standing: Sequence[str]) -> None:
     if result["error"]:
         _print(console, f"[red]{escape(job.name)}:[/] {escape(result['error'])}")
         return
@@ -228,7 +232,7 @@ def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any]) ->
         f"[bold]{escape(job.name)}[/]: {recording['images']} images in {recording['duration_sec']:.0f} s, "
         f"{recording['sampled']} sampled, {len(result['questions'])} questions, evaluated in {result['seconds']:.1f} s",
     )
-    for warning in result["warnings"]:
+    for warning in (one for one in result["warnings"] if one not in standing):
         _print(console, f"  [yellow]{escape(warning)}[/]")
     for method, summary in result["summary"].items():
         first = summary["first_token_sec"]

@@ -71,11 +71,13 @@ class DemoListener:
     Attributes:
         on_step: Function called with a description of each new step.
         on_statistics: Function called with the statistics of memory and node while the memory fills.
+        on_warnings: Function called with the standing warnings, before the first question.
         on_response: Function called with each question and its response.
     """
 
     on_step: Callable[[str], None]
     on_statistics: Callable[[MemoryStats, NodeStats], None]
+    on_warnings: Callable[[Sequence[str]], None]
     on_response: Callable[[str, AskScene.Response], None]
 
 
@@ -151,6 +153,8 @@ def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, lis
 def _ask(
     client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener, run: DemoRun
 ) -> None:
+    node = client.node_statistics
+    listener.on_warnings([] if node is None else list(node.warnings))
     listener.on_step("asking through the ROS service ask_scene")
     for question in options.questions:
         group.check()

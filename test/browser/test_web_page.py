@@ -219,6 +219,7 @@ def test_answer_grows_and_shows_its_frames_and_cost(page, system):
     assert used.count() == min(5, -(-frames // 2))
     page.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
     assert "demo model" in newest(page).locator(".warning").first.inner_text().lower()
+    assert "demo model" in page.locator("form.ask .warning").inner_text().lower()
     page.locator(".latencies rect").first.wait_for()
 
 

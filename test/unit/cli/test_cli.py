@@ -24,6 +24,7 @@ METRICS = {
     "video_grid_thw",
     "exact",
     "warnings",
+    "finish_reason",
 }
 
 
@@ -74,7 +75,10 @@ def test_basic_prints_questions_answers_and_stages_on_separate_lines(video):
     assert f"Q: {question}" in lines, "markup in a question must be printed literally"
     assert sum(line.startswith("A: ") and len(line) > 3 for line in lines) == 3
     assert [line.split(":")[0] for line in lines if line.startswith("stage")] == [f"stage {n}" for n in (1, 2, 3, 4)]
-    assert "demo model, synthetic scenes only" in " ".join(done.stdout.split())
+    warnings = [number for number, line in enumerate(lines) if "demo model, synthetic scenes only" in line]
+    assert len(warnings) == 1, "a standing warning is shown once a session"
+    assert warnings[0] < next(number for number, line in enumerate(lines) if line.startswith("A: "))
+    assert "visual tokens" not in done.stdout
 
 
 def test_compare_of_a_complete_memory_reports_identical_answers(video):
@@ -150,7 +154,7 @@ def test_command_line_starts_without_slow_packages():
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("command", [[], ["bench", "ask"], ["demo"], ["sweep"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["bench", "ask"], ["demo"], ["doctor"], ["sweep"]], ids=" ".join)
 def test_help_is_printed(command, tmp_path):
     done = run(*command, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

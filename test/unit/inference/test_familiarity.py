@@ -89,7 +89,7 @@ def video_frames(name, count=24):
 
 
 def test_no_held_out_room_is_unfamiliar(unfamiliar):
-    """``FAMILIAR_ROOMS`` sets the number of rooms; 504 were checked once."""
+    """Set more rooms with ``FAMILIAR_ROOMS``."""
     found = unfamiliar(rooms(ROOMS))
     assert len(found) == ROOMS
     assert sum(found) == 0

@@ -76,7 +76,7 @@ def test_any_history_of_the_clock_keeps_order_and_invents_no_time(history, resta
     stamps = [frame.stamp for kept in snapshot for frame in kept.pair.present_frames]
     assert stamps
     assert all(earlier < later for earlier, later in pairwise(stamps))
-    if not silences:  # during a silence of an hour, a leap of half an hour cannot be told from time that passed
+    if not silences:  # during a silence of an hour, a leap of half an hour looks like time that passed
         assert stamps[-1] - stamps[0] <= images[-1][1] - images[0][1] + 6.0 * len(images)
     times = temporal_ids(MODEL, [kept.stamps[0] for kept in snapshot], 2000)
     assert all(earlier < later for earlier, later in pairwise(times.ids))

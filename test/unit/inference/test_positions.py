@@ -151,7 +151,7 @@ def test_gap_is_true_up_to_an_eighth_of_the_limit_and_grows_logarithmically():
 
 
 @pytest.mark.parametrize("span", [0.5 * DAY, DAY, 3 * DAY, 7 * DAY, 30 * DAY, 1.7e9])
-def test_newest_pairs_keep_their_seconds_whatever_the_age_of_the_oldest(span):
+def test_newest_pairs_keep_their_seconds_at_any_age_of_the_oldest(span):
     # given an old key frame, and ten pairs a second apart
     times = temporal_ids(config("qwen2_5_vl"), [0.0, *(span + number for number in range(10))], LIMIT)
 

@@ -100,7 +100,8 @@ def _has_impossible_block(data: bytes) -> bool:
 
 def _replace_mean_step(data: bytearray) -> int:
     """Set the quantisation step of the blocks' mean brightness to 1; return the former one."""
-    tables, luma_table = {}, 0
+    tables: dict[int, tuple[int, int]] = {}
+    luma_table = 0
     position = 2
     while position + 4 < len(data) and data[position] == _MARKER and data[position + 1] != _SCAN_MARKER:
         marker = data[position + 1]

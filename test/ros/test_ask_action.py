@@ -1,11 +1,15 @@
 """The action ``ask_scene_stream`` over DDS: growing answers, cancellation, deadlines and fairness."""
 
 import itertools
+import time
 
 import pytest
+import rclpy
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.srv import AskScene as AskSceneService
-from harness import HELD_SCENE_MEMORY
+from harness import CONTEXT, HELD_SCENE_MEMORY
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
 from waiting import wait_until
 
 QUEUED, ENCODING, GENERATING = (AskScene.Feedback.QUEUED, AskScene.Feedback.ENCODING, AskScene.Feedback.GENERATING)
@@ -152,3 +156,32 @@ def test_real_model_streams_and_stops_after_a_token(start, tmp_path):
     assert second.status() == "SUCCEEDED"
     assert stages(second) == [QUEUED, ENCODING, GENERATING]
     assert all(second.result().answer.startswith(got.text) for got in second.feedback)
+
+
+def test_hundred_goals_of_a_client_with_the_default_qos_are_all_answered(two_cameras):
+    # given a client with the default depth of 10, which reads nothing for a while after sending
+    node = rclpy.create_node("many_goals", namespace=two_cameras.namespace, context=CONTEXT)
+    action = ActionClient(node, AskScene, "ask_scene_stream")
+    executor = SingleThreadedExecutor(context=CONTEXT)
+    executor.add_node(node)
+    results = []
+
+    def fetch(sent):
+        sent.result().get_result_async().add_done_callback(lambda got: results.append(got.result().result))
+
+    try:
+        assert action.wait_for_server(30)
+        # when
+        for number in range(100):
+            action.send_goal_async(AskScene.Goal(question=f"say {number}")).add_done_callback(fetch)
+        time.sleep(0.5)
+        deadline = time.monotonic() + 60
+        while len(results) < 100 and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        executor.shutdown()
+        action.destroy()
+        node.destroy_node()
+    # then each has an answer, or an error that the client sees
+    assert len(results) == 100
+    assert {result.error_code for result in results} == {RESULT.NONE, RESULT.BUSY}

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Protocol
 
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -26,6 +26,7 @@ from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.ros.executor import HandlerExecutor
 from delayed_vlm_ros.ros.output.messages import feedback, fill_answer, fill_error, scene_answer
+from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.services.requests import choose_request_id
 from delayed_vlm_ros.srv import AskScene
@@ -68,7 +69,7 @@ class AskServices:
         self._service = node.create_service(
             AskScene, "ask_scene", self._on_request, qos_profile=_BURST, callback_group=group
         )
-        self._action = ActionServer(
+        self._action = PacedActionServer(
             node,
             AskSceneAction,
             "ask_scene_stream",
@@ -79,11 +80,13 @@ class AskServices:
             result_service_qos_profile=_BURST,
             cancel_service_qos_profile=_BURST,
             result_timeout=_RESULT_TIMEOUT_SEC,
+            resume_function=self._resume_function,
         )
 
     def close(self) -> None:
         """Stop publishing; called before the node is destroyed."""
         self._closed = True
+        self._action.stop_pacing()
 
     def destroy(self) -> None:
         """Destroy the action server, which the node does not do."""

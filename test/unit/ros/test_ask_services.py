@@ -77,7 +77,7 @@ def log():
 @pytest.fixture
 def make_services(monkeypatch, log):
     """Return a function that makes the services of a node without a graph."""
-    monkeypatch.setattr(ask_services, "ActionServer", lambda *_, **__: None)
+    monkeypatch.setattr(ask_services, "PacedActionServer", lambda *_, **__: SimpleNamespace(stop_pacing=lambda: None))
     monkeypatch.setattr(ask_services, "fill_answer", fill_answer)
     monkeypatch.setattr(ask_services, "scene_answer", lambda *_: None)
     node = SimpleNamespace(

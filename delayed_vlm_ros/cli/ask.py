@@ -16,6 +16,7 @@ from rich.console import Console
 
 from delayed_vlm_ros.cli import options, output
 from delayed_vlm_ros.errors import AskError, NodeNotFoundError
+from delayed_vlm_ros.inference.finish import finish_warnings
 
 DISCOVERY_SEC = 10.0
 """Maximum time to discover the node, in seconds."""
@@ -83,7 +84,9 @@ def ask(
         output.print_json(output.response_json(response))
     elif response.success:
         view = output.AnswerView(Console(), verbose)
-        view.show_standing(response.metrics.warnings)  # before the only answer of this session
+        metrics = response.metrics
+        of_this_answer = finish_warnings(metrics.finish_reason, metrics.answer_tokens)
+        view.show_standing(warning for warning in metrics.warnings if warning not in of_this_answer)
         view.show_response(question, response)
     if not response.success:
         raise AskError(response.error_msg)

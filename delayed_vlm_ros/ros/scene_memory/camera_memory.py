@@ -25,6 +25,7 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp, steady_sec
 MAX_FRAME_ID_CHARACTERS = 255
 """Longest frame_id that is kept with a frame and published in reports; longer ones are cut."""
 
+_STAMPS_FROZEN = "stamps do not advance, arrival times are used instead: set header.stamp of every image in the driver"
 _LOG_PERIOD_SEC = 5.0
 _MAX_AHEAD_SEC = 5.0  # the clocks of two machines may differ a little
 _MAX_LATE_SEC = 10.0  # images may also arrive late, from a network camera or on a busy machine
@@ -122,7 +123,7 @@ class CameraMemory:
         were_frozen = self._ingestor.stamps_frozen
         stamp_ns = self._ingestor.usable_stamp(stamp_ns, arrival_ns)
         if self._ingestor.stamps_frozen and not were_frozen:
-            self._logger.warning(self._stamps_frozen_warning, throttle_duration_sec=_LOG_PERIOD_SEC)
+            self._logger.warning(f"camera {self.name}: {_STAMPS_FROZEN}", throttle_duration_sec=_LOG_PERIOD_SEC)
         self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
         with self._lock:
             self._apply_clock_jump()
@@ -248,13 +249,6 @@ class CameraMemory:
         return max(0.0, newest - frame.stamp + self._steady() - self._last_sampled_arrival)
 
     @property
-    def _stamps_frozen_warning(self) -> str:
-        return (
-            f"camera {self.name}: stamps do not advance, arrival times are used instead: set header.stamp of every "
-            "image in the driver"
-        )
-
-    @property
     def _clock_fault(self) -> str:
         """Why stamps cannot be compared with the node's clock; empty if they can."""
         if self._last_arrival is None:
@@ -271,55 +265,61 @@ class CameraMemory:
     @property
     def input_warnings(self) -> Mapping[str, str]:
         """Return warnings about the images that arrive now, for the camera's operator, by kind."""
+        found = self._stamp_warnings() | self._clock_warnings()
+        if self.poses.warning:
+            found["poses_missing"] = self.poses.warning
+        return found
+
+    def _stamp_warnings(self) -> dict[str, str]:
+        """Return warnings about stamps that are missing or do not advance as arrival times do."""
         found: dict[str, str] = {}
-        prefix = f"camera {self.name}:"
         if self._ingestor.stamps_missing:
             found["stamps_missing"] = (
-                f"{prefix} images have no stamps, arrival times are used instead: set header.stamp in the driver"
+                "images have no stamps, arrival times are used instead: set header.stamp in the driver"
             )
         elif self._ingestor.stamps_frozen:
-            found["stamps_frozen"] = self._stamps_frozen_warning
+            found["stamps_frozen"] = _STAMPS_FROZEN
         share = self._ingestor.sampled_share
         if share is not None:
             found["stamps_slow"] = (
-                f"{prefix} only {share:.0%} of the images due by arrival time are also due by stamp, so the clock of "
-                "the stamps is slow or coarse, or the delay grows: check header.stamp in the driver, and the network"
+                f"only {share:.0%} of the images due by arrival time are also due by stamp, so the clock of the stamps "
+                "is slow or coarse, or the delay grows: check header.stamp in the driver, and the network"
             )
-        if self.poses.warning:
-            found["poses_missing"] = f"{prefix} {self.poses.warning}"
+        return found
+
+    def _clock_warnings(self) -> dict[str, str]:
+        """Return warnings about the node's clock, and about stamps that jumped or differ from it."""
+        found: dict[str, str] = {}
         offset_sec = self._ingestor.offset_sec
         has_stamps = not (self._ingestor.stamps_missing or self._ingestor.stamps_frozen)
         if self._clock_fault:
-            found["clock_unset" if not self._clock_ns else "clock_stopped"] = f"{prefix} {self._clock_fault}"
+            found["clock_unset" if not self._clock_ns else "clock_stopped"] = self._clock_fault
         if offset_sec and has_stamps:
             found["stamps_went_back" if offset_sec > 0 else "stamps_went_ahead"] = (
-                f"{prefix} stamps jumped {'back' if offset_sec > 0 else 'ahead'} by {abs(offset_sec):.3f} s and "
-                f"{CONTINUES}, so since and until refer to the memory's time: reset the memory to restart it"
+                f"stamps jumped {'back' if offset_sec > 0 else 'ahead'} by {abs(offset_sec):.3f} s and {CONTINUES}, so "
+                "since and until refer to the memory's time: reset the memory to restart it"
             )
         ahead_sec = 0.0 if self._clock_fault else self._ahead_of_clock_sec
         if ahead_sec > _MAX_AHEAD_SEC:
             found["stamps_ahead"] = (
-                f"{prefix} stamps are {ahead_sec:.3f} s ahead of the node's clock, so the ages of frames are wrong or "
-                "refer to the memory's time: synchronise the clocks"
+                f"stamps are {ahead_sec:.3f} s ahead of the node's clock, so the ages of frames are wrong or refer to "
+                "the memory's time: synchronise the clocks"
             )
         elif -ahead_sec > _MAX_LATE_SEC and not offset_sec:  # after a jump, ages do not depend on the node's clock
             found["stamps_late"] = (
-                f"{prefix} stamps are {-ahead_sec:.3f} s older than the node's clock, so images arrive "
-                "late or the ages of frames are wrong: synchronise the clocks; for a recording set use_sim_time"
+                f"stamps are {-ahead_sec:.3f} s older than the node's clock, so images arrive late or the ages of "
+                "frames are wrong: synchronise the clocks; for a recording set use_sim_time"
             )
         return found
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return the warnings that answers about this camera carry, the input warnings included."""
+        """Return the warnings that answers about this camera carry, the input warnings included, with its name."""
         found = list(self.input_warnings.values())
         if self._has_arrival_stamps and not (self._ingestor.stamps_missing or self._ingestor.stamps_frozen):
-            found.append(
-                f"camera {self.name}: some frames have arrival times, because their images had no advancing stamps"
-            )
-        if self._converter.fallback_reason:
-            found.append(self._converter.fallback_reason)
-        return tuple(found)
+            found.append("some frames have arrival times, because their images had no advancing stamps")
+        general = [self._converter.fallback_reason] if self._converter.fallback_reason else []
+        return (*(f"camera {self.name}: {warning}" for warning in found), *general)
 
     @property
     def last_drop_reason(self) -> str:

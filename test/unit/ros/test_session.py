@@ -321,7 +321,7 @@ def test_images_without_stamps_get_their_arrival_times(started):
     camera = session.cameras["camera"]
     camera.receive(serialised(0))
     assert camera.frame_manager.newest_stamp == NOW_NS / 1e9
-    assert camera.input_warnings["stamps_missing"] in camera.warnings
+    assert f"camera camera: {camera.input_warnings['stamps_missing']}" in camera.warnings
 
 
 def test_questions_are_counted(started):

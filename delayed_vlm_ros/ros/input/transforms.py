@@ -186,7 +186,9 @@ class TransformLookup:
 
     def _look_up(self) -> None:
         buffer = self._buffer
-        for poses in self._poses if buffer is not None else ():
+        if buffer is None:  # closed by another thread
+            return
+        for poses in self._poses:
             poses.look_up(buffer)
 
 

@@ -22,10 +22,10 @@ difference that the test accepts, of values 0 … 255: the cost of rounding, chr
 _REST = """\
 * `step` may be larger than a row. The padding of the last row may be missing; bytes after the last row are ignored.
 * `is_bigendian` applies to 16-bit encodings.
-* 16-bit values are scaled by the bits that the camera uses: 8, 10, 12, 14 or 16, the smallest depth that holds every value
-  of the camera so far. The depth does not fall, so a dark image stays dark. A camera that starts in the dark is scaled too
-  brightly until it sees larger values, unless `image_bit_depth` states its depth. Values in the high bits are used as they
-  are. A depth below 16 is logged; the diagnostics show it.
+* 16-bit values are scaled by the bits that the camera uses: 8, 10, 12, 14 or 16, the smallest depth that holds every
+  value of the camera so far. The depth does not fall, so a dark image stays dark. A camera that starts in the dark is
+  scaled too brightly until it sees larger values, unless `image_bit_depth` states its depth. Values in the high bits
+  are used as they are. A depth below 16 is logged; the diagnostics show it.
 * Y, U and V follow ITU-R BT.601 in video range (Y from 16 to 235).
 * `nv12` and `nv21`: `height` is the height of the image, `step` the length of every row, and `data` holds
   `height * 3 / 2` rows.
@@ -33,10 +33,10 @@ _REST = """\
   V4L2).
 * A compressed image is decoded from its bytes. A grey one is a sensor's mosaic if `format` names one as the source
   encoding; `image_transport` writes `mono8` or `bgr8` after `compressed` if it has interpolated the mosaic itself.
-* A JPEG that is truncated or damaged is rejected. JPEG has no checksum: the decoder's warnings and impossible block means
-  reveal about nine of ten images whose mean error is larger than 2, at about 1.6 ms for 640 × 480. Restart markers limit the
-  rest. A missing end marker, padding, missing Huffman tables (Motion JPEG) and up to 16 surplus bytes are accepted. PNG has
-  checksums: any damage is found.
+* A JPEG that is truncated or damaged is rejected. JPEG has no checksum: the decoder's warnings and impossible block
+  means reveal about nine of ten images whose mean error is larger than 2, at about 1.6 ms for 640 × 480. Restart
+  markers limit the rest. A missing end marker, padding, missing Huffman tables (Motion JPEG) and up to 16 surplus bytes
+  are accepted. PNG has checksums: any damage is found.
 * Rejected, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings
   without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.
 

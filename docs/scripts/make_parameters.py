@@ -26,14 +26,14 @@ ros2 launch delayed_vlm_ros bringup.launch.py scene_memory_params_file:=/path/to
 *When*: `start` is read when the node starts. `configure` is read when the node is configured, and can be changed while
 the node is unconfigured. `any time` takes effect immediately. An invalid value is rejected with the reason.
 
-A file's first key selects the nodes: `/**` any node, `/robot1/scene_memory` one. ROS ignores the values of a key that selects
-another node, so a node logs a warning for a key that seems to be its own: in the namespace `/robot1`, `scene_memory` is
-`/scene_memory`. The launch file changes that plain key to the full name, as nav2's does. An unknown parameter name is logged
-with the name that is meant.
+A file's first key selects the nodes: `/**` any node, `/robot1/scene_memory` one. ROS ignores the values of a key that
+selects another node, so a node logs a warning for a key that seems to be its own: in the namespace `/robot1`,
+`scene_memory` is `/scene_memory`. The launch file changes that plain key to the full name, as nav2's does. An unknown
+parameter name is logged with the name that is meant.
 
 YAML reads `off`, `no`, `on` and `yes` without quotes as booleans. A node takes them where only one meaning is possible
-(`precompute.mode: off`), as it takes `5` or `"5"` for a number, and otherwise says what to write. `ros2 param load` works with
-the files in `config/`: a value that cannot be changed now is accepted if it is the present one.
+(`precompute.mode: off`), as it takes `5` or `"5"` for a number, and otherwise says what to write. `ros2 param load`
+works with the files in `config/`: a value that cannot be changed now is accepted if it is the present one.
 """
 
 _NODES = {

@@ -245,8 +245,8 @@ class SceneMemoryParameters:
     )
     sampling: bool = _at_configure(
         default=False,
-        description="sample answers if the checkpoint's generation_config.json says so, instead of always choosing the most "
-        "likely token; such answers differ from one attempt to the next",
+        description="sample answers if the checkpoint's generation_config.json says so, instead of always choosing the "
+        "most likely token; such answers differ from one attempt to the next",
         name="model.sampling",
     )
     features_on_host: bool = _at_configure(

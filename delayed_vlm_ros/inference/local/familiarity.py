@@ -1,7 +1,7 @@
 """Detection of images unlike those that a small model was trained on, from its own vision features.
 
-Features of familiar images lie near a subspace. The statistic is the share of a token's feature outside it, as the median
-over the tokens of a pair: textures and shapes of real images leave the subspace nearly everywhere.
+Features of familiar images lie near a subspace. The statistic is the share of a feature outside it, as the median over
+the tokens of a pair: textures and shapes of real images leave the subspace nearly everywhere.
 """
 
 from __future__ import annotations

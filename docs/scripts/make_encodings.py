@@ -41,7 +41,7 @@ _REST = """\
   without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.
 
 `cv_bridge` converts images where it is installed and works, otherwise `rosbags-image`. OpenCV converts `nv12`, `nv21`,
-`nv24` and compressed images, which neither of them converts reliably.
+`nv24`, PNG and compressed mosaics, and simplejpeg (libjpeg-turbo) decodes JPEG: neither library converts these reliably.
 """
 
 

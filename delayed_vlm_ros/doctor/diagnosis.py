@@ -52,7 +52,7 @@ def default_timeout_sec() -> float:
 
 
 def _diagnose(namespace: str, timeout_sec: float) -> Diagnosis:
-    graph = in_background(lambda: run_child("observe:observe", namespace, timeout_sec=timeout_sec))
+    graph = in_background(lambda: run_child("observe:observe", namespace, timeout_sec, timeout_sec=timeout_sec))
     exchange = in_background(lambda: self_test.exchange(timeout_sec))
     torch = in_background(lambda: run_child("compute:probe_torch", timeout_sec=timeout_sec))
     converter = in_background(lambda: run_child("environment:probe_converter", timeout_sec=timeout_sec))

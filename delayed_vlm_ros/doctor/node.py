@@ -6,6 +6,7 @@ from delayed_vlm_ros.doctor.finding import Finding, Level, error, ok, warn
 from delayed_vlm_ros.doctor.observation import DiagnosticLine, Observation
 
 _START = "start it with ros2 launch delayed_vlm_ros bringup.launch.py"
+_LOADING = "it is busy, such as with loading the model: run this again when it is active; if this stays, see its log"
 _BUSY = "it is starting, blocked or dead: see its log, and restart it"
 
 
@@ -13,6 +14,8 @@ def node_findings(seen: Observation) -> list[Finding]:
     """Report the node's state, and each of its diagnostics that is not OK."""
     if not seen.runs:
         return [_missing(seen)]
+    if seen.parameters is None and seen.diagnostics:
+        return [warn("node", f"{seen.node_name} reports its state and does not answer", _LOADING)]
     if seen.parameters is None:
         return [error("node", f"{seen.node_name} is in the graph and does not answer", _BUSY)]
     if not seen.diagnostics:

@@ -49,7 +49,7 @@ class ClockTopic:
 
     Attributes:
         publishers: Full names of the nodes that publish ``/clock``.
-        times_ns: Times received, oldest first, in nanoseconds.
+        times_ns: First and newest time received, in nanoseconds; only one if one was received, empty if none was.
     """
 
     publishers: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ from delayed_vlm_ros.time import nanoseconds_of, read_stamp
 
 _DISCOVERY_SEC = 1.5
 _MORE_DISCOVERY_SEC = 2.5  # for what is still missing: the node, its diagnostics (one a second), or its cameras
-_SERVICE_TIMEOUT_SEC = 1.5
+_SERVICE_SHARE = 6  # of the time limit: a node that imports torch answers late
 _MEASURE_SEC = 2.0
 _MAX_MEASURED = 4  # topics other than the node's: a robot's network carries no needless images
 _MAX_MESSAGES = 2000
@@ -48,16 +48,22 @@ _RELIABLE = "reliable"
 _BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # receives from every publisher
 
 
-def observe(namespace: str) -> dict[str, Any]:
-    """Observe the graph for some seconds; return an ``Observation`` as plain values."""
+def observe(namespace: str, timeout_sec: float) -> dict[str, Any]:
+    """Observe the graph for some seconds; return an ``Observation`` as plain values.
+
+    Args:
+        namespace: Namespace of the node.
+        timeout_sec: Time limit of this process in seconds, longer on a busy machine; a service gets a sixth of it.
+    """
     with doctor_node(namespace) as (node, executor):
-        return asdict(_Observer(node, executor).observe())
+        return asdict(_Observer(node, executor, timeout_sec / _SERVICE_SHARE).observe())
 
 
 class _Observer:
-    def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, service_timeout_sec: float) -> None:
         self._node = node
         self._executor = executor
+        self._service_timeout_sec = service_timeout_sec
         self._node_name: str = node.resolve_topic_name("scene_memory")
         self._page_name: str = node.resolve_topic_name("web_dashboard")
         self._diagnostics: dict[str, DiagnosticLine] = {}
@@ -77,7 +83,7 @@ class _Observer:
             middleware=rclpy.get_rmw_implementation_identifier(),
             node_name=self._node_name,
             nodes=nodes,
-            state=self._state() if runs else "",
+            state=self._state() if parameters is not None else "",
             parameters=parameters,
             page_parameters=self._parameters(self._page_name) if self._page_name in nodes else None,
             cameras=self._cameras(parameters) if parameters is not None else (),
@@ -100,8 +106,9 @@ class _Observer:
             self._note("/diagnostics", {"stamp_ns": nanoseconds_of(message.header.stamp), "status": _plain(mine)})
 
     def _on_clock(self, message: Clock) -> None:
-        if len(self._clock_times) < _MAX_MESSAGES:
-            self._clock_times.append(nanoseconds_of(message.clock))
+        self._clock_times[1:] = [
+            nanoseconds_of(message.clock)
+        ]  # first and newest: a simulation publishes 1000 a second
 
     def _note(self, topic: str, report: Any) -> None:
         if len(self._reports[topic]) < _MAX_MESSAGES:
@@ -155,9 +162,9 @@ class _Observer:
     def _call(self, kind: Any, name: str, request: Any) -> Any:
         """Return the response; None if there is none in time."""
         client: Client[Any, Any] = self._node.create_client(kind, name)
-        pending = client.call_async(request) if client.wait_for_service(_SERVICE_TIMEOUT_SEC) else None
+        pending = client.call_async(request) if client.wait_for_service(self._service_timeout_sec) else None
         if pending is not None:
-            self._spin(_SERVICE_TIMEOUT_SEC, pending.done)
+            self._spin(self._service_timeout_sec, pending.done)
         answer = pending.result() if pending is not None and pending.done() else None
         self._node.destroy_client(client)
         return answer

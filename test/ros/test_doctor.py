@@ -127,5 +127,5 @@ def test_process_without_a_partner_is_not_matched(ros):
 
 
 def test_invalid_namespace_is_an_error_with_the_remedy(ros):
-    answer = run_child("observe:observe", "/robot one", timeout_sec=PATIENCE_SEC)
+    answer = run_child("observe:observe", "/robot one", PATIENCE_SEC, timeout_sec=PATIENCE_SEC)
     assert "'namespace' must be a ROS namespace such as /robot1" in answer.error

@@ -179,8 +179,12 @@ def test_missing_node_is_a_warning_that_names_nodes_in_other_namespaces():
 
 
 def test_node_that_does_not_answer_is_an_error():
-    the_only(node.node_findings(replace(SEEN, parameters=None)), Level.ERROR, "does not answer")
+    the_only(node.node_findings(replace(SEEN, parameters=None, diagnostics=())), Level.ERROR, "does not answer")
     the_only(node.node_findings(replace(SEEN, diagnostics=())), Level.ERROR, "no diagnostics")
+
+
+def test_node_that_is_busy_and_reports_is_a_warning():
+    the_only(node.node_findings(replace(SEEN, parameters=None)), Level.WARN, "does not answer", "run this again")
 
 
 @pytest.mark.parametrize(("level", "expected"), [(1, Level.WARN), (2, Level.ERROR), (3, Level.ERROR)])

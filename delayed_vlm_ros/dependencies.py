@@ -22,9 +22,13 @@ _ROS_DEBIAN = {"nav_msgs": "nav-msgs", "tf2_ros": "tf2-ros-py"}
 
 # Import name -> source: the extra of setup.py that installs it, _CORE for the package itself, or _ROS for ROS 2.
 _SOURCES = {
-    **dict.fromkeys(("cv2", "numpy", "packaging", "PIL", "rich", "typer", "yaml"), _CORE),
+    **dict.fromkeys(("cv2", "numpy", "packaging", "PIL", "rich", "simplejpeg", "typer", "yaml"), _CORE),
     **dict.fromkeys(
-        ("accelerate", "huggingface_hub", "safetensors", "tokenizers", "torch", "torchvision", "transformers"), "vlm"
+        (
+            *("accelerate", "huggingface_hub", "qwen_vl_utils", "safetensors", "tokenizers"),
+            *("torch", "torchvision", "transformers"),
+        ),
+        "vlm",
     ),
     **dict.fromkeys(
         ("jinja2", "markupsafe", "matplotlib", "mcap", "rosbags", "sacrebleu", "zstandard"),

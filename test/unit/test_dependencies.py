@@ -1,14 +1,23 @@
 """Error messages for missing and broken packages."""
 
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import setuptools
+from packaging.requirements import Requirement
 
-from delayed_vlm_ros.dependencies import dependency_error, explained_imports, is_installed, run_program
+from delayed_vlm_ros.dependencies import _ROS, _SOURCES, dependency_error, explained_imports, is_installed, run_program
+from delayed_vlm_ros.doctor.environment import _MODULES
 from delayed_vlm_ros.errors import DependencyError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEVELOPERS = {"docs", "test", "lint"}
 
 
 @pytest.fixture
@@ -52,6 +61,33 @@ def test_missing_package_is_reported_with_python_and_remedy(monkeypatch, package
     explained = str(import_error(package))
     assert f"{package} is not installed in this Python ({sys.executable})" in explained
     assert remedy in explained
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """Import names of the packages that setup.py declares, by extra; empty for the package itself."""
+    given = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    extras = {"": given["install_requires"], **given["extras_require"]}
+    names = {extra: [Requirement(text).name for text in found] for extra, found in extras.items()}
+    return {extra: {_MODULES.get(one, one.replace("-", "_")) for one in found} for extra, found in names.items()}
+
+
+def test_sources_of_packages_are_those_that_setup_declares(declared):
+    required = set().union(*(found for extra, found in declared.items() if extra not in DEVELOPERS))
+    known = {name: source for name, source in _SOURCES.items() if source != _ROS}
+    assert {name.partition(".")[0] for name in required} <= set(known)
+    assert {name for name, source in known.items() if name not in declared[source]} == set()
+
+
+def test_package_xml_names_the_packages_that_pip_installs(declared):
+    comment = "".join(re.findall("<!--(.*?)-->", (ROOT / "package.xml").read_text(encoding="utf-8"), re.DOTALL))
+    dependencies = set(re.findall(r"<exec_depend>python3-(\w+)</exec_depend>", (ROOT / "package.xml").read_text()))
+    debian = {"cv2": "opencv", "PIL": "pil"}
+    by_pip = {name for name in declared[""] if debian.get(name, name) not in dependencies}
+    assert {name for name in by_pip if name not in comment} == set()
 
 
 def test_package_with_a_missing_dependency_is_not_reported_as_missing(importable):

@@ -90,7 +90,9 @@ def _ros_arguments(arguments: Sequence[str]) -> list[str]:
 def _keys_of_file(path: str) -> list[str]:
     """Return the keys of a parameter file; empty for a file that ROS has refused anyway."""
     try:
-        return list(_keys(yaml.safe_load(Path(path).read_text(encoding="utf-8"))))
+        text = Path(path).read_text(encoding="utf-8")
+        # All values as text, as the keys only matter: 2001-99-99 is no date.
+        return list(_keys(yaml.load(text, Loader=yaml.BaseLoader)))  # noqa: S506  it makes no objects
     except (OSError, UnicodeError, yaml.YAMLError):
         return []
 
@@ -110,8 +112,7 @@ def _missed_keys(keys: Sequence[str], node: str) -> list[str]:
         return []  # parameters of its own, and those of other robots' nodes
     name = node.rpartition("/")[2]
     others = [key for key in keys if key not in used]
-    similar = [key for key in others if _is_similar(key.rpartition("/")[2], name)]
-    return similar if used else similar or others
+    return [key for key in others if _is_similar(key.rpartition("/")[2], name)]
 
 
 def _is_similar(name: str, other: str) -> bool:

@@ -58,7 +58,8 @@ def parameters(*keys):
         (parameters("/robot2/scene_memory"), "/robot2/scene_memory"),
         (parameters("/**", "scene_memory"), "/scene_memory"),
         (parameters("/**", "/robot1/scene_memmory"), "/robot1/scene_memmory"),
-        (parameters("other_node", "/a/camera"), "/other_node, /a/camera"),
+        ("scene_memory:\n  ros__parameters: {date: 2001-99-99}\n", "/scene_memory"),
+        (parameters("amcl", "scene_memory_node"), "/scene_memory_node"),
         ("robot2:\n  scene_memory:\n    ros__parameters: {autostart: true}\n", "/robot2/scene_memory"),
     ],
 )
@@ -77,6 +78,7 @@ def test_key_that_selects_another_node_is_reported(tmp_path, text, named):
         parameters("/robot1/scene_memory", "/robot2/scene_memory", "other_node"),
         parameters("/**", "other_node"),
         "robot1:\n  scene_memory:\n    ros__parameters: {autostart: true}\n",
+        parameters("amcl", "/a/camera", "controller_server"),  # one file for all nodes of a robot
         "",
         "# nothing\n",
     ],

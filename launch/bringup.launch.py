@@ -105,7 +105,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "scene_memory_video",
             default_value="",
-            description="Also start a camera that plays this video file or camera device, such as /dev/video0",
+            description="Also start a camera that plays this video file, camera device (/dev/video0) or network stream",
         ),
         DeclareLaunchArgument(
             "scene_memory_bag",

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 def replay(
     recordings: Annotated[
-        list[Path] | None, typer.Argument(help="Bags (folder, .mcap or .db3), video files, or folders of images.")
+        list[Path] | None, typer.Argument(help="Bags (folder or file), video files, or folders of images.")
     ] = None,
     topic: Annotated[str, typer.Option(help="Image topic of the bags; required if a bag has several.")] = "",
     questions: Annotated[
-        Path | None, typer.Option(help="Question file.  [default: questions.yaml in each bag's folder]")
+        Path | None, typer.Option(help="Question file.  [default: questions.yaml in each recording's folder]")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the report and the results.")] = Path("replay"),
     make_questions: Annotated[

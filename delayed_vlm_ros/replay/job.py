@@ -151,7 +151,7 @@ class Evaluator:
             geometry = checkpoint.geometry(max_pixels)
             result = Replay(recording, job.questions, memory, geometry, answerers, job.settings).run(on_progress)
         result["recording"]["path"] = job.path
-        result["warnings"] = [*checkpoint.warnings, *result["warnings"]]
+        result["warnings"] = [*checkpoint.warnings, *loaded.notes, *result["warnings"]]
         return {
             "version": RESULT_VERSION,
             "fingerprint": fingerprint,
@@ -236,5 +236,5 @@ def _environment(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Any]:
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "model": checkpoint.name,
         "model type": loaded.model.config.model_type,
-        "model warnings": "; ".join(checkpoint.warnings),
+        "model warnings": "; ".join((*checkpoint.warnings, *loaded.notes)),
     }

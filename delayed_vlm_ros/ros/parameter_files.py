@@ -91,7 +91,7 @@ def _keys_of_file(path: str) -> list[str]:
     """Return the keys of a parameter file; empty for a file that ROS has refused anyway."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        # All values as text, as the keys only matter: 2001-99-99 is no date.
+        # Only the keys matter: values stay text, also 2001-99-99, which is not a valid date.
         return list(_keys(yaml.load(text, Loader=yaml.BaseLoader)))  # noqa: S506  it makes no objects
     except (OSError, UnicodeError, yaml.YAMLError):
         return []

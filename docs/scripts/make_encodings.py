@@ -22,10 +22,15 @@ difference that the test accepts, of values 0 … 255: the cost of rounding, chr
 _REST = """\
 * `step` may be larger than a row. The padding of the last row may be missing; bytes after the last row are ignored.
 * `is_bigendian` applies to 16-bit encodings.
-* 16-bit values are scaled by the bits that the camera uses: 8, 10, 12, 14 or 16, the smallest depth that holds every
-  value of the camera so far. The depth does not fall, so a dark image stays dark. A camera that starts in the dark is
-  scaled too brightly until it sees larger values, unless `image_bit_depth` states its depth. Values in the high bits
-  are used as they are. A depth below 16 is logged; the diagnostics show it.
+* 16-bit values are scaled by the bits that the camera uses. `image_bit_depth` states them; larger values are clipped,
+  and a log line says so if they are more than 0.1 % of an image. Set 16 for values in the high bits.
+* At the default of `image_bit_depth` (8), the depth comes from the images: 8, 10, 12, 14 or 16 bits. An image needs the
+  smallest depth that holds all but 0.1 % of its values: hot pixels do not count. The camera's depth is that of its
+  first image, and rises when 3 of 8 images in succession need more: an image that is damaged is scaled by its own
+  depth, and changes nothing. A first image that needs more than the next ones counts for 8 images. The depth does not
+  fall afterwards, so a dark image stays dark; a reset of the memory starts again. A camera that starts in the dark is
+  scaled too brightly until it sees larger values. Values in the high bits are used as they are. Each change is logged;
+  the diagnostics show the depth.
 * Y, U and V follow ITU-R BT.601 in video range (Y from 16 to 235).
 * `nv12` and `nv21`: `height` is the height of the image, `step` the length of every row, and `data` holds
   `height * 3 / 2` rows.
@@ -41,7 +46,8 @@ _REST = """\
   without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.
 
 `cv_bridge` converts images where it is installed and works, otherwise `rosbags-image`. OpenCV converts `nv12`, `nv21`,
-`nv24`, PNG and compressed mosaics, and simplejpeg (libjpeg-turbo) decodes JPEG: neither library converts these reliably.
+`nv24`, PNG and compressed mosaics, and simplejpeg (libjpeg-turbo) decodes JPEG: neither library converts these
+reliably.
 """
 
 

@@ -22,6 +22,10 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp
 _MAX_POSES = 2000  # ten seconds at 200 Hz
 _MAX_PENDING = 1000  # frames for which a nearer pose may still arrive
 _MIN_POSE_BYTES = 76  # encoding, stamp, empty frame_id, padding, seven doubles
+_MISSES_OF_A_FAULT = 2  # a single one occurs when a robot starts to move and its poses resume
+
+NO_POSES = "none"
+"""Value of the parameter ``pose.source`` that switches poses off."""
 
 _PACKAGES = {"PoseStamped": "geometry_msgs", "PoseWithCovarianceStamped": "geometry_msgs", "Odometry": "nav_msgs"}
 POSE_TYPES = tuple(_PACKAGES)
@@ -82,7 +86,8 @@ class PoseBuffer:
         self._poses: deque[TimedPose] = deque(maxlen=_MAX_POSES)
         self._pending: deque[FrameHeader] = deque(maxlen=_MAX_PENDING)
         self._received = self._unusable = self._without_pose = 0
-        self._is_missing = False  # the newest frame that was given up has no pose
+        self._received_before = 0  # when frames were last given up
+        self._misses = 0  # consecutive times that frames were given up without a pose although poses arrived
 
     @property
     def received(self) -> int:
@@ -96,16 +101,19 @@ class PoseBuffer:
 
     @property
     def frames_without_pose(self) -> int:
-        """See ``PoseSource``; 0 until the first pose arrives."""
+        """Number of frames for which no pose was near enough in time; 0 until the first pose arrives."""
         return self._without_pose
 
     @property
     def warning(self) -> str:
-        """See ``PoseSource``."""
-        if not self._is_missing:
+        """Why the newest frames have no pose although poses arrive; empty if they have one, or if none arrives.
+
+        A localisation may publish only while the robot moves, so silence is no fault.
+        """
+        if self._misses < _MISSES_OF_A_FAULT:
             return ""
         limit_sec = self._limit_ns / NANOSECONDS_PER_SECOND
-        return f"no pose within {limit_sec:g} s of the newest frames: check that poses arrive, with the images' clock"
+        return f"poses arrive, but none within {limit_sec:g} s of the newest frames: synchronise the clocks of both"
 
     def receive(self, serialised: bytes) -> None:
         """Add a serialised pose. Never raises; unusable poses are only counted."""
@@ -142,7 +150,7 @@ class PoseBuffer:
         with self._lock:
             self._poses.clear()
             self._pending.clear()
-            self._is_missing = False
+            self._misses = 0
 
     def _give_up(self, stamp_ns: int) -> None:
         """Stop waiting for poses of frames that are too old for a pose of this time."""
@@ -150,7 +158,9 @@ class PoseBuffer:
         if old and self._received:
             without = [header for header in old if header.nearest_pose is None]
             self._without_pose += len(without)
-            self._is_missing = old[-1].nearest_pose is None
+            is_miss = old[-1].nearest_pose is None and self._received > self._received_before
+            self._misses = self._misses + 1 if is_miss else 0
+            self._received_before = self._received
         self._set_pending([header for header in self._pending if stamp_ns - header.stamp_ns <= self._limit_ns])
 
     def _set_pending(self, headers: list[FrameHeader]) -> None:
@@ -166,6 +176,19 @@ class PoseBuffer:
             present is None or abs(pose.stamp_ns - header.stamp_ns) <= abs(present.stamp_ns - header.stamp_ns)
         ):
             header.nearest_pose = pose
+
+
+class NoPoses:
+    """The ``PoseSource`` of a camera whose frames have no poses."""
+
+    received = unusable = frames_without_pose = 0
+    warning = ""
+
+    def attach(self, header: FrameHeader) -> None:
+        """Leave the frame without a pose."""
+
+    def reset(self) -> None:
+        """Do nothing: there are no poses."""
 
 
 class PoseSubscription:

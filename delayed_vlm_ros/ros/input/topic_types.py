@@ -58,7 +58,8 @@ def pose_topic_fault(graph: TopicGraph, topic: str, message_type: Any, accepted:
     if not found or wanted in found:
         return ""
     usable = [name for name in (one.rpartition("/")[2] for one in found) if name in accepted]
-    remedy = f"set pose.source to {usable[0]}" if usable else f"remap pose to a topic of type {' or '.join(accepted)}"
+    others = f"remap pose to a topic of type {' or '.join(accepted)}, or set pose.source to none"
+    remedy = f"set pose.source to {usable[0]}" if usable else others
     return _other_type(topic, found, wanted, remedy)
 
 

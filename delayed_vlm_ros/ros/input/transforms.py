@@ -39,6 +39,9 @@ class TransformBuffer(Protocol):
     def lookup_transform(self, target_frame: str, source_frame: str, time: Time) -> Any:
         """Return the ``TransformStamped`` at a time; raises if it is not available. Does not block."""
 
+    def clear(self) -> None:
+        """Forget all transforms: after time went back, tf2 would drop new ones as too old."""
+
     def close(self) -> None:
         """Stop receiving transforms."""
 
@@ -64,7 +67,7 @@ class TransformPoses:
         self._wait_sec = wait_sec
         self._lock = threading.Lock()
         self._pending: list[_Pending] = []
-        self._resets = 0
+        self._resets = self._cleared = 0
         self._received = self._without_pose = 0
         self._warning = ""
 
@@ -80,30 +83,34 @@ class TransformPoses:
 
     @property
     def frames_without_pose(self) -> int:
-        """See ``PoseSource``."""
+        """Number of frames without a transform at their time."""
         return self._without_pose
 
     @property
     def warning(self) -> str:
-        """See ``PoseSource``."""
+        """Why the newest frame has no pose; empty if it has one."""
         return self._warning
 
     def attach(self, header: FrameHeader) -> None:
-        """See ``PoseSource``."""
+        """Look up the pose of a new frame soon. Does not block."""
         with self._lock:
             self._pending.append(_Pending(header, time.monotonic()))
 
     def reset(self) -> None:
-        """See ``PoseSource``."""
+        """Drop the frames that wait for their transforms, and all transforms."""
         with self._lock:
             self._pending.clear()
             self._resets += 1
+            self._warning = ""
 
     def look_up(self, buffer: TransformBuffer) -> None:
         """Look up the transforms of all frames that wait for theirs. Never raises."""
         with self._lock:
             pending, self._pending = self._pending, []
             resets = self._resets
+        if resets != self._cleared:
+            buffer.clear()
+            self._cleared = resets
         waiting = [one for one in pending if not self._is_settled(one, buffer)]
         with self._lock:
             if resets == self._resets:
@@ -176,7 +183,7 @@ class TransformLookup:
         self._timer = self._node.create_timer(_PERIOD_SEC, self._look_up, callback_group=self._group, clock=self._clock)
 
     def close(self) -> None:
-        """Stop both."""
+        """Stop the timer and the reception of transforms."""
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
             self._timer = None
@@ -196,7 +203,7 @@ def check_transforms_available() -> None:
     """Check that tf2_ros is installed.
 
     Raises:
-        DependencyError: It is not.
+        DependencyError: tf2_ros is not installed.
     """
     if not is_installed(_TF2):
         raise DependencyError(f"'pose.source' is {TF}, but {missing(_TF2)}")
@@ -213,6 +220,9 @@ class _Tf2Buffer:
 
     def lookup_transform(self, target_frame: str, source_frame: str, time: Time) -> Any:
         return self._buffer.lookup_transform(target_frame, source_frame, time)
+
+    def clear(self) -> None:
+        self._buffer.clear()
 
     def close(self) -> None:
         self._listener.unregister()

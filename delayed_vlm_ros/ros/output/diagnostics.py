@@ -117,8 +117,8 @@ def camera_status(report: CameraReport, previous: CameraReport | None, stale_aft
     if not report.receiving:
         level, message = Level.WARN, "not receiving: the node is not active"
     elif report.silent_sec is None:
-        reason = "; ".join(report.topic_faults) or "check that the camera publishes on it"
-        level, message = Level.WARN, f"no image yet on {report.topic}: {reason}"
+        reason = report.image_topic_fault or "check that the camera publishes on it"
+        level, message = Level.WARN, "; ".join((f"no image yet on {report.topic}: {reason}", *_pose_fault(report)))
     elif report.silent_sec > stale_after_sec:
         silence = f"no image for {report.silent_sec:.1f} s on {report.topic}: check the camera"
         level, message = Level.STALE, "; ".join((silence, *warnings))
@@ -242,8 +242,13 @@ def _camera_warnings(report: CameraReport, previous: CameraReport | None) -> tup
         *((f"{dropped} images dropped: {report.last_drop_reason}",) if dropped > 0 else ()),
         *((report.last_jump,) if jumped > 0 else ()),
         *report.input_warnings,
-        *report.topic_faults,
+        *((report.image_topic_fault,) if report.image_topic_fault else ()),
+        *_pose_fault(report),
     )
+
+
+def _pose_fault(report: CameraReport) -> tuple[str, ...]:
+    return (report.pose_topic_fault,) if report.pose_topic_fault else ()
 
 
 def _since(count: int, before: int) -> int:

@@ -49,7 +49,8 @@ class CameraReport:
         input_warnings: Warnings about the images that arrive now.
         warnings: Warnings that answers about this camera carry, the input warnings included.
         bit_depth: Bits in use of 16-bit images; 0 before the first one.
-        topic_faults: Why publishers of the camera's topics do not reach the node.
+        image_topic_fault: Why publishers of the image topic do not reach the node; empty if they do.
+        pose_topic_fault: Why publishers of the pose topic do not reach the node; empty if they do.
     """
 
     name: str
@@ -74,7 +75,8 @@ class CameraReport:
     input_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
     bit_depth: int = 0
-    topic_faults: tuple[str, ...] = ()
+    image_topic_fault: str = ""
+    pose_topic_fault: str = ""
 
 
 @dataclass(frozen=True)

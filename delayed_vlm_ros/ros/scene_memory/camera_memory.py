@@ -127,17 +127,18 @@ class CameraMemory:
         self._ahead_of_clock_sec = (stamp_ns - now_ns) / NANOSECONDS_PER_SECOND
         with self._lock:
             self._apply_clock_jump()
-            # After the clock jump: it empties the memory, and this image belongs to the new one.
-            self._has_arrival_stamps |= self._ingestor.stamps_missing or self._ingestor.stamps_frozen
             decision = self._ingestor.decide(stamp_ns, arrival, arrival_ns)
             if decision.jump_sec:
                 self._report_jump(decision.jump_sec)
+            if decision.jump_sec < 0 and self._ingestor.restart_on_jump:
+                self._has_arrival_stamps = False
+            self._has_arrival_stamps |= self._ingestor.stamps_missing or self._ingestor.stamps_frozen
             if not decision.is_due:
                 return False
             message = self._deserialize(serialised)
             header = FrameHeader(stamp_ns, message.header.frame_id[:MAX_FRAME_ID_CHARACTERS])
-            self.poses.attach(header)
             self._ingestor.add(self._convert(message), decision, header)
+            self.poses.attach(header)
             self._frame_id = header.frame_id
             self._last_sampled_arrival = arrival
         return True

@@ -33,7 +33,13 @@ from delayed_vlm_ros.ros.input.poses import POSE_TYPES, PoseBuffer, PoseSubscrip
 from delayed_vlm_ros.ros.input.topic_types import image_topic_fault, pose_topic_fault
 from delayed_vlm_ros.ros.input.transforms import TransformLookup, TransformPoses
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
-from delayed_vlm_ros.ros.output.node_report import LifecycleReport, ModelReport, NodeReport, QuestionReport
+from delayed_vlm_ros.ros.output.node_report import (
+    CameraReport,
+    LifecycleReport,
+    ModelReport,
+    NodeReport,
+    QuestionReport,
+)
 from delayed_vlm_ros.ros.output.report_publisher import Reporter
 from delayed_vlm_ros.ros.parameters import (
     QOS_GROUP,
@@ -311,17 +317,16 @@ class SceneMemory(LifecycleNode):
         for camera in session.cameras.values() if session is not None else ():
             camera.handle_clock_jump(jump.delta.nanoseconds * 1e-9)
 
-    def _topic_faults(self, camera: CameraMemory) -> tuple[str, ...]:
-        """Return why publishers of a camera's topics do not reach the node; log each reason once."""
-        found = [image_topic_fault(self, camera.topic, camera.message_type)]
+    def _camera_report(self, camera: CameraMemory, *, receiving: bool) -> CameraReport:
+        """Return a camera's report with the faults of its topics; log each fault once."""
+        image = image_topic_fault(self, camera.topic, camera.message_type)
+        pose = ""
         if isinstance(camera.poses, PoseBuffer):
-            found.append(pose_topic_fault(self, camera.pose_topic, camera.poses.message_type, POSE_TYPES))
-        faults = tuple(fault for fault in found if fault)
-        for fault in faults:
-            if fault not in self._logged_faults:
-                self._logged_faults.add(fault)
-                self.get_logger().warning(f"camera {camera.name}: {fault}")
-        return faults
+            pose = pose_topic_fault(self, camera.pose_topic, camera.poses.message_type, POSE_TYPES)
+        for fault in {image, pose} - {"", *self._logged_faults}:
+            self._logged_faults.add(fault)
+            self.get_logger().warning(f"camera {camera.name}: {fault}")
+        return replace(camera.report(receiving=receiving), image_topic_fault=image, pose_topic_fault=pose)
 
     def _report(self) -> NodeReport:
         session = self._session
@@ -338,10 +343,7 @@ class SceneMemory(LifecycleNode):
         receiving = self._state == "active"
         return NodeReport(
             lifecycle=lifecycle,
-            cameras=tuple(
-                replace(camera.report(receiving=receiving), topic_faults=self._topic_faults(camera))
-                for camera in session.cameras.values()
-            ),
+            cameras=tuple(self._camera_report(camera, receiving=receiving) for camera in session.cameras.values()),
             memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
             model=session.model_report(),
             questions=session.ask_handler.report(),

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS
+from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS, FROM_IMAGES
 from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 from delayed_vlm_ros.memory import MemoryConfig
-from delayed_vlm_ros.ros.input.poses import POSE_TYPES
+from delayed_vlm_ros.ros.input.poses import NO_POSES, POSE_TYPES
 from delayed_vlm_ros.ros.input.transforms import TF
 from delayed_vlm_ros.ros.parameters import parameter, specifications
 
@@ -77,10 +77,10 @@ class SceneMemoryParameters:
         maximum=MAX_IMAGE_PIXELS,
     )
     image_bit_depth: int = _at_configure(
-        BIT_DEPTHS[0],
-        "bits that the cameras use of 16-bit values; an image with larger values raises it to 10, 12, 14 or 16",
+        FROM_IMAGES,
+        "bits that the cameras use of 16-bit values; larger values are clipped; 8: found from the images",
         unit="bits",
-        minimum=BIT_DEPTHS[0],
+        minimum=FROM_IMAGES,
         maximum=BIT_DEPTHS[-1],
     )
 
@@ -178,9 +178,9 @@ class SceneMemoryParameters:
 
     pose_source: str = _at_configure(
         "PoseStamped",
-        "source of camera poses: messages of this type on pose, or on <name>/pose with several cameras; or TF (tf)",
+        "source of camera poses: messages of this type on pose (with several cameras <name>/pose), TF (tf), or none",
         name="pose.source",
-        choices=(*POSE_TYPES, TF),
+        choices=(*POSE_TYPES, TF, NO_POSES),
     )
     pose_frame: str = _at_configure("map", "frame in which poses from TF are expressed", name="pose.frame")
     pose_base_frame: str = _at_configure(

@@ -21,7 +21,7 @@ from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
-from delayed_vlm_ros.ros.input.poses import PoseBuffer, PoseSource, load_pose_type
+from delayed_vlm_ros.ros.input.poses import NO_POSES, NoPoses, PoseBuffer, PoseSource, load_pose_type
 from delayed_vlm_ros.ros.input.transforms import TF, TransformPoses, check_transforms_available
 from delayed_vlm_ros.ros.output.node_report import MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory import engines
@@ -277,6 +277,8 @@ def _poses(parameters: SceneMemoryParameters) -> PoseSource:
     if parameters.pose_source == TF:
         check_transforms_available()
         return TransformPoses(parameters.pose_frame, parameters.pose_base_frame, parameters.pose_limit_sec)
+    if parameters.pose_source == NO_POSES:
+        return NoPoses()
     return PoseBuffer(parameters.pose_limit_sec, load_pose_type(parameters.pose_source))
 
 

@@ -23,9 +23,8 @@ from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.inference.worker import ModelState, ModelWorker
-from delayed_vlm_ros.ingest.ingestor import FrameIngestor
+from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.ingest.rate import RateWindow, SilenceWatch
-from delayed_vlm_ros.ingest.sampling import FrameSampler
 from delayed_vlm_ros.memory import KeptPair, MemoryConfig
 from delayed_vlm_ros.time import seconds_of
 from delayed_vlm_ros.web.backend import (
@@ -101,8 +100,13 @@ class InProcessBackend:
         self._settings = settings
         self._checkpoint = resolve_checkpoint(settings.model, device=settings.device)
         self._memory = settings.memory.build()
-        self._ingestor = FrameIngestor(self._checkpoint.geometry(settings.memory.max_pixels), self._memory)
-        self._sampler = FrameSampler(settings.memory.sample_fps)
+        self._ingestor = SamplingIngestor(
+            self._checkpoint.geometry(settings.memory.max_pixels),
+            self._memory,
+            settings.memory.sample_fps,
+            topic=settings.video,
+            restart_on_jump=False,
+        )
         self._player = VideoPlayer(settings.video, self._on_image, loop=settings.loop, on_finish=_log_failure)
         self._camera_name = _camera_name(self._player, settings.video)
         self._newest: tuple[int, NDArray[np.uint8]] | None = None
@@ -132,6 +136,8 @@ class InProcessBackend:
             from delayed_vlm_ros.inference.local.models.loading import load_model  # noqa: PLC0415
 
         loaded = load_model(self._checkpoint, device=self._settings.device)
+        for note in loaded.notes:
+            _LOGGER.warning(note)
         return DelayedBatchInferenceEngine(
             loaded.model,
             loaded.processor,
@@ -148,12 +154,13 @@ class InProcessBackend:
         self._newest = number, image
         self._silence.tick(now)
         stamp_ns = time.time_ns()
-        if not self._sampler.accept(seconds_of(stamp_ns)):
-            return
         try:
-            self._ingestor.add(image, seconds_of(stamp_ns), stamp_ns)
+            decision = self._ingestor.decide(stamp_ns, now, stamp_ns)
+            if not decision.is_due:
+                return
+            self._ingestor.add(image, decision, stamp_ns)
         except DelayedVlmError:
-            self._dropped += 1  # the wall clock was set back: the sampler recovers
+            self._dropped += 1
             return
         self._sampled_rate.tick(now)
 

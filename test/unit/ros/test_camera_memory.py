@@ -457,6 +457,28 @@ def test_stamps_are_used_again_when_they_advance_again():
     assert camera.warnings == make_camera().warnings
 
 
+def test_restart_forgets_that_frames_had_arrival_times():
+    # given frames with arrival times
+    camera = make_camera(restarts=True)
+    camera.receive(message(0))
+    # when stamps go back and the memory restarts
+    for number in range(20):
+        camera.parts.now_ns += 10**8
+        camera.receive(message(START_NS - 3600 * 10**9 + number * 10**8))
+    # then
+    assert counts(camera)[1] > 2
+    assert not any("arrival times" in warning for warning in camera.warnings)
+
+
+def test_dropped_image_is_not_counted_as_a_frame_without_pose():
+    camera = make_camera()
+    camera.poses.receive(pose(START_NS - 10**9, 1))
+    for number in range(1, 6):
+        camera.receive(message(START_NS + number * 10**9, encoding="32FC1"))
+    report = camera.report(receiving=True)
+    assert (report.images_dropped, report.frames_without_pose) == (5, 0)
+
+
 WRONG_STAMPS = {
     "a clock ten times too slow": lambda time_ns: START_NS + (time_ns - START_NS) // 10,
     "whole seconds": lambda time_ns: time_ns // SECOND * SECOND,

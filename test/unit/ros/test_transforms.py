@@ -33,6 +33,7 @@ class Buffer:
         self.newest_ns = 0
         self.lookups = []
         self.closed = False
+        self.cleared = 0
 
     def lookup_transform(self, target_frame, source_frame, time):
         self.lookups.append((target_frame, source_frame, time.nanoseconds))
@@ -40,6 +41,9 @@ class Buffer:
             raise LookupError("extrapolation into the future")
         translation = Vector3(x=(time.nanoseconds - START_NS) / 1e9)
         return SimpleNamespace(transform=SimpleNamespace(translation=translation, rotation=Quaternion(z=1.0)))
+
+    def clear(self):
+        self.cleared += 1
 
     def close(self):
         self.closed = True
@@ -123,6 +127,21 @@ def test_reset_during_a_lookup_forgets_the_waiting_frames(poses):
     buffer = Buffer()
     poses.look_up(buffer)
     assert buffer.lookups == []
+
+
+def test_transforms_are_forgotten_once_after_a_reset(clock, poses):
+    # given a warning of an earlier frame
+    buffer = Buffer()
+    poses.attach(FrameHeader(START_NS, "lens"))
+    clock.now += 1.0
+    poses.look_up(buffer)
+    assert poses.warning
+    # when time went back
+    poses.reset()
+    poses.look_up(buffer)
+    poses.look_up(buffer)
+    # then
+    assert (buffer.cleared, poses.warning) == (1, "")
 
 
 def test_lookup_runs_in_a_timer_until_it_is_closed(poses):

@@ -134,7 +134,7 @@ class MemoryFolder:
         """Write a camera's memory, unless the file already holds it.
 
         The new file is on the disk when this returns; until then the previous one is. It replaces the previous one
-        after it was read back.
+        after it was read back, or unread if the time ends after it was flushed to disk.
 
         Args:
             memory: Memory to write.
@@ -144,7 +144,7 @@ class MemoryFolder:
             Bytes written; 0 if the file already holds this memory.
 
         Raises:
-            MemoryFileError: Writing or reading back failed or was interrupted; the previous file is unchanged.
+            MemoryFileError: Writing failed or was interrupted, or reading back failed; the previous file is unchanged.
         """
         name = memory.camera + SUFFIX
         header = self._changed_header(name, memory)

@@ -254,6 +254,18 @@ def test_file_that_the_disk_damages_does_not_replace_the_previous_one(folder, mo
     assert generation_of(reopened(folder).load("front", accept_any).memory) == 1
 
 
+def test_file_that_was_flushed_in_time_is_kept_although_reading_back_is_late(folder, monkeypatch):
+    # given a deadline that passes while the disk flushes the new file
+    folder.save(star_memory(1))
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(real(descriptor)))
+    # when
+    assert folder.save(star_memory(2), interrupted=lambda: bool(flushed))
+    # then
+    assert generation_of(reopened(folder).load("front", accept_any).memory) == 2
+
+
 @pytest.mark.parametrize("source", [float("nan"), ["read as nothing"]])
 def test_memory_that_would_be_read_differently_is_refused_before_writing(folder, source):
     # given a frame whose source cannot be written, or is read as another one

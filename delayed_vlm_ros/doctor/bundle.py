@@ -61,10 +61,13 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         raise BadRequestError(f"'{path}' exists: choose another name for --bundle, or remove it") from None
     except OSError as error:
         raise BadRequestError(f"cannot create '{path}' ({error.strerror}): choose another name for --bundle") from None
+    file = os.fdopen(descriptor, "w+b")
     try:
-        with os.fdopen(descriptor, "w+b") as file:
-            yield file
+        yield file
+        file.close()
     except BaseException:
+        with suppress(OSError):  # it may not be possible to write the rest
+            file.close()
         with suppress(OSError):
             path.unlink()
         raise
@@ -89,14 +92,21 @@ def write_bundle(
 
     Returns:
         Names of the files in the archive.
+
+    Raises:
+        BadRequestError: The archive cannot be written, such as on a full disk.
     """
-    redactor = Redactor(environment)
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in _texts(diagnosis, redactor, environment):
-            archive.writestr(name, text)
-        for name, data in _images(namespace) if with_images else ():
-            archive.writestr(name, data)
-        return archive.namelist()
+    texts = _texts(diagnosis, Redactor(environment), environment)
+    content: list[tuple[str, str | bytes]] = [*texts, *(_images(namespace) if with_images else ())]
+    try:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in content:
+                archive.writestr(name, data)
+        file.flush()
+    except OSError as failure:
+        remedy = "free disk space, or name a file on another disk"
+        raise BadRequestError(f"cannot write the file of --bundle ({failure.strerror}): {remedy}") from None
+    return [name for name, _ in content]
 
 
 def diagnosis_json(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -122,7 +132,16 @@ def _texts(diagnosis: Diagnosis, redactor: Redactor, environment: Mapping[str, s
     folder = log_folder(environment)
     files = _log_files(folder, _node_name(seen)) if folder is not None else []
     for number, file in enumerate(files, start=1):
-        yield f"log/{number}_{file.name}", redactor.redact(_end_of(file))
+        yield _log(file, number, redactor)
+
+
+def _log(file: Path, number: int, redactor: Redactor) -> tuple[str, str]:
+    """Return name and end of a log file; why it cannot be read if it was rotated or removed meanwhile."""
+    name = f"log/{number}_{file.name}"
+    try:
+        return name, redactor.redact(_end_of(file))
+    except OSError as failure:
+        return f"{name}.error.txt", f"{redactor.redact(str(file))} cannot be read ({failure.strerror})\n"
 
 
 def _parameters(seen: Observation | None) -> dict[str, Any]:

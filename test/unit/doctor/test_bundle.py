@@ -1,6 +1,7 @@
 """The file of a support case: its content, and that it has no secrets."""
 
 import json
+import os
 import stat
 import zipfile
 
@@ -102,6 +103,32 @@ def test_archive_has_what_support_needs_and_no_secret(diagnosis, environment, tm
     assert diagnostics["status"][0]["values"] == [VALUES[0], {"key": "password", "value": "<removed>"}]
     assert parameters["urls"] == ["rtsp://<removed>@camera/1"]
     assert b"numpy==" in files["versions.txt"]
+
+
+def test_log_file_that_is_rotated_meanwhile_is_noted(diagnosis, environment, tmp_path, monkeypatch):
+    # given a log file that exists while log files are listed only
+    write_logs(tmp_path)
+    monkeypatch.setattr(bundle, "_log_files", lambda *_: [tmp_path / "log" / "a.log", tmp_path / "log" / "gone.log"])
+    # when
+    files = content(diagnosis, environment, tmp_path)
+    # then
+    assert "log/1_a.log" in files
+    assert files["log/2_gone.log.error.txt"] == b"~/log/gone.log cannot be read (No such file or directory)\n"
+
+
+def test_full_disk_is_one_error_and_leaves_no_file(diagnosis, environment, tmp_path, monkeypatch):
+    # given
+    full = os.open("/dev/full", os.O_RDWR)
+    file = tmp_path / "case.zip"
+    file.touch()
+    monkeypatch.setattr(bundle.os, "open", lambda *_: full)
+    # then
+    with (
+        pytest.raises(BadRequestError, match=r"No space left on device.*: free disk space"),
+        bundle.new_file(file) as opened,
+    ):
+        bundle.write_bundle(opened, diagnosis, environment=environment)
+    assert not file.exists()
 
 
 def test_archive_without_ros_is_complete(environment, tmp_path):

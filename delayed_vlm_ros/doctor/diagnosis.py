@@ -73,6 +73,7 @@ def _diagnose(namespace: str, timeout_sec: float) -> Diagnosis:
                 timeout_sec,  # it imports a library
             ),
             *quick["middleware"],
+            *_check("socket buffers", lambda: middleware.socket_findings(seen.topics if seen is not None else ())),
             *_check("message exchange", lambda: middleware.delivery_findings(exchanged)),
             *quick["clock"],
             *graph_findings,
@@ -94,7 +95,6 @@ def _quick_checks() -> dict[str, list[Finding]]:
             *_check("ros variables", middleware.variable_findings),
             *_check("ROS_STATIC_PEERS", middleware.peer_findings),
             *_check("shared memory", middleware.shared_memory_findings),
-            *_check("socket buffers", middleware.socket_findings),
             *_check("multicast", middleware.multicast_findings),
         ],
         "clock": _check("system clock", clocks.system_clock_findings),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
+from delayed_vlm_ros.doctor.observation import Topic
 from delayed_vlm_ros.doctor.running import Answer
 
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
@@ -17,6 +18,8 @@ _LAST_SAFE_DOMAIN = 101  # above it, the ports of DDS reach into Linux's ephemer
 _PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "CYCLONEDDS_URI")
 _MIN_SHARED_BYTES = 64 * 2**20
 _MIN_SOCKET_BYTES = 2 * 2**20
+_SOCKET_BYTES = Path("/proc/sys/net/core/rmem_max")
+_MORE_BUFFERS = "run sudo sysctl -w net.core.rmem_max=8388608"
 _GROUP = "239.255.0.1"  # of DDS discovery
 _MULTICAST_TIMEOUT_SEC = 1.0
 _LATE_SEC = 1.0
@@ -55,19 +58,25 @@ def shared_memory_findings(folder: Path = Path("/dev/shm")) -> list[Finding]:  #
     return [ok("shared memory", text), *_segments(folder)]
 
 
-def socket_findings(
-    environment: Mapping[str, str] = os.environ, file: Path = Path("/proc/sys/net/core/rmem_max")
-) -> list[Finding]:
-    """Check the size of socket buffers, which large images from other machines need."""
+def socket_findings(topics: Sequence[Topic] = (), file: Path = _SOCKET_BYTES) -> list[Finding]:
+    """Check the size of socket buffers, which large images from other machines need.
+
+    Args:
+        topics: Topics with images.
+        file: File of the kernel with the size.
+    """
     try:
         size = int(file.read_text(encoding="ascii"))
     except OSError:  # older kernels hide it in containers
         return [ok("socket buffers", f"{file} cannot be read: see the machine that runs this container")]
     text = f"net.core.rmem_max is {size} B"
-    if size >= _MIN_SOCKET_BYTES or is_local_only(environment):
+    if size >= _MIN_SOCKET_BYTES:
         return [ok("socket buffers", text)]
-    remedy = "for cameras on other machines or in other containers, run sudo sysctl -w net.core.rmem_max=8388608"
-    return [warn("socket buffers", f"{text}, less than a large image", remedy)]
+    remote = [topic.name for topic in topics if topic.is_remote]
+    if not remote:
+        return [ok("socket buffers", f"{text}; for large images from other machines, {_MORE_BUFFERS}")]
+    found = f"{text}, less than a large image, and {' and '.join(remote)} comes from another machine or container"
+    return [warn("socket buffers", found, _MORE_BUFFERS)]
 
 
 def multicast_findings(environment: Mapping[str, str] = os.environ) -> list[Finding]:

@@ -25,6 +25,7 @@ class Topic:
         stamps_ns: Stamps of the images received then.
         arrivals_ns: Their times of arrival by the clock of the node, in nanoseconds.
         image_bytes: Size of the largest one.
+        is_remote: Whether a publisher is known to be on another machine or in another container.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Topic:
     stamps_ns: tuple[int, ...] = ()
     arrivals_ns: tuple[int, ...] = ()
     image_bytes: int = 0
+    is_remote: bool = False
 
     @property
     def rate_hz(self) -> float:

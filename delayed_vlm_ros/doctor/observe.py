@@ -45,6 +45,7 @@ _MAX_MESSAGES = 2000
 _MESSAGES = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
 _STATISTICS = ("delayed_vlm_ros/msg/MemoryStats", "delayed_vlm_ros/msg/NodeStats")
 _RELIABLE = "reliable"
+_FAST_DDS = bytes((0x01, 0x0F))  # vendor in the identifier of an endpoint
 _BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)  # receives from every publisher
 
 
@@ -146,7 +147,14 @@ class _Observer:
             tuple(_full_name(offer) for offer in offers),
             " and ".join(sorted(one.name.lower().replace("_", " ") for one in reliabilities)),
             self._incompatible(name, offers),
+            is_remote=any(_is_remote(bytes(offer.endpoint_gid), self._own_gid()) for offer in offers),
         )
+
+    def _own_gid(self) -> bytes:
+        """Return the identifier of this node's subscription to ``/clock``; empty if it is not known."""
+        subscriptions = self._node.get_subscriptions_info_by_topic("/clock")
+        gids = (bytes(one.endpoint_gid) for one in subscriptions if one.node_name == self._node.get_name())
+        return next(gids, b"")
 
     def _incompatible(self, topic: str, offers: Iterable[Any]) -> str:
         requests = self._node.get_subscriptions_info_by_topic(topic)
@@ -261,6 +269,11 @@ def _with_images(topic: Topic, received: list[tuple[int, int, int]] | None, seco
         arrivals_ns=tuple(arrival for _, arrival, _ in received),
         image_bytes=max((size for _, _, size in received), default=0),
     )
+
+
+def _is_remote(gid: bytes, own: bytes) -> bool:
+    """Return whether Fast DDS has an endpoint on another machine; bytes 0 and 1 are the vendor, 2 and 3 the machine."""
+    return gid[:2] == own[:2] == _FAST_DDS and gid[2:4] != own[2:4]
 
 
 def _full_name(endpoint: Any) -> str:

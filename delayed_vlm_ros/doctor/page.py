@@ -47,10 +47,21 @@ def _served(address: str, port: int, *, is_running: bool) -> Finding:
     except HTTPException:  # another protocol
         body = b""
     except OSError as failure:
-        return warn("page", f"no answer from {url} ({failure})", "see the log of web_dashboard, and restart it")
+        return _no_page(
+            f"no answer from {url} ({failure})",
+            "see the log of the page, or of the program that listens there",
+            is_running=is_running,
+        )
     if _TITLE in body:
         return ok("page", f"answers at {url}")
-    return warn("page", f"another program serves {url}", "choose another port for the page (port:=, --port)")
+    return _no_page(
+        f"another program serves {url}", "choose another port for the page (port:=, --port)", is_running=is_running
+    )
+
+
+def _no_page(text: str, remedy: str, *, is_running: bool) -> Finding:
+    """Return a warning if the page is running; otherwise a hint."""
+    return warn("page", text, remedy) if is_running else ok("page", f"not running; {text}: {remedy}")
 
 
 def _get(url: str) -> bytes:

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 from delayed_vlm_ros.doctor import clocks, compute, disk, environment, middleware, page
 from delayed_vlm_ros.doctor.finding import Level
+from delayed_vlm_ros.doctor.observation import IMAGE, Topic
 from delayed_vlm_ros.doctor.running import Answer
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE
 
@@ -235,17 +236,17 @@ def test_segments_of_another_user_are_a_warning(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("size", "variables", "level"),
-    [(212_992, {}, "WARN"), (212_992, {"ROS_LOCALHOST_ONLY": "1"}, "OK"), (8_388_608, {}, "OK")],
+    ("size", "is_remote", "level"), [(212_992, True, "WARN"), (212_992, False, "OK"), (8_388_608, True, "OK")]
 )
-def test_socket_buffers(tmp_path, size, variables, level):
+def test_small_socket_buffers_are_a_warning_for_a_camera_of_another_machine(tmp_path, size, is_remote, level):
     file = tmp_path / "rmem_max"
     file.write_text(f"{size}\n")
-    assert levels(middleware.socket_findings(variables, file)) == {"socket buffers": level}
+    topics = [Topic("/image", (IMAGE,), is_remote=is_remote)]
+    assert levels(middleware.socket_findings(topics, file)) == {"socket buffers": level}
 
 
 def test_socket_buffers_that_a_container_hides_are_no_error(tmp_path):
-    assert levels(middleware.socket_findings({}, tmp_path / "rmem_max")) == {"socket buffers": "OK"}
+    assert levels(middleware.socket_findings((), tmp_path / "rmem_max")) == {"socket buffers": "OK"}
 
 
 def test_blocked_multicast_is_a_warning(monkeypatch):
@@ -412,6 +413,13 @@ def page_level(parameters, **variables):
 )
 def test_page_or_another_program_answers(serve, status, body, level):
     assert page_level({"address": "0.0.0.0", "port": serve(status, body)})["page"] == level
+
+
+def test_another_program_on_the_default_port_is_ok_without_a_page(serve, monkeypatch):
+    monkeypatch.setattr(page, "_PORT", serve(200, b"nginx"))
+    found, *_ = page.page_findings(None, {})
+    assert found.level is Level.OK
+    assert "another program serves" in found.text
 
 
 def test_page_that_asks_for_a_token_answers(serve):

@@ -328,6 +328,40 @@ def test_folder_without_permission_is_an_error(tmp_path, monkeypatch):
     assert key_frames(tmp_path) == "ERROR"
 
 
+@pytest.mark.parametrize("node_runs", [True, False])
+def test_folder_of_the_nodes_user_is_a_warning_for_another_user(tmp_path, monkeypatch, node_runs):
+    # given a node of the user who runs this test, or none, and a doctor of another user
+    process = tmp_path / "123"
+    process.mkdir()
+    program = "/ws/lib/delayed_vlm_ros/scene_memory" if node_runs else "other"
+    (process / "cmdline").write_text(f"/usr/bin/python3\0{program}\0--ros-args\0")
+    monkeypatch.setattr(disk, "_PROCESSES", tmp_path)
+    monkeypatch.setattr(disk.os, "access", lambda *_: False)
+    user = disk.os.geteuid()
+    monkeypatch.setattr(disk.os, "geteuid", lambda: user + 1)
+    # then
+    found, _ = disk.disk_findings({"persistence.folder": str(tmp_path)}, {"ROS_LOG_DIR": "/tmp"})
+    assert found.level is Level.WARN
+    assert "run doctor as the node's user" in found.remedy
+
+
+def test_folder_of_another_user_is_an_error_for_the_nodes_user(tmp_path, monkeypatch):
+    # given a node that runs as the doctor's user, and a folder of root
+    (tmp_path / "123").mkdir()
+    (tmp_path / "123" / "cmdline").write_text("/usr/bin/python3\0/ws/scene_memory\0")
+    monkeypatch.setattr(disk, "_PROCESSES", tmp_path)
+    monkeypatch.setattr(disk.os, "access", lambda *_: False)
+    assert key_frames("/") == "ERROR"
+
+
+def test_folder_in_a_private_folder_is_a_warning(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(disk.Path, "stat", refuse)
+    assert disk._writable("key-frame files", Path("/var/lib/private/x"), 0, "").level is Level.WARN
+
+
 def test_read_only_file_system_is_an_error():
     read_only = next(
         (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if _is_read_only(line)), ""

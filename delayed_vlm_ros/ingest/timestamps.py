@@ -30,9 +30,12 @@ class TimestampMonitor:
     """Checks the stamp of every image of a camera and detects time jumps.
 
     Stamps may advance by as much as the arrival times do, at the speed of the playback: after an hour of silence, a
-    stamp may be an hour newer. A single image that is much older than the newest one, or newer than the elapsed time
-    allows, is an outlier: it is late, has a broken stamp, or comes from another publisher on the topic. Several
-    consecutive outliers on the same side, each newer than the last, are a time jump.
+    stamp may be an hour newer. Images that were queued during an outage arrive after it with old stamps, so each stamp
+    is compared with the least delayed image so far, not only with the last one.
+
+    A single image that is much older than the newest one, or newer than the elapsed time allows, is an outlier: it is
+    late, has a broken stamp, or comes from another publisher on the topic. Several consecutive outliers on the same
+    side, each newer than the last, are a time jump.
     """
 
     def __init__(self) -> None:
@@ -42,10 +45,12 @@ class TimestampMonitor:
         """Drop all stamps: the next one is the new baseline."""
         self._newest = -math.inf
         self._newest_arrival = 0.0
+        self._undelayed = -math.inf  # stamp that an image with the smallest delay so far has at the newest arrival
         self._outlier = 0.0  # stamp of the last outlier
         self._outliers = 0  # consecutive ones
-        self._speed = _MAX_PLAYBACK_SPEED
-        self._speed_since: tuple[float, float] | None = None  # stamp and arrival at which its measurement started
+        self._speed = 1.0  # of the playback
+        self._largest_speed = _MAX_PLAYBACK_SPEED
+        self._speed_since: tuple[float, float, float] | None = None  # newest, undelayed, arrival: start of measurement
 
     def expect_after(self, stamp: float) -> None:
         """Accept an old stamp, in seconds, as the baseline.
@@ -63,12 +68,14 @@ class TimestampMonitor:
 
         Returns:
             Size of the time jump in seconds, once per jump, negative for backward; 0.0 without a jump; None for an
-            outlier. The size is the change of the camera's clock: a silence before the jump does not count.
+            outlier. The size is the change of the camera's clock: a silence before the jump does not count, even if
+            queued images arrived after it.
         """
         lead = stamp - self._newest
         elapsed = max(0.0, arrival - self._newest_arrival)
         if math.isinf(lead) or -_MAX_DELAY_SEC < lead <= self._largest_lead(elapsed):
-            self._accept(max(stamp, self._newest), arrival)
+            undelayed = self._undelayed + (self._speed * elapsed if elapsed <= LONGEST_GAP_SEC else 0.0)
+            self._accept(max(stamp, self._newest), arrival, undelayed)
             self._measure_speed()
             return 0.0
         is_same_side = (self._outlier > self._newest) == (lead > 0)
@@ -77,29 +84,35 @@ class TimestampMonitor:
         self._outlier = stamp
         if self._outliers < _IMAGES_OF_A_JUMP:
             return None
+        silence = elapsed if elapsed <= LONGEST_GAP_SEC else 0.0
+        if lead > 0:
+            silence += self._undelayed - self._newest
         self._accept(stamp, arrival)
         self._speed_since = None
-        return lead - (elapsed if _MAX_DELAY_SEC < elapsed <= LONGEST_GAP_SEC else 0.0)
+        return lead - (silence if silence > _MAX_DELAY_SEC else 0.0)
 
     def _largest_lead(self, elapsed: float) -> float:
         """Return how much newer than the newest one a stamp may be; after restored frames, any time may have passed."""
         if math.isinf(elapsed):
             return math.inf
-        return min(_MAX_LEAD_SEC + self._speed * elapsed, LONGEST_GAP_SEC)
+        delay = self._undelayed - self._newest
+        return min(_MAX_LEAD_SEC + delay + self._largest_speed * elapsed, LONGEST_GAP_SEC)
 
     def _measure_speed(self) -> None:
-        """Measure the speed of playback, including a tolerance, once per window."""
-        if self._speed_since is None:
-            self._speed_since = (self._newest, self._newest_arrival)
-        stamp, arrival = self._speed_since
-        elapsed = self._newest_arrival - arrival
+        """Measure the speed of playback once per window. Images that catch up after an outage are not fast playback."""
+        now = (self._newest, self._undelayed, self._newest_arrival)
+        if self._speed_since is None or self._newest_arrival < self._speed_since[-1]:
+            self._speed_since = now
+        newest, undelayed, elapsed = (end - start for end, start in zip(now, self._speed_since, strict=True))
         if elapsed >= _SPEED_WINDOW_SEC:
-            self._speed = _SPEED_TOLERANCE * min(max(1.0, (self._newest - stamp) / elapsed), _MAX_PLAYBACK_SPEED)
-            self._speed_since = (self._newest, self._newest_arrival)
+            self._speed = min(max(1.0, min(newest, undelayed) / elapsed), _MAX_PLAYBACK_SPEED)
+            self._largest_speed = _SPEED_TOLERANCE * self._speed
+            self._speed_since = now
 
-    def _accept(self, newest: float, arrival: float) -> None:
+    def _accept(self, newest: float, arrival: float, undelayed: float = -math.inf) -> None:
         self._newest = newest
         self._newest_arrival = arrival
+        self._undelayed = max(newest, undelayed)
         self._outliers = 0
 
 

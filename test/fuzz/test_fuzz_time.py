@@ -19,10 +19,11 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 MODEL = SimpleNamespace(model_type="qwen2_5_vl", vision_config=SimpleNamespace(tokens_per_second=2))
 
 LEAPS = st.sampled_from([6.0, 60.0, 3600.0, 7200.0, 86400.0, 30 * 86400.0, 1.69e9])
-LEAP_AHEAD, LEAP_BACK, SILENCE, FLAPPING, FROZEN, SLOW, RIGHT = SEGMENTS = (
+LEAP_AHEAD, LEAP_BACK, SILENCE, QUEUED, FLAPPING, FROZEN, SLOW, RIGHT = SEGMENTS = (
     "leap ahead",
     "leap back",
     "silence",
+    "queued",
     "flapping",
     "frozen",
     "slow",
@@ -32,10 +33,12 @@ HISTORIES = st.lists(st.tuples(st.sampled_from(SEGMENTS), LEAPS, st.integers(1, 
 
 
 def images_of(history):
-    """Return stamp and arrival time of every image of a 2 Hz camera, in seconds, and the length of all silences."""
+    """Return stamp and arrival time of every image of a 2 Hz camera, in seconds, and the total length of silences."""
     images, arrival, offset, silences = [], 100.0, START, 0.0
     for kind, leap, count in history:
-        if kind == SILENCE:
+        if kind == QUEUED:  # images of the silence's start arrive together at its end
+            images += [(arrival + offset + 0.1 * number, arrival + leap) for number in range(1, count + 1)]
+        if kind in (SILENCE, QUEUED):
             arrival += leap
             silences += leap
         offset += {LEAP_AHEAD: leap, LEAP_BACK: -leap, SLOW: -0.1}.get(kind, 0.0)

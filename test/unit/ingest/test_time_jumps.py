@@ -25,17 +25,23 @@ class Camera:
             self.ingestor.restore(restored)
         self.arrival = 0.0
         self.jumps = []
+        self.rejected = 0
 
-    def run(self, seconds, stamp, *, clock_follows=False):
+    def burst(self, images, stamp):
+        """Add images that were queued; they arrive together."""
+        return self.run(images / 10, stamp, speed=100.0)
+
+    def run(self, seconds, stamp, *, clock_follows=False, speed=1.0):
         """Add images whose stamps start at ``stamp``; ``clock_follows``: arrival times jump with them."""
         if clock_follows:
             self.arrival = stamp
         for number in range(round(seconds * 10)):
-            self.arrival += 0.1
+            self.arrival += 0.1 / speed
             stamp_ns = round((stamp + number / 10) * SECOND)
             try:
                 decision = self.ingestor.decide(stamp_ns, self.arrival, round(self.arrival * SECOND))
             except ImageError:
+                self.rejected += 1
                 continue
             if decision.jump_sec:
                 self.jumps.append(decision.jump_sec)
@@ -92,6 +98,69 @@ def test_silence_of_the_camera_is_a_gap_and_no_leap(silence):
     assert camera.jumps == []
     assert camera.ingestor.offset_sec == 0.0
     assert camera.gaps().max() == pytest.approx(silence, abs=1.0)
+
+
+OUTAGES = [30.0, 5 * HOUR]
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize("queued", [1, 5, 200])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_queued_images_after_an_outage_then_live_ones_are_a_gap_and_no_jump(outage, queued, repeats):
+    # given ten seconds of images
+    camera = Camera().run(10.0, START)
+    stamp = START + 10.0
+    for _ in range(repeats):
+        # when queued images arrive together after an outage, and live ones follow
+        camera.arrival += outage
+        camera.burst(queued, stamp)
+        stamp += outage
+        camera.run(10.0, stamp)
+        stamp += 10.0
+    # then
+    assert camera.jumps == []
+    assert camera.rejected == 0
+    assert camera.ingestor.offset_sec == 0.0
+    assert camera.gaps().max() == pytest.approx(outage - queued / 10, abs=1.0)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 20.0])
+@pytest.mark.parametrize("speed", [2.0, 10.0])
+def test_queued_images_of_a_fast_recording_then_live_ones_are_a_gap_and_no_jump(speed, seconds):
+    # given
+    camera = Camera().run(100.0, START, speed=speed)
+    # when
+    camera.arrival += 30.0
+    camera.burst(round(seconds * 10), START + 100.0)
+    camera.run(100.0, START + 100.0 + 30.0 * speed, speed=speed)
+    # then
+    assert camera.jumps == []
+    assert camera.rejected == 0
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_clock_set_after_an_outage_and_a_queued_image_leaves_the_silence(outage):
+    # given
+    camera = Camera().run(10.0, START)
+    # when
+    camera.arrival += outage
+    camera.burst(1, START + 10.0)
+    camera.run(10.0, START + DAY)
+    # then
+    assert camera.jumps == [pytest.approx(DAY - 10.0 - outage, abs=0.4)]
+    assert camera.gaps().max() == pytest.approx(outage, abs=1.0)
+
+
+def test_jump_after_the_end_of_an_outage_is_detected():
+    # given an outage of a minute whose queued images and whose gap are over
+    camera = Camera().run(10.0, START)
+    camera.arrival += 60.0
+    camera.burst(5, START + 10.0)
+    camera.run(60.0, START + 70.0)
+    # when the clock is set by less than the outage
+    camera.run(10.0, START + 130.0 + 30.0)
+    # then
+    assert camera.jumps == [pytest.approx(30.0, abs=0.4)]
 
 
 def test_clock_set_during_a_silence_leaves_the_silence():

@@ -1,5 +1,7 @@
 """Late images, outliers and time jumps."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +74,32 @@ def test_jump_moves_the_baseline_after_any_history(stamps):
     assert found[:2] == [None, None]
     assert found[2] < -9e5
     assert found[3:] == [0.0] * 7
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100.0), st.floats(0.0, 1000.0)), min_size=1, max_size=40))
+def test_no_history_of_delays_makes_a_jump(images):
+    # given a camera with a right clock, whose images arrive in order and with any delays
+    monitor = TimestampMonitor()
+    stamp = arrival = 100.0
+    found = [monitor.update(stamp, arrival)]
+    for period, delay in images:
+        stamp += period
+        arrival = max(arrival, stamp + delay)
+        found.append(monitor.update(stamp, arrival))
+    assert set(found) == {0.0}
+
+
+def test_jittering_delays_do_not_hide_a_jump():
+    # given an hour of images of 10 Hz with delays of up to half a second
+    monitor = TimestampMonitor()
+    jitter = random.Random(1)
+    arrival = 0.0
+    for number in range(36000):
+        arrival = max(arrival, number / 10 + jitter.uniform(0.0, 0.5))
+        assert monitor.update(number / 10, arrival) == 0.0
+    # then
+    found = [monitor.update(3610.0 + number / 10, 3600.5 + number / 10) for number in range(3)]
+    assert found == [None, None, pytest.approx(10.0, abs=0.7)]
 
 
 SECOND = 1_000_000_000

@@ -88,7 +88,7 @@ class CameraMemory:
         self._times_jumped = 0
         self._last_jump = ""
         self._pending_clock_jump_sec: float | None = None
-        self._clock_ns = 0  # the node's clock when the newest image arrived; 0 is unset
+        self._clock_ns: int | None = None  # the node's clock at the newest message; 0 is unset, None before the first
         self._clock_changed = 0.0  # arrival of the first image at this time of the clock
         self._clock_stopped_sec = 0.0  # time for which images have arrived since
         self._ahead_of_clock_sec = 0.0  # stamp of the newest image, relative to the node's clock
@@ -115,9 +115,9 @@ class CameraMemory:
 
     def _sample(self, serialised: bytes, arrival: float) -> bool:
         """Add the message's image if it is due. Return whether it was."""
-        stamp_ns = read_stamp(serialised)
         now_ns = self._now_ns()
         self._watch_clock(now_ns, arrival)
+        stamp_ns = read_stamp(serialised)
         # While the clock is not set, arrival times must advance nevertheless.
         arrival_ns = now_ns or round(arrival * NANOSECONDS_PER_SECOND)
         were_frozen = self._ingestor.stamps_frozen
@@ -252,10 +252,10 @@ class CameraMemory:
     @property
     def _clock_fault(self) -> str:
         """Why stamps cannot be compared with the node's clock; empty if they can."""
-        if self._last_arrival is None:
+        if self._clock_ns is None:
             return ""
         remedy = "start the simulation, play the bag with --clock, or set use_sim_time to false"
-        if not self._clock_ns:
+        if self._clock_ns == 0:
             return f"nobody publishes /clock, but use_sim_time is set, so the node's clock is 0: {remedy}"
         if self._clock_stopped_sec > _MAX_CLOCK_STOP_SEC and self._ahead_of_clock_sec > _MAX_AHEAD_SEC:
             return (

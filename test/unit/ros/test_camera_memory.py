@@ -552,6 +552,22 @@ def test_images_without_advancing_stamps_are_sampled_without_a_clock(stamp_ns):
     assert camera.age_sec(kept_frames(camera)[-1]) < 1.0
 
 
+@pytest.mark.parametrize("serialised", [b"", b"\0\1\0\0", message(START_NS)[:50]])
+def test_unusable_first_message_does_not_hide_the_clock(serialised):
+    # given a clock that runs
+    camera = make_camera()
+    camera.receive(serialised)
+    # then
+    assert counts(camera) == (1, 0, 1)
+    assert camera.input_warnings == {}
+    # given a clock that nobody publishes
+    camera = make_camera()
+    camera.parts.now_ns = 0
+    camera.receive(serialised)
+    # then
+    assert set(camera.input_warnings) == {"clock_unset"}
+
+
 def test_simulated_clock_that_stops_is_a_warning_until_it_runs_again():
     # given
     camera = make_camera(sample_fps=2.0)

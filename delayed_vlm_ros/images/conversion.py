@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ConfigurationError, ImageError
-from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS, BitDepth
+from delayed_vlm_ros.images.bit_depth import FROM_IMAGES, BitDepth
 from delayed_vlm_ros.images.jpeg import decode_jpeg
 from delayed_vlm_ros.images.messages import CompressedMessage, DenseImage, RawMessage
 from delayed_vlm_ros.images.validation import (
@@ -83,7 +83,7 @@ class ImageConverter:
 
     def for_camera(self) -> ImageConverter:
         """Return a converter with the same library and settings for another camera."""
-        bit_depth = BitDepth(self.bit_depth.minimum)
+        bit_depth = BitDepth(self.bit_depth.stated)
         return ImageConverter(self.name, self._backend, self.fallback_reason, self.max_pixels, bit_depth)
 
     def convert(self, message: RawMessage | CompressedMessage) -> RgbImage:
@@ -119,7 +119,7 @@ class ImageConverter:
         return _owned(image, message.data)
 
 
-def make_converter(max_pixels: int | None = None, bit_depth: int = BIT_DEPTHS[0]) -> ImageConverter:
+def make_converter(max_pixels: int | None = None, bit_depth: int = FROM_IMAGES) -> ImageConverter:
     """Return a converter that uses ``cv_bridge`` if it works here, else ``rosbags-image``.
 
     A ``cv_bridge`` built against NumPy 1 fails under NumPy 2, sometimes only at the first image. Each candidate
@@ -127,7 +127,7 @@ def make_converter(max_pixels: int | None = None, bit_depth: int = BIT_DEPTHS[0]
 
     Args:
         max_pixels: Maximum height × width of an image; None means ``MAX_IMAGE_PIXELS``.
-        bit_depth: Smallest depth of 16-bit images, 8 to 16 bits.
+        bit_depth: Depth of 16-bit images, 9 to 16 bits; ``FROM_IMAGES`` (8): found from each camera's images.
 
     Raises:
         ConfigurationError: Neither library is installed and works.

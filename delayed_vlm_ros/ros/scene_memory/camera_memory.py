@@ -153,10 +153,16 @@ class CameraMemory:
         bit_depth = self._converter.bit_depth
         bits = bit_depth.bits
         image = self._converter.convert(message)
-        if bit_depth.is_assumed and bit_depth.bits != bits:
+        if bit_depth.bits != bits and not bit_depth.is_stated:
             self._logger.warning(
-                f"camera {self.name}: 16-bit values use only {bit_depth.bits} bits and are scaled by them: set "
-                "image_bit_depth if the camera has more"
+                f"camera {self.name}: 16-bit values seem to use {bit_depth.bits} bits and are scaled by them: set "
+                "image_bit_depth if the camera has another depth"
+            )
+        if bit_depth.clips:
+            self._logger.warning(
+                f"camera {self.name}: 16-bit values larger than {bit_depth.bits} bits are clipped: correct "
+                "image_bit_depth (16 for values in the high bits), or check the camera",
+                throttle_duration_sec=_LOG_PERIOD_SEC,
             )
         return image
 
@@ -230,9 +236,10 @@ class CameraMemory:
             self._ingestor.restore(pairs)
 
     def reset(self) -> None:
-        """Drop all frames. The next image is due at any stamp."""
+        """Drop all frames, and find the depth of 16-bit images again. The next image is due at any stamp."""
         with self._lock:
             self._ingestor.reset()
+            self._converter.bit_depth.reset()
             self._has_arrival_stamps = False
 
     def header_of(self, frame: Frame) -> FrameHeader:

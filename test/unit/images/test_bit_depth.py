@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from delayed_vlm_ros.images.bit_depth import BitDepth
+from delayed_vlm_ros.images.bit_depth import FROM_IMAGES, BitDepth
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.images.messages import DenseImage
 
@@ -69,17 +69,67 @@ def test_depth_does_not_change_with_brightness_once_known():
     assert seen == [12] * 5
 
 
-def test_larger_values_raise_the_depth():
+def test_larger_values_of_several_images_raise_the_depth():
     depth = BitDepth()
-    depth.to_8_bits(sensor(12))
-    assert (depth.bits, depth.is_assumed) == (12, True)
-    assert np.array_equal(depth.to_8_bits(sensor(16)), SCENE)
-    assert (depth.bits, depth.is_assumed) == (16, False)
+    seen = []
+    for bits in (12, 16, 16, 16, 12):
+        assert np.array_equal(depth.to_8_bits(sensor(bits)), SCENE // (16 if seen[-1:] == [16] and bits == 12 else 1))
+        seen.append(depth.bits)
+    assert seen == [12, 12, 12, 16, 16]
 
 
-def test_minimum_keeps_a_dark_start_dark():
-    depth = BitDepth(16)
-    assert depth.to_8_bits(sensor(16, SCENE // 100)).max() == 2
+@pytest.mark.parametrize("stated", [FROM_IMAGES, 12])
+def test_hot_pixels_do_not_raise_the_depth(stated):
+    # given a camera of 12 bits with hot pixels in every image
+    scene = np.tile(SCENE, (10, 10))
+    hot = RNG.choice(scene.size, 60, replace=False)  # 0.08 %
+    depth = BitDepth(stated)
+
+    # then
+    for _ in range(20):
+        values = sensor(12, scene)
+        values.flat[hot] = 65535
+        expected = scene.copy()
+        expected.flat[hot] = 255
+        assert np.array_equal(depth.to_8_bits(values), expected)
+    assert depth.bits == 12
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 30])
+@pytest.mark.parametrize("stated", [FROM_IMAGES, 12])
+def test_one_damaged_image_does_not_darken_later_ones(stated, number):
+    depth = BitDepth(stated)
+    for image in range(40):
+        values = sensor(12)
+        if image == number:
+            values[::2] = 65535
+        scaled = depth.to_8_bits(values)
+        if image != number and not (stated == FROM_IMAGES and number == 0 and image < 8):
+            assert np.array_equal(scaled, SCENE), image
+
+
+def test_damaged_images_now_and_then_do_not_raise_the_depth():
+    depth = BitDepth()
+    for image in range(200):
+        scaled = depth.to_8_bits(sensor(12) | (0xFFFF if image % 10 == 9 else 0))
+        assert image % 10 == 9 or np.array_equal(scaled, SCENE)
+
+
+def test_reset_finds_the_depth_again():
+    depth = BitDepth()
+    for _ in range(10):
+        depth.to_8_bits(sensor(16))
+    depth.reset()
+    assert depth.bits == 0
+    assert np.array_equal(depth.to_8_bits(sensor(12)), SCENE)
+
+
+def test_stated_depth_keeps_a_dark_start_dark_and_clips():
+    depth = BitDepth(10)
+    assert depth.to_8_bits(sensor(10, SCENE // 100)).max() == 2
+    assert not depth.clips
+    assert depth.to_8_bits(sensor(16)).mean() > 250
+    assert (depth.bits, depth.clips) == (10, True)
 
 
 def test_dark_high_aligned_values_are_scaled_as_16_bits():

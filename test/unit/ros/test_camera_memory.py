@@ -147,6 +147,43 @@ def test_fewer_bits_than_16_are_reported_once():
     assert kept_frames(camera)[0].image.max() == 255
 
 
+def receive_16_bits(camera, *largest_values):
+    """Let the camera receive one 16-bit image for each largest value."""
+    for value in largest_values:
+        values = array.array("B", np.linspace(0, value, 64).astype(np.uint16).tobytes())
+        stamp_ns = START_NS + camera.report(receiving=True).images_received * STEP_NS
+        camera.receive(message(stamp_ns, encoding="mono16", step=16, data=values))
+
+
+def test_rise_of_the_depth_to_16_bits_is_reported_and_a_reset_finds_the_depth_again():
+    # given a camera of 12 bits, and a damaged image
+    camera = make_camera()
+    receive_16_bits(camera, 4095, 65535, 4095)
+    assert camera.report(receiving=True).bit_depth == 12
+    assert len(camera.parts.log.warnings) == 1
+
+    # when
+    receive_16_bits(camera, 65535, 65535)
+
+    # then
+    assert "16 bits" in camera.parts.log.warnings[1]
+    camera.reset()
+    receive_16_bits(camera, 4095)
+    assert camera.report(receiving=True).bit_depth == 12
+    assert kept_frames(camera)[-1].image.max() == 255
+
+
+def test_values_larger_than_the_stated_depth_are_clipped_and_reported():
+    camera = make_camera(converter=make_converter(bit_depth=12))
+    receive_16_bits(camera, 4095)
+    assert camera.parts.log.warnings == []
+    receive_16_bits(camera, 65535, 4095)
+    (warning,) = camera.parts.log.warnings
+    assert "clipped" in warning
+    assert "image_bit_depth" in warning
+    assert kept_frames(camera)[-1].image.mean() > 120
+
+
 def test_truncated_jpeg_is_counted_as_dropped():
     data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
     camera = make_camera(message_type=CompressedImage)

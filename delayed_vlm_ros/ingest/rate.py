@@ -9,7 +9,10 @@ _MAX_PERIODS = 2.5
 """Longest silence between regular events, in periods."""
 
 _MAX_PERIOD_SEC = 10.0
-"""Longest period that is believed: a longer one is an outage."""
+"""Longest period that is believed if it occurs once; a longer one may be an outage."""
+
+_RECENT_PERIODS = 8
+"""Number of periods that are compared: events may come in small groups."""
 
 
 class RateWindow:
@@ -60,11 +63,14 @@ class SilenceWatch:
 
     def __init__(self, started_at: float, min_silence_sec: float = 3.0) -> None:
         self._min_silence_sec = min_silence_sec
-        self._last = started_at, 0.0  # time of the last event, and the period before it
+        self._periods: deque[float] = deque([0.0, 0.0], maxlen=_RECENT_PERIODS)
+        self._last = started_at, 0.0  # time of the last event, and the longest usual period
 
     def tick(self, now: float) -> None:
         """Count one event at ``now``, in seconds on a steady clock."""
-        self._last = now, min(now - self._last[0], _MAX_PERIOD_SEC)
+        self._periods.append(now - self._last[0])
+        second_longest, longest = sorted(self._periods)[-2:]
+        self._last = now, max(second_longest, min(longest, _MAX_PERIOD_SEC))
 
     def silent_sec(self, now: float) -> float:
         """Return the time since the last event, in seconds, if it is unusually long; 0.0 otherwise."""

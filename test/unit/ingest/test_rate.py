@@ -59,5 +59,25 @@ def test_slow_regular_events_are_no_silence():
     assert watch.silent_sec(23.0) == pytest.approx(13.0)
 
 
+@pytest.mark.parametrize("period", [15.0, 60.0, 600.0])
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_one_image_or_a_small_group_a_minute_is_no_silence_after_two_periods(period, group):
+    # given
+    watch = watch_of(*(cycle * period + number / 10 for cycle in range(1, 3) for number in range(group)))
+    for cycle in range(3, 8):
+        # then
+        for number in range(group):
+            now = cycle * period + number / 10
+            assert watch.silent_sec(now) == 0.0
+            watch.tick(now)
+    assert watch.silent_sec(now + 2.0 * period) == 0.0
+    assert watch.silent_sec(now + 3.0 * period) == pytest.approx(3.0 * period)
+
+
+def test_silence_after_a_short_group_of_slow_images_is_noticed_soon_once_they_are_fast():
+    watch = watch_of(60.0, 120.0, 180.0, *(180.0 + number / 10 for number in range(1, 20)))
+    assert watch.silent_sec(186.0) > 4.0
+
+
 def test_silence_after_an_outage_is_noticed():
     assert watch_of(1.0, 500.0).silent_sec(530.0) == pytest.approx(30.0)

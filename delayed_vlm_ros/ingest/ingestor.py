@@ -143,7 +143,7 @@ class SamplingIngestor:
         self.images_restamped = 0
         self._offset_ns = 0
         self._newest_ns = 0
-        self._gap_unknown = False  # no image has followed the restored frames yet, on a clock that was not set back
+        self._follows_restore = False  # no image with a right clock has followed the restored frames yet
 
     @property
     def restart_on_jump(self) -> bool:
@@ -207,24 +207,26 @@ class SamplingIngestor:
         if jump < 0 and self._restart_on_jump:
             self.restart()
         elif jump:
-            self._take_out(jump, stamp_ns)
+            self._remove_jump(jump, stamp_ns)
         elif not self._offset_ns:
-            self._gap_unknown = False
+            self._follows_restore = False
         self._newest_ns = max(self._newest_ns, stamp_ns + self._offset_ns)
         stamp = seconds_of(stamp_ns + self._offset_ns)
         is_due = self._sampler.accept(stamp)
         self._check.count(seconds_of(clock_ns), is_due=is_due)
         return SampleDecision(stamp, is_due, jump)
 
-    def _take_out(self, jump_sec: float, stamp_ns: int) -> None:
+    def _remove_jump(self, jump_sec: float, stamp_ns: int) -> None:
         """Change the offset so that the memory's time does not jump; use stamps as they are when they are right again.
 
         Without a silence, this image is mapped onto the newest stamp; the sampler's next slot comes a period later.
         """
         offset_ns = self._offset_ns - round(jump_sec * NANOSECONDS_PER_SECOND)
         is_close = abs(offset_ns) <= _RIGHT_AGAIN_SEC * NANOSECONDS_PER_SECOND
-        has_caught_up = self._gap_unknown and jump_sec > 0
-        self._offset_ns = 0 if (is_close or has_caught_up) and stamp_ns > self._newest_ns else offset_ns
+        # A robot without a clock battery starts in 1970: its images seem older than the restored key frames and are
+        # shifted behind them. Once its clock is set, stamps are right, and the time since the key frames is a true gap.
+        clock_is_set = self._follows_restore and jump_sec > 0
+        self._offset_ns = 0 if (is_close or clock_is_set) and stamp_ns > self._newest_ns else offset_ns
 
     def add(self, image: Any, decision: SampleDecision, source: Any = None) -> AddedFrame:
         """Resize an image that is due and add it to the memory.
@@ -256,7 +258,7 @@ class SamplingIngestor:
             self._monitor.expect_after(newest)
             self._sampler.accept(newest)
             self._newest_ns = round(newest * NANOSECONDS_PER_SECOND)
-            self._gap_unknown = True
+            self._follows_restore = True
 
     def set_rate(self, sample_fps: float) -> None:
         """Change the number of frames to add per second.
@@ -273,7 +275,7 @@ class SamplingIngestor:
         self._sampler.reset()
         self._check.reset()
         self._offset_ns = self._newest_ns = 0
-        self._gap_unknown = False
+        self._follows_restore = False
 
     def reset(self) -> None:
         """Drop every frame and stamp: the next image is due at any stamp."""

@@ -51,9 +51,10 @@ def read_stamp(serialised: bytes) -> int:
 def steady_sec() -> float:
     """Return the time of a clock that never jumps, in seconds.
 
-    It includes the time for which the machine was suspended: then the system clock advances as well.
+    On Linux, it includes the time for which the machine was suspended: then the system clock advances as well.
     """
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # Linux only
+    return time.monotonic() if boot_clock is None else time.clock_gettime(boot_clock)
 
 
 def nanoseconds_of(stamp: Stamp) -> int:

@@ -1,4 +1,5 @@
 import struct
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ros.time import time_message
-from delayed_vlm_ros.time import nanoseconds_of, read_stamp, seconds_of
+from delayed_vlm_ros.time import nanoseconds_of, read_stamp, seconds_of, steady_sec
 
 STAMPS = [Time(), Time(sec=1), Time(sec=1_800_000_000, nanosec=999_999_999), Time(sec=-3, nanosec=5)]
 
@@ -49,3 +50,9 @@ def test_seconds_of_preserves_the_order_of_stamps():
     seconds = [seconds_of(base + step) for step in range(2000)]
     assert seconds == sorted(seconds)
     assert all(abs(value * 10**9 - (base + step)) < 1000 for step, value in enumerate(seconds))
+
+
+def test_steady_time_is_monotonic_time_where_the_system_has_no_boot_clock(monkeypatch):
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+    before = time.monotonic()
+    assert before <= steady_sec() <= time.monotonic()

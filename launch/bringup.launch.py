@@ -35,6 +35,8 @@ PACKAGE = "delayed_vlm_ros"
 PREFIX = "scene_memory_"  # of arguments that an including file may have, too
 # Arguments with nav2's names: their values are meant for all nodes of a launch.
 NAV2_NAMES = ("namespace", "use_sim_time", "autostart", "log_level", "use_respawn")
+# Names of 0.1.0 that another launch file uses for something else: not used in an inclusion. The others still are.
+GENERIC_NAMES = ("model", "params_file", "web_params_file", "video", "bag", "bag_topic", "web", "rviz")
 # Arguments of launch itself, valid for any launch file.
 LAUNCH_OWN_NAMES = ("launch-prefix", "launch-prefix-filter", "sigterm_timeout", "sigkill_timeout")
 RESPAWN_DELAY_SEC = 2.0
@@ -147,25 +149,41 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _check_names(context: LaunchContext, names: list[str]) -> None:
-    """Take the names of 0.1.0 from the command line with a warning; refuse misspelled ones, which launch would ignore.
+    """Take the names of 0.1.0 with a warning; refuse misspelled ones, which launch would ignore.
 
-    In an including file these names may be arguments of its own, so their values are not used.
+    In an including file a generic name may be an argument of its own, so its value is not used.
     """
     old_names = [name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)]
     if _launched_by_command_line(sys.argv[1:]):
         given = [argument.partition(":=")[0] for argument in context.argv]
         _refuse_unknown(given, [*names, *old_names])
-        for name in old_names:
-            if name in given:
-                _warn(f"the argument {name} is now {PREFIX}{name}; the old name will be removed in 0.3.0")
-                context.launch_configurations.setdefault(PREFIX + name, context.launch_configurations[name])
-        return
-    for name in old_names:
-        if name in context.launch_configurations:
-            _warn(
-                f"the including file's {name} is not used: pass {PREFIX}{name}, or hide {name} with "
-                "GroupAction(scoped=True, forwarding=False)"
-            )
+        used = [name for name in old_names if name in given]
+    else:
+        used = _inherited(context.launch_configurations, old_names)
+        unused = [name for name in old_names if name in context.launch_configurations and name not in used]
+        if unused:
+            get_logger(Path(__file__).name).info(_unused(unused))
+    for name in used:
+        _warn(f"the argument {name} is now {PREFIX}{name}; the old name will be removed in 0.3.0")
+        context.launch_configurations.setdefault(PREFIX + name, context.launch_configurations[name])
+
+
+def _inherited(configurations: dict[str, Any], old_names: list[str]) -> list[str]:
+    """Return the names of 0.1.0 whose values in an including file are used."""
+    exclusive = ("image_topic", "cameras")
+    given = [name for name in old_names if name not in GENERIC_NAMES and str(configurations.get(name, "")).strip()]
+    if any(PREFIX + name in configurations for name in exclusive):
+        given = [name for name in given if name not in exclusive]
+    if all(name in given for name in exclusive):
+        given.remove("image_topic")
+    return [name for name in given if PREFIX + name not in configurations]
+
+
+def _unused(names: list[str]) -> str:
+    return (
+        f"not used are these arguments of the including file: {', '.join(names)}. If they are meant for scene_memory, "
+        f"add the prefix {PREFIX}, such as {PREFIX}{names[0]}"
+    )
 
 
 def _refuse_unknown(given: list[str], names: list[str]) -> None:

@@ -143,9 +143,9 @@ def helper(name):
     """Return a function of the launch file, compiled with the other functions that do not use launch."""
     pure = (
         *("_topics_of_cameras", "_first_topic", "_remappings", "_absolute", "_selected_camera", "_boolean"),
-        *("_settings", "_given_file", "_for_namespace", "_refuse_unknown"),
+        *("_settings", "_given_file", "_for_namespace", "_refuse_unknown", "_inherited", "_unused"),
     )
-    constants = ("PREFIX", "NAV2_NAMES", "LAUNCH_OWN_NAMES")
+    constants = ("PREFIX", "NAV2_NAMES", "GENERIC_NAMES", "LAUNCH_OWN_NAMES")
     found = ast.Module(
         [
             node
@@ -225,6 +225,40 @@ def test_image_topic_without_cameras_is_accepted():
 def test_settings_are_the_own_arguments_without_prefix():
     configurations = {"namespace": "robot1", "scene_memory_model": " demo ", "model": "urdf", "rviz": "true", "x": "y"}
     assert helper("_settings")(configurations) == {"namespace": "robot1", "model": "demo"}
+
+
+OLD_NAMES = [name.removeprefix(PREFIX) for name in ARGUMENTS if name.startswith(PREFIX)]
+
+
+@pytest.mark.parametrize(
+    ("configurations", "expected"),
+    [
+        ({name: "x" for name in OLD_NAMES if name != "cameras"}, "image_topic image_transport pose_topic demo_camera"),
+        ({"model": "urdf", "rviz": "true", "video": "true", "web": "true", "bag": "b", "params_file": "nav2.yaml"}, ""),
+        ({"cameras": "a:/a b:/b"}, "cameras"),
+        ({"image_topic": "/a", "scene_memory_image_topic": "/b"}, ""),
+        ({"image_topic": "/a", "pose_topic": "/p", "scene_memory_cameras": "a:/a"}, "pose_topic"),
+        ({"image_topic": "/a", "cameras": "a:/a"}, "cameras"),
+        ({"image_topic": "/a", "cameras": " "}, "image_topic"),
+    ],
+)
+def test_old_names_of_an_including_file_are_used_unless_generic(configurations, expected):
+    assert helper("_inherited")(configurations, OLD_NAMES) == expected.split()
+
+
+def test_generic_names_are_arguments_of_before():
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in tree(LAUNCH_FILE).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "GENERIC_NAMES"
+    ]
+    assert set(names) <= set(OLD_NAMES)
+
+
+def test_unused_names_of_an_including_file_are_one_line():
+    line = helper("_unused")(["model", "rviz"])
+    assert "model, rviz. " in line
+    assert line.endswith("scene_memory_model")
 
 
 @pytest.mark.parametrize("argument", ["params_file", "web_params_file"])
@@ -474,11 +508,6 @@ PARENT_ARGUMENTS = {
     "model": "/robot/robot.urdf",
     "rviz": "true",
     "web": "true",
-    "image_topic": "/robot/eye",
-    "image_transport": "compressed",
-    "cameras": "a:/b",
-    "pose_topic": "/robot/pose",
-    "demo_camera": "maybe",
     "video": "0",
     "bag": "my_bag",
     "bag_topic": "/t",
@@ -488,7 +517,7 @@ PARENT_ARGUMENTS = {
 
 @needs_launch
 @pytest.mark.parametrize("forwarding", [True, False])
-def test_arguments_of_an_including_file_are_not_inherited(launch, tmp_path, forwarding):
+def test_generic_arguments_of_an_including_file_are_not_inherited(launch, tmp_path, forwarding):
     including = tmp_path / "robot.launch.py"
     names = {**PARENT_ARGUMENTS, "namespace": "robot1"}
     including.write_text(PARENT.format(names=names, path=str(LAUNCH_FILE), given={}, forwarding=forwarding))
@@ -499,7 +528,21 @@ def test_arguments_of_an_including_file_are_not_inherited(launch, tmp_path, forw
     assert "pose:=pose" in calls["scene_memory"]
     assert calls["scene_memory"].count("--params-file") == 1
     assert ("__ns:=/robot1" in calls["scene_memory"]) is forwarding
-    assert ("the including file's model is not used: pass scene_memory_model" in output) is forwarding
+    assert output.count("not used are these arguments of the including file") == forwarding
+    assert "[WARNING]" not in output
+
+
+@needs_launch
+def test_other_old_names_of_an_including_file_are_inherited_with_a_warning(launch, tmp_path):
+    including = tmp_path / "robot.launch.py"
+    names = {"image_topic": "/robot/eye", "pose_topic": "/robot/pose", "image_transport": "compressed"}
+    including.write_text(PARENT.format(names=names, path=str(LAUNCH_FILE), given={}, forwarding=True))
+    code, output, calls = launch(path=including)
+    assert code == 0, output
+    assert "image:=/robot/eye" in calls["scene_memory"]
+    assert "pose:=/robot/pose" in calls["scene_memory"]
+    assert "image_transport: compressed" in calls["scene_memory"]
+    assert "the argument image_topic is now scene_memory_image_topic" in output
 
 
 @needs_launch

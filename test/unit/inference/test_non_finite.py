@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from delayed_vlm_ros.errors import AskCancelledError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
@@ -15,7 +18,8 @@ from delayed_vlm_ros.inference.local.cache import prefill as prefill_module
 from delayed_vlm_ros.inference.local.cache import vision
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.finite import FiniteLogits, check_finite
-from delayed_vlm_ros.inference.local.models.loading import _choose_dtype
+from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.loading import _choose_dtype, load_model
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.inference.worker import IdleTask, ModelWorker
 
@@ -345,3 +349,24 @@ def test_logits_of_only_one_bad_value_set_the_flag(value):
 def test_automatic_dtype_on_cuda_is_never_float16(monkeypatch, supported, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
     assert _choose_dtype("auto", "cuda:0") == expected
+
+
+# --- load ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [("float16", "model.dtype"), ("float32", "download")])
+def test_checkpoint_that_computes_nan_fails_the_load(checkpoint_folder, tmp_path, dtype, remedy):
+    # given weights that are NaN, as damaged ones or after an overflow
+    path = Path(shutil.copytree(checkpoint_folder("qwen2_5_vl"), tmp_path / "broken"))
+    file = path / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if name.endswith("layers.0.mlp.down_proj.weight"))
+    save_file({**weights, name: torch.full_like(weights[name], NAN)}, file, {"format": "pt"})
+    checkpoint = resolve_checkpoint(str(path), device="cpu")
+
+    # when
+    with pytest.raises(NonFiniteError) as caught:
+        load_model(checkpoint, device="cpu", dtype=dtype)
+
+    # then
+    assert all(part in str(caught.value) for part in ("broken", dtype, "NaN", remedy))

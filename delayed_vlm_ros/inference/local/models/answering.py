@@ -84,6 +84,7 @@ def check_generation(model: Any, processor: Any, name: str, *, sampling: bool) -
     Raises:
         UnsupportedModelError: transformers rejects a setting, or cannot run the model.
         DeviceMemoryError: The device has too little memory.
+        NonFiniteError: The model computes NaN or infinity, also for a text without images.
     """
     import torch  # noqa: PLC0415  see the module
     from transformers import DynamicCache  # noqa: PLC0415
@@ -103,8 +104,8 @@ def check_generation(model: Any, processor: Any, name: str, *, sampling: bool) -
             decode=lambda _: "",
             sampling=sampling,
         )
-    except NonFiniteError:
-        return  # questions report it, with its remedy
+    except NonFiniteError as error:
+        raise NonFiniteError(f"the model {name} cannot answer: {error}") from error
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
             f"no device memory to answer with the model {name}: {error}. Free the device's memory, or choose a smaller "

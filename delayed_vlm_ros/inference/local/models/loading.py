@@ -75,6 +75,7 @@ def load_model(
         ModelNotFoundError: The weights cannot be downloaded.
         DependencyError: A package is missing or broken.
         DeviceMemoryError: The device has too little memory.
+        NonFiniteError: The model computes NaN or infinity, as after an overflow in float16.
         UnsupportedModelError: transformers cannot load the files, or cannot answer questions with them.
     """
     with explained_imports():

@@ -161,6 +161,7 @@ class DelayedBatchInferenceEngine:
         Raises:
             ModelNotFoundError: The checkpoint is not on this machine.
             UnsupportedModelError: The checkpoint cannot be loaded.
+            NonFiniteError: The model computes NaN or infinity.
             ConfigurationError: The device, dtype or attention is not available, or a memory size is invalid.
         """
         checkpoint = resolve_checkpoint(model, allow_download=allow_download, device=device)
@@ -423,7 +424,7 @@ class DelayedBatchInferenceEngine:
             new = {kept.content_key: familiar.contain(one) for kept, one in zip(unknown, features, strict=True)}
             self._is_familiar.update(new)
         self._is_familiar = {kept.content_key: self._is_familiar[kept.content_key] for kept in snapshot}
-        return sum(not is_familiar for is_familiar in self._is_familiar.values())
+        return sum(not self._is_familiar[kept.content_key] for kept in snapshot)  # a still image is in many pairs
 
     def _text_of(self, token_ids: Sequence[int]) -> str:
         return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))

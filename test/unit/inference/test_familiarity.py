@@ -157,6 +157,13 @@ def test_some_unfamiliar_images_are_a_warning_and_may_be_left_out_by_time(make_e
     assert oldest[1].warnings == ()
 
 
+def test_still_unfamiliar_image_counts_in_each_of_its_pairs(make_engine):
+    engine = make_engine([natural(1)] * 10, star_memory_size=0, stream_window_size=10)
+    answer, metrics = engine.ask(QUESTION)
+    assert answer == UNFAMILIAR_ANSWER
+    assert "5 of 5 pairs" in metrics.warnings[-1]
+
+
 def test_verdicts_survive_a_budget_that_drops_features_and_a_reset(make_engine):
     # given
     engine = make_engine([natural(seed) for seed in range(6)], memory_budget_mb=2.05)

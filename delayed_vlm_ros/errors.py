@@ -34,15 +34,41 @@ Operators of robots read the messages: each names the subject, the reason and th
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import ClassVar
 
 _MAX_CHARACTERS = 1000
+# A password that is not percent-encoded may contain a slash, a colon, @ and blanks, and pathlib removes one of the two
+# slashes. All parts are bounded: logs are long. A port is not a password.
+_CREDENTIALS = re.compile(
+    r"(\b[A-Za-z][\w+.-]{1,20}:/{1,2})(?=[^/])(?:"
+    r"[^\s/:'\"]{0,200}:(?!\d{1,5}[/\s])(?:(?!:/)[^'\"\n]){0,200}@"
+    r"|[^\s/:'\"]{0,200}:(?!\d{1,5}/)\S{0,1000}@"
+    r"|[^\s/:'\"]{0,1000}@)"
+)
+# In a query, and in a path such as /user=me_password=pw_channel=1 of video recorders.
+_SECRET_VALUES = re.compile(
+    r"([?&;]\w{0,50}?(?:pass\w{0,20}|pwd|token|key|auth)=)[^&'\"\n]{0,1000}?(?=[&'\"\n]|[:,;] |$)"
+    r"|([/_](?:passw(?:or)?d|pass|pwd)=)[^&/_\s'\"]{0,1000}",
+    re.IGNORECASE | re.MULTILINE,
+)
 
 
 def shortened(text: str, max_characters: int = _MAX_CHARACTERS) -> str:
     """Return the text, truncated if too long: external input must not inflate logs and reports."""
     return text if len(text) <= max_characters else f"{text[:max_characters]}… ({len(text)} characters)"
+
+
+def without_credentials(text: str, removed: str = "***") -> str:
+    """Return a text with users, passwords and keys of addresses such as ``rtsp://user:password@host`` replaced.
+
+    Args:
+        text: An address, or text that has some.
+        removed: Text that replaces them.
+    """
+    hidden = _CREDENTIALS.sub(lambda found: f"{found[1]}{removed}@", text)
+    return _SECRET_VALUES.sub(lambda found: f"{found[1] or found[2]}{removed}", hidden)
 
 
 class ErrorCode(IntEnum):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
-from delayed_vlm_ros.errors import DelayedVlmError, VideoSourceError
-from delayed_vlm_ros.images.video import VideoSource, without_credentials
+from delayed_vlm_ros.errors import DelayedVlmError, VideoSourceError, without_credentials
+from delayed_vlm_ros.images.video import VideoSource
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.ros.image_publisher import ImagePublisher
 from delayed_vlm_ros.ros.parameters import declare, parameter, read

@@ -7,15 +7,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from delayed_vlm_ros.errors import shortened
+from delayed_vlm_ros.errors import shortened, without_credentials
 
 REMOVED = "<removed>"
 """Text that replaces a secret."""
 
-# A password that is not percent-encoded may contain a slash.
-_URL_CREDENTIALS = re.compile(
-    r"(\b[A-Za-z][\w+.-]{0,20}://)(?:[^\s/'\"]{0,1000}|[^\s/:'\"]{1,200}:[^\s'\"]{0,1000})@"  # bounded: logs are long
-)
 # "first_token" and "tokens" are times and counts, "tokenizer" is a part of a model.
 _SENSITIVE = (
     r"(?:(?<!first[_ ])token(?!s|iz)|passw(?:or)?d|passphrase|secret|credential|authori[sz]ation|cookie"
@@ -34,7 +30,7 @@ _MIN_SECRET_CHARACTERS = 4  # shorter values would match parts of ordinary words
 
 def printable(text: str) -> str:
     """Return the text with control and invisible characters escaped, without URL credentials, and of limited length."""
-    return shortened(escaped(without_credentials(text)))
+    return shortened(escaped(without_credentials(text, REMOVED)))
 
 
 def escaped(text: str) -> str:
@@ -42,11 +38,6 @@ def escaped(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
-
-
-def without_credentials(text: str) -> str:
-    """Return the text with ``user:password`` removed from URLs."""
-    return _URL_CREDENTIALS.sub(rf"\1{REMOVED}@", text)
 
 
 def is_secret_name(name: str) -> bool:
@@ -72,7 +63,7 @@ class Redactor:
         """Return the text without secrets, URL credentials and the home folder."""
         for secret in self._secrets:
             text = text.replace(secret, REMOVED)
-        text = _KNOWN_TOKENS.sub(REMOVED, without_credentials(text))
+        text = _KNOWN_TOKENS.sub(REMOVED, without_credentials(text, REMOVED))
         text = _ASSIGNMENT.sub(rf"\1{REMOVED}", text)
         return re.sub(rf"{re.escape(self._home)}(?![\w.-])", "~", text) if self._home else text
 

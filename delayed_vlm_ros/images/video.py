@@ -27,15 +27,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.errors import VideoSourceError
+from delayed_vlm_ros.errors import VideoSourceError, without_credentials
 
 _DEFAULT_FPS = 25.0  # where a file has neither timestamps nor a rate
 _PLAUSIBLE_FPS = (0.01, 1000.0)  # some files report the ticks of their clock as the rate
 _STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
 _STREAM_TIMEOUT_MS = 5000  # to connect, and between two images
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")  # pathlib removes one of the slashes
-_CREDENTIALS = re.compile(r"(:/{1,2})(?:[^/@:]*:.*|[^/@]*)@")  # a password may contain / and @
-_SECRET_VALUES = re.compile(r"((?:pass\w*|pwd|token|key|auth)=)[^&/_]*", re.IGNORECASE)
 
 _JITTER = 0.05  # share of a period by which an image may be early and still be the next one
 
@@ -182,13 +180,6 @@ class VideoSource:
 def is_stream(source: str) -> bool:
     """Return whether a source is an address such as ``rtsp://camera/stream``, not a path."""
     return _ADDRESS.match(source) is not None
-
-
-def without_credentials(source: str) -> str:
-    """Return a source with user, password and keys of an address replaced by ``***``, for logs and messages."""
-    if not is_stream(source):
-        return source
-    return _SECRET_VALUES.sub(r"\1***", _CREDENTIALS.sub(r"\1***@", source, count=1))
 
 
 def open_video(source: str | int) -> VideoSource:

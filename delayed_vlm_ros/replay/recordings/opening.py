@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from delayed_vlm_ros.dependencies import explained_imports
-from delayed_vlm_ros.errors import RecordingError
-from delayed_vlm_ros.images.video import is_stream, without_credentials
+from delayed_vlm_ros.errors import RecordingError, without_credentials
+from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE, FolderRecording
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE
 from delayed_vlm_ros.replay.recordings.recording import BAG_SUFFIXES, Recording

@@ -26,12 +26,24 @@ def test_long_text_is_shortened():
         f"http://:{SECRET}@camera",
         f"https://{SECRET}@hub/x",
         f"cannot open 'rtsp://a:{SECRET}@b': refused",
+        f"rtsp://operator:two {SECRET}@camera",
+        f"rtsp://operator:a'{SECRET}@camera",
+        f"rtsp://a:{SECRET}@b, rtsp://c:{SECRET}@d",
     ],
 )
 def test_credentials_in_a_url_are_masked(url):
     for shown in (printable(url), warn("video", url).line, Redactor({}).redact(url)):
         assert SECRET not in shown
         assert "://<removed>@" in shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [f"rtsp:/operator:{SECRET}@camera", f"rtsp://camera/?password=two {SECRET}", f"http://h/?key={SECRET}: refused"],
+)
+def test_secret_in_an_address_is_masked_in_every_line(address):
+    assert SECRET not in printable(address)
+    assert "<removed>" in printable(address)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +75,8 @@ def test_secret_in_a_log_is_removed(text):
         "time to first token: 0.3 s",
         "http://127.0.0.1:8080/",
         "tokenizer: fast",
+        "http://robot:8080/ and mail to me@example.org",
+        "topic:/front/image of me@example.org",
     ],
 )
 def test_text_without_a_secret_stays(text):

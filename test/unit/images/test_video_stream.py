@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 from mjpeg_server import MjpegServer
 
-from delayed_vlm_ros.errors import RecordingError, VideoSourceError
+from delayed_vlm_ros.errors import RecordingError, VideoSourceError, without_credentials
 from delayed_vlm_ros.images import video_player
-from delayed_vlm_ros.images.video import open_video, without_credentials
+from delayed_vlm_ros.images.video import open_video
 from delayed_vlm_ros.images.video_player import VideoPlayer
 from delayed_vlm_ros.replay.recordings import open_recording
 
@@ -79,6 +79,11 @@ def test_missing_server_is_reported_without_the_password(server):
         ("rtsp:/me:pw@host/stream", "rtsp:/***@host/stream"),
         ("rtsp://me:p@w@host/stream", "rtsp://***@host/stream"),
         ("rtsp://host/a?user=me&password=pw&channel=1", "rtsp://host/a?user=me&password=***&channel=1"),
+        ("rtsp://me:p w@host/stream", "rtsp://***@host/stream"),
+        ("rtsp://me:p'w@host/stream", "rtsp://***@host/stream"),
+        ("rtsp://me@host/stream", "rtsp://***@host/stream"),
+        ("rtsp://host/a?user=me&password=p w", "rtsp://host/a?user=me&password=***"),
+        ("rtsp://host/user=me_password=pw_channel=1.sdp", "rtsp://host/user=me_password=***_channel=1.sdp"),
         ("rtsp://host:554/a?channel=1", "rtsp://host:554/a?channel=1"),
         ("rtsp://host/cam@1", "rtsp://host/cam@1"),
         ("/data/a@b.mp4", "/data/a@b.mp4"),

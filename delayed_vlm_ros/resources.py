@@ -1,8 +1,10 @@
-"""Locate the package's data files in a ROS workspace, a Python environment or the source tree."""
+"""Locate the package's data files in a ROS workspace, a Python environment or the source tree, and the ROS log."""
 
 from __future__ import annotations
 
+import os
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 from delayed_vlm_ros.errors import ConfigurationError
@@ -19,6 +21,22 @@ def data_folder(*names: str) -> Path:
         names: Path components below the package, such as ``"web", "assets"``.
     """
     return _MODULES.joinpath(*names)
+
+
+def log_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder of the ROS log, as rcl chooses it; None if the variables name none.
+
+    Args:
+        environment: Environment variables.
+
+    Raises:
+        RuntimeError: The folder begins with ``~``, and this user has no home folder.
+    """
+    if environment.get("ROS_LOG_DIR"):
+        return Path(environment["ROS_LOG_DIR"]).expanduser()
+    if environment.get("ROS_HOME"):
+        return Path(environment["ROS_HOME"]).expanduser() / "log"
+    return Path(environment["HOME"]) / ".ros" / "log" if environment.get("HOME") else None
 
 
 def config_file(name: str) -> Path:

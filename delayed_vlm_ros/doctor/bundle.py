@@ -15,12 +15,12 @@ from typing import IO, Any
 
 from delayed_vlm_ros import __version__
 from delayed_vlm_ros.doctor.diagnosis import Diagnosis
-from delayed_vlm_ros.doctor.disk import log_folder
 from delayed_vlm_ros.doctor.environment import installed_versions
 from delayed_vlm_ros.doctor.observation import Observation
 from delayed_vlm_ros.doctor.running import run_child
 from delayed_vlm_ros.doctor.text import REMOVED, Redactor, is_secret_name
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.resources import log_folder
 
 _LOG_FILES = 3
 _SEARCHED_LOG_FILES = 200  # newest ones

@@ -10,6 +10,7 @@ from typing import Any
 
 from delayed_vlm_ros.doctor.finding import Finding, Level, error, ok, warn
 from delayed_vlm_ros.memory import MemoryConfig
+from delayed_vlm_ros.resources import log_folder
 
 _MOUNTS = Path("/proc/mounts")
 _PROCESSES = Path("/proc")
@@ -26,15 +27,6 @@ def disk_findings(parameters: Mapping[str, Any] | None, environment: Mapping[str
         environment: Environment variables.
     """
     return [_key_frames(parameters or {}), _log(log_folder(environment))]
-
-
-def log_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the folder of the ROS log, as rcl chooses it; None if the variables name none."""
-    if environment.get("ROS_LOG_DIR"):
-        return Path(environment["ROS_LOG_DIR"]).expanduser()
-    if environment.get("ROS_HOME"):
-        return Path(environment["ROS_HOME"]).expanduser() / "log"
-    return Path(environment["HOME"]) / ".ros" / "log" if environment.get("HOME") else None
 
 
 def _key_frames(parameters: Mapping[str, Any]) -> Finding:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import rclpy
 from rclpy.context import Context
 from rclpy.signals import SignalHandlerOptions
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.resources import log_folder
 
 # Messages of ROS's parser of arguments and parameter files, and what to do.
 _REMEDIES = {
@@ -60,18 +60,17 @@ def initialise(
 
 def log_folder_error(environment: Mapping[str, str] = os.environ) -> str:
     """Return why ROS cannot write log files; empty if it can. Creates the folder, as ROS does."""
-    folder = environment.get("ROS_LOG_DIR") or ""
-    if not folder:
-        home = environment.get("HOME") or ""
-        ros_home = environment.get("ROS_HOME") or (home and f"{home}/.ros")
-        if not ros_home:
-            return "HOME is not set"
-        folder = f"{ros_home}/log"
     try:
-        Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~ without a home folder
-        return f"cannot create {folder} ({getattr(error, 'strerror', None) or error})"
-    return "" if os.access(Path(folder).expanduser(), os.W_OK | os.X_OK) else f"{folder} is not writable"
+        folder = log_folder(environment)
+    except RuntimeError as error:  # ~ without a home folder
+        return str(error)
+    if folder is None:
+        return "HOME is not set"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"cannot create {folder} ({error.strerror})"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder} is not writable"
 
 
 def _remedy(reason: str) -> str:

@@ -15,6 +15,7 @@ from delayed_vlm_ros.doctor import clocks, compute, disk, environment, middlewar
 from delayed_vlm_ros.doctor.finding import Level
 from delayed_vlm_ros.doctor.observation import IMAGE, Topic
 from delayed_vlm_ros.doctor.running import Answer
+from delayed_vlm_ros.resources import log_folder
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE
 
 GPU = {"name": "NVIDIA X", "free": 8 * 10**9, "total": 12 * 10**9, "bfloat16": True, "error": ""}
@@ -395,9 +396,9 @@ def test_full_disk_is_an_error(tmp_path):
 
 
 def test_log_folder_is_that_of_ros():
-    assert disk.log_folder({"ROS_LOG_DIR": "/a", "ROS_HOME": "/b", "HOME": "/c"}) == Path("/a")
-    assert disk.log_folder({"ROS_HOME": "/b", "HOME": "/c"}) == Path("/b/log")
-    assert disk.log_folder({"HOME": "/c"}) == Path("/c/.ros/log")
+    assert log_folder({"ROS_LOG_DIR": "/a", "ROS_HOME": "/b", "HOME": "/c"}) == Path("/a")
+    assert log_folder({"ROS_HOME": "/b", "HOME": "/c"}) == Path("/b/log")
+    assert log_folder({"HOME": "/c"}) == Path("/c/.ros/log")
 
 
 def test_no_log_folder_is_a_warning():

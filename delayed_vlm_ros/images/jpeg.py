@@ -17,9 +17,16 @@ from delayed_vlm_ros.errors import ImageError
 _END = b"\xff\xd9"
 _MAX_EXTRA_BYTES = 16  # many webcams leave a few bytes before a marker; the image is intact
 _EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes")
+# Warnings of libjpeg about data that is not needed to decode the image.
+_HARMLESS = re.compile("unknown JFIF revision|bad ICC marker|Unknown Adobe color transform|Invalid SOS parameters")
 _MARKER = 0xFF
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL_MARKERS = (0xC0, 0xC1)
 _TABLES_MARKER, _SCAN_MARKER = 0xDB, 0xDA
+_ADOBE_MARKER = 0xEE
+_METADATA_MARKERS = frozenset((*range(0xE0, 0xF0), 0xFE)) - {_ADOBE_MARKER}  # application segments and comments
+_ADOBE_TRANSFORM = 15  # index of the colour transform in an Adobe segment, which has 16 bytes; 2 is the largest one
+_SEQUENTIAL_PARAMETERS = b"\x00\x3f\x00"  # all coefficients, full precision
 _BLOCK_SIDE = 8
 _MID_GREY, _WHITE = 128, 255
 _LUMA_COLOURS = ("Gray", "YCbCr")
@@ -28,8 +35,8 @@ _LUMA_COLOURS = ("Gray", "YCbCr")
 def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
     """Decode a JPEG file.
 
-    A missing end marker, padding after it, missing Huffman tables (Motion JPEG), and up to 16 surplus bytes before a
-    marker are accepted, because intact images of many cameras have them.
+    A missing end marker, padding after it, missing Huffman tables (Motion JPEG), up to 16 surplus bytes before a
+    marker, and unusual metadata are accepted, because intact images of many cameras have them.
 
     Args:
         data: The file. Validate its size first.
@@ -43,8 +50,10 @@ def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
     """
     complete = _with_end(data)
     try:
-        colours = simplejpeg.decode_jpeg_header(complete)[2]
-        image = _decode(complete, "GRAY" if colours == "Gray" else "RGB")
+        colours = simplejpeg.decode_jpeg_header(complete, strict=False)[2]
+        image, complete = _decode(complete, "GRAY" if colours == "Gray" else "RGB")
+    except KeyError as error:  # simplejpeg knows no name for the colours
+        raise _error(name, data, "the header ends before the image") from error
     except ValueError as error:
         raise _error(name, data, str(error)) from error
     if colours in _LUMA_COLOURS and _has_impossible_block(complete):
@@ -70,15 +79,57 @@ def _with_end(data: bytes) -> bytes:
     return content + _END
 
 
-def _decode(data: bytes, colours: str) -> NDArray[np.uint8]:
+def _decode(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
+    """Return the image and the data that it was decoded from; a harmless warning is a reason to simplify the header."""
     try:
-        image = simplejpeg.decode_jpeg(data, colours, strict=True)
+        return _decode_strictly(data, colours), data
     except ValueError as error:
-        extra = _EXTRA_BYTES.search(str(error))
-        if extra is None or int(extra[1]) > _MAX_EXTRA_BYTES:
+        if not (_has_few_extra_bytes(error) or _HARMLESS.search(str(error))):
             raise
-        image = simplejpeg.decode_jpeg(data, colours, strict=False)
-    return cast("NDArray[np.uint8]", image)
+    plain = _with_plain_header(data)
+    try:
+        return _decode_strictly(plain, colours), plain
+    except ValueError as error:
+        if not _has_few_extra_bytes(error):
+            raise
+    # The bytes are after the image's data, which had no fault.
+    return cast("NDArray[np.uint8]", simplejpeg.decode_jpeg(plain, colours, strict=False)), plain
+
+
+def _decode_strictly(data: bytes, colours: str) -> NDArray[np.uint8]:
+    return cast("NDArray[np.uint8]", simplejpeg.decode_jpeg(data, colours, strict=True))
+
+
+def _has_few_extra_bytes(error: ValueError) -> bool:
+    extra = _EXTRA_BYTES.search(str(error))
+    return extra is not None and int(extra[1]) <= _MAX_EXTRA_BYTES
+
+
+def _with_plain_header(data: bytes) -> bytes:
+    """Return the file without metadata and without surplus bytes between the segments of its header.
+
+    The decoder stops at its first warning. Without the cause of a harmless one, it finds damage after it.
+    """
+    kept, position, is_sequential = data[:2], 2, False
+    while (marker := data.find(_MARKER, position)) >= 0 and marker + 4 <= len(data):
+        kind = data[marker + 1]
+        if kind == _MARKER:  # a fill byte
+            position = marker + 1
+            continue
+        position = marker + 2 + int.from_bytes(data[marker + 2 : marker + 4], "big")
+        segment = data[marker:position]
+        if kind == _SCAN_MARKER:
+            scan = segment[:-3] + _SEQUENTIAL_PARAMETERS if is_sequential else segment
+            return kept + scan + data[position:]
+        is_sequential |= kind in _SEQUENTIAL_MARKERS
+        if kind not in _METADATA_MARKERS and not _has_unknown_transform(segment):
+            kept += segment
+    return data
+
+
+def _has_unknown_transform(segment: bytes) -> bool:
+    """Return whether this is an Adobe segment with a colour transform that the decoder does not know."""
+    return segment[1] == _ADOBE_MARKER and segment[_ADOBE_TRANSFORM : _ADOBE_TRANSFORM + 1] > b"\x02"
 
 
 def _has_impossible_block(data: bytes) -> bool:

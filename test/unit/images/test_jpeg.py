@@ -1,8 +1,11 @@
 """Damaged JPEG and PNG data is detected; unusual but intact data is accepted."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.bit_depth import BitDepth
@@ -73,6 +76,60 @@ def test_intact_file_is_accepted(kind, quality):
 )
 def test_unusual_files_of_cameras_are_accepted(file):
     assert np.array_equal(decode_jpeg(file), PLAIN)
+
+
+def with_segment(file, kind, content):
+    return file[:2] + bytes((0xFF, kind)) + (len(content) + 2).to_bytes(2, "big") + content + file[2:]
+
+
+def with_extra_bytes(file):
+    """Return the file with surplus bytes before each segment of its header, and before its end."""
+    kept, position = file[:2], 2
+    while True:
+        end = position + 2 + int.from_bytes(file[position + 2 : position + 4], "big")
+        kept += b"\x00\x12\x00" + file[position:end]
+        if file[position + 1] == 0xDA:
+            return kept + file[end:-2] + b"\x11" + file[-2:]
+        position = end
+
+
+def with_icc_profile():
+    written = io.BytesIO()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(SCENE).save(written, "JPEG", quality=85, icc_profile=profile)
+    return written.getvalue()
+
+
+JFIF, SCAN, ICC = FILE.index(b"JFIF\0") + 5, FILE.index(b"\xff\xda"), with_icc_profile()
+UNUSUAL_HEADERS = {
+    "an ICC profile": ICC,
+    "a profile without its second part": ICC.replace(b"ICC_PROFILE\0\x01\x01", b"ICC_PROFILE\0\x01\x02"),
+    "a profile with a wrong number": ICC.replace(b"ICC_PROFILE\0\x01\x01", b"ICC_PROFILE\0\x03\x02"),
+    "JFIF 2.01": FILE[:JFIF] + b"\x02\x01" + FILE[JFIF + 2 :],
+    "JFIF 0.0": FILE[:JFIF] + b"\x00\x00" + FILE[JFIF + 2 :],
+    "an unknown Adobe transform": with_segment(FILE[:2] + FILE[20:], 0xEE, b"Adobe\0\x64\0\0\0\0\x09"),
+    "a damaged EXIF segment": with_segment(FILE, 0xE1, b"Exif\0\0garbage"),
+    "other parameters of the scan": FILE[: SCAN + 11] + b"\x00\x00\x00" + FILE[SCAN + 14 :],
+    "surplus bytes": with_extra_bytes(FILE),
+    "surplus bytes and JFIF 2.01": with_extra_bytes(FILE[:JFIF] + b"\x02\x01" + FILE[JFIF + 2 :]),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSUAL_HEADERS)
+def test_unusual_header_is_accepted_and_damage_after_it_is_found(kind):
+    # given
+    file = UNUSUAL_HEADERS[kind]
+    expected = decode_jpeg(ICC) if "profile" in kind else PLAIN
+    assert np.array_equal(decode_jpeg(file), expected)
+    assert np.abs(expected.astype(int) - SCENE).mean() < 10
+
+    # when a tenth is lost, or the file is truncated
+    for damaged in (file[: len(file) // 2] + file[len(file) * 6 // 10 :], file[: len(file) * 9 // 10]):
+        with pytest.raises(ImageError) as caught:
+            decode_jpeg(damaged)
+
+        # then the decoder finds it, as in a file with a usual header
+        assert "blocks" not in str(caught.value)
 
 
 def test_grey_file_is_decoded_to_one_channel():

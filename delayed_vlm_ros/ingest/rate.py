@@ -15,6 +15,23 @@ _RECENT_PERIODS = 8
 """Number of periods that are compared: events may come in small groups."""
 
 
+_SLOW_EVENTS = 3
+"""Number of events that are kept whatever their age, so that two periods can be compared."""
+
+_MAX_PERIOD_RATIO = 2.0
+"""Largest ratio of two periods of regular events."""
+
+
+def _slow_rate(times: tuple[float, ...], now: float) -> float:
+    """Return the rate of the last events, per second, if they are regular and have not stopped; 0.0 otherwise."""
+    if len(times) < _SLOW_EVENTS:
+        return 0.0
+    first, second, third = times[-_SLOW_EVENTS:]
+    shorter, longer = sorted((second - first, third - second))
+    is_regular = longer <= _MAX_PERIOD_RATIO * shorter and now - third <= _MAX_PERIODS * longer
+    return 2.0 / (third - first) if is_regular and longer > 0 else 0.0
+
+
 class RateWindow:
     """Measures an event rate in a sliding window. Thread-safe, with bounded memory.
 
@@ -37,16 +54,16 @@ class RateWindow:
         """Return the events per second at ``now``; 0.0 without events in the window.
 
         N regular events span N - 1 periods. The time since the last event counts once it exceeds a period. The rate is
-        therefore correct from the second event on, and falls as soon as events stop.
+        therefore correct from the second event on, and falls as soon as events stop. Regular events slower than the
+        window count from the third one on.
         """
         with self._lock:
-            while self._times and self._times[0] <= now - self._window_sec:
+            while len(self._times) > _SLOW_EVENTS and self._times[0] <= now - self._window_sec:
                 self._times.popleft()
-            times = tuple(self._times)
-        if not times:
-            return 0.0
-        if len(times) == 1:
-            return 1.0 / self._window_sec
+            stored = tuple(self._times)
+        times = [time for time in stored if time > now - self._window_sec]
+        if len(times) < _SLOW_EVENTS - 1:
+            return _slow_rate(stored, now) or len(times) / self._window_sec
         period = (times[-1] - times[0]) / (len(times) - 1)
         silence = now - times[-1]
         span = times[-1] - times[0] + max(period, silence)

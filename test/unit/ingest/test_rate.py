@@ -25,6 +25,24 @@ def test_rate_falls_when_events_stop_and_is_zero_after_the_window():
     assert rates[-1] == 0.0
 
 
+@pytest.mark.parametrize("period", [5.0, 10.0, 60.0])
+def test_rate_of_slow_regular_events_is_exact_until_they_stop(period):
+    window = RateWindow(window_sec=5.0)
+    for count in range(5):
+        window.tick(count * period)
+    for silence in (0.0, 0.5, 1.0, 2.0):
+        assert window.rate((4 + silence) * period) == pytest.approx(1.0 / period)
+    assert window.rate(7 * period) == 0.0
+
+
+def test_rate_after_an_outage_is_that_of_the_window():
+    window = RateWindow(window_sec=5.0)
+    for now in (1.0, 1.1, 500.0):
+        window.tick(now)
+    assert window.rate(500.1) == pytest.approx(0.2)
+    assert window.rate(506.0) == 0.0
+
+
 def test_rate_above_the_event_limit_is_exact():
     window = RateWindow(window_sec=5.0, max_events=100)
     for count in range(5000):

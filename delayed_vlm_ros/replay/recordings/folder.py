@@ -22,9 +22,20 @@ _COLOUR_DIMENSIONS = 3
 
 # Data sets name images by their capture time since 1970: in seconds, in seconds and µs or ns, or in whole ms, µs or ns.
 _EPOCH_TIME = re.compile(
-    r"(?<![\d.])(?:(?P<seconds>[1-9]\d{9})(?:\.(?P<fraction>\d+)|[_-](?P<rest>\d{9}|\d{6}))?|(?P<whole>[1-9]\d{12}(?:\d{3}){0,2}))(?!\d)"
+    r"""
+    (?<![\d.])
+    (?:
+        (?P<seconds>[1-9]\d{9}) (?: \.(?P<fraction>\d+) | [_-](?P<rest>\d{9}|\d{6}) )?
+        | (?P<whole>[1-9]\d{12}(?:\d{3}){0,2})
+    )
+    (?!\d)
+    """,
+    re.VERBOSE,
 )
 _EPOCH_DIGITS = {13: 1_000_000, 16: 1_000, 19: 1}  # number of digits -> nanoseconds per unit
+_DATE = re.compile(  # such as 20231114_221320 or 2023-11-14T22-13-20
+    r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])[-_T ]?(?:[01]\d|2[0-3])[-_.:]?[0-5]\d"
+)
 _DIGITS = re.compile(r"\d+")
 _MAX_FILES_NAMED = 5  # in a warning
 
@@ -63,7 +74,7 @@ class FolderRecording(Recording):
         rate: Images per second if the file names are not times.
 
     Raises:
-        RecordingError: The folder has no images.
+        RecordingError: The folder has no images, or names with times of several series, such as those of two cameras.
     """
 
     kind = "folder"
@@ -77,10 +88,12 @@ class FolderRecording(Recording):
         files = sorted(found, key=_natural_key)
         if not files:
             raise RecordingError(f"{path} contains neither a bag nor images ({', '.join(IMAGE_SUFFIXES)})")
-        series = _largest_series(files)
-        if len(series) * 2 > len(files):
-            stamped = self._use_times(path, files, series)
+        every_series = _series(files)
+        largest = max(every_series, key=len, default={})
+        if len(largest) * 2 > len(files):
+            stamped = self._use_times(path, files, largest)
         else:
+            self._check_unused_times(path, files, every_series, rate)
             period_ns = NANOSECONDS_PER_SECOND / rate
             stamped = [(FIRST_STAMP_NS + round(number * period_ns), file) for number, file in enumerate(files)]
         self.image_count: int | None = len(stamped)
@@ -105,6 +118,24 @@ class FolderRecording(Recording):
             )
         return sorted(by_time.items())
 
+    def _check_unused_times(
+        self, path: Path, files: Sequence[Path], every_series: Sequence[Mapping[Path, int]], rate: float
+    ) -> None:
+        """Refuse a folder whose names hold times of several series; warn of other times that are not used."""
+        timed = [file for series in every_series for file in series]
+        if len(timed) * 2 > len(files):
+            examples = ", ".join(min(series).name for series in every_series[:_MAX_FILES_NAMED])
+            raise RecordingError(
+                f"{path}: the names hold times, but are of {len(every_series)} kinds ({examples}): use one folder per "
+                "camera, with the same text around the time in all names"
+            )
+        dated = timed or [file for file in files if _DATE.search(file.stem)]
+        if dated:
+            self.warnings.append(
+                f"{path}: {_named(dated)}: the times in names are not used, and images are {rate:g} per second in the "
+                "order of the names: name most files by their seconds since 1970, or check the rate (--image-rate)"
+            )
+
     def images(self) -> Iterator[FolderImage]:
         """Yield the images in time order."""
         return iter(self._images)
@@ -123,15 +154,15 @@ def _named(files: Sequence[Path]) -> str:
     return f"{names} and {len(files) - _MAX_FILES_NAMED} more" if len(files) > _MAX_FILES_NAMED else names
 
 
-def _largest_series(files: Iterable[Path]) -> dict[Path, int]:
-    """Return the times of the files that are named alike: a time since 1970, with the same text around it."""
+def _series(files: Iterable[Path]) -> list[dict[Path, int]]:
+    """Return the times of files for each series of names: a time since 1970, with the same text around it."""
     series: dict[str, dict[Path, int]] = {}
     for file in files:
         found = _EPOCH_TIME.search(file.stem)
         if found is not None:
             text = _DIGITS.sub("#", f"{file.stem[: found.start()]}|{file.stem[found.end() :]}")
             series.setdefault(text, {})[file] = _time_ns(found)
-    return max(series.values(), key=len, default={})
+    return list(series.values())
 
 
 def _time_ns(found: re.Match[str]) -> int:

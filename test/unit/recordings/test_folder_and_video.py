@@ -86,6 +86,38 @@ def test_repeated_times_are_reported(tmp_path):
     assert "cam1_1700000000.png" in recording.warnings[0]
 
 
+@pytest.mark.parametrize("cameras", [("left", "right"), ("a", "b", "c")])
+def test_times_of_several_cameras_are_refused_with_the_remedy(tmp_path, cameras):
+    names = [f"{camera}_{1700000000000 + 100 * number}.png" for camera in cameras for number in range(5)]
+    with pytest.raises(RecordingError) as caught:
+        open_recording(write_images(tmp_path / "images", names))
+    assert "one folder per camera" in str(caught.value)
+    assert names[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["20231114_221320.png", "20231114_221321.png"], "20231114_221320.png"),
+        (["2023-11-14T22-13-20.png", "2023-11-14T22-13-21.png"], "2023-11-14T22-13-20.png"),
+        (["IMG_20231114221320123.png", "IMG_20231114221321123.png"], "IMG_20231114221320123.png"),
+        (["1.png", "2.png", "3.png", "1700000000.png"], "1700000000.png"),
+    ],
+)
+def test_times_that_are_not_used_are_reported(tmp_path, names, named):
+    with open_recording(write_images(tmp_path / "images", names)) as recording:
+        assert np.diff([one.stamp_ns for one in recording.images()]).tolist() == [500_000_000] * (len(names) - 1)
+    (warning,) = recording.warnings
+    assert named in warning
+    assert "--image-rate" in warning
+
+
+@pytest.mark.parametrize("names", [["frame_000001.png", "frame_000002.png"], ["0.png", "1.png"], ["a.png", "b.png"]])
+def test_names_without_times_are_not_reported(tmp_path, names):
+    with open_recording(write_images(tmp_path / "images", names)) as recording:
+        assert recording.warnings == []
+
+
 def test_damaged_image_file_raises_image_error_with_its_name(tmp_path):
     folder = write_images(tmp_path / "images", ["a.png", "b.png"])
     (folder / "b.png").write_bytes(b"nothing")

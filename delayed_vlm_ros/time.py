@@ -10,6 +10,12 @@ from delayed_vlm_ros.errors import ImageError
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
+MAX_AHEAD_SEC = 5.0
+"""Lead of a stamp over the node's clock that is no fault: the clocks of two machines may differ a little."""
+
+MAX_LATE_SEC = 10.0
+"""Age of a stamp on arrival that is no fault: images arrive late from a network camera or on a busy machine."""
+
 # A serialised message begins with a two-byte encoding identifier and two bytes of options. ROS messages use XCDR1 and
 # XCDR2, whose identifiers are even for big-endian and odd for little-endian.
 _CDR_HEADER_BYTES = 4

@@ -16,9 +16,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from delayed_vlm_ros.cameras.playback_clock import PlaybackClock
 from delayed_vlm_ros.errors import DelayedVlmError, ImageError, RecordingError
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE
 from delayed_vlm_ros.images.player import Player
 from delayed_vlm_ros.replay.recordings import RecordedImage, Recording, open_recording
-from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE
 from delayed_vlm_ros.ros.image_publisher import image_message
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node

@@ -15,8 +15,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from delayed_vlm_ros.errors import RecordingError
 from delayed_vlm_ros.images.encoding import encode_jpeg
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE, RAW_TYPE
 from delayed_vlm_ros.replay.question_file import FILE_NAME, TimedQuestion, write_questions
-from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE, RAW_TYPE
 from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.scenes.questions import KINDS, draw_question
 from delayed_vlm_ros.scenes.truth import pair_truth, story_of

@@ -11,12 +11,10 @@ from pathlib import Path
 
 from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
 from delayed_vlm_ros.doctor.observation import Observation, Topic
-from delayed_vlm_ros.time import seconds_of
+from delayed_vlm_ros.time import MAX_AHEAD_SEC, MAX_LATE_SEC, seconds_of
 
 _YEARS = range(2024, 2100)
 _DAY_SEC = 86_400.0
-_MAX_AGE_SEC = 5.0
-_MAX_AHEAD_SEC = 1.0
 _MIN_IMAGES = 3  # of which a standing stamp is not a coincidence
 _TIMEDATECTL_TIMEOUT_SEC = 2.0
 _ARRIVAL = "set header.stamp to the time of capture; the node uses arrival times meanwhile"
@@ -106,7 +104,7 @@ def _stamps(camera: str, topic: Topic, now_ns: int | None) -> Finding:
     if any(later < earlier for earlier, later in pairwise(stamps)):
         return warn(subject, f"stamps on {topic.name} go back", "let one node publish, and set the camera's clock")
     age = seconds_of((topic.arrivals_ns[-1] if now_ns is None else now_ns) - stamps[-1])
-    if not -_MAX_AHEAD_SEC <= age <= _MAX_AGE_SEC:
+    if not -MAX_AHEAD_SEC <= age <= MAX_LATE_SEC:
         relation = "behind" if age > 0 else "ahead of"
         text = f"the newest stamp on {topic.name} is {abs(age):.1f} s {relation} the node's clock"
         return warn(subject, text, "synchronise the clocks (chrony, NTP), or set use_sim_time for a recording")

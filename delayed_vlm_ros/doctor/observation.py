@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE, RAW_TYPE
+
+IMAGE_TYPES = (RAW_TYPE, COMPRESSED_TYPE)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ from sensor_msgs.msg import CompressedImage, Image
 
 import delayed_vlm_ros.msg
 from delayed_vlm_ros.doctor.observation import (
-    COMPRESSED_IMAGE,
-    IMAGE,
     IMAGE_TYPES,
     Camera,
     ClockTopic,
@@ -33,6 +31,7 @@ from delayed_vlm_ros.doctor.observation import (
 )
 from delayed_vlm_ros.doctor.ros_node import NODE_NAME, doctor_node
 from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE, RAW_TYPE
 from delayed_vlm_ros.ros.scene_memory.parameters import COMPRESSED
 from delayed_vlm_ros.time import nanoseconds_of, read_stamp
 
@@ -42,7 +41,7 @@ _SERVICE_SHARE = 6  # of the time limit: a node that imports torch answers late
 _MEASURE_SEC = 2.0
 _MAX_MEASURED = 4  # topics other than the node's: a robot's network carries no needless images
 _MAX_MESSAGES = 2000
-_MESSAGES = {IMAGE: Image, COMPRESSED_IMAGE: CompressedImage}
+_MESSAGES = {RAW_TYPE: Image, COMPRESSED_TYPE: CompressedImage}
 _STATISTICS = ("delayed_vlm_ros/msg/MemoryStats", "delayed_vlm_ros/msg/NodeStats")
 _RELIABLE = "reliable"
 _FAST_DDS = bytes((0x01, 0x0F))  # vendor in the identifier of an endpoint
@@ -196,7 +195,7 @@ class _Observer:
     def _cameras(self, parameters: Mapping[str, Any]) -> tuple[Camera, ...]:
         names = tuple(parameters.get("cameras") or ())
         is_compressed = parameters.get("image_transport") == COMPRESSED
-        kind = COMPRESSED_IMAGE if is_compressed else IMAGE
+        kind = COMPRESSED_TYPE if is_compressed else RAW_TYPE
         return tuple(Camera(name, self._camera_topic(name, len(names), is_compressed), kind) for name in names)
 
     def _camera_topic(self, name: str, count: int, is_compressed: bool) -> str:  # noqa: FBT001
@@ -255,7 +254,7 @@ class _Observer:
 
 def _to_measure(topics: list[Topic], wanted: Set[str]) -> list[Topic]:
     published = [one for one in topics if one.publishers and len(one.types) == 1 and one.types[0] in IMAGE_TYPES]
-    others = [one for one in published if one.name not in wanted and IMAGE in one.types]
+    others = [one for one in published if one.name not in wanted and RAW_TYPE in one.types]
     return [*(one for one in published if one.name in wanted), *others[:_MAX_MEASURED]]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
-from delayed_vlm_ros.doctor.observation import COMPRESSED_IMAGE, IMAGE, IMAGE_TYPES, Camera, Observation, Topic
+from delayed_vlm_ros.doctor.observation import IMAGE_TYPES, Camera, Observation, Topic
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE
+from delayed_vlm_ros.ros.input.topic_types import COMPRESSED_SUFFIX, image_type_remedy
 
 _MAX_LISTED = 8
-_SUFFIX = "/compressed"
 _NO_IMAGES = "check the driver; DDS shares no memory between users or containers, see docs/robots.md"
 
 
@@ -29,7 +30,7 @@ def _camera(camera: Camera, seen: Observation) -> Finding:
         return error(
             subject,
             f"{camera.topic} has type {', '.join(others)}, the node takes {camera.type}",
-            _other_type(camera, others),
+            image_type_remedy(camera.topic, others),
         )
     if topic.incompatible:
         remedy = (
@@ -57,25 +58,16 @@ def _remap(camera: Camera, seen: Observation) -> str:
 
 
 def _launch_argument(camera: Camera, seen: Observation, topic: Topic) -> str:
-    is_compressed = COMPRESSED_IMAGE in topic.types
-    name = topic.name.removesuffix(_SUFFIX) if is_compressed else topic.name
+    is_compressed = COMPRESSED_TYPE in topic.types
+    name = topic.name.removesuffix(COMPRESSED_SUFFIX) if is_compressed else topic.name
     argument = (
         f"scene_memory_image_topic:={name}"
         if len(seen.cameras) == 1
         else f'scene_memory_cameras:="{camera.name}:{name} …"'
     )
-    if is_compressed == (camera.type == COMPRESSED_IMAGE):
+    if is_compressed == (camera.type == COMPRESSED_TYPE):
         return argument
     return f"{argument} scene_memory_image_transport:={'compressed' if is_compressed else 'raw'}"
-
-
-def _other_type(camera: Camera, types: list[str]) -> str:
-    if COMPRESSED_IMAGE in types:
-        topic = camera.topic.removesuffix(_SUFFIX)
-        return f"set image_transport to compressed, and name the topic without {_SUFFIX} ({topic})"
-    if IMAGE in types:
-        return "set image_transport to raw"
-    return "name a topic with images"
 
 
 def _listing(seen: Observation) -> Finding:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+RAW_TYPE = "sensor_msgs/msg/Image"
+"""Type of a topic with raw images."""
+
+COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
+"""Type of a topic with compressed images."""
+
 
 class RawMessage(Protocol):
     """A ``sensor_msgs/Image``."""

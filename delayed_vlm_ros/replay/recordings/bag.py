@@ -19,8 +19,9 @@ from rosbags.typesys.store import Typestore
 
 from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE, RAW_TYPE
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE, read_metadata
-from delayed_vlm_ros.replay.recordings.recording import COMPRESSED_TYPE, RAW_TYPE, ZSTD_SUFFIX, Recording
+from delayed_vlm_ros.replay.recordings.recording import ZSTD_SUFFIX, Recording
 from delayed_vlm_ros.replay.recordings.salvage import (
     Message,
     decompress_files,

@@ -15,9 +15,6 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-RAW_TYPE = "sensor_msgs/msg/Image"
-COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
-
 ZSTD_SUFFIX = ".zstd"
 """Suffix of a bag's file that the recorder has compressed as a whole."""
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
+from delayed_vlm_ros.images.messages import COMPRESSED_TYPE, RAW_TYPE
+
 COMPRESSED_SUFFIX = "/compressed"
 """Suffix of the topic with compressed images, as ``image_transport`` adds it."""
-
-_RAW_TYPE = "sensor_msgs/msg/Image"
-_COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 
 
 class TopicGraph(Protocol):
@@ -40,7 +39,7 @@ def image_topic_fault(graph: TopicGraph, topic: str, message_type: Any) -> str:
     if wanted in found:
         return ""
     if found:
-        return _other_type(topic, found, wanted, _image_remedy(topic, found))
+        return _other_type(topic, found, wanted, image_type_remedy(topic, found))
     return _neighbour_fault(graph, topic, wanted)
 
 
@@ -71,25 +70,31 @@ def _other_type(topic: str, found: Iterable[str], wanted: str, remedy: str) -> s
     return f"the topic {topic} has type {' and '.join(found)}, not {wanted}: {remedy}"
 
 
-def _image_remedy(topic: str, found: Collection[str]) -> str:
-    if _COMPRESSED_TYPE in found:
+def image_type_remedy(topic: str, found: Collection[str]) -> str:
+    """Return what to do about a topic whose publishers have other types than the node expects.
+
+    Args:
+        topic: Resolved topic of the subscription.
+        found: Names of the published types.
+    """
+    if COMPRESSED_TYPE in found:
         base = topic.removesuffix(COMPRESSED_SUFFIX)
         if base != topic:
             return f"set image_transport to compressed and remap image to {base}"
         return f"publish it as {topic}{COMPRESSED_SUFFIX} and set image_transport to compressed"
-    if _RAW_TYPE in found:
+    if RAW_TYPE in found:
         return "set image_transport to raw and remap image to this topic"
-    return f"remap image to a topic of type {_RAW_TYPE} or {_COMPRESSED_TYPE}"
+    return f"remap image to a topic of type {RAW_TYPE} or {COMPRESSED_TYPE}"
 
 
 def _neighbour_fault(graph: TopicGraph, topic: str, wanted: str) -> str:
     """Return how to use the images of the same camera that are published on another topic."""
     base = topic.removesuffix(COMPRESSED_SUFFIX)
-    if wanted == _RAW_TYPE and _COMPRESSED_TYPE in _published(graph, topic + COMPRESSED_SUFFIX):
-        return f"only {topic}{COMPRESSED_SUFFIX} is published ({_COMPRESSED_TYPE}): set image_transport to compressed"
-    if wanted == _COMPRESSED_TYPE and _RAW_TYPE in _published(graph, base):
-        return f"only {base} is published ({_RAW_TYPE}): set image_transport to raw"
-    if wanted == _COMPRESSED_TYPE and base.endswith(COMPRESSED_SUFFIX) and _COMPRESSED_TYPE in _published(graph, base):
+    if wanted == RAW_TYPE and COMPRESSED_TYPE in _published(graph, topic + COMPRESSED_SUFFIX):
+        return f"only {topic}{COMPRESSED_SUFFIX} is published ({COMPRESSED_TYPE}): set image_transport to compressed"
+    if wanted == COMPRESSED_TYPE and RAW_TYPE in _published(graph, base):
+        return f"only {base} is published ({RAW_TYPE}): set image_transport to raw"
+    if wanted == COMPRESSED_TYPE and base.endswith(COMPRESSED_SUFFIX) and COMPRESSED_TYPE in _published(graph, base):
         plain = base.removesuffix(COMPRESSED_SUFFIX)
         return f"{base} is published, and image_transport adds {COMPRESSED_SUFFIX} once more: remap image to {plain}"
     return ""

@@ -20,15 +20,13 @@ from delayed_vlm_ros.memory.frame import Frame, KeptPair, RgbArray
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.input.poses import PoseSource
 from delayed_vlm_ros.ros.output.node_report import CameraReport
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, read_stamp, steady_sec
+from delayed_vlm_ros.time import MAX_AHEAD_SEC, MAX_LATE_SEC, NANOSECONDS_PER_SECOND, read_stamp, steady_sec
 
 MAX_FRAME_ID_CHARACTERS = 255
 """Longest frame_id that is kept with a frame and published in reports; longer ones are cut."""
 
 _STAMPS_FROZEN = "stamps do not advance, arrival times are used instead: set header.stamp of every image in the driver"
 _LOG_PERIOD_SEC = 5.0
-_MAX_AHEAD_SEC = 5.0  # the clocks of two machines may differ a little
-_MAX_LATE_SEC = 10.0  # images may also arrive late, from a network camera or on a busy machine
 _MAX_CLOCK_STOP_SEC = 2.0  # a simulation publishes its clock more often
 
 
@@ -264,7 +262,7 @@ class CameraMemory:
         remedy = "start the simulation, play the bag with --clock, or set use_sim_time to false"
         if self._clock_ns == 0:
             return f"nobody publishes /clock, but use_sim_time is set, so the node's clock is 0: {remedy}"
-        if self._clock_stopped_sec > _MAX_CLOCK_STOP_SEC and self._ahead_of_clock_sec > _MAX_AHEAD_SEC:
+        if self._clock_stopped_sec > _MAX_CLOCK_STOP_SEC and self._ahead_of_clock_sec > MAX_AHEAD_SEC:
             return (
                 f"/clock has stopped for {self._clock_stopped_sec:.0f} s, but images with newer stamps arrive: {remedy}"
             )
@@ -308,12 +306,12 @@ class CameraMemory:
                 "since and until refer to the memory's time: reset the memory to restart it"
             )
         ahead_sec = 0.0 if self._clock_fault else self._ahead_of_clock_sec
-        if ahead_sec > _MAX_AHEAD_SEC:
+        if ahead_sec > MAX_AHEAD_SEC:
             found["stamps_ahead"] = (
                 f"stamps are {ahead_sec:.3f} s ahead of the node's clock, so the ages of frames are wrong or refer to "
                 "the memory's time: synchronise the clocks"
             )
-        elif -ahead_sec > _MAX_LATE_SEC and not offset_sec:  # after a jump, ages do not depend on the node's clock
+        elif -ahead_sec > MAX_LATE_SEC and not offset_sec:  # after a jump, ages do not depend on the node's clock
             found["stamps_late"] = (
                 f"stamps are {-ahead_sec:.3f} s older than the node's clock, so images arrive late or the ages of "
                 "frames are wrong: synchronise the clocks; for a recording set use_sim_time"

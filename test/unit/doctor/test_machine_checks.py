@@ -13,8 +13,9 @@ from packaging.requirements import Requirement
 
 from delayed_vlm_ros.doctor import clocks, compute, disk, environment, middleware, page
 from delayed_vlm_ros.doctor.finding import Level
-from delayed_vlm_ros.doctor.observation import IMAGE, Topic
+from delayed_vlm_ros.doctor.observation import Topic
 from delayed_vlm_ros.doctor.running import Answer
+from delayed_vlm_ros.images.messages import RAW_TYPE
 from delayed_vlm_ros.resources import log_folder
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE
 
@@ -242,7 +243,7 @@ def test_segments_of_another_user_are_a_warning(tmp_path, monkeypatch):
 def test_small_socket_buffers_are_a_warning_for_a_camera_of_another_machine(tmp_path, size, is_remote, level):
     file = tmp_path / "rmem_max"
     file.write_text(f"{size}\n")
-    topics = [Topic("/image", (IMAGE,), is_remote=is_remote)]
+    topics = [Topic("/image", (RAW_TYPE,), is_remote=is_remote)]
     assert levels(middleware.socket_findings(topics, file)) == {"socket buffers": level}
 
 

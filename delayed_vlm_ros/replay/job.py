@@ -31,6 +31,10 @@ from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings
 RESULT_FILE = "result.json"
 RESULT_VERSION = 5
 
+_DEMO_IS_ASKED = (
+    "the replay asks the demo model about all images; the node does not ask it about images unlike its synthetic "
+    "scenes: its answers and scores on a recording of a real camera mean nothing"
+)
 _IGNORED_SUFFIXES = (".html", ".csv", ".draft")  # files next to a recording that are not part of it
 
 
@@ -151,7 +155,8 @@ class Evaluator:
             geometry = checkpoint.geometry(max_pixels)
             result = Replay(recording, job.questions, memory, geometry, answerers, job.settings).run(on_progress)
         result["recording"]["path"] = job.path
-        result["warnings"] = [*checkpoint.warnings, *loaded.notes, *result["warnings"]]
+        asked = [] if loaded.familiar_images is None else [_DEMO_IS_ASKED]
+        result["warnings"] = [*checkpoint.warnings, *asked, *loaded.notes, *result["warnings"]]
         return {
             "version": RESULT_VERSION,
             "fingerprint": fingerprint,

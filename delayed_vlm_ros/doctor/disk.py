@@ -98,7 +98,7 @@ def _full(subject: str, folder: Path, needed: int) -> Finding:
 
 
 def _other_user(subject: str, text: str) -> Finding:
-    return warn(subject, f"{text}, which may be of the node's user", "run doctor as the node's user (sudo -u)")
+    return warn(subject, text, "run doctor as the node's user (sudo -u)")
 
 
 def _is_visible(folder: Path) -> bool:

@@ -38,7 +38,6 @@ _FILTERS = (
     ("differs", "with a difference from native"),
     ("flagged", "with a warning or error"),
 )
-
 _QUESTION = ("number", "at", "asked_at", "gap_sec", "after_end", "kind", "ask")
 
 COLUMNS = (
@@ -114,9 +113,7 @@ def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for method, answer in question["answers"].items():
             yield {
                 **recording,
-                **{
-                    name: question[name] for name in ("number", "at", "asked_at", "gap_sec", "after_end", "kind", "ask")
-                },
+                **{name: question[name] for name in _QUESTION},
                 "expect": "\n".join(question["expect"]),
                 "method": method,
                 **{name: answer[name] for name in ("answer", "error")},

@@ -74,7 +74,7 @@ def _diagnose(namespace: str, timeout_sec: float) -> Diagnosis:
             ),
             *quick["middleware"],
             *_check("socket buffers", lambda: middleware.socket_findings(seen.topics if seen is not None else ())),
-            *_check("message exchange", lambda: middleware.delivery_findings(exchanged)),
+            *_check("message exchange", lambda: middleware.delivery_findings(exchanged, is_busy=environment.is_busy())),
             *quick["clock"],
             *graph_findings,
             *_check("disk", lambda: disk.disk_findings(parameters)),

@@ -49,11 +49,15 @@ def python_findings() -> list[Finding]:
 
 def load_findings() -> list[Finding]:
     """Report whether other programs occupy the processors."""
-    load = load_per_processor()
-    text = f"{load:.1f} runnable programs for each of {os.cpu_count()} processors"
-    if load <= _BUSY:
+    text = f"{load_per_processor():.1f} runnable programs for each of {os.cpu_count()} processors"
+    if not is_busy():
         return [ok("load", text)]
     return [warn("load", f"{text}: images may be dropped, and questions are slow", "stop what is not needed (top)")]
+
+
+def is_busy() -> bool:
+    """Return whether other programs occupy the processors."""
+    return load_per_processor() > _BUSY
 
 
 def load_per_processor() -> float:

@@ -91,13 +91,16 @@ def multicast_findings(environment: Mapping[str, str] = os.environ) -> list[Find
     return [ok("multicast", f"a packet to {_GROUP} returns")]
 
 
-def delivery_findings(answer: Answer) -> list[Finding]:
+def delivery_findings(answer: Answer, *, is_busy: bool) -> list[Finding]:
     """Report whether two processes can exchange large messages.
 
     Args:
         answer: Result of ``self_test.exchange``.
+        is_busy: Whether other programs occupy the processors: then a message that is late or lost is no error.
     """
     subject = "message exchange"
+    if is_busy and not answer.has_ended and (answer.error or not _has_arrived(answer)):
+        return [warn(subject, "no result: this machine is busy", "run doctor again when it is not")]
     if answer.error:
         return [error(subject, answer.error, remedy_of(answer))]
     found = answer.value
@@ -111,6 +114,10 @@ def delivery_findings(answer: Answer) -> list[Finding]:
     text = f"{size} took {found['reliable_sec'] * 1000:.0f} ms between two processes"
     exchanged = ok(subject, text) if found["reliable_sec"] < _LATE_SEC else warn(subject, text, _LARGE_IMAGES)
     return [exchanged, _best_effort(found["best_effort_received"], found["best_effort_sent"])]
+
+
+def _has_arrived(answer: Answer) -> bool:
+    return answer.value["matched"] and answer.value["reliable_sec"] is not None
 
 
 def remedy_of(answer: Answer) -> str:

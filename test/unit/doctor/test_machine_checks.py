@@ -280,7 +280,15 @@ EXCHANGED = {
     ],
 )
 def test_message_exchange(changes, expected):
-    assert levels(middleware.delivery_findings(Answer({**EXCHANGED, **changes}))) == expected
+    assert levels(middleware.delivery_findings(Answer({**EXCHANGED, **changes}), is_busy=False)) == expected
+
+
+def test_message_that_is_lost_on_a_busy_machine_is_a_warning():
+    for lost in (Answer({**EXCHANGED, "reliable_sec": None}), Answer(error="no result within 12 s")):
+        assert levels(middleware.delivery_findings(lost, is_busy=True)) == {"message exchange": "WARN"}
+    # a process that ended is a fault of the middleware
+    ended = Answer(error="ended with code 6", has_ended=True)
+    assert levels(middleware.delivery_findings(ended, is_busy=True)) == {"message exchange": "ERROR"}
 
 
 # --- Clock ----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def answers(
     ] = None,
     streams: Annotated[int, typer.Option(help="Streams of each kind of room.", min=2)] = 200,
     minutes: Annotated[
-        float, typer.Option(help="Length of each stream; the embedded model supports up to ten.", min=0.5)
+        float, typer.Option(help="Length of each stream; gaps above 28 s are compressed.", min=0.5)
     ] = 3.0,
     star: Annotated[int, typer.Option(help="Key frames over the whole past, in frames.", min=0)] = 20,
     stream: Annotated[int, typer.Option(help="Newest frames, in frames.", min=2)] = 20,

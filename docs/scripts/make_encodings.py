@@ -41,7 +41,8 @@ _REST = """\
 * A JPEG that is truncated or damaged is rejected. JPEG has no checksum: the decoder's warnings and impossible block
   means reveal about nine of ten images whose mean error is larger than 2, at about 1.6 ms for 640 × 480. Restart
   markers limit the rest. A missing end marker, padding, missing Huffman tables (Motion JPEG), up to 16 surplus bytes
-  before a marker, and unusual metadata (JFIF version, ICC profile, Adobe transform) are accepted. PNG has checksums: any damage is found.
+  before a marker, and unusual metadata (JFIF version, ICC profile, Adobe transform) are accepted. PNG has checksums:
+  any damage is found.
 * Rejected, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings
   without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.
 

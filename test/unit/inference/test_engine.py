@@ -14,6 +14,7 @@ from delayed_vlm_ros.errors import (
     NoFramesError,
     StampOrderError,
 )
+from delayed_vlm_ros.inference.finish import finish_warnings
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
@@ -162,7 +163,7 @@ def test_metrics_of_first_and_second_question(make_engine):
         assert metrics["video_grid_thw"] == (3, 6, 8)
         assert 1 <= metrics["answer_tokens"] <= 9
         assert metrics["exact"] is True
-        assert metrics["warnings"] == ()
+        assert metrics["warnings"] == finish_warnings(metrics["finish_reason"], metrics["answer_tokens"])
         assert 0 < metrics["time_to_first_token"] <= metrics["total_latency"]
     assert 0 < first["encoding_latency"] <= first["time_to_first_token"]
     assert first["encoding_latency"] + first["generation_latency"] == pytest.approx(first["total_latency"])
@@ -213,10 +214,11 @@ def test_engine_warnings_are_in_every_answer(make_engine):
     # when
     warnings = [engine.ask("Who?", max_new_tokens=8)[1].warnings for _ in range(2)]
 
-    # then
-    assert [len(each) for each in warnings] == [2, 2]
+    # then the untrained model does not end its answer within the limit either
+    assert [len(each) for each in warnings] == [3, 3]
     assert warnings[0][0] == "untrained"
     assert "compressed time" in warnings[0][1]
+    assert "answer cut at 8 tokens" in warnings[0][2]
 
 
 def test_question_without_frames_is_refused(make_engine):

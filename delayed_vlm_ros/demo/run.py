@@ -153,8 +153,8 @@ def _fill(client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, lis
 def _ask(
     client: SceneMemoryClient, group: NodeGroup, options: DemoOptions, listener: DemoListener, run: DemoRun
 ) -> None:
-    node = client.node_statistics
-    listener.on_warnings([] if node is None else list(node.warnings))
+    reports = (client.node_statistics, *client.statistics_by_camera.values())
+    listener.on_warnings([warning for report in reports if report is not None for warning in report.warnings])
     listener.on_step("asking through the ROS service ask_scene")
     for question in options.questions:
         group.check()

@@ -589,7 +589,9 @@ def test_images_without_advancing_stamps_are_sampled_without_a_clock(stamp_ns):
     assert camera.age_sec(kept_frames(camera)[-1]) < 1.0
 
 
-@pytest.mark.parametrize("serialised", [b"", b"\0\1\0\0", message(START_NS)[:50]])
+@pytest.mark.parametrize(
+    "serialised", [b"", b"\0\1\0\0", message(START_NS)[:50]], ids=["empty", "without a stamp", "cut short"]
+)
 def test_unusable_first_message_does_not_hide_the_clock(serialised):
     # given a clock that runs
     camera = make_camera()

@@ -231,6 +231,7 @@ class FakeDevice:
     """An open camera that yields ``count`` images, then calls ``after``."""
 
     is_device = True
+    kind = "camera device"
     name = "/dev/video9"
     frames_per_second = None
     duration_sec = None

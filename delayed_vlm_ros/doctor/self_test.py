@@ -15,7 +15,7 @@ _BYTES = _HEIGHT * _WIDTH * 3
 _BEST_EFFORT_IMAGES = 5
 _PERIOD_SEC = 0.1
 _MATCH_TIMEOUT_SEC = 5.0
-_ARRIVAL_TIMEOUT_SEC = 1.5
+_ARRIVAL_TIMEOUT_SEC = 5.0
 _START_SEC = 3.0  # of a process, before it receives
 _END = "end"
 

@@ -80,7 +80,9 @@ def test_any_history_of_the_clock_keeps_order_and_invents_no_time(history, resta
     assert stamps
     assert all(earlier < later for earlier, later in pairwise(stamps))
     if not silences:  # during a silence of an hour, a leap of half an hour looks like time that passed
-        assert stamps[-1] - stamps[0] <= images[-1][1] - images[0][1] + 6.0 * len(images)
+        # after a start and each restart, a recording may play at up to 100 times real time until its speed is measured
+        unmeasured = 600.0 * len(history)
+        assert stamps[-1] - stamps[0] <= images[-1][1] - images[0][1] + 6.0 * len(images) + unmeasured
     times = temporal_ids(MODEL, [kept.stamps[0] for kept in snapshot], 2000)
     assert all(earlier < later for earlier, later in pairwise(times.ids))
     assert times.ids[-1] <= 2000

@@ -50,7 +50,9 @@ class Other:
         return wait_until(met, what)
 
     def ask(self):
-        future = self.client.call_async(AskScene.Request(question="What is there?", timeout_sec=100.0))
+        future = self.client.call_async(
+            AskScene.Request(question="What is there?", include_frames=True, timeout_sec=100.0)
+        )
         self.spin_until(future.done, "an answer in the other domain")
         return future.result()
 

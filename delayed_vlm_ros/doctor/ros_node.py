@@ -8,13 +8,10 @@ from contextlib import contextmanager
 
 import rclpy
 from rclpy.context import Context
-from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.validate_namespace import validate_namespace
 
-from delayed_vlm_ros.errors import BadRequestError
-from delayed_vlm_ros.ros.initialisation import initialise
+from delayed_vlm_ros.ros.initialisation import check_namespace, initialise
 
 NODE_NAME = "_delayed_vlm_doctor"
 """Beginning of the node's name; ROS tools hide names that start with an underscore."""
@@ -27,12 +24,7 @@ def doctor_node(namespace: str = "/") -> Iterator[tuple[Node, SingleThreadedExec
     Raises:
         BadRequestError: The namespace is invalid.
     """
-    try:
-        validate_namespace(namespace)
-    except InvalidNamespaceException as error:
-        raise BadRequestError(
-            f"'namespace' must be a ROS namespace such as /robot1, got '{namespace}': {error}"
-        ) from None
+    check_namespace(namespace)
     context = Context()
     initialise([], context=context, log_file=False)
     node = Node(

@@ -16,16 +16,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.exceptions import InvalidNamespaceException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.validate_namespace import validate_namespace
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, DelayedVlmError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
-from delayed_vlm_ros.ros.initialisation import initialise
+from delayed_vlm_ros.ros.initialisation import check_namespace, initialise
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 
@@ -115,12 +113,7 @@ class SceneMemoryClient:
             BadRequestError: The namespace or the domain is invalid.
             ConfigurationError: The ROS arguments of the command line are invalid.
         """
-        try:
-            validate_namespace(namespace)
-        except InvalidNamespaceException as error:
-            raise BadRequestError(
-                f"'namespace' must be a ROS namespace such as /robot1, got '{namespace}': {error}"
-            ) from None
+        check_namespace(namespace)
         domain = environment.get("ROS_DOMAIN_ID") or "0"
         if not domain.isdecimal():
             raise BadRequestError(f"'ROS_DOMAIN_ID' must be a number such as 0 to 101, got '{domain}'")

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import rclpy
 from rclpy.context import Context
+from rclpy.exceptions import InvalidNamespaceException
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_namespace import validate_namespace
 
-from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.errors import BadRequestError, ConfigurationError
 from delayed_vlm_ros.resources import log_folder
 
 # Messages of ROS's parser of arguments and parameter files, and what to do.
@@ -22,6 +24,20 @@ _REMEDIES = {
     "Error opening YAML file": "check the path",
 }
 _NO_LOG_FILE = ("--ros-args", "--disable-external-lib-logs")
+
+
+def check_namespace(namespace: str) -> None:
+    """Check the namespace of a node.
+
+    Raises:
+        BadRequestError: The namespace is invalid.
+    """
+    try:
+        validate_namespace(namespace)
+    except InvalidNamespaceException as error:
+        raise BadRequestError(
+            f"'namespace' must be a ROS namespace such as /robot1, got '{namespace}': {error}"
+        ) from None
 
 
 def initialise(

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 
 from delayed_vlm_ros.errors import DependencyError
 
+# OpenCV reads it once, when it is imported. Each image is checked as well; this limits what a check overlooks.
+_DECODER_LIMIT = ("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
 _INTERRUPTED = 130  # exit code of a process that was interrupted, as shells report it
 _CORE, _ROS = "", "ros"
 _OUR_PACKAGE = __name__.partition(".")[0]
@@ -111,7 +113,8 @@ def explained_imports() -> Iterator[None]:
 def run_program(module: str) -> int:
     """Import a module and run its ``main()``; print one line if a required package is missing.
 
-    Ctrl-C ends the program without a traceback, also during the seconds of the imports.
+    Ctrl-C ends the program without a traceback, also during the seconds of the imports. OpenCV decodes no image of more
+    than 100 megapixels in the process, unless the environment sets another limit.
 
     Args:
         module: Full name of the module.
@@ -119,6 +122,7 @@ def run_program(module: str) -> int:
     Returns:
         The exit code of ``main()``, 1 if a package is missing or broken, or 130 after Ctrl-C.
     """
+    os.environ.setdefault(*_DECODER_LIMIT)
     try:
         with _exit_on_interrupt():
             program = import_module(module).main

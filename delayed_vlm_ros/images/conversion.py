@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ConfigurationError, ImageError
 from delayed_vlm_ros.images.bit_depth import FROM_IMAGES, BitDepth
-from delayed_vlm_ros.images.jpeg import decode_jpeg
+from delayed_vlm_ros.images.jpeg import decode_jpeg, is_jpeg
 from delayed_vlm_ros.images.messages import CompressedMessage, DenseImage, RawMessage
+from delayed_vlm_ros.images.png import is_png, needed_chunks
 from delayed_vlm_ros.images.validation import (
     PIXEL_BYTES,
     compressed_mosaic,
-    is_jpeg,
     row_count,
     validate_compressed,
+    validate_file,
     validate_image,
 )
 
@@ -167,7 +168,7 @@ def decode_compressed(message: CompressedMessage, bit_depth: BitDepth, max_pixel
         ImageError: The data is neither a JPEG nor a PNG, or it is damaged.
     """
     validate_compressed(message, max_pixels)
-    image = decode_file(bytes(message.data), bit_depth, f"the compressed image ('{message.format}')")
+    image = decode_file(bytes(message.data), bit_depth, f"the compressed image ('{message.format}')", max_pixels)
     mosaic = compressed_mosaic(message.format)
     if image.ndim > 2:  # noqa: PLR2004  a colour image is no mosaic, even if its format says so
         return np.ascontiguousarray(image)
@@ -178,22 +179,34 @@ def decode_compressed(message: CompressedMessage, bit_depth: BitDepth, max_pixel
         raise ImageError(f"cannot decode the compressed image ('{message.format}'): {error.err}") from error
 
 
-def decode_file(data: bytes, bit_depth: BitDepth, name: str) -> NDArray[np.uint8]:
-    """Decode an image file.
+def decode_file(data: bytes, bit_depth: BitDepth, name: str, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Decode an image file after a check of its size.
 
     Args:
-        data: A JPEG, PNG, or another file that OpenCV reads.
+        data: A JPEG, PNG, BMP, WebP, TIFF or PPM.
         bit_depth: Depth of the camera's 16-bit images.
         name: Name of the file, for error messages.
+        max_pixels: Maximum height × width; None means ``MAX_IMAGE_PIXELS``.
 
     Returns:
         uint8 of shape (height, width), or (height, width, 3) with RGB for a colour file.
 
     Raises:
-        ImageError: The file is truncated or damaged, or OpenCV does not support it.
+        ImageError: The file is too large, truncated or damaged, or of an unsupported format.
     """
-    if is_jpeg(data):
-        return decode_jpeg(data, name)
+    size = validate_file(data, name, max_pixels)
+    image = decode_jpeg(data, name) if is_jpeg(data) else _decode_with_opencv(data, bit_depth, name)
+    if image.shape[:2] != size:
+        raise ImageError(
+            f"cannot decode {name}: its header states {size[1]} × {size[0]} pixels, and it has {image.shape[1]} × "
+            f"{image.shape[0]}: check the camera driver"
+        )
+    return image
+
+
+def _decode_with_opencv(data: bytes, bit_depth: BitDepth, name: str) -> NDArray[np.uint8]:
+    if is_png(data):
+        data = needed_chunks(data, name)
     # An EXIF orientation tag must not change the shape: cameras do not rotate their images by metadata.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     try:

@@ -6,6 +6,7 @@ JPEG has no checksum. Two checks find most damage: the decoder's own warnings, a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import ImageError
 
+_SIGNATURE = b"\xff\xd8"
 _END = b"\xff\xd9"
+_MARKER = re.compile(rb"\xff([^\x00\xff])")  # as the decoder finds it: FF may be repeated, FF 00 is image data
+_SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker other than a restart marker
+_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xDA)))  # no length follows them
+_MAX_SEGMENTS = 2000  # a large colour profile takes 255 segments
+_MAX_SCANS = 32  # a progressive file has about ten, and each one takes time in proportion to the image's size
 _MAX_EXTRA_BYTES = 16  # many webcams leave a few bytes before a marker; the image is intact
 _EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes")
 # Warnings of libjpeg about data that is not needed to decode the image.
 _HARMLESS = re.compile("unknown JFIF revision|bad ICC marker|Unknown Adobe color transform|Invalid SOS parameters")
-_MARKER = 0xFF
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_MARKERS = (0xC0, 0xC1)
 _TABLES_MARKER, _SCAN_MARKER = 0xDB, 0xDA
@@ -30,6 +36,20 @@ _SEQUENTIAL_PARAMETERS = b"\x00\x3f\x00"  # all coefficients, full precision
 _BLOCK_SIDE = 8
 _MID_GREY, _WHITE = 128, 255
 _LUMA_COLOURS = ("Gray", "YCbCr")
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Return whether data starts as a JPEG file does."""
+    return data.startswith(_SIGNATURE)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return (height, width) as the decoder reads them; None if it cannot read the header."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (KeyError, ValueError):  # KeyError: simplejpeg knows no name for the colours
+        return None
+    return height, width
 
 
 def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
@@ -46,19 +66,30 @@ def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
         uint8 of shape (height, width), or (height, width, 3) with RGB for a colour file.
 
     Raises:
-        ImageError: The data is truncated, damaged, or of an unsupported kind.
+        ImageError: The data is truncated, damaged, or of an unsupported kind, or would take very long to decode.
     """
     complete = _with_end(data)
     try:
+        _check_segments(complete)
         colours = simplejpeg.decode_jpeg_header(complete, strict=False)[2]
         image, complete = _decode(complete, "GRAY" if colours == "Gray" else "RGB")
+        is_damaged = colours in _LUMA_COLOURS and _has_impossible_block(complete)
     except KeyError as error:  # simplejpeg knows no name for the colours
         raise _error(name, data, "the header ends before the image") from error
     except ValueError as error:
         raise _error(name, data, str(error)) from error
-    if colours in _LUMA_COLOURS and _has_impossible_block(complete):
+    if is_damaged:
         raise _error(name, data, "blocks darker than black or brighter than white")
     return image[..., 0] if colours == "Gray" else image
+
+
+def _check_segments(data: bytes) -> None:
+    """Raise ``ValueError`` for a file whose segments alone keep the decoder busy for seconds."""
+    scans = 0
+    for number, segment in enumerate(_SEGMENT.finditer(data), start=1):
+        scans += segment[0][1] == _SCAN_MARKER
+        if scans > _MAX_SCANS or number > _MAX_SEGMENTS:
+            raise ValueError(f"more than {_MAX_SCANS} scans or {_MAX_SEGMENTS} segments")
 
 
 def _error(name: str, data: bytes, fault: str) -> ImageError:
@@ -110,21 +141,35 @@ def _with_plain_header(data: bytes) -> bytes:
 
     The decoder stops at its first warning. Without the cause of a harmless one, it finds damage after it.
     """
-    kept, position, is_sequential = data[:2], 2, False
-    while (marker := data.find(_MARKER, position)) >= 0 and marker + 4 <= len(data):
-        kind = data[marker + 1]
-        if kind == _MARKER:  # a fill byte
-            position = marker + 1
-            continue
-        position = marker + 2 + int.from_bytes(data[marker + 2 : marker + 4], "big")
-        segment = data[marker:position]
+    kept, is_sequential = data[:2], False
+    for kind, start, end in _header_segments(data):
+        segment = data[start:end]
         if kind == _SCAN_MARKER:
             scan = segment[:-3] + _SEQUENTIAL_PARAMETERS if is_sequential else segment
-            return kept + scan + data[position:]
+            return _same_size(data, kept + scan + data[end:])
         is_sequential |= kind in _SEQUENTIAL_MARKERS
         if kind not in _METADATA_MARKERS and not _has_unknown_transform(segment):
             kept += segment
     return data
+
+
+def _header_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment up to the first scan's header, as the decoder finds them."""
+    position = len(_SIGNATURE)
+    while found := _MARKER.search(data, position):
+        kind, position = found[1][0], found.end()
+        if kind not in _BARE_MARKERS:
+            position += int.from_bytes(data[position : position + 2], "big")
+            yield kind, found.start(), position
+        if kind == _SCAN_MARKER:
+            return
+
+
+def _same_size(data: bytes, changed: bytes) -> bytes:
+    """Return changed data; raise ``ValueError`` if the decoder reads another size in it."""
+    if jpeg_size(changed) != jpeg_size(data):
+        raise ValueError("the header has contradictory segments")
+    return changed
 
 
 def _has_unknown_transform(segment: bytes) -> bool:
@@ -142,7 +187,7 @@ def _has_impossible_block(data: bytes) -> bool:
     step = _replace_mean_step(unclipped)
     # The minimum sizes make min_factor effective.
     thumbnail = simplejpeg.decode_jpeg(
-        bytes(unclipped), "GRAY", min_height=1, min_width=1, min_factor=_BLOCK_SIDE, strict=False
+        _same_size(data, bytes(unclipped)), "GRAY", min_height=1, min_width=1, min_factor=_BLOCK_SIDE, strict=False
     )
     tolerance = step + 1  # rounding by the encoder and by the thumbnail
     darkest, brightest = (_MID_GREY + (int(mean) - _MID_GREY) * step for mean in (thumbnail.min(), thumbnail.max()))
@@ -153,18 +198,11 @@ def _replace_mean_step(data: bytearray) -> int:
     """Set the quantisation step of the blocks' mean brightness to 1; return the former one."""
     tables: dict[int, tuple[int, int]] = {}
     luma_table = 0
-    position = 2
-    while position + 4 < len(data) and data[position] == _MARKER and data[position + 1] != _SCAN_MARKER:
-        marker = data[position + 1]
-        if marker == _MARKER:  # a fill byte
-            position += 1
-            continue
-        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker in _FRAME_MARKERS:
-            luma_table = data[position + 12]
-        elif marker == _TABLES_MARKER:
-            tables |= _mean_steps(data, position + 4, end)
-        position = end
+    for kind, start, end in _header_segments(data):
+        if kind in _FRAME_MARKERS:
+            luma_table = data[start + 12]
+        elif kind == _TABLES_MARKER:
+            tables |= _mean_steps(data, start + 4, end)
     first, last = tables.get(luma_table, (0, 0))
     if not last:
         return 1

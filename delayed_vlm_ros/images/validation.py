@@ -1,11 +1,12 @@
-"""Checks of image messages before conversion: size, encoding, and length of the data."""
+"""Checks of image messages and files before conversion: size, encoding, and length of the data."""
 
 from __future__ import annotations
 
-import struct
-
 from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.images.jpeg import is_jpeg, jpeg_size
 from delayed_vlm_ros.images.messages import CompressedMessage, RawMessage
+from delayed_vlm_ros.images.other_files import other_sizes
+from delayed_vlm_ros.images.png import is_png, png_size
 
 MAX_IMAGE_PIXELS = 100_000_000
 """Default maximum of height × width; a message that claims more is rejected as broken or hostile."""
@@ -45,16 +46,6 @@ _HALVED_ENCODINGS = ("nv12", "nv21")  # after the luma rows: one chroma row for 
 _DOUBLED_ENCODINGS = ("nv24",)  # after the luma rows: as many chroma rows, each twice as long
 _PAIRWISE_ENCODINGS = ("yuv422", "yuv422_yuy2", *_HALVED_ENCODINGS)  # two neighbouring pixels share their chroma
 _MOSAIC_PREFIX = "bayer_"
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_SIZE = struct.Struct(">II")
-_PNG_SIZE_OFFSET = 16
-_JPEG_SIGNATURE = b"\xff\xd8"
-# Markers of a JPEG's "start of frame" segments, which hold its size; C4, C8 and CC have other meanings.
-_JPEG_FRAMES = frozenset(bytes([marker]) for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
-_JPEG_MARKER = b"\xff"
-_JPEG_MAX_MARKERS = 2000  # a large colour profile takes 255 segments; a header with more is an attack
-_JPEG_FRAME_BYTES = 9  # marker, length, precision, height, width
 
 
 def validate_image(message: RawMessage, max_pixels: int | None = None) -> str:
@@ -127,18 +118,39 @@ def validate_compressed(message: CompressedMessage, max_pixels: int | None = Non
     data = bytes(message.data)
     if not data:
         raise ImageError("the compressed image has no data: check the camera driver")
-    size = _encoded_size(data)
-    if size is None:
+    if not (is_jpeg(data) or is_png(data)):
         raise ImageError(
             f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: configure the "
             "driver to publish JPEG or PNG, or set image_transport to raw"
         )
-    _check_size(*size, max_pixels)
+    validate_file(data, f"the compressed image ('{message.format}')", max_pixels)
 
 
-def is_jpeg(data: bytes) -> bool:
-    """Return whether data starts as a JPEG file does."""
-    return data.startswith(_JPEG_SIGNATURE)
+def validate_file(data: bytes, name: str, max_pixels: int | None = None) -> tuple[int, int]:
+    """Check the size of an image file without decoding it.
+
+    The size of a JPEG is read by its decoder, that of a PNG has a fixed place, and Pillow reads the others.
+
+    Args:
+        data: The file: JPEG, PNG, BMP, WebP, TIFF or PPM.
+        name: Name of the file, for error messages.
+        max_pixels: Maximum height × width; None means ``MAX_IMAGE_PIXELS``.
+
+    Returns:
+        Height and width, in pixels.
+
+    Raises:
+        ImageError: The file is of another format, its header is damaged, or it is empty or too large.
+    """
+    sizes = _file_sizes(data)
+    if not sizes:
+        raise ImageError(
+            f"cannot read the size of {name}, {len(data)} bytes: its header is truncated, damaged or of an unsupported "
+            "kind; check the camera driver and the network, or convert it to JPEG or PNG"
+        )
+    for height, width in sizes:
+        _check_size(height, width, max_pixels, name)
+    return sizes[0]
 
 
 def compressed_mosaic(compressed_format: str) -> str:
@@ -152,13 +164,13 @@ def compressed_mosaic(compressed_format: str) -> str:
     return name if name.startswith(_MOSAIC_PREFIX) and name in PIXEL_BYTES else ""
 
 
-def _check_size(height: int, width: int, max_pixels: int | None) -> None:
+def _check_size(height: int, width: int, max_pixels: int | None, name: str = "the image") -> None:
     limit = MAX_IMAGE_PIXELS if max_pixels is None else max_pixels
-    if height == 0 or width == 0:
-        raise ImageError(f"the image is empty ({width} × {height} pixels): check the camera driver")
+    if height <= 0 or width <= 0:
+        raise ImageError(f"{name} is empty ({width} × {height} pixels): check the camera driver")
     if height * width > limit:
         raise ImageError(
-            f"the image claims {width} × {height} pixels, and the limit is {limit} pixels: check the camera driver"
+            f"{name} claims {width} × {height} pixels, and the limit is {limit} pixels: check the camera driver"
         )
 
 
@@ -181,31 +193,9 @@ def _depth_image(encoding: str) -> str:
     )
 
 
-def _encoded_size(data: bytes) -> tuple[int, int] | None:
-    """Return (height, width) from a PNG's or JPEG's header; None for other data and truncated headers."""
-    if data.startswith(_PNG_SIGNATURE):
-        return _png_size(data)
-    return _jpeg_size(data) if is_jpeg(data) else None
-
-
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    try:
-        width, height = _PNG_SIZE.unpack_from(data, _PNG_SIZE_OFFSET)
-    except struct.error:
-        return None
-    return height, width
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    position = len(_JPEG_SIGNATURE)
-    for _ in range(_JPEG_MAX_MARKERS):
-        marker = data[position + 1 : position + 2]
-        if data[position : position + 1] != _JPEG_MARKER or position + _JPEG_FRAME_BYTES > len(data):
-            break
-        if marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return height, width
-        # FF bytes may fill the space before a marker; other markers are followed by the length of their segment.
-        is_fill = marker == _JPEG_MARKER
-        position += 1 if is_fill else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return None
+def _file_sizes(data: bytes) -> tuple[tuple[int, int], ...]:
+    """Return (height, width) of the image and of other areas that its decoder allocates; empty if unknown."""
+    if not (is_jpeg(data) or is_png(data)):
+        return other_sizes(data)
+    size = jpeg_size(data) if is_jpeg(data) else png_size(data)
+    return () if size is None else (size,)

@@ -5,7 +5,7 @@
             use(frame.image, frame.stamp)
 
 OpenCV decodes. This module adds what OpenCV leaves out: why a source cannot be read, and strictly increasing stamps.
-It requires only numpy and OpenCV.
+It requires neither ROS nor torch.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import VideoSourceError, without_credentials
+from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 
 _DEFAULT_FPS = 25.0  # where a file has neither timestamps nor a rate
 _PLAUSIBLE_FPS = (0.01, 1000.0)  # some files report the ticks of their clock as the rate
@@ -73,6 +74,7 @@ class VideoSource:
         self._first_time = 0.0  # the source's own time of its first image, in seconds
         self._stamp = -1.0  # of the newest image
         # Decode one image now: many files that can be opened hold none.
+        self._check_size()
         self._waiting = self._first()
         if self._waiting is None:
             capture.release()
@@ -141,6 +143,16 @@ class VideoSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_size(self) -> None:
+        """Refuse a source of too many pixels. OpenCV scales later images to the size of the first one."""
+        width, height = (int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MAX_IMAGE_PIXELS:
+            self._capture.release()
+            raise VideoSourceError(
+                f"cannot read {self.kind} '{self.name}': its images have {width} × {height} pixels, and the limit is "
+                f"{MAX_IMAGE_PIXELS} pixels: scale it down, for example with ffmpeg"
+            )
 
     def _next(self) -> tuple[float, NDArray[np.uint8] | None] | None:
         """Return the next image's stamp, and its pixels if they are already decoded; None at the end."""

@@ -43,6 +43,16 @@ _REST = """\
   markers limit the rest. A missing end marker, padding, missing Huffman tables (Motion JPEG), up to 16 surplus bytes
   before a marker, and unusual metadata (JFIF version, ICC profile, Adobe transform) are accepted. PNG has checksums:
   any damage is found.
+* The size of a compressed image is checked before it is decoded, and again afterwards: `image_max_pixels`, 100
+  megapixels at most. The JPEG decoder reads it itself, since two parsers may see two sizes in one file. Memory is at
+  most 18 bytes for each pixel (a 16-bit PNG), 6 for an 8-bit JPEG or PNG; lower `image_max_pixels` to the camera's size
+  on a small computer.
+* Rejected because they take long to decode: JPEGs with more than 32 scans (progressive ones have about 10) or 2,000
+  segments, and PNGs with more than 100,000 chunks or more pixel data than their size needs. Texts and profiles of a PNG
+  are left out before decoding.
+* An image folder may also hold BMP, WebP, TIFF and PPM; Pillow reads their sizes, and OpenCV decodes them. Other formats
+  (JPEG 2000, GIF, AVIF, HDR) are refused, with any suffix. The programs of this package also set OpenCV's own
+  limit, `OPENCV_IO_MAX_IMAGE_PIXELS`, to 100 megapixels, unless the environment has another value.
 * Rejected, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings
   without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.
 

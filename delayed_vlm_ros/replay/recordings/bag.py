@@ -20,6 +20,7 @@ from rosbags.typesys.store import Typestore
 from delayed_vlm_ros.errors import ImageError, RecordingError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.images.messages import COMPRESSED_TYPE, RAW_TYPE
+from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 from delayed_vlm_ros.replay.recordings.metadata import METADATA_FILE, read_metadata
 from delayed_vlm_ros.replay.recordings.recording import ZSTD_SUFFIX, Recording
 from delayed_vlm_ros.replay.recordings.salvage import (
@@ -40,6 +41,7 @@ _VIDEO_PLUGINS = {
     "theora_image_transport/msg/Packet": "theora_image_transport",
 }
 _ZSTD_MAGIC = bytes.fromhex("28b52ffd")  # a message in CDR starts with 00
+_MAX_MESSAGE_BYTES = 8 * MAX_IMAGE_PIXELS + 1_000_000  # the largest image of 16 bits with alpha, and its header
 
 
 @dataclass(frozen=True)
@@ -271,9 +273,11 @@ def _decompress(data: bytes) -> bytes:
     if not data.startswith(_ZSTD_MAGIC):
         return data
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        with zstandard.ZstdDecompressor().stream_reader(data) as stream:
+            message = bytes(stream.read(_MAX_MESSAGE_BYTES + 1))
     except zstandard.ZstdError:
         return data  # decode() reports the damage
+    return message if len(message) <= _MAX_MESSAGE_BYTES else data
 
 
 def _describe(error: Exception) -> str:

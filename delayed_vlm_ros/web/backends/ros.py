@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.subscription import Subscription
 
 from delayed_vlm_ros.action import AskScene
-from delayed_vlm_ros.errors import DelayedVlmError, MarkError
+from delayed_vlm_ros.errors import DelayedVlmError, ImageError, MarkError
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import KeyFrameArray, MemoryStats, SceneAnswer
@@ -40,6 +40,7 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_diagnostic,
     to_goal,
     to_kept_frame,
+    to_kept_images,
     to_outcome,
 )
 
@@ -215,7 +216,10 @@ class RosBackend:
             response = self._client.get_frames(wanted, image_format="jpeg")
             returned = zip(response.key_frames, response.first_images, response.second_images, strict=True)
             for frame, first, second in returned:
-                found[to_kept_frame(frame).key] = KeptFrameImages(bytes(first.data), bytes(second.data))
+                try:
+                    found[to_kept_frame(frame).key] = to_kept_images(first, second)
+                except ImageError as error:
+                    self._node.get_logger().warning(f"kept frame: {error}", throttle_duration_sec=10.0)
             wanted = list(response.left_out)
         return found
 

@@ -7,6 +7,8 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from delayed_vlm_ros.action import AskScene
+from delayed_vlm_ros.images.messages import CompressedMessage
+from delayed_vlm_ros.images.validation import validate_compressed
 from delayed_vlm_ros.msg import KeyFrame, MemoryStats
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
@@ -16,6 +18,7 @@ from delayed_vlm_ros.web.backend import (
     CameraState,
     Diagnostic,
     KeptFrame,
+    KeptFrameImages,
     Level,
     MemoryCounts,
     Question,
@@ -27,6 +30,18 @@ _LEVELS = {
     DiagnosticStatus.ERROR: Level.ERROR,
     DiagnosticStatus.STALE: Level.STALE,
 }
+
+
+def to_kept_images(first: CompressedMessage, second: CompressedMessage) -> KeptFrameImages:
+    """Return the images of a kept pair, which a browser decodes.
+
+    Raises:
+        ImageError: An image is no JPEG or PNG, or too large.
+    """
+    for message in (first, second):
+        if len(message.data):
+            validate_compressed(message)
+    return KeptFrameImages(bytes(first.data), bytes(second.data))
 
 
 def to_goal(question: Question) -> AskScene.Goal:

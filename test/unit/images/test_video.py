@@ -33,8 +33,8 @@ def write_video(path, code="mp4v", rate=12.5, count=10, size=(64, 48)):
 class FakeCapture:
     """The methods of cv2.VideoCapture in use; ``times`` are the reported times of the images, in seconds."""
 
-    def __init__(self, times, rate=0.0, count=0.0, pixels=None):
-        self.times, self.rate, self.count = times, rate, count
+    def __init__(self, times, rate=0.0, count=0.0, pixels=None, size=(6.0, 4.0)):
+        self.times, self.rate, self.count, self.size = times, rate, count, size
         self.pixels = np.zeros((4, 6, 3), dtype=np.uint8) if pixels is None else pixels
         self.position = -1
         self.retrieved = 0
@@ -43,7 +43,9 @@ class FakeCapture:
     def get(self, which):
         if which == cv2.CAP_PROP_POS_MSEC:
             return self.times[self.position] * 1000.0
-        return {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}[which]
+        known = {cv2.CAP_PROP_FPS: self.rate, cv2.CAP_PROP_FRAME_COUNT: self.count}
+        known |= {cv2.CAP_PROP_FRAME_WIDTH: self.size[0], cv2.CAP_PROP_FRAME_HEIGHT: self.size[1]}
+        return known[which]
 
     def grab(self):
         self.position += 1
@@ -183,6 +185,15 @@ def test_device_that_stops_delivering_raises_instead_of_ending():
     with pytest.raises(VideoSourceError):
         stamps.extend(frame.stamp for frame in video.frames())
     assert video.frame_count is None
+
+
+def test_source_with_too_many_pixels_is_refused_before_an_image_is_decoded():
+    capture = FakeCapture([0.0], size=(10_001.0, 10_000.0))
+    with pytest.raises(VideoSourceError) as caught:
+        VideoSource("room.mp4", capture, is_device=False)
+    assert "10001 × 10000 pixels, and the limit is 100000000" in str(caught.value)
+    assert capture.released
+    assert not capture.retrieved
 
 
 def test_device_without_images_is_rejected():

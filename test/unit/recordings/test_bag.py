@@ -14,7 +14,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_typestore
 
 from delayed_vlm_ros.errors import DependencyError, ImageError, RecordingError
-from delayed_vlm_ros.replay.recordings import open_recording
+from delayed_vlm_ros.replay.recordings import bag, open_recording
 
 TYPES = get_typestore(Stores.LATEST)
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -171,6 +171,22 @@ def test_damaged_message_raises_image_error_and_later_images_are_read(tmp_path):
         images[3].decode()
     np.testing.assert_array_equal(images[4].decode(), shade(4))
     assert recording.warnings == []
+
+
+def test_message_that_decompresses_to_more_than_an_image_is_damaged(tmp_path, monkeypatch):
+    # given a bag without metadata, whose messages rosbags leaves compressed
+    path = write_bag(tmp_path / "bag", count=2, compression=CompressionMode.MESSAGE)
+    (path / "metadata.yaml").unlink()
+    assert [image.decode().shape for image in read(path)[0]] == [shade(0).shape] * 2
+
+    # when
+    monkeypatch.setattr(bag, "_MAX_MESSAGE_BYTES", 500)
+    images, _ = read(path)
+
+    # then
+    for image in images:
+        with pytest.raises(ImageError):
+            image.decode()
 
 
 def test_path_that_is_not_a_recording_is_rejected_with_its_name(tmp_path):

@@ -38,6 +38,8 @@ import re
 from enum import IntEnum
 from typing import ClassVar
 
+from delayed_vlm_ros.text import escaped, escaped_lines
+
 _MAX_CHARACTERS = 1000
 # A password that is not percent-encoded may contain a slash, a colon, @ and blanks, and pathlib removes one of the two
 # slashes. All parts are bounded: logs are long. A port is not a password.
@@ -95,6 +97,10 @@ class DelayedVlmError(Exception):
 
     error_code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
 
+    def __str__(self) -> str:
+        """Return the message on one line; control characters of what it quotes are escaped."""
+        return escaped(super().__str__())
+
 
 class ConfigurationError(DelayedVlmError):
     """A setting has an invalid value."""
@@ -150,6 +156,10 @@ class IncompleteError(DelayedVlmError):
 
 class NodeDiedError(DelayedVlmError):
     """A node that this program started has ended."""
+
+    def __str__(self) -> str:
+        """Return the message with the last lines of the node's output, control characters escaped."""
+        return escaped_lines(Exception.__str__(self))
 
 
 class NodeNotFoundError(DelayedVlmError):

@@ -8,7 +8,6 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rosgraph_msgs.msg import Clock
@@ -20,6 +19,7 @@ from delayed_vlm_ros.images.messages import COMPRESSED_TYPE
 from delayed_vlm_ros.images.player import Player
 from delayed_vlm_ros.replay.recordings import RecordedImage, Recording, open_recording
 from delayed_vlm_ros.ros.image_publisher import image_message
+from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.ros.time import time_message
@@ -49,7 +49,7 @@ class BagCameraParameters:
     frame_id: str = parameter("camera", "frame_id of the image headers; messages of a bag keep their own")
 
 
-class BagCamera(Node):
+class BagCamera(LoggingNode):
     """Publishes the images of a recording with their own stamps, and its time on ``/clock``.
 
     Messages of a bag are published unchanged, compressed ones on ``image/compressed``. One thread publishes everything,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from rclpy.node import Node
-
 from delayed_vlm_ros.ros.image_publisher import ImagePublisher
+from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.scenes import Scene, render
@@ -29,7 +28,7 @@ class DemoCameraParameters:
     )
 
 
-class DemoCamera(Node):
+class DemoCamera(LoggingNode):
     """Publishes images of a synthetic room on ``image``.
 
     A seeded room starts with the node. The story starts at the first subscription, so the subscriber sees all of it.

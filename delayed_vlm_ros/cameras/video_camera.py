@@ -6,12 +6,11 @@ import sys
 import traceback
 from dataclasses import dataclass
 
-from rclpy.node import Node
-
 from delayed_vlm_ros.errors import DelayedVlmError, VideoSourceError, without_credentials
 from delayed_vlm_ros.images.video import VideoSource
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.ros.image_publisher import ImagePublisher
+from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
 
@@ -34,7 +33,7 @@ class VideoCameraParameters:
     frame_id: str = parameter("camera", "frame_id of the image headers")
 
 
-class VideoCamera(Node):
+class VideoCamera(LoggingNode):
     """Publishes the images of a video on ``image``, stamped with the node's clock.
 
     Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +11,8 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.errors import AskError, NodeNotFoundError
 from delayed_vlm_ros.inference.finish import finish_warnings
 
@@ -68,10 +66,10 @@ def ask(
                 max_new_tokens=max_new_tokens,
                 include_frames=as_json,
             )
-            with output.live_answer(Console(stderr=as_json)) as show, _deferred_interrupt() as interrupted:
+            with output.live_answer(terminal.console(stderr=as_json)) as show, _deferred_interrupt() as interrupted:
                 response = client.stream(goal, show, cancelled=interrupted)
         else:
-            sys.stderr.write("no action ask_scene_stream: the answer is shown when it is complete\n")
+            terminal.write("no action ask_scene_stream: the answer is shown when it is complete", stderr=True)
             response = client.ask(
                 question,
                 camera=camera,
@@ -81,9 +79,9 @@ def ask(
                 include_frames=as_json,
             )
     if as_json:
-        output.print_json(output.response_json(response))
+        terminal.write_json(output.response_json(response))
     elif response.success:
-        view = output.AnswerView(Console(), verbose)
+        view = output.AnswerView(terminal.console(), verbose)
         metrics = response.metrics
         of_this_answer = finish_warnings(metrics.finish_reason, metrics.answer_tokens)
         view.show_standing(warning for warning in metrics.warnings if warning not in of_this_answer)

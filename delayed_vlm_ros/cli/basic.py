@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.cli.progress import elapsed_time
 from delayed_vlm_ros.memory import MemoryConfig
 
@@ -26,7 +24,7 @@ def basic(
     from delayed_vlm_ros.images.video import open_video  # noqa: PLC0415
     from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
 
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     view = output.AnswerView(console, verbose)
     given = question or []
     questions = [*given, *options.DEFAULT_QUESTIONS[len(given) :]]
@@ -48,6 +46,6 @@ def basic(
     statistics = engine.frame_manager.get_statistics()
     if as_json:
         asks = [stage.answer.as_json() for stage in stages if stage.answer is not None]
-        output.print_json({"stages": [stage.as_json() for stage in stages], "asks": asks, "statistics": statistics})
+        terminal.write_json({"stages": [stage.as_json() for stage in stages], "asks": asks, "statistics": statistics})
     else:
         output.show_statistics(console, statistics)

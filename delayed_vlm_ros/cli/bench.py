@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.cli.progress import elapsed_time
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def ask(
 
     from delayed_vlm_ros.benchmark import ask_cost  # noqa: PLC0415
 
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     setup = random_model_setup(shape, tokens_per_pair, pairs, seed, canonical=canonical, device=device, dtype=dtype)
     rounds = []
     with elapsed_time(console) as progress:
@@ -69,7 +68,7 @@ def ask(
             **ratios,
             "median_sec": {name: round(statistics.median(times[name] for times in rounds), 4) for name in rounds[0]},
         }
-        output.print_json(result)
+        terminal.write_json(result)
         return
     table = Table(title=f"{shape}: {pairs} pairs of {tokens_per_pair} tokens, {runs} rounds")
     for heading in ("ratio to native", "median", "95 % interval"):

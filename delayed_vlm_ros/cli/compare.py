@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.cli.progress import elapsed_time
 from delayed_vlm_ros.memory import MemoryConfig
 
@@ -25,7 +23,7 @@ def compare(
     from delayed_vlm_ros.images.video import open_video  # noqa: PLC0415
     from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
 
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     view = output.AnswerView(console)
     options.check_questions(question or ())
     with open_video(video) as source:
@@ -51,7 +49,7 @@ def compare(
         comparisons.append(comparison)
         output.show_comparison(view, comparison)
     if as_json:
-        output.print_json(
+        terminal.write_json(
             {
                 "model": str(engine.model.name_or_path),
                 "device": str(engine.model.device),

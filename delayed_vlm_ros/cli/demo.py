@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.cli.progress import elapsed_time
 from delayed_vlm_ros.errors import DelayedVlmError
 
@@ -41,7 +40,7 @@ def demo(
     from delayed_vlm_ros.inference.local.models.checkpoint import DEMO_MODEL, resolve_checkpoint  # noqa: PLC0415
     from delayed_vlm_ros.scenes.story import STORY_QUESTIONS  # noqa: PLC0415
 
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     story = {} if video else {one.text: one.answer for one in STORY_QUESTIONS}
     questions = tuple(question or story or options.DEFAULT_QUESTIONS)
     frame_count = frames or (_VIDEO_FRAMES if video else STORY_FRAMES)
@@ -68,7 +67,7 @@ def demo(
         )
         run = run_demo(DemoOptions(questions=questions, video=video, model=model, frames=frame_count), listener)
     if as_json:
-        output.print_json(output.demo_json(run))
+        terminal.write_json(output.demo_json(run))
     else:
         output.show_diagnostics(console, run.diagnostics)
         console.print("nodes ended: " + ", ".join(f"{node} {code}" for node, code in sorted(run.exit_codes.items())))

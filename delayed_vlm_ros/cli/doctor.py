@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.errors import BadRequestError
 
 if TYPE_CHECKING:
@@ -53,16 +50,16 @@ def doctor(
     if with_images and bundle is None:
         raise BadRequestError("--with-images requires --bundle: name a file, or omit --with-images")
     with _opened(bundle) as file:
-        with Console(stderr=True).status("checking, about 10 s"):
+        with terminal.console(stderr=True).status("checking, about 10 s"):
             found = diagnose(namespace, timeout)
         if as_json:
-            output.print_json(diagnosis_json(found))
+            terminal.write_json(diagnosis_json(found))
         else:
             _show(found)
         if file is not None:
             names = write_bundle(file, found, namespace=namespace, with_images=with_images)
             note = f"wrote {bundle}: {', '.join(names)}. Read it before you send it."
-            Console(stderr=True).print(escape(note), highlight=False, soft_wrap=True)
+            terminal.console(stderr=True).print(terminal.literal(note), highlight=False, soft_wrap=True)
     if found.has_error:
         raise typer.Exit(1)
 
@@ -81,9 +78,9 @@ def _opened(bundle: Path | None) -> Iterator[IO[bytes] | None]:
 
 def _show(found: Diagnosis) -> None:
     """Print one line for each finding; in a terminal, continued lines are indented."""
-    console = Console()
+    console = terminal.console()
     if not console.is_terminal:
-        sys.stdout.write("".join(f"{one.line}\n" for one in found.findings))
+        terminal.write("\n".join(one.line for one in found.findings))
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -91,7 +88,8 @@ def _show(found: Diagnosis) -> None:
     for one in found.findings:
         style = _STYLES[one.level.name]
         table.add_row(
-            f"[{style}]{one.level.name}[/]", f"[bold]{escape(one.subject)}:[/] {escape(_rest(one.text, one.remedy))}"
+            f"[{style}]{one.level.name}[/]",
+            f"[bold]{terminal.literal(one.subject)}:[/] {terminal.literal(_rest(one.text, one.remedy))}",
         )
     console.print(table, highlight=False)
 

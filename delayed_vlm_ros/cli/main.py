@@ -10,11 +10,10 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from delayed_vlm_ros import __version__
-from delayed_vlm_ros.cli import bench
+from delayed_vlm_ros.cli import bench, terminal
 from delayed_vlm_ros.cli.ask import ask
 from delayed_vlm_ros.cli.basic import basic
 from delayed_vlm_ros.cli.compare import compare
@@ -27,6 +26,7 @@ from delayed_vlm_ros.cli.sweep import sweep
 from delayed_vlm_ros.cli.web import web
 from delayed_vlm_ros.dependencies import dependency_error
 from delayed_vlm_ros.errors import DelayedVlmError
+from delayed_vlm_ros.text import escape_output
 
 app = typer.Typer(
     name="delayed-vlm",
@@ -41,7 +41,7 @@ app.add_typer(bench.app, name="bench")
 
 def _show_version(requested: bool) -> None:
     if requested:
-        sys.stdout.write(f"delayed-vlm {__version__}\n")
+        terminal.write(f"delayed-vlm {__version__}")
         raise typer.Exit
 
 
@@ -56,6 +56,7 @@ def common(
 
 def main() -> None:
     """Run the command line. An error of this package prints one line and exits with code 1."""
+    escape_output()
     try:
         app()
     except DelayedVlmError as error:
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    terminal.console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(1)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+
+from delayed_vlm_ros.cli.terminal import literal
 
 if TYPE_CHECKING:
     from diagnostic_msgs.msg import DiagnosticStatus
@@ -25,11 +24,6 @@ if TYPE_CHECKING:
 
 _STAGES = ("waiting for the model", "encoding frames", "answering")
 _LEVELS = {0: "[green]OK   [/]", 1: "[yellow]WARN [/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
-
-
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print one JSON object on standard output."""
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def memory_line(statistics: MemoryStats, node: NodeStats) -> str:
@@ -88,7 +82,7 @@ class AnswerView:
         _print_line(self.console, "Q", question)
         _print_line(self.console, "A", answer)
         if expected is not None:
-            verdict = "[green]correct[/]" if answer == expected else f"[red]wrong[/], expected: {escape(expected)}"
+            verdict = "[green]correct[/]" if answer == expected else f"[red]wrong[/], expected: {literal(expected)}"
             self.console.print(f"   {verdict}", highlight=False)
         if self.verbose:
             _show_cost(self.console, metrics)
@@ -101,7 +95,7 @@ def live_answer(console: Console) -> Iterator[Callable[[AskSceneAction.Feedback]
     with console.status(_STAGES[0]) as status:
 
         def show(feedback: AskSceneAction.Feedback) -> None:
-            text = f"[bold]A:[/] {escape(one_line(feedback.text))}"
+            text = f"[bold]A:[/] {literal(one_line(feedback.text))}"
             status.update(text if feedback.text else _STAGES[feedback.stage])
 
         yield show
@@ -122,9 +116,9 @@ def show_comparison(view: AnswerView, comparison: Comparison) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("method", "answer", "time, s"):
         table.add_column(heading, overflow="fold")
-    table.add_row("native", escape(one_line(comparison.native)), f"{comparison.native_seconds:.3f}")
-    table.add_row("delayed", escape(one_line(comparison.delayed)), f"{comparison.delayed_seconds:.3f}")
-    table.add_row("native, HF default positions", escape(one_line(comparison.native_stock)), "")
+    table.add_row("native", literal(one_line(comparison.native)), f"{comparison.native_seconds:.3f}")
+    table.add_row("delayed", literal(one_line(comparison.delayed)), f"{comparison.delayed_seconds:.3f}")
+    table.add_row("native, HF default positions", literal(one_line(comparison.native_stock)), "")
     console.print(table)
     same = ", identical" if comparison.native == comparison.delayed else ""
     console.print(
@@ -151,16 +145,16 @@ def show_statistics(console: Console, statistics: Mapping[str, Any]) -> None:
 def show_camera_statistics(console: Console, camera: str, statistics: Mapping[str, Any]) -> None:
     """Show the numbers of a camera's ``MemoryStats`` on one line. Its texts are in the diagnostics."""
     numbers = {name: value for name, value in statistics.items() if isinstance(value, int | float)}
-    console.print(f"[bold]memory of camera {escape(camera)}:[/] {_values(numbers)}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]memory of camera {literal(camera)}:[/] {_values(numbers)}", highlight=False, soft_wrap=True)
 
 
 def show_diagnostics(console: Console, diagnostics: Sequence[DiagnosticStatus]) -> None:
     """Show diagnostic statuses: level, name and message on one line, the values below."""
     console.print("[bold]/diagnostics[/]")
     for status in diagnostics:
-        console.print(f"{_LEVELS[_level(status)]} {escape(status.name)}: {escape(status.message)}", highlight=False)
+        console.print(f"{_LEVELS[_level(status)]} {literal(status.name)}: {literal(status.message)}", highlight=False)
         values = [f"{pair.key} {pair.value}" for pair in status.values if pair.value]
-        console.print(Padding(f"[dim]{escape('; '.join(values))}[/]", (0, 0, 0, 3)), highlight=False)
+        console.print(Padding(f"[dim]{literal('; '.join(values))}[/]", (0, 0, 0, 3)), highlight=False)
 
 
 def demo_json(run: DemoRun) -> dict[str, Any]:
@@ -241,11 +235,11 @@ def _show_cost(console: Console, metrics: Mapping[str, Any]) -> None:
 
 def _show_warnings(console: Console, warnings: Sequence[str], indent: str = "   ") -> None:
     for warning in warnings:
-        console.print(f"{indent}[yellow]warning:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+        console.print(f"{indent}[yellow]warning:[/] {literal(warning)}", highlight=False, soft_wrap=True)
 
 
 def _print_line(console: Console, letter: str, text: str) -> None:
-    console.print(f"[bold]{letter}:[/] {escape(one_line(text))}", highlight=False, soft_wrap=True)
+    console.print(f"[bold]{letter}:[/] {literal(one_line(text))}", highlight=False, soft_wrap=True)
 
 
 def _values(numbers: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from delayed_vlm_ros.cli import terminal
 
 
 def record_scene(
@@ -29,7 +30,7 @@ def record_scene(
     if storage not in STORAGES:
         raise typer.BadParameter(f"must be {' or '.join(STORAGES)}, got '{storage}'", param_hint="--storage")
     settings = SceneRecording(seed, seconds, rate, height, width, storage, compressed, questions)
-    console = Console()
+    console = terminal.console()
     with ReplayProgress(console) as progress:
         task = progress.add(out.name, max(1, round(seconds * rate)))
         count = record(out, settings, lambda written: progress.update(task, written))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
+from delayed_vlm_ros.cli import terminal
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.methods import METHOD_KEYS
@@ -122,7 +121,7 @@ def _make_questions(file: Path) -> None:
         file.write_text(template(), encoding="utf-8")
     except OSError as error:
         raise QuestionsError(f"cannot write {file}: {error.strerror}") from error
-    sys.stdout.write(f"{file}: edit it, then run: delayed-vlm replay BAG --questions {file}\n")
+    terminal.write(f"{file}: edit it, then run: delayed-vlm replay BAG --questions {file}")
 
 
 def _check_choices(option: str, chosen: Sequence[str], choices: Sequence[str]) -> None:
@@ -163,9 +162,9 @@ def _evaluate(
     if ray:
         import_module("ray")
 
-    console = Console()
+    console = terminal.console()
     for warning in standing:  # once, and before the first answer
-        _print(console, f"[yellow]{escape(warning)}[/]")
+        _print(console, f"[yellow]{terminal.literal(warning)}[/]")
     results: dict[str, Mapping[str, Any]] = {}
     for job in jobs:
         finished = None if fresh else finished_result(job)
@@ -224,16 +223,16 @@ def _run(
 
 def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any], standing: Sequence[str]) -> None:
     if result["error"]:
-        _print(console, f"[red]{escape(job.name)}:[/] {escape(result['error'])}")
+        _print(console, f"[red]{terminal.literal(job.name)}:[/] {terminal.literal(result['error'])}")
         return
     recording = result["recording"]
     _print(
         console,
-        f"[bold]{escape(job.name)}[/]: {recording['images']} images in {recording['duration_sec']:.0f} s, "
+        f"[bold]{terminal.literal(job.name)}[/]: {recording['images']} images in {recording['duration_sec']:.0f} s, "
         f"{recording['sampled']} sampled, {len(result['questions'])} questions, evaluated in {result['seconds']:.1f} s",
     )
     for warning in (one for one in result["warnings"] if one not in standing):
-        _print(console, f"  [yellow]{escape(warning)}[/]")
+        _print(console, f"  [yellow]{terminal.literal(warning)}[/]")
     for method, summary in result["summary"].items():
         first = summary["first_token_sec"]
         latency = "" if first is None else f"first token {first:.3f} s"

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.cli.ask import DISCOVERY_SEC, not_found_message
 from delayed_vlm_ros.errors import NodeNotFoundError
 
@@ -37,8 +35,8 @@ def status(namespace: options.Namespace = "/", as_json: options.Json = False) ->
     # In the node's order of cameras.
     statistics = {name: output.message_fields(by_camera[name]) for name in cameras if name in by_camera}
     if as_json:
-        output.print_json({"statistics": statistics, "diagnostics": output.diagnostics_json(statuses)})
+        terminal.write_json({"statistics": statistics, "diagnostics": output.diagnostics_json(statuses)})
         return
-    output.show_diagnostics(Console(), statuses)
+    output.show_diagnostics(terminal.console(), statuses)
     for name, fields in statistics.items():
-        output.show_camera_statistics(Console(), name, fields)
+        output.show_camera_statistics(terminal.console(), name, fields)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from delayed_vlm_ros.cli import options, output
+from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.cli.progress import remaining_time
 from delayed_vlm_ros.errors import IncompleteError
 
@@ -90,14 +90,14 @@ def sweep(
     template = benchmark.PatrolUnit(cells[0], 0, hours, events, places)
     patrols = benchmark.patrol_units(cells, DESIGN_SEEDS[:seeds], template)
     costs = {cell: benchmark.CostUnit(cell.pairs, cell.max_pixels, shape, device) for cell in cells}
-    console = Console(stderr=as_json)
+    console = terminal.console(stderr=as_json)
     results = benchmark.ResultStore(out)
     _measure_cells(console, patrols, list(dict.fromkeys(costs.values())), results, jobs, len(cells))
     table = benchmark.rows(patrols, costs, results)
     result = {"shape": {"hours": hours, "events": events, "places": places, "seeds": seeds}, "cells": table}
     plots = _write_results(result, table, out)
     if as_json:
-        output.print_json(result)
+        terminal.write_json(result)
         return
     console.print(_result_table(table))
     console.print(f"table: {out / 'sweep.csv'}; plots: {plots}", highlight=False, soft_wrap=True)

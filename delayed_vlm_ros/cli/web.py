@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from delayed_vlm_ros.cli import options
+from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
 
@@ -89,5 +89,4 @@ def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int)
 
 
 def _print_line(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    terminal.write(line)

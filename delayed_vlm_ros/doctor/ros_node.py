@@ -12,6 +12,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from delayed_vlm_ros.ros.initialisation import check_namespace, initialise
+from delayed_vlm_ros.ros.log import LoggingNode
 
 NODE_NAME = "_delayed_vlm_doctor"
 """Beginning of the node's name; ROS tools hide names that start with an underscore."""
@@ -27,7 +28,7 @@ def doctor_node(namespace: str = "/") -> Iterator[tuple[Node, SingleThreadedExec
     check_namespace(namespace)
     context = Context()
     initialise([], context=context, log_file=False)
-    node = Node(
+    node = LoggingNode(
         f"{NODE_NAME}_{os.getpid()}",
         context=context,
         namespace=namespace,

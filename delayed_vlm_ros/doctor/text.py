@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from delayed_vlm_ros.errors import shortened, without_credentials
+from delayed_vlm_ros.text import escaped
 
 REMOVED = "<removed>"
 """Text that replaces a secret."""
@@ -29,15 +30,8 @@ _MIN_SECRET_CHARACTERS = 4  # shorter values would match parts of ordinary words
 
 
 def printable(text: str) -> str:
-    """Return the text with control and invisible characters escaped, without URL credentials, and of limited length."""
+    """Return the text with control characters escaped, without URL credentials, and of limited length."""
     return shortened(escaped(without_credentials(text, REMOVED)))
-
-
-def escaped(text: str) -> str:
-    """Return the text with every character that a terminal may interpret written as a Python escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 def is_secret_name(name: str) -> bool:

@@ -24,6 +24,7 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, DelayedVlmError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.ros.initialisation import check_namespace, initialise
+from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
 
@@ -119,7 +120,7 @@ class SceneMemoryClient:
             raise BadRequestError(f"'ROS_DOMAIN_ID' must be a number such as 0 to 101, got '{domain}'")
         context = Context()
         initialise(context=context, domain=int(domain), log_file=False)
-        node = Node(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
+        node = LoggingNode(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         client = cls(node, spins=True)

@@ -14,6 +14,7 @@ from rclpy.validate_namespace import validate_namespace
 
 from delayed_vlm_ros.errors import BadRequestError, ConfigurationError
 from delayed_vlm_ros.resources import log_folder
+from delayed_vlm_ros.text import escaped
 
 # Messages of ROS's parser of arguments and parameter files, and what to do.
 _REMEDIES = {
@@ -64,11 +65,13 @@ def initialise(
     given = list(sys.argv if arguments is None else arguments)
     reason = log_folder_error() if log_file else ""
     if reason:
-        sys.stderr.write(f"no log file: {reason}: set ROS_LOG_DIR to a writable folder\n")
+        sys.stderr.write(f"no log file: {escaped(reason)}: set ROS_LOG_DIR to a writable folder\n")
     if reason or not log_file:
         given += _NO_LOG_FILE
     try:
         rclpy.init(args=given, context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    except UnicodeEncodeError as error:
+        raise ConfigurationError("invalid command line: not valid UTF-8: correct its encoding") from error
     except RuntimeError as error:  # rclpy exports neither of its classes for this
         reason = str(error).partition(", at /")[0].removeprefix("failed to initialize rcl: ")
         raise ConfigurationError(f"invalid ROS arguments: {reason}: {_remedy(reason)}") from error

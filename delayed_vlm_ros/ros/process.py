@@ -28,6 +28,10 @@ from delayed_vlm_ros.ros.executor import HandlerExecutor, make_executor
 from delayed_vlm_ros.ros.initialisation import initialise
 from delayed_vlm_ros.ros.parameter_files import unused_key_warnings
 from delayed_vlm_ros.ros.parameters import unknown_name_warnings
+from delayed_vlm_ros.text import escape_output
+
+EXIT_RESTART = os.EX_TEMPFAIL
+"""Exit code of a process that cannot do its work any more, while a new one can."""
 
 _SPIN_PERIOD_SEC = 0.1  # longest time until a signal is handled
 _JOIN_TIMEOUT_SEC = 0.5  # longest time to wait for a thread that is inside the model
@@ -43,7 +47,7 @@ def run_node(
     """Run a node until SIGINT, SIGTERM or the shutdown of its context, then shut it down.
 
     A node's ``close()`` method, if it has one, is called before the node is destroyed. It must end every callback that
-    waits, and return quickly.
+    waits, and return quickly. A node that sets its attribute ``needs_restart`` is shut down in the same way.
 
     Args:
         make_node: Builds the node; called after rclpy is initialised.
@@ -53,10 +57,12 @@ def run_node(
             finalise, and launch does not wait that long.
 
     Returns:
-        Exit code of the process: 0 after an orderly shutdown, 1 if the node could not be built.
+        Exit code of the process: 0 after an orderly shutdown, ``EXIT_RESTART`` if the node needs a new process, 1 if
+        the node could not be built.
     """
     # Libraries' bars are noise in a log, and launch emulates a terminal. Read when huggingface_hub is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    escape_output()
     stopping = threading.Event()
 
     def request_stop(_number: int, _frame: FrameType | None) -> None:
@@ -76,7 +82,8 @@ def run_node(
     threading.excepthook = failures.on_thread
     executor = make_executor(threads)
     executor.add_node(node)
-    _spin(executor, failures, stopping)
+    _spin(executor, node, failures, stopping)
+    exit_code = EXIT_RESTART if _needs_restart(node) and not stopping.is_set() else 0
     _shut_down(executor, node)
     # A lifecycle node's state machine keeps parts of it alive after destroy_node. They must be freed before a quick
     # exit: DDS would leave its shared memory, which disturbs the next node.
@@ -86,8 +93,12 @@ def run_node(
     if exit_process or _threads_left():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    return 0
+        os._exit(exit_code)
+    return exit_code
+
+
+def _needs_restart(node: Node) -> bool:
+    return bool(getattr(node, "needs_restart", False))
 
 
 def _warn_of_unused_parameters(node: Node, arguments: list[str]) -> None:
@@ -118,8 +129,8 @@ class _FailureLog:
         self.add(f"thread '{name}' ended with an exception", ended.exc_value or ended.exc_type())
 
 
-def _spin(executor: Executor, failures: _FailureLog, stopping: threading.Event) -> None:
-    while not stopping.is_set() and rclpy.ok():
+def _spin(executor: Executor, node: Node, failures: _FailureLog, stopping: threading.Event) -> None:
+    while not stopping.is_set() and not _needs_restart(node) and rclpy.ok():
         try:
             executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
         except ExternalShutdownException:

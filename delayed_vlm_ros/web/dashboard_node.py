@@ -9,9 +9,8 @@ import os
 import sys
 from dataclasses import dataclass
 
-from rclpy.node import Node
-
 from delayed_vlm_ros.dependencies import explained_imports
+from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.parameters import declare, parameter, read
 from delayed_vlm_ros.ros.process import run_node
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
@@ -43,7 +42,7 @@ class WebDashboardParameters:
     )
 
 
-class WebDashboard(Node):
+class WebDashboard(LoggingNode):
     """Receives the state of the memory and serves the page from a separate thread."""
 
     def __init__(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 TESTS = 15  # tests that share the cases
 CASES: Counter[str] = Counter()
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # A case takes a few milliseconds. This limit detects a hang, even on a busy machine; it does not measure speed.
 _HANGS_AFTER = timedelta(seconds=60)
@@ -58,5 +60,11 @@ def flipped(content: bytes, changes: list[tuple[int, int]], length: int) -> byte
 
 
 def check_message(error: Exception) -> None:
-    """Check that an error has a message."""
+    """Check that an error has a message that may be shown."""
     assert len(str(error)) > 10
+    check_text(str(error))
+
+
+def check_text(text: str) -> None:
+    """Check that a terminal shows the text as it is, on one line."""
+    assert not CONTROL.search(text), ascii(text)

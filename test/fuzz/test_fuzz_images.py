@@ -30,7 +30,15 @@ from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 CONVERTER = make_converter()
 SHOWN = cv2.resize(np.random.default_rng(1).integers(0, 256, (3, 4, 3), np.uint8), (20, 12))
 FILES = [cv2.imencode(ending, shown)[1].tobytes() for shown in (SHOWN, SHOWN[..., 0]) for ending in (".jpg", ".png")]
-FORMATS = ["jpeg", "png", "rgb8; jpeg compressed bgr8", "bayer_rggb8; png compressed ", "16UC1; compressedDepth", "?"]
+FORMATS = [
+    "jpeg",
+    "png",
+    "rgb8; jpeg compressed bgr8",
+    "bayer_rggb8; png compressed ",
+    "16UC1; compressedDepth",
+    "?",
+    "jpeg\x1b]0;x\x07\n",
+]
 ENCODINGS = [*PIXEL_BYTES, *OTHER_NAMES]
 CHANGES = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8)
 NUMBERS = itertools.count(1)
@@ -57,7 +65,7 @@ def convert_or_reject(message):
 @fuzz(
     height=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
     width=st.integers(0, 9) | st.sampled_from([2**16, 2**31, 2**32 - 1]),
-    encoding=st.sampled_from([*ENCODINGS, "16UC1", "8UC3", "nv61", "RGB8"]) | st.text(max_size=8),
+    encoding=st.sampled_from([*ENCODINGS, "16UC1", "8UC3", "nv61", "RGB8", "\x9b2J\n"]) | st.text(max_size=8),
     step=st.integers(0, 80) | st.just(2**32 - 1),
     bigendian=st.integers(0, 255),
     data=st.binary(max_size=700),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fuzzing import check_message, fuzz
+from fuzzing import check_message, check_text, fuzz
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -36,7 +36,7 @@ TIMES = st.builds(
     nanosec=st.integers(0, 2**32 - 1) | st.just(0),
 )
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
-NAMES = st.sampled_from(["", "front", "rear", "*", "../front", "FRONT"]) | TEXTS
+NAMES = st.sampled_from(["", "front", "rear", "*", "../front", "FRONT", "\x1b[2J\nfront"]) | TEXTS
 IDS = st.integers(0, 30) | st.integers(0, 2**64 - 1)
 
 
@@ -92,6 +92,7 @@ def test_arbitrary_question_is_within_the_limits_or_raises_a_documented_error(ki
 def check_response(response):
     assert response.success != bool(response.error_msg)
     assert "internal error" not in response.error_msg
+    check_text(response.error_msg)
 
 
 @fuzz(id=IDS, stamp=TIMES, camera=NAMES, label=TEXTS | st.just("x" * 65), unmark=st.booleans())

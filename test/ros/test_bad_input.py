@@ -2,18 +2,23 @@
 
 import array
 import math
+import re
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import AskScene
-from harness import nanoseconds, values_of
+from harness import ROOT, nanoseconds, values_of
+from rcl_interfaces.msg import Log
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 from waiting import wait_until
 
 RESPONSE = AskScene.Response
+CONTROL = "[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +182,35 @@ def test_compressed_images_are_received_on_the_compressed_topic(start):
     publish_until(lambda stats: stats.images_sampled >= 2, jpeg)
     publish_until(lambda stats: "JPEG" in stats.last_drop_reason, b"\xff\xd8 not an image")
     assert client.ask().success
+
+
+def test_hostile_text_reaches_no_log_diagnostics_or_terminal(start):
+    process, client = start(image_transport="compressed", memory__sample_fps=50.0)
+    client.wait_until_active()
+    logged = []
+    client.node.create_subscription(Log, "/rosout", lambda entry: logged.append(entry.msg), 100)
+    hostile = "jpeg\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\n[ERROR] [1.0] [robot]: forged"
+
+    def is_dropped():
+        message = CompressedImage(header=Header(frame_id=hostile), format=hostile, data=array.array("B", b"no image"))
+        client.publish(message, "image/compressed")
+        return any("owned" in text for text in logged)
+
+    # when a camera, a question and a camera's name carry it
+    wait_until(is_dropped, "a log message on the dropped image")
+    refused = client.ask(hostile, camera=hostile)
+    status = client.wait_for_status("camera camera", lambda status: "owned" in values_of(status)["last drop reason"])
+    shown = subprocess.run(
+        [sys.executable, "-m", "delayed_vlm_ros", "status", "--namespace", client.namespace],
+        capture_output=True,
+        cwd=ROOT,
+        check=True,
+    )
+    # then it is shown without control characters
+    assert "owned" in refused.error_msg
+    assert "owned" in process.log
+    assert b"owned" in shown.stdout
+    texts = [*logged, refused.error_msg, status.message, *values_of(status).values()]
+    assert not re.findall(CONTROL, "".join(texts).replace("\n    ", ""))
+    assert not re.findall(CONTROL, f"{process.log}{shown.stdout.decode()}".replace("\n", ""))
+    assert not any(line.startswith("[ERROR]") and "forged" in line for line in process.log.splitlines())

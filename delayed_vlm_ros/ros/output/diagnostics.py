@@ -22,6 +22,7 @@ from delayed_vlm_ros.ros.output.node_report import (
     QuestionReport,
 )
 from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.text import escaped
 
 
 class Level(IntEnum):
@@ -83,11 +84,11 @@ def diagnostic_array(statuses: Sequence[Status], node_name: str, stamp_ns: int) 
     array.header.stamp = time_message(stamp_ns)
     array.status = [
         DiagnosticStatus(
-            name=f"{node_name}: {status.name}",
+            name=escaped(f"{node_name}: {status.name}"),
             level=bytes([status.level]),
-            message=status.message,
-            hardware_id=status.hardware or node_name,
-            values=[KeyValue(key=key, value=value) for key, value in status.values],
+            message=escaped(status.message),
+            hardware_id=escaped(status.hardware or node_name),
+            values=[KeyValue(key=key, value=escaped(value)) for key, value in status.values],
         )
         for status in statuses
     ]

@@ -17,6 +17,7 @@ from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer, CameraFailure
 from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.text import escaped
 
 
 def error_code(error: Exception) -> int:
@@ -26,7 +27,7 @@ def error_code(error: Exception) -> int:
 
 def error_text(error: Exception) -> str:
     """Return the error message for the client; an error of another package is reported as an internal error."""
-    text = errors.shortened(str(error))
+    text = errors.shortened(escaped(str(error)))
     if isinstance(error, errors.DelayedVlmError):
         return text
     return f"internal error, {type(error).__name__}: {text}. The node's log has the traceback: retry, or report it"
@@ -86,7 +87,7 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[st
         video_grid_thw=[int(size) for size in metrics.video_grid_thw],
         finish_reason=metrics.finish_reason,
         exact=bool(metrics.exact),
-        warnings=[*metrics.warnings, *warnings],
+        warnings=[escaped(warning) for warning in (*metrics.warnings, *warnings)],
     )
 
 
@@ -202,8 +203,8 @@ def memory_stats(camera: CameraReport, memory: MemoryReport, stamp: Time) -> msg
         images_missed=camera.images_missed,
         images_restamped=camera.images_restamped,
         frames_without_pose=camera.frames_without_pose,
-        last_drop_reason=camera.last_drop_reason,
-        warnings=list(camera.warnings),
+        last_drop_reason=escaped(camera.last_drop_reason),
+        warnings=list(map(escaped, camera.warnings)),
     )
     stats.header.stamp = stamp
     stats.header.frame_id = camera.frame_id
@@ -214,7 +215,7 @@ def node_stats(report: NodeReport, stamp: Time) -> msg.NodeStats:
     """Return the statistics message of the node, with ``stamp`` in its header."""
     model, questions = report.model, report.questions
     stats = msg.NodeStats(
-        model=model.name,
+        model=escaped(model.name),
         model_state=model.state,
         device=model.device,
         questions_answered=questions.answered,
@@ -225,8 +226,8 @@ def node_stats(report: NodeReport, stamp: Time) -> msg.NodeStats:
         questions_waiting=questions.waiting,
         last_total_latency=float(questions.last_total_latency),
         last_time_to_first_token=float(questions.last_time_to_first_token),
-        last_error=questions.last_error,
-        warnings=list(model.warnings),
+        last_error=escaped(questions.last_error),
+        warnings=list(map(escaped, model.warnings)),
     )
     stats.header.stamp = stamp
     return stats

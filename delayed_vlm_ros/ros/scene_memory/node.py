@@ -32,6 +32,7 @@ from delayed_vlm_ros.ros.input.image_subscription import ImageSubscription
 from delayed_vlm_ros.ros.input.poses import POSE_TYPES, PoseBuffer, PoseSubscription
 from delayed_vlm_ros.ros.input.topic_types import image_topic_fault, pose_topic_fault
 from delayed_vlm_ros.ros.input.transforms import TransformLookup, TransformPoses
+from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher
 from delayed_vlm_ros.ros.output.node_report import (
     CameraReport,
@@ -49,7 +50,7 @@ from delayed_vlm_ros.ros.parameters import (
     specifications,
     unknown_name_warnings,
 )
-from delayed_vlm_ros.ros.process import run_node
+from delayed_vlm_ros.ros.process import EXIT_RESTART, run_node
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
@@ -87,7 +88,7 @@ class NodeInput(Protocol):
         """Unsubscribe."""
 
 
-class SceneMemory(LifecycleNode):
+class SceneMemory(LoggingNode, LifecycleNode):
     """The node. Its cameras, memories and model are in a ``Session``, which exists from configure to cleanup."""
 
     def __init__(self) -> None:
@@ -102,6 +103,7 @@ class SceneMemory(LifecycleNode):
         self._device_lock = threading.Lock()
         self._session_lock = threading.Lock()  # between transitions and close()
         self._closed = False
+        self.needs_restart = False  # read by ``run_node``
         self._inputs: list[NodeInput] = []
         self._logged_faults: set[str] = set()  # of topics
         self._pose_group = MutuallyExclusiveCallbackGroup()
@@ -185,6 +187,7 @@ class SceneMemory(LifecycleNode):
             pair_ids=self._pair_ids,
             device_lock=self._device_lock,
             logger=self.get_logger(),
+            end_process=self._end_process,
         )
         session = build_session(parameters, context)
         session.start()  # outside the lock: it may read files for seconds, and close() must not wait for them
@@ -193,6 +196,14 @@ class SceneMemory(LifecycleNode):
                 self._session = session
                 return
         session.close(0.0)
+
+    def _end_process(self, reason: str) -> None:
+        """Make ``run_node`` end the process, so that respawn starts a new one. Thread-safe."""
+        self.get_logger().fatal(
+            f"{reason}: the node ends with exit code {EXIT_RESTART}. launch (use_respawn:=true), systemd or Docker starts
+            "it again, otherwise do"
+        )
+        self.needs_restart = True
 
     def _cameras(self) -> Mapping[str, CameraMemory]:
         session = self._session

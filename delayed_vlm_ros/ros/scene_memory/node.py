@@ -200,8 +200,8 @@ class SceneMemory(LoggingNode, LifecycleNode):
     def _end_process(self, reason: str) -> None:
         """Make ``run_node`` end the process, so that respawn starts a new one. Thread-safe."""
         self.get_logger().fatal(
-            f"{reason}: the node ends with exit code {EXIT_RESTART}. launch (use_respawn:=true), systemd or Docker starts
-            "it again, otherwise do"
+            f"{reason}: the node ends with exit code {EXIT_RESTART}. launch (use_respawn:=true), systemd or Docker "
+            "starts it again, otherwise do"
         )
         self.needs_restart = True
 

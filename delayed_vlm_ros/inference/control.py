@@ -20,11 +20,13 @@ class AskControl:
 
     Attributes:
         listener: Receives progress in the thread that works on the question; None: no progress is reported.
+        ran_out_of_memory: Whether memory was short while the question was answered, even if a retry succeeded.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
         self.listener: ProgressListener | None = None
+        self.ran_out_of_memory = False
         self._cancelled = threading.Event()
         self._on_cancel: Callable[[], None] | None = None
 

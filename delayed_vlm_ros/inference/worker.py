@@ -2,11 +2,16 @@
 
 ``ModelWorker.submit`` does not block; ``ModelWorker.run`` waits for the result. Both share queue, deadlines and
 cancellation. One further thread watches the deadlines of all questions, queued and running.
+
+After a shortage of memory a new thread takes over: some libraries (oneDNN) let every later call in a thread fail in
+which one has failed.
 """
 
 from __future__ import annotations
 
 import logging
+import mmap
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +22,14 @@ from enum import Enum
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BusyError, DelayedVlmError, ModelNotReadyError
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    AskTimeoutError,
+    BusyError,
+    DelayedVlmError,
+    DeviceMemoryError,
+    ModelNotReadyError,
+)
 from delayed_vlm_ros.inference.control import CANCELLED, AskControl
 from delayed_vlm_ros.inference.progress import (
     TEXT_PERIOD_SEC,
@@ -32,6 +44,8 @@ Model = TypeVar("Model")
 Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger(__name__)
+
+_STACK_BYTES = 8 << 20  # of a thread, by default on Linux
 
 
 class ModelState(Enum):
@@ -70,7 +84,8 @@ class IdleTask(Generic[Model]):
 
     Attributes:
         work: Called again and again with the model and a control, which is cancelled when a question arrives. Returns
-            immediately when nothing is left to do. Not called again after it has failed.
+            immediately when nothing is left to do. Not called again after it has failed; after a shortage of memory,
+            not before a question has been answered.
         quiet_sec: Time without a question before the first call, in seconds.
         period_sec: Time between two calls, in seconds.
     """
@@ -125,6 +140,8 @@ class ModelWorker(Generic[Model]):
         self._running: _Job | None = None
         self._idle_control: AskControl | None = None
         self._quiet_since = self._idle_task_at = 0.0
+        self._idle_task_waits = False  # for memory
+        self._ran_out_of_memory = False  # in the present thread
         self._closing = False
         self._status: WorkerStatus[Model] = WorkerStatus()
         self._thread = threading.Thread(target=self._work, name="model-worker", daemon=True)
@@ -166,7 +183,7 @@ class ModelWorker(Generic[Model]):
         for job in unfinished:
             _fail(job, AskCancelledError("the question was cancelled: the model is being shut down"))
             job.control.cancel()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None:  # a worker that is closing starts no other thread
             self._thread.join(timeout_sec)
         return not self._thread.is_alive()
 
@@ -359,10 +376,17 @@ class ModelWorker(Generic[Model]):
     # The worker's thread --------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        if not self._try_load():
+        if not self._try_load() and not self._ran_out_of_memory:
             self._refuse_all(ModelState.FAILED)
             return
-        while (step := self._next_step()) is not _Step.CLOSE:
+        if self._status.model is None:
+            self._refuse_all(ModelState.UNLOADED)
+        self._serve(self._next_step())
+
+    def _serve(self, step: _Step) -> None:
+        while step is not _Step.CLOSE:
+            if self._ran_out_of_memory and self._hand_over(step):
+                return
             if step is _Step.UNLOAD:
                 self._try_unload()
             elif step is _Step.IDLE_TASK:
@@ -371,7 +395,25 @@ class ModelWorker(Generic[Model]):
                 self._run_job()
             else:  # the device may have enough memory again for the next job
                 self._refuse_all(ModelState.UNLOADED)
+            step = self._next_step()
         self._try_unload()
+
+    def _hand_over(self, step: _Step) -> bool:
+        """Continue with a step in a new thread. Return whether there is one: while memory is short there is none."""
+        with self._changed:
+            if self._closing:
+                return False
+            try:
+                # The new thread starts threads for the computation. OpenMP ends the process if it cannot.
+                mmap.mmap(-1, _STACK_BYTES * (1 + (os.cpu_count() or 1))).close()
+                thread = threading.Thread(target=self._serve, args=(step,), name=self._thread.name, daemon=True)
+                self._ran_out_of_memory = False
+                thread.start()
+            except (OSError, MemoryError, RuntimeError):
+                self._ran_out_of_memory = True
+                return False
+            self._thread = thread
+            return True
 
     def _next_step(self) -> _Step:
         """Wait for the next step; dequeue the job of a ``JOB`` step."""
@@ -407,6 +449,7 @@ class ModelWorker(Generic[Model]):
         try:
             model = self._load()
         except BaseException as error:  # noqa: BLE001  clients receive any error, a library's panic included
+            self._ran_out_of_memory = isinstance(error, (DeviceMemoryError, MemoryError))
             self._set_status(error=_describe(error))
             return False
         self._quiet_since = time.monotonic()
@@ -430,19 +473,29 @@ class ModelWorker(Generic[Model]):
         try:
             job.control.check()
             result = job.work(self._status.model, job.control)
+        except MemoryError as error:
+            self._clear_running(job)
+            _fail(job, _memory_error(error))
         except Exception as error:  # noqa: BLE001  the client receives it
-            self._clear_running()
+            self._clear_running(job)
             _fail(job, error)
         except BaseException as error:  # noqa: BLE001  such as a library's panic, which must not end this thread
-            self._clear_running()
+            self._clear_running(job)
             _fail(job, RuntimeError(_describe(error)).with_traceback(error.__traceback__))
         else:
-            self._clear_running()
+            self._resume_idle_task()
+            self._clear_running(job)
             _succeed(job, result)
         finally:
             del job  # an error's traceback holds this frame; the job would close the cycle
 
-    def _clear_running(self) -> None:
+    def _resume_idle_task(self) -> None:
+        if self._idle_task_waits:
+            self._idle_task_waits = False
+            self._set_status(idle_error="")
+
+    def _clear_running(self, job: _Job) -> None:
+        self._ran_out_of_memory = self._ran_out_of_memory or job.control.ran_out_of_memory
         with self._changed:
             self._running = None
             self._quiet_since = time.monotonic()
@@ -458,8 +511,10 @@ class ModelWorker(Generic[Model]):
         except AskCancelledError:
             pass  # a job has arrived
         except BaseException as error:  # noqa: BLE001  questions must still be answered; the status has the error
+            self._idle_task_waits = isinstance(error, (DeviceMemoryError, MemoryError))
             self._set_status(idle_error=_describe(error))
         finally:
+            self._ran_out_of_memory = self._ran_out_of_memory or control.ran_out_of_memory
             with self._changed:
                 self._idle_control = None
             self._idle_task_at = time.monotonic() + task.period_sec
@@ -491,6 +546,14 @@ def _call_logged(on_done: Callable[[Future[Any]], None], future: Future[Any]) ->
         on_done(future)
     except BaseException:  # a library's panic must not end the worker's thread
         _LOGGER.exception("the callback of a finished question failed")
+
+
+def _memory_error(error: MemoryError) -> DeviceMemoryError:
+    cause = str(error) or type(error).__name__
+    return DeviceMemoryError(
+        f"the process ran out of memory ({cause}): lower max_pixels or the memory sizes, or use a smaller model. The "
+        "memory keeps its frames"
+    )
 
 
 def _describe(error: BaseException) -> str:

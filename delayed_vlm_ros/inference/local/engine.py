@@ -23,16 +23,15 @@ from delayed_vlm_ros.inference.local.familiarity import (
     unfamiliar_warnings,
 )
 from delayed_vlm_ros.inference.local.generation import Generated, generate_answer
-from delayed_vlm_ros.inference.local.models.checkpoint import frame_geometry, parse_frame_size, resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.checkpoint import processor_geometry, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 from delayed_vlm_ros.inference.local.models.loading import load_model
-from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, pairs_dropped, select_half
+from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, is_out_of_memory, pairs_dropped, select_half
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames
-from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
 
@@ -116,7 +115,7 @@ class DelayedBatchInferenceEngine:
         self.frame_manager = frame_manager or SmartFrameManager(
             star_memory_size, stream_window_size, eviction_chunk=eviction_chunk
         )
-        geometry = _geometry(model.config, processor, max_pixels)
+        geometry = processor_geometry(model.config, processor, max_pixels)
         self._ingestor = FrameIngestor(geometry, self.frame_manager)
         budget = None
         if memory_budget_mb is not None:
@@ -252,7 +251,10 @@ class DelayedBatchInferenceEngine:
             except NonFiniteError:
                 self.reset_cache()
                 raise
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                control.ran_out_of_memory = True
                 self.reset_cache()
                 if self._on_oom is not None:
                     self._on_oom()
@@ -310,7 +312,10 @@ class DelayedBatchInferenceEngine:
         except NonFiniteError:
             self.reset_cache()
             raise
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            control.ran_out_of_memory = True
             self.reset_cache()
             traceback.clear_frames(error.__traceback__)
             raise _device_memory_error(len(snapshot), error) from error
@@ -430,9 +435,10 @@ class DelayedBatchInferenceEngine:
         return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))
 
 
-def _device_memory_error(pairs: int, error: torch.OutOfMemoryError) -> DeviceMemoryError:
+def _device_memory_error(pairs: int, error: Exception) -> DeviceMemoryError:
+    cause = str(error) or type(error).__name__
     return DeviceMemoryError(
-        f"the device ran out of memory for {pairs} pairs ({error}), also with fewer of them: lower max_pixels or the "
+        f"the device ran out of memory for {pairs} pairs ({cause}), also with fewer of them: lower max_pixels or the "
         "memory sizes, limit the question in time, or use a smaller model. The memory keeps its frames"
     )
 
@@ -441,14 +447,3 @@ def _time_warnings(layout: VideoLayout) -> tuple[str, ...]:
     if layout.time_rebased:
         return (_TIME_REBASED,)
     return (_TIME_COMPRESSED,) if layout.time_compressed else ()
-
-
-def _geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeometry:
-    video_processor = processor.video_processor
-    return frame_geometry(
-        "this model",
-        int(video_processor.patch_size) * int(video_processor.merge_size),
-        int(video_processor.size["shortest_edge"]),
-        min(max_pixels, int(video_processor.size["longest_edge"])),
-        parse_frame_size(getattr(config, "frame_size", None)),
-    )

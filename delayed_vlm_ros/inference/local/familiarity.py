@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.ma  # np.median imports it at its first call, when descriptors may be short
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:

@@ -201,7 +201,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
         """Make ``run_node`` end the process, so that respawn starts a new one. Thread-safe."""
         self.get_logger().fatal(
             f"{reason}: the node ends with exit code {EXIT_RESTART}. launch (use_respawn:=true), systemd or Docker "
-            "starts it again, otherwise do"
+            "starts it again; without one, start it yourself"
         )
         self.needs_restart = True
 

@@ -12,11 +12,17 @@ from dataclasses import dataclass
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
-from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError
+from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, DeviceMemoryError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.budget import MemoryBudget
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.fresh_process import (
+    Trial,
+    load_in_fresh_process,
+    may_need_a_fresh_process,
+)
+from delayed_vlm_ros.inference.local.oom import is_shortage
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
@@ -55,6 +61,7 @@ class NodeContext:
         device_lock: Held while a model is loaded. A new session loads its model only after the previous session, which
             may still be computing when it is closed, has freed the device.
         logger: The node's logger.
+        end_process: Called with the reason when only a new process can load the model: ends this one in order.
     """
 
     resolve_topic: Callable[[str], str]
@@ -63,6 +70,7 @@ class NodeContext:
     pair_ids: PairIds
     device_lock: threading.Lock
     logger: RcutilsLogger
+    end_process: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -220,10 +228,11 @@ def _worker(
             raise AskCancelledError("model not loaded: the node is shutting down or was cleaned up")
         started = time.monotonic()
         try:
-            with _logged(logger, f"cannot load model {checkpoint.name}"):
+            with _logged(logger, f"cannot load model {checkpoint.name}"), _explained_shortage():
                 loaded = engines.load_engines(checkpoint, parameters, memories)
-        except BaseException:
+        except BaseException as error:
             device_lock.release()
+            _recover(error, checkpoint, parameters, worker, context)
             raise
         for note in loaded.notes:
             logger.warning(note)
@@ -251,6 +260,59 @@ def _worker(
         unload_after_idle_sec=parameters.unload_after_idle_sec or None,
     )
     return worker
+
+
+@contextmanager
+def _explained_shortage() -> Iterator[None]:
+    """Convert a library's error to one that says that a later load may succeed.
+
+    Raises:
+        DeviceMemoryError: Memory, threads or file descriptors were short.
+    """
+    try:
+        yield
+    except DeviceMemoryError:
+        raise
+    except BaseException as error:
+        if not is_shortage(error):
+            raise
+        raise _shortage_error(error) from error
+
+
+def _shortage_error(error: BaseException) -> DeviceMemoryError:
+    return DeviceMemoryError(
+        f"memory, threads or file descriptors are short ({type(error).__name__}: {error}): end other programs or raise "
+        "the limits. The next question loads the model again"
+    )
+
+
+def _recover(
+    error: BaseException,
+    checkpoint: Checkpoint,
+    parameters: SceneMemoryParameters,
+    worker: ModelWorker[engines.Engines],
+    context: NodeContext,
+) -> None:
+    """End the process if only a new one can load the model.
+
+    Raises:
+        DeviceMemoryError: Memory, threads or file descriptors are short, so that it is not known yet.
+    """
+    if not may_need_a_fresh_process(error):
+        return
+    trial = load_in_fresh_process(
+        checkpoint,
+        device=parameters.device,
+        dtype=parameters.dtype,
+        attention=parameters.attention,
+        is_cancelled=lambda: worker.is_closing,
+    )
+    if worker.is_closing:
+        return
+    if trial is Trial.LOADS:
+        context.end_process(f"a new process can load the model {checkpoint.name}, but this one cannot after a shortage")
+    if trial is Trial.SHORTAGE:
+        raise _shortage_error(error) from error
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def make_context():
         pair_ids=PairIds(),
         device_lock=threading.Lock(),
         logger=get_logger("test_session"),
+        end_process=lambda _: None,
     )
 
 

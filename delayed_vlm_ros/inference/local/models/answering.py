@@ -1,17 +1,28 @@
 """Check at load that a checkpoint can answer a question: chat template, end tokens and generation settings.
 
+The check is a whole question about two frames. It also does everything that libraries do at their first use only, such
+as imports and starting threads: a shortage at a later question must not make it fail for ever.
+
 torch and transformers are imported inside functions, as in ``loading``.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+import numpy as np
 
 from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError, UnsupportedModelError
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.local.models.checkpoint import processor_geometry
+from delayed_vlm_ros.inference.local.oom import is_shortage
 from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.ingest.ingestor import FrameIngestor
+from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 
 _CHECKED_TOKENS = 2
+_CAMERA_SIZE = (240, 320)  # height and width of the checked images, before they are resized for the model
 
 
 def check_chat_template(processor: Any, name: str) -> None:
@@ -73,7 +84,7 @@ def set_end_tokens(model: Any, processor: Any, name: str) -> tuple[str, ...]:
 
 
 def check_generation(model: Any, processor: Any, name: str, *, sampling: bool) -> None:
-    """Generate two tokens with the checkpoint's settings.
+    """Generate two tokens about two frames with the checkpoint's settings.
 
     Args:
         model: Model from transformers.
@@ -84,35 +95,52 @@ def check_generation(model: Any, processor: Any, name: str, *, sampling: bool) -
     Raises:
         UnsupportedModelError: transformers rejects a setting, or cannot run the model.
         DeviceMemoryError: The device has too little memory.
-        NonFiniteError: The model computes NaN or infinity, also for a text without images.
+        NonFiniteError: The model computes NaN or infinity, also for uniform images.
     """
-    import torch  # noqa: PLC0415  see the module
-    from transformers import DynamicCache  # noqa: PLC0415
-
-    from delayed_vlm_ros.inference.local.generation import generate_answer  # noqa: PLC0415  imports torch
-
-    token_ids = list(build_prompt(processor, "what?").after)
-    positions = torch.arange(len(token_ids)).expand(3, 1, -1)
     try:
-        generate_answer(
-            model,
-            token_ids,
-            positions,
-            DynamicCache(),
-            max_new_tokens=_CHECKED_TOKENS,
-            control=AskControl(),
-            decode=lambda _: "",
-            sampling=sampling,
-        )
+        _answer(model, processor, sampling=sampling)
     except NonFiniteError as error:
         raise NonFiniteError(f"the model {name} cannot answer: {error}") from error
-    except torch.OutOfMemoryError as error:
-        raise DeviceMemoryError(
-            f"no device memory to answer with the model {name}: {error}. Free the device's memory, or choose a smaller "
-            "model or device cpu"
-        ) from error
+    except UnsupportedModelError:
+        raise
     except Exception as error:
+        if is_shortage(error):
+            raise DeviceMemoryError(
+                f"no device memory to answer with the model {name}: {str(error) or type(error).__name__}. Free the "
+                "device's memory, or choose a smaller model or device cpu"
+            ) from error
         raise UnsupportedModelError(
             f"the model {name} cannot generate an answer ({type(error).__name__}: {error}): correct or remove its "
             "generation_config.json, or choose another checkpoint"
         ) from error
+
+
+def _answer(model: Any, processor: Any, *, sampling: bool) -> None:
+    from delayed_vlm_ros.inference.local.cache.encoding import EncodingCache  # noqa: PLC0415  these import torch
+    from delayed_vlm_ros.inference.local.generation import generate_answer  # noqa: PLC0415
+    from delayed_vlm_ros.inference.local.video_input import lay_out  # noqa: PLC0415
+
+    snapshot, control = _snapshot(model, processor), AskControl()
+    prompt, layout = build_prompt(processor, "what?"), lay_out(model.config, snapshot)
+    cache = EncodingCache(model, processor, features_on_host=False, canonical=True, budget=None)
+    capacity = len(prompt.after) + _CHECKED_TOKENS
+    prefix = cache.prefix(prompt, layout, snapshot, control, capacity=capacity)
+    generate_answer(
+        model,
+        prompt.token_ids(layout.visual_tokens),
+        layout.positions(prompt),
+        prefix.cache.fork(),
+        max_new_tokens=_CHECKED_TOKENS,
+        control=control,
+        decode=lambda tokens: str(processor.tokenizer.decode(tokens, skip_special_tokens=True)),
+        sampling=sampling,
+    )
+
+
+def _snapshot(model: Any, processor: Any) -> Snapshot:
+    """Return a pair of uniform images of the size that frames will have."""
+    manager = SmartFrameManager(2, 2)
+    ingestor = FrameIngestor(processor_geometry(model.config, processor, sys.maxsize), manager)
+    for number in range(2):
+        ingestor.add(np.full((*_CAMERA_SIZE, 3), 64 + 64 * number, np.uint8), float(number))
+    return manager.snapshot()

@@ -119,6 +119,27 @@ def frame_geometry(
     return FrameGeometry(factor, min_pixels, max_pixels, only_size)
 
 
+def processor_geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeometry:
+    """Return the image sizes for a memory of a loaded model.
+
+    Args:
+        config: Config of the model.
+        processor: The library's processor of the model.
+        max_pixels: Largest height × width of a frame; the checkpoint's own limit applies, too.
+
+    Raises:
+        ConfigurationError: The model needs larger images.
+    """
+    video_processor = processor.video_processor
+    return frame_geometry(
+        "this model",
+        int(video_processor.patch_size) * int(video_processor.merge_size),
+        int(video_processor.size["shortest_edge"]),
+        min(max_pixels, int(video_processor.size["longest_edge"])),
+        parse_frame_size(getattr(config, "frame_size", None)),
+    )
+
+
 def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str = "auto") -> Checkpoint:
     """Find a checkpoint.
 

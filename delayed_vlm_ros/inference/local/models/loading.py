@@ -23,6 +23,7 @@ from delayed_vlm_ros.inference.local.familiarity import FamiliarImages, load_fam
 from delayed_vlm_ros.inference.local.models.answering import check_chat_template, check_generation, set_end_tokens
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
+from delayed_vlm_ros.inference.local.oom import is_shortage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,10 +132,8 @@ def load_model(
 
 def _load_error(what: str, error: Exception) -> DelayedVlmError:
     """Return the error with its remedy. transformers has no common class for the effects of a damaged file."""
-    import torch  # noqa: PLC0415  see the module
-
     cause = str(error) if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_shortage(error):
         return DeviceMemoryError(f"{what}: {cause}. Free the device's memory, or choose a smaller model or device cpu")
     if isinstance(error, ImportError):  # such as torchvision, which transformers imports late
         return DependencyError(f"{what}: {cause}. Install the package in the repository: {install_command('vlm')}")

@@ -68,15 +68,21 @@ class MemoryFolder:
         self._revive_source = revive_source
         self._headers: dict[str, bytes] = {}  # header of each camera's file, where known
         self._sizes: dict[str, int] = {}  # bytes of each camera's file, where known
+        self._folder = self._open_and_lock(0)
+
+    def _open_and_lock(self, flags: int) -> int:
         with self._errors_as_memory_file_error("cannot open the folder"):
-            self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
         try:
-            fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._folder)
+            os.close(folder)
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise MemoryFileError(f"folder {path} is in use by another node: use one folder per node") from error
-            raise MemoryFileError(f"cannot lock folder {path}: {error.strerror}; use a local folder") from error
+                reason = f"folder {self._path} is in use by another node: use one folder per node"
+            else:
+                reason = f"cannot lock folder {self._path}: {error.strerror}; use a local folder"
+            raise MemoryFileError(reason) from error
+        return folder
 
     def close(self) -> None:
         """Release the folder."""
@@ -144,8 +150,10 @@ class MemoryFolder:
             Bytes written; 0 if the file already holds this memory.
 
         Raises:
-            MemoryFileError: Writing failed or was interrupted, or reading back failed; the previous file is unchanged.
+            MemoryFileError: The folder is no longer usable, or writing or reading back failed or was interrupted; the
+                previous file is unchanged.
         """
+        self._check_folder()
         name = memory.camera + SUFFIX
         header = self._changed_header(name, memory)
         if header is None:
@@ -201,19 +209,73 @@ class MemoryFolder:
             except MemoryFileError as error:
                 raise MemoryFileError(f"{name} was not replaced, its new content cannot be used: {error}") from error
 
-    def check_free_space(self) -> None:
-        """Check that the disk has space for a second copy of the largest file, which writing needs.
+    def check(self) -> bool:
+        """Check whether the next file could be written, without writing one.
+
+        A folder that was removed and made again is opened and locked again.
+
+        Returns:
+            Whether no file has disappeared since the last call; ``save`` writes a missing one.
 
         Raises:
-            MemoryFileError: The disk has too little space.
+            MemoryFileError: The path leads to no folder or another one, the folder is not writable, or the disk has no
+                space for a second copy of the largest file, which writing needs.
         """
+        self._check_folder()
         size = max(self._sizes.values(), default=0)
         with self._errors_as_memory_file_error(f"no space for the next file ({size} bytes)"):
             self._check_free_space(size)
+        missing = [camera for camera in self._headers if not self._exists(camera + SUFFIX)]
+        for camera in missing:
+            del self._headers[camera]
+        return not missing
+
+    def _exists(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _check_folder(self) -> None:
+        """Check that the path leads to the open folder, not to nothing or to the mount point of a lost disk."""
+        with self._errors_as_memory_file_error("cannot find the folder, it was removed or renamed"):
+            current, opened = self._path.stat(), os.fstat(self._folder)
+        if not os.path.samestat(current, opened):
+            self._open_again(opened)
+        # As for a new file, also for root: a read-only disk denies access.
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._folder, effective_ids=True):
+            reason = "is on a read-only disk" if self._is_read_only() else "is not writable for this user"
+            raise MemoryFileError(f"folder {self._path} {reason}: make it writable")
+
+    def _open_again(self, before: os.stat_result) -> None:
+        folder = self._open_and_lock(os.O_NOFOLLOW)
+        try:
+            self._check_replacement(folder, before)
+        except BaseException:
+            os.close(folder)
+            raise
+        os.close(self._folder)
+        self._folder = folder
+
+    def _check_replacement(self, folder: int, before: os.stat_result) -> None:
+        if _mount_of(folder) != _mount_of(self._folder):
+            raise MemoryFileError(
+                f"folder {self._path} is on another disk than before: mount its disk, then configure again"
+            )
+        has_files = any(name.endswith(SUFFIX) for name in os.listdir(folder))
+        if has_files or os.fstat(folder).st_uid != before.st_uid:
+            raise MemoryFileError(
+                f"folder {self._path} was replaced by one that has key-frame files or another owner: put the previous "
+                "folder back, or configure again"
+            )
+
+    def _is_read_only(self) -> bool:
+        return bool(os.fstatvfs(self._folder).f_flag & os.ST_RDONLY)
 
     def _check_free_space(self, size: int) -> None:
         disk = os.fstatvfs(self._folder)
-        if disk.f_bavail * disk.f_frsize < size:
+        if disk.f_bavail * disk.f_frsize < size or (disk.f_files and not disk.f_favail):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _remove(self, name: str) -> None:
@@ -230,3 +292,9 @@ class MemoryFolder:
                 f"{failure}: {reason}; check that folder {self._path} exists, is writable for this user and has free "
                 "disk space"
             ) from error
+
+
+def _mount_of(descriptor: int) -> str:
+    """Return the number of the mount through which a folder was opened; also bind mounts of one disk differ."""
+    details = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+    return details.partition("mnt_id:")[2].split()[0]

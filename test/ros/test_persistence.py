@@ -280,3 +280,39 @@ def test_full_disk_is_a_warning_until_it_has_space(request, start, kind):
     assert cleared_sec < WITHIN_SEC * HEADROOM
     assert (folder / "camera.star").stat().st_size > len(kept) * FRAME_BYTES
     assert star_of(key_frames(client)) == kept
+
+
+def remount(folder, mode):
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True, capture_output=True)
+
+
+def test_read_only_or_removed_folder_is_reported_before_the_next_save(small_disk, start):
+    # given a file that is due in an hour, on a disk that is read-only at configure
+    folder = small_disk[0]
+    used = folder / "used"
+    used.mkdir()
+    options = {"persistence__folder": str(used), "persistence__period_sec": 3600.0, "memory__sample_fps": 50.0}
+    _, client = start(**options)
+    client.wait_until_ready()
+    show_novel(client, 2)
+    client.transition("deactivate")
+    client.transition("cleanup")  # saves it
+    remount(folder, "ro")
+    with Stopwatch() as watch:
+        began_ns = client.now_ns()
+        client.transition("configure")
+        status, reported_ns = client.wait_for_report("persistence", lambda status: status.level == WARN, began_ns)
+        remount(folder, "rw")
+        writable_ns = client.now_ns()
+        _, cleared_ns = client.wait_for_report("persistence", lambda status: status.level == OK, writable_ns)
+        # when the folder is removed and made again
+        shutil.rmtree(used)
+        removed_ns = client.now_ns()
+        gone, gone_ns = client.wait_for_report("persistence", lambda status: status.level == WARN, removed_ns)
+        used.mkdir()
+        client.wait_for_report("persistence", lambda status: status.level == OK, client.now_ns())
+        wait_until((used / "camera.star").exists, "the file")
+    assert "read-only" in status.message
+    assert "removed" in gone.message
+    times = (reported_ns - began_ns, cleared_ns - writable_ns, gone_ns - removed_ns)
+    assert max(times) * 1e-9 / watch.slowdown < WITHIN_SEC

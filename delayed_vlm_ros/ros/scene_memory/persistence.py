@@ -48,7 +48,7 @@ class Persistence:
         self._geometry = geometry
         self._logger = logger
         self._error = ""
-        self._space_error = ""  # what the next save would meet
+        self._folder_error = ""  # what the next save would meet
         self._warnings: list[str] = []
         self._not_replaced: set[str] = set()  # cameras whose file was unusable and that have saved no key frames since
         self._restored_frames = self._written_bytes = self._times_written = 0
@@ -149,7 +149,7 @@ class Persistence:
         began = time.monotonic()
         is_due = False
         while not is_due:
-            self._check_free_space(folder)
+            self._check_folder(folder)
             is_due = self._wait_once(began)
         with self._wake:
             self._save_requested = False
@@ -166,16 +166,18 @@ class Persistence:
         with self._wake:
             return self._wake.wait_for(is_due, min_period)
 
-    def _check_free_space(self, folder: MemoryFolder) -> None:
-        """Report a disk without space for the next file before that file is due."""
+    def _check_folder(self, folder: MemoryFolder) -> None:
+        """Report before the next file is due that it could not be written. Save soon when it can be, or is missing."""
         try:
-            folder.check_free_space()
+            is_complete = folder.check()
         except MemoryFileError as error:
-            if not self._space_error:
+            if not self._folder_error:
                 self._logger.warning(str(error), throttle_duration_sec=_LOG_PERIOD_SEC)
-            self._space_error = f"key frames cannot be saved: {error}"
+            self._folder_error = f"key frames cannot be saved: {error}"
         else:
-            self._space_error = ""
+            if self._folder_error or not is_complete:
+                self.request_save()
+            self._folder_error = ""
 
     def _save_changes(self, folder: MemoryFolder) -> None:
         failure = ""
@@ -218,7 +220,7 @@ class Persistence:
         last = self._last_written
         return PersistenceReport(
             folder=self._path,
-            error=self._error or self._space_error,
+            error=self._error or self._folder_error,
             warnings=tuple(self._warnings),
             not_replaced=bool(self._not_replaced),
             restored_frames=self._restored_frames,

@@ -1,6 +1,9 @@
 """Star memories on disk, through `Persistence` and fake cameras, without a ROS graph."""
 
+import fcntl
 import os
+import shutil
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +16,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rclpy.logging import get_logger
 from waiting import wait_until
 
+from delayed_vlm_ros.errors import MemoryFileError
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
@@ -346,7 +350,7 @@ def test_defect_that_ends_the_thread_is_reported(started, monkeypatch):
     def defect(_folder):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(folder_module.MemoryFolder, "check_free_space", defect)
+    monkeypatch.setattr(folder_module.MemoryFolder, "check", defect)
 
     # when
     persistence = started(Camera())
@@ -380,3 +384,129 @@ def test_memory_that_cannot_be_read_back_is_reported_and_the_previous_file_stays
     # and once it is gone, the memory is saved again
     camera.frame_manager.reset()
     wait_until(lambda: not persistence.report().error, "no error")
+
+
+def wait_for_status(persistence, level, named=""):
+    wait_until(lambda: persistence_status(persistence.report()).level == level, f"{level.name} of persistence")
+    assert named in persistence_status(persistence.report()).message
+
+
+@pytest.fixture
+def saved_once(started, tmp_path):
+    """Return persistence that has saved a camera's key frames and writes the next file in an hour, and its folder."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    camera = Camera()
+    camera.show(4)
+    persistence = started(camera, folder=folder, period_sec=3600.0)
+    wait_for_files(persistence)
+    return persistence, folder
+
+
+def test_removed_folder_is_a_warning_until_it_is_made_again(saved_once):
+    persistence, folder = saved_once
+    content = (folder / "camera.star").read_bytes()
+    began = time.monotonic()
+    shutil.rmtree(folder)
+    wait_for_status(persistence, Level.WARN, "removed or renamed")
+    assert time.monotonic() - began < 30  # one second on an idle machine
+    # when
+    folder.mkdir()
+    # then the key frames are saved again, and no other node can use the folder
+    wait_for_status(persistence, Level.OK)
+    wait_until((folder / "camera.star").exists, "the file")
+    assert (folder / "camera.star").read_bytes() == content
+    with pytest.raises(MemoryFileError, match="in use"):
+        folder_module.MemoryFolder(str(folder), str, str)
+
+
+def test_renamed_folder_is_a_warning_and_is_not_written_until_it_returns(saved_once, tmp_path):
+    persistence, folder = saved_once
+    folder.rename(tmp_path / "elsewhere")
+    wait_for_status(persistence, Level.WARN, "removed or renamed")
+    (tmp_path / "elsewhere" / "camera.star").unlink()
+    persistence.request_save()
+    time.sleep(1.5)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    (tmp_path / "elsewhere").rename(folder)
+    wait_for_status(persistence, Level.OK)
+    wait_until((folder / "camera.star").exists, "the file")
+
+
+def test_quickly_replaced_folder_gets_the_file(saved_once):
+    persistence, folder = saved_once
+    shutil.rmtree(folder)
+    folder.mkdir()
+    wait_until((folder / "camera.star").exists, "the file")
+    wait_for_status(persistence, Level.OK)
+
+
+def test_removed_file_is_written_again(saved_once):
+    _, folder = saved_once
+    content = (folder / "camera.star").read_bytes()
+    (folder / "camera.star").unlink()
+    wait_until((folder / "camera.star").exists, "the file")
+    assert (folder / "camera.star").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "other files", "other node"])
+def test_folder_replaced_by_something_else_is_a_warning_and_stays_unchanged(saved_once, tmp_path, kind):
+    persistence, folder = saved_once
+    folder.rename(tmp_path / "before")
+    (tmp_path / "other").mkdir()
+    replace_folder(kind, folder, tmp_path / "other")
+    wait_for_status(persistence, Level.WARN)
+    persistence.request_save()
+    time.sleep(1.5)
+    wait_for_status(persistence, Level.WARN)
+    found = list(folder.iterdir()) if folder.is_dir() else []
+    assert [path.read_bytes() for path in found] == ([b"foreign"] if kind == "other files" else [])
+
+
+def replace_folder(kind, folder, other):
+    """Put something else at the folder's path."""
+    if kind == "file":
+        folder.write_bytes(b"")
+    elif kind == "link":
+        folder.symlink_to(other)
+    else:
+        if kind == "other files":
+            (other / "camera.star").write_bytes(b"foreign")
+        else:
+            fcntl.flock(os.open(other, os.O_RDONLY), fcntl.LOCK_EX)
+        other.rename(folder)
+
+
+def test_mount_point_of_an_unmounted_disk_is_a_warning_and_stays_empty(started, tmp_path):
+    # given a mount that is on the disk of its mount point, which is harder to notice
+    disk, folder = tmp_path / "disk", tmp_path / "folder"
+    disk.mkdir()
+    folder.mkdir()
+    mount = ["mount", "--bind", str(disk), str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a disk requires privileges")
+    try:
+        persistence = started(Camera(), folder=folder, period_sec=3600.0)
+        wait_for_files(persistence)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    # then
+    wait_for_status(persistence, Level.WARN, "another disk")
+    persistence.request_save()
+    time.sleep(1.5)
+    assert not list(folder.iterdir())
+    # when it is mounted again
+    subprocess.run(mount, check=True)
+    try:
+        wait_for_status(persistence, Level.OK)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_disk_that_becomes_read_only_is_reported_although_nothing_changes(saved_once, monkeypatch):
+    persistence, _ = saved_once
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda *_, **__: False)
+        wait_for_status(persistence, Level.WARN, "not writable")
+    wait_for_status(persistence, Level.OK)
+    assert persistence.report().times_written == 1

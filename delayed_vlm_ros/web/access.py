@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import html
-import ipaddress
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from typing import Any, TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, quote
 
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.web.request_checks import (
+    has_unexpected_content,
+    headers_of,
+    host_name,
+    is_from_other_site,
+    is_loopback,
+    is_malformed,
+)
+from delayed_vlm_ros.web.responses import Receive, Scope, Send, reject, respond, with_security_headers
 
 TOKEN_VARIABLE = "DELAYED_VLM_WEB_TOKEN"  # noqa: S105  the name of the variable, not a token
 """Environment variable with the page's token. Other users could read an argument or a parameter."""
@@ -28,19 +35,6 @@ MIN_TOKEN_LENGTH = 16
 
 _GENERATED_BYTES = 24
 _COOKIE_SECONDS = 30 * 24 * 3600
-
-# NiceGUI runs inline scripts and Vue compiles templates; both belong to the page. Other origins are blocked.
-_SECURITY_HEADERS = {
-    "content-security-policy": (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
-        "form-action 'self'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-
-_Scope: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,16 @@ class Access:
         """Cookie value of a visitor who presented the token."""
         return hmac.new(self.token.encode(), b"delayed_vlm_ros web page", hashlib.sha256).hexdigest()
 
+    def url(self, port: int) -> str:
+        """Return the URL of the page at a port, with the token."""
+        host = self.address
+        if host in ("0.0.0.0", "::"):  # noqa: S104  all addresses of this machine: its name works from elsewhere
+            host = socket.gethostname()
+        if ":" in host:
+            host = f"[{host}]"
+        token = f"?token={quote(self.token, safe='')}" if self.token else ""
+        return f"http://{host}:{port}/{token}"
+
 
 def make_access(address: str, token: str) -> Access:
     """Return the access rule for an address and a token.
@@ -76,18 +80,9 @@ def make_access(address: str, token: str) -> Access:
             f"invalid token of {len(token)} characters in {TOKEN_VARIABLE}: use {MIN_TOKEN_LENGTH} or more letters and "
             "digits, or unset the variable to generate a token"
         )
-    if not token and not _is_loopback(address):
+    if not token and not is_loopback(address):
         token = secrets.token_urlsafe(_GENERATED_BYTES)
     return Access(address, token)
-
-
-def _is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 class AccessMiddleware:
@@ -102,119 +97,69 @@ class AccessMiddleware:
         self._app = app
         self._access = access
 
-    async def __call__(self, scope: _Scope, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self._is_same_origin(headers):
-            await _reject(scope, send, "This page cannot be used from another site.")
-        elif self._has_cookie(scope, headers):
-            await self._app(scope, receive, _with_security_headers(send))
-        elif scope["type"] == "http" and scope["method"] == "GET" and (token := _query_token(scope)) is not None:
-            await self._exchange(scope, send, token)
+        headers = headers_of(scope)
+        status, reason = self._check(scope, headers)
+        if status:
+            await reject(scope, send, status, reason)
+        elif not self._has_cookie(scope, headers):
+            await self._ask_for_token(scope, send)
+        elif has_unexpected_content(scope, headers):
+            await reject(scope, send, 405, "This page is only read: use GET, without a body.")
         else:
-            await _reject(scope, send, "", ask_for_token=True)
+            await self._app(scope, receive, with_security_headers(send))
 
-    def _is_same_origin(self, headers: Mapping[str, str]) -> bool:
-        """Return whether the request comes from the page itself or from the address bar.
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str]:
+        """Return the HTTP status and the reason of a rejection; 0 if there is none.
 
-        Browsers let any site open a websocket to this server, but they send its origin. Under DNS rebinding the origin
-        and the host agree, but the host is not the name of this machine.
+        Under DNS rebinding the origin and the host agree, but the host is not the name of this machine.
         """
-        host = headers.get("host", "")
-        if not self._access.token and not _is_loopback(_host_name(host)):
-            return False
-        origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == host
+        if is_malformed(scope, headers):
+            return 400, "The request is malformed."
+        is_foreign_host = not self._access.token and not is_loopback(host_name(headers) or "")
+        if is_foreign_host or is_from_other_site(scope, headers):
+            return 403, "This page cannot be used from another site."
+        return 0, ""
 
-    def _has_cookie(self, scope: _Scope, headers: Mapping[str, str]) -> bool:
+    def _has_cookie(self, scope: Scope, headers: Mapping[str, str]) -> bool:
+        """Return whether the visitor has presented the token before.
+
+        Cookies of other servers on this machine arrive, too. Some are malformed, and must not hide the page's own.
+        """
         if not self._access.token:
             return True
-        try:
-            cookies = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            return False
-        cookie = cookies.get(_cookie_name(scope))
-        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._access.cookie.encode())
+        pairs = (pair.strip().partition("=") for pair in headers.get("cookie", "").split(";"))
+        values = [value for name, _, value in pairs if name == _cookie_name(scope)]
+        return any(hmac.compare_digest(value.encode(), self._access.cookie.encode()) for value in values)
 
-    async def _exchange(self, scope: _Scope, send: Any, token: str) -> None:
+    async def _ask_for_token(self, scope: Scope, send: Send) -> None:
+        token = _query_token(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        if token is None:
+            await reject(scope, send, 401, "")
+        else:
+            await self._exchange(scope, send, token)
+
+    async def _exchange(self, scope: Scope, send: Send, token: str) -> None:
         if not hmac.compare_digest(token.encode(), self._access.token.encode()):
-            await _reject(scope, send, "Wrong token.", ask_for_token=True)
+            await reject(scope, send, 401, "Wrong token.")
             return
         cookie = (
             f"{_cookie_name(scope)}={self._access.cookie}; Path=/; Max-Age={_COOKIE_SECONDS}; HttpOnly; SameSite=Lax"
         )
-        await _respond(send, 303, "", {"location": "/", "set-cookie": cookie, "cache-control": "no-store"})
+        await respond(send, 303, "", {"location": "/", "set-cookie": cookie})
 
 
-def _query_token(scope: _Scope) -> str | None:
+def _query_token(scope: Scope) -> str | None:
+    """Return the token in the query; a link typed by hand may contain a ``+``, which a query reads as a space."""
     values = parse_qs(scope["query_string"].decode("latin-1")).get("token")
-    return values[0] if values else None
+    return values[0].replace(" ", "+") if values else None
 
 
-def _host_name(host: str) -> str:
-    return urlsplit(f"//{host}").hostname or ""
-
-
-def _cookie_name(scope: _Scope) -> str:
+def _cookie_name(scope: Scope) -> str:
     # Cookies ignore the port, and a machine may serve several pages.
     server = scope.get("server") or ("", 0)
     return f"delayed_vlm_{server[1]}"
-
-
-def _with_security_headers(send: Any) -> Any:
-    async def send_with_headers(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            present = {name.lower() for name, _ in message["headers"]}
-            added = [
-                (name.encode(), value.encode())
-                for name, value in _SECURITY_HEADERS.items()
-                if name.encode() not in present
-            ]
-            message = {**message, "headers": [*message["headers"], *added]}
-        await send(message)
-
-    return send_with_headers
-
-
-async def _reject(scope: _Scope, send: Any, reason: str, *, ask_for_token: bool = False) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    body = _rejection_page(reason, ask_for_token=ask_for_token)
-    await _respond(send, 401 if ask_for_token else 403, body, {})
-
-
-async def _respond(send: Any, status: int, body: str, headers: Mapping[str, str]) -> None:
-    content = body.encode()
-    all_headers = {"content-type": "text/html; charset=utf-8", "content-length": str(len(content)), **headers}
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [(name.encode(), value.encode()) for name, value in all_headers.items()],
-    }
-    send_with_headers = _with_security_headers(send)
-    await send_with_headers(start)
-    await send_with_headers({"type": "http.response.body", "body": content})
-
-
-def _rejection_page(reason: str, *, ask_for_token: bool) -> str:
-    form = (
-        """<p>This page requires a token. The terminal that started the page shows it, as part of the address.</p>
-<form><label for="token">Token</label><input id="token" name="token" type="password" autocomplete="current-password"
- autofocus required><button>Open</button></form>"""
-        if ask_for_token
-        else ""
-    )
-    alert = f'<p class="alert" role="alert">{html.escape(reason)}</p>' if reason else ""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Scene memory</title><link rel="icon" href="data:,"><style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26rem; margin: 18vh auto 0; padding: 0 1.25rem }}
-label {{ display: block; font-weight: 600 }} .alert {{ color: light-dark(#b3261e, #ff8a80) }}
-input {{ font: inherit; width: 100%; box-sizing: border-box; padding: .55rem .7rem; margin: .3rem 0 .8rem }}
-button {{ font: inherit; font-weight: 600; padding: .5rem 1.2rem }}
-</style></head><body><h1>Scene memory</h1>{alert}{form}</body></html>"""

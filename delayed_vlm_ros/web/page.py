@@ -15,6 +15,7 @@ from delayed_vlm_ros.web.health_panel import HealthPanel
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
 from delayed_vlm_ros.web.now_panel import NowPanel
 from delayed_vlm_ros.web.talk_panel import TalkPanel
+from delayed_vlm_ros.web.visitors import UnopenedPages
 
 MAX_LIVE_FPS = 4.0
 """Maximum number of live images a browser fetches, per second."""
@@ -44,17 +45,20 @@ _THEME_BUTTON = (
 )
 
 
-def register_page(backend: Backend, conversation: Conversation, server_id: str) -> None:
+def register_page(backend: Backend, conversation: Conversation, server_id: str, unopened_pages: int) -> None:
     """Serve the page at ``/``.
 
     Args:
         backend: Scene memory to show.
         conversation: Conversation of all visitors.
         server_id: Identifier of the running server, for the browser to notice a restart.
+        unopened_pages: Maximum number of pages without a browser.
     """
+    unopened = UnopenedPages(unopened_pages)
 
     @ui.page("/")
     def page() -> None:
+        unopened.add(ui.context.client)
         _View(backend, conversation, server_id)
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from nicegui import app, ui
 
@@ -18,9 +18,18 @@ from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.resources import data_folder
 from delayed_vlm_ros.web.access import Access, AccessMiddleware
 from delayed_vlm_ros.web.backend import Backend
+from delayed_vlm_ros.web.connections import (
+    ACCEPTED_AT_ONCE,
+    DEFAULT_LIMITS,
+    ConnectionGuard,
+    VisitorLimits,
+    handle_loop_error,
+)
 from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.log_limit import limit_server_log
 from delayed_vlm_ros.web.page import register_page
 from delayed_vlm_ros.web.thumbnail_cache import ThumbnailCache
+from delayed_vlm_ros.web.visitors import VisitorLimit
 
 _ASSETS = data_folder("web", "assets")
 _FAVICON = _ASSETS / "favicon.svg"
@@ -29,7 +38,9 @@ _POLL_SEC = 0.02
 _RECONNECT_TIMEOUT_SEC = 30.0  # a browser that was offline longer reloads the page
 _CLOSE_TIMEOUT_SEC = 1.0
 _SERVER_ID_BYTES = 8
-_FRAME_KEY = re.compile(r"\d{1,20}-\d{1,20}")
+_BACKLOG = 128  # visitors who wait to be accepted; uvicorn's own value also is what asyncio accepts at once
+_MAX_MESSAGE_BYTES = 1_000_000  # of a websocket; Engine.IO's own limit
+_FRAME_KEY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 _NO_STORE = {"cache-control": "no-store"}
 
 
@@ -41,6 +52,7 @@ class WebServer:
         conversation: Conversation of all visitors.
         access: Access rule, with the address to listen on.
         port: Port to listen on; 0 for any free port.
+        limits: Limits of the visitors' connections and pages.
 
     Attributes:
         port: Port of the page.
@@ -49,16 +61,26 @@ class WebServer:
         ConfigurationError: The address or the port is not available.
     """
 
-    def __init__(self, backend: Backend, conversation: Conversation, access: Access, port: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        conversation: Conversation,
+        access: Access,
+        port: int,
+        limits: VisitorLimits = DEFAULT_LIMITS,
+    ) -> None:
         self._access = access
+        self._guard = ConnectionGuard(limits, time.monotonic)
         self._socket = _bind(access.address, port)
         self.port: int = self._socket.getsockname()[1]
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         server_id = secrets.token_hex(_SERVER_ID_BYTES)
         _add_image_routes(outer, backend)
         _add_server_route(outer, server_id)
-        register_page(backend, conversation, server_id)
+        register_page(backend, conversation, server_id, limits.unopened_pages)
         app.add_static_files("/assets", _ASSETS)
+        app.add_exception_handler(404, _not_found)
+        app.config.socket_io_js_transports = ["websocket"]
         ui.run_with(
             outer,
             title="Scene memory",
@@ -71,26 +93,26 @@ class WebServer:
             show_welcome_message=False,
         )
         config = uvicorn.Config(
-            AccessMiddleware(outer, access),
+            AccessMiddleware(VisitorLimit(outer, lambda: self._guard.has_room_for_page), access),
+            http=self._guard.protocol(),
+            ws_max_size=_MAX_MESSAGE_BYTES,
+            backlog=ACCEPTED_AT_ONCE,
+            log_config=None,
             log_level="warning",
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=1,
             lifespan="on",
         )
+        limit_server_log()
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name="web server", daemon=True)
 
     @property
     def url(self) -> str:
         """URL of the page, with its token."""
-        host = self._access.address
-        if host in ("0.0.0.0", "::"):  # noqa: S104  all addresses of this machine: its name works from elsewhere
-            host = socket.gethostname()
-        if ":" in host:
-            host = f"[{host}]"
-        token = f"?token={self._access.token}" if self._access.token else ""
-        return f"http://{host}:{self.port}/{token}"
+        return self._access.url(self.port)
 
     def start(self) -> None:
         """Start the server thread; return when the page is available.
@@ -107,6 +129,7 @@ class WebServer:
                     "messages, this machine is overloaded"
                 )
             time.sleep(_POLL_SEC)
+        self._socket.listen(_BACKLOG)
 
     def close(self, timeout_sec: float = _CLOSE_TIMEOUT_SEC) -> None:
         """Disconnect the browsers and stop the server thread; return after ``timeout_sec`` seconds at the latest."""
@@ -116,7 +139,13 @@ class WebServer:
         self._socket.close()
 
     def _run(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(handle_loop_error)
+        watch = asyncio.create_task(self._guard.watch())
+        await self._server.serve(sockets=[self._socket])
+        watch.cancel()
 
 
 def _bind(address: str, port: int) -> socket.socket:
@@ -131,6 +160,11 @@ def _bind(address: str, port: int) -> socket.socket:
             "machine"
         ) from None
     return bound
+
+
+def _not_found(_request: Request, _error: Exception) -> Response:
+    """Answer without NiceGUI's page for this case, which costs memory and a message in the log."""
+    return PlainTextResponse("Not found", status_code=404)
 
 
 def _add_server_route(outer: FastAPI, server_id: str) -> None:

@@ -1,16 +1,19 @@
 """The page's server with a memory of made-up frames, for tests of the page alone: starts in a few seconds.
 
-Usage: page_server.py PORT CAMERAS FRAMES SPAN_SEC; the token is in the environment, as for the page.
+Usage: page_server.py PORT CAMERAS FRAMES SPAN_SEC [LIMIT=NUMBER …]; the token is in the environment, as for the page.
+The limits are those of ``VisitorLimits``. The signal USR1 prints the number of pages in memory.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 
 import numpy as np
+from nicegui import Client
 
 from delayed_vlm_ros.images.encoding import encode_jpeg
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
@@ -25,6 +28,7 @@ from delayed_vlm_ros.web.backend import (
     Question,
     SceneState,
 )
+from delayed_vlm_ros.web.connections import VisitorLimits
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.server import WebServer
 
@@ -78,13 +82,17 @@ class MadeUpMemory:
 
 
 def main() -> None:
-    port, cameras, frames, span_sec = map(int, sys.argv[1:])
+    port, cameras, frames, span_sec = map(int, sys.argv[1:5])
+    limits = {name: float(value) for name, _, value in (limit.partition("=") for limit in sys.argv[5:])}
     memory = MadeUpMemory(cameras, frames, span_sec)
     conversation = Conversation(memory, max_characters=1000, questions_per_minute=100)
-    server = WebServer(memory, conversation, make_access("127.0.0.1", os.environ.get(TOKEN_VARIABLE, "")), port)
+    access = make_access("127.0.0.1", os.environ.get(TOKEN_VARIABLE, ""))
+    server = WebServer(memory, conversation, access, port, VisitorLimits(**limits))
+    signal.signal(signal.SIGUSR1, lambda *_: print(len(Client.instances), flush=True))
     server.start()
     print(server.url, flush=True)
-    threading.Event().wait()
+    while True:
+        time.sleep(1.0)
 
 
 if __name__ == "__main__":

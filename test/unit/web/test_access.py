@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -28,6 +29,7 @@ def visit(access, *, path="/", query="", kind="http", method="GET", **headers):
 
     scope = {
         "type": kind,
+        "http_version": "1.1",
         "method": method,
         "path": path,
         "query_string": query.encode(),
@@ -128,6 +130,67 @@ def test_request_from_another_site_is_rejected(kind):
     assert visit(access, kind=kind, host=f"[::1]:{PORT}")[0] == "passed"
 
 
+ODD_TOKEN = "".join(character for character in map(chr, range(33, 127)))
+
+
+@pytest.mark.parametrize("token", [ODD_TOKEN, "a+b&c=d#e%2Bf?g/h", "%25%2B%zz%26token=x", "token=&token=+++++++"])
+def test_link_and_form_carry_any_token(token):
+    access = make_access("0.0.0.0", token)
+    link = urlsplit(access.url(PORT))
+    assert (link.path, link.fragment, link.port) == ("/", "", PORT)
+    for query in (link.query, urlencode({"token": token})):
+        status, headers, _ = visit(access, query=query)
+        assert status == 303
+        assert visit(access, cookie=cookie_of(headers))[0] == "passed"
+
+
+def test_link_typed_by_hand_may_contain_a_plus_sign():
+    assert visit(Access("0.0.0.0", "sixteen+characters"), query="token=sixteen+characters")[0] == 303
+
+
+@pytest.mark.parametrize("before", ['{"a":1}; ', "=;;=; ", "a b=\xff; ", f"delayed_vlm_{PORT}=old; ", 'x="; '])
+def test_cookie_of_another_server_does_not_hide_the_cookie_of_the_page(before):
+    access = Access("0.0.0.0", TOKEN)
+    cookie = f"delayed_vlm_{PORT}={access.cookie}"
+    assert visit(access, cookie=f"{before}{cookie}")[0] == "passed"
+    assert visit(access, cookie=f"{before}{cookie[:-1]}")[0] == 401
+
+
+def fetched(site, mode="no-cors", destination="image"):
+    return {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": destination}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "unknown"])
+@pytest.mark.parametrize("access", [Access("127.0.0.1", ""), Access("0.0.0.0", TOKEN)], ids=["open", "token"])
+def test_other_site_opens_the_page_but_embeds_nothing_of_it(access, site):
+    cookie = f"delayed_vlm_{PORT}={access.cookie}"
+    for path in ("/", "/live/camera", "/server", "/assets/page.js"):
+        for destination in ("image", "script", "style", "empty", "iframe"):
+            assert visit(access, path=path, cookie=cookie, **fetched(site, destination=destination))[0] == 403
+    assert visit(access, kind="websocket", cookie=cookie, **fetched(site, "websocket", "websocket"))[0] == "closed"
+    opened = fetched(site, "navigate", "document")
+    assert visit(access, cookie=cookie, **opened)[0] == "passed"
+    assert visit(access, cookie=cookie, path="/live/camera", **opened)[0] == 403
+    assert visit(access, cookie=cookie, **fetched(site, "navigate", "iframe"))[0] == 403
+    if access.token:
+        assert visit(access, query=f"token={TOKEN}", **opened)[0] == 303
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_page_and_address_bar_may_request_everything(site):
+    for path in ("/", "/live/camera", "/assets/page.js"):
+        assert visit(Access("127.0.0.1", ""), path=path, **fetched(site))[0] == "passed"
+
+
+@pytest.mark.parametrize("headers", [{"content-length": "1"}, {"transfer-encoding": "chunked"}])
+def test_request_with_a_body_is_rejected(headers):
+    access = Access("127.0.0.1", "")
+    status, answer, _ = visit(access, **headers)
+    assert (status, answer["connection"]) == (405, "close")
+    assert visit(access, method="POST")[0] == 405
+    assert visit(access, **{"content-length": "0"})[0] == "passed"
+
+
 def test_every_response_carries_security_headers():
     for response in (visit(Access("127.0.0.1", "")), visit(Access("0.0.0.0", TOKEN))):
         policy = response[1]["content-security-policy"]
@@ -135,3 +198,6 @@ def test_every_response_carries_security_headers():
         assert "http:" not in policy
         assert "frame-ancestors 'none'" in policy
         assert response[1]["referrer-policy"] == "no-referrer"
+        assert response[1]["cross-origin-resource-policy"] == "same-origin"
+        assert response[1]["cross-origin-opener-policy"] == "same-origin"
+        assert "sec-fetch-site" in response[1]["vary"]

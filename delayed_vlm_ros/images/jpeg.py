@@ -24,6 +24,7 @@ _MAX_SEGMENTS = 2000  # a large colour profile takes 255 segments
 _MAX_SCANS = 32  # a progressive file has about ten, and each one takes time in proportion to the image's size
 _MAX_EXTRA_BYTES = 16  # many webcams leave a few bytes before a marker; the image is intact
 _EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes")
+_EXTRA_AT_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 # Warnings of libjpeg about data that is not needed to decode the image.
 _HARMLESS = re.compile("unknown JFIF revision|bad ICC marker|Unknown Adobe color transform|Invalid SOS parameters")
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -123,8 +124,17 @@ def _decode(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
     except ValueError as error:
         if not _has_few_extra_bytes(error):
             raise
-    # The bytes are after the image's data, which had no fault.
+        if extra := _EXTRA_AT_END.search(str(error)):  # without them, the decoder finds missing data before them
+            end = plain.index(_END, _scan_start(plain))
+            plain = plain[: end - int(extra[1])] + plain[end:]
+            return _decode_strictly(plain, colours), plain
+    # The bytes are before a marker inside the image's data.
     return cast("NDArray[np.uint8]", simplejpeg.decode_jpeg(plain, colours, strict=False)), plain
+
+
+def _scan_start(data: bytes) -> int:
+    """Return where the first scan's data starts."""
+    return max(end for _, _, end in _header_segments(data))
 
 
 def _decode_strictly(data: bytes, colours: str) -> NDArray[np.uint8]:

@@ -120,3 +120,12 @@ def animated_webp(height, width):
         for name, content in ((b"VP8X", canvas), (b"ANIM", bytes(6)), (b"ANMF", shown))
     )
     return b"RIFF" + struct.pack("<I", 4 + len(parts)) + b"WEBP" + parts
+
+
+def interlaced_png(height, width):
+    """Return a black grey PNG in seven passes."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    sizes = [(len(range(top, height, down)), len(range(left, width, right))) for top, left, down, right in passes]
+    pixels = zlib.compress(b"".join(bytes(rows * (1 + columns)) for rows, columns in sizes if rows and columns))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

@@ -12,6 +12,7 @@ import pytest
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import AskScene
 from harness import ROOT, nanoseconds, values_of
+from image_bombs import jpeg_with_two_sizes
 from rcl_interfaces.msg import Log
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
@@ -181,6 +182,9 @@ def test_compressed_images_are_received_on_the_compressed_topic(start):
 
     publish_until(lambda stats: stats.images_sampled >= 2, jpeg)
     publish_until(lambda stats: "JPEG" in stats.last_drop_reason, b"\xff\xd8 not an image")
+    bomb = jpeg_with_two_sizes(30_000, 20_000, "tem", padded=True)
+    publish_until(lambda stats: "claims 20000 × 30000 pixels" in stats.last_drop_reason, bomb)
+    publish_until(lambda stats: stats.images_sampled >= 4, jpeg)
     assert client.ask().success
 
 

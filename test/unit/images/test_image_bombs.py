@@ -15,6 +15,7 @@ from image_bombs import (
     NO_LENGTH,
     animated_webp,
     chunk,
+    interlaced_png,
     jpeg_with_scans,
     jpeg_with_two_sizes,
     png,
@@ -151,6 +152,11 @@ def test_png_without_unneeded_chunks_is_the_same_image(depth):
     file = cv2.imencode(".png", RGB.astype(depth))[1].tobytes()
     with_text = file[:33] + chunk(b"gAMA", struct.pack(">I", 10_000)) + chunk(b"acTL", bytes(8)) + file[33:]
     assert np.array_equal(decode(with_text), decode(file))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (48, 64)])
+def test_interlaced_png_is_decoded(size):
+    assert decode(interlaced_png(*size)).shape == size
 
 
 def test_jpeg_with_many_scans_is_refused_before_decoding(no_decoder):

@@ -27,6 +27,7 @@ def encoded(image, *options, quality=85):
 
 SCENE = scene()
 FILE = encoded(SCENE)
+SCENE_OF_RESTARTS = cv2.resize(np.random.default_rng(2).integers(0, 256, (6, 8), np.uint8), (96, 64))
 PLAIN = decode_jpeg(FILE)
 KINDS = {
     "baseline": (),
@@ -183,3 +184,12 @@ def test_truncated_webp_is_refused():
     file = cv2.imencode(".webp", SCENE)[1].tobytes()
     with pytest.raises(ImageError):
         decode_file(file[: len(file) // 2], BitDepth(), "'a.webp'")
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2, 3])
+def test_jpeg_truncated_between_restart_markers_is_refused(shift):
+    # given every length of a file; some cuts look like surplus bytes before the end
+    file = cv2.imencode(".jpg", SCENE_OF_RESTARTS, [cv2.IMWRITE_JPEG_RST_INTERVAL, 2])[1].tobytes()
+    for length in range(len(file) // 4 + shift, len(file) - 4, 4):
+        with pytest.raises(ImageError):
+            decode_jpeg(file[:length])

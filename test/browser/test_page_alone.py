@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,7 +24,7 @@ from delayed_vlm_ros.web.access import TOKEN_VARIABLE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SERVER = Path(__file__).parents[1] / "helpers" / "page_server.py"
-TOKEN = "a-token-of-the-tests"
+TOKEN = "a+token&of=the#tests%2B"  # a link must carry any character
 MAX_SILENT_SEC = 3.0
 DAY_SEC = 24 * 3600
 RECORD_LOSS = """() => new MutationObserver(() => {
@@ -142,7 +145,7 @@ def test_page_of_a_killed_server_is_stale_within_three_seconds_and_live_after_it
         page.evaluate(RECORD_LOSS)
         wait_until_lost(page, server.send(signal.SIGKILL))
         server.close()
-        server.token = "another-token-of-the-tests"
+        server.token = "another+token&of=the#tests%2B"
         server.restart()
 
         # then the page says what to do
@@ -248,6 +251,29 @@ def test_answer_shows_frames_spread_over_its_time(browser, server):
         assert all(re.search(r"\d\d:\d\d:\d\d", label) for label in labels)
         assert "5 of the 100 pairs" in page.locator(".exchange").last.inner_text()
         assert page.locator(".only-read-aloud[role=status]").inner_text() == "What is there?"
+
+
+@pytest.fixture
+def foreign_site(server, tmp_path):
+    """A site on another port that links to the page and embeds the camera's image."""
+    (tmp_path / "index.html").write_text(f'<a href="{server.url}">page</a><img src="{server.url}live/camera0">')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        Thread(target=site.serve_forever).start()
+        yield f"http://localhost:{site.server_port}/"
+        site.shutdown()
+
+
+def test_other_site_links_to_the_page_but_embeds_no_image_of_it(browser, server, foreign_site):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(foreign_site)
+    page.wait_for_function("document.images[0].complete")
+    assert page.evaluate("document.images[0].naturalWidth") == 0
+    page.get_by_role("link").click()
+    page.locator(".status.level-ok", has_text="Live").wait_for()
+    page.locator(".live img").wait_for()
+    context.close()
 
 
 def test_phone_opens_on_the_question(browser, server):

@@ -314,6 +314,172 @@ def test_incomplete_or_contradictory_files_are_refused(folder, vision_changes, p
         resolve_checkpoint(str(folder))
 
 
+# --- hostile and absurd checkpoints ---------------------------------------------------------------------------------
+
+
+def edit_part(folder, part, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", **{part: config[part] | changes})
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, "2", True, [2], 10**10, 10**30])
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ("text_config", "num_hidden_layers"),
+        ("text_config", "hidden_size"),
+        ("text_config", "vocab_size"),
+        ("text_config", "max_position_embeddings"),
+        ("vision_config", "depth"),
+        ("vision_config", "num_heads"),
+    ],
+)
+def test_absurd_size_is_refused(folder, part, field, value):
+    edit_part(folder, part, **{field: value})
+    with pytest.raises(UnsupportedModelError, match=rf"^{field} of .* from 1 to \d+, got "):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("value", [0, -2, "2", float("nan"), float("inf")])
+def test_absurd_rate_of_temporal_ids_is_refused(folder, value):
+    edit_part(folder, "vision_config", tokens_per_second=value)
+    with pytest.raises(UnsupportedModelError, match=r"^tokens_per_second of "):
+        resolve_checkpoint(str(folder))
+
+
+def test_sizes_that_the_weight_files_cannot_hold_are_refused(folder):
+    edit_part(folder, "text_config", num_hidden_layers=1000, hidden_size=8192, intermediate_size=20000)
+    with pytest.raises(UnsupportedModelError, match=r"describes a model of more than \d+ weights"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *([0, 112], [-112, 140], [112.0, 140], ["112", 140], [True, 140], [112], [112, 140, 3], 5, {}),
+        *([100, 140], [280_000, 280_000], [10**30, 28]),
+    ],
+    ids=str,
+)
+def test_frame_size_that_no_memory_can_keep_is_refused(folder, size):
+    edit(folder / "config.json", frame_size=size)
+    with pytest.raises(UnsupportedModelError, match="frame_size"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_pixels": 10**6, "max_pixels": 1000},
+        {"min_pixels": -5},
+        {"max_pixels": 100},
+        {"max_pixels": float("inf")},
+        {"patch_size": 0},
+        {"merge_size": -2},
+    ],
+    ids=str,
+)
+def test_image_sizes_that_no_image_has_are_refused(folder, settings):
+    present = json.loads((folder / "processor_config.json").read_text())["video_processor"]
+    edit(folder / "processor_config.json", video_processor=present | {"size": None} | settings)
+    with pytest.raises(UnsupportedModelError, match=str(folder)):
+        resolve_checkpoint(str(folder))
+
+
+DESCRIPTIONS = ["config.json", "processor_config.json", "generation_config.json"]
+
+
+@pytest.mark.parametrize("file", DESCRIPTIONS)
+def test_deeply_nested_json_is_refused(folder, file):
+    (folder / file).write_text('{"a":' * 200_000 + "1" + "}" * 200_000)
+    with pytest.raises(UnsupportedModelError, match=f"^{file} of .* nested too deeply"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("file", [*DESCRIPTIONS, "tokenizer.json", "chat_template.jinja"])
+def test_description_of_a_gigabyte_is_refused_unread(folder, file):
+    os.truncate(folder / file, 10**9)
+    with pytest.raises(UnsupportedModelError, match=f"^{file} of .* has 1000000000 bytes"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "model.safetensors"])
+def test_pipe_is_refused_unread(folder, file):
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(UnsupportedModelError, match=f"^{file} of .* not an ordinary file"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_link_out_of_the_folder_is_refused(folder, tmp_path, file):
+    (folder / file).rename(tmp_path / file)
+    (folder / file).symlink_to(f"../{file}")
+    with pytest.raises(UnsupportedModelError, match=f"^{file} of .* is a link to {tmp_path / file}, outside"):
+        resolve_checkpoint(str(folder))
+
+
+def test_links_in_a_circle_are_refused(folder):
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("special.json")
+    (folder / "special.json").symlink_to("config.json")
+    with pytest.raises((UnsupportedModelError, ModelNotFoundError), match=r"(config|special)\.json"):
+        resolve_checkpoint(str(folder))
+
+
+def test_links_of_the_hubs_cache_are_followed(folder, empty_hub_cache):
+    # given a snapshot as the hub writes it: links into ../../blobs
+    snapshot = put_in_cache(empty_hub_cache, "somebody/some-model", folder)
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(snapshot.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(Path("../../blobs") / str(number))
+    # then
+    assert resolve_checkpoint("somebody/some-model").path == snapshot
+    assert resolve_checkpoint(str(snapshot)).path == snapshot
+
+
+def shard(folder, *names):
+    """Give the weights an index that lists these files; the first one has all weights."""
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    index = {"metadata": {}, "weight_map": {f"weight.{number}": name for number, name in enumerate(names)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_index_is_followed(folder):
+    shard(folder, "model-00001-of-00001.safetensors")
+    assert resolve_checkpoint(str(folder)).path == folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../model.safetensors", "/etc/model.safetensors", "a/model.safetensors", "..", ".", "", 5, None, ["a"]),
+        *("pytorch_model.bin", "a\0.safetensors", "..\\..\\x"),
+    ],
+    ids=repr,
+)
+def test_index_with_a_file_of_another_folder_is_refused(folder, name):
+    shard(folder, "model-00001-of-00001.safetensors", name)
+    with pytest.raises(UnsupportedModelError, match=r"^model\.safetensors\.index\.json of .* lists "):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("content", [{}, {"weight_map": None}, {"weight_map": []}, {"weight_map": {}}])
+def test_index_without_files_is_refused(folder, content):
+    shard(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises((ModelNotFoundError, UnsupportedModelError), match=r"model\.safetensors\.index\.json"):
+        resolve_checkpoint(str(folder))
+
+
+def test_missing_shard_is_named(folder):
+    shard(folder, "model-00001-of-00001.safetensors", "model-00002-of-00002.safetensors")
+    with pytest.raises(ModelNotFoundError, match=r"lacks model-00002-of-00002\.safetensors"):
+        resolve_checkpoint(str(folder))
+
+
 def test_config_without_a_vision_encoder_is_refused(folder):
     edit(folder / "config.json", vision_config=None)
     with pytest.raises(UnsupportedModelError, match="vision_config"):

@@ -266,3 +266,28 @@ def test_progress_bars_are_shown_on_a_real_terminal_only(monkeypatch, is_termina
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: is_terminal))
     assert loading._shows_progress_bars() is expected
+
+
+# --- tokenizers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo_folder(tmp_path):
+    """A copy of the embedded checkpoint, whose tokenizer is not the one of its model type."""
+    copy = tmp_path / "demo"
+    shutil.copytree(resolve_checkpoint("demo").path, copy)
+    return copy
+
+
+def test_missing_tokenizer_config_that_garbles_answers_is_refused(demo_folder):
+    load_model(resolve(demo_folder), device="cpu")
+    (demo_folder / "tokenizer_config.json").unlink()
+    with pytest.raises(UnsupportedModelError, match=r"tokenizer_config\.json is missing: .*garbled"):
+        load_model(resolve(demo_folder), device="cpu")
+
+
+def test_tokenizer_of_another_class_is_refused(demo_folder):
+    file = demo_folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "Qwen2Tokenizer"}))
+    with pytest.raises(UnsupportedModelError, match=r"another way than its tokenizer\.json: answers"):
+        load_model(resolve(demo_folder), device="cpu")

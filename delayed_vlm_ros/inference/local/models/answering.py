@@ -9,7 +9,7 @@ torch and transformers are imported inside functions, as in ``loading``.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,11 @@ from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _CHECKED_TOKENS = 2
+_SAMPLE_TEXT = "What is on the left? A red box, and 2 blue ones."
 _CAMERA_SIZE = (240, 320)  # height and width of the checked images, before they are resized for the model
 
 
@@ -50,6 +54,34 @@ def check_chat_template(processor: Any, name: str) -> None:
         ) from error
     if len(prompts) == 1:
         raise UnsupportedModelError(f"the chat template of {name} leaves out the question: download its files again")
+
+
+def check_tokenizer(processor: Any, folder: Path, name: str) -> None:
+    """Check that text has the tokens that ``tokenizer.json`` gives it.
+
+    Without ``tokenizer_config.json``, transformers may build another tokenizer from the same vocabulary. Answers would
+    be garbled.
+
+    Args:
+        processor: Processor from transformers.
+        folder: Folder of the checkpoint; without ``tokenizer.json`` there is nothing to compare.
+        name: Name of the model, for the error.
+
+    Raises:
+        UnsupportedModelError: The tokens differ.
+    """
+    from tokenizers import Tokenizer  # noqa: PLC0415  installed with transformers
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return
+    expected = Tokenizer.from_file(str(file)).encode(_SAMPLE_TEXT, add_special_tokens=False).ids
+    if processor.tokenizer(_SAMPLE_TEXT, add_special_tokens=False).input_ids != expected:
+        reason = "" if (folder / "tokenizer_config.json").is_file() else ", since tokenizer_config.json is missing"
+        raise UnsupportedModelError(
+            f"the tokenizer of {name} splits text in another way than its tokenizer.json{reason}: answers would be "
+            "garbled. Download all its files again"
+        )
 
 
 def set_end_tokens(model: Any, processor: Any, name: str) -> tuple[str, ...]:

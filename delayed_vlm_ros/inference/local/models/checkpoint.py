@@ -5,7 +5,6 @@ This module imports no torch: a node's configure transition must be quick, and m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from delayed_vlm_ros.dependencies import explained_imports, is_installed, missin
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, plan_budget, token_bytes
 from delayed_vlm_ros.inference.local.models.adapters.registry import check_model_type
-from delayed_vlm_ros.inference.local.models.validation import check_description
+from delayed_vlm_ros.inference.local.models.files import check_files, read_json, weight_files
+from delayed_vlm_ros.inference.local.models.validation import check_description, check_size
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.resources import data_folder
@@ -236,31 +236,38 @@ def _download_description(name: str) -> Checkpoint:
 def _read_checkpoint(
     name: str, folder: Path, *, warnings: tuple[str, ...] = (), weights_missing: bool = False
 ) -> Checkpoint:
-    config = _read_json(name, folder / "config.json")
+    if folder != _DEMO_FOLDER:  # which an installation may link file by file
+        check_files(name, folder)
+    config = read_json(name, folder / "config.json")
     model_type = str(config.get("model_type", "none"))
     check_model_type(name, model_type)
-    if not weights_missing and not any(folder.glob("*.safetensors")):
-        raise ModelNotFoundError(f"the folder of {name} has no *.safetensors weights: download or convert it again")
+    if not weights_missing:
+        check_size(name, config, sum(file.stat().st_size for file in weight_files(name, folder)))
     generation_file = folder / "generation_config.json"
-    generation = _read_json(name, generation_file) if generation_file.is_file() else None
+    generation = read_json(name, generation_file) if generation_file.is_file() else None
     try:
         processor = _video_processor_settings(name, folder)
         check_description(name, config, processor)
         size = dict(processor.get("size") or {})
+        factor = int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2))
+        min_pixels = int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS)
+        max_pixels = int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS)
+        only_size = parse_frame_size(config.get("frame_size"))
+        check_image_sizes(factor, min_pixels, max_pixels, only_size)
         return Checkpoint(
             name=name,
             path=folder,
             model_type=model_type,
-            factor=int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2)),
-            min_pixels=int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS),
-            max_pixels=int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS),
+            factor=factor,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
             text_config=config.get("text_config") or config,  # older files keep these fields at the top level
-            only_size=parse_frame_size(config.get("frame_size")),
+            only_size=only_size,
             weights_missing=weights_missing,
             warnings=warnings,
             generation=generation,
         )
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise UnsupportedModelError(f"the image sizes of {name} are invalid ({error}): download it again") from None
 
 
@@ -272,32 +279,44 @@ def parse_frame_size(frame_size: Any) -> Grid | None:
     """
     if frame_size is None:
         return None
-    height, width = (int(side) for side in frame_size)
-    return Grid(height, width)
+    is_pair = isinstance(frame_size, (list, tuple)) and len(frame_size) == 2  # noqa: PLR2004  height and width
+    if not is_pair or not all(type(side) is int and side > 0 for side in frame_size):
+        raise ValueError(f"frame_size must be two positive integers, got {frame_size!r:.100}")
+    return Grid(*frame_size)
+
+
+def check_image_sizes(factor: int, min_pixels: int, max_pixels: int, only_size: Grid | None) -> None:
+    """Check that a memory can keep images of these sizes.
+
+    Args:
+        factor: Divisor of both image sides, in pixels.
+        min_pixels: Smallest height × width of an image.
+        max_pixels: Largest height × width of an image.
+        only_size: Single image size; None: any size.
+
+    Raises:
+        ValueError: No image has such a size.
+    """
+    if not 0 < min_pixels <= max_pixels or max_pixels < factor**2:
+        raise ValueError(f"images of {min_pixels} to {max_pixels} pixels, with sides that are multiples of {factor}")
+    if only_size is None:
+        return
+    if only_size.height % factor or only_size.width % factor:
+        raise ValueError(f"frame_size {only_size.height} × {only_size.width} is not a multiple of {factor}")
+    if only_size.height * only_size.width > max_pixels:
+        raise ValueError(f"frame_size {only_size.height} × {only_size.width} has more than {max_pixels} pixels")
 
 
 def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:
     """Return the settings from the first file that has them; transformers' versions use different files."""
     if (folder / "processor_config.json").is_file():
-        nested = _read_json(name, folder / "processor_config.json").get("video_processor")
+        nested = read_json(name, folder / "processor_config.json").get("video_processor")
         if nested:
             return dict(nested)
     for file in ("video_preprocessor_config.json", "preprocessor_config.json"):
         if (folder / file).is_file():
-            return _read_json(name, folder / file)
+            return read_json(name, folder / file)
     raise UnsupportedModelError(
         f"the folder of {name} has none of processor_config.json, video_preprocessor_config.json and "
         "preprocessor_config.json, so its image sizes are unknown: download all its files again"
     )
-
-
-def _read_json(name: str, file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelNotFoundError(f"the folder of {name} has no {file.name}: not a checkpoint") from None
-    except (OSError, ValueError) as error:
-        raise UnsupportedModelError(f"cannot read {file.name} of {name} ({error}): download it again") from None
-    if not isinstance(content, dict):
-        raise UnsupportedModelError(f"{file.name} of {name} is not a JSON object: download it again")
-    return content

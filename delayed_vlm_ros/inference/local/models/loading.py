@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from delayed_vlm_ros.dependencies import explained_imports, install_command
 from delayed_vlm_ros.errors import (
@@ -20,13 +21,15 @@ from delayed_vlm_ros.errors import (
     UnsupportedModelError,
 )
 from delayed_vlm_ros.inference.local.familiarity import FamiliarImages, load_familiar_images
-from delayed_vlm_ros.inference.local.models.answering import check_chat_template, check_generation, set_end_tokens
+from delayed_vlm_ros.inference.local.models.answering import (
+    check_chat_template,
+    check_generation,
+    check_tokenizer,
+    set_end_tokens,
+)
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 from delayed_vlm_ros.inference.local.oom import is_shortage
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
@@ -98,6 +101,7 @@ def load_model(
     except Exception as error:
         raise _load_error(what, error) from error
     check_chat_template(processor, checkpoint.name)
+    check_tokenizer(processor, Path(path), checkpoint.name)
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             path,

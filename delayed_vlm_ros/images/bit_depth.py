@@ -105,7 +105,9 @@ def _needed_depth(values: NDArray[np.uint16]) -> int:
 
 
 def _scaled(values: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:
-    return (np.minimum(values, _largest(bits)) >> (bits - 8)).astype(np.uint8)
+    scaled = np.minimum(values, _largest(bits))
+    scaled >>= bits - 8  # in place: such images are large
+    return scaled.astype(np.uint8)
 
 
 def _is_left_aligned(seen: int) -> bool:

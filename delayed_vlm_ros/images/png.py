@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from delayed_vlm_ros.errors import ImageError
 
@@ -17,6 +17,7 @@ _CHECKSUM_BYTES = 4
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
 _MAX_CHUNKS = 100_000  # 100 megapixels of 16 bits in blocks of 8 KiB
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_MAX_RATIO = 1032  # of deflate
 _PIECE_BYTES = 65_536  # compressed; limits the memory of a check
 
 
@@ -48,7 +49,7 @@ def needed_chunks(data: bytes, name: str) -> bytes:
     """
     try:
         chunks = list(_chunks(data))
-        _check_pixel_data(data, (chunk[8:-_CHECKSUM_BYTES] for kind, chunk in chunks if kind == b"IDAT"))
+        _check_pixel_data(data, [chunk[8:-_CHECKSUM_BYTES] for kind, chunk in chunks if kind == b"IDAT"])
     except (ValueError, struct.error, zlib.error) as error:
         raise ImageError(
             f"cannot decode {name}, {len(data)} bytes ({error}): the PNG is truncated or damaged; check the camera "
@@ -74,9 +75,11 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     raise ValueError(f"it has more than {_MAX_CHUNKS} chunks")
 
 
-def _check_pixel_data(data: bytes, parts: Iterable[memoryview]) -> None:
+def _check_pixel_data(data: bytes, parts: Sequence[memoryview]) -> None:
     """Decompress pixel data without keeping it; raise ``ValueError`` if there is more than the image needs."""
     remaining = _max_pixel_bytes(data)
+    if _MAX_RATIO * sum(map(len, parts)) <= remaining:
+        return
     stream = zlib.decompressobj()
     for part in parts:
         for start in range(0, len(part), _PIECE_BYTES):

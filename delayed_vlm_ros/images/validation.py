@@ -142,7 +142,7 @@ def validate_file(data: bytes, name: str, max_pixels: int | None = None) -> tupl
     Raises:
         ImageError: The file is of another format, its header is damaged, or it is empty or too large.
     """
-    sizes = _file_sizes(data)
+    sizes = _file_sizes(data, name)
     if not sizes:
         raise ImageError(
             f"cannot read the size of {name}, {len(data)} bytes: its header is truncated, damaged or of an unsupported "
@@ -170,7 +170,8 @@ def _check_size(height: int, width: int, max_pixels: int | None, name: str = "th
         raise ImageError(f"{name} is empty ({width} × {height} pixels): check the camera driver")
     if height * width > limit:
         raise ImageError(
-            f"{name} claims {width} × {height} pixels, and the limit is {limit} pixels: check the camera driver"
+            f"{name} claims {width} × {height} pixels, and the limit is {limit} pixels: check the camera driver or the "
+            "file"
         )
 
 
@@ -193,9 +194,9 @@ def _depth_image(encoding: str) -> str:
     )
 
 
-def _file_sizes(data: bytes) -> tuple[tuple[int, int], ...]:
+def _file_sizes(data: bytes, name: str) -> tuple[tuple[int, int], ...]:
     """Return (height, width) of the image and of other areas that its decoder allocates; empty if unknown."""
     if not (is_jpeg(data) or is_png(data)):
-        return other_sizes(data)
+        return other_sizes(data, name)
     size = jpeg_size(data) if is_jpeg(data) else png_size(data)
     return () if size is None else (size,)

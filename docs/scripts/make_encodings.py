@@ -45,7 +45,7 @@ _REST = """\
   any damage is found.
 * The size of a compressed image is checked before it is decoded, and again afterwards: `image_max_pixels`, 100
   megapixels at most. The JPEG decoder reads it itself, since two parsers may see two sizes in one file. Memory is at
-  most 18 bytes for each pixel (a 16-bit PNG), 6 for an 8-bit JPEG or PNG; lower `image_max_pixels` to the camera's size
+  most 15 bytes for each pixel (a 16-bit PNG), 6 for an 8-bit JPEG or PNG; lower `image_max_pixels` to the camera's size
   on a small computer.
 * Rejected because they take long to decode: JPEGs with more than 32 scans (progressive ones have about 10) or 2,000
   segments, and PNGs with more than 100,000 chunks or more pixel data than their size needs. Texts and profiles of a PNG

@@ -46,7 +46,7 @@ def check_refused(file, words, limit=LIMIT):
     with pytest.raises(ImageError) as caught:
         decode(file, limit)
     assert words in str(caught.value)
-    assert time.thread_time() - began < 0.5
+    assert time.thread_time() - began < 1.0
 
 
 @pytest.fixture
@@ -87,6 +87,11 @@ def test_marker_without_length_does_not_change_a_jpeg(trick):
 )
 def test_file_of_another_format_is_refused_by_its_size(file):
     check_refused(file, "the file claims 9000 × 8000 pixels")
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_file_beyond_the_limit_of_pillow_is_too_large():
+    check_refused(animated_webp(16_000, 16_000), "too large (Image size (256000000 pixels)")
 
 
 @pytest.mark.usefixtures("no_decoder")
@@ -144,7 +149,7 @@ def test_texts_of_a_png_are_not_decompressed(kind, place):
 
     # then
     assert image.shape == (48, 64, 3)
-    assert time.thread_time() - began < 0.5
+    assert time.thread_time() - began < 1.0
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])

@@ -30,14 +30,15 @@ def escaped_lines(text: str, indent: str = "") -> str:
     return f"\n{indent}".join(map(escaped, text.split("\n")))
 
 
-def escaped_json(content: Any, *, ascii_only: bool = False) -> str:
-    """Return an object as indented JSON without control characters; its values stay the same.
+def escaped_json(content: Any, *, ascii_only: bool = False, indent: int | None = 2) -> str:
+    """Return an object as JSON without control characters; its values stay the same.
 
     Args:
         content: Object of plain values.
         ascii_only: Whether to escape all other characters, too.
+        indent: Spaces of each level; None for one line.
     """
-    text = json.dumps(content, ensure_ascii=ascii_only, indent=2)
+    text = json.dumps(content, ensure_ascii=ascii_only, indent=indent)
     return _CONTROL_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -27,6 +27,7 @@ from delayed_vlm_ros.replay.recordings import open_recording
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE
 from delayed_vlm_ros.replay.result import is_missing
 from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings
+from delayed_vlm_ros.text import escaped_json
 
 RESULT_FILE = "result.json"
 RESULT_VERSION = 5
@@ -209,7 +210,7 @@ def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
     draft = folder / f"{RESULT_FILE}.draft"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
+        draft.write_text(escaped_json(result, indent=None), encoding="utf-8")
         draft.replace(folder / RESULT_FILE)
     except OSError as error:
         with suppress(OSError):

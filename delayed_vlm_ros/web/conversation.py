@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,11 +91,13 @@ class Conversation:
         """Start a question.
 
         Raises:
-            BadRequestError: The question is empty or too long.
+            BadRequestError: The question is empty, too long, or not valid Unicode.
             BusyError: Another question is running, or the rate limit is reached.
         """
         if not question.text.strip():
             raise BadRequestError("the question is empty: type what you want to know about the scene")
+        if any(unicodedata.category(character) == "Cs" for character in question.text):  # no message can hold them
+            raise BadRequestError("the question has half of a character: type it again")
         if len(question.text) > self.max_characters:
             raise BadRequestError(
                 f"the question has {len(question.text)} characters, the maximum is {self.max_characters}: shorten it"

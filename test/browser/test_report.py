@@ -184,6 +184,16 @@ def rows_of(folder):
 # --- content
 
 
+def test_files_have_no_control_characters(tmp_path):
+    hostile = "bag\x1b[2J\x9b31m\udcff"
+    result = make_result(hostile, questions=[make_question(answers={"delayed": make_answer(hostile)})])
+    page = page_of([result], tmp_path)
+    table = (tmp_path / "answers.csv").read_text(encoding="utf-8")
+    for written in (page, table):
+        assert "bag\\x1b[2J\\x9b31m\\udcff" in written
+        assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f]", written)
+
+
 def test_page_shows_recordings_methods_answers_and_setup(tmp_path):
     # when
     file = write_report(several(), tmp_path / "new" / "folder")

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from delayed_vlm_ros.replay.report.plots import MARKERS
 from delayed_vlm_ros.replay.report.view import make_view
 from delayed_vlm_ros.resources import data_folder
+from delayed_vlm_ros.text import escaped_lines
 
 _TEMPLATES = data_folder("replay", "report")
 _FIGURES = (
@@ -126,8 +127,8 @@ def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _write(file: Path, text: str) -> Path:
-    """Replace a file in one step; a reader of the earlier one is not disturbed."""
+    """Replace a file in one step, with control characters escaped; a reader of the earlier one is not disturbed."""
     draft = file.with_name(f".{file.name}.draft")
-    draft.write_text(text, encoding="utf-8", newline="\n")
+    draft.write_text(escaped_lines(text), encoding="utf-8", newline="\n")
     draft.replace(file)
     return file

@@ -57,8 +57,8 @@ def test_exchange_follows_progress_and_result(conversation, backend):
     assert conversation.exchanges == (exchange,)
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "x" * 21])
-def test_empty_or_long_question_is_rejected(conversation, backend, text):
+@pytest.mark.parametrize("text", ["", "  \n", "x" * 21, "half \ud83d"])
+def test_empty_long_or_broken_question_is_rejected(conversation, backend, text):
     with pytest.raises(BadRequestError):
         conversation.ask(Question(text))
     assert backend.asked == []

@@ -17,9 +17,8 @@ from delayed_vlm_ros.errors import ImageError
 
 _SIGNATURE = b"\xff\xd8"
 _END = b"\xff\xd9"
-_MARKER = re.compile(rb"\xff([^\x00\xff])")  # as the decoder finds it: FF may be repeated, FF 00 is image data
-_SEGMENT = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker other than a restart marker
-_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xDA)))  # no length follows them
+# The marker of a segment, as the decoder finds it: FF may be repeated; FF 00, FF 01 and FF D0 to FF D7 have no segment.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _MAX_SEGMENTS = 2000  # a large colour profile takes 255 segments
 _MAX_SCANS = 32  # a progressive file has about ten, and each one takes time in proportion to the image's size
 _MAX_EXTRA_BYTES = 16  # many webcams leave a few bytes before a marker; the image is intact
@@ -87,10 +86,18 @@ def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
 def _check_segments(data: bytes) -> None:
     """Raise ``ValueError`` for a file whose segments alone keep the decoder busy for seconds."""
     scans = 0
-    for number, segment in enumerate(_SEGMENT.finditer(data), start=1):
-        scans += segment[0][1] == _SCAN_MARKER
+    for number, (kind, _, _) in enumerate(_segments(data), start=1):
+        scans += kind == _SCAN_MARKER
         if scans > _MAX_SCANS or number > _MAX_SEGMENTS:
             raise ValueError(f"more than {_MAX_SCANS} scans or {_MAX_SEGMENTS} segments")
+
+
+def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of each segment before the end marker, as the decoder finds them."""
+    position = len(_SIGNATURE)
+    while (found := _MARKER.search(data, position)) and found[0] != _END:
+        position = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        yield found[1][0], found.start(), position
 
 
 def _error(name: str, data: bytes, fault: str) -> ImageError:
@@ -125,16 +132,11 @@ def _decode(data: bytes, colours: str) -> tuple[NDArray[np.uint8], bytes]:
         if not _has_few_extra_bytes(error):
             raise
         if extra := _EXTRA_AT_END.search(str(error)):  # without them, the decoder finds missing data before them
-            end = plain.index(_END, _scan_start(plain))
+            end = plain.index(_END, max(end for _, _, end in _segments(plain)))
             plain = plain[: end - int(extra[1])] + plain[end:]
             return _decode_strictly(plain, colours), plain
     # The bytes are before a marker inside the image's data.
     return cast("NDArray[np.uint8]", simplejpeg.decode_jpeg(plain, colours, strict=False)), plain
-
-
-def _scan_start(data: bytes) -> int:
-    """Return where the first scan's data starts."""
-    return max(end for _, _, end in _header_segments(data))
 
 
 def _decode_strictly(data: bytes, colours: str) -> NDArray[np.uint8]:
@@ -152,7 +154,7 @@ def _with_plain_header(data: bytes) -> bytes:
     The decoder stops at its first warning. Without the cause of a harmless one, it finds damage after it.
     """
     kept, is_sequential = data[:2], False
-    for kind, start, end in _header_segments(data):
+    for kind, start, end in _segments(data):
         segment = data[start:end]
         if kind == _SCAN_MARKER:
             scan = segment[:-3] + _SEQUENTIAL_PARAMETERS if is_sequential else segment
@@ -161,18 +163,6 @@ def _with_plain_header(data: bytes) -> bytes:
         if kind not in _METADATA_MARKERS and not _has_unknown_transform(segment):
             kept += segment
     return data
-
-
-def _header_segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, start and end of each segment up to the first scan's header, as the decoder finds them."""
-    position = len(_SIGNATURE)
-    while found := _MARKER.search(data, position):
-        kind, position = found[1][0], found.end()
-        if kind not in _BARE_MARKERS:
-            position += int.from_bytes(data[position : position + 2], "big")
-            yield kind, found.start(), position
-        if kind == _SCAN_MARKER:
-            return
 
 
 def _same_size(data: bytes, changed: bytes) -> bytes:
@@ -208,7 +198,9 @@ def _replace_mean_step(data: bytearray) -> int:
     """Set the quantisation step of the blocks' mean brightness to 1; return the former one."""
     tables: dict[int, tuple[int, int]] = {}
     luma_table = 0
-    for kind, start, end in _header_segments(data):
+    for kind, start, end in _segments(data):
+        if kind == _SCAN_MARKER:
+            break
         if kind in _FRAME_MARKERS:
             luma_table = data[start + 12]
         elif kind == _TABLES_MARKER:

@@ -180,6 +180,18 @@ def test_jpeg_with_many_segments_is_refused_before_decoding():
     check_refused(file[:2] + b"\xff\xfe\0\2" * 2000 + file[2:], "2000 segments")
 
 
+def test_end_marker_in_a_comment_hides_no_scans(no_decoder):
+    file = jpeg_with_scans(64, 48, 33)
+    check_refused(file[:2] + b"\xff\xfe\0\x04\xff\xd9" + file[2:], "more than 32 scans")
+
+
+def test_video_after_a_jpeg_is_ignored():
+    # given an image as phones store it, with some seconds of video after it
+    file = cv2.imencode(".jpg", RGB)[1].tobytes()
+    video = np.random.default_rng(4).integers(0, 256, 3_000_000, np.uint8).tobytes()
+    assert np.array_equal(decode(file + video), decode(file))
+
+
 def test_file_that_decodes_to_another_size_than_checked_is_refused(monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((100, 100, 3), np.uint8))
     check_refused(png(48, 64), "its header states 64 × 48 pixels, and it has 100 × 100")

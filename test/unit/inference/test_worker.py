@@ -15,6 +15,7 @@ from delayed_vlm_ros.errors import (
     AskCancelledError,
     AskTimeoutError,
     BusyError,
+    DeviceMemoryError,
     ModelNotFoundError,
     ModelNotReadyError,
 )
@@ -937,3 +938,109 @@ def test_close_under_load_leaves_no_client_waiting(make_worker, blocking):
     assert len(outcomes) == 16 * 40
     assert all(outcomes)
     assert worker.status.waiting == 0
+
+
+# --- shortages ------------------------------------------------------------------------------------------------------
+
+
+def short_of_memory(_, control):
+    control.ran_out_of_memory = True
+    raise DeviceMemoryError("no memory left")
+
+
+def thread_of_job(*_):
+    return threading.current_thread()
+
+
+@pytest.mark.parametrize("by_retry", [False, True])
+def test_worker_continues_in_a_new_thread_after_a_shortage(make_worker, by_retry):
+    # given libraries that fail for the life of a thread
+    unloaded = []
+    worker = make_worker(unload=unloaded.append)
+    first = worker.run(thread_of_job, PATIENCE)
+    assert worker.run(thread_of_job, PATIENCE) is first
+
+    # when
+    if by_retry:  # a question that a retry answered
+        worker.run(lambda _, control: setattr(control, "ran_out_of_memory", True), PATIENCE)
+    else:
+        with pytest.raises(DeviceMemoryError):
+            worker.run(short_of_memory, PATIENCE)
+
+    # then
+    second = worker.run(thread_of_job, PATIENCE)
+    assert second is not first
+    assert worker.run(thread_of_job, PATIENCE) is second
+    assert worker.run(return_model, PATIENCE) == "model"
+    assert worker.close(PATIENCE)
+    assert unloaded == ["model"]
+    assert not first.is_alive()
+    assert not second.is_alive()
+
+
+def test_worker_keeps_its_thread_while_no_other_can_start(make_worker, monkeypatch):
+    # given
+    worker = make_worker()
+    first = worker.run(thread_of_job, PATIENCE)
+
+    def no_thread(*_):
+        raise RuntimeError("can't start new thread")
+
+    # when
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(DeviceMemoryError):
+            worker.run(short_of_memory, PATIENCE)
+        assert worker.run(thread_of_job, PATIENCE) is first
+
+    # then
+    assert worker.run(thread_of_job, PATIENCE) is not first
+
+
+def test_first_load_without_memory_is_repeated_for_the_next_job(make_worker):
+    # given
+    outcomes = iter([DeviceMemoryError("the device is full"), DeviceMemoryError("still full"), "model"])
+
+    def load():
+        if isinstance(outcome := next(outcomes), Exception):
+            raise outcome
+        return outcome
+
+    worker = make_worker(load)
+    eventually(lambda: worker.status.error)
+    assert (worker.status.state, worker.status.error) == (ModelState.UNLOADED, "the device is full")
+
+    # then
+    with pytest.raises(ModelNotReadyError, match="still full"):
+        worker.run(return_model, PATIENCE)
+    assert worker.run(return_model, PATIENCE) == "model"
+    assert (worker.status.state, worker.status.error) == (ModelState.READY, "")
+
+
+def test_job_without_memory_in_python_is_a_shortage(make_worker):
+    worker = make_worker()
+    with pytest.raises(DeviceMemoryError, match=r"ran out of memory \(MemoryError\): "):
+        worker.run(lambda *_: bytearray(1 << 62), PATIENCE)
+    assert worker.run(return_model, PATIENCE) == "model"
+
+
+def test_idle_task_without_memory_runs_again_after_the_next_answer(make_worker):
+    # given
+    outcomes, seen = iter([DeviceMemoryError("the device is full")]), []
+
+    def task(*_):
+        if error := next(outcomes, None):
+            raise error
+        seen.append(1)
+
+    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0, period_sec=0.01))
+    eventually(lambda: worker.status.idle_error == "the device is full")
+    time.sleep(0.05)
+    assert not seen
+
+    # when
+    worker.run(return_model, PATIENCE)
+
+    # then
+    eventually(lambda: seen)
+    assert worker.status.idle_error == ""

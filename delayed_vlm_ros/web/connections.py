@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 ACCEPTED_AT_ONCE = 8
@@ -223,7 +222,7 @@ class _GuardedProtocol(H11Protocol):
         if not self.transport.is_closing():
             super().data_received(data)
 
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+    def handle_websocket_upgrade(self, event: Any) -> None:
         if self._guard.has_room_for_page:
             super().handle_websocket_upgrade(event)
         else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from rich.padding import Padding
 
-from delayed_vlm_ros.cli.output import AnswerView
+from delayed_vlm_ros.cli.output import AnswerView, live_answer
+from delayed_vlm_ros.cli.terminal import EscapingConsole
 
 STANDING = "demo model, synthetic scenes only"
 CUT = "answer cut at 128 tokens (max_new_tokens): ask for more tokens, or for a shorter answer"
@@ -58,3 +61,15 @@ def test_costs_are_shown_on_request_only(session):
     costs = [line for line in session(verbose=True) if "visual tokens" in line]
     assert len(costs) == 2
     assert "4 frames encoded in 0.500 s, 6 reused; 80 visual tokens, KV cache 100 (30 reused); exact: true" in costs[0]
+
+
+def test_streamed_text_cannot_control_the_terminal():
+    shown = io.StringIO()
+    console = EscapingConsole(file=shown, force_terminal=True, width=100)
+    with live_answer(console) as show:
+        show(SimpleNamespace(text="a red \x1b]0;owned\x07\x9b2J box", stage=2))
+    console.print(Padding("[dim]x\x1b[2Jy[/]", (0, 0, 0, 3)), highlight=False)
+    assert "\x1b[1mA:" in shown.getvalue()  # the colours of the command itself stay
+    assert "a red \\x1b]0;owned" in shown.getvalue()
+    assert "x\\x1b[2Jy" in shown.getvalue()
+    assert not any(sequence in shown.getvalue() for sequence in ("\x1b]", "\x07", "\x9b", "\x1b[2Jy"))

@@ -1,4 +1,4 @@
-"""Bound of the messages that visitors can cause in the log."""
+"""Bound of the messages in the log that visitors cause, and of their text: browsers report errors to the server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 
+from delayed_vlm_ros.text import escaped
+
 _LOGGERS = ("uvicorn.error", "nicegui", "engineio.server", "socketio.server", "asyncio")
 _MAX_RECORDS = 10
 _PERIOD_SEC = 60.0
+_MAX_CHARACTERS = 1000
 
 
 def limit_server_log() -> None:
@@ -18,7 +21,7 @@ def limit_server_log() -> None:
 
 
 class LogLimit(logging.Filter):
-    """Passes a limited number of records in each minute; the next one says how many were left out.
+    """Passes a limited number of records in each minute, each on one line; the next one says how many were left out.
 
     Args:
         clock: Steady clock, in seconds.
@@ -32,13 +35,14 @@ class LogLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log a record."""
+        left_out = 0
         if self._clock() - self._started >= _PERIOD_SEC:
-            self._note_left_out(record)
+            left_out = max(0, self._records - _MAX_RECORDS)
             self._started, self._records = self._clock(), 0
         self._records += 1
-        return self._records <= _MAX_RECORDS
-
-    def _note_left_out(self, record: logging.LogRecord) -> None:
-        left_out = self._records - _MAX_RECORDS
-        if left_out > 0:
-            record.msg, record.args = f"{record.getMessage()} ({left_out} earlier messages left out)", None
+        if self._records > _MAX_RECORDS:
+            return False
+        message = escaped(record.getMessage().strip())[:_MAX_CHARACTERS]
+        record.args = None
+        record.msg = f"{message} ({left_out} earlier messages left out)" if left_out else message
+        return True

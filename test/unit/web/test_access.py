@@ -182,6 +182,25 @@ def test_page_and_address_bar_may_request_everything(site):
         assert visit(Access("127.0.0.1", ""), path=path, **fetched(site))[0] == "passed"
 
 
+@pytest.mark.parametrize(
+    "host", ["", "[::1", "[::1]x", "a b", "\u00e4", "localhost:x", "localhost:65536", "a,b", "a@b", "a/"]
+)
+@pytest.mark.parametrize("access", [Access("127.0.0.1", ""), Access("0.0.0.0", TOKEN)], ids=["open", "token"])
+def test_malformed_host_is_a_bad_request(access, host):
+    assert visit(access, host=host)[0] == 400
+    assert visit(access, host=host, kind="websocket")[0] == "closed"
+
+
+@pytest.mark.parametrize("path", ["/assets/\0", "/a\r\nb", "/\x7f"])
+def test_control_character_in_the_path_is_a_bad_request(path):
+    assert visit(Access("127.0.0.1", ""), path=path)[0] == 400
+
+
+@pytest.mark.parametrize("origin", ["", "null", "http://[", "javascript:", f"http://127.0.0.1:{PORT}/x", "\u00ff"])
+def test_malformed_origin_is_rejected(origin):
+    assert visit(Access("127.0.0.1", ""), origin=origin)[0] == 403
+
+
 @pytest.mark.parametrize("headers", [{"content-length": "1"}, {"transfer-encoding": "chunked"}])
 def test_request_with_a_body_is_rejected(headers):
     access = Access("127.0.0.1", "")

@@ -24,3 +24,16 @@ def test_repeated_messages_are_limited_and_those_left_out_are_counted(caplog):
     assert len(messages) == 11
     assert messages[0] == "request 0 is malformed"
     assert messages[-1].endswith("(990 earlier messages left out)")
+
+
+def test_text_of_a_visitor_stays_on_one_short_line(caplog):
+    logger = logging.getLogger("test of the text of visitors")
+    limit = LogLimit()
+    logger.addFilter(limit)
+    logger.error("%s", "\x1b[31mfailed\nERROR: forged line" + "a" * 1_000_000)
+    logger.error("100 % failed\n")
+    logger.removeFilter(limit)
+    long, short = (record.getMessage() for record in caplog.records)
+    assert long.startswith("\\x1b[31mfailed\\nERROR: forged line")
+    assert len(long) == 1000
+    assert short == "100 % failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -124,6 +125,11 @@ def has_ended(connection: socket.socket) -> bool:
         return True
 
 
+def client_of(page: PageProcess) -> str:
+    """Return NiceGUI's id of a new page."""
+    return re.search(r"client_id[^0-9a-f]+([0-9a-f-]{36})", page.get("/")[1])[1]
+
+
 def half_open_requests(host: str) -> list[str]:
     head = f"GET /server HTTP/1.1\r\nHost: {host}\r\n"
     return [
@@ -167,7 +173,7 @@ def test_request_sent_byte_by_byte_ends_after_the_time_for_a_request(page):
 
 
 def test_websocket_that_never_speaks_ends_and_one_of_a_page_stays(page):
-    client = re.search(r"client_id[^0-9a-f]+([0-9a-f-]{36})", page.get("/")[1])[1]
+    client = client_of(page)
     with (
         page.connect(f"GET {SOCKET_PATH} HTTP/1.1\r\nHost: {page.host}\r\n{UPGRADE}\r\n") as silent,
         websockets.connect(f"ws://{page.host}{SOCKET_PATH}&client_id={client}") as spoken,
@@ -181,7 +187,7 @@ def test_websocket_that_never_speaks_ends_and_one_of_a_page_stays(page):
 
 
 def test_page_is_refused_while_too_many_browsers_have_it_open(page):
-    client = re.search(r"client_id[^0-9a-f]+([0-9a-f-]{36})", page.get("/")[1])[1]
+    client = client_of(page)
     with ExitStack() as sockets:
         for _ in range(2):
             opened = sockets.enter_context(websockets.connect(f"ws://{page.host}{SOCKET_PATH}&client_id={client}"))
@@ -192,6 +198,20 @@ def test_page_is_refused_while_too_many_browsers_have_it_open(page):
 
     # then
     wait_until(lambda: page.get("/")[0] == 200, "the page is refused after the others have left")
+
+
+def test_errors_reported_by_a_browser_are_escaped_and_limited_in_the_log(page):
+    client = client_of(page)
+    report = json.dumps(["log", {"client_id": client, "level": "error", "message": "reported \x1b[31m\nERROR: forged"}])
+    with websockets.connect(f"ws://{page.host}{SOCKET_PATH}&client_id={client}") as opened:
+        opened.send("40")
+        for _ in range(100):
+            opened.send(f"42{report}")
+        wait_until(lambda: "reported" in page.log, "no report in the log")
+    wait_until(lambda: page.get("/server")[0] == 200, "the server does not answer")
+    assert 1 <= page.log.count("reported") <= 10
+    assert "\x1b" not in page.log
+    assert "\nERROR" not in page.log
 
 
 def test_visitor_who_reads_nothing_is_disconnected(page):

@@ -244,6 +244,7 @@ def test_failure_that_a_new_process_has_too_is_not_tried_in_one(error):
     "error",
     [
         caused(DependencyError("broken"), ModuleNotFoundError("Could not import module 'AutoProcessor'")),
+        caused(DependencyError("broken"), ModuleNotFoundError("No module named 'torch._C'", name="torch._C")),
         caused(DependencyError("broken"), ImportError("partially initialized module 'torch'", name="torch")),
         caused(UnsupportedModelError("cannot load"), ValueError("Could not load any image processor class")),
         RuntimeError("function '_has_torch_function' already has a docstring"),

@@ -173,11 +173,11 @@ def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
     model, processor, snapshot = engine.model, engine.processor, engine.snapshot()
 
     def batched() -> None:
-        layout, prompt = lay_out(model.config, snapshot), build_prompt(processor, QUESTION)
+        layout, prompt = lay_out(model.config, processor, snapshot), build_prompt(processor, QUESTION)
         features = encode_snapshot(
             model, processor, adapter_for(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
         ).features
-        ids = torch.tensor([prompt.token_ids(layout.visual_tokens)], device=model.device)
+        ids = torch.tensor([layout.token_ids(prompt)], device=model.device)
         # Transformers declares a tensor, but its own encoder puts one tensor per video into a tuple here.
         encoded = BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]
         with torch.inference_mode():
@@ -199,7 +199,7 @@ def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
 def _bare_forward(engine: DelayedBatchInferenceEngine) -> float:
     """Return the time of one forward pass of the question over the cached KV, in seconds."""
     model, snapshot = engine.model, engine.snapshot()
-    layout, prompt = lay_out(model.config, snapshot), build_prompt(engine.processor, QUESTION)
+    layout, prompt = lay_out(model.config, engine.processor, snapshot), build_prompt(engine.processor, QUESTION)
     cache = engine.kept_prefix()
     ids = torch.tensor([prompt.after], device=model.device)
     positions = layout.positions(prompt)[..., -len(prompt.after) :].to(model.device)

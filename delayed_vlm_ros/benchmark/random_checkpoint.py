@@ -11,6 +11,51 @@ from typing import Any
 from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
 
 _SEED = 20
+_VISION_FIELDS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"embed_dim": 64, "mlp_ratio": 2},
+    "qwen2_5_vl": {
+        "intermediate_size": 128,
+        "out_hidden_size": 64,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 2,
+    },
+    "qwen3_vl": {
+        "depth": 3,
+        "intermediate_size": 128,
+        "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    },
+    "qwen3_5": {"intermediate_size": 128, "out_hidden_size": 64, "num_position_embeddings": 64},
+}
+_TEXT_FIELDS: dict[str, dict[str, Any]] = {
+    "qwen3_vl": {
+        "num_hidden_layers": 3,
+        "head_dim": 16,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [2, 3, 3],
+            "mrope_interleaved": True,
+        },
+    },
+    "qwen3_5": {  # three recurrent layers, then one with attention
+        "num_hidden_layers": 4,
+        "head_dim": 32,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+    },
+}
+_PATCH_SIZES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_5": 16}
 
 
 def save_random_checkpoint(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:
@@ -18,7 +63,7 @@ def save_random_checkpoint(folder: Path, *, model_type: str = "qwen2_5_vl", seed
 
     Args:
         folder: Target folder; it must exist.
-        model_type: Architecture, ``qwen2_5_vl`` or ``qwen2_vl``.
+        model_type: Architecture, one of ``SUPPORTED_MODEL_TYPES``.
         seed: Seed of the random weights.
     """
     import torch  # noqa: PLC0415  slow to import
@@ -51,6 +96,8 @@ def _processor(model_type: str) -> Any:
         Qwen2VLImageProcessor,
         Qwen2VLProcessor,
         Qwen2VLVideoProcessor,
+        Qwen3VLProcessor,
+        Qwen3VLVideoProcessor,
     )
 
     # One token per byte, so that every text round-trips.
@@ -59,12 +106,17 @@ def _processor(model_type: str) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = wrap_tokenizer(tokenizer)
-    size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 16 * 28 * 28}
     processors: dict[str, Any] = {"qwen2_5_vl": Qwen2_5_VLProcessor, "qwen2_vl": Qwen2VLProcessor}
+    video_processor: Any = Qwen2VLVideoProcessor
+    if model_type not in processors:
+        processors[model_type], video_processor = Qwen3VLProcessor, Qwen3VLVideoProcessor
+    patch = _PATCH_SIZES[model_type]
+    pixels = (2 * patch) ** 2
+    size = {"shortest_edge": 4 * pixels, "longest_edge": 16 * pixels}
     return processors[model_type](
-        image_processor=Qwen2VLImageProcessor(size=size),
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=patch),
         tokenizer=fast,
-        video_processor=Qwen2VLVideoProcessor(size=size),
+        video_processor=video_processor(size=size, patch_size=patch),
         chat_template=CHAT_TEMPLATE,
     )
 
@@ -86,26 +138,8 @@ def _config(model_type: str, tokenizer: Any) -> Any:
         "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
         "initializer_range": 0.2,  # large enough that answers depend on the images
     }
-    if model_type == "qwen2_5_vl":
-        vision = {
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 4,
-            "out_hidden_size": 64,
-            "fullatt_block_indexes": [1],
-            "tokens_per_second": 2,
-            "initializer_range": 0.2,
-        }
-    else:
-        vision = {
-            "depth": 2,
-            "embed_dim": 64,
-            "hidden_size": 64,
-            "mlp_ratio": 2,
-            "num_heads": 4,
-            "initializer_range": 0.2,
-        }
+    text |= _TEXT_FIELDS.get(model_type, {})
+    vision = {"depth": 2, "hidden_size": 64, "num_heads": 4, "initializer_range": 0.2} | _VISION_FIELDS[model_type]
     return AutoConfig.for_model(model_type, text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
 
 

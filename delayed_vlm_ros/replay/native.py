@@ -20,18 +20,21 @@ from delayed_vlm_ros.inference.local.generation import finish_reason
 from delayed_vlm_ros.inference.local.models.decoding import generate_arguments
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.repetition import RepetitionStop
-from delayed_vlm_ros.inference.local.video_input import lay_out
+from delayed_vlm_ros.inference.local.video_input import frame_times_ms, lay_out
 from delayed_vlm_ros.inference.request import AskRequest, check_request
 from delayed_vlm_ros.memory import Snapshot
 
 
-def native_inputs(processor: Any, snapshot: Snapshot, question: str) -> dict[str, torch.Tensor]:
+def native_inputs(
+    processor: Any, snapshot: Snapshot, question: str, *, stock_times: bool = False
+) -> dict[str, torch.Tensor]:
     """Return the model inputs that the stock processor makes of the kept frames, as one video, and a question.
 
     Args:
         processor: Processor of transformers.
         snapshot: Kept pairs; at least one.
         question: Question text.
+        stock_times: Whether to assume 2 frames per second, as for a list of frames, instead of the true times.
 
     Returns:
         Model inputs on the CPU, without ``position_ids``.
@@ -41,7 +44,8 @@ def native_inputs(processor: Any, snapshot: Snapshot, question: str) -> dict[str
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
     frames = np.stack([frame for kept in snapshot for frame in kept.frames])
-    metadata = VideoMetadata(total_num_frames=len(frames), fps=2.0, frames_indices=list(range(len(frames))))
+    fps, indices = (2.0, list(range(len(frames)))) if stock_times else (1000.0, frame_times_ms(snapshot))
+    metadata = VideoMetadata(total_num_frames=len(frames), fps=fps, frames_indices=indices)
     inputs = processor(
         text=[text],
         videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)],
@@ -73,16 +77,16 @@ def native_generate(
         snapshot: Kept pairs; at least one.
         question: Question text.
         max_new_tokens: Maximum length of the answer, in tokens.
-        stock_positions: True uses Hugging Face's default position ids, which assume 2 frames per second. False passes
-            the position ids of true time that the engine uses.
+        stock_positions: True leaves times and position ids to Hugging Face's defaults, which assume 2 frames per
+            second. False passes the true times and the position ids that the engine uses.
         **options: Further arguments of ``generate``.
 
     Returns:
         Return value of ``generate``.
     """
-    inputs = native_inputs(processor, snapshot, question)
+    inputs = native_inputs(processor, snapshot, question, stock_times=stock_positions)
     if not stock_positions:
-        inputs["position_ids"] = lay_out(model.config, snapshot).positions(build_prompt(processor, question))
+        inputs["position_ids"] = lay_out(model.config, processor, snapshot).positions(build_prompt(processor, question))
     placed = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
     settings = generate_arguments(model.generation_config.to_dict(), max_new_tokens, sampling=False)
     return model.generate(**placed, **settings, **options)
@@ -167,7 +171,7 @@ def native_answer(
         text=text,
         first_token_sec=timer.time - started,
         seconds=ended - started,
-        visual_tokens=lay_out(model.config, snapshot).visual_tokens,
+        visual_tokens=lay_out(model.config, processor, snapshot).visual_tokens,
         kv_cache_length=int(output.shape[1]),
         answer_tokens=len(tokens),
         finish_reason=finish_reason(model, tokens, repetition),
@@ -176,4 +180,4 @@ def native_answer(
 
 def native_prompt_length(processor: Any, model: Any, snapshot: Snapshot, question: str) -> int:
     """Return the number of prompt tokens that ``native_generate`` passes to the model."""
-    return len(build_prompt(processor, question).token_ids(lay_out(model.config, snapshot).visual_tokens))
+    return len(lay_out(model.config, processor, snapshot).token_ids(build_prompt(processor, question)))

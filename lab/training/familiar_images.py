@@ -67,7 +67,7 @@ def _features(engine: DelayedBatchInferenceEngine, images: Sequence[_Image]) -> 
     for image in images:
         one.add_frame(np.ascontiguousarray(image))
     snapshot = one.snapshot()
-    encoded = one._cache.features(snapshot, lay_out(one.model.config, snapshot), AskControl())  # noqa: SLF001
+    encoded = one._cache.features(snapshot, lay_out(one.model.config, one.processor, snapshot), AskControl())  # noqa: SLF001
     return np.stack([features.float().cpu().numpy() for features in encoded.features])
 
 

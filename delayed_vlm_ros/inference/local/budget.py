@@ -21,20 +21,29 @@ BYTES_PER_MB = 10**6
 MAX_CHUNK_TOKENS = 256
 """Largest number of merged tokens that one step of the prefill reads; a step reads at least one pair."""
 
+SAVED_STATES = 3
+"""Largest number of recurrent states that a prefix keeps, the initial one not counted."""
+
+RECURRENT_LAYER = "linear_attention"
+"""Type of a layer with a recurrent state, in the config of a language model. Others have keys and values."""
+
+_STATE_ELEMENT_BYTES = 4  # of the recurrent state, which is float32 in every dtype
 _CAPACITY_STEP = 256  # tokens; buffers of the KV cache grow in steps of this size
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBytes:
-    """Bytes of one merged visual token.
+    """Bytes of one merged visual token, and of the state that all tokens share.
 
     Attributes:
         features: Bytes of its vision features.
         kv: Bytes of its keys and values in all layers.
+        state: Bytes of a recurrent state in all layers; 0 without recurrent layers.
     """
 
     features: int
     kv: int
+    state: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +68,9 @@ class MemoryBudget:
         return self.total - self.pixels
 
     def holds(self, visual_tokens: int, kv_tokens: int) -> bool:
-        """Return whether the features of ``visual_tokens`` and the KV of ``kv_tokens`` fit together."""
-        return visual_tokens * self.token.features + kv_tokens * self.token.kv <= self.caches
+        """Return whether the features of ``visual_tokens`` and the prefix of ``kv_tokens`` fit together."""
+        states = SAVED_STATES * self.token.state if kv_tokens else 0
+        return visual_tokens * self.token.features + kv_tokens * self.token.kv + states <= self.caches
 
 
 def chunk_pairs(tokens_per_pair: int) -> int:
@@ -73,23 +83,41 @@ def round_up_capacity(tokens: int) -> int:
     return -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
 
 
-def token_bytes(text_config: Mapping[str, Any], element_bytes: int) -> TokenBytes:
+def layer_types(text_config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the type of each layer of a language model, from the fields of its config."""
+    return tuple(text_config.get("layer_types") or ["full_attention"] * int(text_config["num_hidden_layers"]))
+
+
+def token_bytes(config: Mapping[str, Any], element_bytes: int) -> TokenBytes:
     """Return the bytes of a merged visual token.
 
     Args:
-        text_config: Fields of the language model's config.
+        config: Fields of the model's config.
         element_bytes: Bytes of one number in the model's dtype.
 
     Raises:
         UnsupportedModelError: The config lacks the sizes of the model.
     """
+    text, vision = config.get("text_config") or config, config.get("vision_config") or {}
     try:
-        hidden, heads = int(text_config["hidden_size"]), int(text_config["num_attention_heads"])
-        keys = int(text_config["num_hidden_layers"]) * int(text_config.get("num_key_value_heads") or heads)
-        head = int(text_config.get("head_dim") or hidden // heads)
+        hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+        recurrent = layer_types(text).count(RECURRENT_LAYER)
+        keys = (len(layer_types(text)) - recurrent) * int(text.get("num_key_value_heads") or heads)
+        head = int(text.get("head_dim") or hidden // heads)
+        state = recurrent * _state_bytes(text, element_bytes) if recurrent else 0
     except KeyError as error:
         raise UnsupportedModelError(f"the model's config lacks {error}: download its files again") from None
-    return TokenBytes(hidden * element_bytes, 2 * keys * head * element_bytes)
+    levels = 1 + len(vision.get("deepstack_visual_indexes") or ())
+    return TokenBytes(levels * hidden * element_bytes, 2 * keys * head * element_bytes, state)
+
+
+def _state_bytes(text: Mapping[str, Any], element_bytes: int) -> int:
+    """Return the bytes of the state of one recurrent layer: the end of its convolution's input, and a matrix a head."""
+    key, value = int(text["linear_key_head_dim"]), int(text["linear_value_head_dim"])
+    key_heads, value_heads = int(text["linear_num_key_heads"]), int(text["linear_num_value_heads"])
+    channels = 2 * key_heads * key + value_heads * value
+    matrices = value_heads * key * value
+    return channels * int(text["linear_conv_kernel_dim"]) * element_bytes + matrices * _STATE_ELEMENT_BYTES
 
 
 def plan_budget(
@@ -119,7 +147,7 @@ def plan_budget(
         token=token,
         full_tokens=frames // FRAMES_PER_PAIR * pair_tokens,
     )
-    pair = pair_tokens * (token.features + token.kv)
+    pair = pair_tokens * (token.features + token.kv) + SAVED_STATES * token.state
     if budget.caches < pair:
         needed = shares * (budget.pixels + pair) / BYTES_PER_MB
         cameras, each = ("", "") if shares == 1 else (f" for {shares} cameras", " of each camera")

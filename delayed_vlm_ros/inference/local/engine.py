@@ -61,7 +61,7 @@ class DelayedBatchInferenceEngine:
     add frames meanwhile.
 
     Args:
-        model: A Qwen2-VL or Qwen2.5-VL model from transformers.
+        model: A Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3.5 model from transformers.
         processor: The processor of the model.
         device: Device to move the model to; None: the model stays where it is.
         max_pixels: Largest height × width of a kept frame; the checkpoint's own limit applies, too.
@@ -119,7 +119,7 @@ class DelayedBatchInferenceEngine:
         self._ingestor = FrameIngestor(geometry, self.frame_manager)
         budget = None
         if memory_budget_mb is not None:
-            token = token_bytes(model.config.text_config.to_dict(), model.dtype.itemsize)
+            token = token_bytes(model.config.to_dict(), model.dtype.itemsize)
             frames = self.frame_manager.capacity
             budget = plan_budget(memory_budget_mb, frames, geometry, token, shares=budget_shares)
         self._budget = budget
@@ -295,11 +295,12 @@ class DelayedBatchInferenceEngine:
         if not snapshot or target == self._precomputed:
             return False
         prompt = build_prompt(self.processor, "?")  # the prefix does not depend on the question
-        layout = lay_out(self.model.config, snapshot)
+        layout = lay_out(self.model.config, self.processor, snapshot)
         capacity = _RESERVED_QUESTION_TOKENS + DEFAULT_MAX_NEW_TOKENS
         if self._budget is not None:
             tokens = layout.visual_tokens
-            prefill = prefill and self._budget.holds(tokens, round_up_capacity(len(prompt.before) + tokens + capacity))
+            kv_tokens = round_up_capacity(len(prompt.before) + layout.video_tokens + capacity)
+            prefill = prefill and self._budget.holds(tokens, kv_tokens)
             if not self._budget.holds(tokens, 0):
                 self._precomputed = target
                 return False
@@ -363,7 +364,7 @@ class DelayedBatchInferenceEngine:
     ) -> AskResult:
         control.report(Progress(Stage.ENCODING))
         prompt = build_prompt(self.processor, request.question)
-        layout = lay_out(self.model.config, snapshot)
+        layout = lay_out(self.model.config, self.processor, snapshot)
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
         capacity = len(prompt.after) + min(max_new_tokens, _MAX_RESERVED_ANSWER_TOKENS)
         transient = request.has_time_limit
@@ -378,7 +379,7 @@ class DelayedBatchInferenceEngine:
             else:
                 generated = generate_answer(
                     self.model,
-                    prompt.token_ids(layout.visual_tokens),
+                    layout.token_ids(prompt),
                     layout.positions(prompt),
                     prefix.cache.fork(),
                     max_new_tokens=max_new_tokens,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.inference.local.budget import chunk_pairs, round_up_capacity, token_bytes
+from delayed_vlm_ros.inference.local.budget import SAVED_STATES, chunk_pairs, round_up_capacity, token_bytes
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 _SCORE_BYTES = 2 + 4 + 4  # an attention score, and input and output of its softmax in float32
@@ -24,7 +24,7 @@ class MemoryPlan:
         pair_tokens: Merged visual tokens of a pair of frames.
         images: Kept frames, in host memory.
         features: Their vision features.
-        kv: KV caches at their allocated capacity.
+        kv: KV caches at their allocated capacity, and saved recurrent states.
         spare_kv: KV cache of a question that is limited in time, which is computed apart.
         working: The larger of one pair's vision encoding and one step of the prefill.
     """
@@ -68,17 +68,18 @@ def plan_memory(
         UnsupportedModelError: The config lacks the sizes of the language model.
     """
     text = config.get("text_config") or config
-    token = token_bytes(text, element_bytes)
+    token = token_bytes(config, element_bytes)
     pair_tokens = frame_pixels // factor**2
     visual_tokens = frames // FRAMES_PER_PAIR * pair_tokens
     kv_tokens = round_up_capacity(visual_tokens + _TEXT_TOKENS)
+    kv = kv_tokens * token.kv + SAVED_STATES * token.state
     return MemoryPlan(
         weights=parameters * element_bytes,
         pair_tokens=pair_tokens,
         images=cameras * frames * frame_pixels * 3,
         features=cameras * visual_tokens * token.features,
-        kv=cameras * kv_tokens * token.kv,
-        spare_kv=kv_tokens * token.kv,
+        kv=cameras * kv,
+        spare_kv=kv,
         working=max(
             _vision_bytes(config.get("vision_config") or {}, pair_tokens, element_bytes),
             _prefill_bytes(text, pair_tokens, kv_tokens, element_bytes),

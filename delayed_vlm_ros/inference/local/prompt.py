@@ -13,18 +13,14 @@ class Prompt:
     """Token ids of one prompt, split at the video.
 
     Attributes:
-        before: Ids up to and including the start-of-vision token.
-        after: Ids from the end-of-vision token on: the question and the opening of the answer.
+        before: Ids up to and including the start-of-vision token of the video.
+        after: Ids from the end-of-vision token of the video on: the question and the opening of the answer.
         video_token_id: Placeholder id of every merged visual token.
     """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     video_token_id: int
-
-    def token_ids(self, visual_tokens: int) -> list[int]:
-        """Return all ids of the prompt with a video of ``visual_tokens`` merged tokens."""
-        return [*self.before, *[self.video_token_id] * visual_tokens, *self.after]
 
 
 def build_prompt(processor: Any, question: str) -> Prompt:

@@ -10,23 +10,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
+from delayed_vlm_ros.inference.local.positions import (
+    PairText,
+    prompt_positions,
+    separate_pair_positions,
+    temporal_ids,
+)
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.memory import Snapshot
 
 # Share of the trained positions that the time of a video may use; text uses the rest.
 _VIDEO_SHARE_OF_POSITIONS = 7 / 8
 
+_MS_PER_SEC = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class VideoLayout:
-    """Positions of a video's merged tokens in time and space.
+    """Tokens of a video and their positions in time and space.
 
     Attributes:
         grid_thw: Temporal, height and width patches, before merging.
         rows: Merged rows of a pair.
         columns: Merged columns of a pair.
-        temporal_ids: Temporal id of each pair.
+        temporal_ids: Temporal id of each pair; 0 if the model is given the time by text.
+        pair_texts: Text around each pair; empty if the model is given the time by position.
+        time_is_text: Whether the model is given the time by text.
         time_compressed: Whether long gaps between pairs are shown as shorter.
         time_rebased: Whether the oldest pairs were moved together to fit the trained range.
     """
@@ -35,6 +45,8 @@ class VideoLayout:
     rows: int
     columns: int
     temporal_ids: tuple[int, ...]
+    pair_texts: tuple[PairText, ...]
+    time_is_text: bool
     time_compressed: bool
     time_rebased: bool
 
@@ -45,12 +57,26 @@ class VideoLayout:
 
     @property
     def visual_tokens(self) -> int:
-        """Merged tokens of the whole video."""
+        """Merged tokens of the whole video, without text."""
         return len(self.temporal_ids) * self.tokens_per_pair
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens of the whole video, text around the pairs included."""
+        return self.visual_tokens + sum(len(text.before) + len(text.after) for text in self.pair_texts)
+
+    def token_ids(self, prompt: Prompt) -> list[int]:
+        """Return all ids of the prompt with this video."""
+        visual = [prompt.video_token_id] * self.tokens_per_pair
+        pairs = (token for text in self.pair_texts for token in (*text.before, *visual, *text.after))
+        return [*prompt.before, *pairs, *prompt.after]
 
     def positions(self, prompt: Prompt) -> torch.Tensor:
         """Return position ids of the whole prompt, shape (3, 1, tokens)."""
-        return prompt_positions(len(prompt.before), self.temporal_ids, self.rows, self.columns, len(prompt.after))
+        before, after = len(prompt.before), len(prompt.after)
+        if self.time_is_text:
+            return separate_pair_positions(before, self.pair_texts, self.rows, self.columns, after)
+        return prompt_positions(before, self.temporal_ids, self.rows, self.columns, after)
 
 
 def position_limit(config: Any) -> int:
@@ -58,11 +84,12 @@ def position_limit(config: Any) -> int:
     return int(config.text_config.max_position_embeddings * _VIDEO_SHARE_OF_POSITIONS)
 
 
-def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
+def lay_out(config: Any, processor: Any, snapshot: Snapshot) -> VideoLayout:
     """Return the layout of the kept pairs as one video, with their real times.
 
     Args:
         config: Config of the model.
+        processor: Processor of the model.
         snapshot: At least one kept pair; all frames have the same shape, a multiple of the model's patches.
     """
     vision = config.vision_config
@@ -75,9 +102,33 @@ def lay_out(config: Any, snapshot: Snapshot) -> VideoLayout:
         rows=patch_rows // merge,
         columns=patch_columns // merge,
         temporal_ids=times.ids,
+        pair_texts=_pair_texts(config, processor, snapshot),
+        time_is_text=adapter_for(config).time_text is not None,
         time_compressed=times.compressed,
         time_rebased=times.rebased,
     )
+
+
+def _pair_texts(config: Any, processor: Any, snapshot: Snapshot) -> tuple[PairText, ...]:
+    """Return the text around each pair. Its time is the mean of its frames', as the stock processor computes it."""
+    time_text = adapter_for(config).time_text
+    if time_text is None:
+        return (PairText(),) * len(snapshot)
+    times = iter([time / _MS_PER_SEC for time in frame_times_ms(snapshot)])
+    seconds = ((first + second) / 2 for first, second in zip(times, times, strict=True))
+    # No token spans a control token: text before one has the same tokens alone.
+    texts = (processor.tokenizer(time_text(time), add_special_tokens=False).input_ids for time in seconds)
+    end = (int(processor.vision_end_token_id),)
+    return tuple(PairText((*text, int(processor.vision_start_token_id)), end) for text in texts)
+
+
+def frame_times_ms(snapshot: Snapshot) -> list[int]:
+    """Return the time of each frame after the first one, in whole milliseconds, as the stock processor can take it.
+
+    The only frame of a provisional pair is used twice.
+    """
+    stamps = [stamp for kept in snapshot for stamp in (kept.stamps[0], kept.stamps[-1])]
+    return [round((stamp - stamps[0]) * _MS_PER_SEC) for stamp in stamps]
 
 
 def pixel_values(processor: Any, frames: Sequence[NDArray[np.uint8]]) -> torch.Tensor:

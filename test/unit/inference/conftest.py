@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LogitsProcessor, LogitsProcessorList
+from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
@@ -18,7 +19,9 @@ from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.replay.native import native_inputs
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
+RECURRENT_TOLERANCE = 1e-3  # in float32; a recurrent layer adds up the rounding of all tokens
 ANSWER_TOKENS = 10
+TIME_IS_TEXT = ("qwen3_vl", "qwen3_5")
 
 
 def pytest_configure():
@@ -46,7 +49,8 @@ def checkpoint_folder(tmp_path_factory):
 def _deepened(folder, seed):
     """Return a model with more layers; with the larger image limit, it has several vision windows."""
     config = AutoConfig.from_pretrained(folder).to_dict()
-    config["text_config"].update(num_hidden_layers=5, layer_types=["full_attention"] * 5)
+    if "full_attention" in config["text_config"].get("layer_types", ["full_attention"])[:1]:
+        config["text_config"].update(num_hidden_layers=5, layer_types=["full_attention"] * 5)
     config["vision_config"]["depth"] = 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,12 +73,37 @@ def load_tiny(checkpoint_folder):
                 generation_config = model.generation_config
                 model = _deepened(folder, seed)
                 model.generation_config = generation_config
-                processor.video_processor.size = {"shortest_edge": 4 * 28 * 28, "longest_edge": 64 * 28 * 28}
+                side = 2 * processor.video_processor.patch_size
+                processor.video_processor.size = {"shortest_edge": 4 * side**2, "longest_edge": 64 * side**2}
             model = model.to(dtype)
+            if dtype is torch.float64 and family == "qwen3_5":
+                compute_in_double(model.model.language_model)
             loaded[key] = SimpleNamespace(model=(model.float() if upcast else model).eval(), processor=processor)
         return loaded[key]
 
     return make
+
+
+class _DoubleTorch:
+    """The module ``torch``, whose name for single precision means double precision."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+def compute_in_double(language_model):
+    """Let a language model of Qwen3.5 compute in float64 where it would in float32, whatever its dtype."""
+    forward = language_model.forward
+
+    def in_double(*arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(modeling_qwen3_5, "torch", _DoubleTorch())
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+            return forward(*arguments, **options)
+
+    language_model.forward = in_double
 
 
 # --- frames --------------------------------------------------------------------------------------------------------
@@ -142,7 +171,8 @@ class Trace:
     Attributes:
         tokens: Tokens of the answer.
         logits: Logits of each token of the answer before any processor, shape (tokens, vocabulary).
-        kv: Keys and values of each layer, for the prompt and all but the last token of the answer.
+        kv: Keys and values, or the recurrent state, of each layer, after the prompt and all but the last token of the
+            answer.
         picks: Most likely token at each step, after all processors.
         margins: Lead of the most likely token at each step, in logits.
         text: Text of the answer.
@@ -158,11 +188,22 @@ class Trace:
 
 def _positions_of(model, inputs, snapshot, extra_tokens=0):
     ids = inputs["input_ids"][0]
+    if model.config.model_type in TIME_IS_TEXT:
+        ids = torch.cat([ids, torch.zeros(extra_tokens, dtype=ids.dtype)])[None]
+        kinds = torch.cat([inputs["mm_token_type_ids"][0], torch.zeros(extra_tokens, dtype=torch.int64)])[None]
+        return model.model.get_rope_index(ids, kinds, video_grid_thw=inputs["video_grid_thw"])[0]
     video = (ids == model.config.video_token_id).nonzero().flatten()
     _, height, width = inputs["video_grid_thw"][0].tolist()
     stamps = [kept.stamps[0] for kept in snapshot]
     before, after = int(video[0]), len(ids) - int(video[-1]) - 1 + extra_tokens
     return reference_positions(model.config, stamps, height // 2, width // 2, before, after)
+
+
+def state_of(layer):
+    """Return keys and values, or the convolution's and the recurrent state, which the model updates in place."""
+    if hasattr(layer, "recurrent_states"):
+        return layer.conv_states[0], layer.recurrent_states[0]
+    return layer.keys, layer.values
 
 
 @torch.inference_mode()
@@ -175,7 +216,7 @@ def one_shot(model, processor, snapshot, question, answer):
         video_grid_thw=inputs["video_grid_thw"],
         position_ids=_positions_of(model, inputs, snapshot, len(answer) - 1),
     )
-    kv = [tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)]
+    kv = [tensor for layer in output.past_key_values.layers for tensor in state_of(layer)]
     return output.logits[0, inputs["input_ids"].shape[1] - 1 :], kv
 
 
@@ -242,7 +283,7 @@ def engine_trace(engine, question, tokens, **limits):
     return result, Trace(
         tokens=tokens,
         logits=torch.stack([logits for logits, _ in seen[-len(tokens) :]]),
-        kv=[tensor for layer in layers for tensor in (layer.keys, layer.values)],
+        kv=[tensor.clone() for layer in layers for tensor in state_of(layer)],
         picks=teacher.picks,
         margins=[],
         text=result.answer,
@@ -305,8 +346,13 @@ def compare():
 
 
 @pytest.fixture(scope="session")
-def tolerances():
-    return TOLERANCES
+def tolerance():
+    """Return a function that returns the largest allowed error of a family in a dtype."""
+
+    def of(family, dtype):
+        return RECURRENT_TOLERANCE if (family, dtype) == ("qwen3_5", torch.float32) else TOLERANCES[dtype]
+
+    return of
 
 
 @pytest.fixture(scope="session")

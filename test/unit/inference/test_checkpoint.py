@@ -67,8 +67,9 @@ def test_folder_is_read(checkpoint_folder, family):
     checkpoint = resolve_checkpoint(str(folder))
 
     # then
-    assert (checkpoint.path, checkpoint.model_type, checkpoint.factor) == (folder, family, 28)
-    assert (checkpoint.min_pixels, checkpoint.max_pixels) == (4 * 28 * 28, 16 * 28 * 28)
+    factor = 32 if family in ("qwen3_vl", "qwen3_5") else 28
+    assert (checkpoint.path, checkpoint.model_type, checkpoint.factor) == (folder, family, factor)
+    assert (checkpoint.min_pixels, checkpoint.max_pixels) == (4 * factor**2, 16 * factor**2)
     assert (checkpoint.warnings, checkpoint.weights_missing) == ((), False)
 
 

@@ -20,6 +20,7 @@ import delayed_vlm_ros
 from delayed_vlm_ros.errors import AskCancelledError, NoFramesError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local import budget as budget_module
+from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.request import AskRequest
 
 HISTORIES = int(os.environ.get("EXACT_HISTORIES", "15"))
@@ -155,7 +156,11 @@ class RoundedHistory(History):
             assert float((mine - theirs).abs().max() / theirs.std()) <= 1e-9
 
 
-MODELS = ["qwen2_vl float32", "qwen2_5_vl float32", "qwen2_5_vl bfloat16", "embedded"]
+MODELS = [
+    "qwen2_vl float32",
+    *(f"{family} {dtype}" for family in SUPPORTED_MODEL_TYPES[1:] for dtype in ("float32", "bfloat16")),
+    "embedded",
+]
 
 
 @pytest.fixture(scope="session")
@@ -192,7 +197,7 @@ def test_warm_equals_cold_bitwise(make_engine, model_named, image, native, name,
     replay_history(History, make_engine, model_named(name), image, native, history, chunk, canonical=True)
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
 @EVERY_HISTORY
 @given(history=histories, chunk=st.sampled_from([1, 24, 256]))
 def test_warm_equals_cold_up_to_rounding_without_canonical_steps(
@@ -280,12 +285,12 @@ def test_question_copies_nothing_of_the_prefix(counted, image):
         engine.add_frame(image(number), 0.5 * number)
     engine.ask("Who?", max_new_tokens=2)
     prefix = engine._cache._prefix
-    buffers = [layer._key_buffer.data_ptr() for layer in prefix._layers]
+    buffers = [layer._key_buffer.data_ptr() for layer in prefix._attention]
 
     # when
     engine.ask("What is on the table?", max_new_tokens=2)
 
     # then
-    assert [layer._key_buffer.data_ptr() for layer in prefix._layers] == buffers
+    assert [layer._key_buffer.data_ptr() for layer in prefix._attention] == buffers
     fork = prefix.fork()
     assert all(layer.keys.data_ptr() == buffer for layer, buffer in zip(fork.layers, buffers, strict=True))

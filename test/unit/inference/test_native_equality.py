@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
+
 EVEN_STAMPS = [0.5 * number for number in range(8)]
 UNEVEN_STAMPS = [3.0, 3.4, 4.9, 5.0, 9.3, 9.9, 17.02, 17.5]
 JITTERED_STAMPS = [100.001, 100.499, 101.002, 101.497, 101.998, 102.503, 103.001, 103.5]
@@ -20,13 +22,13 @@ CASES = {
     "jittered stamps, wide": (2, JITTERED_STAMPS, WIDE),
     "key frames days apart": (0, DAYS_APART_STAMPS, LANDSCAPE),
 }
-FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
+FAMILIES = SUPPORTED_MODEL_TYPES
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_equals_native_over_a_history(load_tiny, make_engine, image, compare, tolerances, family, dtype, case):
+def test_equals_native_over_a_history(load_tiny, make_engine, image, compare, tolerance, family, dtype, case):
     # given
     seed, stamps, size = CASES[case]
     engine = make_engine(load_tiny(family, seed=seed, dtype=dtype), stamps=stamps[:6], size=size)
@@ -55,12 +57,14 @@ def test_equals_native_over_a_history(load_tiny, make_engine, image, compare, to
     ask("after reset", "What is on the table?", encodes=3)
 
     # then
-    different = {stage: error for stage, error in errors.items() if error.verdict(tolerances[dtype]) != "equal"}
+    different = {stage: error for stage, error in errors.items() if error.verdict(tolerance(family, dtype)) != "equal"}
     assert not different
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_equals_native_in_a_deeper_model_with_several_vision_windows(load_tiny, make_engine, compare, family):
+def test_equals_native_in_a_deeper_model_with_several_vision_windows(
+    load_tiny, make_engine, compare, tolerance, family
+):
     # given
     tiny = load_tiny(family, dtype=torch.float64, deep=True)
     engine = make_engine(tiny, stamps=[*UNEVEN_STAMPS, 30.0], size=(196, 140))
@@ -69,12 +73,14 @@ def test_equals_native_in_a_deeper_model_with_several_vision_windows(load_tiny, 
     outcomes = [compare(engine, question) for question in ("What is on the table?", "Who?")]
 
     # then
-    assert outcomes[0].metrics.video_grid_thw == (5, 14, 10)
-    assert [outcome.comparison.verdict(1e-9) for outcome in outcomes] == ["equal", "equal"]
+    height, width, _ = engine.snapshot()[0].frames[0].shape
+    patch = engine.model.config.vision_config.patch_size
+    assert outcomes[0].metrics.video_grid_thw == (5, height // patch, width // patch)
+    assert [outcome.comparison.verdict(tolerance(family, torch.float64)) for outcome in outcomes] == ["equal", "equal"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sliding_window_and_key_frames_equal_native(load_tiny, make_engine, image, compare, family):
+def test_sliding_window_and_key_frames_equal_native(load_tiny, make_engine, image, compare, tolerance, family):
     # given a memory that has evicted: old pairs of Star precede new ones of Stream, with a gap in time
     engine = make_engine(load_tiny(family, dtype=torch.float64), star_memory_size=4, stream_window_size=4)
     comparisons = []
@@ -87,7 +93,7 @@ def test_sliding_window_and_key_frames_equal_native(load_tiny, make_engine, imag
 
     # then
     assert engine.frame_manager.get_statistics()["compression_ratio"] > 1
-    assert [comparison.verdict(1e-9) for comparison in comparisons] == ["equal"] * 4
+    assert [comparison.verdict(tolerance(family, torch.float64)) for comparison in comparisons] == ["equal"] * 4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -102,13 +108,16 @@ def test_free_answer_equals_native_text(load_tiny, make_engine, native, family):
     # then
     expected = [native.trace(engine.model, engine.processor, engine.snapshot(), question, 24) for question in questions]
     assert texts == [trace.text for trace in expected]
-    assert len(set(texts)) == len(texts)
+    assert len(set(texts)) > 1  # the answer depends on the question
 
 
-# The real checkpoints sample at so low a temperature that the best token always wins.
+# Qwen2 checkpoints sample at so low a temperature that the best token always wins. The others really sample, but the
+# engine is greedy by default.
 REAL_GENERATION = {
     "qwen2_vl": {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.001, "repetition_penalty": 1.0},
     "qwen2_5_vl": {"do_sample": True, "temperature": 1e-6, "repetition_penalty": 1.05},
+    "qwen3_vl": {"do_sample": False, "repetition_penalty": 1.0},
+    "qwen3_5": {"do_sample": False, "repetition_penalty": 1.0},
 }
 
 
@@ -131,7 +140,7 @@ def test_generation_config_of_the_checkpoint_applies(load_tiny, make_engine, nat
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_positions_of_earlier_calls_have_no_effect(load_tiny, make_engine, compare, monkeypatch, family):
+def test_positions_of_earlier_calls_have_no_effect(load_tiny, make_engine, compare, tolerance, monkeypatch, family):
     # given
     tiny = load_tiny(family, dtype=torch.float64)
     engine = make_engine(tiny, stamps=UNEVEN_STAMPS)
@@ -142,19 +151,19 @@ def test_positions_of_earlier_calls_have_no_effect(load_tiny, make_engine, compa
     outcome = compare(engine, "Where?")
 
     # then
-    assert outcome.comparison.verdict(1e-9) == "equal"
+    assert outcome.comparison.verdict(tolerance(family, torch.float64)) == "equal"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_long_gaps_are_compressed_with_a_warning(load_tiny, make_engine, compare, family):
+def test_long_gaps_are_compressed_with_a_warning(load_tiny, make_engine, compare, tolerance, family):
     # given
     engine = make_engine(load_tiny(family, dtype=torch.float64), stamps=DAYS_APART_STAMPS)
 
     # when
     outcome = compare(engine, "Who?")
 
-    # then Qwen2.5-VL compresses and warns; Qwen2-VL counts pairs and does not
-    assert outcome.comparison.verdict(1e-9) == "equal"
+    # then Qwen2.5-VL compresses and warns; Qwen2-VL counts pairs, and the others write the time
+    assert outcome.comparison.verdict(tolerance(family, torch.float64)) == "equal"
     compressed = family == "qwen2_5_vl"
     assert any("compressed time" in warning for warning in outcome.metrics.warnings) == compressed
 

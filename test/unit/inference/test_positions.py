@@ -236,7 +236,7 @@ def test_prompt_positions_equal_a_count_token_by_token(native, before, steps, ro
 
 
 def stock_and_ours(engine, question="Who?"):
-    inputs = native_inputs(engine.processor, engine.snapshot(), question)
+    inputs = native_inputs(engine.processor, engine.snapshot(), question, stock_times=True)
     stock, _ = engine.model.model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],
@@ -244,7 +244,7 @@ def stock_and_ours(engine, question="Who?"):
         second_per_grid_ts=inputs.get("second_per_grid_ts"),
         attention_mask=inputs["attention_mask"],
     )
-    layout = lay_out(engine.model.config, engine.snapshot())
+    layout = lay_out(engine.model.config, engine.processor, engine.snapshot())
     return stock, layout.positions(build_prompt(engine.processor, question))
 
 

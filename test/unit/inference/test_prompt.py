@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from delayed_vlm_ros.errors import BadRequestError, UnsupportedModelError
+from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import lay_out
 from delayed_vlm_ros.replay.native import native_inputs
@@ -27,19 +29,33 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: ascii(question[:20]))
 def test_prompt_ids_equal_the_library(load_tiny, make_engine, family, question):
     # given
     engine = make_engine(load_tiny(family), stamps=[0.0, 0.5, 1.0])
-    tokens = lay_out(engine.model.config, engine.snapshot()).visual_tokens
+    layout = lay_out(engine.model.config, engine.processor, engine.snapshot())
 
     # when
-    ids = build_prompt(engine.processor, question).token_ids(tokens)
+    ids = layout.token_ids(build_prompt(engine.processor, question))
 
     # then
     expected = native_inputs(engine.processor, engine.snapshot(), question)["input_ids"]
     assert ids == expected[0].tolist()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_times_in_the_text_equal_the_library_at_rounding_limits(load_tiny, make_engine, seed):
+    # given stamps whose means are often halfway between two tenths of a second
+    steps = np.random.default_rng(seed).integers(1, 40, 21)
+    engine = make_engine(load_tiny("qwen3_vl"), stamps=1e9 + np.cumsum(steps) / 20)
+
+    # when
+    layout = lay_out(engine.model.config, engine.processor, engine.snapshot())
+
+    # then
+    expected = native_inputs(engine.processor, engine.snapshot(), "Who?")["input_ids"]
+    assert layout.token_ids(build_prompt(engine.processor, "Who?")) == expected[0].tolist()
 
 
 def test_prefix_does_not_depend_on_the_question(load_tiny):

@@ -19,7 +19,7 @@ def test_pixels_and_grid_equal_the_library(load_tiny, make_engine, frames, size)
 
     # when
     pixels = snapshot_pixel_values(engine.processor, snapshot)
-    layout = lay_out(engine.model.config, snapshot)
+    layout = lay_out(engine.model.config, engine.processor, snapshot)
 
     # then
     expected = native_inputs(engine.processor, snapshot, "Who?")
@@ -75,7 +75,7 @@ def test_compressed_time_leaves_positions_for_text(load_tiny, make_engine):
     trained = engine.model.config.text_config.max_position_embeddings
 
     # when
-    layout = lay_out(engine.model.config, engine.snapshot())
+    layout = lay_out(engine.model.config, engine.processor, engine.snapshot())
 
     # then
     assert layout.time_compressed

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Cache
 
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.budget import MemoryBudget, chunk_pairs, retention_order
+from delayed_vlm_ros.inference.local.budget import MemoryBudget, chunk_pairs, layer_types, retention_order
 from delayed_vlm_ros.inference.local.cache.prefill import prefill, valid_segments
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment, segments_of
 from delayed_vlm_ros.inference.local.cache.vision import EncodedPairs, VisionFeatureCache, encode_snapshot
@@ -26,7 +26,7 @@ class CachedBytes:
 
     Attributes:
         features: Bytes of vision features.
-        kv: Bytes of the prefix KV.
+        kv: Bytes of the prefix: keys, values and recurrent states.
     """
 
     features: int
@@ -159,7 +159,7 @@ class EncodingCache:
         valid = valid_segments(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         valid_pairs = max(0, valid - 1)
         encoded = self.features(snapshot[valid_pairs:], layout, control) if valid < len(segments) else None
-        cache.truncate(valid)
+        cache.truncate(valid, unchanged=cache.common_prefix_length(segments))
         reused = cache.length
         cache.reserve(sum(segment.tokens for segment in segments) + capacity)
         if encoded is None:
@@ -168,7 +168,7 @@ class EncodingCache:
         return EncodedPrefix(cache, reused, tuple(valid_pairs + number for number in encoded.new_pairs))
 
     def _cache_for(self, segments: Sequence[Segment], *, transient: bool) -> PrefixCache:
-        layers = int(self._model.config.text_config.num_hidden_layers)
+        layers = layer_types(self._model.config.text_config.to_dict())
         cached = self._prefix
         if transient and (cached is None or cached.segments != tuple(segments)):
             return PrefixCache(layers)

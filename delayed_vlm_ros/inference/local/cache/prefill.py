@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.budget import chunk_pairs
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment
 from delayed_vlm_ros.inference.local.finite import check_finite
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 
@@ -26,12 +26,12 @@ def valid_segments(prefix: PrefixCache, segments: Sequence[Segment], chunk: int,
         canonical: Whether to start only where a cold run would start a chunk, too.
     """
     common = prefix.common_prefix_length(segments)
-    if not canonical or common == 0:
-        return common
     if common == len(segments) == len(prefix.segments):
         return common
-    whole = (common - 1) // chunk * chunk
-    return 1 + whole if whole else 0
+    if canonical:
+        whole = max(0, common - 1) // chunk * chunk
+        common = 1 + whole if whole else 0
+    return prefix.restorable(common)
 
 
 @torch.inference_mode()
@@ -54,7 +54,7 @@ def prefill(
         layout: Layout of the pairs.
         prefix: Cache that holds exactly the first of ``segments``; the others are appended.
         segments: The text, then each pair.
-        features: Features of the pairs that the prefix lacks, shape ``(tokens, hidden size)`` each.
+        features: Features of the pairs that the prefix lacks, shape ``(tokens, levels × hidden size)`` each.
         control: Control of the question, checked before every chunk.
 
     Raises:
@@ -62,18 +62,19 @@ def prefill(
         AskTimeoutError: The deadline has passed.
         NonFiniteError: The language model's output contains NaN or infinity; its chunk is not appended.
     """
-    ids = torch.tensor([prompt.token_ids(layout.visual_tokens)])
+    ids = torch.tensor([layout.token_ids(prompt)])
     positions = layout.positions(prompt)
+    video_output = adapter_for(model.config).video_output
     held = max(0, len(prefix.segments) - 1)
     for first, last in _chunks(len(prefix.segments), len(segments), chunk_pairs(layout.tokens_per_pair)):
         control.check()
         start = prefix.length
         part = slice(start, start + sum(segment.tokens for segment in segments[first:last]))
-        pairs: Any = tuple(features[max(0, first - 1) - held : last - 1 - held])
+        pairs = features[max(0, first - 1) - held : last - 1 - held]
         cache = prefix.fork()
         output = model.model(
             input_ids=ids[:, part].to(model.device),
-            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=pairs)},
+            mm_encoder_outputs={"video": video_output(model.config, pairs)},
             position_ids=positions[..., part].to(model.device),
             past_key_values=cache,
             use_cache=True,

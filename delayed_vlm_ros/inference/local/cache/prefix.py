@@ -1,21 +1,25 @@
-"""The KV cache of a prompt's prefix, ``[system prompt][video]``, split at the boundaries of pairs.
+"""The cached state of a prompt's prefix, ``[system prompt][video]``, split at the boundaries of pairs.
 
 Every question about the same frames shares the prefix, and a changed memory shares the part before the first change.
 The shared part is found by a key per *segment*: the text and every pair. Token ids and positions do not suffice: all
 video placeholder ids are equal, and relative positions repeat after the window slides, so different images would be
 taken for equal ones.
+
+Layers with attention keep the keys and values of every token, and can return to any length. Recurrent layers keep one
+state, which every token changes: they can return only to a state that was saved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer
 
-from delayed_vlm_ros.inference.local.budget import round_up_capacity
+from delayed_vlm_ros.inference.local.budget import RECURRENT_LAYER, round_up_capacity
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
@@ -26,7 +30,7 @@ class Segment:
     """A part of a prefix that is kept or dropped as a whole.
 
     Attributes:
-        key: Everything that the segment's KV depends on, in addition to the segments before it.
+        key: Everything that the segment's state depends on, in addition to the segments before it.
         tokens: Number of tokens.
     """
 
@@ -38,8 +42,11 @@ def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tupl
     """Return the segments of a prefix: the text before the video, then each pair with its content and time."""
     text = Segment(("text", prompt.before), len(prompt.before))
     pairs = (
-        Segment((kept.content_key, layout.grid_thw[1:], time), layout.tokens_per_pair)
-        for kept, time in zip(snapshot, layout.temporal_ids, strict=True)
+        Segment(
+            (kept.content_key, layout.grid_thw[1:], time, around),
+            len(around.before) + layout.tokens_per_pair + len(around.after),
+        )
+        for kept, time, around in zip(snapshot, layout.temporal_ids, layout.pair_texts, strict=True)
     )
     return (text, *pairs)
 
@@ -145,15 +152,40 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers 
         return larger
 
 
+class RecurrentLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformers is untyped
+    """The state of one recurrent layer, in transformers' own cache layer."""
+
+    @property
+    def storage_bytes(self) -> int:
+        """Bytes of the state."""
+        return sum(state.untyped_storage().nbytes() for state in self._states())
+
+    def fork(self) -> RecurrentLayer:
+        """Return a layer with a copy of the state, because the model updates it in place."""
+        forked = RecurrentLayer()
+        forked.__dict__.update({name: copy(value) for name, value in self.__dict__.items()})
+        for states in (forked.conv_states, forked.recurrent_states):
+            states.update({index: state.clone() for index, state in states.items() if state is not None})
+        return forked
+
+    def _states(self) -> list[torch.Tensor]:
+        both = (*self.conv_states.values(), *self.recurrent_states.values())
+        return [state for state in both if state is not None]
+
+
 class PrefixCache:
-    """KV of one prefix, segment by segment.
+    """State of one prefix, segment by segment.
 
     Args:
-        layers: Number of layers of the language model.
+        layer_types: Type of each layer of the language model, as in its config.
     """
 
-    def __init__(self, layers: int) -> None:
-        self._layers = [PreallocatedLayer() for _ in range(layers)]
+    def __init__(self, layer_types: Sequence[str]) -> None:
+        self._recurrent = tuple(kind == RECURRENT_LAYER for kind in layer_types)
+        self._attention = [PreallocatedLayer() for recurrent in self._recurrent if not recurrent]
+        # By the number of segments that the layers have read; without recurrent layers, no state is needed.
+        self._states = {0: [RecurrentLayer() for recurrent in self._recurrent if recurrent]}
+        self._unchanged = 0
         self.segments: tuple[Segment, ...] = ()
 
     @property
@@ -163,8 +195,9 @@ class PrefixCache:
 
     @property
     def storage_bytes(self) -> int:
-        """Bytes of the buffers, spare capacity included."""
-        return sum(layer.storage_bytes for layer in self._layers)
+        """Bytes of the keys, values and saved states, spare capacity included."""
+        states = [layer for saved in self._states.values() for layer in saved]
+        return sum(layer.storage_bytes for layer in (*self._attention, *states))
 
     def common_prefix_length(self, segments: Sequence[Segment]) -> int:
         """Return how many cached segments equal the first of ``segments``."""
@@ -175,13 +208,25 @@ class PrefixCache:
             count += 1
         return count
 
-    def truncate(self, count: int) -> None:
-        """Drop all but the first ``count`` segments; copies nothing."""
+    def restorable(self, count: int) -> int:
+        """Return the largest number of segments, at most ``count``, to which the cache can be truncated."""
+        return max(number for number in self._states if number <= count) if any(self._recurrent) else count
+
+    def truncate(self, count: int, *, unchanged: int = 0) -> None:
+        """Drop all but the first segments; copies nothing.
+
+        Args:
+            count: Segments to keep, a result of ``restorable``.
+            unchanged: Segments that the next prefix has in common with this one. A recurrent state is saved as close
+                to them as possible, because the following prefix often changes at the same segment.
+        """
         self.segments = self.segments[:count]
+        self._unchanged = unchanged
+        self._states = {number: states for number, states in self._states.items() if number <= count}
 
     def reserve(self, tokens: int) -> None:
         """Grow the buffers to hold at least ``tokens`` tokens, those of the prefix and of its fork together."""
-        for layer in self._layers:
+        for layer in self._attention:
             layer.reserve(tokens)
 
     def fork(self) -> Cache:
@@ -189,7 +234,10 @@ class PrefixCache:
 
         The prefix does not change. The fork is valid until the prefix changes; only one fork may be written.
         """
-        return Cache(layers=[layer.fork(self.length) for layer in self._layers])
+        attention = iter([layer.fork(self.length) for layer in self._attention])
+        saved = self._states[len(self.segments)] if any(self._recurrent) else []
+        states = iter([layer.fork() for layer in saved])
+        return Cache(layers=[next(states if recurrent else attention) for recurrent in self._recurrent])
 
     def extend(self, cache: Cache, segments: Sequence[Segment]) -> None:
         """Take over the tokens that a fork has appended.
@@ -198,5 +246,15 @@ class PrefixCache:
             cache: A fork of this prefix, with exactly the tokens of ``segments`` appended.
             segments: Segments of the appended tokens.
         """
-        self._layers = [layer for layer in cache.layers if isinstance(layer, PreallocatedLayer)]
         self.segments = (*self.segments, *segments)
+        self._attention = [layer for layer in cache.layers if isinstance(layer, PreallocatedLayer)]
+        if any(self._recurrent):
+            self._states[len(self.segments)] = [layer for layer in cache.layers if isinstance(layer, RecurrentLayer)]
+            self._drop_states()
+
+    def _drop_states(self) -> None:
+        """Keep the initial state, the last two, and the one before the last change: ``SAVED_STATES`` with a size."""
+        *earlier, last = sorted(self._states)
+        before_change = max(number for number in self._states if number <= self._unchanged)
+        kept = {0, *earlier[-1:], last, before_change}
+        self._states = {number: self._states[number] for number in kept}

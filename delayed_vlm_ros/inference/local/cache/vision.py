@@ -44,7 +44,7 @@ class VisionFeatureCache:
         return sum(features.untyped_storage().nbytes() for features in self._features.values())
 
     def get(self, key: bytes) -> torch.Tensor | None:
-        """Return the features of a pair, shape ``(tokens, hidden size)``; None if they are not cached."""
+        """Return the features of a pair, shape ``(tokens, levels × hidden size)``; None if they are not cached."""
         with self._lock:
             return self._features.get(key)
 
@@ -94,7 +94,7 @@ class EncodedPairs:
     """The features of a snapshot.
 
     Attributes:
-        features: Features of each pair, shape ``(tokens, hidden size)``.
+        features: Features of each pair, shape ``(tokens, levels × hidden size)``.
         new_pairs: Indices of the pairs that were not cached.
     """
 

@@ -44,7 +44,7 @@ class Checkpoint:
         factor: Divisor of both image sides, in pixels.
         min_pixels: Smallest height × width of an image.
         max_pixels: Largest height × width of an image.
-        text_config: Fields of the language model's config.
+        config: Fields of ``config.json``.
         only_size: Single image size that the model was trained on; None: any size.
         weights_missing: Whether the weights are still to be downloaded, which was allowed.
         warnings: Limitations of all answers of this model, one sentence each.
@@ -58,7 +58,7 @@ class Checkpoint:
     factor: int
     min_pixels: int
     max_pixels: int
-    text_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     only_size: Grid | None = None
     weights_missing: bool = False
     warnings: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Checkpoint:
             ConfigurationError: The budget does not hold the images and the encoding of a single pair.
             UnsupportedModelError: The config lacks the sizes of the model.
         """
-        token = token_bytes(self.text_config, element_bytes)
+        token = token_bytes(self.config, element_bytes)
         return plan_budget(memory_budget_mb, frames, self.geometry(max_pixels), token, shares=shares)
 
 
@@ -261,7 +261,7 @@ def _read_checkpoint(
             factor=factor,
             min_pixels=min_pixels,
             max_pixels=max_pixels,
-            text_config=config.get("text_config") or config,  # older files keep these fields at the top level
+            config=config,
             only_size=only_size,
             weights_missing=weights_missing,
             warnings=warnings,

@@ -1,4 +1,4 @@
-"""The vision encoder of Qwen2-VL and Qwen2.5-VL on a batch of pairs.
+"""The vision encoder of Qwen2-VL and Qwen2.5-VL on a batch of pairs, and its output for the language model.
 
 These encoders attend within one pair of frames only, and some layers only within windows of it. Without flash
 attention, transformers runs pair after pair and window after window in Python. Here the pairs form a batch, and so do
@@ -7,12 +7,13 @@ the windows of each size. The layers are transformers' own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids, get_vision_window_index
 
@@ -80,6 +81,11 @@ def encode_pairs(
         hidden = hidden + block.mlp(block.norm2(hidden))
     merged: torch.Tensor = visual.merger(hidden.flatten(0, 1)).view(pairs, rows * columns, -1)
     return merged if windows is None else merged[:, torch.argsort(windows.order)]
+
+
+def single_level_output(_config: Any, features: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
+    """Return the features of pairs for the language model, shape ``(tokens, hidden size)`` each."""
+    return BaseModelOutputWithPooling(pooler_output=tuple(features))
 
 
 def _attention(

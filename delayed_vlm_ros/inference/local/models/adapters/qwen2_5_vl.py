@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from delayed_vlm_ros.inference.local.models.adapters.pair_encoder import encode_pairs
+from delayed_vlm_ros.inference.local.models.adapters.pair_encoder import encode_pairs, single_level_output
 from delayed_vlm_ros.inference.local.models.adapters.registry import ModelAdapter
 
 
@@ -30,5 +30,6 @@ ADAPTER = ModelAdapter(
         "tokens_per_second",
     ),
     encode_pairs=_encode_pairs,
+    video_output=single_level_output,
     pair_times=_pair_times,
 )

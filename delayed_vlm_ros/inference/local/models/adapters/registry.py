@@ -1,4 +1,4 @@
-"""Model adapters: how a model type encodes a pair and counts the time of a video.
+"""Model adapters: how a model type encodes a pair, and how it is given the time of a video.
 
 Importing this module does not import torch: a checkpoint is validated before torch is loaded.
 """
@@ -16,27 +16,34 @@ from delayed_vlm_ros.inference.local.models.validation import check_fields
 if TYPE_CHECKING:
     import torch
 
-SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
+SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 """Model types with an adapter; each names a module of this package with an ``ADAPTER``."""
 
 
 @dataclass(frozen=True)
 class ModelAdapter:
-    """Differences between model types.
+    """Differences between model types. A model is given the time of a pair by its position or by text.
 
     Attributes:
         required_fields: Fields that the vision config must have.
         encode_pairs: ``encode_pairs(visual, patches, rows, columns)`` returns the features of each pair, shape
-            ``(pairs, rows × columns, hidden size)``. ``visual`` is the model's vision encoder, ``patches`` has shape
-            ``(pairs, patches, patch elements)`` as transformers' video processor cuts them, ``rows`` and ``columns``
-            count the merged tokens of a pair.
+            ``(pairs, rows × columns, levels × hidden size)``. ``visual`` is the model's vision encoder, ``patches`` has
+            shape ``(pairs, patches, patch elements)`` as transformers' video processor cuts them, ``rows`` and
+            ``columns`` count the merged tokens of a pair.
+        video_output: ``video_output(config, features)`` returns the features of several pairs, shape
+            ``(tokens, levels × hidden size)`` each, as the language model takes them.
         pair_times: ``pair_times(config, start_stamps)`` returns each pair's position on the temporal axis, unrounded,
             0 for the first pair. ``start_stamps`` are the stamps of the pairs' first frames in seconds, increasing.
+            None: the model is given the time by text.
+        time_text: ``time_text(seconds)`` returns the text before a pair whose frames were taken, on average, that long
+            after the first frame of the video. None: the model is given the time by position.
     """
 
     required_fields: tuple[str, ...]
     encode_pairs: Callable[[Any, torch.Tensor, int, int], torch.Tensor]
-    pair_times: Callable[[Any, Sequence[float]], list[float]]
+    video_output: Callable[[Any, Sequence[torch.Tensor]], Any]
+    pair_times: Callable[[Any, Sequence[float]], list[float]] | None = None
+    time_text: Callable[[float], str] | None = None
 
     def check(self, config: Any) -> None:
         """Check that a model's config has all fields that the adapter needs.

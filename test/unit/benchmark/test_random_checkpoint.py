@@ -10,7 +10,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
-MODEL_TYPES = ["qwen2_vl", "qwen2_5_vl"]
+PROCESSORS = {
+    "qwen2_vl": "Qwen2VLProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+    "qwen3_vl": "Qwen3VLProcessor",
+    "qwen3_5": "Qwen3VLProcessor",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +26,13 @@ def one_thread():
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     created = {}
-    for model_type in MODEL_TYPES:
+    for model_type in PROCESSORS:
         created[model_type] = tmp_path_factory.mktemp(model_type)
         save_random_checkpoint(created[model_type], model_type=model_type)
     return created
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", PROCESSORS)
 def test_transformers_loads_the_checkpoint(folders, model_type):
     # when
     model, report = AutoModelForImageTextToText.from_pretrained(folders[model_type], output_loading_info=True)
@@ -37,7 +42,7 @@ def test_transformers_loads_the_checkpoint(folders, model_type):
     assert model.config.model_type == model_type
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    assert type(processor).__name__ == {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}[model_type]
+    assert type(processor).__name__ == PROCESSORS[model_type]
     for name in ("video", "image"):
         assert getattr(processor, f"{name}_token_id") == getattr(model.config, f"{name}_token_id")
     assert model.generation_config.eos_token_id[0] == processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -76,7 +81,7 @@ def test_seed_determines_the_weights_without_changing_the_global_generator(tmp_p
     assert not torch.equal(weights(other), weights(again))
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", PROCESSORS)
 def test_answers_are_printable_and_depend_on_the_frames(folders, model_type):
     # given
     model = AutoModelForImageTextToText.from_pretrained(folders[model_type]).eval()

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
-from delayed_vlm_ros.inference.local.budget import TokenBytes, plan_budget, retention_order, token_bytes
+from delayed_vlm_ros.inference.local.budget import (
+    SAVED_STATES,
+    TokenBytes,
+    plan_budget,
+    retention_order,
+    token_bytes,
+)
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 
@@ -18,6 +24,44 @@ def test_token_bytes_of_qwen2_5_vl_3b():
     text = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "num_hidden_layers": 36}
     # then
     assert token_bytes(text, 2) == TokenBytes(features=4096, kv=36864)
+
+
+def test_token_bytes_of_qwen3_vl_4b_count_all_levels_of_features():
+    # given the shape of the 4B model in bfloat16
+    text = {
+        "hidden_size": 2560,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 36,
+        "head_dim": 128,
+    }
+    vision = {"deepstack_visual_indexes": [5, 11, 17]}
+    # then
+    assert token_bytes({"text_config": text, "vision_config": vision}, 2) == TokenBytes(features=20480, kv=147456)
+
+
+def test_state_bytes_of_a_recurrent_model_equal_those_of_a_saved_state(load_tiny, make_engine):
+    # given
+    tiny = load_tiny("qwen3_5")
+    engine = make_engine(tiny, stamps=HALF_SECONDS)
+    # when
+    engine.ask("Who?", max_new_tokens=2)
+    # then
+    saved = engine._cache._prefix._states[5]
+    expected = token_bytes(tiny.model.config.to_dict(), 4)
+    assert sum(layer.storage_bytes for layer in saved) == expected.state > 0
+    assert expected.kv == 2 * 1 * 2 * 32 * 4  # one of four layers has keys and values
+
+
+def test_saved_states_of_a_prefix_do_not_grow(load_tiny, make_engine, image):
+    # given
+    engine = make_engine(load_tiny("qwen3_5"), stamps=HALF_SECONDS, star_memory_size=8, stream_window_size=16)
+    # when
+    for number in range(40):
+        engine.add_frame(image(number), 10.0 + number / 2)
+        engine.ask("Who?", max_new_tokens=1)
+        # then
+        assert len(engine._cache._prefix._states) - 1 <= SAVED_STATES
 
 
 def test_config_without_model_sizes_is_refused():

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.models import loading
+from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
 
@@ -31,7 +32,7 @@ def resolve(folder):
     return resolve_checkpoint(str(folder))
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
 def test_saved_checkpoint_is_loaded(checkpoint_folder, family):
     # when
     loaded = load_model(resolve(checkpoint_folder(family)), device="cpu")

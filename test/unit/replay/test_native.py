@@ -9,12 +9,13 @@ import torch
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.replay.native import native_answer, native_generate, native_inputs, native_prompt_length
 
-FAMILIES = ["qwen2_vl", "qwen2_5_vl"]
+FAMILIES = SUPPORTED_MODEL_TYPES
 QUESTIONS = ["What is on the table?", "Who?", "Is the door open?"]
 
 

@@ -153,13 +153,13 @@ def _answer(model: Any, processor: Any, *, sampling: bool) -> None:
     from delayed_vlm_ros.inference.local.video_input import lay_out  # noqa: PLC0415
 
     snapshot, control = _snapshot(model, processor), AskControl()
-    prompt, layout = build_prompt(processor, "what?"), lay_out(model.config, snapshot)
+    prompt, layout = build_prompt(processor, "what?"), lay_out(model.config, processor, snapshot)
     cache = EncodingCache(model, processor, features_on_host=False, canonical=True, budget=None)
     capacity = len(prompt.after) + _CHECKED_TOKENS
     prefix = cache.prefix(prompt, layout, snapshot, control, capacity=capacity)
     generate_answer(
         model,
-        prompt.token_ids(layout.visual_tokens),
+        layout.token_ids(prompt),
         layout.positions(prompt),
         prefix.cache.fork(),
         max_new_tokens=_CHECKED_TOKENS,

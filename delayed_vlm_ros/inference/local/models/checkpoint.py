@@ -13,9 +13,9 @@ from typing import Any
 from delayed_vlm_ros.dependencies import explained_imports, is_installed, missing
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, plan_budget, token_bytes
-from delayed_vlm_ros.inference.local.models.adapters.registry import check_model_type
+from delayed_vlm_ros.inference.local.models.adapters.registry import LIMITS_OF_WHOLE_VIDEOS, check_model_type
 from delayed_vlm_ros.inference.local.models.files import check_files, read_json, weight_files
-from delayed_vlm_ros.inference.local.models.validation import check_description, check_size
+from delayed_vlm_ros.inference.local.models.validation import check_description, check_size, default_patch_size
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.resources import data_folder
@@ -131,10 +131,11 @@ def processor_geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeo
         ConfigurationError: The model needs larger images.
     """
     video_processor = processor.video_processor
+    factor = int(video_processor.patch_size) * int(video_processor.merge_size)
     return frame_geometry(
         "this model",
-        int(video_processor.patch_size) * int(video_processor.merge_size),
-        int(video_processor.size["shortest_edge"]),
+        factor,
+        _min_pixels(config.model_type, factor, int(video_processor.size["shortest_edge"])),
         min(max_pixels, int(video_processor.size["longest_edge"])),
         parse_frame_size(getattr(config, "frame_size", None)),
     )
@@ -249,8 +250,10 @@ def _read_checkpoint(
         processor = _video_processor_settings(name, folder)
         check_description(name, config, processor)
         size = dict(processor.get("size") or {})
-        factor = int(processor.get("patch_size", 14)) * int(processor.get("merge_size", 2))
-        min_pixels = int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS)
+        patch_size = processor.get("patch_size") or default_patch_size(model_type)
+        factor = int(patch_size or 0) * int(processor.get("merge_size", 2))
+        smallest = int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS)
+        min_pixels = _min_pixels(model_type, factor, smallest)
         max_pixels = int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS)
         only_size = parse_frame_size(config.get("frame_size"))
         check_image_sizes(factor, min_pixels, max_pixels, only_size)
@@ -269,6 +272,11 @@ def _read_checkpoint(
         )
     except (OverflowError, TypeError, ValueError) as error:
         raise UnsupportedModelError(f"the image sizes of {name} are invalid ({error}): download it again") from None
+
+
+def _min_pixels(model_type: str, factor: int, limit: int) -> int:
+    """Return the smallest height × width of a frame: one visual token if the processor's limit is for whole videos."""
+    return factor**2 if model_type in LIMITS_OF_WHOLE_VIDEOS else limit
 
 
 def parse_frame_size(frame_size: Any) -> Grid | None:

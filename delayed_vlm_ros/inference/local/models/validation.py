@@ -10,10 +10,11 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 # Sizes that vision encoder and video processor must agree on: the field of each, and transformers' default.
 _SHARED_SIZES = (
-    ("patch_size", "patch_size", 14),
+    ("patch_size", "patch_size", None),
     ("spatial_merge_size", "merge_size", 2),
     ("temporal_patch_size", "temporal_patch_size", FRAMES_PER_PAIR),
 )
+_DEFAULT_PATCH_SIZES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_5": 16}
 
 # Positive integers of a config, where they are given, and the largest value: several times that of any known model.
 _MAX_VALUES = {
@@ -91,6 +92,11 @@ def check_values(name: str, fields: Mapping[str, Any]) -> None:
         )
 
 
+def default_patch_size(model_type: str) -> int | None:
+    """Return transformers' patch size for files that lack the field, in pixels; None for an unknown model type."""
+    return _DEFAULT_PATCH_SIZES.get(model_type)
+
+
 def check_description(name: str, config: Mapping[str, Any], processor: Mapping[str, Any]) -> None:
     """Check, before anything is loaded, that a checkpoint's files are complete and agree with each other.
 
@@ -107,7 +113,8 @@ def check_description(name: str, config: Mapping[str, Any], processor: Mapping[s
     vision = config.get("vision_config")
     if not isinstance(vision, Mapping):
         raise UnsupportedModelError(f"config.json of {name} has no vision_config: download it again")
-    for field, counterpart, default in _SHARED_SIZES:
+    for field, counterpart, general_default in _SHARED_SIZES:
+        default = general_default or default_patch_size(str(config.get("model_type")))
         expected, actual = vision.get(field, default), processor.get(counterpart, default)
         if expected is None or actual is None:
             where = f"vision_config lacks {field}" if expected is None else f"video processor lacks {counterpart}"

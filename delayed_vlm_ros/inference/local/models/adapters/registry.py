@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 """Model types with an adapter; each names a module of this package with an ``ADAPTER``."""
 
+LIMITS_OF_WHOLE_VIDEOS = ("qwen3_vl", "qwen3_5")
+"""Model types whose video processor limits frames × height × width; for the others, it limits height × width."""
+
 
 @dataclass(frozen=True)
 class ModelAdapter:

@@ -97,4 +97,4 @@ def test_answers_are_printable_and_depend_on_the_frames(folders, model_type):
 
     # then
     assert all(answer and answer.isascii() and answer.isprintable() for answer in answers)
-    assert len(set(answers)) > len(answers) // 2
+    assert len(set(answers)) >= len(answers) // 2

@@ -62,7 +62,24 @@ def test_native_answer_equals_the_engines_answer(make_engine, family, frames):
         assert 0 < native.first_token_sec <= native.seconds
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+def test_stock_times_change_the_text_before_a_pair(make_engine, family):
+    # given one frame in two seconds; stock times assume two frames in one
+    engine = make_engine(family, 6, period=2.0)
+
+    # when
+    ids = [
+        native_inputs(engine.processor, engine.snapshot(), "Who?", stock_times=stock)["input_ids"]
+        for stock in (False, True)
+    ]
+
+    # then
+    texts = [engine.processor.tokenizer.decode(one[0]) for one in ids]
+    assert "<9.0 seconds>" in texts[0]
+    assert "<2.2 seconds>" in texts[1]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_stock_positions_change_answers_when_temporal_ids_exceed_spatial_ids(make_engine, family):
     # given
     engine = make_engine(family, 18)

@@ -11,7 +11,7 @@ state, which every token changes: they can return only to a state that was saved
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -196,8 +196,8 @@ class PrefixCache:
     @property
     def storage_bytes(self) -> int:
         """Bytes of the keys, values and saved states, spare capacity included."""
-        states = [layer for saved in self._states.values() for layer in saved]
-        return sum(layer.storage_bytes for layer in (*self._attention, *states))
+        states = sum(layer.storage_bytes for saved in self._states.values() for layer in saved)
+        return states + sum(layer.storage_bytes for layer in self._attention)
 
     def common_prefix_length(self, segments: Sequence[Segment]) -> int:
         """Return how many cached segments equal the first of ``segments``."""
@@ -234,9 +234,9 @@ class PrefixCache:
 
         The prefix does not change. The fork is valid until the prefix changes; only one fork may be written.
         """
-        attention = iter([layer.fork(self.length) for layer in self._attention])
+        attention: Iterator[Any] = iter([layer.fork(self.length) for layer in self._attention])
         saved = self._states[len(self.segments)] if any(self._recurrent) else []
-        states = iter([layer.fork() for layer in saved])
+        states: Iterator[Any] = iter([layer.fork() for layer in saved])
         return Cache(layers=[next(states if recurrent else attention) for recurrent in self._recurrent])
 
     def extend(self, cache: Cache, segments: Sequence[Segment]) -> None:

@@ -85,7 +85,8 @@ def encode_pairs(
 
 def single_level_output(_config: Any, features: Sequence[torch.Tensor]) -> BaseModelOutputWithPooling:
     """Return the features of pairs for the language model, shape ``(tokens, hidden size)`` each."""
-    return BaseModelOutputWithPooling(pooler_output=tuple(features))
+    pairs: Any = tuple(features)
+    return BaseModelOutputWithPooling(pooler_output=pairs)
 
 
 def _attention(

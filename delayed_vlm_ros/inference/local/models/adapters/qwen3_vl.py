@@ -20,7 +20,7 @@ def _encode_pairs(visual: Any, patches: torch.Tensor, rows: int, columns: int) -
 
 def _video_output(config: Any, features: Sequence[torch.Tensor]) -> BaseModelOutputWithDeepstackFeatures:
     size = int(config.text_config.hidden_size)
-    levels = list(zip(*(one.split(size, dim=-1) for one in features), strict=True))
+    levels: list[Any] = list(zip(*(one.split(size, dim=-1) for one in features), strict=True))
     return BaseModelOutputWithDeepstackFeatures(pooler_output=levels[0], deepstack_features=levels[1:])
 
 

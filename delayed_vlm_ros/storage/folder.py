@@ -59,7 +59,8 @@ class MemoryFolder:
         revive_source: Converts the JSON value back; raises ``ValueError`` if it cannot.
 
     Raises:
-        MemoryFileError: The path is not a folder, cannot be opened, or is in use by another node.
+        MemoryFileError: The path is not a folder, cannot be opened, belongs to another user, or is in use by another
+            node.
     """
 
     def __init__(self, path: str, describe_source: Callable[[Any], Any], revive_source: Callable[[Any], Any]) -> None:
@@ -68,21 +69,38 @@ class MemoryFolder:
         self._revive_source = revive_source
         self._headers: dict[str, bytes] = {}  # header of each camera's file, where known
         self._sizes: dict[str, int] = {}  # bytes of each camera's file, where known
-        self._folder = self._open_and_lock(0)
-
-    def _open_and_lock(self, flags: int) -> int:
         with self._errors_as_memory_file_error("cannot open the folder"):
-            folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
+            self._real_path = os.path.realpath(path)  # the configured path may be a link
+            self._folder = self._open_and_lock()
+
+    def _open_and_lock(self) -> int:
+        folder = os.open(self._real_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._check_owner(folder)
+            self._lock(folder)
+        except BaseException:
+            os.close(folder)
+            raise
+        return folder
+
+    def _check_owner(self, folder: int) -> None:
+        """Check that no other user can replace the files, except that root may use every folder."""
+        owner, user = os.fstat(folder).st_uid, os.geteuid()
+        if user not in (owner, 0):
+            raise MemoryFileError(
+                f"folder {self._path} belongs to another user (uid {owner}, the node's is {user}): make this user its "
+                "owner, or use another folder"
+            )
+
+    def _lock(self, folder: int) -> None:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(folder)
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 reason = f"folder {self._path} is in use by another node: use one folder per node"
             else:
                 reason = f"cannot lock folder {self._path}: {error.strerror}; use a local folder"
             raise MemoryFileError(reason) from error
-        return folder
 
     def close(self) -> None:
         """Release the folder."""
@@ -212,20 +230,21 @@ class MemoryFolder:
     def check(self) -> bool:
         """Check whether the next file could be written, without writing one.
 
-        A folder that was removed and made again is opened and locked again.
+        A folder that was removed and made again is opened and locked again, also where the path is a link to it.
 
         Returns:
             Whether no file has disappeared since the last call; ``save`` writes a missing one.
 
         Raises:
-            MemoryFileError: The path leads to no folder or another one, the folder is not writable, or the disk has no
-                space for a second copy of the largest file, which writing needs.
+            MemoryFileError: The path leads to no folder or another one, the folder is not writable, the disk has no
+                space for a second copy of the largest file, which writing needs, or the system cannot check it.
         """
         self._check_folder()
         size = max(self._sizes.values(), default=0)
         with self._errors_as_memory_file_error(f"no space for the next file ({size} bytes)"):
             self._check_free_space(size)
-        missing = [camera for camera in self._headers if not self._exists(camera + SUFFIX)]
+        with self._errors_as_memory_file_error("cannot check the files"):
+            missing = [camera for camera in self._headers if not self._exists(camera + SUFFIX)]
         for camera in missing:
             del self._headers[camera]
         return not missing
@@ -241,22 +260,28 @@ class MemoryFolder:
         """Check that the path leads to the open folder, not to nothing or to the mount point of a lost disk."""
         with self._errors_as_memory_file_error("cannot find the folder, it was removed or renamed"):
             current, opened = self._path.stat(), os.fstat(self._folder)
-        if not os.path.samestat(current, opened):
-            self._open_again(opened)
-        # As for a new file, also for root: a read-only disk denies access.
-        if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._folder, effective_ids=True):
-            reason = "is on a read-only disk" if self._is_read_only() else "is not writable for this user"
-            raise MemoryFileError(f"folder {self._path} {reason}: make it writable")
+        with self._errors_as_memory_file_error("cannot check the folder"):
+            if not os.path.samestat(current, opened):
+                self._open_again(opened)
+            # As for a new file, also for root: a read-only disk denies access.
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._folder, effective_ids=True):
+                reason = "is on a read-only disk" if self._is_read_only() else "is not writable for this user"
+                raise MemoryFileError(f"folder {self._path} {reason}: make it writable")
 
     def _open_again(self, before: os.stat_result) -> None:
-        folder = self._open_and_lock(os.O_NOFOLLOW)
+        if os.path.realpath(self._path) != self._real_path:
+            raise MemoryFileError(
+                f"folder {self._path} was replaced by a link, or its link leads elsewhere: put the previous folder "
+                "back, or configure again"
+            )
+        folder = self._open_and_lock()
         try:
             self._check_replacement(folder, before)
         except BaseException:
             os.close(folder)
             raise
-        os.close(self._folder)
-        self._folder = folder
+        previous, self._folder = self._folder, folder
+        os.close(previous)
 
     def _check_replacement(self, folder: int, before: os.stat_result) -> None:
         if _mount_of(folder) != _mount_of(self._folder):
@@ -297,4 +322,4 @@ class MemoryFolder:
 def _mount_of(descriptor: int) -> str:
     """Return the number of the mount through which a folder was opened; also bind mounts of one disk differ."""
     details = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
-    return details.partition("mnt_id:")[2].split()[0]
+    return next(iter(details.partition("mnt_id:")[2].split()), "")

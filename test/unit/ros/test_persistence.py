@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output.diagnostics import Level, persistence_status
+from delayed_vlm_ros.ros.scene_memory import persistence as persistence_module
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
 from delayed_vlm_ros.storage import folder as folder_module
 from delayed_vlm_ros.storage.file_format import star_of
@@ -62,6 +64,30 @@ def started(tmp_path):
     yield start
     for persistence in made:
         persistence.close(60.0)
+
+
+@pytest.fixture
+def wait_for_calls(monkeypatch):
+    """Return a function that waits until a method of the folder was called more often, as it is with short pauses."""
+    ended = Counter()
+    monkeypatch.setattr(persistence_module, "_MIN_PERIOD_SEC", 0.05)
+
+    def count(name, real):
+        def counted(*arguments, **options):
+            try:
+                return real(*arguments, **options)
+            finally:
+                ended[name] += 1
+
+        monkeypatch.setattr(folder_module.MemoryFolder, name, counted)
+
+    def wait(name, calls=2):  # the last one began after this
+        expected = ended[name] + calls
+        wait_until(lambda: ended[name] >= expected, f"{calls} calls of {name}")
+
+    for name in ("check", "save"):
+        count(name, getattr(folder_module.MemoryFolder, name))
+    return wait
 
 
 def contents(snapshot):
@@ -177,7 +203,7 @@ def test_full_disk_is_an_error_until_it_has_space(started, monkeypatch):
     assert persistence_status(persistence.report()).level == Level.OK
 
 
-def test_full_disk_is_reported_before_the_next_save(started, monkeypatch):
+def test_full_disk_is_reported_before_the_next_save(wait_for_calls, started, monkeypatch):
     camera = Camera()
     camera.show(2)
     persistence = started(camera, period_sec=3600.0)
@@ -190,7 +216,7 @@ def test_full_disk_is_reported_before_the_next_save(started, monkeypatch):
         assert time.monotonic() - began < 30  # one second on an idle machine
         assert persistence_status(persistence.report()).level == Level.WARN
         # and remains while there is no space, although nothing has to be saved
-        time.sleep(2.5)
+        wait_for_calls("check")
         assert persistence.report().error
     wait_until(lambda: not persistence.report().error, "no error")
     assert persistence.report().times_written == 1
@@ -210,7 +236,9 @@ def test_full_disk_is_reported_after_a_restart_before_the_first_save(started, mo
     assert persistence.report().times_written == 0
 
 
-def test_missing_space_for_the_larger_file_does_not_shorten_the_period_of_the_smaller(started, monkeypatch):
+def test_missing_space_for_the_larger_file_does_not_shorten_the_period_of_the_smaller(
+    wait_for_calls, started, monkeypatch
+):
     # given a disk with space for the file of the smaller camera only
     large, small = Camera("large"), Camera("small")
     large.show(2)
@@ -221,7 +249,7 @@ def test_missing_space_for_the_larger_file_does_not_shorten_the_period_of_the_sm
     wait_until(lambda: persistence.report().error, "an error")
     # when
     small.show(2)
-    time.sleep(2.5)
+    wait_for_calls("check", 5)
     # then the smaller camera keeps its period
     assert persistence.report().times_written == 2
 
@@ -420,13 +448,13 @@ def test_removed_folder_is_a_warning_until_it_is_made_again(saved_once):
         folder_module.MemoryFolder(str(folder), str, str)
 
 
-def test_renamed_folder_is_a_warning_and_is_not_written_until_it_returns(saved_once, tmp_path):
+def test_renamed_folder_is_a_warning_and_is_not_written_until_it_returns(wait_for_calls, saved_once, tmp_path):
     persistence, folder = saved_once
     folder.rename(tmp_path / "elsewhere")
     wait_for_status(persistence, Level.WARN, "removed or renamed")
     (tmp_path / "elsewhere" / "camera.star").unlink()
     persistence.request_save()
-    time.sleep(1.5)
+    wait_for_calls("save")
     assert not list((tmp_path / "elsewhere").iterdir())
     (tmp_path / "elsewhere").rename(folder)
     wait_for_status(persistence, Level.OK)
@@ -450,14 +478,14 @@ def test_removed_file_is_written_again(saved_once):
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "other files", "other node"])
-def test_folder_replaced_by_something_else_is_a_warning_and_stays_unchanged(saved_once, tmp_path, kind):
+def test_folder_replaced_by_something_else_is_a_warning_and_stays_unchanged(wait_for_calls, saved_once, tmp_path, kind):
     persistence, folder = saved_once
     folder.rename(tmp_path / "before")
     (tmp_path / "other").mkdir()
     replace_folder(kind, folder, tmp_path / "other")
     wait_for_status(persistence, Level.WARN)
     persistence.request_save()
-    time.sleep(1.5)
+    wait_for_calls("save")
     wait_for_status(persistence, Level.WARN)
     found = list(folder.iterdir()) if folder.is_dir() else []
     assert [path.read_bytes() for path in found] == ([b"foreign"] if kind == "other files" else [])
@@ -477,7 +505,7 @@ def replace_folder(kind, folder, other):
         other.rename(folder)
 
 
-def test_mount_point_of_an_unmounted_disk_is_a_warning_and_stays_empty(started, tmp_path):
+def test_mount_point_of_an_unmounted_disk_is_a_warning_and_stays_empty(wait_for_calls, started, tmp_path):
     # given a mount that is on the disk of its mount point, which is harder to notice
     disk, folder = tmp_path / "disk", tmp_path / "folder"
     disk.mkdir()
@@ -493,7 +521,7 @@ def test_mount_point_of_an_unmounted_disk_is_a_warning_and_stays_empty(started, 
     # then
     wait_for_status(persistence, Level.WARN, "another disk")
     persistence.request_save()
-    time.sleep(1.5)
+    wait_for_calls("save")
     assert not list(folder.iterdir())
     # when it is mounted again
     subprocess.run(mount, check=True)

@@ -163,6 +163,97 @@ def test_path_that_is_not_a_folder_is_rejected(path):
         open_folder(path)
 
 
+def test_folder_of_another_owner_is_rejected(tmp_path, monkeypatch):
+    # given a folder that everybody may write, such as /tmp
+    tmp_path.chmod(0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    # when / then
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(MemoryFileError, match="another user"):
+        open_folder(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_root_may_use_the_folder_of_another_user(tmp_path, monkeypatch):
+    real = os.fstat
+    owned = os.stat_result((*real(os.open(tmp_path, os.O_RDONLY))[:4], 1000, *tmp_path.stat()[5:]))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fstat", lambda _: owned)
+    open_folder(tmp_path).close()
+
+
+@pytest.mark.parametrize("name", ["stat", "fstat", "fstatvfs", "listdir", "_mount_of", "open"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_failing_system_call_of_a_check_is_an_error_of_the_folder(folder, monkeypatch, name, number):
+    # given a folder that was made again, so that each call is made
+    folder.save(star_memory(1))
+    path = folder._path
+    path.rename(path.with_name("before"))
+    path.mkdir()
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    # when
+    with monkeypatch.context() as patched:
+        patched.setattr(folder_module if name == "_mount_of" else os, name, fail)
+        with pytest.raises(MemoryFileError):
+            folder.check()
+    # then the next check opens the folder
+    assert not folder.check()
+    folder.save(star_memory(1))
+    assert names(folder) == ["front.star"]
+
+
+def test_file_that_cannot_be_looked_at_is_an_error_of_the_folder(folder, monkeypatch):
+    folder.save(star_memory(1))
+    real = os.stat
+
+    def fail(path, *arguments, **options):
+        if path == "front.star":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", fail)
+        with pytest.raises(MemoryFileError, match="Input/output error"):
+            folder.check()
+    assert folder.check()
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """Return a folder that is configured by a link, as systemd makes it for a dynamic user."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "kept").symlink_to("private")
+    opened = open_folder(tmp_path / "kept")
+    opened.save(star_memory(1))
+    yield opened
+    opened.close()
+
+
+def test_folder_behind_a_link_is_used_again_after_it_was_made_again(linked, tmp_path):
+    (tmp_path / "private").rename(tmp_path / "before")
+    with pytest.raises(MemoryFileError, match="removed or renamed"):
+        linked.check()
+    # when
+    (tmp_path / "private").mkdir()
+    # then
+    assert not linked.check()
+    linked.save(star_memory(1))
+    assert names(linked) == ["front.star"]
+
+
+def test_link_that_leads_elsewhere_is_reported_and_its_target_stays_empty(linked, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "kept").unlink()
+    (tmp_path / "kept").symlink_to("other")
+    for call in (linked.check, lambda: linked.save(star_memory(2))):
+        with pytest.raises(MemoryFileError, match="leads elsewhere"):
+            call()
+    assert not list((tmp_path / "other").iterdir())
+
+
 def test_full_disk_is_reported_before_writing(folder, monkeypatch):
     folder.save(star_memory(1))
     full = os.statvfs_result((4096, 4096, 100, 0, 0, 1, 1, 1, 0, 255))

@@ -1,5 +1,10 @@
 """Service, statistics and diagnostics over DDS, with the embedded model."""
 
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
 from delayed_vlm_ros.srv import AskScene
@@ -10,8 +15,17 @@ RESPONSE = AskScene.Response
 
 
 @pytest.fixture(scope="module")
-def running(start_for_module):
-    process, client = start_for_module(fake=False, memory__sample_fps=20.0, memory__stream__size=6)
+def home(tmp_path_factory):
+    """The node's home folder, which is empty at first and also holds its temporary files."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def running(start_for_module, home):
+    environment = {"HOME": str(home), "TMPDIR": str(home), "ROS_LOG_DIR": str(home / "log")}
+    process, client = start_for_module(
+        fake=False, memory__sample_fps=20.0, memory__stream__size=6, environment=environment
+    )
     client.wait_until_active()
     return process, client
 
@@ -148,3 +162,26 @@ def test_reset_clears_the_frames_but_not_the_counters(running):
     assert stats.oldest_frame_age_sec == -1
     client.show_images(2)
     assert client.ask(max_new_tokens=1).success
+
+
+def open_for_writing(process_id):
+    """Return the files that a process can write, without its output, pipes, sockets, devices and shared memory."""
+    found = set()
+    for descriptor in (Path("/proc") / str(process_id) / "fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            target = str(descriptor.readlink())
+            flags = re.search(r"flags:\s+(\d+)", (descriptor.parents[1] / "fdinfo" / descriptor.name).read_text())[1]
+            is_file = target.startswith("/") and not target.startswith(("/dev/", "/memfd:"))
+            if is_file and int(descriptor.name) > 2 and int(flags, 8) & os.O_ACCMODE != os.O_RDONLY:
+                found.add(target)
+    return found
+
+
+def test_node_without_a_folder_writes_logs_only(running, home):
+    process, client = running
+    client.show_images(4)
+    assert client.ask(max_new_tokens=2).success
+    written = [str(file) for file in home.rglob("*") if file.is_file()]
+    assert written
+    assert [file for file in written if not file.endswith(".log")] == []
+    assert open_for_writing(process.process.pid) <= set(written)

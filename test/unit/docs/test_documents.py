@@ -47,12 +47,23 @@ def test_every_make_target_in_the_documents_exists():
         assert named <= targets, f"{page.name} names {named - targets}"
 
 
-def test_every_line_of_the_fault_table_names_an_existing_test():
+def named_tests(text):
+    """Return files and names of the tests in a text, such as `test/unit/test_x.py::test_y` and `…::test_z`."""
+    found = []
+    for file, name in re.findall(r"`(test/[^`\s]+\.py|…)::(\w+)`", text):
+        found.append((found[-1][0] if file == "…" else file, name))
+    return found
+
+
+def test_every_line_of_the_fault_table_names_a_test():
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     faults = page.split("## Faults\n")[1].split("\n## ")[0]
     lines = [line for line in faults.splitlines() if line.startswith("| ")][2:]
     assert len(lines) >= 16
-    for line in lines:
-        named = re.search(r"`(test/\S+\.py)::(\w+)` \|$", line)
-        assert named, line
-        assert f"def {named[2]}(" in (ROOT / named[1]).read_text(encoding="utf-8"), line
+    assert [line for line in lines if not named_tests(line.split(" | ")[-1])] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_every_test_that_a_document_names_exists(page):
+    for file, name in named_tests(page.read_text(encoding="utf-8")):
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{page.name} names {file}::{name}"

@@ -31,6 +31,18 @@ def test_file_that_ros_cannot_parse_is_an_error_with_a_remedy(tmp_path, text, ex
     assert expected in str(caught.value)
 
 
+def test_node_whose_file_ros_cannot_parse_ends_with_code_1_and_a_remedy(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("/**:\n  ros__parameters:\n    mode:\n", encoding="utf-8")
+    command = [sys.executable, "-m", "delayed_vlm_ros.ros.scene_memory.node", "--ros-args", "--params-file", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    (line,) = [one for one in (done.stdout + done.stderr).splitlines() if "[rcl]" not in one]
+    assert done.returncode == 1
+    assert line.startswith("cannot start: ")
+    assert "my.yaml" in line
+    assert 'give the parameter a value, "" for an empty text' in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -1,15 +1,19 @@
-"""Close of the node during transitions, and questions to an inactive node."""
+"""Close of the node during transitions, questions to an inactive node, and topics of another type."""
 
 import threading
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from geometry_msgs.msg import PoseStamped
 from rclpy.logging import get_logger
+from sensor_msgs.msg import Image
 
 from delayed_vlm_ros.errors import ModelNotReadyError
+from delayed_vlm_ros.ros.input.poses import PoseBuffer
 from delayed_vlm_ros.ros.scene_memory import node as scene_memory
 from delayed_vlm_ros.ros.scene_memory.node import SceneMemory
 
@@ -41,6 +45,7 @@ def node():
         resolve_topic_name=lambda name: name,
         _ask_services=SimpleNamespace(close=lambda: None),
         _unsubscribe=lambda: None,
+        _end_process=lambda _: None,
         _pair_ids=None,
         _device_lock=None,
         _session_lock=threading.Lock(),
@@ -86,3 +91,24 @@ def test_question_to_an_inactive_node_is_counted_as_failed(node):
     with pytest.raises(ModelNotReadyError, match="inactive"):
         SceneMemory._active_session(node)
     assert len(counted) == 1
+
+
+def test_each_topic_of_another_type_is_logged_once(node):
+    # given a camera whose image and pose topics have other types
+    found = {"/image": "sensor_msgs/msg/CompressedImage", "/pose": "nav_msgs/msg/Odometry"}
+    node.get_publishers_info_by_topic = lambda topic: [SimpleNamespace(topic_type=found[topic])]
+    logged, node._logged_faults = [], set()
+    node.get_logger = lambda: SimpleNamespace(warning=logged.append)
+    empty = make_dataclass("Report", ["image_topic_fault", "pose_topic_fault"])("", "")
+    camera = SimpleNamespace(
+        name="front", topic="/image", message_type=Image, pose_topic="/pose", poses=PoseBuffer(1.0, PoseStamped)
+    )
+    camera.report = lambda *, receiving: empty
+    # when
+    reports = [SceneMemory._camera_report(node, camera, receiving=True) for _ in range(3)]
+    # then
+    assert sorted(logged) == sorted(
+        f"camera front: {fault}" for fault in (reports[0].image_topic_fault, reports[0].pose_topic_fault)
+    )
+    assert all(found[topic] in "".join(logged) for topic in found)
+    assert reports[2] == reports[0]

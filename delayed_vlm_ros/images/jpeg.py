@@ -21,6 +21,7 @@ _END = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _MAX_SEGMENTS = 2000  # a large colour profile takes 255 segments
 _MAX_SCANS = 32  # a progressive file has about ten, and each one takes time in proportion to the image's size
+_MAX_TABLE_BYTES = 100_000  # a file needs a few hundred bytes a scan
 _MAX_EXTRA_BYTES = 16  # many webcams leave a few bytes before a marker; the image is intact
 _EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes")
 _EXTRA_AT_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
@@ -28,7 +29,7 @@ _EXTRA_AT_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _HARMLESS = re.compile("unknown JFIF revision|bad ICC marker|Unknown Adobe color transform|Invalid SOS parameters")
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_MARKERS = (0xC0, 0xC1)
-_TABLES_MARKER, _SCAN_MARKER = 0xDB, 0xDA
+_TABLES_MARKER, _CODES_MARKER, _SCAN_MARKER = 0xDB, 0xC4, 0xDA
 _ADOBE_MARKER = 0xEE
 _METADATA_MARKERS = frozenset((*range(0xE0, 0xF0), 0xFE)) - {_ADOBE_MARKER}  # application segments and comments
 _ADOBE_TRANSFORM = 15  # index of the colour transform in an Adobe segment, which has 16 bytes; 2 is the largest one
@@ -85,11 +86,14 @@ def decode_jpeg(data: bytes, name: str = "the image") -> NDArray[np.uint8]:
 
 def _check_segments(data: bytes) -> None:
     """Raise ``ValueError`` for a file whose segments alone keep the decoder busy for seconds."""
-    scans = 0
-    for number, (kind, _, _) in enumerate(_segments(data), start=1):
+    scans = table_bytes = 0
+    for number, (kind, start, end) in enumerate(_segments(data), start=1):
         scans += kind == _SCAN_MARKER
-        if scans > _MAX_SCANS or number > _MAX_SEGMENTS:
-            raise ValueError(f"more than {_MAX_SCANS} scans or {_MAX_SEGMENTS} segments")
+        table_bytes += end - start if kind in (_TABLES_MARKER, _CODES_MARKER) else 0
+        if scans > _MAX_SCANS or number > _MAX_SEGMENTS or table_bytes > _MAX_TABLE_BYTES:
+            raise ValueError(
+                f"more than {_MAX_SCANS} scans, {_MAX_SEGMENTS} segments or {_MAX_TABLE_BYTES} bytes of tables"
+            )
 
 
 def _segments(data: bytes | bytearray) -> Iterator[tuple[int, int, int]]:
@@ -153,15 +157,15 @@ def _with_plain_header(data: bytes) -> bytes:
 
     The decoder stops at its first warning. Without the cause of a harmless one, it finds damage after it.
     """
-    kept, is_sequential = data[:2], False
+    kept, is_sequential = [data[:2]], False
     for kind, start, end in _segments(data):
         segment = data[start:end]
         if kind == _SCAN_MARKER:
             scan = segment[:-3] + _SEQUENTIAL_PARAMETERS if is_sequential else segment
-            return _same_size(data, kept + scan + data[end:])
+            return _same_size(data, b"".join((*kept, scan, data[end:])))
         is_sequential |= kind in _SEQUENTIAL_MARKERS
         if kind not in _METADATA_MARKERS and not _has_unknown_transform(segment):
-            kept += segment
+            kept.append(segment)
     return data
 
 

@@ -15,6 +15,7 @@ _HEADER_CHUNK = b"\0\0\0\rIHDR"
 _CHUNK = struct.Struct(">I4s")
 _CHECKSUM_BYTES = 4
 _NEEDED = frozenset((b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"))
+_SINGLE = (b"PLTE", b"tRNS")  # the decoder prints a line for each further one
 _MAX_CHUNKS = 100_000  # 100 megapixels of 16 bits in blocks of 8 KiB
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _MAX_RATIO = 1032  # of deflate
@@ -45,10 +46,12 @@ def needed_chunks(data: bytes, name: str) -> bytes:
         name: Name of the file, for error messages.
 
     Raises:
-        ImageError: The file is truncated or damaged, has too many chunks, or more pixel data than its size needs.
+        ImageError: The file is truncated or damaged, has too many chunks, more pixel data than its size needs, or data
+            after its pixels.
     """
     try:
         chunks = list(_chunks(data))
+        _check_kinds([kind for kind, _ in chunks])
         _check_pixel_data(data, [chunk[8:-_CHECKSUM_BYTES] for kind, chunk in chunks if kind == b"IDAT"])
     except (ValueError, struct.error, zlib.error) as error:
         raise ImageError(
@@ -75,6 +78,11 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     raise ValueError(f"it has more than {_MAX_CHUNKS} chunks")
 
 
+def _check_kinds(kinds: Sequence[bytes]) -> None:
+    if any(kinds.count(kind) > 1 for kind in _SINGLE):
+        raise ValueError("it has more than one PLTE or tRNS chunk")
+
+
 def _check_pixel_data(data: bytes, parts: Sequence[memoryview]) -> None:
     """Decompress pixel data without keeping it; raise ``ValueError`` if there is more than the image needs."""
     remaining = _max_pixel_bytes(data)
@@ -86,6 +94,8 @@ def _check_pixel_data(data: bytes, parts: Sequence[memoryview]) -> None:
             remaining -= len(stream.decompress(part[start : start + _PIECE_BYTES], remaining + 1))
             if remaining < 0:
                 raise ValueError("it has more pixel data than its size needs")
+            if stream.unused_data:  # each further piece would copy all of it
+                raise ValueError("it has data after its pixels")
 
 
 def _max_pixel_bytes(data: bytes) -> int:

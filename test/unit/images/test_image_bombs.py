@@ -32,6 +32,7 @@ from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 LIMIT = 1_000_000
 KINDS = [{}, {"grey": True}, {"progressive": True}, {"grey": True, "progressive": True}]
 TEXT = zlib.compress(bytes(7_900_000), 9)  # the decoder's limit for one text is 8 MB
+PIXELS = zlib.compress(bytes(48 * (1 + 3 * 64)))
 RGB = np.random.default_rng(1).integers(0, 256, (12, 20, 3), np.uint8)
 BMP = cv2.imencode(".bmp", RGB)[1].tobytes()
 
@@ -125,11 +126,14 @@ def test_file_of_an_unsupported_format_is_refused_before_decoding(ending):
     ("file", "fault"),
     [
         (png(48, 64, pixels=zlib.compress(bytes(200_000_000), 9)), "more pixel data than its size needs"),
+        (png(48, 64, pixels=PIXELS + bytes(16_000_000)), "data after its pixels"),
+        (png(48, 64, after=[chunk(b"IDAT", bytes(1000))] * 16_000), "data after its pixels"),
+        (png(48, 64, chunk(b"PLTE", bytes(6)) * 90_000), "more than one PLTE or tRNS chunk"),
         (png(48, 64, chunk(b"prVt", b"") * 800_000), "more than 100000 chunks"),
         (png(48, 64).replace(b"IHDR", b"IHDX"), "cannot read the size"),
         (png(48, 64, chunk(b"tEXt", b"a\0b"))[:60], "incomplete"),
     ],
-    ids=["pixels", "chunks", "first chunk", "truncated"],
+    ids=["pixels", "tail", "tail in chunks", "palettes", "chunks", "first chunk", "truncated"],
 )
 def test_png_with_unneeded_data_is_refused_before_decoding(file, fault):
     check_refused(file, fault)
@@ -178,6 +182,30 @@ def test_jpeg_with_as_many_scans_as_allowed_is_decoded():
 def test_jpeg_with_many_segments_is_refused_before_decoding():
     file = cv2.imencode(".jpg", RGB)[1].tobytes()
     check_refused(file[:2] + b"\xff\xfe\0\2" * 2000 + file[2:], "2000 segments")
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize("kind", [0xDB, 0xC4])
+def test_jpeg_with_large_tables_is_refused_before_decoding(kind):
+    file = cv2.imencode(".jpg", RGB)[1].tobytes()
+    content = bytes(65 * 17 * 58)  # whole tables of either kind
+    tables = b"\xff" + bytes((kind,)) + struct.pack(">H", 2 + len(content)) + content
+    check_refused(file[:2] + tables * 2 + file[2:], "100000 bytes of tables")
+
+
+def test_jpeg_header_is_simplified_in_linear_time():
+    # given a harmless warning before 40 MB of segments that stay in the header
+    file = cv2.imencode(".jpg", RGB)[1].tobytes()
+    adobe = b"\xff\xee" + struct.pack(">H", 40_000) + b"Adobe\0\x64" + bytes(40_000 - 9)
+    unknown_version = b"\xff\xe0\0\x10JFIF\0\x09\x09" + bytes(7)
+
+    # when
+    began = time.thread_time()
+    image = decode(file[:2] + unknown_version + adobe * 1000 + file[2:])
+
+    # then
+    assert image.shape == RGB.shape
+    assert time.thread_time() - began < 1.0
 
 
 def test_end_marker_in_a_comment_hides_no_scans(no_decoder):

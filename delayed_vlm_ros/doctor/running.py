@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeVar
 
+from delayed_vlm_ros.child_process import python_command
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.doctor.finding import Finding, error
 from delayed_vlm_ros.errors import DelayedVlmError
@@ -23,12 +24,6 @@ from delayed_vlm_ros.errors import DelayedVlmError
 _Result = TypeVar("_Result")
 
 _ERROR_LINE = re.compile(r"[\w.]*(?:Error|Exception)\b")  # the last part of a traceback, which may have several lines
-
-# The child finds the modules where this process does, not in the working folder.
-_START = (
-    "import sys; sys.path[:] = sys.argv[1].splitlines(); "
-    "from delayed_vlm_ros.doctor.running import serve; serve(*sys.argv[2:])"
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ def run_child(function: str, *arguments: Any, timeout_sec: float) -> Answer:
         arguments: Arguments of the function, representable in JSON.
         timeout_sec: Longest time in seconds.
     """
-    command = [sys.executable, "-c", _START, "\n".join(sys.path), function, json.dumps(arguments)]
+    command = python_command(f"{__name__}:serve", function, json.dumps(arguments))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
     try:
         output, complaints = process.communicate(timeout=timeout_sec)

@@ -45,6 +45,7 @@ Result = TypeVar("Result")
 
 _LOGGER = logging.getLogger(__name__)
 
+_MAX_DOUBLINGS = 3  # of the pause of the idle task after shortages
 _STACK_BYTES = 8 << 20  # of a thread, by default on Linux
 
 
@@ -64,7 +65,7 @@ class WorkerStatus(Generic[Model]):
     Attributes:
         state: State of the model.
         model: The model while it is loaded, else None.
-        error: Why the model could not be loaded or unloaded; empty otherwise.
+        error: Why the model could not be loaded or unloaded, also while it is loaded once more; empty otherwise.
         idle_error: Why the idle task has ended; empty while it has not.
         running: Whether a question is being answered.
         waiting: Questions in the queue.
@@ -85,14 +86,17 @@ class IdleTask(Generic[Model]):
     Attributes:
         work: Called again and again with the model and a control, which is cancelled when a question arrives. Returns
             immediately when nothing is left to do. Not called again after it has failed; after a shortage of memory,
-            not before a question has been answered.
+            not before a question has been answered or ``retry_sec`` have passed, doubled with each shortage up to eight
+            times.
         quiet_sec: Time without a question before the first call, in seconds.
         period_sec: Time between two calls, in seconds.
+        retry_sec: Time before the first call after a shortage of memory, in seconds.
     """
 
     work: Callable[[Model, AskControl], Any]
     quiet_sec: float
     period_sec: float = 0.1
+    retry_sec: float = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -141,7 +145,9 @@ class ModelWorker(Generic[Model]):
         self._idle_control: AskControl | None = None
         self._quiet_since = self._idle_task_at = 0.0
         self._idle_task_waits = False  # for memory
+        self._idle_shortages = 0  # in succession
         self._ran_out_of_memory = False  # in the present thread
+        self._has_run_short = False  # in an earlier thread
         self._closing = False
         self._status: WorkerStatus[Model] = WorkerStatus()
         self._thread = threading.Thread(target=self._work, name="model-worker", daemon=True)
@@ -156,6 +162,19 @@ class ModelWorker(Generic[Model]):
     def is_closing(self) -> bool:
         """Whether ``close`` was called. A ``load`` that waits for a resource checks this."""
         return self._closing
+
+    @property
+    def has_run_short(self) -> bool:
+        """Whether memory has been short at any time since ``start``."""
+        return self._has_run_short or self._ran_out_of_memory
+
+    def report_load_error(self, error: BaseException) -> None:
+        """Report why a ``load`` that is still at work has failed so far; questions that end meanwhile have it.
+
+        Args:
+            error: Exception of the first attempt.
+        """
+        self._set_status(error=_describe(error))
 
     def start(self) -> None:
         """Start the threads and begin to load the model."""
@@ -364,7 +383,10 @@ class ModelWorker(Generic[Model]):
         return late, next_sec
 
     def _timeout_error(self, timeout_sec: float) -> DelayedVlmError:
-        if self._status.state is ModelState.LOADING:
+        status = self._status
+        if status.state is ModelState.LOADING and status.error:
+            return ModelNotReadyError(f"cannot load the model yet: {status.error}")
+        if status.state is ModelState.LOADING:
             return ModelNotReadyError(
                 f"the model is still loading after {timeout_sec:g} s: retry later, or allow more time"
             )
@@ -407,7 +429,7 @@ class ModelWorker(Generic[Model]):
                 # The new thread starts threads for the computation. OpenMP ends the process if it cannot.
                 mmap.mmap(-1, _STACK_BYTES * (1 + (os.cpu_count() or 1))).close()
                 thread = threading.Thread(target=self._serve, args=(step,), name=self._thread.name, daemon=True)
-                self._ran_out_of_memory = False
+                self._ran_out_of_memory, self._has_run_short = False, True
                 thread.start()
             except (OSError, MemoryError, RuntimeError):
                 self._ran_out_of_memory = True
@@ -440,7 +462,7 @@ class ModelWorker(Generic[Model]):
             return due
         if self._unload_after_idle_sec is not None:
             due[_Step.UNLOAD] = self._quiet_since + self._unload_after_idle_sec
-        if self._idle_task is not None and not self._status.idle_error:
+        if self._idle_task is not None and (self._idle_task_waits or not self._status.idle_error):
             due[_Step.IDLE_TASK] = max(self._quiet_since + self._idle_task.quiet_sec, self._idle_task_at)
         return due
 
@@ -453,7 +475,7 @@ class ModelWorker(Generic[Model]):
             self._set_status(error=_describe(error))
             return False
         self._quiet_since = time.monotonic()
-        self._set_status(state=ModelState.READY, model=model)
+        self._set_status(state=ModelState.READY, model=model, error="")
         return True
 
     def _try_unload(self) -> None:
@@ -492,6 +514,7 @@ class ModelWorker(Generic[Model]):
     def _resume_idle_task(self) -> None:
         if self._idle_task_waits:
             self._idle_task_waits = False
+            self._idle_shortages, self._idle_task_at = 0, 0.0
             self._set_status(idle_error="")
 
     def _clear_running(self, job: _Job) -> None:
@@ -506,6 +529,7 @@ class ModelWorker(Generic[Model]):
         assert model is not None  # noqa: S101  for the type checker, as the next two
         assert control is not None  # noqa: S101
         assert task is not None  # noqa: S101
+        pause_sec = task.period_sec
         try:
             task.work(model, control)
         except AskCancelledError:
@@ -513,11 +537,15 @@ class ModelWorker(Generic[Model]):
         except BaseException as error:  # noqa: BLE001  questions must still be answered; the status has the error
             self._idle_task_waits = isinstance(error, (DeviceMemoryError, MemoryError))
             self._set_status(idle_error=_describe(error))
+            pause_sec = task.retry_sec * 2 ** min(self._idle_shortages, _MAX_DOUBLINGS)
+            self._idle_shortages += 1
+        else:
+            self._resume_idle_task()
         finally:
             self._ran_out_of_memory = self._ran_out_of_memory or control.ran_out_of_memory
             with self._changed:
                 self._idle_control = None
-            self._idle_task_at = time.monotonic() + task.period_sec
+            self._idle_task_at = time.monotonic() + pause_sec
 
     def _refuse_all(self, state: ModelState) -> None:
         with self._changed:

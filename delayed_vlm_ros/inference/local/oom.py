@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+from delayed_vlm_ros.errors import DeviceMemoryError
 from delayed_vlm_ros.memory import Snapshot
 
 CACHES_DROPPED = "device memory was short: the caches of earlier questions were dropped"
@@ -58,13 +59,26 @@ def is_shortage(error: BaseException) -> bool:
     )
 
 
+def shortage_error(what: str, error: BaseException) -> DeviceMemoryError:
+    """Return the error for a shortage that is not one of the device's memory alone.
+
+    Args:
+        what: What cannot be done.
+        error: Exception for which ``is_shortage`` is true.
+    """
+    return DeviceMemoryError(
+        f"{what}: memory, threads or file descriptors are short ({type(error).__name__}: {error}): end other programs "
+        "or raise the limits"
+    )
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield the error and all that led to it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def select_half(snapshot: Snapshot) -> Snapshot:

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
@@ -17,12 +17,13 @@ from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.budget import MemoryBudget
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
-from delayed_vlm_ros.inference.local.models.fresh_process import (
-    Trial,
-    load_in_fresh_process,
-    may_need_a_fresh_process,
+from delayed_vlm_ros.inference.local.models.new_process import (
+    LoadResult,
+    free_failed_model,
+    load_in_new_process,
+    may_need_a_new_process,
 )
-from delayed_vlm_ros.inference.local.oom import is_shortage
+from delayed_vlm_ros.inference.local.oom import is_shortage, shortage_error
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
@@ -61,7 +62,8 @@ class NodeContext:
         device_lock: Held while a model is loaded. A new session loads its model only after the previous session, which
             may still be computing when it is closed, has freed the device.
         logger: The node's logger.
-        end_process: Called with the reason when only a new process can load the model: ends this one in order.
+        end_process: Called with the reason when only a new process can load the model: shuts this process down.
+        shortage_seen: Set after the first shortage of memory, threads or file descriptors in this process.
     """
 
     resolve_topic: Callable[[str], str]
@@ -71,6 +73,7 @@ class NodeContext:
     device_lock: threading.Lock
     logger: RcutilsLogger
     end_process: Callable[[str], None]
+    shortage_seen: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ def _worker(
 ) -> ModelWorker[engines.Engines]:
     logger, device_lock = context.logger, context.device_lock
 
-    def load() -> engines.Engines:
+    def load_once() -> engines.Engines:
         device_lock.acquire()
         if worker.is_closing:  # since it began to wait; another session may be waiting for the lock
             device_lock.release()
@@ -232,12 +235,16 @@ def _worker(
                 loaded = engines.load_engines(checkpoint, parameters, memories)
         except BaseException as error:
             device_lock.release()
-            _recover(error, checkpoint, parameters, worker, context)
+            if worker.has_run_short or isinstance(error, DeviceMemoryError):
+                context.shortage_seen.set()
             raise
         for note in loaded.notes:
             logger.warning(note)
         logger.info(f"model {checkpoint.name} loaded on {loaded.device} in {time.monotonic() - started:.1f} s")
         return loaded
+
+    def load() -> engines.Engines:
+        return _load_or_recover(load_once, checkpoint, parameters, worker, context)
 
     def unload(loaded: engines.Engines) -> None:
         try:
@@ -280,27 +287,54 @@ def _explained_shortage() -> Iterator[None]:
 
 
 def _shortage_error(error: BaseException) -> DeviceMemoryError:
-    return DeviceMemoryError(
-        f"memory, threads or file descriptors are short ({type(error).__name__}: {error}): end other programs or raise "
-        "the limits. The next question loads the model again"
-    )
+    return shortage_error("the model is loaded again for the next question", error)
 
 
-def _recover(
+def _load_or_recover(
+    load: Callable[[], engines.Engines],
+    checkpoint: Checkpoint,
+    parameters: SceneMemoryParameters,
+    worker: ModelWorker[engines.Engines],
+    context: NodeContext,
+) -> engines.Engines:
+    """Load the model, once more if a new process can; end this process if it cannot since a shortage.
+
+    Raises:
+        BaseException: Any error of the last load.
+        DeviceMemoryError: Memory, threads or file descriptors are short.
+    """
+    try:
+        return load()
+    except BaseException as error:
+        if not _loads_in_new_process(error, checkpoint, parameters, worker, context):
+            raise
+    try:
+        return load()  # the files may be complete by now
+    except BaseException as error:
+        if context.shortage_seen.is_set() and may_need_a_new_process(error):
+            context.end_process(
+                f"a new process can load the model {checkpoint.name}, but this one cannot after a shortage"
+            )
+        raise
+
+
+def _loads_in_new_process(
     error: BaseException,
     checkpoint: Checkpoint,
     parameters: SceneMemoryParameters,
     worker: ModelWorker[engines.Engines],
     context: NodeContext,
-) -> None:
-    """End the process if only a new one can load the model.
+) -> bool:
+    """Return whether a new process can load the model that this one could not.
 
     Raises:
         DeviceMemoryError: Memory, threads or file descriptors are short, so that it is not known yet.
     """
-    if not may_need_a_fresh_process(error):
-        return
-    trial = load_in_fresh_process(
+    if not may_need_a_new_process(error):
+        return False
+    worker.report_load_error(error)
+    free_failed_model(error)
+    result = load_in_new_process(
         checkpoint,
         device=parameters.device,
         dtype=parameters.dtype,
@@ -308,11 +342,12 @@ def _recover(
         is_cancelled=lambda: worker.is_closing,
     )
     if worker.is_closing:
-        return
-    if trial is Trial.LOADS:
-        context.end_process(f"a new process can load the model {checkpoint.name}, but this one cannot after a shortage")
-    if trial is Trial.SHORTAGE:
+        return False
+    is_short = result is LoadResult.NOT_STARTED and context.shortage_seen.is_set()
+    if is_short or result is LoadResult.SHORTAGE:
+        context.shortage_seen.set()
         raise _shortage_error(error) from error
+    return result is LoadResult.LOADS
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -11,10 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
-from delayed_vlm_ros.inference.local.models import loading
+from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.inference.local.models import answering, loading
+from delayed_vlm_ros.inference.local.models import checkpoint as checkpoint_module
 from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
@@ -292,3 +296,80 @@ def test_tokenizer_of_another_class_is_refused(demo_folder):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "Qwen2Tokenizer"}))
     with pytest.raises(UnsupportedModelError, match=r"another way than its tokenizer\.json: answers"):
         load_model(resolve(demo_folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "padding": {
+                "strategy": {"Fixed": 256},
+                "direction": "Right",
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "x",
+            }
+        },
+        {"truncation": {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}},
+    ],
+    ids=str,
+)
+def test_padding_and_truncation_of_a_fine_tuning_are_ignored(demo_folder, settings):
+    file = demo_folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    load_model(resolve(demo_folder), device="cpu")
+
+
+# --- shortages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "file descriptors are short .* raise the limits"),
+        (RuntimeError("can't start new thread"), "threads .* are short .* raise the limits"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "Free the device's memory"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "function", ["transformers.AutoModelForImageTextToText.from_pretrained", f"{answering.__name__}._answer"]
+)
+def test_shortage_has_the_remedy_for_what_is_short(checkpoint_folder, monkeypatch, function, error, remedy):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(function, fail)
+    with pytest.raises(DeviceMemoryError, match=remedy):
+        load_model(resolve(checkpoint_folder()), device="cpu")
+
+
+# --- downloads ------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_downloaded_without_permission(folder, monkeypatch):
+    # given
+    calls = []
+
+    def record(function):
+        def call(*arguments, **options):
+            calls.append(options.get("local_files_only"))
+            return function(*arguments, **options)
+
+        return call
+
+    def not_cached(*_, **__):
+        raise LocalEntryNotFoundError("not cached")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", record(not_cached))
+    for name in ("AutoProcessor", "AutoModelForImageTextToText"):
+        library = getattr(transformers, name)
+        monkeypatch.setattr(library, "from_pretrained", record(library.from_pretrained))
+    # when
+    for name in ("somebody/some-model", "a/b"):
+        with pytest.raises(ModelNotFoundError):
+            resolve_checkpoint(name)
+    checkpoint_module._find_in_cache(checkpoint_module.ROBOT_MODEL)
+    load_model(resolve(folder), device="cpu")
+    # then
+    assert calls == [True] * 5

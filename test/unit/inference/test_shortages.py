@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ from delayed_vlm_ros.errors import (
 )
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
-from delayed_vlm_ros.inference.local.models import fresh_process
+from delayed_vlm_ros.inference.local.models import new_process
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
-from delayed_vlm_ros.inference.local.models.fresh_process import (
-    Trial,
-    load_in_fresh_process,
-    may_need_a_fresh_process,
+from delayed_vlm_ros.inference.local.models.new_process import (
+    LoadResult,
+    load_in_new_process,
+    may_need_a_new_process,
 )
 from delayed_vlm_ros.inference.local.oom import is_out_of_memory, is_shortage
 from delayed_vlm_ros.inference.request import AskRequest
@@ -44,6 +45,13 @@ HALF_SECONDS = [0.5 * number for number in range(8)]
 
 def caused(error, cause):
     error.__cause__ = cause
+    return error
+
+
+def suppressed(error, context):
+    """Return an error that was raised ``from None`` while another was handled."""
+    error.__context__ = context
+    error.__suppress_context__ = True
     return error
 
 
@@ -71,6 +79,7 @@ SHORT = [
     caused(DependencyError("torch cannot be imported"), MemoryError()),
 ]
 NEITHER = [
+    suppressed(ValueError("damaged"), MemoryError()),
     RuntimeError("could not create a primitive descriptor for a matmul primitive"),
     RuntimeError("shape '[2]' is invalid for input of size 3"),
     ImportError("libgomp.so.1: cannot allocate memory in static TLS block"),
@@ -237,7 +246,7 @@ def test_first_question_during_shortages_does_no_lasting_harm():
     ids=repr,
 )
 def test_failure_that_a_new_process_has_too_is_not_tried_in_one(error):
-    assert not may_need_a_fresh_process(error)
+    assert not may_need_a_new_process(error)
 
 
 @pytest.mark.parametrize(
@@ -253,31 +262,84 @@ def test_failure_that_a_new_process_has_too_is_not_tried_in_one(error):
     ids=repr,
 )
 def test_failure_of_a_library_is_tried_in_a_new_process(error):
-    assert may_need_a_fresh_process(error)
+    assert may_need_a_new_process(error)
 
 
 def load_demo(path=None, is_cancelled=lambda: False):
     checkpoint = resolve_checkpoint(str(path or "demo"))
-    return load_in_fresh_process(checkpoint, device="cpu", dtype="auto", attention="auto", is_cancelled=is_cancelled)
+    return load_in_new_process(checkpoint, device="cpu", dtype="auto", attention="auto", is_cancelled=is_cancelled)
 
 
-def test_fresh_process_loads_a_good_checkpoint():
-    assert load_demo() is Trial.LOADS
+def test_new_process_loads_a_good_checkpoint_whatever_the_working_folder_has(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "delayed_vlm_ros.py").write_text("raise SystemExit(1)\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_demo() is LoadResult.LOADS
+    assert not (tmp_path / "ran").exists()
 
 
-def test_fresh_process_fails_as_this_one_with_a_damaged_checkpoint(checkpoint_folder, tmp_path):
+def test_new_process_fails_as_this_one_with_a_damaged_checkpoint(checkpoint_folder, tmp_path):
     for file in checkpoint_folder().iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     os.truncate(tmp_path / "model.safetensors", 100_000)
-    assert load_demo(tmp_path) is Trial.FAILS
+    assert load_demo(tmp_path) is LoadResult.FAILS
 
 
-def test_fresh_process_that_is_short_too_decides_nothing(monkeypatch):
-    monkeypatch.setattr(fresh_process, "__name__", "no.such.module")  # the interpreter ends with 1, as without memory
-    assert load_demo() is Trial.SHORTAGE
+def in_new_process(monkeypatch, program, **options):
+    """Return the result when the new process runs another program."""
+    monkeypatch.setattr(new_process, "python_command", lambda *_: [sys.executable, "-S", "-c", program])
+    return load_demo(**options)
 
 
-def test_fresh_process_is_killed_when_the_node_ends():
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("import os; os._exit(0)", LoadResult.LOADS),
+        ("import os; os._exit(3)", LoadResult.FAILS),
+        ("import os; os._exit(75)", LoadResult.SHORTAGE),
+        ("import os; os.kill(os.getpid(), 9)", LoadResult.FAILS),
+        ("import os; os.kill(os.getpid(), 11)", LoadResult.FAILS),
+        ("raise MemoryError", LoadResult.NOT_STARTED),
+    ],
+)
+def test_end_of_the_new_process_is_the_result(monkeypatch, program, expected):
+    assert in_new_process(monkeypatch, program) is expected
+
+
+def test_new_process_that_exceeds_the_time_limit_fails(monkeypatch):
+    monkeypatch.setattr(new_process, "_TIMEOUT_SEC", 0.2)
+    assert in_new_process(monkeypatch, "import time; time.sleep(60)") is LoadResult.FAILS
+
+
+def test_new_process_is_killed_when_the_node_ends():
     ended = threading.Event()
     ended.set()
-    assert load_demo(is_cancelled=ended.is_set) is Trial.SHORTAGE
+    assert load_demo(is_cancelled=ended.is_set) is LoadResult.FAILS
+
+
+class Weights:
+    """Weights that a failed load holds."""
+
+
+def test_failed_model_is_freed_with_the_causes_of_its_error():
+    held = []
+
+    def read():
+        weights = Weights()
+        held.append(weakref.ref(weights))
+        raise ValueError("damaged")
+
+    def load():
+        weights = Weights()
+        held.append(weakref.ref(weights))
+        try:
+            read()
+        except ValueError as error:
+            raise UnsupportedModelError("cannot load") from error
+
+    try:
+        load()
+    except UnsupportedModelError as error:
+        assert [weights() is None for weights in held] == [False, False]
+        new_process.free_failed_model(error)
+        assert [weights() is None for weights in held] == [True, True]

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -1044,3 +1045,34 @@ def test_idle_task_without_memory_runs_again_after_the_next_answer(make_worker):
     # then
     eventually(lambda: seen)
     assert worker.status.idle_error == ""
+
+
+def test_idle_task_without_memory_runs_again_after_pauses_that_double(make_worker):
+    # given
+    calls = []
+
+    def task(*_):
+        calls.append(time.monotonic())
+        if len(calls) < 4:
+            raise DeviceMemoryError("the device is full")
+
+    # when
+    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0, period_sec=0.01, retry_sec=0.1))
+    eventually(lambda: worker.status.idle_error == "the device is full")
+    eventually(lambda: len(calls) > 5)
+
+    # then
+    assert worker.status.idle_error == ""
+    pauses = [later - sooner for sooner, later in pairwise(calls[:4])]
+    assert all(pause >= expected for pause, expected in zip(pauses, (0.1, 0.2, 0.4), strict=True))
+
+
+def test_pause_of_an_idle_task_that_stays_without_memory_is_bounded(make_worker):
+    calls = []
+
+    def task(*_):
+        calls.append(time.monotonic())
+        raise DeviceMemoryError("the device is full")
+
+    make_worker(idle_task=IdleTask(task, quiet_sec=0.0, retry_sec=0.002))
+    eventually(lambda: len(calls) > 20)

@@ -17,12 +17,21 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from waiting import PATIENCE_SEC
 
-from delayed_vlm_ros.errors import ConfigurationError, DeviceMemoryError, NoFramesError, UnknownCameraError
+from delayed_vlm_ros.errors import (
+    ConfigurationError,
+    DeviceMemoryError,
+    ModelNotReadyError,
+    NoFramesError,
+    UnknownCameraError,
+    UnsupportedModelError,
+)
+from delayed_vlm_ros.inference.local.models.new_process import LoadResult
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.request import AskResult, select_frames
 from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.output.messages import fill_answer, memory_stats, scene_answer
 from delayed_vlm_ros.ros.scene_memory import engines
+from delayed_vlm_ros.ros.scene_memory import session as session_module
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.scene_memory.session import NodeContext, build_session
 
@@ -223,6 +232,125 @@ def test_model_is_not_loaded_for_a_session_closed_while_it_waits_for_the_device(
     assert session.close(PATIENCE_SEC)
     assert not loads
     assert not context.device_lock.locked()
+
+
+# --- a load that fails ----------------------------------------------------------------------------------------------
+
+
+def library_error():
+    error = UnsupportedModelError("cannot load the model: damaged")
+    error.__cause__ = ValueError("damaged")
+    return error
+
+
+def tls_error():
+    return ImportError("libgomp.so.1: cannot allocate memory in static TLS block")
+
+
+def shortage():
+    return MemoryError("no memory, planted")
+
+
+@pytest.fixture
+def load_with(monkeypatch):
+    """Return a function that starts a session whose loads and new processes end as given."""
+    made = []
+
+    def start(loads, results=()):
+        loads, results, ends = iter(loads), iter(results), []
+
+        def load(_checkpoint, _parameters, memories):
+            if error := next(loads):
+                raise error
+            return engines.Engines("cpu", {name: CountingEngine(memory) for name, memory in memories.items()})
+
+        monkeypatch.setattr(engines, "load_engines", load)
+        monkeypatch.setattr(session_module, "load_in_new_process", lambda *_, **__: next(results))
+        made.append(build_session(PARAMETERS, replace(make_context(), end_process=ends.append)))
+        made[-1].start()
+        return made[-1], ends
+
+    yield start
+    for session in made:
+        assert session.close(PATIENCE_SEC)
+
+
+def settled(session):
+    eventually(lambda: session.model_report().state != "loading")
+    return session.model_report()
+
+
+def test_model_whose_files_were_incomplete_is_loaded_once_more(load_with):
+    session, ends = load_with([library_error(), None], [LoadResult.LOADS])
+    report = settled(session)
+    assert (report.state, report.error, ends) == ("ready", "", [])
+
+
+@pytest.mark.parametrize("error", [library_error, tls_error])
+def test_process_without_a_shortage_does_not_end(load_with, error):
+    session, ends = load_with([error(), error()], [LoadResult.LOADS])
+    report = settled(session)
+    assert (report.state, ends) == ("failed", [])
+    assert str(error()) in report.error
+
+
+def test_process_ends_when_only_a_new_one_loads_the_model_after_a_shortage(load_with):
+    session, ends = load_with([shortage(), library_error(), library_error()], [LoadResult.LOADS])
+    assert settled(session).state == "unloaded"
+    show(session, 4)
+    with pytest.raises(ModelNotReadyError):
+        ask(session, question())
+    eventually(lambda: ends)
+    assert "after a shortage" in ends[0]
+
+
+def test_process_that_loads_the_model_after_a_shortage_does_not_end(load_with):
+    session, ends = load_with([shortage(), library_error(), None], [LoadResult.LOADS])
+    assert settled(session).state == "unloaded"
+    show(session, 4)
+    assert ask(session, question()).text
+    assert ends == []
+
+
+def test_load_that_fails_in_a_new_process_too_keeps_its_error(load_with):
+    session, ends = load_with([library_error()], [LoadResult.FAILS])
+    report = settled(session)
+    assert (report.state, report.error, ends) == ("failed", "cannot load the model: damaged", [])
+
+
+@pytest.mark.parametrize(
+    ("first", "result", "state"),
+    [
+        ([], LoadResult.SHORTAGE, "unloaded"),
+        ([], LoadResult.NOT_STARTED, "failed"),
+        ([shortage()], LoadResult.NOT_STARTED, "unloaded"),
+        ([shortage()], LoadResult.FAILS, "unloaded"),
+    ],
+)
+def test_new_process_that_is_short_too_decides_nothing(load_with, first, result, state):
+    session, ends = load_with([*first, library_error()], [result])
+    settled(session)
+    if first:
+        show(session, 4)
+        with pytest.raises(ModelNotReadyError):
+            ask(session, question())
+    assert (settled(session).state, ends) == (state, [])
+
+
+def test_reason_is_reported_while_the_new_process_loads(load_with):
+    finish = threading.Event()
+
+    def results():
+        finish.wait(PATIENCE_SEC)
+        yield LoadResult.FAILS
+
+    session, _ = load_with([library_error()], results())
+    eventually(lambda: session.model_report().error)
+    assert session.model_report().state == "loading"
+    with pytest.raises(ModelNotReadyError, match="damaged"):
+        session.worker.run(lambda *_: None, 0.05)
+    finish.set()
+    assert settled(session).state == "failed"
 
 
 def test_memory_report_has_the_budget(started):

@@ -16,7 +16,7 @@ import numpy as np
 from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError, UnsupportedModelError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import processor_geometry
-from delayed_vlm_ros.inference.local.oom import is_shortage
+from delayed_vlm_ros.inference.local.oom import is_out_of_memory, is_shortage, shortage_error
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
@@ -75,8 +75,11 @@ def check_tokenizer(processor: Any, folder: Path, name: str) -> None:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return
-    expected = Tokenizer.from_file(str(file)).encode(_SAMPLE_TEXT, add_special_tokens=False).ids
-    if processor.tokenizer(_SAMPLE_TEXT, add_special_tokens=False).input_ids != expected:
+    expected = Tokenizer.from_file(str(file))
+    expected.no_padding()  # both may be left from a fine-tuning; transformers ignores them
+    expected.no_truncation()
+    tokens = processor.tokenizer(_SAMPLE_TEXT, add_special_tokens=False).input_ids
+    if tokens != expected.encode(_SAMPLE_TEXT, add_special_tokens=False).ids:
         reason = "" if (folder / "tokenizer_config.json").is_file() else ", since tokenizer_config.json is missing"
         raise UnsupportedModelError(
             f"the tokenizer of {name} splits text in another way than its tokenizer.json{reason}: answers would be "
@@ -126,7 +129,7 @@ def check_generation(model: Any, processor: Any, name: str, *, sampling: bool) -
 
     Raises:
         UnsupportedModelError: transformers rejects a setting, or cannot run the model.
-        DeviceMemoryError: The device has too little memory.
+        DeviceMemoryError: The device has too little memory, or threads or file descriptors are short.
         NonFiniteError: The model computes NaN or infinity, also for uniform images.
     """
     try:
@@ -136,11 +139,13 @@ def check_generation(model: Any, processor: Any, name: str, *, sampling: bool) -
     except UnsupportedModelError:
         raise
     except Exception as error:
-        if is_shortage(error):
+        if is_out_of_memory(error):
             raise DeviceMemoryError(
                 f"no device memory to answer with the model {name}: {str(error) or type(error).__name__}. Free the "
                 "device's memory, or choose a smaller model or device cpu"
             ) from error
+        if is_shortage(error):
+            raise shortage_error(f"the model {name} cannot answer", error) from error
         raise UnsupportedModelError(
             f"the model {name} cannot generate an answer ({type(error).__name__}: {error}): correct or remove its "
             "generation_config.json, or choose another checkpoint"

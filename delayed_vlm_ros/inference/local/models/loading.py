@@ -29,7 +29,7 @@ from delayed_vlm_ros.inference.local.models.answering import (
 )
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
-from delayed_vlm_ros.inference.local.oom import is_shortage
+from delayed_vlm_ros.inference.local.oom import is_out_of_memory, is_shortage, shortage_error
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
@@ -137,8 +137,10 @@ def load_model(
 def _load_error(what: str, error: Exception) -> DelayedVlmError:
     """Return the error with its remedy. transformers has no common class for the effects of a damaged file."""
     cause = str(error) if isinstance(error, (OSError, ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
-    if is_shortage(error):
+    if is_out_of_memory(error):
         return DeviceMemoryError(f"{what}: {cause}. Free the device's memory, or choose a smaller model or device cpu")
+    if is_shortage(error):
+        return shortage_error(what, error)
     if isinstance(error, ImportError):  # such as torchvision, which transformers imports late
         return DependencyError(f"{what}: {cause}. Install the package in the repository: {install_command('vlm')}")
     return UnsupportedModelError(

@@ -412,12 +412,70 @@ def test_pipe_is_refused_unread(folder, file):
         resolve_checkpoint(str(folder))
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_link_out_of_the_folder_is_refused(folder, tmp_path, file):
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "merges.txt", "chat_template.jinja"])
+def test_link_of_a_description_out_of_the_folder_is_refused(folder, tmp_path, file):
+    (folder / file).touch()
     (folder / file).rename(tmp_path / file)
     (folder / file).symlink_to(f"../{file}")
     with pytest.raises(UnsupportedModelError, match=f"^{file} of .* is a link to {tmp_path / file}, outside"):
         resolve_checkpoint(str(folder))
+
+
+def test_link_of_weights_to_another_disk_is_followed(folder, tmp_path):
+    (folder / "model.safetensors").rename(tmp_path / "large")
+    (folder / "model.safetensors").symlink_to(tmp_path / "large")
+    assert resolve_checkpoint(str(folder)).path == folder
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/"])
+def test_link_of_weights_to_something_else_than_a_file_is_refused(folder, target):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(target)
+    with pytest.raises(UnsupportedModelError, match=r"^model\.safetensors of .* not an ordinary file"):
+        resolve_checkpoint(str(folder))
+
+
+def test_links_of_an_older_download_into_the_hubs_cache_are_followed(folder, tmp_path):
+    blobs = tmp_path / "cache" / "models--somebody--some-model" / "blobs"
+    blobs.mkdir(parents=True)
+    for file in ("tokenizer.json", "model.safetensors"):
+        (folder / file).rename(blobs / file)
+        (folder / file).symlink_to(blobs / file)
+    assert resolve_checkpoint(str(folder)).path == folder
+
+
+@pytest.mark.parametrize("target", ["config.json", "blobs/deeper/config.json", "refs/main"])
+def test_link_of_a_snapshot_to_something_else_than_a_blob_is_refused(folder, empty_hub_cache, target):
+    snapshot = put_in_cache(empty_hub_cache, "somebody/some-model", folder)
+    file = snapshot.parents[1] / target
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (snapshot / "config.json").rename(file)
+    (snapshot / "config.json").symlink_to(file)
+    with pytest.raises(UnsupportedModelError, match=r"^config\.json of .* is a link to "):
+        resolve_checkpoint(str(snapshot))
+
+
+def test_additional_chat_template_is_checked(folder, tmp_path):
+    # given a link to a file of somebody else
+    template = folder / "additional_chat_templates" / "tool.jinja"
+    template.parent.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    template.symlink_to(tmp_path / "secret")
+    with pytest.raises(UnsupportedModelError, match=r"^tool\.jinja of .* is a link to "):
+        resolve_checkpoint(str(folder))
+    # or a gigabyte
+    template.unlink()
+    template.touch()
+    os.truncate(template, 10**9)
+    with pytest.raises(UnsupportedModelError, match=r"^tool\.jinja of .* has 1000000000 bytes"):
+        resolve_checkpoint(str(folder))
+
+
+@pytest.mark.parametrize("file", ["trainer_state.json", "log.txt", "samples.json"])
+def test_large_file_that_no_library_reads_is_ignored(folder, file):
+    (folder / file).touch()
+    os.truncate(folder / file, 10**9)
+    assert resolve_checkpoint(str(folder)).path == folder
 
 
 def test_links_in_a_circle_are_refused(folder):

@@ -10,49 +10,64 @@ from typing import Any
 from delayed_vlm_ros.errors import ModelNotFoundError, UnsupportedModelError
 
 INDEX = "model.safetensors.index.json"
-_DESCRIPTIONS = ("*.json", "*.jinja", "*.txt")
 _WEIGHTS = "*.safetensors"
+# Names that transformers reads. A training leaves other files, of any size.
+_DESCRIPTIONS = (
+    *("config.json", "generation_config.json", INDEX),
+    *("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"),
+    *("tokenizer.json", "tokenizer.*.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "merges.txt"),
+    *("added_tokens.json", "special_tokens_map.json", "audio_tokenizer_config.json", "adapter_config.json", "*.model"),
+    *("chat_template.json", "*.jinja", "additional_chat_templates/*.jinja"),
+)
 _MAX_DESCRIPTION_BYTES = 64 * 10**6  # the largest tokenizer.json of a known model has 35 MB
 
 
 def check_files(name: str, folder: Path) -> None:
-    """Check that every file that a library would read is an ordinary one of this checkpoint, and not too large.
+    """Check that every file that a library would read is an ordinary one, and that descriptions are not too large.
 
-    Links of the hub's cache, which lead to its ``blobs``, are part of the checkpoint.
+    Descriptions must be in the folder, or in the ``blobs`` of the hub's cache, into which its snapshots and older
+    downloads link. Weights may be links, for example to another disk: they are read as safetensors only.
 
     Args:
         name: Name of the model, for the error.
         folder: Folder of the checkpoint.
 
     Raises:
-        UnsupportedModelError: A file leads out of the folder, is no ordinary file, or is too large.
+        UnsupportedModelError: A description leads out of the folder or is too large, or a file is no ordinary one.
     """
-    root = folder.resolve()
-    if root.parent.name == "snapshots":
-        root = root.parent.parent
     for pattern in (*_DESCRIPTIONS, _WEIGHTS):
         for file in folder.glob(pattern):
             try:
-                fault = _fault(file, root, None if pattern == _WEIGHTS else _MAX_DESCRIPTION_BYTES)
+                fault = _fault(file, folder.resolve(), is_weights=pattern == _WEIGHTS)
             except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
                 fault = f"cannot be read ({error}): download it again"
             if fault:
                 raise UnsupportedModelError(f"{file.name} of {name} {fault}")
 
 
-def _fault(file: Path, root: Path, max_bytes: int | None) -> str:
+def _fault(file: Path, folder: Path, *, is_weights: bool) -> str:
     """Return why a file may not be read; empty if it may, or is missing."""
     target = file.resolve()
-    if not target.is_relative_to(root):
+    if not (is_weights or target.is_relative_to(folder) or _is_blob(target, folder)):
         return f"is a link to {target}, outside its folder: copy the file into the folder"
     if not target.exists():
         return ""
     if not target.is_file():
         return "is not an ordinary file: download it again"
     size = target.stat().st_size
-    if max_bytes is not None and size > max_bytes:
-        return f"has {size} bytes, more than {max_bytes}: no description of a model, download it again"
+    if not is_weights and size > _MAX_DESCRIPTION_BYTES:
+        return f"has {size} bytes, more than {_MAX_DESCRIPTION_BYTES}: no description of a model, download it again"
     return ""
+
+
+def _is_blob(target: Path, folder: Path) -> bool:
+    """Return whether a file is in ``blobs`` of the hub's cache: a model's, or next to this ``snapshots``."""
+    blobs = target.parent
+    if blobs.name != "blobs":
+        return False
+    return blobs.parent.name.startswith("models--") or (
+        folder.parent.name == "snapshots" and blobs.parent == folder.parents[1]
+    )
 
 
 def read_json(name: str, file: Path) -> dict[str, Any]:

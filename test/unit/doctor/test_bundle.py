@@ -139,6 +139,9 @@ def test_archive_without_ros_is_complete(environment, tmp_path):
 
 def test_images_are_added_on_request_only(diagnosis, environment, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "run_child", lambda *_, **__: Answer([["7.jpg", "//8="]]))
+    without = tmp_path / "without"
+    without.mkdir()
+    assert not [name for name in content(diagnosis, environment, without) if name.startswith("images")]
     assert content(diagnosis, environment, tmp_path, with_images=True)["images/7.jpg"] == b"\xff\xff"
 
 

@@ -296,6 +296,7 @@ VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
         (VIDEO + VIDEO + QUESTION, "2 videos"),
         (VIDEO + "Describe the video.", "leaves out the question"),
         ("{% if %}", "cannot be used"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "cannot be used"),
         ("{{ raise_exception('no videos, please') }}", "no videos, please"),
     ],
 )

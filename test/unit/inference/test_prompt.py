@@ -58,6 +58,22 @@ def test_times_in_the_text_equal_the_library_at_rounding_limits(load_tiny, make_
     assert layout.token_ids(build_prompt(engine.processor, "Who?")) == expected[0].tolist()
 
 
+def test_prompt_does_not_depend_on_what_the_images_show(make_engine, image):
+    # given memories of different images
+    found = []
+    for first in (0, 7):
+        engine = make_engine()
+        for number in range(4):
+            engine.add_frame(image(first + number), number / 2)
+
+        # when
+        layout = lay_out(engine.model.config, engine.processor, engine.snapshot())
+        found.append(layout.token_ids(build_prompt(engine.processor, "Who?")))
+
+    # then
+    assert found[0] == found[1]
+
+
 def test_prefix_does_not_depend_on_the_question(load_tiny):
     # given
     processor = load_tiny().processor

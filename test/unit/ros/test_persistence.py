@@ -151,6 +151,9 @@ def test_saves_keep_the_shortest_period(started, monkeypatch):
 
 
 def test_requested_save_after_a_reset_empties_the_file_soon(started, tmp_path):
+    others = [tmp_path / "camera.star.aside-1", tmp_path / "former_camera.star"]
+    for file in others:
+        file.write_bytes(b"kept")
     camera = Camera()
     persistence = started(camera, period_sec=3600.0)
     wait_for_files(persistence)
@@ -162,6 +165,8 @@ def test_requested_save_after_a_reset_empties_the_file_soon(started, tmp_path):
     persistence.request_save()
     # then
     wait_until(lambda: (tmp_path / "camera.star").stat().st_size < 1000, "an empty file")
+    # and files that were set aside or of other cameras stay
+    assert [file.read_bytes() for file in others] == [b"kept", b"kept"]
 
 
 def test_close_gives_up_a_slow_save_and_keeps_the_file(started, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ setup(
             *("jinja2", "markupsafe", "matplotlib", "mcap", "rosbags>=0.11", "rosbags-image", "sacrebleu", "zstandard"),
         ],
         "ray": ["ray"],
-        "web": ["fastapi", "nicegui>=3.4,<4", "uvicorn"],
+        "web": ["fastapi", "nicegui>=3.4,<4", "uvicorn<1"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],

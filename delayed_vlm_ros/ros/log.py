@@ -14,8 +14,18 @@ from delayed_vlm_ros.text import escaped_lines
 
 _INDENT = "    "  # of all lines of a message but the first
 
-# rclpy throttles by the place of the call, which it finds outside of these files. Without this, all calls were one.
-rcutils_logger._internal_callers.append(os.path.realpath(__file__))  # noqa: SLF001
+
+def _log_places_of_callers() -> None:
+    """Let rclpy, which throttles by the file and line of a call, look for it outside of this file.
+
+    Otherwise all calls would share one throttle. The list is private to rclpy: without it, messages are still logged.
+    """
+    files = getattr(rcutils_logger, "_internal_callers", None)
+    if isinstance(files, list):
+        files.append(os.path.realpath(__file__))
+
+
+_log_places_of_callers()
 
 
 class EscapingLogger(RcutilsLogger):

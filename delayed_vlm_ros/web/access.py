@@ -103,9 +103,9 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         headers = headers_of(scope)
-        status, reason = self._check(scope, headers)
-        if status:
-            await reject(scope, send, status, reason)
+        rejection = self._check(scope, headers)
+        if rejection is not None:
+            await reject(scope, send, *rejection)
         elif not self._has_cookie(scope, headers):
             await self._ask_for_token(scope, send)
         elif has_unexpected_content(scope, headers):
@@ -113,8 +113,8 @@ class AccessMiddleware:
         else:
             await self._app(scope, receive, with_security_headers(send))
 
-    def _check(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str]:
-        """Return the HTTP status and the reason of a rejection; 0 if there is none.
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str] | None:
+        """Return the HTTP status and the reason of a rejection; None if there is none.
 
         Under DNS rebinding the origin and the host agree, but the host is not the name of this machine.
         """
@@ -123,7 +123,7 @@ class AccessMiddleware:
         is_foreign_host = not self._access.token and not is_loopback(host_name(headers) or "")
         if is_foreign_host or is_from_other_site(scope, headers):
             return 403, "This page cannot be used from another site."
-        return 0, ""
+        return None
 
     def _has_cookie(self, scope: Scope, headers: Mapping[str, str]) -> bool:
         """Return whether the visitor has presented the token before.

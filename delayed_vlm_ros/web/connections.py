@@ -1,7 +1,7 @@
 """Bound of the page's connections: their number, the time to send a request, and the time to receive a response.
 
-uvicorn limits neither, and neither does another ASGI server: a visitor who connects and says nothing would keep a file
-descriptor for ever, and without descriptors asyncio repeats ``accept`` and an error message without pause.
+uvicorn limits neither, and neither does another ASGI server: an idle connection would keep a file descriptor for ever,
+and without descriptors asyncio repeats ``accept`` and an error message without pause.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import asyncio
 import errno
 import logging
 import resource
+import socket
+import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ CONNECTION = "connection"
 
 _MIN_CONNECTIONS = 4
 _DESCRIPTORS = Path("/proc/self/fd")
+_TCP_INFO_BYTES = 128
+_BYTES_ACKED_OFFSET = 120  # in Linux's struct tcp_info
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 59\r\nretry-after: 10\r\n"
     b"connection: close\r\n\r\nThe page has too many visitors: try again in some seconds.\n"
@@ -84,11 +88,19 @@ class ConnectionGuard:
         """Return the factory of the HTTP protocol for uvicorn."""
         return cast("type[asyncio.Protocol]", partial(_GuardedProtocol, self))
 
-    async def watch(self) -> None:
-        """Check the connections until cancelled."""
+    async def watch(self, report: Callable[[], None] = lambda: None) -> None:
+        """Check the connections until cancelled. A defect of a check is logged and does not end the checks.
+
+        Args:
+            report: Called after each check.
+        """
         while True:
             await asyncio.sleep(self._limits.check_sec)
-            self.check()
+            try:
+                self.check()
+                report()
+            except Exception:
+                logging.getLogger("asyncio").exception("checking the page's connections failed")
 
     def check(self) -> None:
         """End the connections that took too long."""
@@ -151,10 +163,12 @@ class Connection:
         self._protocol = protocol
         self._transport = protocol.transport
         self._state: tuple[bool, object] = (True, None)
+        self._sent: tuple[int, int] = (0, 0)
 
-    def open_page(self) -> None:
-        """Note that this is the websocket of an open page."""
-        self.is_page = True
+    def open_page(self) -> bool:
+        """Note that this is the websocket of an open page; return False if there are too many."""
+        self.is_page = self._protocol.has_room_for_page
+        return self.is_page
 
     @property
     def is_waiting(self) -> bool:
@@ -186,8 +200,24 @@ class Connection:
         state = self.is_waiting, self._protocol.cycle
         if state != self._state:
             self._state, self.unchanged_since = state, now
-        if not self.unsent:
+        unsent, acknowledged = self.unsent, self._acknowledged()
+        previously_unsent, previously_acknowledged = self._sent
+        if not unsent or unsent < previously_unsent or acknowledged > previously_acknowledged:
             self.sent_at = now
+        self._sent = unsent, acknowledged
+
+    def _acknowledged(self) -> int:
+        """Return how many bytes the visitor has received; 0 if this system does not count them.
+
+        The write buffer alone shows no progress for long: the system takes data from it in blocks of up to megabytes.
+        """
+        try:
+            details = self._transport.get_extra_info("socket").getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES
+            )
+            return int(struct.unpack_from("=Q", details, _BYTES_ACKED_OFFSET)[0])
+        except (OSError, struct.error):
+            return 0
 
     def refuse(self) -> None:
         """Answer that there is no room."""
@@ -214,6 +244,11 @@ class _GuardedProtocol(H11Protocol):
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def has_room_for_page(self) -> bool:
+        """Whether another browser tab may open the page."""
+        return self._guard.has_room_for_page
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, CONNECTION: self._guard.add(self)}
@@ -223,7 +258,7 @@ class _GuardedProtocol(H11Protocol):
             super().data_received(data)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
-        if self._guard.has_room_for_page:
+        if self.has_room_for_page:
             super().handle_websocket_upgrade(event)
         else:
             self.transport.write(_BUSY)

@@ -96,12 +96,12 @@ class Conversation:
         """
         if not question.text.strip():
             raise BadRequestError("the question is empty: type what you want to know about the scene")
-        if any(unicodedata.category(character) == "Cs" for character in question.text):  # no message can hold them
-            raise BadRequestError("the question has half of a character: type it again")
         if len(question.text) > self.max_characters:
             raise BadRequestError(
                 f"the question has {len(question.text)} characters, the maximum is {self.max_characters}: shorten it"
             )
+        if any(unicodedata.category(character) == "Cs" for character in question.text):  # no message can hold them
+            raise BadRequestError("the question has half of a character: type it again")
         with self._lock:
             if self._running() is not None:
                 raise BusyError("another question is running: wait for its answer or stop it")

@@ -26,7 +26,7 @@ from delayed_vlm_ros.web.connections import (
     handle_loop_error,
 )
 from delayed_vlm_ros.web.conversation import Conversation
-from delayed_vlm_ros.web.log_limit import limit_server_log
+from delayed_vlm_ros.web.log_limit import limit_server_log, report_left_out
 from delayed_vlm_ros.web.page import register_page
 from delayed_vlm_ros.web.thumbnail_cache import ThumbnailCache
 from delayed_vlm_ros.web.visitors import VisitorLimit
@@ -143,9 +143,10 @@ class WebServer:
 
     async def _serve(self) -> None:
         asyncio.get_running_loop().set_exception_handler(handle_loop_error)
-        watch = asyncio.create_task(self._guard.watch())
+        watch = asyncio.create_task(self._guard.watch(report_left_out))
         await self._server.serve(sockets=[self._socket])
         watch.cancel()
+        report_left_out(is_last=True)
 
 
 def _bind(address: str, port: int) -> socket.socket:

@@ -20,6 +20,7 @@ MAX_PAGES = 128
 MAX_QUEUED_PAGES = 4
 """Maximum number of pages that wait to be built."""
 
+_TRY_AGAIN_LATER = 1013  # status of a websocket
 _FULL = "Too many browsers open this page: close one of them. This page tries again every few seconds."
 
 
@@ -63,7 +64,7 @@ class VisitorLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] == "websocket" and _is_of_page(scope):
-            await self._app(scope, _on_first_message(receive, scope["state"][CONNECTION].open_page), send)
+            await self._app(scope, *_checked_at_first_message(receive, send, scope["state"][CONNECTION].open_page))
         elif scope["type"] == "http" and scope["path"].startswith(WEBSOCKET_PATH):
             await reject(scope, send, 400, "This page requires websockets.")  # the other transport is unbounded
         elif scope["type"] == "http" and scope["path"] == "/":
@@ -109,15 +110,21 @@ def _is_of_page(scope: Scope) -> bool:
     return clients[0] in Client.instances
 
 
-def _on_first_message(receive: Receive, then: Callable[[], None]) -> Receive:
-    is_first = True
+def _checked_at_first_message(receive: Receive, send: Send, open_page: Callable[[], bool]) -> tuple[Receive, Send]:
+    """Return the functions of a websocket that is closed at its first message if no more pages may be open."""
+    is_open: bool | None = None
 
-    async def receive_and_note() -> Message:
-        nonlocal is_first
+    async def receive_checked() -> Message:
+        nonlocal is_open
         message = await receive()
-        if is_first and message["type"] == "websocket.receive":
-            is_first = False
-            then()
-        return message
+        if is_open is None and message["type"] == "websocket.receive":
+            is_open = open_page()
+            if not is_open:
+                await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": _FULL})
+        return {"type": "websocket.disconnect", "code": _TRY_AGAIN_LATER} if is_open is False else message
 
-    return receive_and_note
+    async def send_unless_closed(message: Message) -> None:
+        if is_open is not False:
+            await send(message)
+
+    return receive_checked, send_unless_closed

@@ -8,6 +8,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from rclpy.impl import rcutils_logger
 
+from delayed_vlm_ros.ros import log as log_module
 from delayed_vlm_ros.ros.log import EscapingLogger
 
 
@@ -32,3 +33,17 @@ def test_log_names_the_place_of_the_call(monkeypatch):
     monkeypatch.setattr(rcutils_logger._rclpy, "rclpy_logging_rcutils_log", lambda *fields: places.append(fields[-2]))
     EscapingLogger("trial").info("here")
     assert [Path(place).name for place in places] == [Path(__file__).name]
+
+
+@pytest.mark.parametrize("found", [None, (), {"a"}])
+def test_rclpy_without_its_private_list_still_logs(monkeypatch, capfd, found):
+    monkeypatch.setattr(rcutils_logger, "_internal_callers", found)
+    log_module._log_places_of_callers()
+    monkeypatch.undo()
+    EscapingLogger("trial").warning("logged")
+    assert "logged" in capfd.readouterr().err
+
+
+def test_rclpy_without_the_name_of_its_private_list_is_no_error(monkeypatch):
+    monkeypatch.delattr(rcutils_logger, "_internal_callers")
+    log_module._log_places_of_callers()

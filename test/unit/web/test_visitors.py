@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,7 +22,12 @@ import pytest
 from waiting import PATIENCE_SEC
 
 pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
-websockets = pytest.importorskip("websockets.sync.client")
+pytest.importorskip("websockets", reason="websockets is not installed: make setup")
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync import client as websockets
+
+from delayed_vlm_ros.web.connections import ConnectionGuard, VisitorLimits
 
 SERVER = Path(__file__).parents[2] / "helpers" / "page_server.py"
 DESCRIPTORS = 160
@@ -30,6 +36,7 @@ REQUEST_SEC = 2.0
 UNSENT_SEC = 1.5
 MAX_LOG_BYTES = 100_000
 SOCKET_PATH = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+CONNECTED = "40"  # answer to the connect of Socket.IO
 UPGRADE = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -223,6 +230,77 @@ def test_visitor_who_reads_nothing_is_disconnected(page):
         started = time.monotonic()
         wait_until(lambda: page.descriptors <= before, "the connection stays")
         assert time.monotonic() - started > UNSENT_SEC / 2
+
+
+def test_visitor_who_reads_slowly_and_steadily_stays(page):
+    script = re.search(r'"(/_nicegui/[^"]+/vue[^"]+\.js)"', page.get("/")[1])[1]
+    request = f"GET {script} HTTP/1.1\r\nHost: {page.host}\r\n\r\n" * 60
+    before = page.descriptors
+    with page.connect(request, receive_buffer=4096) as connection:
+        wait_until(lambda: page.descriptors > before, "the connection was not accepted")
+        started = time.monotonic()
+        while time.monotonic() - started < 3 * UNSENT_SEC:
+            connection.recv(2000)
+            assert page.descriptors > before, "disconnected"
+            time.sleep(0.05)
+
+
+def test_websockets_that_speak_late_open_no_more_pages_than_allowed(page):
+    client = client_of(page)
+    wait_until(lambda: page.get("/")[0] == 200, "pages of the tests above are open")
+    with ExitStack() as sockets:
+        opened = [
+            sockets.enter_context(websockets.connect(f"ws://{page.host}{SOCKET_PATH}&client_id={client}"))
+            for _ in range(12)
+        ]
+        # when
+        for one in opened:
+            one.send("40")
+        # then
+        codes = [close_code(one, unless=CONNECTED) for one in opened]
+        assert codes.count(None) == 2
+        assert codes.count(1013) == 10
+        assert page.get("/server")[0] == 200
+    assert "Traceback" not in page.log
+
+
+def close_code(opened, *, unless=None):
+    """Return the code with which the server closes a websocket; None if a message starts with ``unless`` before."""
+    try:
+        for message in iter(lambda: opened.recv(timeout=PATIENCE_SEC), None):
+            if unless and message.startswith(unless):
+                return None
+    except ConnectionClosed as closed:
+        return closed.rcvd.code
+
+
+def test_message_of_more_than_a_megabyte_closes_the_websocket(page):
+    client = client_of(page)
+    with websockets.connect(f"ws://{page.host}{SOCKET_PATH}&client_id={client}") as opened:
+        opened.send("40")
+        opened.send("4" + "x" * 1_100_000)
+        assert close_code(opened) == 1009
+    assert page.get("/server")[0] == 200
+
+
+def test_defect_of_a_check_is_logged_and_the_checks_continue(caplog, monkeypatch):
+    # given
+    guard = ConnectionGuard(VisitorLimits(check_sec=0.001), time.monotonic)
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError("planted")
+        if len(calls) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(guard, "check", check)
+    # when
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(guard.watch())
+    # then
+    assert [record.exc_info[1].args for record in caplog.records] == [("planted",)]
 
 
 def test_pages_that_no_browser_opens_are_deleted(page):

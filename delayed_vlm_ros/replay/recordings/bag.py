@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,19 +66,22 @@ class BagImage:
 
     def __init__(self, message: Message, typestore: Typestore, converter: ImageConverter) -> None:
         self._message = message
-        self._data = _decompress(message.data)
         self._typestore = typestore
         self._converter = converter
 
-    @property
+    @cached_property
     def serialised(self) -> bytes:
-        """The message in CDR."""
-        return self._data
+        """The message in CDR.
+
+        Raises:
+            ImageError: The message decompresses to more than an image needs.
+        """
+        return _decompress(self._message.data)
 
     @property
     def stamp_ns(self) -> int:
         """Stamp in the message header, in nanoseconds."""
-        return read_stamp(self._data)
+        return read_stamp(self.serialised)
 
     @property
     def arrival_ns(self) -> int:
@@ -90,11 +94,12 @@ class BagImage:
         Raises:
             ImageError: The message is damaged or has an unsupported encoding.
         """
+        data = self.serialised
         try:
-            message: Any = self._typestore.deserialize_cdr(self._data, self._message.type_name)
+            message: Any = self._typestore.deserialize_cdr(data, self._message.type_name)
         except Exception as error:  # rosbags has no common exception class for damaged messages
             raise ImageError(
-                f"cannot read an image message of {len(self._data)} bytes "
+                f"cannot read an image message of {len(data)} bytes "
                 f"({type(error).__name__}: {error}): the recording or the published message is damaged"
             ) from error
         return self._converter.convert(message)
@@ -272,12 +277,18 @@ def _decompress(data: bytes) -> bytes:
     """Return a message in CDR. Without metadata, rosbags leaves messages compressed by zstd as they are."""
     if not data.startswith(_ZSTD_MAGIC):
         return data
+    message = bytearray()
     try:
-        with zstandard.ZstdDecompressor().stream_reader(data) as stream:
-            message = bytes(stream.read(_MAX_MESSAGE_BYTES + 1))
+        for piece in zstandard.ZstdDecompressor().read_to_iter(data):
+            message += piece
+            if len(message) > _MAX_MESSAGE_BYTES:
+                raise ImageError(
+                    f"an image message of {len(data)} bytes decompresses to more than {_MAX_MESSAGE_BYTES} bytes, the "
+                    "largest image and its header: the recording or the published message is damaged"
+                )
     except zstandard.ZstdError:
         return data  # decode() reports the damage
-    return message if len(message) <= _MAX_MESSAGE_BYTES else data
+    return bytes(message)
 
 
 def _describe(error: Exception) -> str:

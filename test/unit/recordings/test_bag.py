@@ -3,12 +3,15 @@
 import shutil
 import sqlite3
 import sys
+import tracemalloc
+import zlib
 from contextlib import closing
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from image_bombs import jpeg_with_two_sizes, png
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -173,7 +176,7 @@ def test_damaged_message_raises_image_error_and_later_images_are_read(tmp_path):
     assert recording.warnings == []
 
 
-def test_message_that_decompresses_to_more_than_an_image_is_damaged(tmp_path, monkeypatch):
+def test_message_that_decompresses_to_more_than_an_image_is_refused(tmp_path, monkeypatch):
     # given a bag without metadata, whose messages rosbags leaves compressed
     path = write_bag(tmp_path / "bag", count=2, compression=CompressionMode.MESSAGE)
     (path / "metadata.yaml").unlink()
@@ -181,12 +184,55 @@ def test_message_that_decompresses_to_more_than_an_image_is_damaged(tmp_path, mo
 
     # when
     monkeypatch.setattr(bag, "_MAX_MESSAGE_BYTES", 500)
-    images, _ = read(path)
+    images, recording = read(path)
 
     # then
+    assert len(images) == 2
+    assert recording.warnings == []
     for image in images:
-        with pytest.raises(ImageError):
-            image.decode()
+        for use in (image.decode, lambda image=image: image.stamp_ns, lambda image=image: image.serialised):
+            with pytest.raises(ImageError, match="decompresses to more than 500 bytes"):
+                use()
+
+
+def test_compressed_message_takes_memory_for_its_own_size(tmp_path):
+    # given
+    path = write_bag(tmp_path / "bag", count=2, compression=CompressionMode.MESSAGE)
+    (path / "metadata.yaml").unlink()
+    images, _ = read(path)
+
+    # when
+    tracemalloc.start()
+    shapes = [image.decode().shape for image in images]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    # then
+    assert shapes == [shade(0).shape] * 2
+    assert peak < 5_000_000
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_image_bomb_in_a_bag_is_refused_and_later_images_are_read(tmp_path, kind):
+    # given
+    pixels = zlib.compress(bytes(200_000_000), 9)
+    bombs = {"png": png(48, 64, pixels=pixels), "jpeg": jpeg_with_two_sizes(30_000, 20_000, "tem", padded=False)}
+    faults = {"png": "more pixel data than its size needs", "jpeg": "claims 20000 × 30000 pixels"}
+
+    def with_bomb(number, stamp_ns):
+        message = compressed(number, stamp_ns)
+        if number == 3:
+            message.data = np.frombuffer(bombs[kind], np.uint8)
+        return message
+
+    # when
+    images, recording = read(write_bag(tmp_path / "bag", make=with_bomb))
+
+    # then
+    with pytest.raises(ImageError, match=faults[kind]):
+        images[3].decode()
+    np.testing.assert_array_equal(images[4].decode(), shade(4))
+    assert recording.warnings == []
 
 
 def test_path_that_is_not_a_recording_is_rejected_with_its_name(tmp_path):

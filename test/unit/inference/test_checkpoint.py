@@ -323,22 +323,64 @@ def edit_part(folder, part, **changes):
     edit(folder / "config.json", **{part: config[part] | changes})
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.0, "2", True, [2], 10**10, 10**30])
+def family_copy(checkpoint_folder, tmp_path, family):
+    copy = tmp_path / family
+    shutil.copytree(checkpoint_folder(family), copy)
+    return copy
+
+
+SIZES = [
+    *(
+        (family, part, field)
+        for family in SUPPORTED_MODEL_TYPES
+        for part, field in (
+            ("text_config", "num_hidden_layers"),
+            ("text_config", "hidden_size"),
+            ("text_config", "vocab_size"),
+            ("text_config", "max_position_embeddings"),
+            ("vision_config", "depth"),
+            ("vision_config", "num_heads"),
+        )
+    ),
+    *((family, "vision_config", "num_position_embeddings") for family in ("qwen3_vl", "qwen3_5")),
+    ("qwen3_5", "text_config", "linear_num_value_heads"),
+    ("qwen3_5", "text_config", "linear_num_key_heads"),
+    ("qwen3_5", "text_config", "linear_key_head_dim"),
+    ("qwen3_5", "text_config", "linear_value_head_dim"),
+    ("qwen3_5", "text_config", "linear_conv_kernel_dim"),
+    ("qwen3_5", "text_config", "full_attention_interval"),
+]
+
+
+@pytest.mark.parametrize(("family", "part", "field"), SIZES)
+def test_absurd_size_is_refused(checkpoint_folder, tmp_path, family, part, field):
+    folder = family_copy(checkpoint_folder, tmp_path, family)
+    for value in (0, -1, 2.0, "2", True, [2], 10**10, 10**30):
+        edit_part(folder, part, **{field: value})
+        with pytest.raises(UnsupportedModelError, match=rf"^{field} of .* from 1 to \d+, got "):
+            resolve_checkpoint(str(folder))
+
+
 @pytest.mark.parametrize(
-    ("part", "field"),
+    ("family", "part", "field", "values"),
     [
-        ("text_config", "num_hidden_layers"),
-        ("text_config", "hidden_size"),
-        ("text_config", "vocab_size"),
-        ("text_config", "max_position_embeddings"),
-        ("vision_config", "depth"),
-        ("vision_config", "num_heads"),
+        (
+            "qwen3_vl",
+            "vision_config",
+            "deepstack_visual_indexes",
+            ([-1], [1] * 1000, list(range(2000)), 5, ["1"], [2.0]),
+        ),
+        ("qwen2_5_vl", "vision_config", "fullatt_block_indexes", ([-1], list(range(2000)), "0")),
+        ("qwen3_5", "text_config", "layer_types", (["linear_attention"] * 2000, "linear_attention", [1])),
+        ("qwen2_vl", "vision_config", "mlp_ratio", (-4, 0, 10**6, "4", True)),
     ],
 )
-def test_absurd_size_is_refused(folder, part, field, value):
-    edit_part(folder, part, **{field: value})
-    with pytest.raises(UnsupportedModelError, match=rf"^{field} of .* from 1 to \d+, got "):
-        resolve_checkpoint(str(folder))
+def test_absurd_list_of_layers_or_ratio_is_refused(checkpoint_folder, tmp_path, family, part, field, values):
+    folder = family_copy(checkpoint_folder, tmp_path, family)
+    for value in values:
+        edit_part(folder, part, **{field: value})
+        with pytest.raises(UnsupportedModelError, match=f"^{field} of "):
+            resolve_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("value", [0, -2, "2", float("nan"), float("inf")])
@@ -348,10 +390,37 @@ def test_absurd_rate_of_temporal_ids_is_refused(folder, value):
         resolve_checkpoint(str(folder))
 
 
-def test_sizes_that_the_weight_files_cannot_hold_are_refused(folder):
-    edit_part(folder, "text_config", num_hidden_layers=1000, hidden_size=8192, intermediate_size=20000)
-    with pytest.raises(UnsupportedModelError, match=r"describes a model of more than \d+ weights"):
-        resolve_checkpoint(str(folder))
+@pytest.mark.parametrize(
+    ("families", "part", "sizes"),
+    [
+        (
+            SUPPORTED_MODEL_TYPES,
+            "text_config",
+            {"num_hidden_layers": 1000, "hidden_size": 8192, "intermediate_size": 20000},
+        ),
+        (SUPPORTED_MODEL_TYPES, "text_config", {"num_attention_heads": 4096, "head_dim": 16384}),
+        (("qwen2_5_vl", "qwen3_vl", "qwen3_5"), "vision_config", {"intermediate_size": 10**6}),
+        (("qwen2_5_vl", "qwen3_vl", "qwen3_5"), "vision_config", {"hidden_size": 10**5}),
+        (("qwen2_5_vl", "qwen3_vl", "qwen3_5"), "vision_config", {"out_hidden_size": 10**5, "spatial_merge_size": 8}),
+        (("qwen2_vl",), "vision_config", {"embed_dim": 10**5}),
+        (("qwen3_vl", "qwen3_5"), "vision_config", {"num_position_embeddings": 10**6}),
+        (("qwen3_vl",), "vision_config", {"deepstack_visual_indexes": list(range(1000)), "mlp_ratio": 1}),
+        (("qwen3_5",), "text_config", {"linear_num_value_heads": 4096, "linear_value_head_dim": 4096}),
+        (("qwen3_5",), "text_config", {"linear_num_key_heads": 4096, "linear_key_head_dim": 4096}),
+        (
+            ("qwen3_5",),
+            "text_config",
+            {"layer_types": None, "linear_num_value_heads": 4096, "linear_value_head_dim": 4096},
+        ),
+    ],
+    ids=str,
+)
+def test_sizes_that_the_weight_files_cannot_hold_are_refused(checkpoint_folder, tmp_path, families, part, sizes):
+    for family in families:
+        folder = family_copy(checkpoint_folder, tmp_path, family)
+        edit_part(folder, part, **sizes)
+        with pytest.raises(UnsupportedModelError, match=r"describes a model of more than \d+ weights"):
+            resolve_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,24 @@ _DEFAULT_PATCH_SIZES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3
 _MAX_VALUES = {
     "depth": 1024,
     "embed_dim": 1 << 17,
+    "full_attention_interval": 1024,
     "head_dim": 1 << 14,
     "hidden_size": 1 << 17,
     "in_channels": 1024,
     "in_chans": 1024,
     "intermediate_size": 1 << 20,
+    "linear_conv_kernel_dim": 1024,
+    "linear_key_head_dim": 1 << 14,
+    "linear_num_key_heads": 4096,
+    "linear_num_value_heads": 4096,
+    "linear_value_head_dim": 1 << 14,
     "max_position_embeddings": 1 << 31,
     "merge_size": 64,
     "num_attention_heads": 4096,
     "num_heads": 4096,
     "num_hidden_layers": 1024,
     "num_key_value_heads": 4096,
+    "num_position_embeddings": 1 << 20,
     "out_hidden_size": 1 << 17,
     "patch_size": 1024,
     "spatial_merge_size": 64,
@@ -38,7 +45,11 @@ _MAX_VALUES = {
     "vocab_size": 1 << 24,
     "window_size": 1 << 16,
 }
-_MAX_IDS_PER_SECOND = 1000
+_MAX_RATES = {"mlp_ratio": 64, "tokens_per_second": 1000}
+# Lists with an entry for some or all layers, and whether the entries are numbers of layers.
+_LAYER_LISTS = {"deepstack_visual_indexes": True, "fullatt_block_indexes": True, "layer_types": False}
+_FULL_ATTENTION_INTERVAL = 4  # transformers' default
+_MAX_LAYERS = _MAX_VALUES["num_hidden_layers"]
 _WEIGHTS_PER_BYTE = 8  # a quantised weight has at least one bit
 
 
@@ -59,13 +70,45 @@ def check_size(name: str, config: Mapping[str, Any], weight_bytes: int) -> None:
             check_values(name, part)
     if not isinstance(text, Mapping):
         raise UnsupportedModelError(f"text_config of {name} is not a JSON object: download it again")
-    hidden, layers = text.get("hidden_size") or 0, text.get("num_hidden_layers") or 0
-    weights = hidden * ((text.get("vocab_size") or 0) + 3 * layers * (text.get("intermediate_size") or 0))
+    if not isinstance(vision, Mapping):
+        raise UnsupportedModelError(f"config.json of {name} has no vision_config: download it again")
+    weights = _text_weights(text) + _vision_weights(vision, str(config.get("model_type")))
     if weights > weight_bytes * _WEIGHTS_PER_BYTE:
         raise UnsupportedModelError(
             f"config.json of {name} describes a model of more than {weights} weights, but its files have "
             f"{weight_bytes} bytes: download all its files again"
         )
+
+
+def _text_weights(text: Mapping[str, Any]) -> int:
+    """Return a lower bound of the weights of a language model, whose sizes were checked."""
+    hidden, layers = text.get("hidden_size") or 0, text.get("num_hidden_layers") or 0
+    types = text.get("layer_types")
+    linear = types.count("linear_attention") if types else 0
+    if not types and "linear_num_value_heads" in text:
+        linear = layers - layers // (text.get("full_attention_interval") or _FULL_ATTENTION_INTERVAL)
+    keys = (text.get("linear_num_key_heads") or 1) * (text.get("linear_key_head_dim") or 1)
+    values = (text.get("linear_num_value_heads") or 1) * (text.get("linear_value_head_dim") or 1)
+    heads = (text.get("num_attention_heads") or 1) * (text.get("head_dim") or 1)
+    weights = hidden * ((text.get("vocab_size") or 0) + 3 * layers * (text.get("intermediate_size") or 0))
+    weights += 2 * hidden * heads * max(layers - linear, 0)
+    return weights + linear * (2 * keys + values) * (hidden + (text.get("linear_conv_kernel_dim") or 0))
+
+
+def _vision_weights(vision: Mapping[str, Any], model_type: str) -> int:
+    """Return a lower bound of the weights of a vision encoder, whose sizes were checked."""
+    depth = max(vision.get("depth") or 0, vision.get("num_hidden_layers") or 0)
+    if model_type == "qwen2_vl":
+        width, output = vision.get("embed_dim") or 0, vision.get("hidden_size") or 0
+        inner = int(width * (vision.get("mlp_ratio") or 1))
+    else:
+        width, output = vision.get("hidden_size") or 0, vision.get("out_hidden_size") or 0
+        inner = vision.get("intermediate_size") or 0
+    merged = width * (vision.get("spatial_merge_size") or 1) ** 2
+    mergers = 1 + len(vision.get("deepstack_visual_indexes") or ())
+    weights = depth * width * (4 * width + 2 * inner) + mergers * merged * (merged + output)
+    patch = (vision.get("patch_size") or 1) ** 2 * (vision.get("in_channels") or 1) * FRAMES_PER_PAIR
+    return weights + width * (patch + (vision.get("num_position_embeddings") or 0))
 
 
 def check_values(name: str, fields: Mapping[str, Any]) -> None:
@@ -84,12 +127,25 @@ def check_values(name: str, fields: Mapping[str, Any]) -> None:
             raise UnsupportedModelError(
                 f"{field} of {name} must be an integer from 1 to {largest}, got {value!r:.100}: download it again"
             )
-    rate = fields.get("tokens_per_second")
-    if rate is not None and not (type(rate) in (int, float) and 0 < rate <= _MAX_IDS_PER_SECOND):
-        raise UnsupportedModelError(
-            f"tokens_per_second of {name} must be a number up to {_MAX_IDS_PER_SECOND}, got {rate!r:.100}: download "
-            "its files again"
-        )
+    for field, largest in _MAX_RATES.items():
+        rate = fields.get(field)
+        if rate is not None and not (type(rate) in (int, float) and 0 < rate <= largest):
+            raise UnsupportedModelError(
+                f"{field} of {name} must be a number up to {largest}, got {rate!r:.100}: download its files again"
+            )
+    for field, are_numbers in _LAYER_LISTS.items():
+        layers = fields.get(field)
+        if layers is not None and not _is_layer_list(layers, int if are_numbers else str):
+            raise UnsupportedModelError(
+                f"{field} of {name} must be a list for at most {_MAX_LAYERS} layers, got {layers!r:.100}: download its "
+                "files again"
+            )
+
+
+def _is_layer_list(layers: Any, kind: type) -> bool:
+    if not isinstance(layers, list) or len(layers) > _MAX_LAYERS or any(type(layer) is not kind for layer in layers):
+        return False
+    return kind is str or (all(0 <= layer < _MAX_LAYERS for layer in layers) and len(set(layers)) == len(layers))
 
 
 def default_patch_size(model_type: str) -> int | None:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache, encode_snapshot
@@ -178,8 +177,7 @@ def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
             model, processor, adapter_for(model.config), VisionFeatureCache(), snapshot, layout, AskControl()
         ).features
         ids = torch.tensor([layout.token_ids(prompt)], device=model.device)
-        # Transformers declares a tensor, but its own encoder puts one tensor per video into a tuple here.
-        encoded = BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]
+        encoded = adapter_for(model.config).video_output(model.config, features)
         with torch.inference_mode():
             model.generate(
                 input_ids=ids,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
+from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
 
 _SEED = 20
 _VISION_FIELDS: dict[str, dict[str, Any]] = {
@@ -55,7 +56,6 @@ _TEXT_FIELDS: dict[str, dict[str, Any]] = {
         },
     },
 }
-_PATCH_SIZES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_5": 16}
 
 
 def save_random_checkpoint(folder: Path, *, model_type: str = "qwen2_5_vl", seed: int = _SEED) -> None:
@@ -110,7 +110,7 @@ def _processor(model_type: str) -> Any:
     video_processor: Any = Qwen2VLVideoProcessor
     if model_type not in processors:
         processors[model_type], video_processor = Qwen3VLProcessor, Qwen3VLVideoProcessor
-    patch = _PATCH_SIZES[model_type]
+    patch = MODEL_FACTS[model_type].patch_size
     pixels = (2 * patch) ** 2
     size = {"shortest_edge": 4 * pixels, "longest_edge": 16 * pixels}
     return processors[model_type](

@@ -18,7 +18,7 @@ from delayed_vlm_ros.inference.finish import FinishReason
 from delayed_vlm_ros.inference.local.engine import DEFAULT_MAX_NEW_TOKENS
 from delayed_vlm_ros.inference.local.generation import finish_reason
 from delayed_vlm_ros.inference.local.models.decoding import generate_arguments
-from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.inference.local.prompt import build_prompt, chat_text
 from delayed_vlm_ros.inference.local.repetition import RepetitionStop
 from delayed_vlm_ros.inference.local.video_input import frame_times_ms, lay_out
 from delayed_vlm_ros.inference.request import AskRequest, check_request
@@ -39,15 +39,11 @@ def native_inputs(
     Returns:
         Model inputs on the CPU, without ``position_ids``.
     """
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
     frames = np.stack([frame for kept in snapshot for frame in kept.frames])
     fps, indices = (2.0, list(range(len(frames)))) if stock_times else (1000.0, frame_times_ms(snapshot))
     metadata = VideoMetadata(total_num_frames=len(frames), fps=fps, frames_indices=indices)
     inputs = processor(
-        text=[text],
+        text=[chat_text(processor, question)],
         videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)],
         video_metadata=[metadata],
         do_sample_frames=False,
@@ -84,12 +80,24 @@ def native_generate(
     Returns:
         Return value of ``generate``.
     """
+    inputs = _placed_inputs(model, processor, snapshot, question, stock_positions=stock_positions)
+    return _generate(model, inputs, max_new_tokens, **options)
+
+
+def _placed_inputs(
+    model: Any, processor: Any, snapshot: Snapshot, question: str, *, stock_positions: bool
+) -> dict[str, Any]:
+    """Return the arguments of ``generate`` for the frames and the question, on the model's device."""
     inputs = native_inputs(processor, snapshot, question, stock_times=stock_positions)
     if not stock_positions:
-        inputs["position_ids"] = lay_out(model.config, processor, snapshot).positions(build_prompt(processor, question))
-    placed = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+        layout = lay_out(model.config, processor, snapshot)
+        inputs["position_ids"] = layout.positions(build_prompt(processor, question))
+    return {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+
+
+def _generate(model: Any, inputs: dict[str, Any], max_new_tokens: int, **options: Any) -> Any:
     settings = generate_arguments(model.generation_config.to_dict(), max_new_tokens, sampling=False)
-    return model.generate(**placed, **settings, **options)
+    return model.generate(**inputs, **settings, **options)
 
 
 @dataclass(frozen=True)
@@ -150,20 +158,19 @@ def native_answer(
     check_request(request)
     if not snapshot:
         raise NoFramesError("no frames: native inference needs at least one")
-    prompt_length = native_prompt_length(processor, model, snapshot, request.question)
     started = time.monotonic()
+    inputs = _placed_inputs(model, processor, snapshot, request.question, stock_positions=stock_positions)
+    prompt_length = int(inputs["input_ids"].shape[1])
     timer = _FirstTokenTimer()
     repetition = RepetitionStop(prompt_length)
-    output = native_generate(
-        model,
-        processor,
-        snapshot,
-        request.question,
-        max_new_tokens=request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
-        stock_positions=stock_positions,
-        streamer=timer,
-        stopping_criteria=StoppingCriteriaList([repetition]),
-    )
+    with torch.inference_mode():
+        output = _generate(
+            model,
+            inputs,
+            request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+            streamer=timer,
+            stopping_criteria=StoppingCriteriaList([repetition]),
+        )
     tokens = output[0, prompt_length:].tolist()
     text = processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     ended = time.monotonic()
@@ -179,5 +186,5 @@ def native_answer(
 
 
 def native_prompt_length(processor: Any, model: Any, snapshot: Snapshot, question: str) -> int:
-    """Return the number of prompt tokens that ``native_generate`` passes to the model."""
+    """Return the number of prompt tokens that ``native_generate`` passes to the model, with the true times."""
     return len(lay_out(model.config, processor, snapshot).token_ids(build_prompt(processor, question)))

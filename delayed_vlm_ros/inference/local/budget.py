@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
+from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import Snapshot
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
@@ -27,23 +28,29 @@ SAVED_STATES = 3
 RECURRENT_LAYER = "linear_attention"
 """Type of a layer with a recurrent state, in the config of a language model. Others have keys and values."""
 
+PROMPT_TOKENS = 512
+"""Estimate of the tokens of a prompt without its video, and of the reserved part of its answer."""
+
+_PAIR_TEXT_TOKENS = 16  # "<12345.6 seconds>" with a token for each digit, start and end of vision
 _STATE_ELEMENT_BYTES = 4  # of the recurrent state, which is float32 in every dtype
 _CAPACITY_STEP = 256  # tokens; buffers of the KV cache grow in steps of this size
 
 
 @dataclass(frozen=True, slots=True)
-class TokenBytes:
-    """Bytes of one merged visual token, and of the state that all tokens share.
+class CacheBytes:
+    """Bytes of the caches: for each token, and for the state that all tokens share.
 
     Attributes:
-        features: Bytes of its vision features.
-        kv: Bytes of its keys and values in all layers.
+        features: Bytes of the vision features of a merged visual token.
+        kv: Bytes of the keys and values of a token in all layers.
         state: Bytes of a recurrent state in all layers; 0 without recurrent layers.
+        pair_text_tokens: Text tokens before and after a pair.
     """
 
     features: int
     kv: int
     state: int = 0
+    pair_text_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +60,16 @@ class MemoryBudget:
     Attributes:
         total: All bytes.
         pixels: Bytes reserved for the images of a full memory.
-        token: Bytes of a merged visual token.
+        token: Bytes of a token and of the state.
         full_tokens: Largest number of merged visual tokens of a full memory.
+        full_kv_tokens: Largest capacity of its prefix, in tokens.
     """
 
     total: int
     pixels: int
-    token: TokenBytes
+    token: CacheBytes
     full_tokens: int
+    full_kv_tokens: int
 
     @property
     def caches(self) -> int:
@@ -85,11 +94,16 @@ def round_up_capacity(tokens: int) -> int:
 
 def layer_types(text_config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the type of each layer of a language model, from the fields of its config."""
-    return tuple(text_config.get("layer_types") or ["full_attention"] * int(text_config["num_hidden_layers"]))
+    layers, interval = int(text_config["num_hidden_layers"]), text_config.get("full_attention_interval")
+    if types := text_config.get("layer_types"):
+        return tuple(types)
+    return tuple(
+        RECURRENT_LAYER if interval and number % int(interval) else "full_attention" for number in range(1, layers + 1)
+    )
 
 
-def token_bytes(config: Mapping[str, Any], element_bytes: int) -> TokenBytes:
-    """Return the bytes of a merged visual token.
+def cache_bytes(config: Mapping[str, Any], element_bytes: int) -> CacheBytes:
+    """Return the bytes of the caches of a model.
 
     Args:
         config: Fields of the model's config.
@@ -108,7 +122,13 @@ def token_bytes(config: Mapping[str, Any], element_bytes: int) -> TokenBytes:
     except KeyError as error:
         raise UnsupportedModelError(f"the model's config lacks {error}: download its files again") from None
     levels = 1 + len(vision.get("deepstack_visual_indexes") or ())
-    return TokenBytes(levels * hidden * element_bytes, 2 * keys * head * element_bytes, state)
+    facts = MODEL_FACTS.get(str(config.get("model_type")))
+    return CacheBytes(
+        features=levels * hidden * element_bytes,
+        kv=2 * keys * head * element_bytes,
+        state=state,
+        pair_text_tokens=_PAIR_TEXT_TOKENS if facts and facts.time_is_text else 0,
+    )
 
 
 def _state_bytes(text: Mapping[str, Any], element_bytes: int) -> int:
@@ -121,7 +141,7 @@ def _state_bytes(text: Mapping[str, Any], element_bytes: int) -> int:
 
 
 def plan_budget(
-    memory_budget_mb: float, frames: int, geometry: FrameGeometry, token: TokenBytes, *, shares: int = 1
+    memory_budget_mb: float, frames: int, geometry: FrameGeometry, token: CacheBytes, *, shares: int = 1
 ) -> MemoryBudget:
     """Divide a budget among memories.
 
@@ -129,7 +149,7 @@ def plan_budget(
         memory_budget_mb: Bytes that all memories may keep, in MB of 10**6 bytes.
         frames: Capacity of one memory in frames.
         geometry: Image sizes of the frames.
-        token: Bytes of a merged visual token.
+        token: Bytes of a token and of the state.
         shares: Number of memories, with equal parts.
 
     Returns:
@@ -140,14 +160,15 @@ def plan_budget(
     """
     only = geometry.only_size
     max_pixels = geometry.max_pixels if only is None else only.height * only.width
-    pair_tokens = max_pixels // geometry.factor**2
+    pair_tokens, pairs = max_pixels // geometry.factor**2, frames // FRAMES_PER_PAIR
     budget = MemoryBudget(
         total=int(memory_budget_mb / shares * BYTES_PER_MB),
         pixels=frames * max_pixels * 3,
         token=token,
-        full_tokens=frames // FRAMES_PER_PAIR * pair_tokens,
+        full_tokens=pairs * pair_tokens,
+        full_kv_tokens=round_up_capacity(pairs * (pair_tokens + token.pair_text_tokens) + PROMPT_TOKENS),
     )
-    pair = pair_tokens * (token.features + token.kv) + SAVED_STATES * token.state
+    pair = pair_tokens * token.features + (pair_tokens + token.pair_text_tokens) * token.kv + SAVED_STATES * token.state
     if budget.caches < pair:
         needed = shares * (budget.pixels + pair) / BYTES_PER_MB
         cameras, each = ("", "") if shares == 1 else (f" for {shares} cameras", " of each camera")

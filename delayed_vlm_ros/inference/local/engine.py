@@ -14,7 +14,7 @@ from transformers import Cache
 from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.finish import STOP, finish_warnings
-from delayed_vlm_ros.inference.local.budget import plan_budget, round_up_capacity, token_bytes
+from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget, round_up_capacity
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
 from delayed_vlm_ros.inference.local.familiarity import (
     UNFAMILIAR_ANSWER,
@@ -49,6 +49,10 @@ _TIME_COMPRESSED = (
 _TIME_REBASED = (
     "compressed time: the kept frames span more time than the model was trained on, so only the order of the oldest "
     "ones is right: limit the question in time for answers about durations"
+)
+_TIME_IS_LONG = (
+    "long time: the kept frames span more than two hours, longer than the videos this kind of model is known to be "
+    "tested with: answers about durations may be wrong"
 )
 _LOGGER = logging.getLogger(__name__)
 
@@ -119,7 +123,7 @@ class DelayedBatchInferenceEngine:
         self._ingestor = FrameIngestor(geometry, self.frame_manager)
         budget = None
         if memory_budget_mb is not None:
-            token = token_bytes(model.config.to_dict(), model.dtype.itemsize)
+            token = cache_bytes(model.config.to_dict(), model.dtype.itemsize)
             frames = self.frame_manager.capacity
             budget = plan_budget(memory_budget_mb, frames, geometry, token, shares=budget_shares)
         self._budget = budget
@@ -447,4 +451,6 @@ def _device_memory_error(pairs: int, error: Exception) -> DeviceMemoryError:
 def _time_warnings(layout: VideoLayout) -> tuple[str, ...]:
     if layout.time_rebased:
         return (_TIME_REBASED,)
+    if layout.time_is_long:
+        return (_TIME_IS_LONG,)
     return (_TIME_COMPRESSED,) if layout.time_compressed else ()

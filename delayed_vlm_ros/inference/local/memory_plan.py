@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.inference.local.budget import SAVED_STATES, chunk_pairs, round_up_capacity, token_bytes
+from delayed_vlm_ros.inference.local.budget import SAVED_STATES, cache_bytes, chunk_pairs, round_up_capacity
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 _SCORE_BYTES = 2 + 4 + 4  # an attention score, and input and output of its softmax in float32
@@ -50,7 +50,7 @@ def plan_memory(
     element_bytes: int,
     frames: int,
     frame_pixels: int,
-    factor: int = 28,
+    factor: int,
     cameras: int = 1,
 ) -> MemoryPlan:
     """Compute the memory that a model needs.
@@ -68,10 +68,11 @@ def plan_memory(
         UnsupportedModelError: The config lacks the sizes of the language model.
     """
     text = config.get("text_config") or config
-    token = token_bytes(config, element_bytes)
+    token = cache_bytes(config, element_bytes)
     pair_tokens = frame_pixels // factor**2
     visual_tokens = frames // FRAMES_PER_PAIR * pair_tokens
-    kv_tokens = round_up_capacity(visual_tokens + _TEXT_TOKENS)
+    pair_texts = frames // FRAMES_PER_PAIR * token.pair_text_tokens
+    kv_tokens = round_up_capacity(visual_tokens + pair_texts + _TEXT_TOKENS)
     kv = kv_tokens * token.kv + SAVED_STATES * token.state
     return MemoryPlan(
         weights=parameters * element_bytes,
@@ -79,7 +80,7 @@ def plan_memory(
         images=cameras * frames * frame_pixels * 3,
         features=cameras * visual_tokens * token.features,
         kv=cameras * kv,
-        spare_kv=kv,
+        spare_kv=kv + token.state,  # a running question works on a copy of the state
         working=max(
             _vision_bytes(config.get("vision_config") or {}, pair_tokens, element_bytes),
             _prefill_bytes(text, pair_tokens, kv_tokens, element_bytes),
@@ -100,7 +101,8 @@ def _vision_bytes(vision: Mapping[str, Any], pair_tokens: int, element_bytes: in
 def _prefill_bytes(text: Mapping[str, Any], pair_tokens: int, kv_tokens: int, element_bytes: int) -> int:
     """Return the working memory of a step of the prefill: activations, keys, values, scores and logits, in bytes."""
     hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+    head = int(text.get("head_dim") or hidden // heads)
     step = chunk_pairs(pair_tokens) * pair_tokens
     activations = step * (8 * hidden + 4 * int(text.get("intermediate_size", 4 * hidden))) * element_bytes
-    repeated = 2 * kv_tokens * hidden * element_bytes
+    repeated = 2 * kv_tokens * heads * head * element_bytes
     return activations + repeated + heads * step * kv_tokens * _SCORE_BYTES + int(text["vocab_size"]) * _SCORE_BYTES

@@ -23,6 +23,7 @@ from delayed_vlm_ros.memory import Snapshot
 # Share of the trained positions that the time of a video may use; text uses the rest.
 _VIDEO_SHARE_OF_POSITIONS = 7 / 8
 
+_TESTED_TEXT_SEC = 2 * 3600  # videos of the needle test in Qwen3-VL's report
 _MS_PER_SEC = 1000
 
 
@@ -39,6 +40,7 @@ class VideoLayout:
         time_is_text: Whether the model is given the time by text.
         time_compressed: Whether long gaps between pairs are shown as shorter.
         time_rebased: Whether the oldest pairs were moved together to fit the trained range.
+        time_is_long: Whether a time in the text is longer than the videos that the models are known to be tested with.
     """
 
     grid_thw: tuple[int, int, int]
@@ -49,6 +51,7 @@ class VideoLayout:
     time_is_text: bool
     time_compressed: bool
     time_rebased: bool
+    time_is_long: bool
 
     @property
     def tokens_per_pair(self) -> int:
@@ -96,6 +99,7 @@ def lay_out(config: Any, processor: Any, snapshot: Snapshot) -> VideoLayout:
     height, width, _ = snapshot[0].frames[0].shape
     merge = int(vision.spatial_merge_size)
     patch_rows, patch_columns = height // int(vision.patch_size), width // int(vision.patch_size)
+    time_is_text = adapter_for(config).time_text is not None
     times = temporal_ids(config, [kept.stamps[0] for kept in snapshot], position_limit(config))
     return VideoLayout(
         grid_thw=(len(snapshot), patch_rows, patch_columns),
@@ -103,9 +107,10 @@ def lay_out(config: Any, processor: Any, snapshot: Snapshot) -> VideoLayout:
         columns=patch_columns // merge,
         temporal_ids=times.ids,
         pair_texts=_pair_texts(config, processor, snapshot),
-        time_is_text=adapter_for(config).time_text is not None,
+        time_is_text=time_is_text,
         time_compressed=times.compressed,
         time_rebased=times.rebased,
+        time_is_long=time_is_text and snapshot[-1].stamps[-1] - snapshot[0].stamps[0] > _TESTED_TEXT_SEC,
     )
 
 
@@ -117,7 +122,7 @@ def _pair_texts(config: Any, processor: Any, snapshot: Snapshot) -> tuple[PairTe
     times = iter([time / _MS_PER_SEC for time in frame_times_ms(snapshot)])
     seconds = ((first + second) / 2 for first, second in zip(times, times, strict=True))
     # No token spans a control token: text before one has the same tokens alone.
-    texts = (processor.tokenizer(time_text(time), add_special_tokens=False).input_ids for time in seconds)
+    texts = processor.tokenizer([time_text(time) for time in seconds], add_special_tokens=False).input_ids
     end = (int(processor.vision_end_token_id),)
     return tuple(PairText((*text, int(processor.vision_start_token_id)), end) for text in texts)
 

@@ -206,8 +206,7 @@ def _budget(parameters: SceneMemoryParameters, checkpoint: Checkpoint) -> Memory
 def _precompute_warnings(parameters: SceneMemoryParameters, budget: MemoryBudget | None) -> tuple[str, ...]:
     if budget is None or parameters.precompute == OFF:
         return ()
-    tokens = budget.full_tokens
-    if budget.holds(tokens, tokens if parameters.precompute == FULL else 0):
+    if budget.holds(budget.full_tokens, budget.full_kv_tokens if parameters.precompute == FULL else 0):
         return ()
     warning = (
         f"memory.budget_mb does not hold the encoding of a full memory, so precompute.mode {parameters.precompute} "

@@ -8,10 +8,10 @@ import torch
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import (
     SAVED_STATES,
-    TokenBytes,
+    CacheBytes,
+    cache_bytes,
     plan_budget,
     retention_order,
-    token_bytes,
 )
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
@@ -19,14 +19,14 @@ from delayed_vlm_ros.ingest.geometry import FrameGeometry
 HALF_SECONDS = [0.5 * number for number in range(8)]
 
 
-def test_token_bytes_of_qwen2_5_vl_3b():
+def test_cache_bytes_of_qwen2_5_vl_3b():
     # given the shape of the 3B model in bfloat16
     text = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "num_hidden_layers": 36}
     # then
-    assert token_bytes(text, 2) == TokenBytes(features=4096, kv=36864)
+    assert cache_bytes(text, 2) == CacheBytes(features=4096, kv=36864)
 
 
-def test_token_bytes_of_qwen3_vl_4b_count_all_levels_of_features():
+def test_cache_bytes_of_qwen3_vl_4b_count_all_levels_of_features():
     # given the shape of the 4B model in bfloat16
     text = {
         "hidden_size": 2560,
@@ -37,7 +37,7 @@ def test_token_bytes_of_qwen3_vl_4b_count_all_levels_of_features():
     }
     vision = {"deepstack_visual_indexes": [5, 11, 17]}
     # then
-    assert token_bytes({"text_config": text, "vision_config": vision}, 2) == TokenBytes(features=20480, kv=147456)
+    assert cache_bytes({"text_config": text, "vision_config": vision}, 2) == CacheBytes(features=20480, kv=147456)
 
 
 def test_state_bytes_of_a_recurrent_model_equal_those_of_a_saved_state(load_tiny, make_engine):
@@ -48,7 +48,7 @@ def test_state_bytes_of_a_recurrent_model_equal_those_of_a_saved_state(load_tiny
     engine.ask("Who?", max_new_tokens=2)
     # then
     saved = engine._cache._prefix._states[5]
-    expected = token_bytes(tiny.model.config.to_dict(), 4)
+    expected = cache_bytes(tiny.model.config.to_dict(), 4)
     assert sum(layer.storage_bytes for layer in saved) == expected.state > 0
     assert expected.kv == 2 * 1 * 2 * 32 * 4  # one of four layers has keys and values
 
@@ -66,11 +66,11 @@ def test_saved_states_of_a_prefix_do_not_grow(load_tiny, make_engine, image):
 
 def test_config_without_model_sizes_is_refused():
     with pytest.raises(UnsupportedModelError, match="'num_hidden_layers'"):
-        token_bytes({"hidden_size": 2048, "num_attention_heads": 16}, 2)
+        cache_bytes({"hidden_size": 2048, "num_attention_heads": 16}, 2)
 
 
 def test_budget_reserves_pixels_first():
-    budget = plan_budget(100, 40, FrameGeometry(), TokenBytes(4096, 36864))
+    budget = plan_budget(100, 40, FrameGeometry(), CacheBytes(4096, 36864))
     assert budget.pixels == 40 * 4 * 224 * 224 * 3
     assert budget.caches == 100_000_000 - budget.pixels
 
@@ -78,18 +78,18 @@ def test_budget_reserves_pixels_first():
 @pytest.mark.parametrize("megabytes", [0, 1, 24, 34])
 def test_budget_too_small_for_a_pair_is_refused(megabytes):
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb .* 34\.6: .*max_pixels"):
-        plan_budget(megabytes, 40, FrameGeometry(), TokenBytes(4096, 36864))
+        plan_budget(megabytes, 40, FrameGeometry(), CacheBytes(4096, 36864))
 
 
 def test_budget_is_divided_and_its_error_has_the_total_of_all_cameras():
     # given
-    whole = plan_budget(100, 40, FrameGeometry(), TokenBytes(4096, 36864))
+    whole = plan_budget(100, 40, FrameGeometry(), CacheBytes(4096, 36864))
     # when
-    share = plan_budget(200, 40, FrameGeometry(), TokenBytes(4096, 36864), shares=2)
+    share = plan_budget(200, 40, FrameGeometry(), CacheBytes(4096, 36864), shares=2)
     # then
     assert share == whole
     with pytest.raises(ConfigurationError, match=r"memory_budget_mb is 60 .*2 cameras.* 69\.1:"):
-        plan_budget(60, 40, FrameGeometry(), TokenBytes(4096, 36864), shares=2)
+        plan_budget(60, 40, FrameGeometry(), CacheBytes(4096, 36864), shares=2)
 
 
 def test_engine_refuses_a_budget_that_is_too_small(make_engine):

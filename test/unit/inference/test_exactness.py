@@ -261,6 +261,34 @@ def test_only_new_pairs_are_encoded_and_prefilled(counted, image, monkeypatch, c
     assert prefilled == pytest.approx(8 + text / 12)
 
 
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+def test_eviction_in_the_middle_reuses_the_pairs_before_it(load_tiny, make_engine, image, monkeypatch, family):
+    # given a full memory whose oldest pair stays, so that the times in the text stay
+    monkeypatch.setattr(budget_module, "MAX_CHUNK_TOKENS", 12)
+    engine = make_engine(load_tiny(family), star_memory_size=8, stream_window_size=16)
+    engine.add_frame(image(0), 0.0)
+    engine.add_frame(image(1), 0.5)
+    engine.frame_manager.mark(engine.snapshot()[0].id)
+    reused = {"completed": [], "evicted": []}
+
+    # when frames that complete a pair, and frames that evict one, alternate
+    for number in range(2, 60):
+        engine.add_frame(image(number), 0.5 * number)
+        before = engine._cache._prefix
+        kept = before.segments if before else ()
+        _, metrics = engine.ask("Who?", max_new_tokens=1)
+        now = engine._cache._prefix.segments
+        if number > 40:
+            changed = next((i for i, (a, b) in enumerate(zip(kept, now, strict=False)) if a != b), len(kept))
+            kind = "evicted" if changed < len(kept) - 1 else "completed"
+            reused[kind].append(metrics.kv_tokens_reused / sum(segment.tokens for segment in now[:changed]))
+
+    # then
+    assert min(reused["completed"]) > 0.5
+    assert len(reused["evicted"]) > 3
+    assert sum(reused["evicted"]) / len(reused["evicted"]) > 0.5
+
+
 def test_provisional_pair_is_encoded_again_when_its_partner_arrives(counted, image):
     # given
     engine, counts = counted

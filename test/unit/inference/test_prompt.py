@@ -74,6 +74,37 @@ def test_prompt_does_not_depend_on_what_the_images_show(make_engine, image):
     assert found[0] == found[1]
 
 
+# Guards of real templates: thinking is the default, or not.
+THINKING_GUARDS = {
+    "by default": "{%- if enable_thinking is not defined or enable_thinking %}<think>\n{%- endif %}",
+    "on request": "{%- if enable_thinking is defined and enable_thinking %}<think>\n{%- endif %}",
+}
+
+
+@pytest.mark.parametrize("guard", THINKING_GUARDS)
+def test_prompt_opens_no_chain_of_thought(load_tiny, make_engine, monkeypatch, guard):
+    # given
+    processor = load_tiny("qwen3_5").processor
+    plain = build_prompt(processor, "Who?")
+    monkeypatch.setattr(processor, "chat_template", processor.chat_template + THINKING_GUARDS[guard])
+    engine = make_engine(load_tiny("qwen3_5"), stamps=[0.0, 0.5])
+
+    # then
+    assert build_prompt(processor, "Who?") == plain
+    layout = lay_out(engine.model.config, processor, engine.snapshot())
+    assert native_inputs(processor, engine.snapshot(), "Who?")["input_ids"][0].tolist() == layout.token_ids(plain)
+
+
+def test_template_that_always_thinks_is_refused(load_tiny, monkeypatch):
+    # given
+    processor = load_tiny("qwen3_vl").processor
+    monkeypatch.setattr(processor, "chat_template", processor.chat_template + "<think>\n")
+
+    # then
+    with pytest.raises(UnsupportedModelError, match="Instruct"):
+        build_prompt(processor, "Who?")
+
+
 def test_prefix_does_not_depend_on_the_question(load_tiny):
     # given
     processor = load_tiny().processor

@@ -79,6 +79,23 @@ def test_stock_times_change_the_text_before_a_pair(make_engine, family):
     assert "<2.2 seconds>" in texts[1]
 
 
+@pytest.mark.parametrize("period", [0.1, 3.0])
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+def test_answer_with_stock_times_begins_after_the_stock_prompt(make_engine, family, period):
+    # given stock times whose text is longer, or shorter, than that of the true times
+    engine = make_engine(family, 20, period=period)
+    frames, model = engine.snapshot(), engine.model
+
+    # when
+    answer = native_answer(model, engine.processor, frames, AskRequest("Who?", max_new_tokens=16), stock_positions=True)
+
+    # then
+    prompt = native_inputs(engine.processor, frames, "Who?", stock_times=True)["input_ids"].shape[1]
+    output = native_generate(model, engine.processor, frames, "Who?", max_new_tokens=16, stock_positions=True)
+    assert answer.text == engine.processor.tokenizer.decode(output[0, prompt:], skip_special_tokens=True).strip()
+    assert answer.answer_tokens == len(output[0]) - prompt
+
+
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_stock_positions_change_answers_when_temporal_ids_exceed_spatial_ids(make_engine, family):
     # given

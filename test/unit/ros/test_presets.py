@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from delayed_vlm_ros.inference.local.budget import plan_budget, token_bytes
+from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, validate_parameters
@@ -42,7 +42,7 @@ def test_full_memory_fits_the_budget_of_a_preset(preset):
     # given
     chosen, need = presets.parameters(preset), presets.need(preset).plan
     frames = chosen.star_size + chosen.stream_size
-    token = token_bytes(presets.text_config(preset), HALF_PRECISION)
+    token = cache_bytes(presets.text_config(preset), HALF_PRECISION)
 
     # when
     budget = plan_budget(chosen.budget_mb, frames, FrameGeometry(max_pixels=chosen.max_pixels), token)

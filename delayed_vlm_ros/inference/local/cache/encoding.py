@@ -76,6 +76,7 @@ class EncodingCache:
         self._processor = processor
         self._adapter = adapter_for(model.config)
         self._adapter.check(model.config)
+        self._layer_types = layer_types(model.config.text_config.to_dict())
         self._canonical = canonical
         self._budget = budget
         self._features = VisionFeatureCache(on_host=features_on_host)
@@ -159,7 +160,7 @@ class EncodingCache:
         valid = valid_segments(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         valid_pairs = max(0, valid - 1)
         encoded = self.features(snapshot[valid_pairs:], layout, control) if valid < len(segments) else None
-        cache.truncate(valid, unchanged=cache.common_prefix_length(segments))
+        cache.truncate(valid, common=cache.common_prefix_length(segments))
         reused = cache.length
         cache.reserve(sum(segment.tokens for segment in segments) + capacity)
         if encoded is None:
@@ -168,12 +169,11 @@ class EncodingCache:
         return EncodedPrefix(cache, reused, tuple(valid_pairs + number for number in encoded.new_pairs))
 
     def _cache_for(self, segments: Sequence[Segment], *, transient: bool) -> PrefixCache:
-        layers = layer_types(self._model.config.text_config.to_dict())
         cached = self._prefix
         if transient and (cached is None or cached.segments != tuple(segments)):
-            return PrefixCache(layers)
+            return PrefixCache(self._layer_types)
         if cached is None:
-            cached = self._prefix = PrefixCache(layers)
+            cached = self._prefix = PrefixCache(self._layer_types)
         return cached
 
     @contextmanager

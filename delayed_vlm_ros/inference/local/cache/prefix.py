@@ -40,15 +40,15 @@ class Segment:
 
 def segments_of(prompt: Prompt, layout: VideoLayout, snapshot: Snapshot) -> tuple[Segment, ...]:
     """Return the segments of a prefix: the text before the video, then each pair with its content and time."""
-    text = Segment(("text", prompt.before), len(prompt.before))
+    opening = Segment(("text", prompt.before), len(prompt.before))
     pairs = (
         Segment(
-            (kept.content_key, layout.grid_thw[1:], time, around),
-            len(around.before) + layout.tokens_per_pair + len(around.after),
+            (kept.content_key, layout.grid_thw[1:], time, text),
+            len(text.before) + layout.tokens_per_pair + len(text.after),
         )
-        for kept, time, around in zip(snapshot, layout.temporal_ids, layout.pair_texts, strict=True)
+        for kept, time, text in zip(snapshot, layout.temporal_ids, layout.pair_texts, strict=True)
     )
-    return (text, *pairs)
+    return (opening, *pairs)
 
 
 class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
@@ -185,7 +185,7 @@ class PrefixCache:
         self._attention = [PreallocatedLayer() for recurrent in self._recurrent if not recurrent]
         # By the number of segments that the layers have read; without recurrent layers, no state is needed.
         self._states = {0: [RecurrentLayer() for recurrent in self._recurrent if recurrent]}
-        self._unchanged = 0
+        self._last_change = 0
         self.segments: tuple[Segment, ...] = ()
 
     @property
@@ -212,16 +212,18 @@ class PrefixCache:
         """Return the largest number of segments, at most ``count``, to which the cache can be truncated."""
         return max(number for number in self._states if number <= count) if any(self._recurrent) else count
 
-    def truncate(self, count: int, *, unchanged: int = 0) -> None:
+    def truncate(self, count: int, *, common: int = 0) -> None:
         """Drop all but the first segments; copies nothing.
 
         Args:
             count: Segments to keep, a result of ``restorable``.
-            unchanged: Segments that the next prefix has in common with this one. A recurrent state is saved as close
-                to them as possible, because the following prefix often changes at the same segment.
+            common: Segments that the next prefix has in common with this one. If others than the last ones change, a
+                recurrent state is saved there: a full memory often changes at the same segment again.
         """
+        is_at_the_end = count >= sorted(self._states)[-2:][0]  # the last two states are saved anyway
+        if not is_at_the_end:
+            self._last_change = common
         self.segments = self.segments[:count]
-        self._unchanged = unchanged
         self._states = {number: states for number, states in self._states.items() if number <= count}
 
     def reserve(self, tokens: int) -> None:
@@ -249,12 +251,12 @@ class PrefixCache:
         self.segments = (*self.segments, *segments)
         self._attention = [layer for layer in cache.layers if isinstance(layer, PreallocatedLayer)]
         if any(self._recurrent):
-            self._states[len(self.segments)] = [layer for layer in cache.layers if isinstance(layer, RecurrentLayer)]
-            self._drop_states()
+            self._save_state([layer for layer in cache.layers if isinstance(layer, RecurrentLayer)])
 
-    def _drop_states(self) -> None:
-        """Keep the initial state, the last two, and the one before the last change: ``SAVED_STATES`` with a size."""
-        *earlier, last = sorted(self._states)
-        before_change = max(number for number in self._states if number <= self._unchanged)
+    def _save_state(self, state: list[RecurrentLayer]) -> None:
+        """Save the state of all segments; keep the one before it, the one before the last change, and the empty one."""
+        states = {**self._states, len(self.segments): state}
+        *earlier, last = sorted(states)
+        before_change = max(number for number in states if number <= self._last_change)
         kept = {0, *earlier[-1:], last, before_change}
-        self._states = {number: self._states[number] for number in kept}
+        self._states = {number: states[number] for number in kept}  # at once: another thread may count the bytes

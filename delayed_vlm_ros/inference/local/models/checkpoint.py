@@ -12,10 +12,10 @@ from typing import Any
 
 from delayed_vlm_ros.dependencies import explained_imports, is_installed, missing
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
-from delayed_vlm_ros.inference.local.budget import MemoryBudget, plan_budget, token_bytes
-from delayed_vlm_ros.inference.local.models.adapters.registry import LIMITS_OF_WHOLE_VIDEOS, check_model_type
+from delayed_vlm_ros.inference.local.budget import MemoryBudget, cache_bytes, plan_budget
+from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS, check_model_type
 from delayed_vlm_ros.inference.local.models.files import check_files, read_json, weight_files
-from delayed_vlm_ros.inference.local.models.validation import check_description, check_size, default_patch_size
+from delayed_vlm_ros.inference.local.models.validation import check_description, check_size
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.resources import data_folder
@@ -25,8 +25,8 @@ DEMO_MODEL = "demo"
 DEMO_WARNING = "demo model, synthetic scenes only"
 
 # Defaults of transformers' video processor.
-_DEFAULT_MIN_PIXELS = 128 * 28 * 28
-_DEFAULT_MAX_PIXELS = 768 * 28 * 28
+_DEFAULT_MIN_TOKENS = 128
+_DEFAULT_MAX_TOKENS = 768
 
 _DEMO_FOLDER = data_folder("demo", "tiny_scene")
 
@@ -92,7 +92,7 @@ class Checkpoint:
             ConfigurationError: The budget does not hold the images and the encoding of a single pair.
             UnsupportedModelError: The config lacks the sizes of the model.
         """
-        token = token_bytes(self.config, element_bytes)
+        token = cache_bytes(self.config, element_bytes)
         return plan_budget(memory_budget_mb, frames, self.geometry(max_pixels), token, shares=shares)
 
 
@@ -125,7 +125,8 @@ def processor_geometry(config: Any, processor: Any, max_pixels: int) -> FrameGeo
     Args:
         config: Config of the model.
         processor: The library's processor of the model.
-        max_pixels: Largest height × width of a frame; the checkpoint's own limit applies, too.
+        max_pixels: Largest height × width of a frame; the checkpoint's own limit applies, too, to each frame also where
+            the processor applies it to a whole video.
 
     Raises:
         ConfigurationError: The model needs larger images.
@@ -248,13 +249,13 @@ def _read_checkpoint(
     generation = read_json(name, generation_file) if generation_file.is_file() else None
     try:
         processor = _video_processor_settings(name, folder)
-        check_description(name, config, processor)
+        check_description(name, config, processor, MODEL_FACTS[model_type].patch_size)
         size = dict(processor.get("size") or {})
-        patch_size = processor.get("patch_size") or default_patch_size(model_type)
-        factor = int(patch_size or 0) * int(processor.get("merge_size", 2))
-        smallest = int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_PIXELS)
+        patch_size = int(processor.get("patch_size") or MODEL_FACTS[model_type].patch_size)
+        factor = patch_size * int(processor.get("merge_size", 2))
+        smallest = int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_TOKENS * factor**2)
         min_pixels = _min_pixels(model_type, factor, smallest)
-        max_pixels = int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_PIXELS)
+        max_pixels = int(processor.get("max_pixels") or size.get("longest_edge") or _DEFAULT_MAX_TOKENS * factor**2)
         only_size = parse_frame_size(config.get("frame_size"))
         check_image_sizes(factor, min_pixels, max_pixels, only_size)
         return Checkpoint(
@@ -276,7 +277,7 @@ def _read_checkpoint(
 
 def _min_pixels(model_type: str, factor: int, limit: int) -> int:
     """Return the smallest height × width of a frame: one visual token if the processor's limit is for whole videos."""
-    return factor**2 if model_type in LIMITS_OF_WHOLE_VIDEOS else limit
+    return factor**2 if MODEL_FACTS[model_type].limits_whole_video else limit
 
 
 def parse_frame_size(frame_size: Any) -> Grid | None:

@@ -14,7 +14,6 @@ _SHARED_SIZES = (
     ("spatial_merge_size", "merge_size", 2),
     ("temporal_patch_size", "temporal_patch_size", FRAMES_PER_PAIR),
 )
-_DEFAULT_PATCH_SIZES = {"qwen2_vl": 14, "qwen2_5_vl": 14, "qwen3_vl": 16, "qwen3_5": 16}
 
 # Positive integers of a config, where they are given, and the largest value: several times that of any known model.
 _MAX_VALUES = {
@@ -148,18 +147,16 @@ def _is_layer_list(layers: Any, kind: type) -> bool:
     return kind is str or (all(0 <= layer < _MAX_LAYERS for layer in layers) and len(set(layers)) == len(layers))
 
 
-def default_patch_size(model_type: str) -> int | None:
-    """Return transformers' patch size for files that lack the field, in pixels; None for an unknown model type."""
-    return _DEFAULT_PATCH_SIZES.get(model_type)
-
-
-def check_description(name: str, config: Mapping[str, Any], processor: Mapping[str, Any]) -> None:
+def check_description(
+    name: str, config: Mapping[str, Any], processor: Mapping[str, Any], default_patch_size: int
+) -> None:
     """Check, before anything is loaded, that a checkpoint's files are complete and agree with each other.
 
     Args:
         name: Name of the model, for the error.
         config: Content of its ``config.json``.
         processor: Settings of its video processor.
+        default_patch_size: Patch size for files that lack the field, in pixels.
 
     Raises:
         UnsupportedModelError: A field is missing or absurd, two fields disagree, or the temporal patch is not a pair of
@@ -170,7 +167,7 @@ def check_description(name: str, config: Mapping[str, Any], processor: Mapping[s
     if not isinstance(vision, Mapping):
         raise UnsupportedModelError(f"config.json of {name} has no vision_config: download it again")
     for field, counterpart, general_default in _SHARED_SIZES:
-        default = general_default or default_patch_size(str(config.get("model_type")))
+        default = general_default or default_patch_size
         expected, actual = vision.get(field, default), processor.get(counterpart, default)
         if expected is None or actual is None:
             where = f"vision_config lacks {field}" if expected is None else f"video processor lacks {counterpart}"

@@ -8,11 +8,11 @@ import torch
 
 from delayed_vlm_ros.inference.local.models.adapters.pair_encoder import single_level_output
 from delayed_vlm_ros.inference.local.models.adapters.registry import ModelAdapter
-from delayed_vlm_ros.inference.local.models.adapters.timestamps import encode, time_text
+from delayed_vlm_ros.inference.local.models.adapters.timestamps import encode_as_videos, time_text
 
 
 def _encode_pairs(visual: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    features: torch.Tensor = encode(visual, patches, rows, columns).pooler_output
+    features: torch.Tensor = encode_as_videos(visual, patches, rows, columns).pooler_output
     return features.view(len(patches), rows * columns, -1)
 
 

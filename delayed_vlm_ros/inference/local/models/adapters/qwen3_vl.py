@@ -9,11 +9,11 @@ import torch
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from delayed_vlm_ros.inference.local.models.adapters.registry import ModelAdapter
-from delayed_vlm_ros.inference.local.models.adapters.timestamps import encode, time_text
+from delayed_vlm_ros.inference.local.models.adapters.timestamps import encode_as_videos, time_text
 
 
 def _encode_pairs(visual: Any, patches: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    output = encode(visual, patches, rows, columns)
+    output = encode_as_videos(visual, patches, rows, columns)
     levels = torch.cat([output.pooler_output, *output.deepstack_features], dim=-1)
     return levels.view(len(patches), rows * columns, -1)
 

@@ -16,11 +16,32 @@ from delayed_vlm_ros.inference.local.models.validation import check_fields
 if TYPE_CHECKING:
     import torch
 
-SUPPORTED_MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
-"""Model types with an adapter; each names a module of this package with an ``ADAPTER``."""
 
-LIMITS_OF_WHOLE_VIDEOS = ("qwen3_vl", "qwen3_5")
-"""Model types whose video processor limits frames × height × width; for the others, it limits height × width."""
+@dataclass(frozen=True)
+class ModelFacts:
+    """Facts of a model type that are needed before torch is loaded.
+
+    Attributes:
+        patch_size: transformers' patch size for files that lack the field, in pixels.
+        time_is_text: Whether the model reads the time of a pair as text before it.
+        limits_whole_video: Whether the video processor limits frames × height × width instead of height × width.
+    """
+
+    patch_size: int
+    time_is_text: bool = False
+    limits_whole_video: bool = False
+
+
+MODEL_FACTS = {
+    "qwen2_vl": ModelFacts(14),
+    "qwen2_5_vl": ModelFacts(14),
+    "qwen3_vl": ModelFacts(16, time_is_text=True, limits_whole_video=True),
+    "qwen3_5": ModelFacts(16, time_is_text=True, limits_whole_video=True),
+}
+"""Facts of each supported model type."""
+
+SUPPORTED_MODEL_TYPES = tuple(MODEL_FACTS)
+"""Model types with an adapter; each names a module of this package with an ``ADAPTER``."""
 
 
 @dataclass(frozen=True)

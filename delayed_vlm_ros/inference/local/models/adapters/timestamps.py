@@ -16,7 +16,7 @@ def time_text(seconds: float) -> str:
     return f"<{seconds:.1f} seconds>"
 
 
-def encode(visual: Any, patches: torch.Tensor, rows: int, columns: int) -> Any:
+def encode_as_videos(visual: Any, patches: torch.Tensor, rows: int, columns: int) -> Any:
     """Return the output of the vision encoder for pairs, each of them a video of its own.
 
     Args:

@@ -169,6 +169,8 @@ def test_long_gaps_are_compressed_with_a_warning(load_tiny, make_engine, compare
     assert outcome.comparison.verdict(tolerance(family, torch.float64)) == "equal"
     compressed = family == "qwen2_5_vl"
     assert any("compressed time" in warning for warning in outcome.metrics.warnings) == compressed
+    is_text = family in ("qwen3_vl", "qwen3_5")
+    assert any("long time" in warning for warning in outcome.metrics.warnings) == is_text
 
 
 def test_new_pair_after_long_gaps_is_the_only_one_prefilled(load_tiny, make_engine, image, compare):

@@ -96,6 +96,7 @@ def test_unit_starts_an_installed_executable_as_unprivileged_user(unit):
     assert executable in installed_executables()
     assert unit["Service"]["User"] not in ("", "root")
     assert unit["Service"]["Restart"] == "on-failure"
+    assert int(unit["Service"]["RestartSec"]) > 10 / 5  # systemd's limit, five starts in 10 s, is never reached
     assert unit["Install"]["WantedBy"] == "multi-user.target"
 
 

@@ -199,10 +199,10 @@ def test_compressed_message_takes_memory_for_its_own_size(tmp_path):
     # given
     path = write_bag(tmp_path / "bag", count=2, compression=CompressionMode.MESSAGE)
     (path / "metadata.yaml").unlink()
-    images, _ = read(path)
 
     # when
     tracemalloc.start()
+    images, _ = read(path)
     shapes = [image.decode().shape for image in images]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

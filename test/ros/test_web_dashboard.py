@@ -29,8 +29,8 @@ def graph(ros):
     client.node.create_subscription(Log, "/rosout", lambda message: texts.append(message.msg), lasting)
     settings = {"address": "0.0.0.0", "port": 0, UNKNOWN: 1}
     process = NodeProcess(NAMESPACE, ["-m", NODE_MODULES["web_dashboard"]], settings, {}, {TOKEN_VARIABLE: TOKEN})
-    wait_until(lambda: f"?token={TOKEN}" in process.log, lambda: f"the page to start: {process.log}")
-    assert URL_PREFIX in process.log
+    wait_until(lambda: URL_PREFIX in process.log, lambda: f"the page to start: {process.log}")
+    assert TOKEN in process.log
     yield client, texts
     process.close()
     client.close()

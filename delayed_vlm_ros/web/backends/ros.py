@@ -44,6 +44,9 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_outcome,
 )
 
+MAX_LIVE_PIXELS = 32_000_000
+"""Maximum height × width of a camera's image on the page. The node's own limit does not apply to this process."""
+
 _SILENT_AFTER_SEC = 4.0  # the node reports once a second
 _WATCHED_SEC = 4.0
 _UPDATE_PERIOD_SEC = 0.2
@@ -72,7 +75,7 @@ class RosBackend:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._converter = make_converter()
+        self._converter = make_converter(MAX_LIVE_PIXELS)
         self._received_at = 0.0
         self._watched_until = 0.0
         self._clock_ns = (0, 0.0)  # the node's time, and when it was received

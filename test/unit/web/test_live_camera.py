@@ -1,11 +1,12 @@
 """The page's newest image of a camera."""
 
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
 import pytest
-from image_bombs import NO_LENGTH, jpeg_with_two_sizes
+from image_bombs import NO_LENGTH, jpeg_claiming, jpeg_with_two_sizes
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
@@ -13,6 +14,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.images.conversion import make_converter
+from delayed_vlm_ros.web.backends import ros
 from delayed_vlm_ros.web.backends.live_camera import LiveCamera
 
 JPEG = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
@@ -36,3 +38,20 @@ def test_image_bomb_is_refused_and_the_former_image_stays(trick):
     # then
     assert camera.image() == image
     assert "claims 20000 × 30000 pixels" in logged[0]
+
+
+def test_page_has_its_own_limit_of_pixels(monkeypatch):
+    # given the page's node with one camera
+    monkeypatch.setattr(ros, "SceneMemoryClient", MagicMock())
+    node = MagicMock()
+    backend = ros.RosBackend(node)
+    backend._follow_cameras({"front": "/image/compressed"})
+    camera = backend._cameras["front"]
+    camera.message_type = CompressedImage
+
+    # when another publisher's image of 33 megapixels arrives
+    camera.receive(bytes(serialize_message(CompressedImage(format="jpeg", data=jpeg_claiming(5500, 6000)))))
+
+    # then
+    assert backend.live_image("front") is None
+    assert "the limit is 32000000 pixels" in node.get_logger().warning.call_args[0][0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.images.jpeg import is_jpeg, jpeg_size
 from delayed_vlm_ros.images.messages import CompressedMessage, RawMessage
-from delayed_vlm_ros.images.other_files import other_sizes
+from delayed_vlm_ros.images.pillow_headers import header_sizes
 from delayed_vlm_ros.images.png import is_png, png_size
 
 MAX_IMAGE_PIXELS = 100_000_000
@@ -197,6 +197,6 @@ def _depth_image(encoding: str) -> str:
 def _file_sizes(data: bytes, name: str) -> tuple[tuple[int, int], ...]:
     """Return (height, width) of the image and of other areas that its decoder allocates; empty if unknown."""
     if not (is_jpeg(data) or is_png(data)):
-        return other_sizes(data, name)
+        return header_sizes(data, name)
     size = jpeg_size(data) if is_jpeg(data) else png_size(data)
     return () if size is None else (size,)

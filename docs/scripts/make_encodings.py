@@ -52,8 +52,8 @@ _REST = """\
   data after the pixels, or several palettes. Texts and profiles of a PNG are left out before decoding.
 * The pixel data of a PNG is decompressed once more for this check, since the decoder decompresses surplus data without
   a limit. At 1920 × 1080 the check takes 35 ms before 48 ms of decoding.
-* An image folder may also hold BMP, WebP, TIFF and PPM; Pillow reads their sizes, and OpenCV decodes them. Other formats
-  (JPEG 2000, GIF, AVIF, HDR) are refused, with any suffix. The programs of this package also set OpenCV's own
+* An image folder may also hold BMP, WebP, TIFF and PPM; Pillow reads their sizes, and OpenCV decodes them. Other
+  formats (JPEG 2000, GIF, AVIF, HDR) are refused, with any suffix. The programs of this package also set OpenCV's own
   limit, `OPENCV_IO_MAX_IMAGE_PIXELS`, to 100 megapixels, unless the environment has another value.
 * Rejected, with the reason in diagnostics: depth images (`16UC1`, `32FC1`, `64FC1`, `compressedDepth`), encodings
   without defined colours (`8UC3`), unknown encodings (`nv61`), too little data, and a `step` smaller than a row.

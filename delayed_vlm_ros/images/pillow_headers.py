@@ -13,7 +13,7 @@ _FORMATS = ("BMP", "WEBP", "TIFF", "PPM")
 _ALL_ROWS = 0xFFFFFFFF  # TIFF: the whole image is one strip
 
 
-def other_sizes(data: bytes, name: str) -> tuple[tuple[int, int], ...]:
+def header_sizes(data: bytes, name: str) -> tuple[tuple[int, int], ...]:
     """Return (height, width) of the image in a BMP, WebP, TIFF or PPM file, and of the blocks of a TIFF.
 
     Args:

@@ -29,7 +29,7 @@ from delayed_vlm_ros.images.validation import validate_file
 HEIGHT, WIDTH = 48, 64
 MAX_PIXELS = 10_000
 MAX_BYTES = 32_000_000  # more than a batch takes; a bomb takes 100 MB and more
-MAX_SEC = 2.0  # of CPU time, for one file of a few kilobytes
+MAX_SEC = 2.0  # of CPU time, for one file
 BATCH = 15
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -208,10 +208,27 @@ def png_with_other_chunks(file, dice):
     return file[:8] + b"".join(parts)
 
 
+def repeated(part, dice):
+    """Return a segment or chunk up to 1,900 times, most of them in at most 300 kB."""
+    return part * min(1900, dice.choice((3, 1 + 300_000 // len(part))))
+
+
+def jpeg_with_repeated_segment(file, dice):
+    parts, rest = segments(file)
+    number = dice.randrange(len(parts))
+    return file[:2] + b"".join((*parts[:number], repeated(parts[number], dice), *parts[number:])) + rest
+
+
+def png_with_repeated_chunk(file, dice):
+    parts = chunks(file)
+    number = dice.randrange(len(parts))
+    return file[:8] + b"".join((*parts[:number], repeated(parts[number], dice), *parts[number:]))
+
+
 ANY = (mutated_size, mutated_bytes, truncated)
 KINDS = [
-    (JPEGS, (*ANY, jpeg_with_other_segments, jpeg_with_two_sizes)),
-    (PNGS, (*ANY, png_with_other_chunks)),
+    (JPEGS, (*ANY, jpeg_with_other_segments, jpeg_with_two_sizes, jpeg_with_repeated_segment)),
+    (PNGS, (*ANY, png_with_other_chunks, png_with_repeated_chunk)),
     (OTHERS, (mutated_size, *ANY)),
 ]
 
@@ -270,10 +287,38 @@ def test_unchanged_file_is_decoded_or_of_an_unsupported_format(file):
     if file[:3] == b"GIF" or b"jP" in file[:8]:
         with pytest.raises(ImageError):
             decode_file(file, BitDepth(), "the file", MAX_PIXELS)
-    elif b"Adobe" in file[:40]:
-        pass
     else:
         assert decode_file(file, BitDepth(), "the file", MAX_PIXELS).shape[:2] == (HEIGHT, WIDTH)
+
+
+def segment(marker, content):
+    return b"\xff" + bytes((marker,)) + struct.pack(">H", 2 + len(content)) + content
+
+
+UNKNOWN_VERSION = segment(0xE0, b"JFIF\0\x09\x09" + bytes(7))  # the decoder warns, and the header is simplified
+LARGE_SEGMENTS = {
+    "Adobe": segment(0xEE, b"Adobe\0\x64" + bytes(12_000)),
+    "comment": segment(0xFE, bytes(12_000)),
+    "restart": segment(0xDD, bytes(2)),
+}
+LARGE_CHUNKS = {
+    "data": chunk(b"IDAT", bytes(12_000)),
+    "text": chunk(b"tEXt", b"key\0" + b"a" * 12_000),
+    "unknown": chunk(b"prVt", bytes(12_000)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_SEGMENTS)
+@pytest.mark.parametrize("file", [JPEGS[0], JPEGS[2]], ids=["baseline", "progressive"])
+def test_jpeg_with_a_segment_repeated_to_megabytes_takes_linear_time(file, name):
+    decode_or_refuse(file[:2] + UNKNOWN_VERSION + LARGE_SEGMENTS[name] * 1900 + file[2:])
+
+
+@pytest.mark.parametrize("name", LARGE_CHUNKS)
+@pytest.mark.parametrize("number", [1, -1], ids=["before", "after"])
+def test_png_with_a_chunk_repeated_to_megabytes_takes_linear_time(name, number):
+    parts = chunks(PNGS[0])
+    decode_or_refuse(PNGS[0][:8] + b"".join((*parts[:number], LARGE_CHUNKS[name] * 1900, *parts[number:])))
 
 
 @fuzz(seed=st.integers(0, 2**32 - 1))

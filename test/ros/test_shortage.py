@@ -59,9 +59,11 @@ def test_question_after_a_shortage_before_the_first_one_is_answered(start, spare
     assert process.alive
 
 
-def test_process_whose_import_of_torch_ran_short_ends_and_a_new_one_answers(start):
+def test_process_whose_import_of_torch_ran_short_ends_and_a_new_one_answers(start, tmp_path):
     # given
-    process, client = start(fake=False, memory__sample_fps=20.0, autostart="false")
+    options = {"fake": False, "memory__sample_fps": 20.0}
+    options |= {"persistence__folder": str(tmp_path), "persistence__period_sec": 3600.0}
+    process, client = start(**options, autostart="false")
     assert client.state() == "unconfigured"
     short = ShortMemory(process, 200_000_000)
     assert client.transition("configure")
@@ -80,8 +82,7 @@ def test_process_whose_import_of_torch_ran_short_ends_and_a_new_one_answers(star
     assert "a new process can load the model demo" in line
     assert f"exit code {EXIT_RESTART}" in line
     assert "use_respawn" in line
-    # and respawn, which starts the same command, answers
-    _, client = start(fake=False, memory__sample_fps=20.0, namespace=client.namespace)
+    # and respawn, which starts the same command, answers from the saved key frames
+    _, client = start(**options, namespace=client.namespace)
     client.wait_until_ready()
-    show_room(client)
     assert client.ask(QUESTION).answer == ANSWER

@@ -74,9 +74,9 @@ def free_failed_model(error: BaseException) -> None:
             traceback.clear_frames(cause.__traceback__)
             errors += [other for other in (cause.__cause__, cause.__context__) if other is not None]
     gc.collect()
-    torch = sys.modules.get("torch")
-    if hasattr(torch, "cuda") and torch.cuda.is_initialized():  # not there after half an import
-        torch.cuda.empty_cache()
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)  # None after half an import, too
+    if cuda is not None and cuda.is_initialized():
+        cuda.empty_cache()
 
 
 def load_in_new_process(

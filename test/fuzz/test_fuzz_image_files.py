@@ -28,7 +28,7 @@ from delayed_vlm_ros.images.validation import validate_file
 
 HEIGHT, WIDTH = 48, 64
 MAX_PIXELS = 10_000
-MAX_BYTES = 32_000_000  # more than a batch takes; a bomb takes 100 MB and more
+MAX_BYTES = 64_000_000  # more than a batch takes, in a large process too; a bomb takes 100 MB and more
 MAX_SEC = 2.0  # of CPU time, for one file
 BATCH = 15
 

@@ -20,7 +20,7 @@ from rclpy.task import Future as RosFuture
 from delayed_vlm_ros.ros.time import steady_clock
 
 _MAX_UNREAD = 8  # of the 10 that a client keeps: two may be on their way
-_READ_AFTER_SEC = 1.0  # a client that does not fetch results is not waited for
+_READ_AFTER_SEC = 5.0  # longer than a client pauses on a busy machine; one that fetches no results is not waited for
 _CHECK_PERIOD_SEC = 0.25
 
 

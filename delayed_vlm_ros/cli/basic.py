@@ -22,6 +22,7 @@ def basic(
     """Run four stages on a video: stream in, ask, ask again from cache, add ten frames and ask."""
     # Keep --help fast.
     from delayed_vlm_ros.images.video import open_video  # noqa: PLC0415
+    from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
     from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
 
     console = terminal.console(stderr=as_json)
@@ -30,7 +31,8 @@ def basic(
     questions = [*given, *options.DEFAULT_QUESTIONS[len(given) :]]
     options.check_questions(questions)
     with open_video(video) as source:
-        # These imports load torch, which takes seconds; errors in the video are reported first.
+        resolve_checkpoint(model, device=device)
+        # These imports load torch, which takes seconds; errors in the video and the model's name are reported first.
         from delayed_vlm_ros.cli.engine import load_engine  # noqa: PLC0415
         from delayed_vlm_ros.demo.basic import LATER_FRAMES, run_stages  # noqa: PLC0415
 

@@ -21,13 +21,15 @@ def compare(
     """Compare native inference on all frames with the delayed memory: answers, times, similarity."""
     # Keep --help fast.
     from delayed_vlm_ros.images.video import open_video  # noqa: PLC0415
+    from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
     from delayed_vlm_ros.replay.video_frames import sampling_rate  # noqa: PLC0415
 
     console = terminal.console(stderr=as_json)
     view = output.AnswerView(console)
     options.check_questions(question or ())
     with open_video(video) as source:
-        # These imports load torch, which takes seconds; errors in the video are reported first.
+        resolve_checkpoint(model, device=device)
+        # These imports load torch, which takes seconds; errors in the video and the model's name are reported first.
         from delayed_vlm_ros.cli.engine import load_engine  # noqa: PLC0415
         from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
         from delayed_vlm_ros.replay.compare import compare_answers, keep_everything, stream_in  # noqa: PLC0415

@@ -127,6 +127,35 @@ def test_clients_share_one_queue_for_service_and_action(two_cameras):
     assert answers.index("say b") <= 1
 
 
+def test_hundred_goals_of_a_client_with_the_default_qos_are_all_answered(two_cameras):
+    # given a client with the default depth of 10, which reads nothing for a while after sending
+    node = rclpy.create_node("many_goals", namespace=two_cameras.namespace, context=CONTEXT)
+    action = ActionClient(node, AskScene, "ask_scene_stream")
+    executor = SingleThreadedExecutor(context=CONTEXT)
+    executor.add_node(node)
+    results = []
+
+    def fetch(sent):
+        sent.result().get_result_async().add_done_callback(lambda got: results.append(got.result().result))
+
+    try:
+        assert action.wait_for_server(30)
+        # when
+        for number in range(100):
+            action.send_goal_async(AskScene.Goal(question=f"say {number}")).add_done_callback(fetch)
+        time.sleep(0.5)
+        deadline = time.monotonic() + 60
+        while len(results) < 100 and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.1)
+    finally:
+        executor.shutdown()
+        action.destroy()
+        node.destroy_node()
+    # then each has an answer, or an error that the client sees
+    assert len(results) == 100
+    assert {result.error_code for result in results} == {RESULT.NONE, RESULT.BUSY}
+
+
 def test_goal_of_inactive_node_is_aborted_with_the_remedy(start):
     _, client = start(autostart="false")
     goal = client.start_goal()
@@ -156,32 +185,3 @@ def test_real_model_streams_and_stops_after_a_token(start, tmp_path):
     assert second.status() == "SUCCEEDED"
     assert stages(second) == [QUEUED, ENCODING, GENERATING]
     assert all(second.result().answer.startswith(got.text) for got in second.feedback)
-
-
-def test_hundred_goals_of_a_client_with_the_default_qos_are_all_answered(two_cameras):
-    # given a client with the default depth of 10, which reads nothing for a while after sending
-    node = rclpy.create_node("many_goals", namespace=two_cameras.namespace, context=CONTEXT)
-    action = ActionClient(node, AskScene, "ask_scene_stream")
-    executor = SingleThreadedExecutor(context=CONTEXT)
-    executor.add_node(node)
-    results = []
-
-    def fetch(sent):
-        sent.result().get_result_async().add_done_callback(lambda got: results.append(got.result().result))
-
-    try:
-        assert action.wait_for_server(30)
-        # when
-        for number in range(100):
-            action.send_goal_async(AskScene.Goal(question=f"say {number}")).add_done_callback(fetch)
-        time.sleep(0.5)
-        deadline = time.monotonic() + 60
-        while len(results) < 100 and time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.1)
-    finally:
-        executor.shutdown()
-        action.destroy()
-        node.destroy_node()
-    # then each has an answer, or an error that the client sees
-    assert len(results) == 100
-    assert {result.error_code for result in results} == {RESULT.NONE, RESULT.BUSY}

@@ -49,18 +49,22 @@ def needed_chunks(data: bytes, name: str) -> bytes:
         ImageError: The file is truncated or damaged, has too many chunks, more pixel data than its size needs, or data
             after its pixels.
     """
+    needed: list[tuple[bytes, memoryview]] = []  # the others are not kept: many objects slow garbage collection
+    is_complete = True
     try:
-        chunks = list(_chunks(data))
-        _check_kinds([kind for kind, _ in chunks])
-        _check_pixel_data(data, [chunk[8:-_CHECKSUM_BYTES] for kind, chunk in chunks if kind == b"IDAT"])
+        for kind, chunk in _chunks(data):
+            if kind in _NEEDED:
+                needed.append((kind, chunk))
+            else:
+                is_complete = False
+        _check_kinds([kind for kind, _ in needed])
+        _check_pixel_data(data, [chunk[8:-_CHECKSUM_BYTES] for kind, chunk in needed if kind == b"IDAT"])
     except (ValueError, struct.error, zlib.error) as error:
         raise ImageError(
             f"cannot decode {name}, {len(data)} bytes ({error}): the PNG is truncated or damaged; check the camera "
             "driver and the network"
         ) from error
-    if all(kind in _NEEDED for kind, _ in chunks):
-        return data
-    return b"".join((_SIGNATURE, *(chunk for kind, chunk in chunks if kind in _NEEDED)))
+    return data if is_complete else b"".join((_SIGNATURE, *(chunk for _, chunk in needed)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:

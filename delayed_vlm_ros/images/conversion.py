@@ -15,9 +15,10 @@ from delayed_vlm_ros.images.messages import CompressedMessage, DenseImage, RawMe
 from delayed_vlm_ros.images.png import is_png, needed_chunks
 from delayed_vlm_ros.images.validation import (
     PIXEL_BYTES,
+    compressed_data,
     compressed_mosaic,
+    compressed_name,
     row_count,
-    validate_compressed,
     validate_file,
     validate_image,
 )
@@ -167,8 +168,7 @@ def decode_compressed(message: CompressedMessage, bit_depth: BitDepth, max_pixel
     Raises:
         ImageError: The data is neither a JPEG nor a PNG, or it is damaged.
     """
-    validate_compressed(message, max_pixels)
-    image = decode_file(bytes(message.data), bit_depth, f"the compressed image ('{message.format}')", max_pixels)
+    image = decode_file(compressed_data(message), bit_depth, compressed_name(message), max_pixels)
     mosaic = compressed_mosaic(message.format)
     if image.ndim > 2:  # noqa: PLR2004  a colour image is no mosaic, even if its format says so
         return np.ascontiguousarray(image)
@@ -176,7 +176,7 @@ def decode_compressed(message: CompressedMessage, bit_depth: BitDepth, max_pixel
     try:
         return np.ascontiguousarray(cv2.cvtColor(image, code), np.uint8)
     except cv2.error as error:
-        raise ImageError(f"cannot decode the compressed image ('{message.format}'): {error.err}") from error
+        raise ImageError(f"cannot decode {compressed_name(message)}: {error.err}") from error
 
 
 def decode_file(data: bytes, bit_depth: BitDepth, name: str, max_pixels: int | None = None) -> NDArray[np.uint8]:

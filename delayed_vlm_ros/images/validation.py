@@ -113,6 +113,20 @@ def validate_compressed(message: CompressedMessage, max_pixels: int | None = Non
     Raises:
         ImageError: The data is not a JPEG or PNG of an accepted size. The text states the reason and the remedy.
     """
+    validate_file(compressed_data(message), compressed_name(message), max_pixels)
+
+
+def compressed_name(message: CompressedMessage) -> str:
+    """Return the name of a compressed image in error messages."""
+    return f"the compressed image ('{message.format}')"
+
+
+def compressed_data(message: CompressedMessage) -> bytes:
+    """Return the file in a compressed image message; its size is not checked.
+
+    Raises:
+        ImageError: The data is not a JPEG or PNG. The text states the reason and the remedy.
+    """
     if "compresseddepth" in message.format.lower() or message.format.startswith(_DEPTH_ENCODINGS):
         raise ImageError(_depth_image(f"'{message.format}'"))
     data = bytes(message.data)
@@ -123,7 +137,7 @@ def validate_compressed(message: CompressedMessage, max_pixels: int | None = Non
             f"the compressed image ('{message.format}', {len(data)} bytes) is neither a JPEG nor a PNG: configure the "
             "driver to publish JPEG or PNG, or set image_transport to raw"
         )
-    validate_file(data, f"the compressed image ('{message.format}')", max_pixels)
+    return data
 
 
 def validate_file(data: bytes, name: str, max_pixels: int | None = None) -> tuple[int, int]:

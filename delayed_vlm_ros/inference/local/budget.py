@@ -28,9 +28,7 @@ SAVED_STATES = 3
 RECURRENT_LAYER = "linear_attention"
 """Type of a layer with a recurrent state, in the config of a language model. Others have keys and values."""
 
-PROMPT_TOKENS = 512
-"""Estimate of the tokens of a prompt without its video, and of the reserved part of its answer."""
-
+_PROMPT_TOKENS = 512  # estimate: a prompt without its video, and the reserved part of its answer
 _PAIR_TEXT_TOKENS = 16  # "<12345.6 seconds>" with a token for each digit, start and end of vision
 _STATE_ELEMENT_BYTES = 4  # of the recurrent state, which is float32 in every dtype
 _CAPACITY_STEP = 256  # tokens; buffers of the KV cache grow in steps of this size
@@ -115,8 +113,9 @@ def cache_bytes(config: Mapping[str, Any], element_bytes: int) -> CacheBytes:
     text, vision = config.get("text_config") or config, config.get("vision_config") or {}
     try:
         hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-        recurrent = layer_types(text).count(RECURRENT_LAYER)
-        keys = (len(layer_types(text)) - recurrent) * int(text.get("num_key_value_heads") or heads)
+        types = layer_types(text)
+        recurrent = types.count(RECURRENT_LAYER)
+        keys = (len(types) - recurrent) * int(text.get("num_key_value_heads") or heads)
         head = int(text.get("head_dim") or hidden // heads)
         state = recurrent * _state_bytes(text, element_bytes) if recurrent else 0
     except KeyError as error:
@@ -166,7 +165,7 @@ def plan_budget(
         pixels=frames * max_pixels * 3,
         token=token,
         full_tokens=pairs * pair_tokens,
-        full_kv_tokens=round_up_capacity(pairs * (pair_tokens + token.pair_text_tokens) + PROMPT_TOKENS),
+        full_kv_tokens=round_up_capacity(pairs * (pair_tokens + token.pair_text_tokens) + _PROMPT_TOKENS),
     )
     pair = pair_tokens * token.features + (pair_tokens + token.pair_text_tokens) * token.kv + SAVED_STATES * token.state
     if budget.caches < pair:

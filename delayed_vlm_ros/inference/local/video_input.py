@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,6 @@ class VideoLayout:
         columns: Merged columns of a pair.
         temporal_ids: Temporal id of each pair; 0 if the model is given the time by text.
         pair_texts: Text around each pair; empty if the model is given the time by position.
-        time_is_text: Whether the model is given the time by text.
         time_compressed: Whether long gaps between pairs are shown as shorter.
         time_rebased: Whether the oldest pairs were moved together to fit the trained range.
         time_is_long: Whether a time in the text is longer than the videos that the models are known to be tested with.
@@ -48,10 +47,14 @@ class VideoLayout:
     columns: int
     temporal_ids: tuple[int, ...]
     pair_texts: tuple[PairText, ...]
-    time_is_text: bool
     time_compressed: bool
     time_rebased: bool
     time_is_long: bool
+
+    @property
+    def time_is_text(self) -> bool:
+        """Whether the model is given the time by text."""
+        return bool(self.pair_texts[0].before)
 
     @property
     def tokens_per_pair(self) -> int:
@@ -99,24 +102,22 @@ def lay_out(config: Any, processor: Any, snapshot: Snapshot) -> VideoLayout:
     height, width, _ = snapshot[0].frames[0].shape
     merge = int(vision.spatial_merge_size)
     patch_rows, patch_columns = height // int(vision.patch_size), width // int(vision.patch_size)
-    time_is_text = adapter_for(config).time_text is not None
+    time_text = adapter_for(config).time_text
     times = temporal_ids(config, [kept.stamps[0] for kept in snapshot], position_limit(config))
     return VideoLayout(
         grid_thw=(len(snapshot), patch_rows, patch_columns),
         rows=patch_rows // merge,
         columns=patch_columns // merge,
         temporal_ids=times.ids,
-        pair_texts=_pair_texts(config, processor, snapshot),
-        time_is_text=time_is_text,
+        pair_texts=_pair_texts(time_text, processor, snapshot),
         time_compressed=times.compressed,
         time_rebased=times.rebased,
-        time_is_long=time_is_text and snapshot[-1].stamps[-1] - snapshot[0].stamps[0] > _TESTED_TEXT_SEC,
+        time_is_long=time_text is not None and snapshot[-1].stamps[-1] - snapshot[0].stamps[0] > _TESTED_TEXT_SEC,
     )
 
 
-def _pair_texts(config: Any, processor: Any, snapshot: Snapshot) -> tuple[PairText, ...]:
+def _pair_texts(time_text: Callable[[float], str] | None, processor: Any, snapshot: Snapshot) -> tuple[PairText, ...]:
     """Return the text around each pair. Its time is the mean of its frames', as the stock processor computes it."""
-    time_text = adapter_for(config).time_text
     if time_text is None:
         return (PairText(),) * len(snapshot)
     times = iter([time / _MS_PER_SEC for time in frame_times_ms(snapshot)])

@@ -157,10 +157,11 @@ class EncodingCache:
         """
         segments = segments_of(prompt, layout, snapshot)
         cache = self._cache_for(segments, transient=transient)
-        valid = valid_segments(cache, segments, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
+        common = cache.common_prefix_length(segments)
+        valid = valid_segments(cache, segments, common, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         valid_pairs = max(0, valid - 1)
         encoded = self.features(snapshot[valid_pairs:], layout, control) if valid < len(segments) else None
-        cache.truncate(valid, common=cache.common_prefix_length(segments))
+        cache.truncate(valid, common=common)
         reused = cache.length
         cache.reserve(sum(segment.tokens for segment in segments) + capacity)
         if encoded is None:

@@ -16,16 +16,18 @@ from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 
 
-def valid_segments(prefix: PrefixCache, segments: Sequence[Segment], chunk: int, *, canonical: bool) -> int:
+def valid_segments(
+    prefix: PrefixCache, segments: Sequence[Segment], common: int, chunk: int, *, canonical: bool
+) -> int:
     """Return how many of the cached segments can be used; the prefill starts with the next one.
 
     Args:
         prefix: The cache.
         segments: Segments of the prompt: the text, then each pair.
+        common: Number of cached segments that equal the first of ``segments``.
         chunk: Pairs per chunk.
         canonical: Whether to start only where a cold run would start a chunk, too.
     """
-    common = prefix.common_prefix_length(segments)
     if common == len(segments) == len(prefix.segments):
         return common
     if canonical:

@@ -12,7 +12,7 @@ state, which every token changes: they can return only to a state that was saved
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,19 +158,12 @@ class RecurrentLayer(LinearAttentionLayer):  # type: ignore[misc]  # transformer
     @property
     def storage_bytes(self) -> int:
         """Bytes of the state."""
-        return sum(state.untyped_storage().nbytes() for state in self._states())
+        states = (*self.conv_states.values(), *self.recurrent_states.values())
+        return sum(state.untyped_storage().nbytes() for state in states if state is not None)
 
     def fork(self) -> RecurrentLayer:
         """Return a layer with a copy of the state, because the model updates it in place."""
-        forked = RecurrentLayer()
-        forked.__dict__.update({name: copy(value) for name, value in self.__dict__.items()})
-        for states in (forked.conv_states, forked.recurrent_states):
-            states.update({index: state.clone() for index, state in states.items() if state is not None})
-        return forked
-
-    def _states(self) -> list[torch.Tensor]:
-        both = (*self.conv_states.values(), *self.recurrent_states.values())
-        return [state for state in both if state is not None]
+        return deepcopy(self)
 
 
 class PrefixCache:

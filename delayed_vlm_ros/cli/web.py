@@ -55,7 +55,7 @@ def web(
         # Requires ROS.
         from delayed_vlm_ros.demo.web import run_web_demo  # noqa: PLC0415
 
-        run_web_demo(model=model, address=address, port=port, on_ready=_print_line)
+        run_web_demo(model=model, address=address, port=port, on_ready=terminal.write)
     else:
         # Requires ROS.
         from delayed_vlm_ros.web.dashboard_node import main  # noqa: PLC0415
@@ -81,12 +81,8 @@ def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int)
     backend.start()
     try:
         server.start()
-        _print_line(f"The page is at {server.url}")
+        terminal.write(f"The page is at {server.url}")
         stop.wait()
     finally:
         server.close()
         backend.close()
-
-
-def _print_line(line: str) -> None:
-    terminal.write(line)

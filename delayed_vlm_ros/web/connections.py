@@ -261,8 +261,7 @@ class _GuardedProtocol(H11Protocol):
         if self.has_room_for_page:
             super().handle_websocket_upgrade(event)
         else:
-            self.transport.write(_BUSY)
-            self.transport.close()
+            self.app_state[CONNECTION].refuse()
 
 
 def handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

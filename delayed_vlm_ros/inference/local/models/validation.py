@@ -63,20 +63,25 @@ def check_size(name: str, config: Mapping[str, Any], weight_bytes: int) -> None:
     Raises:
         UnsupportedModelError: A field is no positive integer or absurdly large, or the files are too small.
     """
-    vision, text = config.get("vision_config"), config.get("text_config") or config
-    for part in (config, text, vision):
+    text = config.get("text_config") or config
+    for part in (config, text, config.get("vision_config")):
         if isinstance(part, Mapping):
             check_values(name, part)
     if not isinstance(text, Mapping):
         raise UnsupportedModelError(f"text_config of {name} is not a JSON object: download it again")
-    if not isinstance(vision, Mapping):
-        raise UnsupportedModelError(f"config.json of {name} has no vision_config: download it again")
-    weights = _text_weights(text) + _vision_weights(vision, str(config.get("model_type")))
+    weights = _text_weights(text) + _vision_weights(_vision_config(name, config), str(config.get("model_type")))
     if weights > weight_bytes * _WEIGHTS_PER_BYTE:
         raise UnsupportedModelError(
             f"config.json of {name} describes a model of more than {weights} weights, but its files have "
             f"{weight_bytes} bytes: download all its files again"
         )
+
+
+def _vision_config(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    vision = config.get("vision_config")
+    if not isinstance(vision, Mapping):
+        raise UnsupportedModelError(f"config.json of {name} has no vision_config: download it again")
+    return vision
 
 
 def _text_weights(text: Mapping[str, Any]) -> int:
@@ -163,9 +168,7 @@ def check_description(
             frames.
     """
     check_values(name, processor)
-    vision = config.get("vision_config")
-    if not isinstance(vision, Mapping):
-        raise UnsupportedModelError(f"config.json of {name} has no vision_config: download it again")
+    vision = _vision_config(name, config)
     for field, counterpart, general_default in _SHARED_SIZES:
         default = general_default or default_patch_size
         expected, actual = vision.get(field, default), processor.get(counterpart, default)

@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,6 @@ from delayed_vlm_ros.scenes import TRAINING_SEEDS, Scene, render
 from delayed_vlm_ros.scenes.scene import VisibleObject, placed_objects
 from delayed_vlm_ros.scenes.schedule import SPACINGS, draw_scene_times
 from delayed_vlm_ros.scenes.truth import PairTruth, pair_truth
-from lab.training.scene_model import FRAME_HEIGHT, FRAME_WIDTH
 
 PAIRS = 26
 """Pairs of a clip."""
@@ -29,7 +29,6 @@ SHARD_CLIPS = 50
 """Clips of a shard."""
 _SIZES = ((120, 160), (120, 160), (120, 160), (120, 160), (240, 320), (120, 213), (135, 150))  # height, width
 _FILLING_SIZES = ((120, 160), (240, 320))  # nearly the grid's aspect ratio: stretched, without bars
-_GRID = Grid(FRAME_HEIGHT, FRAME_WIDTH)
 _BLURRED_SHARE, _COMPRESSED_SHARE = 0.15, 0.15
 
 
@@ -40,42 +39,48 @@ class Clip:
     Attributes:
         truths: Ground truth of each pair.
         objects: Objects and their positions at the first frame of each pair.
+        stamps: Stamps of both frames of each pair, in seconds.
         spacing: One of ``SPACINGS``.
         size: Height and width of the camera's images in pixels, before they are resized to the grid.
+        grid: The model's size of images.
     """
 
     truths: tuple[PairTruth, ...]
     objects: tuple[tuple[VisibleObject, ...], ...]
+    stamps: tuple[tuple[float, float], ...]
     spacing: str
     size: tuple[int, int]
+    grid: Grid
 
     def on_grid(self, x: float, y: float) -> tuple[float, float]:
         """Map a position in the camera's image to the model's grid, which may have letterbox bars; all values 0..1."""
         height, width = self.size
-        scale = min(FRAME_HEIGHT / height, FRAME_WIDTH / width)
-        wide, high = round(scale * width) / FRAME_WIDTH, round(scale * height) / FRAME_HEIGHT
+        scale = min(self.grid.height / height, self.grid.width / width)
+        wide, high = round(scale * width) / self.grid.width, round(scale * height) / self.grid.height
         if self.size in _FILLING_SIZES:
             return x, y
         return 0.5 + (x - 0.5) * wide, 0.5 + (y - 0.5) * high
 
 
-def frame(scene: Scene, time_sec: float, height: int, width: int) -> NDArray[np.uint8]:
+def frame(scene: Scene, time_sec: float, height: int, width: int, grid: Grid) -> NDArray[np.uint8]:
     """Render an image at a camera's size and resize it to the model's grid, as the memory does."""
-    return letterbox(render(scene, time_sec, height, width), _GRID)
+    return letterbox(render(scene, time_sec, height, width), grid)
 
 
-def _make_clip(seed: int) -> tuple[Clip, NDArray[np.uint8]]:
+def _make_clip(seed: int, grid: Grid) -> tuple[Clip, NDArray[np.uint8]]:
     random = np.random.default_rng([seed, 99])
     scene = Scene.from_seed(seed)
     spacing = SPACINGS[seed % len(SPACINGS)]
     times = draw_scene_times(spacing, PAIRS, random)
     height, width = _SIZES[random.integers(len(_SIZES))]
-    images = [[_degraded(frame(scene, time_sec, height, width), random) for time_sec in pair] for pair in times]
+    images = [[_degraded(frame(scene, time_sec, height, width, grid), random) for time_sec in pair] for pair in times]
     clip = Clip(
         truths=tuple(pair_truth(scene, *pair) for pair in times),
         objects=tuple(tuple(placed_objects(scene, pair[0])) for pair in times),
+        stamps=tuple((first, second) for first, second in times.tolist()),
         spacing=spacing,
         size=(height, width),
+        grid=grid,
     )
     return clip, np.array(images, np.uint8)
 
@@ -90,10 +95,10 @@ def _degraded(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[
     return image
 
 
-def _write_shard(folder: Path, number: int) -> int:
+def _write_shard(folder: Path, grid: Grid, number: int) -> int:
     cv2.setNumThreads(1)
     first = TRAINING_SEEDS[number * SHARD_CLIPS]
-    made = [_make_clip(seed) for seed in range(first, first + SHARD_CLIPS)]
+    made = [_make_clip(seed, grid) for seed in range(first, first + SHARD_CLIPS)]
     draft = folder / f"{number}.draft.npy"
     np.save(draft, np.stack([images for _, images in made]))
     (folder / f"{number}.pickle").write_bytes(pickle.dumps([clip for clip, _ in made]))
@@ -101,13 +106,14 @@ def _write_shard(folder: Path, number: int) -> int:
     return number
 
 
-def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
+def write_clips(folder: Path, shards: int, workers: int, grid: Grid) -> Iterator[int]:
     """Render the missing ones of the first ``shards`` shards.
 
     Args:
         folder: Folder of the shards; created if it is missing.
         shards: Number of shards, each of ``SHARD_CLIPS`` clips.
         workers: Number of rendering processes.
+        grid: The model's size of images.
 
     Yields:
         The number of complete shards, at the start and after each shard.
@@ -117,7 +123,7 @@ def write_clips(folder: Path, shards: int, workers: int) -> Iterator[int]:
     done = shards - len(missing)
     yield done
     with ProcessPoolExecutor(workers) as pool:
-        for _ in pool.map(_write_shard, [folder] * len(missing), missing):
+        for _ in pool.map(partial(_write_shard, folder, grid), missing):
             done += 1
             yield done
 

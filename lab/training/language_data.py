@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
 from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.inference.local.video_input import lay_out
+from delayed_vlm_ros.memory import KeptPair, Snapshot
+from delayed_vlm_ros.memory.frame import Frame, FramePair
 from delayed_vlm_ros.scenes import answers
 from delayed_vlm_ros.scenes.answers import is_move
 from delayed_vlm_ros.scenes.questions import KINDS, SENTENCE_KINDS, draw_question
@@ -20,7 +24,7 @@ from delayed_vlm_ros.scenes.scene import VisibleObject
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 from delayed_vlm_ros.scenes.truth import History, PairTruth, story_of
 from lab.training.clips import PAIRS, Clip
-from lab.training.scene_model import COLUMNS, ROWS, UNKNOWN
+from lab.training.scene_model import COLUMNS, MAX_PAIRS, ROWS, UNKNOWN
 
 CHANGES = ("nothing", "first sight", "seen before", "moved", "gone")
 """Classes of the change at a merged token."""
@@ -28,11 +32,10 @@ NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 """Names of all objects."""
 EVENTS: tuple[Callable[[History], str | None], ...] = (answers.appeared_first, answers.appeared_last, answers.left_last)
 """Questions about events that each pair's last token is trained to answer."""
-NO_LIMIT = 10**6
-"""Limit of the temporal ids, so high that no gap of a clip is compressed."""
 IGNORED = -100
 """Target of the tokens that the loss ignores."""
 
+_NO_LIMIT = 10**6  # of positions: no gap of a clip is compressed
 _QUESTIONS = 20
 _EARLY_SHARE = 0.6  # of the questions are asked before the end of the clip, as if its later pairs had not arrived
 _HARD_KINDS = ("colour", "where", "how_many", "was_there", "appeared_first", "appeared_last", "which_moved", "did_move")
@@ -50,23 +53,25 @@ class Batch:
     Attributes:
         clips: Numbers of the clips, ``(clips,)``.
         pairs: Numbers of the pairs of each clip, ``(clips, pairs)``.
-        before: Token ids before the video, ``(prefix,)``.
+        shared: Token ids of the text before the video and of the video, padded, ``(clips, shared)``.
+        visual: Whether a token of ``shared`` stands for a feature of the vision encoder, same shape.
         text: Token ids after the video, questions and answers one after the other, padded, ``(clips, text)``.
         targets: Id that follows each token of an answer, otherwise ``IGNORED``, ``(clips, text)``.
         segments: Number of each token's question from 1; 0 for padding, ``(clips, text)``.
         reach: Number of shared tokens that each token attends to, which is smaller for early questions,
             ``(clips, text)``.
-        positions: Position ids, ``(3, clips, prefix + video + text)``.
-        changes: Change at each merged token, an index into ``CHANGES``, or ``IGNORED`` where unclear, ``(clips,
-            video)``.
-        gone: Object that has left each merged token, an index into ``NAMES``, or ``IGNORED``, ``(clips, video)``.
+        positions: Position ids, ``(3, clips, shared + text)``.
+        changes: Change at each visual token, an index into ``CHANGES``, or ``IGNORED`` where unclear, ``(clips,
+            visual)``.
+        gone: Object that has left each visual token, an index into ``NAMES``, or ``IGNORED``, ``(clips, visual)``.
         events: Answer to each of ``EVENTS`` after each pair, an index into ``NAMES``, ``len(NAMES)`` for no object, or
             ``IGNORED``, ``(clips, pairs, EVENTS)``.
     """
 
     clips: torch.Tensor
     pairs: torch.Tensor
-    before: torch.Tensor
+    shared: torch.Tensor
+    visual: torch.Tensor
     text: torch.Tensor
     targets: torch.Tensor
     segments: torch.Tensor
@@ -75,11 +80,6 @@ class Batch:
     changes: torch.Tensor
     gone: torch.Tensor
     events: torch.Tensor
-
-    @property
-    def shared(self) -> int:
-        """Number of tokens that all questions share: the text before the video, and the video."""
-        return len(self.before) + self.pairs.shape[1] * ROWS * COLUMNS
 
     def weights(self) -> torch.Tensor:
         """Return the weight of each answer token, in the order of ``targets``; tokens of long answers weigh less."""
@@ -92,7 +92,22 @@ class Batch:
         length = self.segments.shape[1]
         same = self.segments[:, :, None] == self.segments[:, None, :]
         own = same & torch.ones(length, length, dtype=torch.bool).tril()
-        return torch.cat([torch.arange(self.shared) < self.reach[:, :, None], own], dim=2)
+        return torch.cat([torch.arange(self.shared.shape[1]) < self.reach[:, :, None], own], dim=2)
+
+
+@dataclass(frozen=True)
+class _Video:
+    """The text before a video, and the video.
+
+    Attributes:
+        ids: Token ids.
+        positions: Position ids, ``(3, tokens)``.
+        ends: Number of tokens up to the end of each pair.
+    """
+
+    ids: list[int]
+    positions: torch.Tensor
+    ends: list[int]
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,7 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
         first_step: Step to start from.
         seed: Seed of the batches.
         clips_per_batch: Clips of a batch.
+        max_pairs: Largest number of pairs of a batch.
         grown: Whether batches have the largest number of pairs from the start.
     """
 
@@ -130,14 +146,18 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
         seed: int,
         *,
         clips_per_batch: int,
+        max_pairs: int = MAX_PAIRS,
         grown: bool = False,
     ) -> None:
         self._clips = clips
         self._clips_per_batch = clips_per_batch
+        self._max_pairs = max_pairs
+        self._processor = processor
         self._tokenizer = processor.tokenizer
         self._prompt = build_prompt(processor, "?")
         self._opening = build_prompt(processor, "").after
-        self._config = config
+        self._config = deepcopy(config)
+        self._config.text_config.max_position_embeddings = _NO_LIMIT
         self._steps = steps
         self._first_step = first_step
         self._seed = seed
@@ -151,32 +171,32 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
             yield self._batch(1.0 if self._grown else step / self._steps, random)
 
     def _batch(self, progress: float, random: np.random.Generator) -> Batch:
-        most = 6 if progress < 0.15 else 12 if progress < 0.35 else 24  # noqa: PLR2004
+        most = min(self._max_pairs, 6 if progress < 0.15 else 12 if progress < 0.35 else MAX_PAIRS)  # noqa: PLR2004
         count = int(random.integers(most // 4, most + 1))
         numbers = random.integers(len(self._clips), size=self._clips_per_batch)
         clips = [self._clips[number] for number in numbers]
         chosen = [_choose_pairs(clip, count, random) for clip in clips]
-        videos = [self._video_positions(clip, pairs) for clip, pairs in zip(clips, chosen, strict=True)]
+        videos = [self._video(clip, pairs) for clip, pairs in zip(clips, chosen, strict=True)]
         texts = [
             self._questions([clip.truths[pair] for pair in pairs], video, random)
             for clip, pairs, video in zip(clips, chosen, videos, strict=True)
         ]
         changes = [changes_of(clip, pairs) for clip, pairs in zip(clips, chosen, strict=True)]
-        length = max(len(text.ids) for text in texts)
-
-        def padded(rows: Iterable[list[int]], filling: int) -> torch.Tensor:
-            return torch.tensor([row + [filling] * (length - len(row)) for row in rows])
-
-        text_positions = padded((text.positions for text in texts), 0).expand(3, -1, -1)
+        shared = _padded((video.ids for video in videos), self._tokenizer.pad_token_id)
+        text_positions = _padded((text.positions for text in texts), 0).expand(3, -1, -1)
+        video_positions = torch.zeros((3, *shared.shape), dtype=torch.int64)
+        for clip_positions, video in zip(video_positions.unbind(1), videos, strict=True):
+            clip_positions[:, : len(video.ids)] = video.positions
         return Batch(
             clips=torch.from_numpy(numbers),
             pairs=torch.from_numpy(np.array(chosen)),
-            before=torch.tensor(self._prompt.before),
-            text=padded((text.ids for text in texts), self._tokenizer.pad_token_id),
-            targets=padded((text.targets for text in texts), IGNORED),
-            segments=padded((text.segments for text in texts), 0),
-            reach=padded((text.reach for text in texts), 1),
-            positions=torch.cat([torch.stack(videos, dim=1), text_positions], dim=2),
+            shared=shared,
+            visual=shared == self._prompt.video_token_id,
+            text=_padded((text.ids for text in texts), self._tokenizer.pad_token_id),
+            targets=_padded((text.targets for text in texts), IGNORED),
+            segments=_padded((text.segments for text in texts), 0),
+            reach=_padded((text.reach for text in texts), 1),
+            positions=torch.cat([video_positions, text_positions], dim=2),
             changes=torch.tensor([changed for changed, _ in changes]),
             gone=torch.tensor([gone for _, gone in changes]),
             events=torch.tensor(
@@ -187,17 +207,19 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
             ),
         )
 
-    def _video_positions(self, clip: Clip, pairs: Sequence[int]) -> torch.Tensor:
-        """Return the positions of the text before the video and of the video, ``(3, prefix + video)``."""
-        stamps = [clip.truths[pair].strict.stamp for pair in pairs]
-        ids = temporal_ids(self._config, stamps, NO_LIMIT).ids
-        return prompt_positions(len(self._prompt.before), ids, ROWS, COLUMNS, 0)[:, 0]
+    def _video(self, clip: Clip, pairs: Sequence[int]) -> _Video:
+        layout = lay_out(self._config, self._processor, _snapshot(clip, pairs))
+        lengths = (len(text.before) + layout.tokens_per_pair + len(text.after) for text in layout.pair_texts)
+        ends = list(accumulate(lengths, initial=len(self._prompt.before)))[1:]
+        tokens = slice(ends[-1])
+        return _Video(layout.token_ids(self._prompt)[tokens], layout.positions(self._prompt)[:, 0, tokens], ends)
 
-    def _questions(self, truths: Sequence[PairTruth], video: torch.Tensor, random: np.random.Generator) -> _Text:
+    def _questions(self, truths: Sequence[PairTruth], video: _Video, random: np.random.Generator) -> _Text:
         """Draw the questions and answers of a clip, some of them early.
 
         An early question is computed as if the later pairs did not exist: video tokens attend to earlier ones only, and
-        their positions do not depend on later ones, because the training shows all gaps as they are.
+        their positions do not depend on later ones, because the training shows all gaps as they are. Nor do the times
+        in the text.
         """
         text = _Text([], [], [], [], [])
         story = cache(lambda count: story_of(truths[:count]))
@@ -210,8 +232,8 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
             if question is None:
                 continue
             drawn += 1
-            reach = len(self._prompt.before) + count * ROWS * COLUMNS
-            first = int(video[:, len(self._prompt.before) : reach].max()) + 1
+            reach = video.ends[count - 1]
+            first = int(video.positions[:, :reach].max()) + 1
             before = self._question_ids(_restyled(question.text, random))
             answer = answer_ids(self._tokenizer, question.answer)
             length = len(before) + len(answer)
@@ -226,6 +248,23 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
         """Return the token ids that ``build_prompt`` writes after the video for a question."""
         ids = self._tokenizer(question, add_special_tokens=False).input_ids
         return [self._opening[0], *ids, *self._opening[1:]]
+
+
+def _padded(rows: Iterable[list[int]], filling: int) -> torch.Tensor:
+    rows = list(rows)
+    length = max(map(len, rows))
+    return torch.tensor([row + [filling] * (length - len(row)) for row in rows])
+
+
+def _snapshot(clip: Clip, pairs: Sequence[int]) -> Snapshot:
+    """Return the snapshot of a memory that kept some pairs of a clip, with blank images."""
+    blank = np.zeros((clip.grid.height, clip.grid.width, 3), np.uint8)
+    blank.flags.writeable = False
+    frames = ([Frame(blank, stamp, 0, 0.0, "") for stamp in clip.stamps[pair]] for pair in pairs)
+    return tuple(
+        KeptPair(FramePair(pair, *both), in_star=True, in_stream=False)
+        for pair, both in zip(pairs, frames, strict=True)
+    )
 
 
 def changes_of(clip: Clip, pairs: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -12,25 +12,24 @@ come and gone by then. The heads of these losses are dropped after the training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from lab.training.clips import SHARD_CLIPS, read_images
 from lab.training.language_data import CHANGES, EVENTS, IGNORED, NAMES, Batch
-from lab.training.optimization import Optimization, hidden_matrices, without
-from lab.training.pair_vision import attend, encode_pairs, patches_of
+from lab.training.optimization import Optimization, autocast, hidden_matrices, without
+from lab.training.pair_vision import patches_of
 from lab.training.scene_model import COLUMNS, ROWS
 
 _FEATURE_NOISE = 0.05  # of a feature's standard deviation: features of unseen images are less distinct
 _PAIRS_PER_CALL = 130
 _ATTENTION = "questions_after_a_video"
-_HIDDEN_SCORE = -1e4
 _CHANGES_LAYER = 3  # of five: the layers above can use what this one predicts
 _CHANGES_WEIGHT = 0.5
 _CHANGES_BALANCE = (0.1, 1.0, 0.5, 1.0, 1.0)  # most tokens show nothing
@@ -39,57 +38,58 @@ _EVENTS_LAYER = 4
 _EVENTS_WEIGHT = 0.25
 
 
-@dataclass(frozen=True)
-class _Visibility:
-    """Biases of the attention scores: ``(1, 1, shared, shared)`` for the shared tokens, and that of the text."""
-
-    shared: int
-    among_shared: torch.Tensor
-    of_text: torch.Tensor
-
-
-def _visibility(batch: Batch, dtype: torch.dtype) -> _Visibility:
-    causal = torch.ones(batch.shared, batch.shared, dtype=torch.bool).tril()
-
-    def bias(visible: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, _HIDDEN_SCORE)
-
-    return _Visibility(batch.shared, bias(causal)[None, None], bias(batch.visible())[:, None])
-
-
 def _attention(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: _Visibility, **_: Any
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    visible: torch.Tensor,
+    **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within the video, and from the text to video and text; a Hugging Face attention function."""
-    del module
-    first, rest = slice(None, attention_mask.shared), slice(attention_mask.shared, None)
-    shared = attend(query[:, :, first], key[:, :, first], value[:, :, first], attention_mask.among_shared)
-    text = attend(query[:, :, rest], key, value, attention_mask.of_text)
+    """Attend within the video, and from the text to video and text; a Hugging Face attention function.
+
+    Args:
+        module: The attention layer.
+        query: ``(clips, heads, shared + text, head size)``.
+        key: Same shape.
+        value: Same shape.
+        attention_mask: Hugging Face makes none for this function.
+        visible: The ``visible`` of the batch, ``(clips, 1, text, shared + text)``.
+    """
+    del module, attention_mask
+    length = query.shape[2] - visible.shape[2]
+    first, rest = slice(None, length), slice(length, None)
+    shared = scaled_dot_product_attention(query[:, :, first], key[:, :, first], value[:, :, first], is_causal=True)
+    text = scaled_dot_product_attention(query[:, :, rest], key, value, visible)
     return torch.cat([shared, text], dim=2).transpose(1, 2).contiguous(), None
 
 
 @torch.no_grad()
-def features_of(model: Any, folder: Path, shards: range) -> Iterator[torch.Tensor]:
-    """Yield the features of all clips of each shard, ``(clips, pairs, tokens, hidden size)`` bfloat16."""
+def features_of(model: Any, processor: Any, folder: Path, shards: range) -> Iterator[torch.Tensor]:
+    """Yield the features of all clips of each shard, ``(clips, pairs, tokens, levels × hidden size)`` bfloat16."""
+    encode_pairs = adapter_for(model.config).encode_pairs
     for number in shards:
         images = torch.from_numpy(np.array(read_images(folder, number)))
         clips, pairs = images.shape[:2]
         encoded = []
         for frames in images.flatten(0, 1).split(_PAIRS_PER_CALL):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                encoded.append(encode_pairs(model.model.visual, patches_of(frames), ROWS, COLUMNS).bfloat16())
+            with autocast():
+                features = encode_pairs(model.model.visual, patches_of(frames, processor), ROWS, COLUMNS)
+            encoded.append(features.bfloat16())
         yield torch.cat(encoded).view(clips, pairs, ROWS * COLUMNS, -1)
 
 
 FeatureSource = Callable[[Batch], torch.Tensor]
-"""Function that returns the features of a batch's pairs, ``(clips, pairs × tokens, hidden size)``."""
+"""Function that returns the features of a batch's pairs, ``(clips, pairs × tokens, levels × hidden size)``."""
 
 
 def stored(features: torch.Tensor, seed: int) -> FeatureSource:
     """Return a source of features that were computed before, with noise added.
 
     Args:
-        features: Features of all clips, ``(clips, pairs, tokens, hidden size)``.
+        features: Features of all clips, ``(clips, pairs, tokens, levels × hidden size)``.
         seed: Seed of the noise.
     """
     random = torch.Generator().manual_seed(seed)
@@ -102,8 +102,9 @@ def stored(features: torch.Tensor, seed: int) -> FeatureSource:
     return source
 
 
-def live(model: Any, folder: Path, shards: range) -> FeatureSource:
+def live(model: Any, processor: Any, folder: Path, shards: range) -> FeatureSource:
     """Return a source that runs the vision encoder, which is then trained as well."""
+    encode_pairs = adapter_for(model.config).encode_pairs
     images = [read_images(folder, number) for number in shards]
 
     def source(batch: Batch) -> torch.Tensor:
@@ -111,11 +112,31 @@ def live(model: Any, folder: Path, shards: range) -> FeatureSource:
             torch.from_numpy(np.array(images[clip // SHARD_CLIPS][clip % SHARD_CLIPS][pairs]))
             for clip, pairs in zip(batch.clips.tolist(), batch.pairs.numpy(), strict=True)
         ]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            features = encode_pairs(model.model.visual, patches_of(torch.cat(frames)), ROWS, COLUMNS)
+        with autocast():
+            features = encode_pairs(model.model.visual, patches_of(torch.cat(frames), processor), ROWS, COLUMNS)
         return features.float().view(len(frames), -1, features.shape[-1])
 
     return source
+
+
+def run(model: Any, video_output: Any, batch: Batch, features: torch.Tensor, **options: Any) -> Any:
+    """Return the output of a model for a batch, after ``LanguageStage`` has set the attention function.
+
+    Args:
+        model: Hugging Face model without its head.
+        video_output: Function of the model's adapter.
+        batch: The batch.
+        features: Features of its pairs, ``(clips, pairs × tokens, levels × hidden size)``.
+        options: Options of the model's ``forward``.
+    """
+    return model(
+        input_ids=torch.cat([batch.shared, batch.text], dim=1),
+        mm_encoder_outputs={"video": video_output(model.config, list(features))},
+        position_ids=batch.positions,
+        use_cache=False,
+        visible=batch.visible()[:, None],
+        **options,
+    )
 
 
 def _loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -139,13 +160,15 @@ class LanguageStage:
         self, model: Any, source: FeatureSource, steps: int, rate: float, *, with_vision: bool = False
     ) -> None:
         ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
-        self._language = model.model.language_model
-        self._language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the public setter accepts known names only
+        self._model = model.model
+        self._video_output = adapter_for(model.config).video_output
+        language = model.model.language_model
+        language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the public setter accepts known names only
         self._head = model.lm_head
         self._source = source
         self._changes = torch.nn.Linear(self._head.in_features, len(CHANGES) + len(NAMES))
         self._events = torch.nn.Linear(self._head.in_features, len(EVENTS) * (len(NAMES) + 1))
-        modules = [self._language, *([model.model.visual] if with_vision else [])]
+        modules = [language, *([model.model.visual] if with_vision else [])]
         matrices = hidden_matrices(*modules)
         trained = [parameter for module in (*modules, self._changes, self._events) for parameter in module.parameters()]
         self._optimization = Optimization(matrices, without(trained, matrices), rate, steps)
@@ -167,7 +190,7 @@ class LanguageStage:
             scores, targets, changes, events = self._scores(batch)
             weights = batch.weights()
             of_answers = (cross_entropy(scores, targets, reduction="none") * weights).sum() / weights.sum()
-            of_changes, of_events = self._loss_of_changes(changes.flatten(0, 1), batch), _loss(events, batch.events)
+            of_changes, of_events = self._loss_of_changes(changes, batch), _loss(events, batch.events)
             loss = of_answers + of_changes + _EVENTS_WEIGHT * of_events
             self._optimization.step(loss)
             yield float(of_answers.detach()), float((scores.argmax(-1) == targets).float().mean())
@@ -181,21 +204,13 @@ class LanguageStage:
 
     def _scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return scores and targets of the answer tokens, scores of the changes at video tokens, and of the events."""
-        embed = self._language.embed_tokens
-        video = self._source(batch)
-        before = embed(batch.before).expand(len(video), -1, -1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            output = self._language(
-                inputs_embeds=torch.cat([before, video, embed(batch.text)], dim=1),
-                attention_mask={"full_attention": _visibility(batch, torch.bfloat16)},
-                position_ids=batch.positions,
-                use_cache=False,
-                output_hidden_states=True,
-            )
-        learnt = batch.targets != IGNORED
-        scores = self._head(output.last_hidden_state[:, batch.shared :][learnt].float())
-        half_depth = output.hidden_states[_CHANGES_LAYER][:, len(batch.before) : batch.shared]
-        deeper = output.hidden_states[_EVENTS_LAYER][:, len(batch.before) : batch.shared]
-        ends = deeper[:, ROWS * COLUMNS - 1 :: ROWS * COLUMNS]  # the last token of a pair has seen all of the pair
-        events = self._events(ends.float()).view(-1, len(NAMES) + 1)
-        return scores, batch.targets[learnt], self._changes(half_depth.float()), events
+        with autocast():
+            output = run(self._model, self._video_output, batch, self._source(batch), output_hidden_states=True)
+        learnt, shared = batch.targets != IGNORED, slice(batch.shared.shape[1])
+        scores = self._head(output.last_hidden_state[:, shared.stop :][learnt].float())
+        half_depth, deeper = (
+            output.hidden_states[layer][:, shared][batch.visual].float() for layer in (_CHANGES_LAYER, _EVENTS_LAYER)
+        )
+        ends = deeper[ROWS * COLUMNS - 1 :: ROWS * COLUMNS]  # the last token of a pair has seen all of the pair
+        events = self._events(ends).view(-1, len(NAMES) + 1)
+        return scores, batch.targets[learnt], self._changes(half_depth), events

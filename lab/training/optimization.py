@@ -16,6 +16,11 @@ _MUON_GAIN = 5.0  # Muon's learning rate relative to AdamW's
 _WARM_UP = 0.06
 
 
+def autocast() -> torch.autocast:
+    """Return a context that computes in bfloat16 on CPUs with instructions for it; on others it would be far slower."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.cpu.get_capabilities().get("avx512_bf16")))
+
+
 class Optimization:
     """Optimizers with learning rates that rise and then fall along a cosine.
 

@@ -1,4 +1,4 @@
-"""The embedded model: a tiny Qwen2.5-VL with a vocabulary for the synthetic scenes."""
+"""Tiny models with a vocabulary for the synthetic scenes: the embedded Qwen2.5-VL, and models of other types."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    GenerationConfig,
-    Qwen2_5_VLProcessor,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2VLImageProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
 from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
+from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
+from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.scenes import answers, phrasing
 from delayed_vlm_ros.scenes.questions import NOT_UNDERSTOOD
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 
-FRAME_HEIGHT, FRAME_WIDTH = 112, 140
-MERGED = 28  # side of a merged token in pixels: two patches of 14
-ROWS, COLUMNS = FRAME_HEIGHT // MERGED, FRAME_WIDTH // MERGED
+EMBEDDED = "qwen2_5_vl"
+"""Model type of the embedded model."""
+ROWS, COLUMNS = 4, 5
+"""Merged tokens of a pair."""
+MAX_PAIRS = 24
+"""Largest number of pairs of a video."""
 UNKNOWN = "[UNK]"
 
+_MERGE = 2  # side of a merged token in patches
 _HIDDEN = 128
 _WORD = r"[\w']+|[^\w\s]"
+_WORD_OR_DIGIT = r"\d|[\w']+|[^\w\s]"  # times are written digit by digit, as in Qwen's tokenizers
+_TIME_TOKENS = [*"0123456789", "<", ">", ".", "seconds"]
 _TEMPLATE_WORDS = "system user assistant you are a helpful . , ?"
 _ANSWER_WORDS = ["yes", "no", "now", "a", "an", "and", "came", "left", "by", "the", "room", "is", "empty", "happened"]
 _MORE_WORDS = [
@@ -54,8 +58,40 @@ _MORE_WORDS = [
 ]
 
 
-def vocabulary() -> list[str]:
-    """Return all words of the model, in a fixed order."""
+_VISION_DEPTH = 3
+_VISION_FIELDS: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {"fullatt_block_indexes": list(range(_VISION_DEPTH)), "tokens_per_second": 1},
+    "qwen3_vl": {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+}
+_TEXT_FIELDS: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {
+        "max_position_embeddings": 256,
+        # With the usual 1e6 and heads of 32, most axes would hardly rotate within a video.
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [8, 4, 4]},
+    },
+    "qwen3_vl": {
+        "max_position_embeddings": 1024,
+        "head_dim": 32,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1000.0,
+            "mrope_section": [6, 5, 5],
+            "mrope_interleaved": True,
+        },
+    },
+}
+TRAINED_TYPES = tuple(_TEXT_FIELDS)
+"""Model types of the tiny models."""
+
+
+def frame_grid(model_type: str) -> Grid:
+    """Return the only size of images of a tiny model."""
+    side = _MERGE * MODEL_FACTS[model_type].patch_size
+    return Grid(ROWS * side, COLUMNS * side)
+
+
+def vocabulary(model_type: str = EMBEDDED) -> list[str]:
+    """Return all words of a model, in a fixed order."""
     words = set(_TEMPLATE_WORDS.split()) | set(_ANSWER_WORDS) | set(_MORE_WORDS)
     words |= {*COLOURS, *SHAPES, PERSON, *answers.NUMBERS, *map(str, answers.AGES_SEC)}
     sentences = [text for texts in phrasing.PHRASINGS.values() for text in texts]
@@ -64,32 +100,42 @@ def vocabulary() -> list[str]:
     replies = [NOT_UNDERSTOOD, answers.NOT_SEEN_NOW, answers.NOT_SEEN_EVER, answers.NOTHING, answers.OLDER]
     replies += ["about seconds ago", *answers.REGIONS.values(), answers.EMPTY_ROOM, answers.NOTHING_HAPPENED]
     words |= {word for text in replies for word in text.split()}
+    if MODEL_FACTS[model_type].time_is_text:
+        words |= set(_TIME_TOKENS)
     return [UNKNOWN, *sorted(words - {""})]
 
 
-def make_processor() -> Any:
+def make_processor(model_type: str = EMBEDDED) -> Any:
     """Return the processor: word-level tokenizer, Qwen's chat template, and video processor for one image size."""
-    words = vocabulary()
+    facts = MODEL_FACTS[model_type]
+    words = vocabulary(model_type)
     tokenizer = Tokenizer(models.WordLevel(vocab={word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+    pattern = Regex(_WORD_OR_DIGIT if facts.time_is_text else _WORD)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, behavior="removed", invert=True)
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # joins words, without a space before a comma
-    pixels = FRAME_HEIGHT * FRAME_WIDTH
+    grid = frame_grid(model_type)
+    pixels = grid.height * grid.width
     size = {"shortest_edge": pixels, "longest_edge": pixels}
-    return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=size),
+    video_size = size | ({"longest_edge": 2 * MAX_PAIRS * pixels} if facts.limits_whole_video else {})
+    video_processor: Any = VIDEO_PROCESSOR_MAPPING_NAMES[model_type]
+    return getattr(transformers, PROCESSOR_MAPPING_NAMES[model_type])(
+        image_processor=Qwen2VLImageProcessor(size=size, patch_size=facts.patch_size),
         tokenizer=wrap_tokenizer(tokenizer),
-        video_processor=Qwen2VLVideoProcessor(size=size),
+        video_processor=getattr(transformers, video_processor["torchvision"])(
+            size=video_size, patch_size=facts.patch_size
+        ),
         chat_template=CHAT_TEMPLATE,
     )
 
 
-def make_model(tokenizer: Any, seed: int) -> Any:
-    """Return the model with random weights.
+def make_model(tokenizer: Any, seed: int, model_type: str = EMBEDDED) -> Any:
+    """Return a model with random weights.
 
     Args:
         tokenizer: Tokenizer of the processor.
         seed: Seed of the weights.
+        model_type: One of ``TRAINED_TYPES``.
     """
     text = {
         "vocab_size": len(tokenizer),
@@ -98,27 +144,22 @@ def make_model(tokenizer: Any, seed: int) -> Any:
         "num_hidden_layers": 5,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
-        "max_position_embeddings": 256,
-        # With the usual 1e6 and heads of 32, most axes would hardly rotate within a video.
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [8, 4, 4]},
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "tie_word_embeddings": True,
-    }
-    depth = 3
+    } | _TEXT_FIELDS[model_type]
     vision = {
-        "depth": depth,
+        "depth": _VISION_DEPTH,
         "hidden_size": 96,
         "intermediate_size": 256,
         "num_heads": 3,
         "out_hidden_size": _HIDDEN,
-        "fullatt_block_indexes": list(range(depth)),
-        "tokens_per_second": 1,
-    }
+    } | _VISION_FIELDS[model_type]
     config = AutoConfig.for_model(
-        "qwen2_5_vl", text_config=text, vision_config=vision, tie_word_embeddings=True, **control_ids(tokenizer)
+        model_type, text_config=text, vision_config=vision, tie_word_embeddings=True, **control_ids(tokenizer)
     )
-    config.frame_size = [FRAME_HEIGHT, FRAME_WIDTH]
+    grid = frame_grid(model_type)
+    config.frame_size = [grid.height, grid.width]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)

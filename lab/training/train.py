@@ -1,4 +1,4 @@
-"""Training of the embedded model from random weights.
+"""Training of the embedded model, and of tiny models of other types, from random weights.
 
 Clips, weights and the order of the batches follow from the seed. An interrupted run can be resumed with the same plan
 and the same sources.
@@ -26,12 +26,11 @@ from delayed_vlm_ros.resources import data_folder
 from lab.training.clips import Clip, read_clips, write_clips
 from lab.training.language_data import ClipQuestions
 from lab.training.language_stage import LanguageStage, features_of, live, stored
-from lab.training.scene_model import make_model, make_processor, save
+from lab.training.scene_model import frame_grid, make_model, make_processor, save
 from lab.training.vision_stage import VisionStage, read_pairs
 
 _ROUND_RATES = (1.5e-3, 1e-3, 1e-3, 1e-3)  # largest learning rates of the rounds of the second stage
 _JOINT_RATE = 6e-4
-_LANGUAGE_CLIPS = 32  # per batch
 _JOINT_CLIPS = 16  # per batch; fewer, because their images are encoded as well
 _SAVE_EVERY = 250
 _REPORT_EVERY = 50
@@ -48,6 +47,11 @@ class TrainingPlan:
         language_steps: Steps of each round of the second stage.
         joint_steps: Steps of the last stage; 0 disables it.
         seed: Seed of weights and batches.
+        family: Model type, one of ``scene_model.TRAINED_TYPES``.
+        vision_pairs: Pairs of a batch of the first stage.
+        language_clips: Clips of a batch of the second stage.
+        max_pairs: Largest number of pairs that a question is about.
+        rounds: Rounds of the second stage, at most four.
     """
 
     shards: int
@@ -55,6 +59,11 @@ class TrainingPlan:
     language_steps: int
     joint_steps: int
     seed: int
+    family: str
+    vision_pairs: int
+    language_clips: int
+    max_pairs: int
+    rounds: int
 
 
 class WorkFolderError(ValueError):
@@ -96,12 +105,12 @@ def train(plan: TrainingPlan, work: Path, out: Path, workers: int, *, resume: bo
     console = Console()
     _prepare(work, {**asdict(plan), "sources": _sources_digest()}, resume=resume)
     torch.manual_seed(plan.seed)
-    processor = make_processor()
-    model = make_model(processor.tokenizer, plan.seed)
+    processor = make_processor(plan.family)
+    model = make_model(processor.tokenizer, plan.seed, plan.family)
     with _progress_bars(console) as progress:
         training = _Training(plan, work, model, processor, progress, console)
         task = progress.add_task("clips", total=plan.shards)
-        for done in write_clips(training.clips_folder, plan.shards, workers):
+        for done in write_clips(training.clips_folder, plan.shards, workers, frame_grid(plan.family)):
             progress.update(task, completed=done)
         _train_vision(training)
         _train_language(training)
@@ -130,7 +139,7 @@ def _prepare(work: Path, settings: dict[str, Any], *, resume: bool) -> None:
     if not resume:
         for state in work.glob("*.pt"):
             state.unlink()
-        if "sources" in changed or not before:
+        if not before or not {"sources", "family"}.isdisjoint(changed):
             shutil.rmtree(work / "clips", ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(settings, indent=2))
@@ -151,7 +160,7 @@ def _train_vision(training: _Training) -> None:
         return
     held_out = max(1, plan.shards // 50)
     data = read_pairs(training.clips_folder, range(plan.shards - held_out))
-    stage = VisionStage(model, training.processor.tokenizer, plan.vision_steps, plan.seed)
+    stage = VisionStage(model, training.processor, plan.vision_steps, plan.seed, pairs_per_batch=plan.vision_pairs)
     losses = ((loss, 0.0) for loss in islice(stage.losses(data), plan.vision_steps))
     _run_steps(training, losses, 0, plan.vision_steps, "vision")
     held_out_data = read_pairs(training.clips_folder, range(plan.shards - held_out, plan.shards))
@@ -165,7 +174,7 @@ def _train_vision(training: _Training) -> None:
 def _train_language(training: _Training) -> None:
     """Run the rounds of the second stage that are not complete."""
     plan = training.plan
-    for number, rate in enumerate(_ROUND_RATES, start=1):
+    for number, rate in enumerate(_ROUND_RATES[: plan.rounds], start=1):
         file = training.work / f"language{number}.pt"
         state = _load_state(file, training.model)
         if state is not None and state["step"] == plan.language_steps:
@@ -178,7 +187,8 @@ def _train_language(training: _Training) -> None:
             plan.language_steps,
             state["step"] if state else 0,
             plan.seed + number,
-            clips_per_batch=_LANGUAGE_CLIPS,
+            clips_per_batch=plan.language_clips,
+            max_pairs=plan.max_pairs,
             grown=number > 1,
         )
         _run_language_stage(training, stage, data, plan.language_steps, file, state)
@@ -189,7 +199,7 @@ def _features(training: _Training) -> torch.Tensor:
     file = training.work / "features.pt"
     shards = training.plan.shards
     if not file.exists():
-        encoded = features_of(training.model, training.clips_folder, range(shards))
+        encoded = features_of(training.model, training.processor, training.clips_folder, range(shards))
         _save_state(file, torch.cat(list(training.progress.track(encoded, shards, description="features"))))
     features: torch.Tensor = torch.load(file, weights_only=True)
     return features
@@ -202,7 +212,7 @@ def _train_jointly(training: _Training) -> None:
     state = _load_state(file, model)
     if plan.joint_steps == 0 or (state is not None and state["step"] == plan.joint_steps):
         return
-    source = live(model, training.clips_folder, range(plan.shards))
+    source = live(model, training.processor, training.clips_folder, range(plan.shards))
     stage = LanguageStage(model, source, plan.joint_steps, _JOINT_RATE, with_vision=True)
     data = ClipQuestions(
         training.clips(),
@@ -212,6 +222,7 @@ def _train_jointly(training: _Training) -> None:
         state["step"] if state else 0,
         plan.seed,
         clips_per_batch=_JOINT_CLIPS,
+        max_pairs=plan.max_pairs,
         grown=True,
     )
     _run_language_stage(training, stage, data, plan.joint_steps, file, state)

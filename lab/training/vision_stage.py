@@ -3,7 +3,8 @@
 Joint training from random weights stalls, so the vision encoder is trained alone first. The feature of the merged token
 that holds the centre of an object must match the word embeddings of the object's colour and shape, every other feature
 that of "nothing". Every feature must also predict its own row and column. The word embeddings are trained as well, so
-features lie among the language model's words from the start.
+features lie among the language model's words from the start. A model with several levels of features learns all of
+them in this way.
 """
 
 from __future__ import annotations
@@ -18,18 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 from lab.training.clips import PAIRS, SHARD_CLIPS, Clip, read_clips, read_images
-from lab.training.optimization import Optimization, hidden_matrices, without
-from lab.training.pair_vision import encode_pairs, patches_of
-from lab.training.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS
+from lab.training.optimization import Optimization, autocast, hidden_matrices, without
+from lab.training.pair_vision import patches_of
+from lab.training.scene_model import COLUMNS, ROWS
 
 COLOUR_WORDS = (*COLOURS, "nothing")
 SHAPE_WORDS = (*SHAPES, PERSON, "nothing")
 _IGNORED = -100
 _LEAST_SHOWN = 0.35  # an object that is hidden by more has no label
 _POSITION_WEIGHT = 0.3
-_BATCH = 96
+_ENCODED_TOGETHER = 96
 _RATE = 2e-3
 _MOST_OBJECTS = 8
 _NO_COLOUR, _NO_SHAPE = len(COLOUR_WORDS) - 1, len(SHAPE_WORDS) - 1
@@ -63,7 +65,8 @@ def _objects_of(clip: Clip, pair: int) -> NDArray[np.float32]:
 
 def read_pairs(folder: Path, shards: range) -> LabelledPairs:
     """Return single pairs of all clips of some shards."""
-    frames = np.empty((len(shards) * SHARD_CLIPS * _PAIRS_OF_A_CLIP, 2, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
+    size = read_images(folder, shards[0]).shape[3:]
+    frames = np.empty((len(shards) * SHARD_CLIPS * _PAIRS_OF_A_CLIP, 2, *size), np.uint8)
     objects: list[NDArray[np.float32]] = []
     for number in shards:
         images = read_images(folder, number)
@@ -100,12 +103,17 @@ class VisionStage:
 
     Args:
         model: Hugging Face model whose vision encoder and word embeddings are trained.
-        tokenizer: The model's tokenizer.
+        processor: The model's processor.
         steps: Number of steps of the training.
         seed: Seed of the batches.
+        pairs_per_batch: Pairs of a batch.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, steps: int, seed: int) -> None:
+    def __init__(self, model: Any, processor: Any, steps: int, seed: int, *, pairs_per_batch: int) -> None:
+        tokenizer = processor.tokenizer
+        self._processor = processor
+        self._pairs_per_batch = pairs_per_batch
+        self._encode_pairs = adapter_for(model.config).encode_pairs
         self._visual = model.model.visual
         self._words = model.model.language_model.embed_tokens.weight
         self._colour_ids = torch.tensor(tokenizer.convert_tokens_to_ids(list(COLOUR_WORDS)))
@@ -120,13 +128,19 @@ class VisionStage:
     def losses(self, data: LabelledPairs) -> Iterator[float]:
         """Train on batches drawn from ``data``, without end; yield the loss of each step."""
         while True:
-            chosen = torch.randint(len(data.frames), (_BATCH,), generator=self._random)
+            chosen = torch.randint(len(data.frames), (self._pairs_per_batch,), generator=self._random)
             frames, objects = self._shifted(data.frames[chosen], data.objects[chosen])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                features = encode_pairs(self._visual, patches_of(self._relit(frames)), ROWS, COLUMNS)
-            loss = self._loss(features.float(), *labels_of(objects))
+            with autocast():
+                features = self._levels(self._relit(frames))
+            colours, shapes = (labels.repeat(len(features), 1) for labels in labels_of(objects))
+            loss = self._loss(features.float().flatten(0, 1), colours, shapes)
             self._optimization.step(loss)
             yield float(loss.detach())
+
+    def _levels(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the features of pairs, ``(levels, pairs, tokens, hidden size)``."""
+        features = self._encode_pairs(self._visual, patches_of(frames, self._processor), ROWS, COLUMNS)
+        return torch.stack(features.split(self._words.shape[1], dim=-1))
 
     def _shifted(self, frames: torch.Tensor, objects: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mirror half of the batches and shift all by some pixels; edge pixels are repeated."""
@@ -171,8 +185,8 @@ class VisionStage:
     def accuracy(self, data: LabelledPairs) -> tuple[float, float]:
         """Return the share of correct tokens among those with an object, and among the others."""
         found = []
-        for frames in data.frames.split(_BATCH):
-            features = encode_pairs(self._visual, patches_of(frames), ROWS, COLUMNS)
+        for frames in data.frames.split(_ENCODED_TOGETHER):
+            features = self._levels(frames)[0]
             found.append(torch.stack([scores.argmax(-1) for scores in self._scores(features)]))
         colours, shapes = labels_of(data.objects)
         both = (torch.cat(found, 1) == torch.stack([colours, shapes])).all(0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -11,93 +13,118 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from delayed_vlm_ros.inference.local.positions import prompt_positions, temporal_ids
+from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from delayed_vlm_ros.inference.local.prompt import build_prompt
-from delayed_vlm_ros.inference.local.video_input import pixel_values
+from delayed_vlm_ros.inference.local.video_input import lay_out, pixel_values
+from delayed_vlm_ros.replay.compare import keep_everything
 from delayed_vlm_ros.scenes import TRAINING_SEEDS
 from delayed_vlm_ros.scenes.answers import AGES_SEC, OLDER
 from delayed_vlm_ros.scenes.phrasing import PHRASINGS, UNKNOWN_WORDS
 from lab.training import clips as clips_module
 from lab.training import language_data, language_stage, vision_stage
 from lab.training.clips import Clip
-from lab.training.pair_vision import encode_pairs, patches_of
-from lab.training.scene_model import COLUMNS, FRAME_HEIGHT, FRAME_WIDTH, ROWS, UNKNOWN, make_model, make_processor
+from lab.training.pair_vision import patches_of
+from lab.training.scene_model import (
+    COLUMNS,
+    EMBEDDED,
+    ROWS,
+    TRAINED_TYPES,
+    UNKNOWN,
+    frame_grid,
+    make_model,
+    make_processor,
+)
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def processor():
-    return make_processor()
+@pytest.fixture(scope="module", params=TRAINED_TYPES)
+def family(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def model(processor):
-    return make_model(processor.tokenizer, seed=1).eval()
+def processor(family):
+    return make_processor(family)
 
 
 @pytest.fixture(scope="module")
-def clips():
-    return [clips_module._make_clip(TRAINING_SEEDS[number])[0] for number in range(4)]
+def model(family, processor):
+    return make_model(processor.tokenizer, 1, family).eval()
 
 
-def test_patches_and_features_equal_those_of_hugging_face(model, processor):
+@pytest.fixture(scope="module")
+def clips(family):
+    return [clips_module._make_clip(TRAINING_SEEDS[number], frame_grid(family))[0] for number in range(4)]
+
+
+def test_patches_equal_those_of_hugging_face(family, processor):
     # given
-    frames = np.random.default_rng(0).integers(0, 256, (6, FRAME_HEIGHT, FRAME_WIDTH, 3), np.uint8)
+    grid = frame_grid(family)
+    frames = np.random.default_rng(0).integers(0, 256, (6, grid.height, grid.width, 3), np.uint8)
     # when
-    patches = patches_of(torch.from_numpy(frames).view(3, 2, FRAME_HEIGHT, FRAME_WIDTH, 3))
-    with torch.no_grad():
-        features = encode_pairs(model.model.visual, patches, ROWS, COLUMNS)
-        # then
-        pixels = pixel_values(processor, list(frames))
-        expected = model.model.visual(pixels, torch.tensor([[3, 2 * ROWS, 2 * COLUMNS]])).pooler_output
-    assert torch.allclose(patches.flatten(0, 1), pixels, atol=1e-5)
-    assert torch.allclose(features.flatten(0, 1), expected, atol=1e-5)
+    patches = patches_of(torch.from_numpy(frames).view(3, 2, grid.height, grid.width, 3), processor)
+    # then
+    assert torch.allclose(patches.flatten(0, 1), pixel_values(processor, list(frames)), atol=1e-5)
 
 
-def test_questions_after_one_video_equal_single_questions(model, processor, clips):
+def test_questions_after_one_video_equal_single_questions(family, processor, clips):
     # given
-    data = language_data.ClipQuestions(
-        clips, processor, model.config, steps=10, first_step=0, seed=0, clips_per_batch=32
+    model = make_model(processor.tokenizer, 1, family).eval()  # the training sets its attention function
+    stock = make_model(processor.tokenizer, 1, family).eval()
+    batch = next(iter(questions_about(clips, processor, model)))
+    levels = adapter_for(model.config).encode_pairs(
+        model.model.visual, torch.randn(1, 4 * ROWS * COLUMNS, 6 * model.model.visual.patch_size**2), ROWS, COLUMNS
     )
-    batch = data._batch(1.0, np.random.default_rng(2))
-    language = model.model.language_model
-    features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, 128)
-    before = language.config._attn_implementation
+    features = torch.randn(len(clips), clips_module.PAIRS, ROWS * COLUMNS, levels.shape[-1])
     language_stage.LanguageStage(model, language_stage.stored(features, seed=0), steps=1, rate=1e-3)
-    embed = language.embed_tokens
+    video_output = adapter_for(model.config).video_output
     video = features[batch.clips[:, None], batch.pairs].flatten(1, 2)
+    prompt = build_prompt(processor, "?")
     # when
     with torch.no_grad():
-        together = language(
-            inputs_embeds=torch.cat([embed(batch.before).expand(len(video), -1, -1), video, embed(batch.text)], dim=1),
-            attention_mask={"full_attention": language_stage._visibility(batch, torch.float32)},
-            position_ids=batch.positions,
-            use_cache=False,
-        ).last_hidden_state[:, batch.shared :]
-        language.config._attn_implementation = before
+        together = language_stage.run(model.model, video_output, batch, video).last_hidden_state
         assert len({int(reach) for reach in batch.reach[0]}) > 1, "no question is early"
-        for clip, number in ((0, 1), (1, 5), (2, 10), (2, 20)):
-            mine = batch.segments[clip] == number
-            reach = int(batch.reach[clip][mine][0])  # an early question sees only the first pairs
-            pairs = (reach - len(batch.before)) // (ROWS * COLUMNS)
-            clip_pairs = batch.pairs[clip][:pairs].tolist()
-            stamps = [clips[batch.clips[clip]].truths[pair].strict.stamp for pair in clip_pairs]
-            times = temporal_ids(model.config, stamps, language_data.NO_LIMIT).ids
-            seen = torch.cat([embed(batch.before), video[clip][: pairs * ROWS * COLUMNS]])
-            alone = language(
-                inputs_embeds=torch.cat([seen, embed(batch.text[clip][mine])])[None],
-                position_ids=prompt_positions(len(batch.before), times, ROWS, COLUMNS, int(mine.sum())),
+        for row, number in ((0, 1), (1, 5), (2, 10), (2, 20), (5, 20), (7, 3)):
+            mine = batch.segments[row] == number
+            reach = int(batch.reach[row][mine][0])  # an early question sees only the first pairs
+            pairs = int(batch.visual[row, :reach].sum()) // (ROWS * COLUMNS)
+            clip = clips[batch.clips[row]]
+            snapshot = holding(stock, processor, clip, batch.pairs[row][:pairs].tolist()).snapshot()
+            config = deepcopy(model.config)
+            config.text_config.max_position_embeddings = 10**6  # no gap is compressed, as in the training
+            layout = lay_out(config, processor, snapshot)
+            tokens = batch.text[row][mine]
+            asked = dataclasses.replace(prompt, after=tuple(tokens.tolist()))
+            alone = stock.model(
+                input_ids=torch.tensor([layout.token_ids(asked)]),
+                mm_encoder_outputs={"video": video_output(stock.config, [video[row][: pairs * ROWS * COLUMNS]])},
+                position_ids=layout.positions(asked),
                 use_cache=False,
             ).last_hidden_state[0, reach:]
             # then
-            assert torch.allclose(together[clip][mine], alone, atol=1e-4)
+            assert torch.allclose(together[row, batch.shared.shape[1] :][mine], alone, atol=1e-4)
+
+
+def questions_about(clips, processor, model):
+    return language_data.ClipQuestions(
+        clips, processor, model.config, steps=10, first_step=5, seed=0, clips_per_batch=8
+    )
+
+
+def holding(model, processor, clip, pairs):
+    """Return an engine whose memory holds some pairs of a clip, with uniform images."""
+    engine = DelayedBatchInferenceEngine(model, processor, frame_manager=keep_everything())
+    for pair in pairs:
+        for number, stamp in enumerate(clip.stamps[pair]):
+            image = np.full((clip.grid.height, clip.grid.width, 3), number, np.uint8)
+            engine.add_frame(image, stamp)
+    return engine
 
 
 def test_question_ids_equal_those_of_the_engine(model, processor, clips):
-    data = language_data.ClipQuestions(
-        clips, processor, model.config, steps=10, first_step=0, seed=0, clips_per_batch=32
-    )
+    data = questions_about(clips, processor, model)
     for question in ("What is on the left?", "is there a dog", "Where is the violet tyre, please?"):
         assert data._question_ids(question) == list(build_prompt(processor, question).after)
 
@@ -133,7 +160,7 @@ def test_label_belongs_to_the_token_with_the_centre_of_the_object():
 
 @pytest.mark.parametrize(("size", "expected"), [((240, 320), 0.0), ((150, 150), 0.1), ((120, 213), 0.0)])
 def test_position_in_letterboxed_image_maps_to_grid(size, expected):
-    clip = Clip(truths=(), objects=(), spacing="even", size=size)
+    clip = Clip(truths=(), objects=(), stamps=(), spacing="even", size=size, grid=frame_grid(EMBEDDED))
     assert clip.on_grid(0.5, 0.5) == (0.5, 0.5)
     assert clip.on_grid(0.0, 0.5)[0] == pytest.approx(expected)
 
@@ -144,7 +171,7 @@ from lab.__main__ import app
 from lab.training import clips, language_stage, train, vision_stage
 for module in (clips, vision_stage, language_stage):
     module.SHARD_CLIPS = 1
-vision_stage._BATCH, train._LANGUAGE_CLIPS, train._JOINT_CLIPS = 4, 2, 2
+train._JOINT_CLIPS = 2
 app(["train", *sys.argv[1:]])
 """
 
@@ -152,7 +179,19 @@ app(["train", *sys.argv[1:]])
 def train(folder, *options):
     arguments = [
         *("--work", str(folder / "work"), "--out", str(folder / "out"), "--shards", "4", "--workers", "1"),
-        *("--vision-steps", "2", "--language-steps", "3", "--joint-steps", "2", *options),
+        *(
+            "--vision-steps",
+            "2",
+            "--language-steps",
+            "3",
+            "--joint-steps",
+            "2",
+            "--vision-pairs",
+            "4",
+            "--language-clips",
+            "2",
+            *options,
+        ),
     ]
     # a process of its own, because the training forks others
     command = [sys.executable, "-c", SHORT_TRAINING, *arguments]

@@ -14,7 +14,13 @@ from delayed_vlm_ros.dependencies import explained_imports, is_installed, missin
 from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, cache_bytes, plan_budget
 from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS, check_model_type
-from delayed_vlm_ros.inference.local.models.files import check_files, read_json, weight_files
+from delayed_vlm_ros.inference.local.models.files import check_files, check_kind, read_json, weight_files
+from delayed_vlm_ros.inference.local.models.processor_files import (
+    check_has_chat_template,
+    check_processor_types,
+    video_processor_settings,
+)
+from delayed_vlm_ros.inference.local.models.quantization import quantization_method
 from delayed_vlm_ros.inference.local.models.validation import check_description, check_size
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory.grid import Grid
@@ -49,6 +55,7 @@ class Checkpoint:
         weights_missing: Whether the weights are still to be downloaded, which was allowed.
         warnings: Limitations of all answers of this model, one sentence each.
         generation: Content of ``generation_config.json``; None without this file.
+        quantization: Method by which the weights are quantised; empty: they are not.
         image_statistics: File with the statistics of the images that the model knows; None: it knows any.
     """
 
@@ -63,6 +70,7 @@ class Checkpoint:
     weights_missing: bool = False
     warnings: tuple[str, ...] = ()
     generation: Mapping[str, Any] | None = field(default=None, repr=False)
+    quantization: str = ""
     image_statistics: Path | None = None
 
     def geometry(self, max_pixels: int) -> FrameGeometry:
@@ -229,7 +237,7 @@ def _download_description(name: str) -> Checkpoint:
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json"]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja"]))
     except (HfHubHTTPError, OSError) as error:
         raise ModelNotFoundError(f"cannot download the model {name} ({error}): check name and network") from error
     return _read_checkpoint(name, folder, weights_missing=True)
@@ -240,18 +248,23 @@ def _read_checkpoint(
 ) -> Checkpoint:
     if folder != _DEMO_FOLDER:  # which an installation may link file by file
         check_files(name, folder)
+    check_kind(name, folder)
     config = read_json(name, folder / "config.json")
     model_type = str(config.get("model_type", "none"))
     check_model_type(name, model_type)
+    facts = MODEL_FACTS[model_type]
+    check_processor_types(name, folder, model_type, facts)
+    check_has_chat_template(name, folder)
+    quantization = quantization_method(name, config)
     if not weights_missing:
         check_size(name, config, sum(file.stat().st_size for file in weight_files(name, folder)))
     generation_file = folder / "generation_config.json"
     generation = read_json(name, generation_file) if generation_file.is_file() else None
     try:
-        processor = _video_processor_settings(name, folder)
-        check_description(name, config, processor, MODEL_FACTS[model_type].patch_size)
+        processor = video_processor_settings(name, folder)
+        check_description(name, config, processor, facts.patch_size)
         size = dict(processor.get("size") or {})
-        patch_size = int(processor.get("patch_size") or MODEL_FACTS[model_type].patch_size)
+        patch_size = int(processor.get("patch_size") or facts.patch_size)
         factor = patch_size * int(processor.get("merge_size", 2))
         smallest = int(processor.get("min_pixels") or size.get("shortest_edge") or _DEFAULT_MIN_TOKENS * factor**2)
         min_pixels = _min_pixels(model_type, factor, smallest)
@@ -270,6 +283,7 @@ def _read_checkpoint(
             weights_missing=weights_missing,
             warnings=warnings,
             generation=generation,
+            quantization=quantization,
         )
     except (OverflowError, TypeError, ValueError) as error:
         raise UnsupportedModelError(f"the image sizes of {name} are invalid ({error}): download it again") from None
@@ -314,18 +328,3 @@ def check_image_sizes(factor: int, min_pixels: int, max_pixels: int, only_size: 
         raise ValueError(f"frame_size {only_size.height} × {only_size.width} is not a multiple of {factor}")
     if only_size.height * only_size.width > max_pixels:
         raise ValueError(f"frame_size {only_size.height} × {only_size.width} has more than {max_pixels} pixels")
-
-
-def _video_processor_settings(name: str, folder: Path) -> dict[str, Any]:
-    """Return the settings from the first file that has them; transformers' versions use different files."""
-    if (folder / "processor_config.json").is_file():
-        nested = read_json(name, folder / "processor_config.json").get("video_processor")
-        if nested:
-            return dict(nested)
-    for file in ("video_preprocessor_config.json", "preprocessor_config.json"):
-        if (folder / file).is_file():
-            return read_json(name, folder / file)
-    raise UnsupportedModelError(
-        f"the folder of {name} has none of processor_config.json, video_preprocessor_config.json and "
-        "preprocessor_config.json, so its image sizes are unknown: download all its files again"
-    )

@@ -70,6 +70,29 @@ def _is_blob(target: Path, folder: Path) -> bool:
     )
 
 
+def check_kind(name: str, folder: Path) -> None:
+    """Check that a folder has a whole model, not one for other software or an addition to another model.
+
+    Args:
+        name: Name of the model, for the error.
+        folder: Folder of the checkpoint.
+
+    Raises:
+        UnsupportedModelError: The folder has a GGUF file without other weights, or an adapter such as LoRA.
+    """
+    if (folder / "adapter_config.json").is_file():
+        raise UnsupportedModelError(
+            f"the folder of {name} has an adapter (adapter_config.json), such as LoRA: merge it into its base model, "
+            "and use the merged model"
+        )
+    gguf = sorted(file.name for file in folder.glob("*.gguf"))
+    if gguf and not any(folder.glob(_WEIGHTS)):
+        raise UnsupportedModelError(
+            f"the folder of {name} has only weights for llama.cpp ({gguf[0]}): download the checkpoint with "
+            "*.safetensors files"
+        )
+
+
 def read_json(name: str, file: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 

@@ -29,6 +29,12 @@ from delayed_vlm_ros.inference.local.models.answering import (
 )
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
+from delayed_vlm_ros.inference.local.models.processor import load_processor
+from delayed_vlm_ros.inference.local.models.quantization import (
+    check_unused_weights,
+    loading_options,
+    quantized_dtype,
+)
 from delayed_vlm_ros.inference.local.oom import is_out_of_memory, is_shortage, shortage_error
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -84,20 +90,19 @@ def load_model(
     """
     with explained_imports():
         import torch  # noqa: F401, PLC0415  transformers imports without it, and fails later with an unclear error
-        from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig  # noqa: PLC0415
+        from transformers import AutoModelForImageTextToText, GenerationConfig  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
 
     if not _shows_progress_bars():
         logging.disable_progress_bar()
     target = _choose_device(device)
-    dtype = _choose_dtype(dtype, target)
+    dtype = _choose_dtype(quantized_dtype(checkpoint.quantization, dtype), target)
     attention = _choose_attention(attention, dtype, target)
     path = _download_weights(checkpoint) if checkpoint.weights_missing else checkpoint.path
     what = f"cannot load the model {checkpoint.name} in {path}"
     settings = decoding_settings(checkpoint.generation or {}, sampling=sampling)
     try:
-        # The code in a checkpoint never runs; without the explicit False, transformers would prompt for it.
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        processor = load_processor(Path(path))
     except Exception as error:
         raise _load_error(what, error) from error
     check_chat_template(processor, checkpoint.name)
@@ -112,6 +117,7 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **loading_options(checkpoint.quantization, Path(path)),
             **({} if checkpoint.generation is None else {"generation_config": GenerationConfig(**settings.kept)}),
         )
     except Exception as error:
@@ -122,12 +128,13 @@ def load_model(
             f"the model {checkpoint.name} in {path} lacks {len(report['missing_keys'])} weights, such as "
             f"{min(report['missing_keys'])}: download all its files again"
         )
+    notes = check_unused_weights(checkpoint.name, report["unexpected_keys"])
     if processor.video_token_id != model.config.video_token_id:  # transformers makes an empty tokenizer without files
         raise UnsupportedModelError(
             f"the tokenizer of {checkpoint.name} in {path} does not match its model: download all its files again"
         )
     model.eval()
-    notes = (*settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
+    notes = (*notes, *settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
     check_generation(model, processor, checkpoint.name, sampling=sampling)
     statistics = checkpoint.image_statistics
     familiar_images = None if statistics is None else load_familiar_images(statistics)

@@ -23,20 +23,27 @@ class ModelFacts:
 
     Attributes:
         patch_size: transformers' patch size for files that lack the field, in pixels.
+        processors: Classes that may process its input, the usual one first.
+        video_processor: Class of the video processor.
         time_is_text: Whether the model reads the time of a pair as text before it.
         limits_whole_video: Whether the video processor limits frames × height × width instead of height × width.
     """
 
     patch_size: int
+    processors: tuple[str, ...]
+    video_processor: str
     time_is_text: bool = False
     limits_whole_video: bool = False
 
 
+_QWEN2_VL, _QWEN2_5_VL, _QWEN3_VL = "Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor"
+_TIME_IS_TEXT = ModelFacts(16, (_QWEN3_VL,), "Qwen3VLVideoProcessor", time_is_text=True, limits_whole_video=True)
+
 MODEL_FACTS = {
-    "qwen2_vl": ModelFacts(14),
-    "qwen2_5_vl": ModelFacts(14),
-    "qwen3_vl": ModelFacts(16, time_is_text=True, limits_whole_video=True),
-    "qwen3_5": ModelFacts(16, time_is_text=True, limits_whole_video=True),
+    "qwen2_vl": ModelFacts(14, (_QWEN2_VL, _QWEN2_5_VL), "Qwen2VLVideoProcessor"),
+    "qwen2_5_vl": ModelFacts(14, (_QWEN2_5_VL, _QWEN2_VL), "Qwen2VLVideoProcessor"),
+    "qwen3_vl": _TIME_IS_TEXT,
+    "qwen3_5": _TIME_IS_TEXT,
 }
 """Facts of each supported model type."""
 

@@ -1,0 +1,135 @@
+"""Quantised checkpoints: which methods are supported, and how transformers loads them.
+
+Weights stay quantised in memory where a package computes with them. Those of ``EXPANDED_METHODS`` are expanded when
+they are loaded, so that the model needs as much memory as an unquantised one: otherwise, transformers would expand them
+in a call that this engine does not make, or download programs for the GPU.
+
+transformers is imported inside functions, as in ``loading``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from delayed_vlm_ros.dependencies import is_installed
+from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
+
+# Method -> packages that transformers needs to load it: import name and name on the package index.
+_PACKAGES: Mapping[str, Mapping[str, str]] = {
+    "auto-round": {"auto_round": "auto-round"},
+    "awq": {"gptqmodel": "gptqmodel"},
+    "bitsandbytes": {"bitsandbytes": "bitsandbytes"},
+    "compressed-tensors": {"compressed_tensors": "compressed-tensors"},
+    "fp8": {},
+    "gptq": {"gptqmodel": "gptqmodel", "optimum": "optimum"},
+    "torchao": {"torchao": "torchao"},
+}
+
+EXPANDED_METHODS = ("compressed-tensors", "fp8")
+"""Methods whose weights are expanded to the model's dtype when they are loaded."""
+
+_UNKNOWN = "an unknown method"
+_BFLOAT16_ONLY = ("fp8",)
+_SCALES = ("_scale", "_scale_inv", "weight_packed", "qweight", "qzeros", "scales", ".absmax", ".quant_map")
+
+
+def quantization_method(name: str, config: Mapping[str, Any]) -> str:
+    """Return the method by which the weights of a checkpoint are quantised; empty if they are not.
+
+    Args:
+        name: Name of the model, for the error.
+        config: Content of its ``config.json``.
+
+    Raises:
+        UnsupportedModelError: transformers would load the weights without their scales, or a package is missing.
+    """
+    field = "quantization_config"
+    settings = config.get(field) or config.get("compression_config")
+    if not settings:
+        text = config.get("text_config")
+        settings = text.get(field) if isinstance(text, Mapping) else None
+        field = f"{field} in text_config"
+    if not settings:
+        return ""
+    method = _method(settings)
+    if method not in _PACKAGES or "text_config" in field:
+        raise UnsupportedModelError(
+            f"cannot use the model {name}: its weights are quantised by {method:.100} ({field}), "
+            f"which is not supported: use weights in bfloat16, or quantised by one of {', '.join(_PACKAGES)}"
+        )
+    missing = [package for module, package in _PACKAGES[method].items() if not is_installed(module)]
+    if missing:
+        raise UnsupportedModelError(
+            f"the weights of {name} are quantised by {method}, which needs {' and '.join(missing)}: run 'pip install "
+            f"{' '.join(missing)}', or use weights in bfloat16"
+        )
+    return method
+
+
+def _method(settings: Any) -> str:
+    """Return the named method; older files of bitsandbytes name none."""
+    if not isinstance(settings, Mapping):
+        return _UNKNOWN
+    is_bitsandbytes = settings.get("load_in_4bit") or settings.get("load_in_8bit")
+    return str(settings.get("quant_method", "bitsandbytes" if is_bitsandbytes else _UNKNOWN))
+
+
+def quantized_dtype(method: str, dtype: str) -> str:
+    """Return the dtype of a model whose weights are quantised.
+
+    Args:
+        method: Result of ``quantization_method``.
+        dtype: Requested dtype, with ``auto``.
+
+    Raises:
+        ConfigurationError: transformers expands the weights to another dtype.
+    """
+    if method not in _BFLOAT16_ONLY:
+        return dtype
+    if dtype not in ("auto", "bfloat16"):
+        raise ConfigurationError(
+            f"'dtype' must be auto or bfloat16 for weights that are quantised by {method}, got '{dtype}'"
+        )
+    return "bfloat16"
+
+
+def loading_options(method: str, folder: Path) -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` for a method.
+
+    Args:
+        method: Result of ``quantization_method``.
+        folder: Folder of the checkpoint.
+    """
+    if method not in EXPANDED_METHODS:
+        return {}
+    from transformers import AutoConfig  # noqa: PLC0415  see the module
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config.quantization_config["dequantize"] = True
+    return {"config": config}
+
+
+def check_unused_weights(name: str, unused: Collection[str]) -> tuple[str, ...]:
+    """Check that no weight remains that the others are to be multiplied with.
+
+    Args:
+        name: Name of the model, for error and note.
+        unused: Names of the weights in the files that the model does not use.
+
+    Returns:
+        One sentence if the files have other weights that are not used.
+
+    Raises:
+        UnsupportedModelError: The weights are quantised, and were loaded without their scales.
+    """
+    if not unused:
+        return ()
+    scales = sorted(weight for weight in unused if weight.endswith(_SCALES))
+    if scales:
+        raise UnsupportedModelError(
+            f"the weights of {name} are quantised ({scales[0]}), but its config.json does not say how: answers would "
+            "be garbled. Download all its files again"
+        )
+    return (f"the files of {name} have {len(unused)} weights that the model does not use, such as {min(unused)}",)

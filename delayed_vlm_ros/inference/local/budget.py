@@ -13,6 +13,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
+from delayed_vlm_ros.inference.local.models.layer_types import RECURRENT_LAYER, layer_types
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.memory import Snapshot
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
@@ -24,9 +25,6 @@ MAX_CHUNK_TOKENS = 256
 
 SAVED_STATES = 3
 """Largest number of recurrent states that a prefix keeps, the initial one not counted."""
-
-RECURRENT_LAYER = "linear_attention"
-"""Type of a layer with a recurrent state, in the config of a language model. Others have keys and values."""
 
 _PROMPT_TOKENS = 512  # estimate: a prompt without its video, and the reserved part of its answer
 _PAIR_TEXT_TOKENS = 16  # "<12345.6 seconds>" with a token for each digit, start and end of vision
@@ -88,16 +86,6 @@ def chunk_pairs(tokens_per_pair: int) -> int:
 def round_up_capacity(tokens: int) -> int:
     """Return the capacity in tokens of a KV cache that needs to hold ``tokens``."""
     return -(-tokens // _CAPACITY_STEP) * _CAPACITY_STEP
-
-
-def layer_types(text_config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the type of each layer of a language model, from the fields of its config."""
-    layers, interval = int(text_config["num_hidden_layers"]), text_config.get("full_attention_interval")
-    if types := text_config.get("layer_types"):
-        return tuple(types)
-    return tuple(
-        RECURRENT_LAYER if interval and number % int(interval) else "full_attention" for number in range(1, layers + 1)
-    )
 
 
 def cache_bytes(config: Mapping[str, Any], element_bytes: int) -> CacheBytes:

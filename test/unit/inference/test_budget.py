@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import Qwen3_5TextConfig
 
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import (
@@ -14,6 +15,8 @@ from delayed_vlm_ros.inference.local.budget import (
     retention_order,
 )
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache
+from delayed_vlm_ros.inference.local.models.layer_types import layer_types
+from delayed_vlm_ros.inference.local.models.validation import check_size
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 
 HALF_SECONDS = [0.5 * number for number in range(8)]
@@ -24,6 +27,42 @@ def test_cache_bytes_of_qwen2_5_vl_3b():
     text = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "num_hidden_layers": 36}
     # then
     assert cache_bytes(text, 2) == CacheBytes(features=4096, kv=36864)
+
+
+RECURRENT = {"linear_num_value_heads": 4}
+THREE_OF_FOUR = (*["linear_attention"] * 3, "full_attention")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ["full_attention"] * 6),
+        (RECURRENT, [*THREE_OF_FOUR, "linear_attention", "linear_attention"]),
+        ({"full_attention_interval": 2}, ["linear_attention", "full_attention"] * 3),
+        (RECURRENT | {"full_attention_interval": 3}, [*["linear_attention"] * 2, "full_attention"] * 2),
+        (RECURRENT | {"layer_types": ["full_attention"] * 6}, ["full_attention"] * 6),
+    ],
+    ids=str,
+)
+def test_layer_types_equal_those_of_the_library(fields, expected):
+    assert list(layer_types({"num_hidden_layers": 6} | fields)) == expected
+    if fields:  # otherwise another family
+        assert Qwen3_5TextConfig(num_hidden_layers=6, **fields).layer_types == expected
+
+
+@pytest.mark.parametrize("layers", [{}, {"full_attention_interval": 4}, {"layer_types": [*THREE_OF_FOUR] * 2}], ids=str)
+def test_budget_and_size_check_have_the_same_recurrent_layers(layers):
+    # given a config whose recurrent layers are its only large ones
+    text = {"hidden_size": 64, "num_attention_heads": 1, "num_hidden_layers": 8, "head_dim": 1} | layers
+    text |= {"linear_num_value_heads": 32, "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4}
+    config = {"text_config": text | {"linear_num_key_heads": 16, "linear_key_head_dim": 128}, "vision_config": {}}
+    # then
+    bytes_per_layer = 8192 * 4 * 2 + 32 * 128 * 128 * 4
+    assert cache_bytes(config, 2).state == 6 * bytes_per_layer
+    weights = 6 * 8192 * (64 + 4) + 2 * 2 * 64  # and two layers with attention
+    check_size("x", config, weights // 8)
+    with pytest.raises(UnsupportedModelError, match=f"more than {weights} weights"):
+        check_size("x", config, weights // 8 - 1)
 
 
 def test_cache_bytes_of_qwen3_vl_4b_count_all_levels_of_features():

@@ -10,11 +10,12 @@ from typing import Any
 from transformers import Cache
 
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.budget import MemoryBudget, chunk_pairs, layer_types, retention_order
+from delayed_vlm_ros.inference.local.budget import MemoryBudget, chunk_pairs, retention_order
 from delayed_vlm_ros.inference.local.cache.prefill import prefill, valid_segments
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment, segments_of
 from delayed_vlm_ros.inference.local.cache.vision import EncodedPairs, VisionFeatureCache, encode_snapshot
 from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
+from delayed_vlm_ros.inference.local.models.layer_types import layer_types
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer
 
-from delayed_vlm_ros.inference.local.budget import RECURRENT_LAYER, round_up_capacity
+from delayed_vlm_ros.inference.local.budget import round_up_capacity
+from delayed_vlm_ros.inference.local.models.layer_types import RECURRENT_LAYER
 from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot

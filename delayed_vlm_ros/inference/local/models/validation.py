@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from delayed_vlm_ros.errors import UnsupportedModelError
+from delayed_vlm_ros.inference.local.models.layer_types import RECURRENT_LAYER, layer_types
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 # Sizes that vision encoder and video processor must agree on: the field of each, and transformers' default.
@@ -47,7 +48,6 @@ _MAX_VALUES = {
 _MAX_RATES = {"mlp_ratio": 64, "tokens_per_second": 1000}
 # Lists with an entry for some or all layers, and whether the entries are numbers of layers.
 _LAYER_LISTS = {"deepstack_visual_indexes": True, "fullatt_block_indexes": True, "layer_types": False}
-_FULL_ATTENTION_INTERVAL = 4  # transformers' default
 _MAX_LAYERS = _MAX_VALUES["num_hidden_layers"]
 _WEIGHTS_PER_BYTE = 8  # a quantised weight has at least one bit
 
@@ -87,15 +87,13 @@ def _vision_config(name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _text_weights(text: Mapping[str, Any]) -> int:
     """Return a lower bound of the weights of a language model, whose sizes were checked."""
     hidden, layers = text.get("hidden_size") or 0, text.get("num_hidden_layers") or 0
-    types = text.get("layer_types")
-    linear = types.count("linear_attention") if types else 0
-    if not types and "linear_num_value_heads" in text:
-        linear = layers - layers // (text.get("full_attention_interval") or _FULL_ATTENTION_INTERVAL)
+    types = layer_types({**text, "num_hidden_layers": layers})
+    linear = types.count(RECURRENT_LAYER)
     keys = (text.get("linear_num_key_heads") or 1) * (text.get("linear_key_head_dim") or 1)
     values = (text.get("linear_num_value_heads") or 1) * (text.get("linear_value_head_dim") or 1)
     heads = (text.get("num_attention_heads") or 1) * (text.get("head_dim") or 1)
     weights = hidden * ((text.get("vocab_size") or 0) + 3 * layers * (text.get("intermediate_size") or 0))
-    weights += 2 * hidden * heads * max(layers - linear, 0)
+    weights += 2 * hidden * heads * (len(types) - linear)
     return weights + linear * (2 * keys + values) * (hidden + (text.get("linear_conv_kernel_dim") or 0))
 
 

@@ -1,8 +1,10 @@
 """An action server that replies to goals as fast as its clients read.
 
 By ROS's default a client keeps the 10 newest replies of a service that it has not read; each further one removes the
-oldest, whose goal then waits for ever. A client that has read the reply to a goal fetches the goal's result. So the
-server knows which replies were read, and holds the next ones back until then.
+oldest, whose goal then waits for ever. An action has two such services: one accepts a goal, the other returns its
+result. A client that has read the reply to a goal fetches the goal's result. So the server knows which goals were
+accepted in the client's view, and that a client which read a newer reply has read an older result as well: each of its
+turns takes one of both. The next replies of both services are held back until then.
 """
 
 from __future__ import annotations
@@ -19,45 +21,52 @@ from rclpy.task import Future as RosFuture
 
 from delayed_vlm_ros.ros.time import steady_clock
 
-_MAX_UNREAD = 8  # of the 10 that a client keeps: two may be on their way
+_MAX_UNREAD_RESULTS = 8  # of the 10 that a client keeps: two may be on their way
+_MAX_UNREAD_ACCEPTANCES = 4  # the results of these find no later acceptance, so they remain unread in the server's view
 _READ_AFTER_SEC = 5.0  # longer than a client pauses on a busy machine; one that fetches no results is not waited for
 _CHECK_PERIOD_SEC = 0.25
 
 
 class ReplyWindow:
-    """Limits the replies that clients have not read. Thread-safe.
+    """Limits the replies of one service that clients have not read. Thread-safe.
 
     Args:
         max_unread: Number of replies that may be unread.
         read_after_sec: Time after which a reply counts as read, in seconds.
-        resume_function: Returns a function that resumes the running handler.
     """
 
-    def __init__(
-        self, max_unread: int, read_after_sec: float, resume_function: Callable[[], Callable[[], None]]
-    ) -> None:
+    def __init__(self, max_unread: int, read_after_sec: float) -> None:
         self._max_unread = max_unread
         self._read_after_sec = read_after_sec
-        self._resume_function = resume_function
         self._changing = threading.Lock()
         self._unread: dict[bytes, float] = {}  # time of each reply, oldest first
-        self._waiting: deque[tuple[bytes, RosFuture[None], Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[bytes, Callable[[], None]]] = deque()
         self._is_open = False
 
-    async def wait(self, goal_id: bytes) -> None:
-        """Wait until a goal may be replied to."""
-        with self._changing:
-            if self._is_open or (not self._waiting and len(self._unread) < self._max_unread):
-                self._unread[goal_id] = time.monotonic()
-                return
-            turn: RosFuture[None] = RosFuture()
-            self._waiting.append((goal_id, turn, self._resume_function()))
-        await turn
+    def put(self, goal_id: bytes, send: Callable[[], None]) -> None:
+        """Send a reply when its turn comes, maybe immediately.
 
-    def confirm(self, goal_id: bytes) -> None:
-        """Note that the reply to a goal was read."""
+        Args:
+            goal_id: Goal of the reply.
+            send: Sends it, in this thread or in that of a later call.
+        """
         with self._changing:
-            self._unread.pop(goal_id, None)
+            self._waiting.append((goal_id, send))
+        self._admit()
+
+    def confirm(self, goal_id: bytes) -> float | None:
+        """Note that a client read the reply to a goal; return the time of the reply, None if it did not count."""
+        with self._changing:
+            sent = self._unread.pop(goal_id, None)
+        self._admit()
+        return sent
+
+    def confirm_oldest(self, before: float) -> None:
+        """Note that a client read a reply; the oldest one counts, if it was sent ``before`` this monotonic time."""
+        with self._changing:
+            goal_id = next(iter(self._unread), None)
+            if goal_id is not None and self._unread[goal_id] < before:
+                del self._unread[goal_id]
         self._admit()
 
     def expire(self) -> None:
@@ -78,10 +87,9 @@ class ReplyWindow:
             with self._changing:
                 if not self._waiting or not (self._is_open or len(self._unread) < self._max_unread):
                     return
-                goal_id, turn, resume = self._waiting.popleft()
+                goal_id, send = self._waiting.popleft()
                 self._unread[goal_id] = time.monotonic()
-            turn.set_result(None)
-            resume()
+            send()
 
 
 class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic on Humble
@@ -95,22 +103,62 @@ class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic 
     def __init__(
         self, node: Node, *arguments: Any, resume_function: Callable[[], Callable[[], None]], **keywords: Any
     ) -> None:
-        self._window = ReplyWindow(_MAX_UNREAD, _READ_AFTER_SEC, resume_function)
+        self._resume_function = resume_function
+        self._acceptances = ReplyWindow(_MAX_UNREAD_ACCEPTANCES, _READ_AFTER_SEC)
+        self._results = ReplyWindow(_MAX_UNREAD_RESULTS, _READ_AFTER_SEC)
         super().__init__(node, *arguments, **keywords)
         self._timer = node.create_timer(
-            _CHECK_PERIOD_SEC, self._window.expire, callback_group=self.callback_group, clock=steady_clock()
+            _CHECK_PERIOD_SEC, self._expire, callback_group=self.callback_group, clock=steady_clock()
         )
 
     def stop_pacing(self) -> None:
         """Reply to all goals immediately, before the node ends."""
-        self._window.open()
+        self._acceptances.open()
+        self._results.open()
 
     async def execute(self, taken_data: Any) -> None:
         """Handle what has arrived: requests of accepted goals first, then a new goal when its turn comes."""
         goal = taken_data.pop("goal", None)
-        if "result" in taken_data:
-            self._window.confirm(bytes(taken_data["result"][1].goal_id.uuid))
         await super().execute(taken_data)
+        if "result" in taken_data:  # after the result was sent: the next acceptance confirms that it was read
+            self._confirm(bytes(taken_data["result"][1].goal_id.uuid))
         if goal is not None:
-            await self._window.wait(bytes(goal[1].goal_id.uuid))
+            await self._turn_of(bytes(goal[1].goal_id.uuid))
             await super().execute({"goal": goal})
+
+    async def _execute_get_result_request(self, request_header_and_message: Any) -> None:
+        """Send the result when it is there and its turn comes; rclpy would send it when it is there."""
+        header, request = request_header_and_message
+        goal_id = bytes(request.goal_id.uuid)
+        result = self._result_futures.get(goal_id)
+        if result is None:  # unknown or expired
+            await super()._execute_get_result_request(request_header_and_message)
+            return
+
+        def send(_: Any = None) -> None:
+            self._results.put(goal_id, lambda: self._send_result_response(header, result))
+
+        if result.done():
+            send()  # a callback would be called later, by the executor
+        else:
+            result.add_done_callback(send)
+
+    def _confirm(self, goal_id: bytes) -> None:
+        accepted = self._acceptances.confirm(goal_id)
+        if accepted is not None:
+            self._results.confirm_oldest(before=accepted)
+
+    def _expire(self) -> None:
+        self._acceptances.expire()
+        self._results.expire()
+
+    async def _turn_of(self, goal_id: bytes) -> None:
+        turn: RosFuture[None] = RosFuture()
+        resume = self._resume_function()
+
+        def begin() -> None:
+            turn.set_result(None)
+            resume()
+
+        self._acceptances.put(goal_id, begin)
+        await turn

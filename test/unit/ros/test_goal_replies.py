@@ -1,5 +1,7 @@
 """Replies to goals wait until earlier ones were read."""
 
+import time
+
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
@@ -8,69 +10,69 @@ from delayed_vlm_ros.ros.services.goal_replies import ReplyWindow
 
 
 class Replies:
-    """Goals that wait for their turn, as handlers of an executor do."""
+    """Replies of a service, and the window that they pass."""
 
     def __init__(self, *, max_unread=2, read_after_sec=3600.0):
-        self.window = ReplyWindow(max_unread, read_after_sec, lambda: lambda: None)
+        self.window = ReplyWindow(max_unread, read_after_sec)
         self.sent = []
-        self._waiting = {}
 
-    def request(self, goal_id):
-        self._waiting[goal_id] = self.window.wait(goal_id)
-        self.step()
-
-    def step(self):
-        """Resume all handlers."""
-        for goal_id, handler in list(self._waiting.items()):
-            try:
-                handler.send(None)
-            except StopIteration:
-                self.sent.append(goal_id)
-                del self._waiting[goal_id]
+    def put(self, *goal_ids):
+        for goal_id in goal_ids:
+            self.window.put(goal_id, lambda goal_id=goal_id: self.sent.append(goal_id))
 
 
 def test_reply_waits_until_an_earlier_one_was_read_and_order_is_kept():
     replies = Replies()
-    for goal_id in (b"1", b"2", b"3", b"4"):
-        replies.request(goal_id)
+    replies.put(b"1", b"2", b"3", b"4")
     assert replies.sent == [b"1", b"2"]
     # when / then
-    replies.window.confirm(b"2")
-    replies.step()
+    assert replies.window.confirm(b"2") is not None
     assert replies.sent == [b"1", b"2", b"3"]
-    replies.window.confirm(b"unknown")
-    replies.window.confirm(b"2")
-    replies.step()
+    assert replies.window.confirm(b"unknown") is None
+    assert replies.window.confirm(b"2") is None
     assert replies.sent == [b"1", b"2", b"3"]
     replies.window.confirm(b"1")
-    replies.step()
     assert replies.sent == [b"1", b"2", b"3", b"4"]
+
+
+def test_oldest_reply_counts_as_read_only_if_it_was_sent_before_the_one_that_was_read():
+    before = time.monotonic()
+    replies = Replies()
+    replies.put(b"1", b"2", b"3", b"4")
+    replies.window.confirm_oldest(before)
+    assert replies.sent == [b"1", b"2"]
+    # when
+    replies.window.confirm_oldest(time.monotonic())
+    # then one more is sent, for the first
+    assert replies.sent == [b"1", b"2", b"3"]
+    assert replies.window.confirm(b"1") is None
+
+
+def test_confirmation_without_replies_changes_nothing():
+    replies = Replies()
+    replies.window.confirm_oldest(time.monotonic())
+    replies.put(b"1", b"2", b"3")
+    assert replies.sent == [b"1", b"2"]
 
 
 def test_client_that_fetches_no_result_is_not_waited_for():
     replies = Replies(read_after_sec=0.0)
-    for goal_id in (b"1", b"2", b"3"):
-        replies.request(goal_id)
+    replies.put(b"1", b"2", b"3")
     assert replies.sent == [b"1", b"2"]
     replies.window.expire()
-    replies.step()
     assert replies.sent == [b"1", b"2", b"3"]
 
 
 def test_young_replies_do_not_expire():
     replies = Replies()
-    for goal_id in (b"1", b"2", b"3"):
-        replies.request(goal_id)
+    replies.put(b"1", b"2", b"3")
     replies.window.expire()
-    replies.step()
     assert replies.sent == [b"1", b"2"]
 
 
 def test_all_replies_pass_when_the_node_ends():
     replies = Replies()
-    for number in range(50):
-        replies.request(b"%d" % number)
+    replies.put(*(b"%d" % number for number in range(50)))
     replies.window.open()
-    replies.step()
-    replies.request(b"late")
+    replies.put(b"late")
     assert len(replies.sent) == 51

@@ -17,6 +17,7 @@ class Family(str, Enum):
 
     QWEN2_5_VL = "qwen2_5_vl"
     QWEN3_VL = "qwen3_vl"
+    QWEN3_5 = "qwen3_5"
 
 
 def train(

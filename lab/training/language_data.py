@@ -55,6 +55,7 @@ class Batch:
         pairs: Numbers of the pairs of each clip, ``(clips, pairs)``.
         shared: Token ids of the text before the video and of the video, padded, ``(clips, shared)``.
         visual: Whether a token of ``shared`` stands for a feature of the vision encoder, same shape.
+        ends: Number of shared tokens up to the end of each pair, ``(clips, pairs)``.
         text: Token ids after the video, questions and answers one after the other, padded, ``(clips, text)``.
         targets: Id that follows each token of an answer, otherwise ``IGNORED``, ``(clips, text)``.
         segments: Number of each token's question from 1; 0 for padding, ``(clips, text)``.
@@ -72,6 +73,7 @@ class Batch:
     pairs: torch.Tensor
     shared: torch.Tensor
     visual: torch.Tensor
+    ends: torch.Tensor
     text: torch.Tensor
     targets: torch.Tensor
     segments: torch.Tensor
@@ -192,6 +194,7 @@ class ClipQuestions(IterableDataset):  # type: ignore[type-arg]  # not subscript
             pairs=torch.from_numpy(np.array(chosen)),
             shared=shared,
             visual=shared == self._prompt.video_token_id,
+            ends=torch.tensor([video.ends for video in videos]),
             text=_padded((text.ids for text in texts), self._tokenizer.pad_token_id),
             targets=_padded((text.targets for text in texts), IGNORED),
             segments=_padded((text.segments for text in texts), 0),

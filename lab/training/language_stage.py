@@ -25,6 +25,7 @@ from lab.training.clips import SHARD_CLIPS, read_images
 from lab.training.language_data import CHANGES, EVENTS, IGNORED, NAMES, Batch
 from lab.training.optimization import Optimization, autocast, hidden_matrices, without
 from lab.training.pair_vision import patches_of
+from lab.training.recurrent import prepare
 from lab.training.scene_model import COLUMNS, ROWS
 
 _FEATURE_NOISE = 0.05  # of a feature's standard deviation: features of unseen images are less distinct
@@ -135,6 +136,7 @@ def run(model: Any, video_output: Any, batch: Batch, features: torch.Tensor, **o
         position_ids=batch.positions,
         use_cache=False,
         visible=batch.visible()[:, None],
+        batch=batch,
         **options,
     )
 
@@ -161,6 +163,7 @@ class LanguageStage:
     ) -> None:
         ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
         self._model = model.model
+        prepare(model.model.language_model)
         self._video_output = adapter_for(model.config).video_output
         language = model.model.language_model
         language.config._attn_implementation = _ATTENTION  # noqa: SLF001  the public setter accepts known names only

@@ -1,7 +1,6 @@
 """Optimizer of all training stages.
 
-Matrices inside the layers take orthogonalized steps (Muon, K. Jordan et al. 2024, ``torch.optim.Muon``), all other
-parameters AdamW steps. With the same schedule, the vision stage reached a loss of 0.28 after 200 steps, against 0.46
+Matrices inside the layers take orthogonalized steps (Muon, K. Jordan et al. 2024), all other parameters AdamW steps. With the same schedule, the vision stage reached a loss of 0.28 after 200 steps, against 0.46
 with AdamW alone.
 """
 
@@ -13,12 +12,55 @@ from typing import Any
 import torch
 
 _MUON_GAIN = 5.0  # Muon's learning rate relative to AdamW's
+_MUON_MOMENTUM = 0.95
+_MUON_SIZE = 0.2  # of AdamW's steps, root mean square
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NEWTON_SCHULZ_STEPS = 5
 _WARM_UP = 0.06
 
 
 def autocast() -> torch.autocast:
     """Return a context that computes in bfloat16 on CPUs with instructions for it; on others it would be far slower."""
     return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.cpu.get_capabilities().get("avx512_bf16")))
+
+
+class Muon(torch.optim.Optimizer):
+    """``torch.optim.Muon`` in float32: in bfloat16, which that uses, a step takes seconds on CPUs without bfloat16.
+
+    Args:
+        matrices: The parameters.
+        rate: Learning rate; a step has the size of a step of AdamW.
+        weight_decay: Decay per unit of learning rate.
+    """
+
+    def __init__(self, matrices: Iterable[torch.nn.Parameter], rate: float, weight_decay: float) -> None:
+        super().__init__(matrices, {"lr": rate, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Take one step; ``closure`` is not used."""
+        del closure
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                momentum = state.setdefault("momentum", torch.zeros_like(matrix))
+                momentum.lerp_(matrix.grad, 1 - _MUON_MOMENTUM)
+                update = _orthogonalized(matrix.grad.lerp(momentum, _MUON_MOMENTUM))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * _MUON_SIZE * max(matrix.shape) ** 0.5)
+
+
+def _orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix with the same singular vectors, whose singular values are all about 1."""
+    linear, cubic, quintic = _NEWTON_SCHULZ
+    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide / wide.norm().clamp(min=1e-7)
+    for _ in range(_NEWTON_SCHULZ_STEPS):
+        square = wide @ wide.T
+        wide = linear * wide + (cubic * square + quintic * square @ square) @ wide
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
 class Optimization:
@@ -41,7 +83,7 @@ class Optimization:
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
         self._parts: list[tuple[Any, Any]] = []
         largest_muon = _MUON_GAIN * rate
-        muon = torch.optim.Muon(matrices, largest_muon, adjust_lr_fn="match_rms_adamw", weight_decay=0.02)
+        muon = Muon(matrices, largest_muon, weight_decay=0.02)
         adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
         for optimizer, largest in ((muon, largest_muon), (adam, rate)):
             schedule = torch.optim.lr_scheduler.OneCycleLR(

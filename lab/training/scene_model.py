@@ -62,6 +62,7 @@ _VISION_DEPTH = 3
 _VISION_FIELDS: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"fullatt_block_indexes": list(range(_VISION_DEPTH)), "tokens_per_second": 1},
     "qwen3_vl": {"num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]},
+    "qwen3_5": {"num_position_embeddings": 64},
 }
 _TEXT_FIELDS: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {
@@ -76,6 +77,23 @@ _TEXT_FIELDS: dict[str, dict[str, Any]] = {
             "rope_type": "default",
             "rope_theta": 1000.0,
             "mrope_section": [6, 5, 5],
+            "mrope_interleaved": True,
+        },
+    },
+    "qwen3_5": {  # recurrent layers and layers with attention take turns
+        "num_hidden_layers": 6,
+        "full_attention_interval": 2,
+        "max_position_embeddings": 1024,
+        "head_dim": 32,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_num_key_heads": 4,
+        "linear_num_value_heads": 4,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1000.0,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [4, 2, 2],
             "mrope_interleaved": True,
         },
     },

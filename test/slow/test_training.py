@@ -24,6 +24,7 @@ from delayed_vlm_ros.scenes.phrasing import PHRASINGS, UNKNOWN_WORDS
 from lab.training import clips as clips_module
 from lab.training import language_data, language_stage, vision_stage
 from lab.training.clips import Clip
+from lab.training.optimization import Muon
 from lab.training.pair_vision import patches_of
 from lab.training.scene_model import (
     COLUMNS,
@@ -142,6 +143,24 @@ def test_vocabulary_contains_every_word_of_questions_and_answers(processor):
         assert tokenizer(word).input_ids == [unknown], word
     with pytest.raises(ValueError, match="a mauve box"):
         language_data.answer_ids(tokenizer, "a mauve box")
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24)])
+def test_muon_takes_the_steps_of_torch(shape):
+    # given
+    start, gradients = torch.randn(shape), torch.randn(3, *shape)
+    mine, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = (
+        (mine, Muon([mine], 0.1, weight_decay=0.02)),
+        (theirs, torch.optim.Muon([theirs], 0.1, adjust_lr_fn="match_rms_adamw", weight_decay=0.02)),
+    )
+    # when
+    for gradient in gradients:
+        for parameter, optimizer in optimizers:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    # then up to the bfloat16 of torch's
+    assert (mine - theirs).abs().max() < 0.03 * (mine - start).abs().max()
 
 
 def test_label_belongs_to_the_token_with_the_centre_of_the_object():

@@ -11,6 +11,7 @@ def basic(
     video: options.Video,
     model: options.Model = "auto",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     question: options.Questions = None,
     sample_fps: options.SampleFps = None,
     star: options.Star = MemoryConfig.star_memory_size,
@@ -37,7 +38,7 @@ def basic(
         from delayed_vlm_ros.demo.basic import LATER_FRAMES, run_stages  # noqa: PLC0415
 
         rate = sample_fps or sampling_rate(source, 2 * LATER_FRAMES)
-        engine = load_engine(view, model, device, star, stream)
+        engine = load_engine(view, model, device, dtype, star, stream)
         stages = []
         with elapsed_time(console) as progress:
             total = source.duration_sec and int(source.duration_sec * rate)

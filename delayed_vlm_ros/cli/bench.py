@@ -31,8 +31,8 @@ def ask(
     tokens_per_pair: Annotated[int, typer.Option(help="Merged tokens per pair; a square number.", min=4)] = 64,
     pairs: Annotated[int, typer.Option(help="Pairs in memory.", min=1)] = 20,
     runs: Annotated[int, typer.Option(help="Number of rounds; each times every kind of question once.", min=1)] = 15,
-    device: Annotated[str, typer.Option(help="Device of the model: cpu or cuda[:N].")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="Data type of the weights: float32, bfloat16 or float16.")] = "float32",
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
     canonical: Annotated[bool, typer.Option(help="Compute cached and uncached questions in the same steps.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of weights and images.", min=0)] = 3,
     as_json: options.Json = False,
@@ -58,7 +58,7 @@ def ask(
                 "pairs": pairs,
                 "tokens_per_pair": tokens_per_pair,
                 "device": str(setup.model.device),
-                "dtype": dtype,
+                "dtype": str(setup.model.dtype).removeprefix("torch."),
                 "threads": torch.get_num_threads(),
                 "canonical": canonical,
                 "runs": runs,
@@ -96,10 +96,11 @@ def random_model_setup(
         pairs: Pairs in memory.
         seed: Seed of the weights.
         canonical: Whether the engine uses canonical steps.
-        device: Torch device of the model.
-        dtype: Name of the torch dtype of the weights.
+        device: Device of the model, as for ``choose_device``.
+        dtype: Number format of the weights, as for ``choose_dtype``.
 
     Raises:
+        ConfigurationError: The device is not available.
         typer.BadParameter: The shape is unknown, or the number of tokens is not a square.
     """
     # Torch takes seconds to import.
@@ -107,12 +108,15 @@ def random_model_setup(
 
     from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup  # noqa: PLC0415
     from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model  # noqa: PLC0415
+    from delayed_vlm_ros.inference.local.models.device import choose_device, choose_dtype  # noqa: PLC0415
 
     side = 28 * math.isqrt(tokens_per_pair)
     if side**2 != tokens_per_pair * 28**2:
         raise typer.BadParameter(f"must be a square number, got {tokens_per_pair}", param_hint="--tokens-per-pair")
     if shape not in SHAPES:
         raise typer.BadParameter(f"must be one of {', '.join(SHAPES)}, got '{shape}'", param_hint="--shape")
+    target = choose_device(device)
+    number_format = getattr(torch, choose_dtype(dtype, target))
     with tempfile.TemporaryDirectory() as folder:
-        model, processor = make_random_model(SHAPES[shape], Path(folder), side**2, seed, getattr(torch, dtype), device)
+        model, processor = make_random_model(SHAPES[shape], Path(folder), side**2, seed, number_format, target)
     return BenchmarkSetup(model, processor, (side, side), pairs, canonical)

@@ -11,6 +11,7 @@ def compare(
     video: options.Video,
     model: options.Model = "auto",
     device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     question: options.Questions = None,
     sample_fps: options.SampleFps = None,
     star: options.Star = MemoryConfig.star_memory_size,
@@ -36,7 +37,7 @@ def compare(
 
         rate = sample_fps or sampling_rate(source, 2)
         # Native inference answers about any images, so the delayed memory does so, too.
-        engine = load_engine(view, model, device, star, stream, familiar_images=None)
+        engine = load_engine(view, model, device, dtype, star, stream, familiar_images=None)
         everything = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
         with elapsed_time(console) as progress:
             total = source.duration_sec and int(source.duration_sec * rate)
@@ -55,6 +56,7 @@ def compare(
             {
                 "model": str(engine.model.name_or_path),
                 "device": str(engine.model.device),
+                "dtype": str(engine.model.dtype).removeprefix("torch."),
                 "video": video,
                 "sample_fps": rate,
                 "frames": {"native": all_frames, "delayed": kept_frames},

@@ -9,7 +9,7 @@ from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
 
 def load_engine(
-    view: AnswerView, model: str, device: str, star: int, stream: int, **engine_options: Any
+    view: AnswerView, model: str, device: str, dtype: str, star: int, stream: int, **engine_options: Any
 ) -> DelayedBatchInferenceEngine:
     """Load a model and return an engine with an empty memory.
 
@@ -17,6 +17,7 @@ def load_engine(
         view: View of the session; shows the location of the model and its standing warnings.
         model: Folder of a checkpoint, name on the Hugging Face Hub, ``demo`` or ``auto``.
         device: Device of the model: ``auto``, ``cpu`` or ``cuda[:N]``.
+        dtype: Number format of the model, one of ``DTYPES``.
         star: Size of Star memory, in frames.
         stream: Size of Stream memory, in frames.
         **engine_options: Further arguments of the engine.
@@ -27,8 +28,9 @@ def load_engine(
     console = view.console
     with console.status("loading the model"):
         engine = DelayedBatchInferenceEngine.from_pretrained(
-            model, device=device, star_memory_size=star, stream_window_size=stream, **engine_options
+            model, device=device, dtype=dtype, star_memory_size=star, stream_window_size=stream, **engine_options
         )
-    console.print(f"model: {engine.model.name_or_path} on {engine.model.device}", highlight=False, soft_wrap=True)
+    where = f"{engine.model.device} in {str(engine.model.dtype).removeprefix('torch.')}"
+    console.print(f"model: {engine.model.name_or_path} on {where}", highlight=False, soft_wrap=True)
     view.show_standing(engine.warnings)
     return engine

@@ -7,13 +7,30 @@ from typing import Annotated
 
 import typer
 
+from delayed_vlm_ros.inference.local.models.device import DTYPES
+
 DEFAULT_QUESTIONS = ("What do you see?", "What happened?", "What appeared last?")
+
+
+def _check_dtype(dtype: str) -> str:
+    """Refuse an unknown number format before torch is loaded, which takes seconds."""
+    if dtype not in DTYPES:
+        raise typer.BadParameter(f"must be one of {', '.join(DTYPES)}, got '{dtype}'")
+    return dtype
+
 
 Model = Annotated[
     str,
     typer.Option(help="Folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto' (best one available)."),
 ]
 Device = Annotated[str, typer.Option(help="Device of the model: auto, cpu or cuda[:N].")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        callback=_check_dtype,
+        help="Number format of the model: auto (bfloat16 on CUDA, float32 on the CPU), bfloat16, float16 or float32.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the cost of each answer.")]
 Namespace = Annotated[str, typer.Option(help="Namespace of the scene_memory node, such as /robot1.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from delayed_vlm_ros.cli import terminal
+from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.methods import METHOD_KEYS
@@ -38,7 +38,8 @@ def replay(
     model: Annotated[
         str, typer.Option(help="Folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto'.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="Device of the model: auto, cpu or cuda[:N].")] = "auto",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
     methods: Annotated[
         str, typer.Option(help=f"Answering methods, separated by commas: {', '.join(METHOD_KEYS)}.")
     ] = ",".join(METHOD_KEYS),
@@ -94,6 +95,7 @@ def replay(
     settings = ReplaySettings(
         model=model,
         device=device,
+        dtype=dtype,
         methods=chosen,
         memory=MemoryConfig(
             star_memory_size=star,

@@ -10,6 +10,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from delayed_vlm_ros.benchmark.ask_cost import NATIVE_SETUPS, RATIOS, BenchmarkSetup, measure_round, ratios
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model
+from delayed_vlm_ros.cli.bench import random_model_setup
+from delayed_vlm_ros.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(("device", "message"), [("gpu", "must be auto, cpu or"), ("cuda:99", "is not available")])
+def test_unavailable_device_is_refused(device, message):
+    with pytest.raises(ConfigurationError, match=message):
+        random_model_setup("tiny", 4, 1, 0, canonical=True, device=device)
 
 
 def test_ratios_are_paired_within_their_round():

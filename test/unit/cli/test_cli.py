@@ -68,10 +68,12 @@ def test_basic_json_reports_an_ask_from_cache_without_encoding(video):
 def test_basic_prints_questions_answers_and_stages_on_separate_lines(video):
     # when
     question = "What [bold]moves[/bold]?"
-    done = run("basic", "--video", str(video), "-q", question, "--max-new-tokens", "12", cwd=video.parent)
+    options = ("-q", question, "--max-new-tokens", "12", "--dtype", "bfloat16", "--device", "cpu")
+    done = run("basic", "--video", str(video), *options, cwd=video.parent)
     # then
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    assert any(line.startswith("model: ") and line.endswith(" on cpu in bfloat16") for line in lines)
     assert f"Q: {question}" in lines, "markup in a question must be printed literally"
     assert sum(line.startswith("A: ") and len(line) > 3 for line in lines) == 3
     assert [line.split(":")[0] for line in lines if line.startswith("stage")] == [f"stage {n}" for n in (1, 2, 3, 4)]
@@ -86,10 +88,20 @@ def test_compare_of_a_complete_memory_reports_identical_answers(video):
     done = run("compare", "--video", str(video), "-q", "What moves?", "--stream", "40", "--json", cwd=video.parent)
     # then
     assert done.returncode == 0, done.stderr
-    (comparison,) = json.loads(done.stdout)["comparisons"]
+    printed = json.loads(done.stdout)
+    assert printed["dtype"] == ("float32" if printed["device"] == "cpu" else "bfloat16")
+    (comparison,) = printed["comparisons"]
     assert comparison["identical"]
     assert comparison["native"]["answer"]
     assert comparison["length_ratio"] == comparison["similarity"] == 1.0
+
+
+@pytest.mark.parametrize("command", ["basic --video", "compare --video", "replay", "bench ask --seed"])
+def test_unknown_number_format_is_refused_with_the_valid_ones(command, tmp_path):
+    done = run(*command.split(), "1", "--dtype", "half", cwd=tmp_path)
+    assert done.returncode == 2
+    message = " ".join(done.stderr.replace("│", " ").split())
+    assert "'--dtype': must be one of auto, bfloat16, float16, float32, got 'half'" in message
 
 
 @pytest.mark.parametrize("name", ["bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4"])

@@ -21,6 +21,7 @@ from delayed_vlm_ros.inference.local.models import answering, loading
 from delayed_vlm_ros.inference.local.models import checkpoint as checkpoint_module
 from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.device import choose_attention, choose_device
 from delayed_vlm_ros.inference.local.models.loading import load_model
 
 
@@ -64,9 +65,9 @@ def test_dtype_is_applied(checkpoint_folder, device, dtype, expected):
 
 
 def test_automatic_device_is_cuda_if_available(monkeypatch):
-    assert loading._choose_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
+    assert choose_device("auto") == ("cuda:0" if torch.cuda.is_available() else "cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert loading._choose_device("auto") == "cuda:0"
+    assert choose_device("auto") == "cuda:0"
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
@@ -75,7 +76,7 @@ def test_available_cuda_device_is_used(monkeypatch, device, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
 
     # then
-    assert loading._choose_device(device) == expected
+    assert choose_device(device) == expected
 
 
 @pytest.mark.parametrize(("device", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
@@ -131,7 +132,7 @@ def test_automatic_attention_is_flash_attention_if_it_fits(monkeypatch, installe
     monkeypatch.setattr("transformers.utils.import_utils.is_flash_attn_2_available", lambda: installed)
 
     # then
-    assert loading._choose_attention("auto", dtype, device) == expected
+    assert choose_attention("auto", dtype, device) == expected
 
 
 def test_eager_attention_is_used_if_requested(checkpoint_folder):

@@ -19,7 +19,8 @@ from delayed_vlm_ros.inference.local.cache import vision
 from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.finite import FiniteLogits, check_finite
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
-from delayed_vlm_ros.inference.local.models.loading import _choose_dtype, load_model
+from delayed_vlm_ros.inference.local.models.device import choose_dtype
+from delayed_vlm_ros.inference.local.models.loading import load_model
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.inference.worker import IdleTask, ModelWorker
 
@@ -348,7 +349,7 @@ def test_logits_of_only_one_bad_value_set_the_flag(value):
 @pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_automatic_dtype_on_cuda_is_never_float16(monkeypatch, supported, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
-    assert _choose_dtype("auto", "cuda:0") == expected
+    assert choose_dtype("auto", "cuda:0") == expected
 
 
 # --- load ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any
 
 from delayed_vlm_ros.dependencies import explained_imports, install_command
 from delayed_vlm_ros.errors import (
-    ConfigurationError,
     DelayedVlmError,
     DependencyError,
     DeviceMemoryError,
@@ -29,6 +28,7 @@ from delayed_vlm_ros.inference.local.models.answering import (
 )
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
+from delayed_vlm_ros.inference.local.models.device import choose_attention, choose_device, choose_dtype
 from delayed_vlm_ros.inference.local.models.processor import load_processor
 from delayed_vlm_ros.inference.local.models.quantization import (
     check_unused_weights,
@@ -36,9 +36,6 @@ from delayed_vlm_ros.inference.local.models.quantization import (
     quantized_dtype,
 )
 from delayed_vlm_ros.inference.local.oom import is_out_of_memory, is_shortage, shortage_error
-
-DTYPES = ("auto", "bfloat16", "float16", "float32")
-ATTENTIONS = ("auto", "sdpa", "flash_attention_2", "eager")
 
 # Only data is downloaded: no pickled weights and no code.
 _DATA_FILES = ("*.json", "*.txt", "*.jinja", "*.safetensors")
@@ -95,9 +92,9 @@ def load_model(
 
     if not _shows_progress_bars():
         logging.disable_progress_bar()
-    target = _choose_device(device)
-    dtype = _choose_dtype(quantized_dtype(checkpoint.quantization, dtype), target)
-    attention = _choose_attention(attention, dtype, target)
+    target = choose_device(device)
+    dtype = choose_dtype(quantized_dtype(checkpoint.quantization, dtype), target)
+    attention = choose_attention(attention, dtype, target)
     path = _download_weights(checkpoint) if checkpoint.weights_missing else checkpoint.path
     what = f"cannot load the model {checkpoint.name} in {path}"
     settings = decoding_settings(checkpoint.generation or {}, sampling=sampling)
@@ -173,47 +170,3 @@ def _shows_progress_bars() -> bool:
     """
     is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return is_terminal and not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS")
-
-
-def _choose_device(device: str) -> str:
-    import torch  # noqa: PLC0415  see the module
-
-    if device == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        requested = torch.device(device)
-    except RuntimeError:
-        raise ConfigurationError(f"'device' must be auto, cpu or cuda[:N], got '{device}'") from None
-    if requested.type == "cuda":
-        count = torch.cuda.device_count()
-        if (requested.index or 0) >= count:
-            raise ConfigurationError(
-                f"the device '{device}' is not available: torch finds {count} CUDA devices. Use auto or cpu, or "
-                "install a torch that matches the driver"
-            )
-        return f"cuda:{requested.index or 0}"
-    return str(requested)
-
-
-def _choose_dtype(dtype: str, device: str) -> str:
-    import torch  # noqa: PLC0415  see the module
-
-    if dtype not in DTYPES:
-        raise ConfigurationError(f"'dtype' must be one of {', '.join(DTYPES)}, got '{dtype}'")
-    if dtype != "auto":
-        return dtype
-    # Never float16: activations of these models exceed its range, above all in the vision encoder.
-    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
-
-
-def _choose_attention(attention: str, dtype: str, device: str) -> str:
-    from transformers.utils.import_utils import is_flash_attn_2_available  # noqa: PLC0415  see the module
-
-    if attention not in ATTENTIONS:
-        raise ConfigurationError(f"'attention' must be one of {', '.join(ATTENTIONS)}, got '{attention}'")
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():
-        raise ConfigurationError("flash_attention_2 is not installed for this torch and device: use auto or sdpa")
-    if attention != "auto":
-        return attention
-    fits = device.startswith("cuda") and dtype != "float32" and is_flash_attn_2_available()
-    return "flash_attention_2" if fits else "sdpa"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
 from delayed_vlm_ros.errors import UnsupportedModelError
 from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.files import weight_files
+from delayed_vlm_ros.inference.local.models.quantization import EXPANDED_METHODS, packed_weights, quantized_dtype
 from delayed_vlm_ros.memory import MemoryConfig
 
 _HALF, _SINGLE = 2, 4  # bytes of a number
-_INDEX = "model.safetensors.index.json"
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _SMALLER = "choose a smaller model or preset (docs/presets.md), or lower memory.max_pixels and the memory's sizes"
 _ROBOT_MODEL = "for real images, set model.name to a model of docs/presets.md"
@@ -64,9 +65,12 @@ def model_findings(settings: ModelSettings, torch: Mapping[str, Any] | None, *, 
         ModelError: The checkpoint is missing or damaged.
     """
     checkpoint = resolve_checkpoint(settings.model, device=settings.device)
+    settings = replace(settings, dtype=quantized_dtype(checkpoint.quantization, settings.dtype))
     count = _parameter_count(checkpoint)
     found = f"{settings.model}" if settings.model == checkpoint.name else f"{settings.model} is {checkpoint.name}"
     text = f"{found} in {checkpoint.path}, complete, {count / 1e6:.0f} million parameters"
+    if checkpoint.quantization:
+        text = f"{text}, quantised by {checkpoint.quantization}"
     named = (
         warn("model", f"{text}: {checkpoint.warnings[-1]}", _ROBOT_MODEL) if checkpoint.warnings else ok("model", text)
     )
@@ -85,7 +89,7 @@ def _number_format(settings: ModelSettings) -> list[Finding]:
 
 
 def _parameter_count(checkpoint: Checkpoint) -> int:
-    """Return the number of parameters in the weight files.
+    """Return the number of parameters in the weight files; of weights that stay quantised, a lower bound.
 
     Raises:
         UnsupportedModelError: A file is missing or damaged.
@@ -95,28 +99,17 @@ def _parameter_count(checkpoint: Checkpoint) -> int:
 
     _check_tokenizer(checkpoint)
     count = 0
-    for file in _weight_files(checkpoint):
+    for file in weight_files(checkpoint.name, checkpoint.path):
         try:
             with safe_open(file, framework="np") as weights:
-                count += sum(_product(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+                for name in weights.keys():  # noqa: SIM118
+                    stored = weights.get_slice(name)
+                    count += math.prod(stored.get_shape()) * packed_weights(name, stored.get_dtype(), checkpoint.config)
         except (OSError, SafetensorError) as failure:
             raise UnsupportedModelError(
                 f"{file.name} of {checkpoint.name} in {checkpoint.path} is damaged ({failure}): download it again"
             ) from failure
     return count
-
-
-def _weight_files(checkpoint: Checkpoint) -> list[Path]:
-    index = checkpoint.path / _INDEX
-    if not index.is_file():
-        return sorted(checkpoint.path.glob("*.safetensors"))
-    names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    missing = [name for name in names if not (checkpoint.path / name).is_file()]
-    if missing:
-        raise UnsupportedModelError(
-            f"the model {checkpoint.name} in {checkpoint.path} lacks {', '.join(missing)}: download all its files again"
-        )
-    return [checkpoint.path / name for name in names]
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
@@ -126,20 +119,16 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
         )
 
 
-def _product(shape: list[int]) -> int:
-    result = 1
-    for length in shape:
-        result *= length
-    return result
-
-
 def _plan(checkpoint: Checkpoint, count: int, settings: ModelSettings, torch: Mapping[str, Any] | None) -> MemoryPlan:
+    element_bytes = _element_bytes(settings, torch)
+    if checkpoint.quantization and checkpoint.quantization not in EXPANDED_METHODS:
+        count = sum(file.stat().st_size for file in weight_files(checkpoint.name, checkpoint.path)) // element_bytes
     only = checkpoint.only_size
     pixels = min(settings.max_pixels, checkpoint.max_pixels) if only is None else only.height * only.width
     return plan_memory(
-        json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8")),
+        checkpoint.config,
         parameters=count,
-        element_bytes=_element_bytes(settings, torch),
+        element_bytes=element_bytes,
         frames=settings.frames,
         frame_pixels=pixels,
         factor=checkpoint.factor,

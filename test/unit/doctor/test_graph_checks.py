@@ -280,9 +280,11 @@ def test_truncated_weights_are_an_error(tmp_path):
 
 def test_missing_shard_is_an_error(tmp_path):
     folder = copied(tmp_path)
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    (folder / "model.safetensors").rename(folder / shards[0])
+    index = {"weight_map": dict(zip("ab", shards, strict=True))}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UnsupportedModelError, match="lacks model-00002-of-00002"):
+    with pytest.raises(ModelNotFoundError, match="lacks model-00002-of-00002"):
         check(model.ModelSettings(str(folder)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from hub_layouts import LAYOUTS, edit, quantise, read, save_reference
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from delayed_vlm_ros.doctor.model import ModelSettings, model_findings
 from delayed_vlm_ros.errors import ConfigurationError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.models import quantization
@@ -279,6 +281,37 @@ def test_other_weights_that_the_model_does_not_use_are_noted(folder):
     save_file(load_file(file) | {"value_head.weight": torch.ones(1, 4)}, file, metadata={"format": "pt"})
     (note,) = load_model(resolve_checkpoint(str(checkpoint)), device="cpu").notes
     assert "1 weights that the model does not use, such as value_head.weight" in note
+
+
+@pytest.mark.parametrize(
+    ("method", "stored", "expected"),
+    [
+        ("", {"x.weight": torch.zeros(2000, 2000, dtype=torch.bfloat16)}, [5, 9]),
+        ("fp8", {"x.weight": torch.zeros(2000, 2000, dtype=torch.uint8)}, [5, 9]),
+        ("compressed-tensors", {"x.weight_packed": torch.zeros(2000, 250, dtype=torch.int32)}, [5, 9]),
+        ("compressed-tensors", {"x.weight_packed": torch.zeros(2000, 1000, dtype=torch.uint8)}, [5, 9]),
+        ("bitsandbytes", {"x.weight": torch.zeros(2_000_000, 1, dtype=torch.uint8)}, [3, 3]),
+        ("gptq", {"x.qweight": torch.zeros(250, 2000, dtype=torch.int32)}, [1, 3]),
+    ],
+)
+def test_memory_of_quantised_weights_is_planned_as_they_are_loaded(folder, monkeypatch, method, stored, expected):
+    # given 4,000,000 weights beside half a million in bfloat16, stored by the method
+    checkpoint = folder()
+    file = checkpoint / "model.safetensors"
+    save_file(load_file(file) | stored, file, metadata={"format": "pt"})
+    if method:
+        groups = {"group_0": {"weights": {"num_bits": 4}}}
+        edit(checkpoint, "config.json", quantization_config={"quant_method": method, "config_groups": groups})
+    monkeypatch.setattr(quantization, "is_installed", lambda _package: True)
+
+    # when
+    settings = ModelSettings(str(checkpoint), device="cpu", dtype="bfloat16")
+    found = " ".join(finding.text for finding in model_findings(settings, None, is_loaded=False))
+
+    # then
+    parameters, megabytes = re.search(r"(\d+) million parameters.*weights (\d+) MB", found).groups()
+    assert [int(parameters), int(megabytes)] == expected
+    assert (f"quantised by {method}" in found) == bool(method)
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "compressed-tensors", "torchao"])

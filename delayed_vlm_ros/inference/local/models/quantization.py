@@ -31,6 +31,7 @@ EXPANDED_METHODS = ("compressed-tensors", "fp8")
 """Methods whose weights are expanded to the model's dtype when they are loaded."""
 
 _UNKNOWN = "an unknown method"
+_PACKED_BITS, _DEFAULT_BITS = {"I32": 32, "U8": 8}, 4
 _BFLOAT16_ONLY = ("fp8",)
 _SCALES = ("_scale", "_scale_inv", "weight_packed", "qweight", "qzeros", "scales", ".absmax", ".quant_map")
 
@@ -109,6 +110,21 @@ def loading_options(method: str, folder: Path) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.quantization_config["dequantize"] = True
     return {"config": config}
+
+
+def packed_weights(tensor: str, stored: str, config: Mapping[str, Any]) -> int:
+    """Return how many weights one element of a tensor has: several in the packed tensors of compressed-tensors.
+
+    Args:
+        tensor: Name of the tensor.
+        stored: Its dtype, as safetensors names it.
+        config: Content of the checkpoint's ``config.json``.
+    """
+    if not tensor.endswith("weight_packed") or stored not in _PACKED_BITS:
+        return 1
+    groups = (config.get("quantization_config") or config.get("compression_config") or {}).get("config_groups") or {}
+    bits = [int((group.get("weights") or {}).get("num_bits") or _DEFAULT_BITS) for group in groups.values()]
+    return _PACKED_BITS[stored] // min(bits, default=_DEFAULT_BITS)
 
 
 def check_unused_weights(name: str, unused: Collection[str]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from lab.commands.old_frames import old_frames
 from lab.commands.quality import quality
 from lab.commands.replay_memory import replay_memory
 from lab.commands.soak import soak
+from lab.commands.time_text import time_text
 from lab.commands.trace import trace
 from lab.commands.train import train
 from lab.commands.waiting_questions import waiting_questions
@@ -30,6 +31,7 @@ for command in (
     memory,
     answers,
     old_frames,
+    time_text,
     trace,
     load,
     soak,

@@ -1,7 +1,7 @@
 """Optimizer of all training stages.
 
-Matrices inside the layers take orthogonalized steps (Muon, K. Jordan et al. 2024), all other parameters AdamW steps. With the same schedule, the vision stage reached a loss of 0.28 after 200 steps, against 0.46
-with AdamW alone.
+Matrices inside the layers take orthogonalized steps (Muon, K. Jordan et al. 2024), all other parameters AdamW steps.
+With the same schedule, the vision stage reached a loss of 0.28 after 200 steps, against 0.46 with AdamW alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": rate, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Take one step; ``closure`` is not used."""
         del closure
         for group in self.param_groups:
@@ -60,7 +60,8 @@ def _orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
     for _ in range(_NEWTON_SCHULZ_STEPS):
         square = wide @ wide.T
         wide = linear * wide + (cubic * square + quintic * square @ square) @ wide
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+    result: torch.Tensor = wide.T if matrix.shape[0] > matrix.shape[1] else wide
+    return result
 
 
 class Optimization:

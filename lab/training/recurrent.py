@@ -39,7 +39,8 @@ def _forward(layer: Any, hidden_states: torch.Tensor, *, batch: Batch, **_: Any)
         layer.in_proj_b(hidden_states).sigmoid().flatten(0, 1),
         (-layer.A_log.exp() * softplus(layer.in_proj_a(hidden_states).float() + layer.dt_bias)).flatten(0, 1),
     )
-    parts, states = [], []
+    parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+    states: list[torch.Tensor] = []
     for tokens in _pairs(batch, width).unbind(1):
         attended, state = _run(layer, inputs, tokens, states[-1] if states else None)
         parts.append((tokens[:, width:], attended))
@@ -60,7 +61,7 @@ def _forward(layer: Any, hidden_states: torch.Tensor, *, batch: Batch, **_: Any)
 
 def _run(
     layer: Any, inputs: tuple[torch.Tensor, ...], tokens: torch.Tensor, state: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, Any]:
     """Run the rule over sequences.
 
     Args:
@@ -89,7 +90,6 @@ def _run(
         output_final_state=True,
         use_qk_l2norm_in_kernel=True,
     )
-    assert after is not None
     return attended, after
 
 

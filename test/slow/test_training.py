@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.models.adapters.registry import adapter_for
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import lay_out, pixel_values
+from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.replay.compare import keep_everything
 from delayed_vlm_ros.scenes import TRAINING_SEEDS
 from delayed_vlm_ros.scenes.answers import AGES_SEC, OLDER
@@ -35,6 +35,7 @@ from lab.training.scene_model import (
     frame_grid,
     make_model,
     make_processor,
+    vocabulary,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -198,19 +199,8 @@ app(["train", *sys.argv[1:]])
 def train(folder, *options):
     arguments = [
         *("--work", str(folder / "work"), "--out", str(folder / "out"), "--shards", "4", "--workers", "1"),
-        *(
-            "--vision-steps",
-            "2",
-            "--language-steps",
-            "3",
-            "--joint-steps",
-            "2",
-            "--vision-pairs",
-            "4",
-            "--language-clips",
-            "2",
-            *options,
-        ),
+        *("--vision-steps", "2", "--language-steps", "3", "--joint-steps", "2", "--rounds", "2"),
+        *("--vision-pairs", "4", "--language-clips", "2", *options),
     ]
     # a process of its own, because the training forks others
     command = [sys.executable, "-c", SHORT_TRAINING, *arguments]
@@ -218,15 +208,44 @@ def train(folder, *options):
 
 
 @pytest.mark.timeout(1300)  # two training processes: a minute, several minutes on a busy machine
-def test_resumed_training_writes_the_same_checkpoint(tmp_path):
+def test_resumed_training_writes_the_same_checkpoint_which_answers(tmp_path, family):
     # when
-    runs = [train(tmp_path, "--resume") for _ in range(2)]
+    runs = [train(tmp_path, "--resume", "--family", family) for _ in range(2)]
     # then
     assert [done.returncode for done in runs] == [0, 0], runs
     assert "sha256" in runs[0].stdout
     assert runs[0].stdout.splitlines()[-1] == runs[1].stdout.splitlines()[-1]
-    AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
-    AutoProcessor.from_pretrained(tmp_path / "out")
+    engine = DelayedBatchInferenceEngine.from_pretrained(str(tmp_path / "out"), device="cpu")
+    assert engine.model.config.model_type == family
+    for number in range(3):
+        engine.add_frame(np.full((120, 160, 3), 60 * number, np.uint8), float(number))
+    result = engine.answer(AskRequest("what do you see?", max_new_tokens=4))
+    assert result.metrics.visual_tokens == 2 * ROWS * COLUMNS
+    assert set(result.answer.split()) <= set(vocabulary(family)), result.answer
+
+
+def test_interrupted_training_continues_to_the_same_checkpoint(tmp_path):
+    # given a training whose last stage was interrupted
+    done = train(tmp_path, "--family", "qwen3_5")
+    (tmp_path / "work" / "joint.pt").unlink()
+    # when
+    resumed = train(tmp_path, "--resume", "--family", "qwen3_5")
+    # then
+    assert (done.returncode, resumed.returncode) == (0, 0), resumed.stderr
+    assert done.stdout.splitlines()[-1] == resumed.stdout.splitlines()[-1]
+
+
+def test_model_of_another_type_needs_a_folder_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-m", "lab", "train", "--family", "qwen3_vl"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--out" in done.stderr
 
 
 def test_training_in_folder_of_another_training_is_rejected(tmp_path):

@@ -1,0 +1,122 @@
+"""Accuracy of models that are given the time of a pair in different ways, on the same frames and questions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.request import AskRequest
+from delayed_vlm_ros.replay.compare import keep_everything
+from delayed_vlm_ros.scenes import Scene, render
+from delayed_vlm_ros.scenes.questions import draw_question
+from delayed_vlm_ros.scenes.schedule import SPACINGS, draw_scene_times
+from delayed_vlm_ros.scenes.truth import pair_truth, story_of
+from lab.bench.room_streams import BACKWARD, IMAGE_SIZE, KINDS_OF, LIVE, ORDER
+
+DURATION = "duration"
+_HOW_LONG_AGO = "how_long_ago"
+GROUPS = {
+    LIVE: KINDS_OF[LIVE],
+    ORDER: KINDS_OF[ORDER],
+    BACKWARD: tuple(kind for kind in KINDS_OF[BACKWARD] if kind != _HOW_LONG_AGO),
+    DURATION: (_HOW_LONG_AGO,) * 2,  # has no answer in many scenes
+}
+"""Kinds of questions, by group."""
+
+_PER_KIND = 2
+_LONGEST_ANSWER = 32
+_RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class SceneAnswers:
+    """Answers of all models to the same questions about one scene.
+
+    Attributes:
+        groups: Group of each question.
+        expected: Correct answer to each question.
+        correct: Whether a model's answer equals the correct one exactly, ``(models, questions)`` bool.
+    """
+
+    groups: tuple[str, ...]
+    expected: tuple[str, ...]
+    correct: NDArray[np.bool_]
+
+
+def ask_scene(engines: Sequence[DelayedBatchInferenceEngine], seed: int, spacing: str, pairs: int) -> SceneAnswers:
+    """Ask every model the same questions about the same frames of a scene.
+
+    Args:
+        engines: An engine with each model.
+        seed: Seed of the scene.
+        spacing: One of ``SPACINGS``.
+        pairs: Number of pairs.
+    """
+    random = np.random.default_rng([seed, 41, SPACINGS.index(spacing)])
+    scene = Scene.from_seed(seed)
+    times = draw_scene_times(spacing, pairs, random)
+    story = story_of([pair_truth(scene, *pair) for pair in times.tolist()])
+    questions = {}
+    for group, kinds in GROUPS.items():
+        for one in (draw_question(kind, story, random) for kind in kinds for _ in range(_PER_KIND)):
+            if one is not None:
+                questions[one.text] = (group, one.answer)
+    stamps = times.reshape(-1).tolist()
+    images = [render(scene, stamp, *IMAGE_SIZE) for stamp in stamps]
+    correct = []
+    for engine in engines:
+        holding = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
+        for image, stamp in zip(images, stamps, strict=True):
+            holding.add_frame(image, stamp)
+        answers = [holding.answer(AskRequest(text, max_new_tokens=_LONGEST_ANSWER)).answer for text in questions]
+        correct.append([said == true for said, (_, true) in zip(answers, questions.values(), strict=True)])
+    groups, expected = zip(*questions.values(), strict=True)
+    return SceneAnswers(groups, expected, np.array(correct))
+
+
+def time_text_json(runs: Sequence[SceneAnswers], models: Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """Return the accuracy of each group of questions and model, with 95 % bootstrap intervals over scenes.
+
+    Args:
+        runs: Answers about each scene.
+        models: Name of each model; the others are compared with the first.
+        seed: Seed of the bootstrap.
+    """
+    random = np.random.default_rng(seed)
+    weights = random.multinomial(len(runs), np.full(len(runs), 1.0 / len(runs)), _RESAMPLES)
+    return {group: _group_json(runs, models, group, weights) for group in GROUPS}
+
+
+def _group_json(
+    runs: Sequence[SceneAnswers], models: Sequence[str], group: str, weights: NDArray[np.int64]
+) -> dict[str, Any]:
+    chosen = [np.array([one == group for one in run.groups]) for run in runs]
+    questions = np.array([mine.sum() for mine in chosen])
+    correct = np.array([run.correct[:, mine].sum(1) for run, mine in zip(runs, chosen, strict=True)])
+    expected = Counter(
+        answer for run in runs for answer, one in zip(run.expected, run.groups, strict=True) if one == group
+    )
+    return {
+        "questions": int(questions.sum()),
+        "most_frequent": round(max(expected.values()) / int(questions.sum()), 4),
+        "models": {
+            name: {
+                "accuracy": _figure(correct[:, number], questions, weights),
+                "over_first": _figure(correct[:, number] - correct[:, 0], questions, weights),
+            }
+            for number, name in enumerate(models)
+        },
+    }
+
+
+def _figure(values: NDArray[np.int64], questions: NDArray[np.int64], weights: NDArray[np.int64]) -> Mapping[str, float]:
+    asked = weights @ questions
+    low, high = np.quantile((weights @ values)[asked > 0] / asked[asked > 0], [0.025, 0.975])
+    mean = values.sum() / questions.sum()
+    return {name: round(float(value), 4) for name, value in (("mean", mean), ("low", low), ("high", high))}

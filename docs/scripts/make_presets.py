@@ -12,14 +12,22 @@ import yaml
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
-from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 
 PAGE = Path(__file__).parents[1] / "presets.md"
 CONFIG = Path(__file__).parents[2] / "config"
 
-DEVICE_GB = {"qwen2.5-vl-7b": 24, "qwen2.5-vl-3b": 12, "qwen2-vl-2b": 8}
+DEVICE_GB = {
+    "qwen3-vl-8b": 24,
+    "qwen3-vl-4b": 16,
+    "qwen3-vl-2b": 8,
+    "qwen3.5-4b": 16,
+    "qwen3.5-2b": 8,
+    "qwen2.5-vl-7b": 24,
+    "qwen2.5-vl-3b": 12,
+    "qwen2-vl-2b": 8,
+}
 """The presets, each with its size of GPU memory in GB."""
 
 _COLUMNS = (
@@ -46,7 +54,97 @@ _VISION_2_5 = {
     "num_heads": 16,
     "fullatt_block_indexes": [7, 15, 23, 31],
 }
+_VISION_3 = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_heads": 16,
+    "patch_size": 16,
+    "num_position_embeddings": 2304,
+}
+_VISION_3_LARGE = {**_VISION_3, "depth": 27, "hidden_size": 1152, "intermediate_size": 4304}
+_RECURRENT = {
+    "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+}
 _MODELS: Mapping[str, dict[str, Any]] = {  # the size-defining fields of each config.json
+    "Qwen/Qwen3-VL-8B-Instruct": {
+        "model_type": "qwen3_vl",
+        "tie_word_embeddings": False,
+        "text_config": {
+            "vocab_size": 151936,
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+        "vision_config": {**_VISION_3_LARGE, "out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24]},
+    },
+    "Qwen/Qwen3-VL-4B-Instruct": {
+        "model_type": "qwen3_vl",
+        "tie_word_embeddings": True,
+        "text_config": {
+            "vocab_size": 151936,
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+        "vision_config": {**_VISION_3, "out_hidden_size": 2560, "deepstack_visual_indexes": [5, 11, 17]},
+    },
+    "Qwen/Qwen3-VL-2B-Instruct": {
+        "model_type": "qwen3_vl",
+        "tie_word_embeddings": True,
+        "text_config": {
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+        "vision_config": {**_VISION_3, "out_hidden_size": 2048, "deepstack_visual_indexes": [5, 11, 17]},
+    },
+    "Qwen/Qwen3.5-4B": {
+        "model_type": "qwen3_5",
+        "tie_word_embeddings": True,
+        "text_config": {
+            **_RECURRENT,
+            "vocab_size": 248320,
+            "hidden_size": 2560,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "linear_num_value_heads": 32,
+        },
+        "vision_config": {**_VISION_3, "out_hidden_size": 2560},
+    },
+    "Qwen/Qwen3.5-2B": {
+        "model_type": "qwen3_5",
+        "tie_word_embeddings": True,
+        "text_config": {
+            **_RECURRENT,
+            "vocab_size": 248320,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 256,
+            "linear_num_value_heads": 16,
+        },
+        "vision_config": {**_VISION_3, "out_hidden_size": 2048},
+    },
     "Qwen/Qwen2.5-VL-7B-Instruct": {
         "model_type": "qwen2_5_vl",
         "tie_word_embeddings": False,
@@ -111,10 +209,16 @@ def parameters(preset: str) -> SceneMemoryParameters:
     )
 
 
-def text_config(preset: str) -> Mapping[str, Any]:
-    """Return the size-defining config fields of a preset's language model."""
-    fields: Mapping[str, Any] = _MODELS[parameters(preset).model]["text_config"]
+def model_config(preset: str) -> dict[str, Any]:
+    """Return the config of a preset's model."""
+    fields: dict[str, Any] = AutoConfig.for_model(**_MODELS[parameters(preset).model]).to_dict()
     return fields
+
+
+def factor(preset: str) -> int:
+    """Return the divisor of both image sides of a preset's model, in pixels."""
+    vision = model_config(preset)["vision_config"]
+    return int(vision["patch_size"]) * int(vision["spatial_merge_size"])
 
 
 def need(preset: str) -> MemoryNeed:
@@ -130,7 +234,7 @@ def need(preset: str) -> MemoryNeed:
         element_bytes=_ELEMENT_BYTES,
         frames=chosen.star_size + chosen.stream_size,
         frame_pixels=chosen.max_pixels,
-        factor=FrameGeometry().factor,
+        factor=factor(preset),
     )
     return MemoryNeed(count, plan)
 

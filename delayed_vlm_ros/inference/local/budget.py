@@ -26,7 +26,9 @@ MAX_CHUNK_TOKENS = 256
 SAVED_STATES = 3
 """Largest number of recurrent states that a prefix keeps, the initial one not counted."""
 
-_PROMPT_TOKENS = 512  # estimate: a prompt without its video, and the reserved part of its answer
+PROMPT_TOKENS = 1024
+"""Estimate of the tokens of a prompt without its video: system prompt, question, and 512 reserved for the answer."""
+
 _PAIR_TEXT_TOKENS = 16  # "<12345.6 seconds>" with a token for each digit, start and end of vision
 _STATE_ELEMENT_BYTES = 4  # of the recurrent state, which is float32 in every dtype
 _CAPACITY_STEP = 256  # tokens; buffers of the KV cache grow in steps of this size
@@ -153,7 +155,7 @@ def plan_budget(
         pixels=frames * max_pixels * 3,
         token=token,
         full_tokens=pairs * pair_tokens,
-        full_kv_tokens=round_up_capacity(pairs * (pair_tokens + token.pair_text_tokens) + _PROMPT_TOKENS),
+        full_kv_tokens=round_up_capacity(pairs * (pair_tokens + token.pair_text_tokens) + PROMPT_TOKENS),
     )
     pair = pair_tokens * token.features + (pair_tokens + token.pair_text_tokens) * token.kv + SAVED_STATES * token.state
     if budget.caches < pair:

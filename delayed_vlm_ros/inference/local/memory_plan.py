@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from delayed_vlm_ros.inference.local.budget import SAVED_STATES, cache_bytes, chunk_pairs, round_up_capacity
+from delayed_vlm_ros.inference.local.budget import (
+    PROMPT_TOKENS,
+    SAVED_STATES,
+    cache_bytes,
+    chunk_pairs,
+    round_up_capacity,
+)
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 _SCORE_BYTES = 2 + 4 + 4  # an attention score, and input and output of its softmax in float32
 _PATCH_BYTES = 4  # of a patch element from the processor; in the model's dtype it is copied once
-_TEXT_TOKENS = 1024  # system prompt, question, and at most 512 tokens reserved for the answer
 _OTHER_BYTES = 10**9  # CUDA context and libraries, and fragmentation of the allocator
 
 
@@ -72,7 +77,7 @@ def plan_memory(
     pair_tokens = frame_pixels // factor**2
     visual_tokens = frames // FRAMES_PER_PAIR * pair_tokens
     pair_texts = frames // FRAMES_PER_PAIR * token.pair_text_tokens
-    kv_tokens = round_up_capacity(visual_tokens + pair_texts + _TEXT_TOKENS)
+    kv_tokens = round_up_capacity(visual_tokens + pair_texts + PROMPT_TOKENS)
     kv = kv_tokens * token.kv + SAVED_STATES * token.state
     return MemoryPlan(
         weights=parameters * element_bytes,

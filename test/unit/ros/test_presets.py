@@ -42,10 +42,12 @@ def test_full_memory_fits_the_budget_of_a_preset(preset):
     # given
     chosen, need = presets.parameters(preset), presets.need(preset).plan
     frames = chosen.star_size + chosen.stream_size
-    token = cache_bytes(presets.text_config(preset), HALF_PRECISION)
+    token = cache_bytes(presets.model_config(preset), HALF_PRECISION)
 
     # when
-    budget = plan_budget(chosen.budget_mb, frames, FrameGeometry(max_pixels=chosen.max_pixels), token)
+    budget = plan_budget(
+        chosen.budget_mb, frames, FrameGeometry(presets.factor(preset), max_pixels=chosen.max_pixels), token
+    )
 
     # then
     pairs = frames // 2 * need.pair_tokens * (token.features + token.kv)

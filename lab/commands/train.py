@@ -13,11 +13,13 @@ from delayed_vlm_ros.resources import data_folder
 
 
 class Family(str, Enum):
-    """Model types that can be trained; ``scene_model`` describes them."""
+    """Model types that can be trained; ``scene_model`` describes them.
+
+    Not Qwen3.5: transformers replaces its tokenizer by one of bytes, which the vocabulary of words does not fit.
+    """
 
     QWEN2_5_VL = "qwen2_5_vl"
     QWEN3_VL = "qwen3_vl"
-    QWEN3_5 = "qwen3_5"
 
 
 def train(

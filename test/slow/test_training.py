@@ -21,6 +21,7 @@ from delayed_vlm_ros.replay.compare import keep_everything
 from delayed_vlm_ros.scenes import TRAINING_SEEDS
 from delayed_vlm_ros.scenes.answers import AGES_SEC, OLDER
 from delayed_vlm_ros.scenes.phrasing import PHRASINGS, UNKNOWN_WORDS
+from lab.commands.train import Family
 from lab.training import clips as clips_module
 from lab.training import language_data, language_stage, vision_stage
 from lab.training.clips import Clip
@@ -208,28 +209,29 @@ def train(folder, *options):
 
 
 @pytest.mark.timeout(1300)  # two training processes: a minute, several minutes on a busy machine
+@pytest.mark.parametrize("family", list(Family))
 def test_resumed_training_writes_the_same_checkpoint_which_answers(tmp_path, family):
     # when
-    runs = [train(tmp_path, "--resume", "--family", family) for _ in range(2)]
+    runs = [train(tmp_path, "--resume", "--family", family.value) for _ in range(2)]
     # then
     assert [done.returncode for done in runs] == [0, 0], runs
     assert "sha256" in runs[0].stdout
     assert runs[0].stdout.splitlines()[-1] == runs[1].stdout.splitlines()[-1]
     engine = DelayedBatchInferenceEngine.from_pretrained(str(tmp_path / "out"), device="cpu")
-    assert engine.model.config.model_type == family
+    assert engine.model.config.model_type == family.value
     for number in range(3):
         engine.add_frame(np.full((120, 160, 3), 60 * number, np.uint8), float(number))
     result = engine.answer(AskRequest("what do you see?", max_new_tokens=4))
     assert result.metrics.visual_tokens == 2 * ROWS * COLUMNS
-    assert set(result.answer.split()) <= set(vocabulary(family)), result.answer
+    assert set(result.answer.split()) <= set(vocabulary(family.value)), result.answer
 
 
 def test_interrupted_training_continues_to_the_same_checkpoint(tmp_path):
     # given a training whose last stage was interrupted
-    done = train(tmp_path, "--family", "qwen3_5")
+    done = train(tmp_path, "--family", "qwen3_vl")
     (tmp_path / "work" / "joint.pt").unlink()
     # when
-    resumed = train(tmp_path, "--resume", "--family", "qwen3_5")
+    resumed = train(tmp_path, "--resume", "--family", "qwen3_vl")
     # then
     assert (done.returncode, resumed.returncode) == (0, 0), resumed.stderr
     assert done.stdout.splitlines()[-1] == resumed.stdout.splitlines()[-1]

@@ -9,21 +9,33 @@ from types import MappingProxyType
 from typing import Any
 
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
+from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
+from delayed_vlm_ros.inference.local.models.layer_types import layer_types
+
+_MERGE_SIZE = 2  # of all supported model types, as the random checkpoint writes it
+_WHOLE_VIDEO_FRAMES = 10_000  # more than a benchmark keeps
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Size of a Qwen2.5-VL model.
+    """Size of a model.
 
     Attributes:
         text: Config fields of the language model.
         vision: Config fields of the vision encoder.
         mrope_section: Rotary frequencies per head for time, rows and columns.
+        model_type: Architecture, one of ``SUPPORTED_MODEL_TYPES``.
     """
 
     text: Mapping[str, int]
     vision: Mapping[str, Any]
     mrope_section: tuple[int, int, int]
+    model_type: str = "qwen2_5_vl"
+
+    @property
+    def factor(self) -> int:
+        """Divisor of both image sides, in pixels."""
+        return MODEL_FACTS[self.model_type].patch_size * _MERGE_SIZE
 
 
 SHAPES: Mapping[str, ModelShape] = MappingProxyType(
@@ -50,6 +62,51 @@ SHAPES: Mapping[str, ModelShape] = MappingProxyType(
             vision={"depth": 8, "hidden_size": 320, "intermediate_size": 960, "num_heads": 4, "out_hidden_size": 768},
             mrope_section=(8, 12, 12),
         ),
+        "small-qwen3-vl": ModelShape(
+            text={
+                "hidden_size": 768,
+                "intermediate_size": 2304,
+                "num_hidden_layers": 14,
+                "num_attention_heads": 12,
+                "num_key_value_heads": 4,
+                "head_dim": 64,
+            },
+            vision={
+                "depth": 8,
+                "hidden_size": 320,
+                "intermediate_size": 1280,
+                "num_heads": 4,
+                "out_hidden_size": 768,
+                "num_position_embeddings": 2304,
+                "deepstack_visual_indexes": [2, 4, 6],
+            },
+            mrope_section=(12, 10, 10),
+            model_type="qwen3_vl",
+        ),
+        "small-qwen3.5": ModelShape(
+            text={
+                "hidden_size": 768,
+                "intermediate_size": 2304,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 6,
+                "num_key_value_heads": 2,
+                "head_dim": 128,
+                "linear_key_head_dim": 64,
+                "linear_value_head_dim": 64,
+                "linear_num_key_heads": 8,
+                "linear_num_value_heads": 16,
+            },
+            vision={
+                "depth": 8,
+                "hidden_size": 320,
+                "intermediate_size": 1280,
+                "num_heads": 4,
+                "out_hidden_size": 768,
+                "num_position_embeddings": 2304,
+            },
+            mrope_section=(6, 5, 5),
+            model_type="qwen3_5",
+        ),
         "qwen2.5-vl-3b": ModelShape(
             text={
                 "hidden_size": 2048,
@@ -75,7 +132,7 @@ SHAPES: Mapping[str, ModelShape] = MappingProxyType(
 def make_random_model(
     shape: ModelShape, folder: Path, max_pixels: int, seed: int, dtype: Any, device: str
 ) -> tuple[Any, Any]:
-    """Return a Qwen2.5-VL model with random weights and its processor.
+    """Return a model with random weights and its processor.
 
     Args:
         shape: Size of the model.
@@ -88,15 +145,20 @@ def make_random_model(
     import torch  # noqa: PLC0415  slow to import
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig  # noqa: PLC0415
 
-    save_random_checkpoint(folder, seed=seed)
+    save_random_checkpoint(folder, model_type=shape.model_type, seed=seed)
     processor = AutoProcessor.from_pretrained(folder)
-    processor.video_processor.size["longest_edge"] = max_pixels
+    frames = _WHOLE_VIDEO_FRAMES if MODEL_FACTS[shape.model_type].limits_whole_video else 1
+    processor.video_processor.size["longest_edge"] = frames * max_pixels
     config = AutoConfig.from_pretrained(folder).to_dict()
-    text = config["text_config"]
-    text.update(shape.text, layer_types=["full_attention"] * shape.text["num_hidden_layers"], initializer_range=0.02)
+    text, vision = config["text_config"], config["vision_config"]
+    text.pop("layer_types", None)
+    text.update(shape.text, initializer_range=0.02)
+    text["layer_types"] = list(layer_types(text))
     text["rope_parameters"]["mrope_section"] = list(shape.mrope_section)
-    depth = shape.vision["depth"]
-    config["vision_config"].update({"fullatt_block_indexes": [depth // 2 - 1, depth - 1]} | dict(shape.vision))
+    if "fullatt_block_indexes" in vision:
+        depth = shape.vision["depth"]
+        vision["fullatt_block_indexes"] = [depth // 2 - 1, depth - 1]
+    vision.update(shape.vision)
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**config), dtype=dtype)

@@ -27,7 +27,10 @@ def bench() -> None:
 
 @app.command()
 def ask(
-    shape: Annotated[str, typer.Option(help="Size of the random-weight model: tiny, small, qwen2.5-vl-3b.")] = "small",
+    shape: Annotated[
+        str,
+        typer.Option(help="Random-weight model: tiny, small, small-qwen3-vl, small-qwen3.5, qwen2.5-vl-3b."),
+    ] = "small",
     tokens_per_pair: Annotated[int, typer.Option(help="Merged tokens per pair; a square number.", min=4)] = 64,
     pairs: Annotated[int, typer.Option(help="Pairs in memory.", min=1)] = 20,
     runs: Annotated[int, typer.Option(help="Number of rounds; each times every kind of question once.", min=1)] = 15,
@@ -110,11 +113,11 @@ def random_model_setup(
     from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model  # noqa: PLC0415
     from delayed_vlm_ros.inference.local.models.device import choose_device, choose_dtype  # noqa: PLC0415
 
-    side = 28 * math.isqrt(tokens_per_pair)
-    if side**2 != tokens_per_pair * 28**2:
+    if math.isqrt(tokens_per_pair) ** 2 != tokens_per_pair:
         raise typer.BadParameter(f"must be a square number, got {tokens_per_pair}", param_hint="--tokens-per-pair")
     if shape not in SHAPES:
         raise typer.BadParameter(f"must be one of {', '.join(SHAPES)}, got '{shape}'", param_hint="--shape")
+    side = SHAPES[shape].factor * math.isqrt(tokens_per_pair)
     target = choose_device(device)
     number_format = getattr(torch, choose_dtype(dtype, target))
     with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,24 @@ def test_3b_shape_matches_the_published_config():
     assert shape.vision["fullatt_block_indexes"] == [7, 15, 23, 31]
 
 
-def test_small_shape_has_a_hundred_million_parameters(tmp_path):
-    model, processor = make_random_model(SHAPES["small"], tmp_path, 224 * 224, 3, torch.float32, "meta")
-    assert sum(parameter.numel() for parameter in model.parameters()) >= 100_000_000
-    assert processor.video_processor.size["longest_edge"] == 224 * 224
+@pytest.mark.parametrize("name", ["small", "small-qwen3-vl", "small-qwen3.5"])
+def test_small_shape_has_a_hundred_million_parameters(tmp_path, name):
+    model, _ = make_random_model(SHAPES[name], tmp_path, 224 * 224, 3, torch.float32, "meta")
+    assert 100_000_000 <= model.num_parameters() <= 135_000_000
+
+
+@pytest.mark.parametrize(("name", "side"), [("small", 56), ("small-qwen3-vl", 64), ("small-qwen3.5", 64)])
+def test_image_of_a_benchmark_has_the_tokens_of_its_model(name, side):
+    setup = random_model_setup(name, 4, 1, 0, canonical=True)
+    assert setup.image == (side, side)
+    assert setup.tokens_per_pair == 4
+
+
+def test_limit_of_whole_videos_is_no_limit_of_a_frame(tmp_path):
+    limits = {}
+    for name in ("small", "small-qwen3-vl"):
+        (tmp_path / name).mkdir()
+        _, processor = make_random_model(SHAPES[name], tmp_path / name, 256 * 256, 3, torch.float32, "meta")
+        limits[name] = processor.video_processor.size["longest_edge"]
+    assert limits["small"] == 256 * 256
+    assert limits["small-qwen3-vl"] > 40 * 256 * 256

@@ -6,12 +6,12 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import Cache
 
-from delayed_vlm_ros.errors import DeviceMemoryError, NonFiniteError
+from delayed_vlm_ros.errors import BadRequestError, DeviceMemoryError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.finish import STOP, finish_warnings
 from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget, round_up_capacity
@@ -28,10 +28,12 @@ from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 from delayed_vlm_ros.inference.local.models.loading import load_model
 from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, is_out_of_memory, pairs_dropped, select_half
 from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.inference.local.scoring import Question, packed_tokens, score_questions
 from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames
+from delayed_vlm_ros.inference.yes_no import UNKNOWN, ScoreResult
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
 
@@ -55,6 +57,7 @@ _TIME_IS_LONG = (
     "tested with: answers about durations may be wrong"
 )
 _LOGGER = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 class DelayedBatchInferenceEngine:
@@ -247,32 +250,51 @@ class DelayedBatchInferenceEngine:
         check_request(request)
         control = control or AskControl()
         started = time.monotonic()
-        requested = snapshot = select_frames(self.snapshot(), request)
-        warnings: tuple[str, ...] = ()
-        while True:
-            try:
-                return self._answer(request, snapshot, control, warnings, started)
-            except NonFiniteError:
-                self.reset_cache()
-                raise
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                control.ran_out_of_memory = True
-                self.reset_cache()
-                if self._on_oom is not None:
-                    self._on_oom()
-                # The frames' tensors would live as long as the caller, or the next attempt, holds the error.
-                traceback.clear_frames(error.__traceback__)
-                if snapshot is not requested or (warnings and len(snapshot) < 2):  # noqa: PLR2004  one pair has no half
-                    raise _device_memory_error(len(requested), error) from error
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if warnings:
-                snapshot = select_half(snapshot)
-                warnings = (CACHES_DROPPED, pairs_dropped(len(snapshot), len(requested)))
-            else:
-                warnings = (CACHES_DROPPED,)
+        requested = select_frames(self.snapshot(), request)
+        return self._with_fewer_when_short(
+            requested, control, lambda snapshot, warnings: self._answer(request, snapshot, control, warnings, started)
+        )
+
+    def score(
+        self,
+        questions: Sequence[str],
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        last_sec: float | None = None,
+        control: AskControl | None = None,
+    ) -> ScoreResult:
+        """Return what the model would answer to yes/no questions about the kept frames, without decoding answers.
+
+        All questions share one encoding of the frames, and cost a forward pass over their own tokens. The penalties of
+        the checkpoint's generation config do not apply.
+
+        Args:
+            questions: Plain texts.
+            since: Stamp of the oldest frame to use, in seconds; None: unbounded.
+            until: Stamp of the newest frame to use, in seconds; None: unbounded.
+            last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
+            control: Control of the work, checked between chunks of frames and of questions.
+
+        Raises:
+            AskCancelledError: The work was cancelled.
+            AskTimeoutError: The deadline has passed.
+            NoFramesError: No frame is kept, or none lies within the limits.
+            BadRequestError: There is no question, a question or a limit is invalid, or the model's tokenizer has no
+                token for yes and no.
+            DeviceMemoryError: The device ran out of memory.
+            NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
+        """
+        requests = [AskRequest(question, since, until, last_sec) for question in questions]
+        for request in requests:
+            check_request(request)
+        if not requests:
+            raise BadRequestError("no question: give at least one")
+        control = control or AskControl()
+        requested = select_frames(self.snapshot(), requests[0])
+        return self._with_fewer_when_short(
+            requested, control, lambda snapshot, warnings: self._score(requests, snapshot, control, warnings)
+        )
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
         """Encode new pairs before a question needs them.
@@ -358,6 +380,37 @@ class DelayedBatchInferenceEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    def _with_fewer_when_short(
+        self, requested: Snapshot, control: AskControl, run: Callable[[Snapshot, tuple[str, ...]], _Result]
+    ) -> _Result:
+        """Return the result of ``run`` for the frames and warnings; after a shortage of memory, for fewer frames."""
+        snapshot = requested
+        warnings: tuple[str, ...] = ()
+        while True:
+            try:
+                return run(snapshot, warnings)
+            except NonFiniteError:
+                self.reset_cache()
+                raise
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                control.ran_out_of_memory = True
+                self.reset_cache()
+                if self._on_oom is not None:
+                    self._on_oom()
+                # The frames' tensors would live as long as the caller, or the next attempt, holds the error.
+                traceback.clear_frames(error.__traceback__)
+                if snapshot is not requested or (warnings and len(snapshot) < 2):  # noqa: PLR2004  one pair has no half
+                    raise _device_memory_error(len(requested), error) from error
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if warnings:
+                snapshot = select_half(snapshot)
+                warnings = (CACHES_DROPPED, pairs_dropped(len(snapshot), len(requested)))
+            else:
+                warnings = (CACHES_DROPPED,)
+
     def _answer(
         self,
         request: AskRequest,
@@ -422,6 +475,35 @@ class DelayedBatchInferenceEngine:
             finish_reason=generated.finish_reason,
         )
         return AskResult(text, metrics, snapshot)
+
+    def _score(
+        self, requests: Sequence[AskRequest], snapshot: Snapshot, control: AskControl, warnings: tuple[str, ...]
+    ) -> ScoreResult:
+        prompts = [build_prompt(self.processor, request.question) for request in requests]
+        layout = lay_out(self.model.config, self.processor, snapshot)
+        capacity = packed_tokens([len(prompt.after) for prompt in prompts])
+        transient = requests[0].has_time_limit
+        with self._cache.evicting(self.snapshot):
+            prefix = self._cache.prefix(prompts[0], layout, snapshot, control, capacity=capacity, transient=transient)
+            unfamiliar = self._count_unfamiliar(snapshot, layout, control)
+            if are_mostly_unfamiliar(unfamiliar, len(snapshot)):
+                scores = [UNKNOWN for _ in prompts]
+            else:
+                parts = [
+                    Question(prompt.after, layout.positions(prompt)[..., -len(prompt.after) :]) for prompt in prompts
+                ]
+                scores = score_questions(self.model, self.processor, prefix.cache, parts, control)
+        self._precomputed = ()  # a tight budget may have evicted something for these questions
+        return ScoreResult(
+            tuple(scores),
+            (
+                *self._warnings,
+                *_time_warnings(layout),
+                *warnings,
+                *unfamiliar_warnings(unfamiliar, len(snapshot)),
+            ),
+            snapshot,
+        )
 
     def _count_unfamiliar(self, snapshot: Snapshot, layout: VideoLayout, control: AskControl) -> int:
         """Return the number of pairs that are unlike the images that the model knows."""

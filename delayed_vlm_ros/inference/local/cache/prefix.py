@@ -193,6 +193,11 @@ class PrefixCache:
         states = sum(layer.storage_bytes for saved in self._states.values() for layer in saved)
         return states + sum(layer.storage_bytes for layer in self._attention)
 
+    @property
+    def has_recurrent_layers(self) -> bool:
+        """Whether some layers keep one state instead of keys and values."""
+        return any(self._recurrent)
+
     def common_prefix_length(self, segments: Sequence[Segment]) -> int:
         """Return how many cached segments equal the first of ``segments``."""
         count = 0
@@ -204,7 +209,7 @@ class PrefixCache:
 
     def restorable(self, count: int) -> int:
         """Return the largest number of segments, at most ``count``, to which the cache can be truncated."""
-        return max(number for number in self._states if number <= count) if any(self._recurrent) else count
+        return max(number for number in self._states if number <= count) if self.has_recurrent_layers else count
 
     def truncate(self, count: int, *, common: int = 0) -> None:
         """Drop all but the first segments; copies nothing.
@@ -231,7 +236,7 @@ class PrefixCache:
         The prefix does not change. The fork is valid until the prefix changes; only one fork may be written.
         """
         attention: Iterator[Any] = iter([layer.fork(self.length) for layer in self._attention])
-        saved = self._states[len(self.segments)] if any(self._recurrent) else []
+        saved = self._states[len(self.segments)] if self.has_recurrent_layers else []
         states: Iterator[Any] = iter([layer.fork() for layer in saved])
         return Cache(layers=[next(states if recurrent else attention) for recurrent in self._recurrent])
 
@@ -244,7 +249,7 @@ class PrefixCache:
         """
         self.segments = (*self.segments, *segments)
         self._attention = [layer for layer in cache.layers if isinstance(layer, PreallocatedLayer)]
-        if any(self._recurrent):
+        if self.has_recurrent_layers:
             self._save_state([layer for layer in cache.layers if isinstance(layer, RecurrentLayer)])
 
     def _save_state(self, state: list[RecurrentLayer]) -> None:

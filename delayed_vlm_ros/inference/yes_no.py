@@ -1,0 +1,103 @@
+"""The probability that a model would answer a question with yes. This module imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.memory import Snapshot
+
+_MIN_MASS = 0.5  # of a clear yes or no; a model that would rather say something else did not take it as such a question
+# Also Spanish and Italian "no", Portuguese "sim", Chinese 是, 有 (there is), 否, 不, 没, Japanese, Korean.
+_YES = ("yes", "ja", "oui", "sí", "sì", "si", "sim", "да", "是", "有", "はい", "네")
+_NO = ("no", "nein", "non", "não", "нет", "否", "不", "没", "いいえ", "아니")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerForms:
+    """The tokens that mean yes or no as the first token of an answer.
+
+    Attributes:
+        yes: Token ids.
+        no: Token ids.
+    """
+
+    yes: tuple[int, ...]
+    no: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class YesNo:
+    """What a model would answer to a yes/no question.
+
+    Attributes:
+        p_yes: Probability of yes among the answers that begin with yes or no.
+        mass: Probability that the answer begins with yes or no.
+        margin: Log-odds of yes against no: positive for yes.
+        first_token: Text of the most likely first token.
+    """
+
+    p_yes: float
+    mass: float
+    margin: float
+    first_token: str
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the model takes the question for a yes/no question: it would most likely begin with yes or no."""
+        return self.mass >= _MIN_MASS
+
+
+UNKNOWN = YesNo(p_yes=0.5, mass=0.0, margin=0.0, first_token="")
+"""The outcome where the model was not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """Outcomes of yes/no questions about the same frames.
+
+    Attributes:
+        scores: One for each question, in order.
+        warnings: Limitations of all of them, one sentence each.
+        frames_used: Encoded pairs, oldest first.
+    """
+
+    scores: tuple[YesNo, ...]
+    warnings: tuple[str, ...]
+    frames_used: Snapshot
+
+
+def answer_forms(token_ids_of: Callable[[str], list[int]]) -> AnswerForms:
+    """Return the tokens for yes and no, in several spellings and languages.
+
+    A form of several tokens does not count: its first token may begin another word.
+
+    Args:
+        token_ids_of: The tokenizer: ids of a text, without special tokens.
+
+    Raises:
+        BadRequestError: The tokenizer has no token for yes, or none for no.
+    """
+
+    def tokens(words: tuple[str, ...]) -> set[int]:
+        spellings = {f"{space}{case}" for word in words for case in _cases(word) for space in ("", " ")}
+        encoded = [token_ids_of(spelling) for spelling in spellings]
+        return {ids[0] for ids in encoded if len(ids) == 1}
+
+    yes, no = tokens(_YES), tokens(_NO)
+    if not (yes - no and no - yes):
+        raise BadRequestError("the model's tokenizer has no tokens for yes and no: ask for an answer instead")
+    return AnswerForms(tuple(sorted(yes - no)), tuple(sorted(no - yes)))
+
+
+def yes_no(log_p_yes: float, log_p_no: float, first_token: str) -> YesNo:
+    """Return the outcome from the logarithms of the probabilities of yes and no as first token."""
+    margin = log_p_yes - log_p_no
+    p_yes = 1 / (1 + math.exp(-margin)) if margin >= 0 else 1 - 1 / (1 + math.exp(margin))
+    return YesNo(p_yes, math.exp(log_p_yes) + math.exp(log_p_no), margin, first_token)
+
+
+def _cases(word: str) -> tuple[str, str, str]:
+    return word, word.capitalize(), word.upper()

@@ -226,17 +226,6 @@ def test_resumed_training_writes_the_same_checkpoint_which_answers(tmp_path, fam
     assert set(result.answer.split()) <= set(vocabulary(family.value)), result.answer
 
 
-def test_interrupted_training_continues_to_the_same_checkpoint(tmp_path):
-    # given a training whose last stage was interrupted
-    done = train(tmp_path, "--family", "qwen3_vl")
-    (tmp_path / "work" / "joint.pt").unlink()
-    # when
-    resumed = train(tmp_path, "--resume", "--family", "qwen3_vl")
-    # then
-    assert (done.returncode, resumed.returncode) == (0, 0), resumed.stderr
-    assert done.stdout.splitlines()[-1] == resumed.stdout.splitlines()[-1]
-
-
 def test_model_of_another_type_needs_a_folder_of_its_own():
     done = subprocess.run(
         [sys.executable, "-m", "lab", "train", "--family", "qwen3_vl"],

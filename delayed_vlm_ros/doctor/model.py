@@ -71,6 +71,8 @@ def model_findings(settings: ModelSettings, torch: Mapping[str, Any] | None, *, 
     text = f"{found} in {checkpoint.path}, complete, {count / 1e6:.0f} million parameters"
     if checkpoint.quantization:
         text = f"{text}, quantised by {checkpoint.quantization}"
+    if checkpoint.why_chosen:
+        text = f"{text}; {checkpoint.why_chosen}"
     named = (
         warn("model", f"{text}: {checkpoint.warnings[-1]}", _ROBOT_MODEL) if checkpoint.warnings else ok("model", text)
     )

@@ -173,16 +173,85 @@ def test_invalid_frame_size_is_refused(folder):
         (False, True, "cuda", DEMO_MODEL),
     ],
 )
-def test_automatic_model_is_cached_one_on_cuda(
-    folder, empty_hub_cache, monkeypatch, tmp_path, cuda, cached, device, expected
-):
+def test_automatic_model_is_cached_one_on_cuda(folder, empty_hub_cache, monkeypatch, cuda, cached, device, expected):
     # given
-    monkeypatch.setattr(checkpoint_module, "_CUDA_DEVICE_FILES", (str(tmp_path if cuda else tmp_path / "none"),))
+    monkeypatch.setattr(checkpoint_module, "has_cuda_device", lambda: cuda)
     if cached:
         put_in_cache(empty_hub_cache, ROBOT_MODEL, folder)
 
     # then
     assert resolve_checkpoint("auto", device=device).name == expected
+
+
+LARGE, MIDDLE, SMALL = "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3.5-4B", "Qwen/Qwen3-VL-2B-Instruct"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a function that gives this machine a GPU with so many bytes, and models their need in GB."""
+
+    def make(memory, needs):
+        monkeypatch.setattr(checkpoint_module, "has_cuda_device", lambda: True)
+        monkeypatch.setattr(checkpoint_module, "usable_gpu_memory", lambda _: memory)
+        monkeypatch.setattr(checkpoint_module, "_needed_bytes", lambda found: int(needs[found.name] * 1e9))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected", "skipped"),
+    [
+        (24 * 10**9, LARGE, ()),
+        (16 * 10**9, MIDDLE, (f"{LARGE} needs 21.4 GB of the GPU's 16.0 GB",)),
+        (8 * 10**9, SMALL, (f"{LARGE} needs 21.4 GB of the GPU's 8.0 GB", f"{MIDDLE} needs 11.9 GB")),
+        (None, SMALL, ()),
+        (4 * 10**9, DEMO_MODEL, (f"{SMALL} needs 6.8 GB of the GPU's 4.0 GB",)),
+    ],
+)
+def test_automatic_model_is_the_first_that_fits_the_gpu(folder, empty_hub_cache, gpu, memory, expected, skipped):
+    # given
+    gpu(memory, {LARGE: 21.4, MIDDLE: 11.9, SMALL: 6.8})
+    for name in (SMALL, LARGE, MIDDLE):
+        put_in_cache(empty_hub_cache, name, folder)
+    # when
+    chosen = resolve_checkpoint("auto")
+    # then
+    assert chosen.name == expected
+    reason = chosen.warnings[-1] if expected == DEMO_MODEL else chosen.why_chosen
+    assert all(text in reason for text in (*skipped, f"{'the demo model' if expected == DEMO_MODEL else expected} was"))
+
+
+def test_automatic_model_without_known_memory_is_the_robots_model(folder, empty_hub_cache, gpu):
+    gpu(None, {LARGE: 21.4, ROBOT_MODEL: 9.9, SMALL: 6.8})
+    for name in (LARGE, ROBOT_MODEL, SMALL):
+        put_in_cache(empty_hub_cache, name, folder)
+    assert resolve_checkpoint("auto").name == ROBOT_MODEL
+
+
+def test_automatic_model_is_not_one_that_was_downloaded_in_part(folder, empty_hub_cache, gpu):
+    # given
+    gpu(24 * 10**9, {MIDDLE: 11.9})
+    put_in_cache(empty_hub_cache, MIDDLE, folder)
+    broken = put_in_cache(empty_hub_cache, LARGE, folder)
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (broken / "model.safetensors").rename(broken / "model-00001-of-00002.safetensors")
+    (broken / "model.safetensors.index.json").write_text(json.dumps(index))
+    # when
+    chosen = resolve_checkpoint("auto")
+    # then
+    assert chosen.name == MIDDLE
+    assert f"{LARGE} cannot be used" in chosen.why_chosen
+
+
+def test_named_model_has_no_reason(folder):
+    assert resolve_checkpoint(str(folder)).why_chosen == ""
+
+
+def test_need_of_a_model_is_its_weights_and_a_full_memory(folder):
+    found = resolve_checkpoint(str(folder))
+    weights = (folder / "model.safetensors").stat().st_size
+    needed = checkpoint_module._needed_bytes(found)
+    assert weights + 10**9 < needed < weights + 2 * 10**9  # 1 GB of it for CUDA's libraries
 
 
 # --- refused checkpoints --------------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from delayed_vlm_ros.dependencies import explained_imports, is_installed, missing
-from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
+from delayed_vlm_ros.errors import ConfigurationError, ModelError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, cache_bytes, plan_budget
+from delayed_vlm_ros.inference.local.memory_plan import plan_memory
 from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS, check_model_type
 from delayed_vlm_ros.inference.local.models.files import check_files, check_kind, read_json, weight_files
+from delayed_vlm_ros.inference.local.models.gpu_memory import has_cuda_device, usable_gpu_memory
 from delayed_vlm_ros.inference.local.models.processor_files import (
     check_has_chat_template,
     check_processor_types,
@@ -23,10 +25,22 @@ from delayed_vlm_ros.inference.local.models.processor_files import (
 from delayed_vlm_ros.inference.local.models.quantization import quantization_method
 from delayed_vlm_ros.inference.local.models.validation import check_description, check_size
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
+from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.resources import data_folder
 
 ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
+# Larger models first. Of equal size Qwen3-VL is first: users find that it sees small objects better (docs/presets.md).
+AUTOMATIC_MODELS = (
+    "Qwen/Qwen3-VL-8B-Instruct",
+    "Qwen/Qwen2.5-VL-7B-Instruct",
+    "Qwen/Qwen3-VL-4B-Instruct",
+    "Qwen/Qwen3.5-4B",
+    ROBOT_MODEL,
+    "Qwen/Qwen3-VL-2B-Instruct",
+    "Qwen/Qwen3.5-2B",
+    "Qwen/Qwen2-VL-2B-Instruct",
+)
 DEMO_MODEL = "demo"
 DEMO_WARNING = "demo model, synthetic scenes only"
 
@@ -35,8 +49,7 @@ _DEFAULT_MIN_TOKENS = 128
 _DEFAULT_MAX_TOKENS = 768
 
 _DEMO_FOLDER = data_folder("demo", "tiny_scene")
-
-_CUDA_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
+_HALF_PRECISION_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,7 @@ class Checkpoint:
         generation: Content of ``generation_config.json``; None without this file.
         quantization: Method by which the weights are quantised; empty: they are not.
         image_statistics: File with the statistics of the images that the model knows; None: it knows any.
+        why_chosen: Why ``auto`` chose this model, a sentence; empty: it was named.
     """
 
     name: str
@@ -72,6 +86,7 @@ class Checkpoint:
     generation: Mapping[str, Any] | None = field(default=None, repr=False)
     quantization: str = ""
     image_statistics: Path | None = None
+    why_chosen: str = ""
 
     def geometry(self, max_pixels: int) -> FrameGeometry:
         """Return the image sizes for a memory whose frames have at most ``max_pixels`` pixels (height × width).
@@ -154,11 +169,12 @@ def resolve_checkpoint(model: str, *, allow_download: bool = False, device: str 
     """Find a checkpoint.
 
     Args:
-        model: A folder, the name of a model on the hub, ``demo`` (the embedded model), or ``auto``: the robot's model
-            if it is in the local cache and CUDA is available, else ``demo``.
+        model: A folder, the name of a model on the hub, ``demo`` (the embedded model), or ``auto``: with CUDA the first
+            of ``AUTOMATIC_MODELS`` that is in the local cache and fits the GPU with a memory of the default size, else
+            ``demo``.
         allow_download: Whether a hub model that is not in the local cache may be downloaded. Its small files are
             downloaded here, its weights when the model is loaded.
-        device: Device for the model. ``auto`` chooses the robot's model only on ``auto`` and ``cuda…``.
+        device: Device for the model. ``auto`` chooses another model than ``demo`` only on ``auto`` and ``cuda…``.
 
     Raises:
         ModelNotFoundError: The checkpoint is not on this machine.
@@ -196,19 +212,65 @@ def _expand_user(name: str) -> Path:
 
 
 def _choose_model(device: str) -> Checkpoint:
-    cached = None
-    if not is_installed("torch"):  # otherwise the warning would blame the device
-        reason = missing("torch")
-    elif device != "auto" and not device.startswith("cuda"):
-        reason = f"the device is {device}"
-    elif not any(Path(file).exists() for file in _CUDA_DEVICE_FILES):
-        reason = "there is no CUDA device"
-    elif (cached := _find_in_cache(ROBOT_MODEL)) is None:
-        reason = f"{ROBOT_MODEL} is not in this user's cache (download it once with 'hf download {ROBOT_MODEL}')"
-    if cached is not None:
-        return _read_checkpoint(ROBOT_MODEL, cached)
+    reason = _why_without_cuda(device)
+    if not reason:
+        available = usable_gpu_memory(device)
+        skipped: list[str] = []
+        for name in _automatic_models(available):
+            found = _candidate(name, available, skipped)
+            if found is not None:
+                return replace(found, why_chosen="; ".join([f"{name} was chosen automatically", *skipped]))
+        reason = "; ".join(skipped) or (
+            f"none of {', '.join(AUTOMATIC_MODELS)} is in this user's cache (download one once, for example with "
+            f"'hf download {ROBOT_MODEL}')"
+        )
     demo = _demo_checkpoint()
     return replace(demo, warnings=(*demo.warnings, f"the demo model was chosen automatically: {reason}"))
+
+
+def _why_without_cuda(device: str) -> str:
+    if not is_installed("torch"):  # otherwise the warning would blame the device
+        return missing("torch")
+    if device != "auto" and not device.startswith("cuda"):
+        return f"the device is {device}"
+    return "" if has_cuda_device() else "there is no CUDA device"
+
+
+def _automatic_models(available: int | None) -> tuple[str, ...]:
+    """Return the models in the order of choice; the contract's, then small ones, if the GPU's memory is unknown."""
+    if available is not None:
+        return AUTOMATIC_MODELS
+    return (ROBOT_MODEL, *(name for name in reversed(AUTOMATIC_MODELS) if name != ROBOT_MODEL))
+
+
+def _candidate(name: str, available: int | None, skipped: list[str]) -> Checkpoint | None:
+    """Return a model that is on this machine and fits the GPU. Otherwise append the reason to ``skipped``; return None."""
+    folder = _find_in_cache(name)
+    if folder is None:
+        return None
+    try:
+        found = _read_checkpoint(name, folder)
+        needed = _needed_bytes(found)
+    except ModelError as error:  # one that was downloaded in part, too
+        skipped.append(f"{name} cannot be used ({error})")
+        return None
+    if available is not None and needed > available:
+        skipped.append(f"{name} needs {needed / 1e9:.1f} GB of the GPU's {available / 1e9:.1f} GB")
+        return None
+    return found
+
+
+def _needed_bytes(checkpoint: Checkpoint) -> int:
+    """Return the memory of a model with one camera and a memory of the default size."""
+    weights = sum(file.stat().st_size for file in weight_files(checkpoint.name, checkpoint.path))
+    return plan_memory(
+        checkpoint.config,
+        parameters=weights // _HALF_PRECISION_BYTES,
+        element_bytes=_HALF_PRECISION_BYTES,
+        frames=MemoryConfig.star_memory_size + MemoryConfig.stream_window_size,
+        frame_pixels=min(MemoryConfig.max_pixels, checkpoint.max_pixels),
+        factor=checkpoint.factor,
+    ).peak
 
 
 def _demo_checkpoint() -> Checkpoint:

@@ -49,7 +49,7 @@ class LoadedModel:
         model: Model from transformers, in evaluation mode.
         processor: Processor from transformers: tokenizer, chat template and video processor.
         device: Device of the model, ``cuda:0`` or ``cpu``.
-        notes: Settings of the checkpoint that answers do not follow, one sentence each, to report once.
+        notes: Why ``auto`` chose the model, and what of the checkpoint is not used; one sentence each, to report once.
         familiar_images: The images that the model knows; None: it knows any.
     """
 
@@ -131,7 +131,8 @@ def load_model(
             f"the tokenizer of {checkpoint.name} in {path} does not match its model: download all its files again"
         )
     model.eval()
-    notes = (*notes, *settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
+    chosen = (checkpoint.why_chosen,) if checkpoint.why_chosen else ()
+    notes = (*chosen, *notes, *settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
     check_generation(model, processor, checkpoint.name, sampling=sampling)
     statistics = checkpoint.image_statistics
     familiar_images = None if statistics is None else load_familiar_images(statistics)

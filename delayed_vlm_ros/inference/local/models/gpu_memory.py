@@ -1,0 +1,63 @@
+"""The memory of the GPU, read without torch: choosing a model must be quick."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+_DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
+_MEMINFO = Path("/proc/meminfo")
+_SYSTEM_SHARE = 0.25  # of a memory that GPU and system share, for the system and other nodes
+_QUERY_TIMEOUT_SEC = 10.0
+_MEBIBYTE = 2**20
+
+
+def has_cuda_device() -> bool:
+    """Return whether this machine has an NVIDIA GPU with a driver, also without torch."""
+    return any(Path(file).exists() for file in _DEVICE_FILES)
+
+
+def usable_gpu_memory(device: str) -> int | None:
+    """Return the bytes of GPU memory that a model may use; None: unknown.
+
+    The whole memory counts, not what is free now, so that a robot starts with the same model each time. Where GPU and
+    system share their memory, as on a Jetson, a quarter is left to the system.
+
+    Args:
+        device: ``auto``, ``cuda`` or ``cuda:N``.
+    """
+    answer = _ask_driver(_driver_index(device))
+    if answer is None:
+        return None
+    if answer.isdecimal():
+        return int(answer) * _MEBIBYTE
+    return int(_system_memory() * (1 - _SYSTEM_SHARE))  # the driver says "[N/A]" where the memory is shared
+
+
+def _driver_index(device: str) -> str:
+    """Return the index or UUID of a device for the driver, which ignores ``CUDA_VISIBLE_DEVICES``."""
+    index = device.partition(":")[2] or "0"
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return visible[int(index)] if visible and index.isdecimal() and int(index) < len(visible) else index
+
+
+def _ask_driver(index: str) -> str | None:
+    """Return the driver's memory in MiB as text; None if the driver's tool is missing or fails."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={index}"]
+    try:
+        result = subprocess.run(  # noqa: S603  arguments from this module and the driver's own variable
+            command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_SEC, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None
+
+
+def _system_memory() -> int:
+    fields = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    return int(fields["MemTotal"].split()[0]) * 1024

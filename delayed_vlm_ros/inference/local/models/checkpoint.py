@@ -244,7 +244,7 @@ def _automatic_models(available: int | None) -> tuple[str, ...]:
 
 
 def _candidate(name: str, available: int | None, skipped: list[str]) -> Checkpoint | None:
-    """Return a model that is on this machine and fits the GPU. Otherwise append the reason to ``skipped``; return None."""
+    """Return a model that is on this machine and fits the GPU; None, with the reason in ``skipped``, if not."""
     folder = _find_in_cache(name)
     if folder is None:
         return None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import Cache
 
-from delayed_vlm_ros.errors import BadRequestError, DeviceMemoryError, NonFiniteError
+from delayed_vlm_ros.errors import BadRequestError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.finish import STOP, finish_warnings
 from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget, round_up_capacity
@@ -26,8 +26,9 @@ from delayed_vlm_ros.inference.local.generation import Generated, generate_answe
 from delayed_vlm_ros.inference.local.models.checkpoint import processor_geometry, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
 from delayed_vlm_ros.inference.local.models.loading import load_model
-from delayed_vlm_ros.inference.local.oom import CACHES_DROPPED, is_out_of_memory, pairs_dropped, select_half
+from delayed_vlm_ros.inference.local.oom import is_out_of_memory
 from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.inference.local.retries import device_memory_error, run_with_less_when_short
 from delayed_vlm_ros.inference.local.scoring import Question, packed_tokens, score_questions
 from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
@@ -251,7 +252,7 @@ class DelayedBatchInferenceEngine:
         control = control or AskControl()
         started = time.monotonic()
         requested = select_frames(self.snapshot(), request)
-        return self._with_fewer_when_short(
+        return self._run_with_less_when_short(
             requested, control, lambda snapshot, warnings: self._answer(request, snapshot, control, warnings, started)
         )
 
@@ -292,7 +293,7 @@ class DelayedBatchInferenceEngine:
             raise BadRequestError("no question: give at least one")
         control = control or AskControl()
         requested = select_frames(self.snapshot(), requests[0])
-        return self._with_fewer_when_short(
+        return self._run_with_less_when_short(
             requested, control, lambda snapshot, warnings: self._score(requests, snapshot, control, warnings)
         )
 
@@ -345,7 +346,7 @@ class DelayedBatchInferenceEngine:
             control.ran_out_of_memory = True
             self.reset_cache()
             traceback.clear_frames(error.__traceback__)
-            raise _device_memory_error(len(snapshot), error) from error
+            raise device_memory_error(len(snapshot), error) from error
         if self._cache.generation == generation:
             self._precomputed = target
         return done
@@ -380,36 +381,20 @@ class DelayedBatchInferenceEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _with_fewer_when_short(
+    def _run_with_less_when_short(
         self, requested: Snapshot, control: AskControl, run: Callable[[Snapshot, tuple[str, ...]], _Result]
     ) -> _Result:
-        """Return the result of ``run`` for the frames and warnings; after a shortage of memory, for fewer frames."""
-        snapshot = requested
-        warnings: tuple[str, ...] = ()
-        while True:
-            try:
-                return run(snapshot, warnings)
-            except NonFiniteError:
-                self.reset_cache()
-                raise
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                control.ran_out_of_memory = True
-                self.reset_cache()
-                if self._on_oom is not None:
-                    self._on_oom()
-                # The frames' tensors would live as long as the caller, or the next attempt, holds the error.
-                traceback.clear_frames(error.__traceback__)
-                if snapshot is not requested or (warnings and len(snapshot) < 2):  # noqa: PLR2004  one pair has no half
-                    raise _device_memory_error(len(requested), error) from error
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            if warnings:
-                snapshot = select_half(snapshot)
-                warnings = (CACHES_DROPPED, pairs_dropped(len(snapshot), len(requested)))
-            else:
-                warnings = (CACHES_DROPPED,)
+        def release() -> None:
+            control.ran_out_of_memory = True
+            self.reset_cache()
+            if self._on_oom is not None:
+                self._on_oom()
+
+        try:
+            return run_with_less_when_short(requested, run, release)
+        except NonFiniteError:
+            self.reset_cache()
+            raise
 
     def _answer(
         self,
@@ -520,14 +505,6 @@ class DelayedBatchInferenceEngine:
 
     def _text_of(self, token_ids: Sequence[int]) -> str:
         return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))
-
-
-def _device_memory_error(pairs: int, error: Exception) -> DeviceMemoryError:
-    cause = str(error) or type(error).__name__
-    return DeviceMemoryError(
-        f"the device ran out of memory for {pairs} pairs ({cause}), also with fewer of them: lower max_pixels or the "
-        "memory sizes, limit the question in time, or use a smaller model. The memory keeps its frames"
-    )
 
 
 def _time_warnings(layout: VideoLayout) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Shortages of memory: which errors they are, and the retries of a question with fewer pairs and a warning.
+"""Shortages of memory: which errors they are.
 
 This module imports no torch: it also recognises an import of torch that fails.
 """
@@ -9,9 +9,6 @@ import errno
 from collections.abc import Iterator
 
 from delayed_vlm_ros.errors import DeviceMemoryError
-from delayed_vlm_ros.memory import Snapshot
-
-CACHES_DROPPED = "device memory was short: the caches of earlier questions were dropped"
 
 # Text of a RuntimeError: torch has no class for these.
 _MEMORY_TEXTS = (
@@ -79,24 +76,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-
-
-def select_half(snapshot: Snapshot) -> Snapshot:
-    """Return half of the pairs: one half of these are the newest pairs, the others have the highest importance.
-
-    Args:
-        snapshot: At least two pairs, in time order.
-
-    Returns:
-        Half of the pairs, rounded down, in time order.
-    """
-    count = len(snapshot) // 2
-    newest = (count + 1) // 2
-    older = sorted(snapshot[: len(snapshot) - newest], key=lambda kept: kept.importance, reverse=True)
-    chosen = {kept.id for kept in (*older[: count - newest], *snapshot[len(snapshot) - newest :])}
-    return tuple(kept for kept in snapshot if kept.id in chosen)
-
-
-def pairs_dropped(used: int, requested: int) -> str:
-    """Return the warning for an answer from fewer pairs than requested."""
-    return f"device memory was short: answered from {used} of {requested} kept pairs, the newest and most important"

@@ -145,6 +145,24 @@ def test_cancelled_scores_end_and_keep_the_frames(load_tiny, make_engine, random
     assert len(engine.score(QUESTIONS).scores) == len(QUESTIONS)
 
 
+def test_shortage_of_memory_leaves_the_scores_unchanged(load_tiny, make_engine, random_forms, monkeypatch):
+    engine = make_engine(load_tiny("qwen2_5_vl"), stamps=STAMPS)
+    expected = engine.score(QUESTIONS)
+    forward, calls = engine.model.lm_head.forward, []
+
+    def short_once(hidden):
+        calls.append(hidden)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(hidden)
+
+    monkeypatch.setattr(engine.model.lm_head, "forward", short_once)
+    result = engine.score(QUESTIONS)
+    assert result.scores == expected.scores
+    assert len(result.warnings) == len(expected.warnings) + 1
+    assert "caches" in result.warnings[-1]
+
+
 def test_nan_in_the_logits_is_an_error(load_tiny, make_engine, random_forms, monkeypatch):
     engine = make_engine(load_tiny("qwen2_5_vl"), stamps=STAMPS)
     head = engine.model.lm_head.forward

@@ -5,6 +5,9 @@ oldest, whose goal then waits for ever. An action has two such services: one acc
 result. A client that has read the reply to a goal fetches the goal's result. So the server knows which goals were
 accepted in the client's view, and that a client which read a newer reply has read an older result as well: each of its
 turns takes one of both. The next replies of both services are held back until then.
+
+Every client receives the replies to all of them, and a request does not say which client sent it. So the replies are
+counted together, and a client that pauses while others go on may still lose some.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from delayed_vlm_ros.ros.time import steady_clock
 _MAX_UNREAD_RESULTS = 8  # of the 10 that a client keeps: two may be on their way
 _MAX_UNREAD_ACCEPTANCES = 4  # the results of these find no later acceptance, so they remain unread in the server's view
 _READ_AFTER_SEC = 5.0  # longer than a client pauses on a busy machine; one that fetches no results is not waited for
+_RESULT_READ_AFTER_SEC = 1.0  # its client has just requested it, so it is not paused
 _CHECK_PERIOD_SEC = 0.25
 
 
@@ -93,7 +97,7 @@ class ReplyWindow:
 
 
 class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic on Humble
-    """An ``ActionServer`` that loses no reply to a client with the default quality of service.
+    """An ``ActionServer`` that loses no reply to a single client with the default quality of service.
 
     Args:
         node: As for ``ActionServer``, as are all other arguments.
@@ -105,7 +109,7 @@ class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic 
     ) -> None:
         self._resume_function = resume_function
         self._acceptances = ReplyWindow(_MAX_UNREAD_ACCEPTANCES, _READ_AFTER_SEC)
-        self._results = ReplyWindow(_MAX_UNREAD_RESULTS, _READ_AFTER_SEC)
+        self._results = ReplyWindow(_MAX_UNREAD_RESULTS, _RESULT_READ_AFTER_SEC)
         super().__init__(node, *arguments, **keywords)
         self._timer = node.create_timer(
             _CHECK_PERIOD_SEC, self._expire, callback_group=self.callback_group, clock=steady_clock()
@@ -127,7 +131,7 @@ class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic 
             await super().execute({"goal": goal})
 
     async def _execute_get_result_request(self, request_header_and_message: Any) -> None:
-        """Send the result when it is there and its turn comes; rclpy would send it when it is there."""
+        """Send the result after it is known and its turn has come; rclpy would not wait for the turn."""
         header, request = request_header_and_message
         goal_id = bytes(request.goal_id.uuid)
         result = self._result_futures.get(goal_id)

@@ -1,12 +1,15 @@
 """Replies to goals wait until earlier ones were read."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from delayed_vlm_ros.ros.services.goal_replies import ReplyWindow
+from rclpy.task import Future
+
+from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer, ReplyWindow
 
 
 class Replies:
@@ -76,3 +79,47 @@ def test_all_replies_pass_when_the_node_ends():
     replies.window.open()
     replies.put(b"late")
     assert len(replies.sent) == 51
+
+
+class ResultServer(PacedActionServer):
+    """The part of the server that sends results, without a node."""
+
+    def __init__(self, goals):
+        self._acceptances, self._results = ReplyWindow(100, 3600.0), ReplyWindow(8, 3600.0)
+        self._result_futures = {goal_id(number): Future() for number in range(goals)}
+        self.sent = []
+
+    def _send_result_response(self, request_header, future):
+        self.sent.append((request_header, future.result()))
+
+    def request(self, number):
+        """Request the result of a goal, as a client does that has read its acceptance."""
+        request = SimpleNamespace(goal_id=SimpleNamespace(uuid=goal_id(number)))
+        with pytest.raises(StopIteration):
+            self._execute_get_result_request((f"header {number}", request)).send(None)
+
+    def end(self, number):
+        self._result_futures[goal_id(number)].set_result(number)
+
+
+def goal_id(number):
+    return bytes([number] * 16)
+
+
+def test_results_wait_for_later_goals_and_each_reaches_its_own_request():
+    # given twelve goals, half of which have ended before their results are requested
+    server = ResultServer(13)
+    for number in range(6):
+        server.end(number)
+    for number in range(12):
+        server.request(number)
+    for number in range(6, 12):
+        server.end(number)
+    assert server.sent == [(f"header {number}", number) for number in range(8)]
+    # when a client reads the acceptance of a later goal
+    server._acceptances.put(goal_id(12), lambda: None)
+    server._confirm(goal_id(12))
+    # then one result more is sent
+    assert len(server.sent) == 9
+    server.stop_pacing()
+    assert server.sent == [(f"header {number}", number) for number in range(12)]

@@ -169,7 +169,6 @@ def test_quantised_checkpoint_without_its_package_is_refused_with_the_command(fo
     ("config", "method"),
     [
         ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
-        ({"compression_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
         ({"quantization_config": {"quant_method": "fp8"}}, "fp8"),
         ({"quantization_config": {}}, ""),
         ({"quantization_config": None}, ""),
@@ -198,14 +197,46 @@ def test_older_descriptions_of_a_quantisation_are_understood(folder, monkeypatch
 def test_quantisation_that_transformers_would_ignore_is_refused(folder, settings, named):
     checkpoint = folder()
     edit(checkpoint, "config.json", quantization_config=settings)
-    assert f"quantised by {named} (quantization_config), which is not supported" in refusal(checkpoint)
+    assert f"quantised by {named}, which is not supported" in refusal(checkpoint)
 
 
-def test_quantisation_of_the_text_config_is_refused(folder):
+@pytest.mark.parametrize("field", ["compression_config", "quantization", "quantization_config in text_config"])
+def test_quantisation_in_a_field_that_the_loading_does_not_read_is_refused(folder, field):
     checkpoint = folder()
-    text = read(checkpoint, "config.json")["text_config"] | {"quantization_config": {"quant_method": "fp8"}}
-    edit(checkpoint, "config.json", text_config=text)
-    assert "quantised by fp8 (quantization_config in text_config), which is not supported" in refusal(checkpoint)
+    name, _, parent = field.partition(" in ")
+    settings = {name: {"quant_method": "fp8", "bits": 4}}
+    if parent:
+        settings = {parent: read(checkpoint, "config.json")[parent] | settings}
+    edit(checkpoint, "config.json", **settings)
+    assert f"in the field {field}, which is not supported" in refusal(checkpoint)
+
+
+def test_weights_that_are_quantised_in_two_ways_are_refused(folder):
+    checkpoint = folder()
+    groups = {"group_0": {"weights": {"num_bits": 4}}, "group_1": {"weights": {"num_bits": 8}}}
+    settings = {"quant_method": "compressed-tensors", "config_groups": groups}
+    edit(checkpoint, "config.json", quantization_config=settings)
+    assert "in more than one way (config_groups)" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("weight", "refused"),
+    [
+        ("model.layers.0.q_proj.weight_g_idx", True),
+        ("model.layers.0.q_proj.weight_zero_point", True),
+        ("model.layers.0.q_proj.qweight", True),
+        ("model.layers.0.q_proj.input_scale", False),
+        ("model.layers.0.q_proj.input_global_scale", False),
+        ("model.layers.0.attn.k_scale", False),
+        ("logit_scale", False),
+    ],
+)
+def test_unused_tensor_is_refused_only_if_the_weights_need_it(weight, refused):
+    if refused:
+        with pytest.raises(UnsupportedModelError, match="garbled"):
+            quantization.check_unused_weights("a/b", [weight])
+    else:
+        assert weight in quantization.check_unused_weights("a/b", [weight])[0]
 
 
 @pytest.mark.parametrize("with_config", [True, False])
@@ -271,7 +302,7 @@ def test_weights_in_fp8_whose_config_says_nothing_are_refused(folder):
     checkpoint = folder()
     quantise(checkpoint, "fp8")
     edit(checkpoint, "config.json", quantization_config=None)
-    with pytest.raises(UnsupportedModelError, match=r"are quantised \(.*weight_scale_inv\), but its config\.json does"):
+    with pytest.raises(UnsupportedModelError, match=r"are quantised, but transformers does not use .*weight_scale_inv"):
         load_model(resolve_checkpoint(str(checkpoint)), device="cpu")
 
 

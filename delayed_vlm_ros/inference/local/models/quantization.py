@@ -33,7 +33,26 @@ EXPANDED_METHODS = ("compressed-tensors", "fp8")
 _UNKNOWN = "an unknown method"
 _PACKED_BITS, _DEFAULT_BITS = {"I32": 32, "U8": 8}, 4
 _BFLOAT16_ONLY = ("fp8",)
-_SCALES = ("_scale", "_scale_inv", "weight_packed", "qweight", "qzeros", "scales", ".absmax", ".quant_map")
+# Tensors without which quantised weights are wrong. Scales of activations and of the KV cache are not: expanded weights
+# need none.
+_SCALES = (
+    ".absmax",
+    ".g_idx",
+    ".quant_map",
+    ".qweight",
+    ".qzeros",
+    ".scales",
+    ".weight_g_idx",
+    ".weight_global_scale",
+    ".weight_packed",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight_zero_point",
+)
+_OTHER_FIELDS = (
+    "compression_config",
+    "quantization",
+)  # of older compressed-tensors and of MLX; transformers reads none
 
 
 def quantization_method(name: str, config: Mapping[str, Any]) -> str:
@@ -46,19 +65,20 @@ def quantization_method(name: str, config: Mapping[str, Any]) -> str:
     Raises:
         UnsupportedModelError: transformers would load the weights without their scales, or a package is missing.
     """
-    field = "quantization_config"
-    settings = config.get(field) or config.get("compression_config")
+    settings = config.get("quantization_config")
     if not settings:
-        text = config.get("text_config")
-        settings = text.get(field) if isinstance(text, Mapping) else None
-        field = f"{field} in text_config"
-    if not settings:
+        _check_other_fields(name, config)
         return ""
     method = _method(settings)
-    if method not in _PACKAGES or "text_config" in field:
+    if method not in _PACKAGES:
         raise UnsupportedModelError(
-            f"cannot use the model {name}: its weights are quantised by {method:.100} ({field}), "
-            f"which is not supported: use weights in bfloat16, or quantised by one of {', '.join(_PACKAGES)}"
+            f"cannot use the model {name}: its weights are quantised by {method:.100}, which is not supported: use "
+            f"weights in bfloat16, or quantised by one of {', '.join(_PACKAGES)}"
+        )
+    if len(settings.get("config_groups") or ()) > 1:  # transformers expands all layers as those of the first group
+        raise UnsupportedModelError(
+            f"cannot use the model {name}: its weights are quantised in more than one way (config_groups), which "
+            "transformers does not expand: use weights in bfloat16, or with one group"
         )
     missing = [package for module, package in _PACKAGES[method].items() if not is_installed(module)]
     if missing:
@@ -67,6 +87,18 @@ def quantization_method(name: str, config: Mapping[str, Any]) -> str:
             f"{' '.join(missing)}', or use weights in bfloat16"
         )
     return method
+
+
+def _check_other_fields(name: str, config: Mapping[str, Any]) -> None:
+    text = config.get("text_config")
+    found = [field for field in _OTHER_FIELDS if config.get(field)]
+    if isinstance(text, Mapping) and text.get("quantization_config"):
+        found.append("quantization_config in text_config")
+    if found:
+        raise UnsupportedModelError(
+            f"cannot use the model {name}: its config.json describes quantised weights in the field {found[0]}, which "
+            "is not supported: use weights in bfloat16, or with the field quantization_config"
+        )
 
 
 def _method(settings: Any) -> str:
@@ -122,7 +154,7 @@ def packed_weights(tensor: str, stored: str, config: Mapping[str, Any]) -> int:
     """
     if not tensor.endswith("weight_packed") or stored not in _PACKED_BITS:
         return 1
-    groups = (config.get("quantization_config") or config.get("compression_config") or {}).get("config_groups") or {}
+    groups = (config.get("quantization_config") or {}).get("config_groups") or {}
     bits = [int((group.get("weights") or {}).get("num_bits") or _DEFAULT_BITS) for group in groups.values()]
     return _PACKED_BITS[stored] // min(bits, default=_DEFAULT_BITS)
 
@@ -145,7 +177,7 @@ def check_unused_weights(name: str, unused: Collection[str]) -> tuple[str, ...]:
     scales = sorted(weight for weight in unused if weight.endswith(_SCALES))
     if scales:
         raise UnsupportedModelError(
-            f"the weights of {name} are quantised ({scales[0]}), but its config.json does not say how: answers would "
-            "be garbled. Download all its files again"
+            f"the weights of {name} are quantised, but transformers does not use {scales[0]}: answers would be "
+            "garbled. Download all its files again; if that does not help, use weights in bfloat16"
         )
     return (f"the files of {name} have {len(unused)} weights that the model does not use, such as {min(unused)}",)

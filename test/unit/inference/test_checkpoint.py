@@ -176,6 +176,7 @@ def test_invalid_frame_size_is_refused(folder):
 def test_automatic_model_is_cached_one_on_cuda(folder, empty_hub_cache, monkeypatch, cuda, cached, device, expected):
     # given
     monkeypatch.setattr(checkpoint_module, "has_cuda_device", lambda: cuda)
+    monkeypatch.setattr(checkpoint_module, "usable_gpu_memory", lambda _: 24 * 10**9)
     if cached:
         put_in_cache(empty_hub_cache, ROBOT_MODEL, folder)
 
@@ -188,7 +189,7 @@ LARGE, MIDDLE, SMALL = "Qwen/Qwen3-VL-8B-Instruct", "Qwen/Qwen3.5-4B", "Qwen/Qwe
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """Return a function that gives this machine a GPU with so many bytes, and models their need in GB."""
+    """Return a function that gives this machine a GPU, with its memory in bytes, and models their need in GB."""
 
     def make(memory, needs):
         monkeypatch.setattr(checkpoint_module, "has_cuda_device", lambda: True)

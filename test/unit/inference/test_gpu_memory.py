@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from delayed_vlm_ros.inference.local.models.gpu_memory import usable_gpu_memory
+from delayed_vlm_ros.inference.local.models import gpu_memory
+from delayed_vlm_ros.inference.local.models.gpu_memory import has_cuda_device, usable_gpu_memory
 
 
 @pytest.fixture
@@ -40,6 +41,21 @@ def test_three_quarters_of_a_shared_memory_are_usable(driver):
     driver(gpu0="[N/A]")
     total = int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1]) * 1024
     assert usable_gpu_memory("auto") == pytest.approx(0.75 * total)
+
+
+@pytest.mark.parametrize("answer", ["[Unknown Error]", "[GPU is lost]", "No devices were found"])
+def test_memory_is_unknown_after_an_error_of_the_driver(driver, answer):
+    driver(gpu0=answer)
+    assert usable_gpu_memory("auto") is None
+
+
+@pytest.mark.parametrize(("visible", "expected"), [("", False), ("-1", False), ("0", True), (None, True)])
+def test_hidden_device_is_none(monkeypatch, tmp_path, visible, expected):
+    monkeypatch.setattr(gpu_memory, "_DEVICE_FILES", (str(tmp_path),))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert has_cuda_device() is expected
 
 
 def test_memory_is_unknown_without_the_tool_or_the_device(driver, monkeypatch, tmp_path):

@@ -374,3 +374,9 @@ def test_nothing_is_downloaded_without_permission(folder, monkeypatch):
     load_model(resolve(folder), device="cpu")
     # then
     assert calls == [True] * 5
+
+
+def test_model_that_was_chosen_for_a_gpu_is_not_loaded_on_the_cpu(folder):
+    chosen = replace(resolve(folder), why_chosen="this model was chosen automatically")
+    with pytest.raises(ConfigurationError, match=r"chosen automatically, but torch finds no CUDA device"):
+        load_model(chosen, device="cpu")

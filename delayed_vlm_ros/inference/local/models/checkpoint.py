@@ -5,7 +5,7 @@ This module imports no torch: a node's configure transition must be quick, and m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from delayed_vlm_ros.memory.grid import Grid
 from delayed_vlm_ros.resources import data_folder
 
 ROBOT_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
-# Larger models first. Of equal size Qwen3-VL is first: users find that it sees small objects better (docs/presets.md).
+# Larger models first, and of equal size Qwen3-VL before Qwen3.5.
 AUTOMATIC_MODELS = (
     "Qwen/Qwen3-VL-8B-Instruct",
     "Qwen/Qwen2.5-VL-7B-Instruct",
@@ -214,10 +214,11 @@ def _expand_user(name: str) -> Path:
 def _choose_model(device: str) -> Checkpoint:
     reason = _why_without_cuda(device)
     if not reason:
-        available = usable_gpu_memory(device)
+        folders = {name: folder for name in AUTOMATIC_MODELS if (folder := _find_in_cache(name)) is not None}
+        available = usable_gpu_memory(device) if folders else None
         skipped: list[str] = []
-        for name in _automatic_models(available):
-            found = _candidate(name, available, skipped)
+        for name in _in_order_of_choice(folders, available):
+            found = _candidate(name, folders[name], available, skipped)
             if found is not None:
                 return replace(found, why_chosen="; ".join([f"{name} was chosen automatically", *skipped]))
         reason = "; ".join(skipped) or (
@@ -236,18 +237,18 @@ def _why_without_cuda(device: str) -> str:
     return "" if has_cuda_device() else "there is no CUDA device"
 
 
-def _automatic_models(available: int | None) -> tuple[str, ...]:
-    """Return the models in the order of choice; the contract's, then small ones, if the GPU's memory is unknown."""
+def _in_order_of_choice(names: Iterable[str], available: int | None) -> tuple[str, ...]:
+    """Return the models as they are, large ones first; the contract's, then small ones, if the memory is unknown."""
     if available is not None:
-        return AUTOMATIC_MODELS
-    return (ROBOT_MODEL, *(name for name in reversed(AUTOMATIC_MODELS) if name != ROBOT_MODEL))
+        return tuple(names)
+    small_first = tuple(reversed(tuple(names)))
+    return tuple(name for name in small_first if name == ROBOT_MODEL) + tuple(
+        name for name in small_first if name != ROBOT_MODEL
+    )
 
 
-def _candidate(name: str, available: int | None, skipped: list[str]) -> Checkpoint | None:
-    """Return a model that is on this machine and fits the GPU; None, with the reason in ``skipped``, if not."""
-    folder = _find_in_cache(name)
-    if folder is None:
-        return None
+def _candidate(name: str, folder: Path, available: int | None, skipped: list[str]) -> Checkpoint | None:
+    """Return a model that fits the GPU; None, with the reason in ``skipped``, if it does not, or is incomplete."""
     try:
         found = _read_checkpoint(name, folder)
         needed = _needed_bytes(found)

@@ -10,12 +10,15 @@ from pathlib import Path
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
 _MEMINFO = Path("/proc/meminfo")
 _SYSTEM_SHARE = 0.25  # of a memory that GPU and system share, for the system and other nodes
+_SHARED = ("[N/A]", "[Not Supported]")  # the driver's answer where GPU and system share their memory
 _QUERY_TIMEOUT_SEC = 10.0
 _MEBIBYTE = 2**20
 
 
 def has_cuda_device() -> bool:
-    """Return whether this machine has an NVIDIA GPU with a driver, also without torch."""
+    """Return whether this machine has an NVIDIA GPU with a driver, and this process may use it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
     return any(Path(file).exists() for file in _DEVICE_FILES)
 
 
@@ -29,11 +32,9 @@ def usable_gpu_memory(device: str) -> int | None:
         device: ``auto``, ``cuda`` or ``cuda:N``.
     """
     answer = _ask_driver(_driver_index(device))
-    if answer is None:
-        return None
-    if answer.isdecimal():
-        return int(answer) * _MEBIBYTE
-    return int(_system_memory() * (1 - _SYSTEM_SHARE))  # the driver says "[N/A]" where the memory is shared
+    if answer in _SHARED:
+        return int(_system_memory() * (1 - _SYSTEM_SHARE))
+    return int(answer) * _MEBIBYTE if answer.isdecimal() else None
 
 
 def _driver_index(device: str) -> str:
@@ -43,19 +44,19 @@ def _driver_index(device: str) -> str:
     return visible[int(index)] if visible and index.isdecimal() and int(index) < len(visible) else index
 
 
-def _ask_driver(index: str) -> str | None:
-    """Return the driver's memory in MiB as text; None if the driver's tool is missing or fails."""
+def _ask_driver(index: str) -> str:
+    """Return the GPU's memory in MiB, as the driver's tool prints it; empty if the tool is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return None
+        return ""
     command = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits", f"--id={index}"]
     try:
         result = subprocess.run(  # noqa: S603  arguments from this module and the driver's own variable
             command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_SEC, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None
+        return ""
+    return result.stdout.strip()
 
 
 def _system_memory() -> int:

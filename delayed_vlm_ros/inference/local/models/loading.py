@@ -13,6 +13,7 @@ from typing import Any
 
 from delayed_vlm_ros.dependencies import explained_imports, install_command
 from delayed_vlm_ros.errors import (
+    ConfigurationError,
     DelayedVlmError,
     DependencyError,
     DeviceMemoryError,
@@ -93,6 +94,10 @@ def load_model(
     if not _shows_progress_bars():
         logging.disable_progress_bar()
     target = choose_device(device)
+    if checkpoint.why_chosen and not target.startswith("cuda"):  # it was chosen for the memory of a GPU
+        raise ConfigurationError(
+            f"{checkpoint.why_chosen}, but torch finds no CUDA device: install a torch for CUDA, or name a model"
+        )
     dtype = choose_dtype(quantized_dtype(checkpoint.quantization, dtype), target)
     attention = choose_attention(attention, dtype, target)
     path = _download_weights(checkpoint) if checkpoint.weights_missing else checkpoint.path
@@ -131,8 +136,12 @@ def load_model(
             f"the tokenizer of {checkpoint.name} in {path} does not match its model: download all its files again"
         )
     model.eval()
-    chosen = (checkpoint.why_chosen,) if checkpoint.why_chosen else ()
-    notes = (*chosen, *notes, *settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
+    if checkpoint.why_chosen:
+        notes = (checkpoint.why_chosen, *notes)
+    loaded_dtype = str(model.dtype).removeprefix("torch.")
+    if loaded_dtype != dtype:  # transformers changes the dtype of some quantised weights
+        notes = (*notes, f"{checkpoint.name} was loaded in {loaded_dtype}, not in {dtype}")
+    notes = (*notes, *settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
     check_generation(model, processor, checkpoint.name, sampling=sampling)
     statistics = checkpoint.image_statistics
     familiar_images = None if statistics is None else load_familiar_images(statistics)

@@ -10,9 +10,10 @@ from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.memory import Snapshot
 
 _MIN_MASS = 0.5  # of a clear yes or no; a model that would rather say something else did not take it as such a question
-# Also Spanish and Italian "no", Portuguese "sim", Chinese 是, 有 (there is), 否, 不, 没, Japanese, Korean.
-_YES = ("yes", "ja", "oui", "sí", "sì", "si", "sim", "да", "是", "有", "はい", "네")
-_NO = ("no", "nein", "non", "não", "нет", "否", "不", "没", "いいえ", "아니")
+# English, German, French, Spanish, Italian, Portuguese, Russian, Chinese, Japanese. Left out: words that often begin
+# another answer, such as "si".
+_YES = ("yes", "ja", "oui", "sí", "sì", "sim", "да", "是", "是的", "有", "はい")
+_NO = ("no", "nein", "non", "não", "нет", "否", "不", "不是", "没", "没有", "いいえ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class ScoreResult:
     """Outcomes of yes/no questions about the same frames.
 
     Attributes:
-        scores: One for each question, in order.
+        scores: One for each question, in the order of the questions.
         warnings: Limitations of all of them, one sentence each.
         frames_used: Encoded pairs, oldest first.
     """
@@ -95,7 +96,8 @@ def answer_forms(token_ids_of: Callable[[str], list[int]]) -> AnswerForms:
 def yes_no(log_p_yes: float, log_p_no: float, first_token: str) -> YesNo:
     """Return the outcome from the logarithms of the probabilities of yes and no as first token."""
     margin = log_p_yes - log_p_no
-    p_yes = 1 / (1 + math.exp(-margin)) if margin >= 0 else 1 - 1 / (1 + math.exp(margin))
+    odds = math.exp(-abs(margin))  # of the less likely one
+    p_yes = (1 if margin >= 0 else odds) / (1 + odds)
     return YesNo(p_yes, math.exp(log_p_yes) + math.exp(log_p_no), margin, first_token)
 
 

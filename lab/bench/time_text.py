@@ -90,7 +90,8 @@ def time_text_json(runs: Sequence[SceneAnswers], models: Sequence[str], seed: in
     """
     random = np.random.default_rng(seed)
     weights = random.multinomial(len(runs), np.full(len(runs), 1.0 / len(runs)), _RESAMPLES)
-    return {group: _group_json(runs, models, group, weights) for group in GROUPS}
+    asked = {group for run in runs for group in run.groups}  # few scenes may draw no question of a group
+    return {group: _group_json(runs, models, group, weights) for group in GROUPS if group in asked}
 
 
 def _group_json(

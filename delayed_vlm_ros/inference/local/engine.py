@@ -34,7 +34,7 @@ from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames
-from delayed_vlm_ros.inference.yes_no import UNKNOWN, ScoreResult
+from delayed_vlm_ros.inference.yes_no import UNKNOWN, AnswerForms, ScoreResult, answer_forms
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
 
@@ -138,6 +138,7 @@ class DelayedBatchInferenceEngine:
         self._familiar_images = familiar_images
         self._is_familiar: dict[bytes, bool] = {}
         self._on_oom = on_oom
+        self._answer_forms: AnswerForms | None = None
         self._cache = EncodingCache(
             model, processor, features_on_host=features_on_host, canonical=canonical, budget=budget
         )
@@ -267,8 +268,8 @@ class DelayedBatchInferenceEngine:
     ) -> ScoreResult:
         """Return what the model would answer to yes/no questions about the kept frames, without decoding answers.
 
-        All questions share one encoding of the frames, and cost a forward pass over their own tokens. The penalties of
-        the checkpoint's generation config do not apply.
+        All questions share one encoding of the frames, and cost only forward passes over their own tokens. The
+        penalties of the checkpoint's generation config do not apply.
 
         Args:
             questions: Plain texts.
@@ -286,15 +287,20 @@ class DelayedBatchInferenceEngine:
             DeviceMemoryError: The device ran out of memory.
             NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
         """
+        if isinstance(questions, str):  # whose characters would be questions
+            raise BadRequestError("'questions' must be a list of texts, got one text")
         requests = [AskRequest(question, since, until, last_sec) for question in questions]
         for request in requests:
             check_request(request)
         if not requests:
             raise BadRequestError("no question: give at least one")
+        if self._answer_forms is None:
+            self._answer_forms = answer_forms(self._token_ids_of)
+        forms = self._answer_forms
         control = control or AskControl()
         requested = select_frames(self.snapshot(), requests[0])
         return self._run_with_less_when_short(
-            requested, control, lambda snapshot, warnings: self._score(requests, snapshot, control, warnings)
+            requested, control, lambda snapshot, warnings: self._score(requests, forms, snapshot, control, warnings)
         )
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
@@ -462,7 +468,12 @@ class DelayedBatchInferenceEngine:
         return AskResult(text, metrics, snapshot)
 
     def _score(
-        self, requests: Sequence[AskRequest], snapshot: Snapshot, control: AskControl, warnings: tuple[str, ...]
+        self,
+        requests: Sequence[AskRequest],
+        forms: AnswerForms,
+        snapshot: Snapshot,
+        control: AskControl,
+        warnings: tuple[str, ...],
     ) -> ScoreResult:
         prompts = [build_prompt(self.processor, request.question) for request in requests]
         layout = lay_out(self.model.config, self.processor, snapshot)
@@ -477,7 +488,7 @@ class DelayedBatchInferenceEngine:
                 parts = [
                     Question(prompt.after, layout.positions(prompt)[..., -len(prompt.after) :]) for prompt in prompts
                 ]
-                scores = score_questions(self.model, self.processor, prefix.cache, parts, control)
+                scores = score_questions(self.model, self.processor, prefix.cache, parts, forms, control)
         self._precomputed = ()  # a tight budget may have evicted something for these questions
         return ScoreResult(
             tuple(scores),
@@ -502,6 +513,9 @@ class DelayedBatchInferenceEngine:
             self._is_familiar.update(new)
         self._is_familiar = {kept.content_key: self._is_familiar[kept.content_key] for kept in snapshot}
         return sum(not self._is_familiar[kept.content_key] for kept in snapshot)  # a still image is in many pairs
+
+    def _token_ids_of(self, text: str) -> list[int]:
+        return list(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _text_of(self, token_ids: Sequence[int]) -> str:
         return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))

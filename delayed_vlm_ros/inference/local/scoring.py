@@ -1,8 +1,8 @@
-"""Yes/no questions behind one encoded prefix: one forward pass, no decoding.
+"""Yes/no questions after one encoded prefix: forward passes over the questions, no decoding.
 
-The questions are packed: they follow each other in one sequence, each with the positions that it has alone, and a mask
-hides them from each other. Recurrent layers read tokens in sequence and cannot be masked, so with them each question
-has a pass of its own.
+The questions are packed, up to 512 tokens a pass: they follow each other in one sequence, each with the positions that
+it has alone, and a mask hides them from each other. Each question has a pass of its own where no such mask is possible:
+with recurrent layers, which read tokens in sequence, and with flash attention.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache
 from delayed_vlm_ros.inference.local.finite import check_finite
-from delayed_vlm_ros.inference.yes_no import AnswerForms, YesNo, answer_forms, yes_no
+from delayed_vlm_ros.inference.yes_no import AnswerForms, YesNo, yes_no
 
 _MAX_PACKED_TOKENS = 512
 _MASKED_ATTENTION = frozenset({"sdpa", "eager"})  # implementations that take a mask of any form
@@ -37,7 +37,12 @@ class Question:
 
 @torch.inference_mode()
 def score_questions(
-    model: Any, processor: Any, prefix: PrefixCache, questions: Sequence[Question], control: AskControl
+    model: Any,
+    processor: Any,
+    prefix: PrefixCache,
+    questions: Sequence[Question],
+    forms: AnswerForms,
+    control: AskControl,
 ) -> list[YesNo]:
     """Return what the model would answer to each question.
 
@@ -45,16 +50,15 @@ def score_questions(
         model: Model from transformers.
         processor: Its processor.
         prefix: The encoded prefix; unchanged.
-        questions: At least one question behind the prefix.
+        questions: At least one question.
+        forms: Tokens that mean yes or no.
         control: Control of the work, checked before every pass.
 
     Raises:
         AskCancelledError: The work was cancelled.
         AskTimeoutError: The deadline has passed.
-        BadRequestError: The tokenizer has no tokens for yes and no.
         NonFiniteError: The logits contain NaN or infinity.
     """
-    forms = answer_forms(lambda text: list(processor.tokenizer(text, add_special_tokens=False).input_ids))
     scores: list[YesNo] = []
     for packed in _packs(questions, one_by_one=not _can_pack(model, prefix)):
         control.check()

@@ -1,4 +1,4 @@
-"""Yes/no questions: packed behind one prefix, each has the outcome that it has alone in the unmodified library."""
+"""Yes/no questions: packed after one prefix, each has the outcome that it has alone in the unmodified library."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 
 from delayed_vlm_ros.errors import AskCancelledError, BadRequestError, NoFramesError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.local import engine as engine_module
 from delayed_vlm_ros.inference.local import scoring
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
@@ -23,7 +24,7 @@ STAMPS = [0.5 * number for number in range(7)]  # the last frame has no partner
 @pytest.fixture
 def random_forms(monkeypatch):
     """The tokenizers of random models have no words: other tokens mean yes and no."""
-    monkeypatch.setattr(scoring, "answer_forms", lambda _: FORMS)
+    monkeypatch.setattr(engine_module, "answer_forms", lambda _: FORMS)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,8 @@ def test_embedded_model_is_sure_of_its_words_and_unclear_about_other_questions(e
 
 def test_bad_questions_are_refused_before_anything_is_encoded(load_tiny, make_engine, random_forms):
     engine = make_engine(load_tiny("qwen2_5_vl"))
+    with pytest.raises(BadRequestError, match="list of texts"):
+        engine.score("Is it dark?")
     with pytest.raises(BadRequestError, match="at least one"):
         engine.score([])
     with pytest.raises(BadRequestError):
@@ -182,5 +185,6 @@ def test_forms_are_single_tokens_in_several_spellings_and_never_both():
 def test_probabilities_are_stable_for_extreme_margins():
     assert yes_no(-0.0, -2000.0, "yes").p_yes == 1.0
     assert yes_no(-2000.0, -0.0, "no").p_yes == 0.0
+    assert yes_no(-50.0, -0.0, "no").p_yes == pytest.approx(math.exp(-50))
     assert yes_no(math.log(0.3), math.log(0.1), "yes").p_yes == pytest.approx(0.75)
     assert not yes_no(math.log(0.3), math.log(0.1), "the").is_clear

@@ -11,7 +11,8 @@ demo: setup      ## a synthetic camera, the memory and six questions, through RO
 	@.venv/bin/delayed-vlm demo
 
 # Two workers; nodes of one file share a worker, and each worker has a ROS domain of its own.
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
+# A crashed worker ends the tests: pytest-xdist waits for ever after it has replaced one.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 test: setup      ## all tests but the slow ones
 	@$(PYTEST) -m "not slow"

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "delayed_vlm_ros"
 ALLOWED = {
     "subprocess": {
         *("doctor/clocks.py", "doctor/running.py", "ros/process_group.py"),
+        "inference/local/models/gpu_memory.py",  # the driver's tool, with the index of a GPU
         "inference/local/models/new_process.py",  # of the node: loads the configured checkpoint
     },
     "multiprocessing": {"benchmark/process_pool.py", "replay/executor.py"},

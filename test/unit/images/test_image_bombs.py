@@ -47,7 +47,7 @@ def check_refused(file, words, limit=LIMIT):
     with pytest.raises(ImageError) as caught:
         decode(file, limit)
     assert words in str(caught.value)
-    assert time.thread_time() - began < 1.0
+    assert time.thread_time() - began < 3.0  # decoded, these files take 20 s and more
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2VLImageProcessor
-from transformers.models.auto.auto_mappings import PROCESSOR_MAPPING_NAMES, VIDEO_PROCESSOR_MAPPING_NAMES
 
 from delayed_vlm_ros.benchmark.chat_files import CHAT_TEMPLATE, control_ids, ending_ids, wrap_tokenizer
 from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
@@ -135,13 +134,10 @@ def make_processor(model_type: str = EMBEDDED) -> Any:
     pixels = grid.height * grid.width
     size = {"shortest_edge": pixels, "longest_edge": pixels}
     video_size = size | ({"longest_edge": 2 * MAX_PAIRS * pixels} if facts.limits_whole_video else {})
-    video_processor: Any = VIDEO_PROCESSOR_MAPPING_NAMES[model_type]
-    return getattr(transformers, PROCESSOR_MAPPING_NAMES[model_type])(
+    return getattr(transformers, facts.processors[0])(
         image_processor=Qwen2VLImageProcessor(size=size, patch_size=facts.patch_size),
         tokenizer=wrap_tokenizer(tokenizer),
-        video_processor=getattr(transformers, video_processor["torchvision"])(
-            size=video_size, patch_size=facts.patch_size
-        ),
+        video_processor=getattr(transformers, facts.video_processor)(size=video_size, patch_size=facts.patch_size),
         chat_template=CHAT_TEMPLATE,
     )
 

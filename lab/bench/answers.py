@@ -21,6 +21,7 @@ from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import KeptPair, MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 from delayed_vlm_ros.replay.compare import keep_everything
+from lab.bench.asked_scenes import bootstrap_weights
 from lab.bench.room_streams import KINDS_OF, LIVELY, RoomStream, draw_stream
 from lab.bench.strategies import MEMORY, Newest, Reservoir, SeenFrame, Strategy, Uniform
 
@@ -29,7 +30,6 @@ STREAM_ONLY = "Stream alone"
 
 _OTHERS: dict[str, Callable[[int], Strategy]] = {NEWEST: Newest, "uniform": Uniform, "reservoir": Reservoir}
 _LONGEST_ANSWER = 32
-_RESAMPLES = 4000
 _NO_FEATURES = np.zeros(0, np.float32)
 
 
@@ -190,8 +190,7 @@ def answers_json(runs: Mapping[int, Mapping[str, StreamAnswers]], seed: int = 0)
         seed: Seed of the bootstrap.
     """
     streams = [runs[one] for one in sorted(runs)]
-    random = np.random.default_rng(seed)
-    weights = random.multinomial(len(streams), np.full(len(streams), 1.0 / len(streams)), _RESAMPLES)
+    weights = bootstrap_weights(len(streams), seed)
     return {
         "seeds": [min(runs), max(runs) + 1],
         "most_frequent": _most_frequent(streams),

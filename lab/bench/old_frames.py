@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
-from delayed_vlm_ros.replay.compare import keep_everything
 from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.scenes.questions import SceneQuestion, draw_question
 from delayed_vlm_ros.scenes.truth import pair_truth, story_of
+from lab.bench.asked_scenes import bootstrap_weights, engine_with
 from lab.bench.room_streams import BACKWARD, IMAGE_SIZE, KINDS_OF, LIVE, ORDER
 
 _HOUR_SEC = 3600.0
@@ -33,7 +33,6 @@ _LONGEST_GAP_SEC = 12.0  # between key frames before time is added
 _LATEST_START_SEC = 300.0
 _PER_KIND = 2
 _LONGEST_ANSWER = 32
-_RESAMPLES = 4000
 _KINDS_OF = {
     LIVE: KINDS_OF[LIVE],
     ORDER: KINDS_OF[ORDER],
@@ -97,9 +96,7 @@ def _grade(
     stamps: NDArray[np.float64],
     questions: Mapping[str, Sequence[SceneQuestion]],
 ) -> dict[str, tuple[bool, ...]]:
-    holding = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
-    for image, stamp in zip(images, stamps.reshape(-1).tolist(), strict=True):
-        holding.add_frame(image, stamp)
+    holding = engine_with(engine, images, stamps.reshape(-1).tolist())
     return {
         group: tuple(
             holding.answer(AskRequest(one.text, max_new_tokens=_LONGEST_ANSWER)).answer == one.answer for one in some
@@ -115,8 +112,7 @@ def old_frames_json(runs: Sequence[Correct], seed: int = 0) -> list[dict[str, An
         runs: Answers about each scene.
         seed: Seed of the bootstrap.
     """
-    random = np.random.default_rng(seed)
-    weights = random.multinomial(len(runs), np.full(len(runs), 1.0 / len(runs)), _RESAMPLES)
+    weights = bootstrap_weights(len(runs), seed)
     return [
         {
             "age": layout.age,
@@ -128,7 +124,7 @@ def old_frames_json(runs: Sequence[Correct], seed: int = 0) -> list[dict[str, An
 
 
 def _figures(runs: Sequence[Correct], layout: Layout, group: str, weights: NDArray[np.int64]) -> dict[str, float]:
-    """Return figures with the 95 % bootstrap interval over scenes; questions about one scene are not independent."""
+    """Return figures with the 95 % bootstrap interval over scenes."""
     questions = np.array([len(run[layout][group]) for run in runs])
     correct = np.array([sum(run[layout][group]) for run in runs])
     recent = np.array([sum(run[LAYOUTS[0]][group]) for run in runs])

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
-from delayed_vlm_ros.replay.compare import keep_everything
 from delayed_vlm_ros.scenes import Scene, render
 from delayed_vlm_ros.scenes.questions import draw_question
 from delayed_vlm_ros.scenes.schedule import SPACINGS, draw_scene_times
 from delayed_vlm_ros.scenes.truth import pair_truth, story_of
+from lab.bench.asked_scenes import bootstrap_weights, engine_with
 from lab.bench.room_streams import BACKWARD, IMAGE_SIZE, KINDS_OF, LIVE, ORDER
 
 DURATION = "duration"
@@ -31,7 +31,6 @@ GROUPS = {
 
 _PER_KIND = 2
 _LONGEST_ANSWER = 32
-_RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,7 @@ def ask_scene(engines: Sequence[DelayedBatchInferenceEngine], seed: int, spacing
     images = [render(scene, stamp, *IMAGE_SIZE) for stamp in stamps]
     correct = []
     for engine in engines:
-        holding = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=keep_everything())
-        for image, stamp in zip(images, stamps, strict=True):
-            holding.add_frame(image, stamp)
+        holding = engine_with(engine, images, stamps)
         answers = [holding.answer(AskRequest(text, max_new_tokens=_LONGEST_ANSWER)).answer for text in questions]
         correct.append([said == true for said, (_, true) in zip(answers, questions.values(), strict=True)])
     groups, expected = zip(*questions.values(), strict=True)
@@ -88,8 +85,7 @@ def time_text_json(runs: Sequence[SceneAnswers], models: Sequence[str], seed: in
         models: Name of each model; the others are compared with the first.
         seed: Seed of the bootstrap.
     """
-    random = np.random.default_rng(seed)
-    weights = random.multinomial(len(runs), np.full(len(runs), 1.0 / len(runs)), _RESAMPLES)
+    weights = bootstrap_weights(len(runs), seed)
     asked = {group for run in runs for group in run.groups}  # few scenes may draw no question of a group
     return {group: _group_json(runs, models, group, weights) for group in GROUPS if group in asked}
 

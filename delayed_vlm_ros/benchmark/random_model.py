@@ -14,6 +14,14 @@ from delayed_vlm_ros.inference.local.models.layer_types import layer_types
 
 _MERGE_SIZE = 2  # of all supported model types, as the random checkpoint writes it
 _WHOLE_VIDEO_FRAMES = 10_000  # more than a benchmark keeps
+_SMALL_VISION_3 = {  # of Qwen3-VL and Qwen3.5
+    "depth": 8,
+    "hidden_size": 320,
+    "intermediate_size": 1280,
+    "num_heads": 4,
+    "out_hidden_size": 768,
+    "num_position_embeddings": 2304,
+}
 
 
 @dataclass(frozen=True)
@@ -71,15 +79,7 @@ SHAPES: Mapping[str, ModelShape] = MappingProxyType(
                 "num_key_value_heads": 4,
                 "head_dim": 64,
             },
-            vision={
-                "depth": 8,
-                "hidden_size": 320,
-                "intermediate_size": 1280,
-                "num_heads": 4,
-                "out_hidden_size": 768,
-                "num_position_embeddings": 2304,
-                "deepstack_visual_indexes": [2, 4, 6],
-            },
+            vision={**_SMALL_VISION_3, "deepstack_visual_indexes": [2, 4, 6]},
             mrope_section=(12, 10, 10),
             model_type="qwen3_vl",
         ),
@@ -96,14 +96,7 @@ SHAPES: Mapping[str, ModelShape] = MappingProxyType(
                 "linear_num_key_heads": 8,
                 "linear_num_value_heads": 16,
             },
-            vision={
-                "depth": 8,
-                "hidden_size": 320,
-                "intermediate_size": 1280,
-                "num_heads": 4,
-                "out_hidden_size": 768,
-                "num_position_embeddings": 2304,
-            },
+            vision=_SMALL_VISION_3,
             mrope_section=(6, 5, 5),
             model_type="qwen3_5",
         ),

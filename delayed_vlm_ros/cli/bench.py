@@ -13,6 +13,7 @@ from rich.table import Table
 
 from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.cli.progress import elapsed_time
+from delayed_vlm_ros.inference.local.models.device import dtype_name
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.benchmark.ask_cost import BenchmarkSetup
@@ -61,7 +62,7 @@ def ask(
                 "pairs": pairs,
                 "tokens_per_pair": tokens_per_pair,
                 "device": str(setup.model.device),
-                "dtype": str(setup.model.dtype).removeprefix("torch."),
+                "dtype": dtype_name(setup.model.dtype),
                 "threads": torch.get_num_threads(),
                 "canonical": canonical,
                 "runs": runs,

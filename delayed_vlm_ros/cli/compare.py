@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.cli.progress import elapsed_time
+from delayed_vlm_ros.inference.local.models.device import dtype_name
 from delayed_vlm_ros.memory import MemoryConfig
 
 
@@ -56,7 +57,7 @@ def compare(
             {
                 "model": str(engine.model.name_or_path),
                 "device": str(engine.model.device),
-                "dtype": str(engine.model.dtype).removeprefix("torch."),
+                "dtype": dtype_name(engine.model.dtype),
                 "video": video,
                 "sample_fps": rate,
                 "frames": {"native": all_frames, "delayed": kept_frames},

@@ -6,6 +6,7 @@ from typing import Any
 
 from delayed_vlm_ros.cli.output import AnswerView
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.local.models.device import dtype_name
 
 
 def load_engine(
@@ -30,7 +31,7 @@ def load_engine(
         engine = DelayedBatchInferenceEngine.from_pretrained(
             model, device=device, dtype=dtype, star_memory_size=star, stream_window_size=stream, **engine_options
         )
-    where = f"{engine.model.device} in {str(engine.model.dtype).removeprefix('torch.')}"
+    where = f"{engine.model.device} in {dtype_name(engine.model.dtype)}"
     console.print(f"model: {engine.model.name_or_path} on {where}", highlight=False, soft_wrap=True)
     view.show_standing(engine.warnings)
     return engine

@@ -11,9 +11,10 @@ from typing import Any
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
 from delayed_vlm_ros.errors import UnsupportedModelError
-from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
+from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
-from delayed_vlm_ros.inference.local.models.files import weight_files
+from delayed_vlm_ros.inference.local.models.files import weight_bytes, weight_files
+from delayed_vlm_ros.inference.local.models.gpu_memory import MEMINFO, system_memory
 from delayed_vlm_ros.inference.local.models.quantization import EXPANDED_METHODS, packed_weights, quantized_dtype
 from delayed_vlm_ros.memory import MemoryConfig
 
@@ -21,7 +22,6 @@ _HALF, _SINGLE = 2, 4  # bytes of a number
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _SMALLER = "choose a smaller model or preset (docs/presets.md), or lower memory.max_pixels and the memory's sizes"
 _ROBOT_MODEL = "for real images, set model.name to a model of docs/presets.md"
-_MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -124,16 +124,12 @@ def _check_tokenizer(checkpoint: Checkpoint) -> None:
 def _plan(checkpoint: Checkpoint, count: int, settings: ModelSettings, torch: Mapping[str, Any] | None) -> MemoryPlan:
     element_bytes = _element_bytes(settings, torch)
     if checkpoint.quantization and checkpoint.quantization not in EXPANDED_METHODS:
-        count = sum(file.stat().st_size for file in weight_files(checkpoint.name, checkpoint.path)) // element_bytes
-    only = checkpoint.only_size
-    pixels = min(settings.max_pixels, checkpoint.max_pixels) if only is None else only.height * only.width
-    return plan_memory(
-        checkpoint.config,
+        count = weight_bytes(checkpoint.name, checkpoint.path) // element_bytes
+    return checkpoint.plan_memory(
         parameters=count,
         element_bytes=element_bytes,
         frames=settings.frames,
-        frame_pixels=pixels,
-        factor=checkpoint.factor,
+        max_pixels=settings.max_pixels,
         cameras=settings.cameras,
     )
 
@@ -171,10 +167,9 @@ def _memory(plan: MemoryPlan, settings: ModelSettings, torch: Mapping[str, Any] 
     return warn("memory plan", text, _SMALLER) if free < needed else ok("memory plan", text)
 
 
-def free_memory(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+def free_memory(meminfo: Path = MEMINFO, cgroup: Path = _CGROUP) -> int:
     """Return the bytes that this process may still allocate, within the limit of its container."""
-    fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
+    free = system_memory("MemAvailable", meminfo)
     try:
         limit, used = ((cgroup / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
         return min(free, int(limit) - int(used)) if limit != "max" else free

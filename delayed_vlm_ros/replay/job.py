@@ -20,6 +20,7 @@ import transformers
 from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError, IncompleteError
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
+from delayed_vlm_ros.inference.local.models.device import dtype_name
 from delayed_vlm_ros.inference.local.models.loading import LoadedModel, load_model
 from delayed_vlm_ros.replay.answerers import Answerers
 from delayed_vlm_ros.replay.question_file import FILE_NAME, TimedQuestion
@@ -239,7 +240,7 @@ def _environment(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",
         "device": device,
-        "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "dtype": dtype_name(loaded.model.dtype),
         "model": checkpoint.name,
         "model type": loaded.model.config.model_type,
         "model warnings": "; ".join((*checkpoint.warnings, *loaded.notes)),

@@ -8,6 +8,7 @@ import torch
 from transformers import LogitsProcessor
 
 from delayed_vlm_ros.errors import NonFiniteError
+from delayed_vlm_ros.inference.local.models.device import dtype_name
 
 _NARROW_DTYPE = torch.float16  # its largest number is 65504; that of bfloat16 and float32 is 3.4e38
 
@@ -43,9 +44,8 @@ def non_finite_error(name: str, dtype: torch.dtype) -> NonFiniteError:
         )
     else:
         remedy = "the weights are probably damaged: download the checkpoint again, or use another one"
-    dtype_name = str(dtype).removeprefix("torch.")
     return NonFiniteError(
-        f"the {name}, computed in {dtype_name}, contain NaN or infinity: {remedy}. The memory keeps its frames"
+        f"the {name}, computed in {dtype_name(dtype)}, contain NaN or infinity: {remedy}. The memory keeps its frames"
     )
 
 

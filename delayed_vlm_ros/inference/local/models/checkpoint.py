@@ -13,9 +13,9 @@ from typing import Any
 from delayed_vlm_ros.dependencies import explained_imports, is_installed, missing
 from delayed_vlm_ros.errors import ConfigurationError, ModelError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, cache_bytes, plan_budget
-from delayed_vlm_ros.inference.local.memory_plan import plan_memory
+from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
 from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS, check_model_type
-from delayed_vlm_ros.inference.local.models.files import check_files, check_kind, read_json, weight_files
+from delayed_vlm_ros.inference.local.models.files import check_files, check_kind, read_json, weight_bytes
 from delayed_vlm_ros.inference.local.models.gpu_memory import has_cuda_device, usable_gpu_memory
 from delayed_vlm_ros.inference.local.models.processor_files import (
     check_has_chat_template,
@@ -117,6 +117,32 @@ class Checkpoint:
         """
         token = cache_bytes(self.config, element_bytes)
         return plan_budget(memory_budget_mb, frames, self.geometry(max_pixels), token, shares=shares)
+
+    def plan_memory(
+        self, *, parameters: int, element_bytes: int, frames: int, max_pixels: int, cameras: int = 1
+    ) -> MemoryPlan:
+        """Compute the memory that this model and full memories need.
+
+        Args:
+            parameters: Number of parameters of the model.
+            element_bytes: Bytes of one number in the model's dtype.
+            frames: Capacity of one camera's memory in frames.
+            max_pixels: Largest height × width of a frame; the checkpoint's own limit applies, too.
+            cameras: Number of cameras, each with a memory of its own.
+
+        Raises:
+            UnsupportedModelError: The config lacks the sizes of the language model.
+        """
+        only = self.only_size
+        return plan_memory(
+            self.config,
+            parameters=parameters,
+            element_bytes=element_bytes,
+            frames=frames,
+            frame_pixels=min(max_pixels, self.max_pixels) if only is None else only.height * only.width,
+            factor=self.factor,
+            cameras=cameras,
+        )
 
 
 def frame_geometry(
@@ -241,10 +267,8 @@ def _in_order_of_choice(names: Iterable[str], available: int | None) -> tuple[st
     """Return the models as they are, large ones first; the contract's, then small ones, if the memory is unknown."""
     if available is not None:
         return tuple(names)
-    small_first = tuple(reversed(tuple(names)))
-    return tuple(name for name in small_first if name == ROBOT_MODEL) + tuple(
-        name for name in small_first if name != ROBOT_MODEL
-    )
+    small_first = [*names][::-1]
+    return tuple(sorted(small_first, key=lambda name: name != ROBOT_MODEL))
 
 
 def _candidate(name: str, folder: Path, available: int | None, skipped: list[str]) -> Checkpoint | None:
@@ -263,14 +287,11 @@ def _candidate(name: str, folder: Path, available: int | None, skipped: list[str
 
 def _needed_bytes(checkpoint: Checkpoint) -> int:
     """Return the memory of a model with one camera and a memory of the default size."""
-    weights = sum(file.stat().st_size for file in weight_files(checkpoint.name, checkpoint.path))
-    return plan_memory(
-        checkpoint.config,
-        parameters=weights // _HALF_PRECISION_BYTES,
+    return checkpoint.plan_memory(
+        parameters=weight_bytes(checkpoint.name, checkpoint.path) // _HALF_PRECISION_BYTES,
         element_bytes=_HALF_PRECISION_BYTES,
         frames=MemoryConfig.star_memory_size + MemoryConfig.stream_window_size,
-        frame_pixels=min(MemoryConfig.max_pixels, checkpoint.max_pixels),
-        factor=checkpoint.factor,
+        max_pixels=MemoryConfig.max_pixels,
     ).peak
 
 
@@ -320,7 +341,7 @@ def _read_checkpoint(
     check_has_chat_template(name, folder)
     quantization = quantization_method(name, config)
     if not weights_missing:
-        check_size(name, config, sum(file.stat().st_size for file in weight_files(name, folder)))
+        check_size(name, config, weight_bytes(name, folder))
     generation_file = folder / "generation_config.json"
     generation = read_json(name, generation_file) if generation_file.is_file() else None
     try:

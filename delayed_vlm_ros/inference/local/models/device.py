@@ -5,6 +5,8 @@ torch and transformers are imported inside functions, as in ``loading``: command
 
 from __future__ import annotations
 
+from typing import Any
+
 from delayed_vlm_ros.errors import ConfigurationError
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
@@ -80,3 +82,8 @@ def choose_attention(attention: str, dtype: str, device: str) -> str:
         return attention
     fits = device.startswith("cuda") and dtype != "float32" and is_flash_attn_2_available()
     return "flash_attention_2" if fits else "sdpa"
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a torch dtype, such as ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")

@@ -144,6 +144,11 @@ def weight_files(name: str, folder: Path) -> list[Path]:
     return [folder / shard for shard in names]
 
 
+def weight_bytes(name: str, folder: Path) -> int:
+    """Return the size of the files with the weights, as ``weight_files`` finds them."""
+    return sum(file.stat().st_size for file in weight_files(name, folder))
+
+
 def _shards(name: str, weight_map: Any) -> Iterator[str]:
     """Yield the file of each weight."""
     if not isinstance(weight_map, dict):

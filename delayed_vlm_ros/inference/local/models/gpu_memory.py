@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
-_MEMINFO = Path("/proc/meminfo")
+MEMINFO = Path("/proc/meminfo")
 _SYSTEM_SHARE = 0.25  # of a memory that GPU and system share, for the system and other nodes
 _SHARED = ("[N/A]", "[Not Supported]")  # the driver's answer where GPU and system share their memory
 _QUERY_TIMEOUT_SEC = 10.0
@@ -33,7 +33,7 @@ def usable_gpu_memory(device: str) -> int | None:
     """
     answer = _ask_driver(_driver_index(device))
     if answer in _SHARED:
-        return int(_system_memory() * (1 - _SYSTEM_SHARE))
+        return int(system_memory("MemTotal") * (1 - _SYSTEM_SHARE))
     return int(answer) * _MEBIBYTE if answer.isdecimal() else None
 
 
@@ -59,6 +59,12 @@ def _ask_driver(index: str) -> str:
     return result.stdout.strip()
 
 
-def _system_memory() -> int:
-    fields = dict(line.split(":") for line in _MEMINFO.read_text(encoding="ascii").splitlines())
-    return int(fields["MemTotal"].split()[0]) * 1024
+def system_memory(field: str, meminfo: Path = MEMINFO) -> int:
+    """Return a field of the kernel's description of the memory, in bytes.
+
+    Args:
+        field: Name of the field, such as ``MemAvailable``.
+        meminfo: File of the kernel.
+    """
+    fields = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+    return int(fields[field].split()[0]) * 1024

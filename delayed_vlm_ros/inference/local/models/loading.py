@@ -29,7 +29,7 @@ from delayed_vlm_ros.inference.local.models.answering import (
 )
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.local.models.decoding import decoding_settings
-from delayed_vlm_ros.inference.local.models.device import choose_attention, choose_device, choose_dtype
+from delayed_vlm_ros.inference.local.models.device import choose_attention, choose_device, choose_dtype, dtype_name
 from delayed_vlm_ros.inference.local.models.processor import load_processor
 from delayed_vlm_ros.inference.local.models.quantization import (
     check_unused_weights,
@@ -138,9 +138,8 @@ def load_model(
     model.eval()
     if checkpoint.why_chosen:
         notes = (checkpoint.why_chosen, *notes)
-    loaded_dtype = str(model.dtype).removeprefix("torch.")
-    if loaded_dtype != dtype:  # transformers changes the dtype of some quantised weights
-        notes = (*notes, f"{checkpoint.name} was loaded in {loaded_dtype}, not in {dtype}")
+    if dtype_name(model.dtype) != dtype:  # transformers changes the dtype of some quantised weights
+        notes = (*notes, f"{checkpoint.name} was loaded in {dtype_name(model.dtype)}, not in {dtype}")
     notes = (*notes, *settings.notes(checkpoint.name), *set_end_tokens(model, processor, checkpoint.name))
     check_generation(model, processor, checkpoint.name, sampling=sampling)
     statistics = checkpoint.image_statistics

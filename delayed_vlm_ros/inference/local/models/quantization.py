@@ -49,10 +49,8 @@ _SCALES = (
     ".weight_scale_inv",
     ".weight_zero_point",
 )
-_OTHER_FIELDS = (
-    "compression_config",
-    "quantization",
-)  # of older compressed-tensors and of MLX; transformers reads none
+# Of older compressed-tensors and of MLX; transformers reads neither.
+_OTHER_FIELDS = ("compression_config", "quantization")
 
 
 def quantization_method(name: str, config: Mapping[str, Any]) -> str:

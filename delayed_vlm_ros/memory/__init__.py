@@ -4,6 +4,7 @@
 ``letterbox`` and ``as_rgb_array`` resize images to one shape. A question reads a ``Snapshot``.
 """
 
+from delayed_vlm_ros.memory.activity import Activity
 from delayed_vlm_ros.memory.config import MemoryConfig
 from delayed_vlm_ros.memory.frame import Frame, FramePair, KeptPair, PairIds, RgbArray, Snapshot
 from delayed_vlm_ros.memory.grid import Grid, as_rgb_array, fit_grid, letterbox
@@ -15,6 +16,7 @@ from delayed_vlm_ros.memory.statistics import MemoryStatistics
 from delayed_vlm_ros.memory.stream import StreamMemory
 
 __all__ = [
+    "Activity",
     "AddedFrame",
     "Descriptor",
     "Frame",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from delayed_vlm_ros.errors import ConfigurationError, ImageError, MarksFullError, PairNotKeptError, StampOrderError
+from delayed_vlm_ros.memory.activity import Activity, ActivityMonitor
 from delayed_vlm_ros.memory.frame import (
     FRAMES_PER_PAIR,
     Frame,
@@ -129,6 +130,7 @@ class SmartFrameManager:
         self._stream = StreamMemory(self._stream_window_size)
         self._marks = Marks(self._max_marked_pairs)
         self._scorer = ImportanceScorer()
+        self._activity = ActivityMonitor()
         stream_pairs = self._stream_window_size // FRAMES_PER_PAIR - self._extra_evictions
         self._event_detector = EventDetector(stream_pairs if self._star_memory_size else 0)
         self._frames_added = 0
@@ -188,11 +190,14 @@ class SmartFrameManager:
                 reason=importance.reason if is_notable else "",
                 source=source,
             )
+            star_before = {kept.id for kept in self._star.pairs}
             # Nothing above changes the memory, and nothing below can fail.
             pair = self._keep(frame, features, is_notable=is_notable)
             if pair.is_complete and self._newest_features is not None:
                 self._add_deferred_score(PendingPair(pair.id, (self._newest_features, features)))
             self._scorer.remember(features.descriptor, importance)
+            has_entered_star = any(kept.id not in star_before for kept in self._star.pairs)
+            self._activity.add(features.descriptor, frame.stamp, has_entered_star=has_entered_star)
             self._newest_features = features
             self._frames_added = frame.number
             self._changes += 1
@@ -397,6 +402,11 @@ class SmartFrameManager:
         with self._lock:
             snapshot = self._snapshot()
             return snapshot[0].stamps[0] if snapshot else None
+
+    @property
+    def activity(self) -> Activity:
+        """When something last happened in this memory. Restored pairs do not count."""
+        return self._activity.activity
 
     def statistics(self) -> MemoryStatistics:
         """Return the current statistics."""

@@ -1,0 +1,442 @@
+"""Checks watches one group after another, and turns the outcomes into states and alerts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    BadRequestError,
+    DelayedVlmError,
+    DeviceMemoryError,
+    UnknownCameraError,
+)
+from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
+from delayed_vlm_ros.memory import Activity, KeptPair
+from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, next_group
+from delayed_vlm_ros.watches.state import Edge, Level, Observation, WatchState, advance, interrupted
+from delayed_vlm_ros.watches.watch import Watch, check_watch
+
+_LOGGER = logging.getLogger(__name__)
+
+FIRST_ALERT = "ended with its first alert"
+"""Reason of a watch that has ended because of ``once``."""
+
+LIFETIME_OVER = "ended after its lifetime"
+"""Reason of a watch that has ended because of ``lifetime_sec``."""
+
+_SLOW_FACTOR = 1.5  # of its period, from which a watch is reported as checked too rarely
+
+
+class WatchedCamera(Protocol):
+    """A camera as watches see it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the camera."""
+
+    @property
+    def activity(self) -> Activity:
+        """What has happened in its memory."""
+
+    @property
+    def silence(self) -> str:
+        """Why there are no new images; empty while they arrive."""
+
+
+class ScoringEngine(Protocol):
+    """The methods of an engine that watches use."""
+
+    def score(
+        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+    ) -> ScoreResult:
+        """Return what the model would answer to yes/no questions about the newest frames; None: about all."""
+
+    def keep_windows(self, lengths: Collection[float]) -> None:
+        """Drop the encoded windows of all other lengths, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A change of a watch between yes and no.
+
+    Attributes:
+        watch: Settings of the watch.
+        edge: Whether it changed to yes or to no.
+        p_yes: Probability of yes at the check that caused the change.
+        stamp: Stamp of the newest frame of that check, in seconds.
+        first_stamp: Stamp of the newest frame of the first of the successive checks that counted as yes, in seconds;
+            for a falling edge equal to ``stamp``.
+        evidence: Newest pair of the first of these checks, and of the last one if it is another.
+        warnings: Limitations of the outcome, one sentence each.
+    """
+
+    watch: Watch
+    edge: Edge
+    p_yes: float
+    stamp: float
+    first_stamp: float
+    evidence: tuple[KeptPair, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchStatus:
+    """A watch with its state and cost.
+
+    Attributes:
+        watch: Its settings; ``camera`` is resolved.
+        state: Its state.
+        checks: Number of checks.
+        checked_ago_sec: Time since the last check, in seconds; None before the first.
+        interval_sec: Time between the last two checks, in seconds; None before the second.
+        device_sec: Its share of the time that checks have taken, in seconds.
+        age_sec: Time since it was added, in seconds.
+    """
+
+    watch: Watch
+    state: WatchState
+    checks: int
+    checked_ago_sec: float | None
+    interval_sec: float | None
+    device_sec: float
+    age_sec: float
+
+    @property
+    def device_sec_per_hour(self) -> float:
+        """Device time that it takes in an hour, in seconds."""
+        return self.device_sec / self.age_sec * 3600.0 if self.age_sec > 0 else 0.0
+
+    @property
+    def warning(self) -> str:
+        """Why it is checked less often than its period demands; empty if it is not."""
+        interval = self.interval_sec
+        if interval is None or interval < _SLOW_FACTOR * self.watch.period_sec:
+            return ""
+        return (
+            f"checked every {interval:.1f} s instead of {self.watch.period_sec:g} s: questions come first and "
+            "watches.max_duty limits the device time: use longer periods, fewer windows, or a higher limit"
+        )
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A watch with what the runner knows about it."""
+
+    watch: Watch
+    added_at: float
+    state: WatchState
+    checks: int = 0
+    checked_at: float | None = None
+    checked_stamp: float | None = None
+    interval_sec: float | None = None
+    device_sec: float = 0.0
+    first_yes: KeptPair | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state.reason in (FIRST_ALERT, LIFETIME_OVER)
+
+
+class WatchRunner:
+    """Holds the watches of all cameras and checks them. Thread-safe; one thread calls ``check``.
+
+    Args:
+        cameras: Cameras by name, the first one being that of watches without a camera.
+        max_watches: Largest number of watches.
+        max_duty: Largest share of the device's time that checks may take, above 0 and up to 1.
+        on_alert: Called with each alert in the thread that checks. Must not block.
+        steady: Steady clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        cameras: Mapping[str, WatchedCamera],
+        *,
+        max_watches: int,
+        max_duty: float,
+        on_alert: Callable[[Alert], None],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cameras = cameras
+        self._max_watches = max_watches
+        self._duty = DutyLimit(max_duty)
+        self._on_alert = on_alert
+        self._steady = steady
+        self._lock = threading.Lock()
+        self._entries: dict[str, _Entry] = {}
+        self._windows: set[tuple[str, float]] = set()  # camera and length, of the thread that checks
+        self._inactive_reason = "the node is not active"
+
+    # Watches --------------------------------------------------------------------------------------------------------
+
+    def add(self, watch: Watch, state: WatchState | None = None) -> WatchStatus:
+        """Add a watch. Adding the same watch again changes nothing.
+
+        Args:
+            watch: Settings of the watch.
+            state: State from an earlier run; None: nothing is known.
+
+        Raises:
+            BadRequestError: A setting is invalid, another watch has the name, or there are too many watches.
+            UnknownCameraError: There is no such camera.
+        """
+        check_watch(watch)
+        watch = replace(watch, camera=self._camera_of(watch).name)
+        with self._lock:
+            entry = self._entries.get(watch.name)
+            if entry is None:
+                entry = self._entries[watch.name] = self._new_entry(watch, state or WatchState())
+            elif entry.watch != watch:
+                raise BadRequestError(
+                    f"watch '{watch.name}' exists with other settings: remove it first, or use another name"
+                )
+            return self._status(entry)
+
+    def _new_entry(self, watch: Watch, state: WatchState) -> _Entry:
+        if len(self._entries) >= self._max_watches:
+            raise BadRequestError(f"there are already {self._max_watches} watches, the maximum: remove one first")
+        if self._inactive_reason:
+            state = interrupted(state, self._inactive_reason, level=Level.INACTIVE)
+        return _Entry(watch, self._steady(), state)
+
+    def _camera_of(self, watch: Watch) -> WatchedCamera:
+        camera = self._cameras.get(watch.camera or next(iter(self._cameras)))
+        if camera is None:
+            raise UnknownCameraError(f"no camera '{watch.camera}': the cameras are {', '.join(self._cameras)}")
+        return camera
+
+    def remove(self, name: str) -> Watch:
+        """Remove a watch and return it.
+
+        Raises:
+            BadRequestError: There is no such watch.
+        """
+        with self._lock:
+            entry = self._entries.pop(name, None)
+            known = ", ".join(self._entries) or "none"
+        if entry is None:
+            raise BadRequestError(f"no watch '{name}': the watches are: {known}")
+        return entry.watch
+
+    def statuses(self) -> tuple[WatchStatus, ...]:
+        """Return all watches in the order in which they were added."""
+        with self._lock:
+            return tuple(self._status(entry) for entry in self._entries.values())
+
+    def status(self, name: str) -> WatchStatus | None:
+        """Return one watch; None if there is none of this name."""
+        with self._lock:
+            entry = self._entries.get(name)
+            return None if entry is None else self._status(entry)
+
+    def _status(self, entry: _Entry) -> WatchStatus:
+        now = self._steady()
+        return WatchStatus(
+            watch=entry.watch,
+            state=entry.state,
+            checks=entry.checks,
+            checked_ago_sec=None if entry.checked_at is None else now - entry.checked_at,
+            interval_sec=entry.interval_sec,
+            device_sec=entry.device_sec,
+            age_sec=now - entry.added_at,
+        )
+
+    # Activity -------------------------------------------------------------------------------------------------------
+
+    def activate(self) -> None:
+        """Begin to check."""
+        with self._lock:
+            self._inactive_reason = ""
+        self.interrupt("not checked yet")
+
+    def deactivate(self, reason: str = "the node is not active") -> None:
+        """Stop checking; all watches are inactive.
+
+        Args:
+            reason: Why.
+        """
+        with self._lock:
+            self._inactive_reason = reason
+        self.interrupt(reason, level=Level.INACTIVE)
+
+    def interrupt(self, reason: str, *, level: Level = Level.UNKNOWN) -> None:
+        """Make all watches unknown until their next check.
+
+        Args:
+            reason: Why.
+            level: ``UNKNOWN`` or ``INACTIVE``.
+        """
+        with self._lock:
+            for entry in self._entries.values():
+                self._interrupt(entry, reason, level)
+
+    def _interrupt(self, entry: _Entry, reason: str, level: Level = Level.UNKNOWN) -> None:
+        if entry.has_ended:
+            return
+        newest = self._cameras[entry.watch.camera].activity.newest
+        entry.state = interrupted(entry.state, reason, level=level, stamp=newest)
+        entry.checked_stamp = None  # the gate opens for the next check
+
+    # Checks ---------------------------------------------------------------------------------------------------------
+
+    def check(self, engines: Mapping[str, ScoringEngine], control: AskControl) -> bool:
+        """Check the watches that are most due, all about one window of one camera.
+
+        Args:
+            engines: Engine of each camera.
+            control: Control of the check, which a question cancels.
+
+        Returns:
+            Whether watches were checked.
+
+        Raises:
+            AskCancelledError: The check was cancelled; it is due again.
+            DeviceMemoryError: The device ran out of memory.
+        """
+        now = self._steady()
+        self._drop_windows(engines)
+        group = self._next_group(now)
+        if not group:
+            return False
+        camera, last_sec = group[0].camera, group[0].last_sec
+        newest = self._cameras[camera].activity.newest
+        assert newest is not None  # noqa: S101  for the type checker: an empty memory opens no gate
+        result: ScoreResult | None = None
+        failure: Exception | None = None
+        try:
+            questions = [watch.question for watch in group]
+            result = engines[camera].score(questions, window_sec=last_sec or None, control=control)
+        except AskCancelledError:
+            ended = self._steady()
+            self._duty.add(ended - now, ended)
+            raise
+        except DelayedVlmError as error:
+            failure = error
+        except Exception as error:
+            _LOGGER.exception("a check of watches failed")
+            failure = error
+        outcomes = (
+            [Observation(newest, None, _described(failure)) for _ in group] if result is None else _outcomes(result)
+        )
+        for alert in self._record(group, outcomes, result, now):
+            self._on_alert(alert)
+        if isinstance(failure, DeviceMemoryError):
+            raise failure
+        return True
+
+    def _drop_windows(self, engines: Mapping[str, ScoringEngine]) -> None:
+        """Drop the encoded windows of watches that have ended or were removed since the last check."""
+        with self._lock:
+            entries = [entry for entry in self._entries.values() if not entry.has_ended]
+            windows = {(entry.watch.camera, entry.watch.last_sec) for entry in entries}
+        if windows == self._windows:
+            return
+        self._windows = windows
+        for camera, engine in engines.items():
+            engine.keep_windows({last_sec for name, last_sec in windows if name == camera})
+
+    def _next_group(self, now: float) -> tuple[Watch, ...]:
+        with self._lock:
+            candidates = [
+                Candidate(
+                    entry.watch,
+                    self._cameras[entry.watch.camera].activity,
+                    entry.checked_at,
+                    entry.checked_stamp,
+                    entry.state.is_pending,
+                )
+                for entry in self._entries.values()
+                if self._can_be_checked(entry, now)
+            ]
+        return next_group(candidates, now) if self._duty.allows(now) else ()
+
+    def _can_be_checked(self, entry: _Entry, now: float) -> bool:
+        """Return whether a watch can be checked; note why not in its state."""
+        if self._inactive_reason or entry.has_ended:
+            return False
+        lifetime_sec = entry.watch.lifetime_sec
+        if lifetime_sec and now - entry.added_at >= lifetime_sec:
+            self._interrupt(entry, LIFETIME_OVER, Level.INACTIVE)
+            return False
+        silence = self._cameras[entry.watch.camera].silence
+        if silence and entry.state.reason != silence:
+            self._interrupt(entry, silence)
+        return not silence
+
+    def _record(
+        self, group: Sequence[Watch], outcomes: Sequence[Observation], result: ScoreResult | None, began: float
+    ) -> list[Alert]:
+        """Note the outcomes of a check and return the alerts."""
+        ended = self._steady()
+        self._duty.add(ended - began, ended)
+        alerts = []
+        with self._lock:
+            for watch, outcome in zip(group, outcomes, strict=True):
+                entry = self._entries.get(watch.name)
+                if entry is None or entry.watch is not watch or self._inactive_reason or entry.has_ended:
+                    continue  # removed, or stopped, while it was checked
+                entry.checks += 1
+                entry.interval_sec = None if entry.checked_at is None else began - entry.checked_at
+                entry.checked_at, entry.checked_stamp = began, outcome.stamp
+                entry.device_sec += (ended - began) / len(group)
+                alert = _advance(entry, outcome, result)
+                if alert is not None:
+                    alerts.append(alert)
+        return alerts
+
+
+def _advance(entry: _Entry, outcome: Observation, result: ScoreResult | None) -> Alert | None:
+    """Change the state of a watch; return the alert that is due."""
+    watch = entry.watch
+    entry.state, edge = advance(watch, entry.state, outcome)
+    if result is None or outcome.p_yes is None:
+        entry.first_yes = None
+        return None
+    newest = result.frames_used[-1]
+    if entry.state.yes_since is None:
+        entry.first_yes = None
+    elif entry.state.yes_since == outcome.stamp or entry.first_yes is None:
+        entry.first_yes = newest
+    if edge is None:
+        return None
+    is_rising = edge is Edge.RISING
+    first = entry.first_yes if is_rising and entry.first_yes is not None else newest
+    if is_rising and watch.once:
+        entry.state = interrupted(entry.state, FIRST_ALERT, level=Level.INACTIVE, stamp=outcome.stamp)
+    return Alert(
+        watch=watch,
+        edge=edge,
+        p_yes=outcome.p_yes,
+        stamp=outcome.stamp,
+        first_stamp=first.stamps[1],
+        evidence=(first,) if first.id == newest.id else (first, newest),
+        warnings=result.warnings,
+    )
+
+
+def _outcomes(result: ScoreResult) -> list[Observation]:
+    stamp = result.frames_used[-1].stamps[1]
+    return [_observation(stamp, score, result.warnings) for score in result.scores]
+
+
+def _observation(stamp: float, score: YesNo, warnings: Sequence[str]) -> Observation:
+    if score.is_clear:
+        return Observation(stamp, score.p_yes)
+    if not score.first_token:  # the model was not asked
+        return Observation(stamp, None, "; ".join(warnings) or "the model was not asked")
+    return Observation(
+        stamp, None, f"not taken as a yes/no question: the answer starts with '{score.first_token}': rephrase it"
+    )
+
+
+def _described(failure: Exception | None) -> str:
+    return (
+        str(failure) if isinstance(failure, DelayedVlmError) else f"internal error, {type(failure).__name__}: {failure}"
+    )

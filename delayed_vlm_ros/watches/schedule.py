@@ -1,0 +1,98 @@
+"""Which watches to check next: gates, periods, and a limit on the share of device time.
+
+Watches about the same window of the same camera form a *group*, because one encoding of the window serves all of them.
+When the device time does not suffice, the group that is late by the most of its periods comes first. So all periods
+stretch by the same factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from delayed_vlm_ros.inference.request import WINDOW_STRETCH
+from delayed_vlm_ros.memory import Activity
+from delayed_vlm_ros.watches.watch import Gate, Watch
+
+_EARLY = 0.25  # of its period: a watch may be checked this much earlier, together with others of its group
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A watch as the schedule sees it.
+
+    Attributes:
+        watch: Its settings.
+        activity: What has happened in the memory of its camera.
+        checked_at: Time of its last check, in seconds on a steady clock; None before the first.
+        checked_stamp: Stamp of the newest frame of its last check, in seconds; None before the first.
+        is_pending: Whether it is about to change to yes.
+    """
+
+    watch: Watch
+    activity: Activity
+    checked_at: float | None
+    checked_stamp: float | None
+    is_pending: bool
+
+    def lateness(self, now: float) -> float:
+        """Return the time since the last check in periods; infinite before the first."""
+        return float("inf") if self.checked_at is None else (now - self.checked_at) / self.watch.period_sec
+
+
+def next_group(candidates: Sequence[Candidate], now: float) -> tuple[Watch, ...]:
+    """Return the watches to check now, all about the same window of the same camera; empty if none is due.
+
+    Args:
+        candidates: All watches that can be checked.
+        now: Present time, in seconds on the clock of ``checked_at``.
+    """
+    ready = [candidate for candidate in candidates if is_open(candidate)]
+    due = [candidate for candidate in ready if candidate.lateness(now) >= 1.0]
+    if not due:
+        return ()
+    first = max(due, key=lambda candidate: candidate.lateness(now)).watch
+    return tuple(
+        candidate.watch
+        for candidate in ready
+        if (candidate.watch.camera, candidate.watch.last_sec) == (first.camera, first.last_sec)
+        and candidate.lateness(now) >= 1.0 - _EARLY
+    )
+
+
+def is_open(candidate: Candidate) -> bool:
+    """Return whether the gate of a watch lets a check through: without new images none does."""
+    activity, before = candidate.activity, candidate.checked_stamp
+    if activity.newest is None or activity.newest == before:
+        return False
+    if candidate.watch.gate is Gate.EVERY or candidate.is_pending or before is None or before > activity.newest:
+        return True  # the last two: never checked, or time has jumped back
+    happened = activity.view_changed if candidate.watch.gate is Gate.ON_CHANGE else activity.star_entered
+    # What has happened within the window of the last check may have left the window since.
+    return happened is not None and happened > before - WINDOW_STRETCH * candidate.watch.last_sec
+
+
+class DutyLimit:
+    """Limits a kind of work to a share of the time of a device: after it, the device rests for the remaining share.
+
+    Args:
+        max_duty: Largest share, above 0 and up to 1.
+    """
+
+    def __init__(self, max_duty: float) -> None:
+        self._max_duty = max_duty
+        self._rests_until = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Return whether the work may start now."""
+        return now >= self._rests_until
+
+    def add(self, seconds: float, now: float) -> None:
+        """Count work that has just ended.
+
+        Args:
+            seconds: How long it took.
+            now: Present time, in seconds on a steady clock.
+        """
+        rest_sec = seconds * (1.0 / self._max_duty - 1.0)
+        self._rests_until = max(now, self._rests_until) + rest_sec

@@ -9,6 +9,9 @@ from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.memory import Snapshot
 
+WINDOW_STRETCH = 1.5
+"""Longest span of a window, as a multiple of its length."""
+
 
 @dataclass(frozen=True, slots=True)
 class AskRequest:
@@ -92,3 +95,25 @@ def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:
             f"{snapshot[-1].stamps[1]:.3f} s. Widen since, until or last_sec"
         )
     return selected
+
+
+def window_start(snapshot: Snapshot, window_sec: float) -> float | None:
+    """Return the stamp of the start of a window of the newest frames, in seconds; None: all frames.
+
+    The start moves in steps of half of the window. If it moved with every frame, each question would drop the oldest
+    pair of the window, and with it the encoding of all others.
+
+    Args:
+        snapshot: All kept pairs, oldest first.
+        window_sec: Shortest span of the window, in seconds.
+
+    Raises:
+        BadRequestError: The length is not a positive number.
+    """
+    if not (math.isfinite(window_sec) and window_sec > 0):
+        raise BadRequestError(f"'window_sec' must be more than 0 s, got {window_sec}")
+    if not snapshot:
+        return None
+    step = (WINDOW_STRETCH - 1.0) * window_sec
+    start = (snapshot[-1].stamps[1] - window_sec) // step * step
+    return start if start > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -33,7 +33,7 @@ from delayed_vlm_ros.inference.local.scoring import Question, packed_tokens, sco
 from delayed_vlm_ros.inference.local.video_input import VideoLayout, lay_out
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames
+from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request, select_frames, window_start
 from delayed_vlm_ros.inference.yes_no import UNKNOWN, AnswerForms, ScoreResult, answer_forms
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
 from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager, Snapshot
@@ -264,6 +264,7 @@ class DelayedBatchInferenceEngine:
         since: float | None = None,
         until: float | None = None,
         last_sec: float | None = None,
+        window_sec: float | None = None,
         control: AskControl | None = None,
     ) -> ScoreResult:
         """Return what the model would answer to yes/no questions about the kept frames, without decoding answers.
@@ -276,6 +277,8 @@ class DelayedBatchInferenceEngine:
             since: Stamp of the oldest frame to use, in seconds; None: unbounded.
             until: Stamp of the newest frame to use, in seconds; None: unbounded.
             last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
+            window_sec: Like ``last_sec``, for questions that are repeated while frames arrive: the span is up to half
+                longer, so that its start moves rarely, and its encoding is kept for the next call. None: no window.
             control: Control of the work, checked between chunks of frames and of questions.
 
         Raises:
@@ -289,6 +292,9 @@ class DelayedBatchInferenceEngine:
         """
         if isinstance(questions, str):  # whose characters would be questions
             raise BadRequestError("'questions' must be a list of texts, got one text")
+        snapshot = self.snapshot()
+        if window_sec is not None:
+            since = window_start(snapshot, window_sec)
         requests = [AskRequest(question, since, until, last_sec) for question in questions]
         for request in requests:
             check_request(request)
@@ -298,9 +304,11 @@ class DelayedBatchInferenceEngine:
             self._answer_forms = answer_forms(self._token_ids_of)
         forms = self._answer_forms
         control = control or AskControl()
-        requested = select_frames(self.snapshot(), requests[0])
+        requested = select_frames(snapshot, requests[0])
         return self._run_with_less_when_short(
-            requested, control, lambda snapshot, warnings: self._score(requests, forms, snapshot, control, warnings)
+            requested,
+            control,
+            lambda snapshot, warnings: self._score(requests, forms, snapshot, window_sec, control, warnings),
         )
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
@@ -365,6 +373,14 @@ class DelayedBatchInferenceEngine:
         """
         return self._cache.fork_prefix()
 
+    def keep_windows(self, lengths: Collection[float]) -> None:
+        """Drop the encoded windows of ``score`` of all other lengths.
+
+        Args:
+            lengths: Lengths in seconds, as passed to ``score``.
+        """
+        self._cache.keep_windows(lengths)
+
     def cached_bytes(self) -> CachedBytes:
         """Return the bytes of encoded state kept between questions."""
         return self._cache.cached_bytes()
@@ -415,9 +431,10 @@ class DelayedBatchInferenceEngine:
         layout = lay_out(self.model.config, self.processor, snapshot)
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
         capacity = len(prompt.after) + min(max_new_tokens, _MAX_RESERVED_ANSWER_TOKENS)
-        transient = request.has_time_limit
         with self._cache.evicting(self.snapshot):
-            prefix = self._cache.prefix(prompt, layout, snapshot, control, capacity=capacity, transient=transient)
+            prefix = self._cache.prefix(
+                prompt, layout, snapshot, control, capacity=capacity, has_time_limit=request.has_time_limit
+            )
             unfamiliar = self._count_unfamiliar(snapshot, layout, control)
             is_refused = are_mostly_unfamiliar(unfamiliar, len(snapshot))
             encoded = time.monotonic()
@@ -472,15 +489,23 @@ class DelayedBatchInferenceEngine:
         requests: Sequence[AskRequest],
         forms: AnswerForms,
         snapshot: Snapshot,
+        window_sec: float | None,
         control: AskControl,
         warnings: tuple[str, ...],
     ) -> ScoreResult:
         prompts = [build_prompt(self.processor, request.question) for request in requests]
         layout = lay_out(self.model.config, self.processor, snapshot)
         capacity = packed_tokens([len(prompt.after) for prompt in prompts])
-        transient = requests[0].has_time_limit
         with self._cache.evicting(self.snapshot):
-            prefix = self._cache.prefix(prompts[0], layout, snapshot, control, capacity=capacity, transient=transient)
+            prefix = self._cache.prefix(
+                prompts[0],
+                layout,
+                snapshot,
+                control,
+                capacity=capacity,
+                has_time_limit=requests[0].has_time_limit,
+                window_sec=window_sec,
+            )
             unfamiliar = self._count_unfamiliar(snapshot, layout, control)
             if are_mostly_unfamiliar(unfamiliar, len(snapshot)):
                 scores = [UNKNOWN for _ in prompts]

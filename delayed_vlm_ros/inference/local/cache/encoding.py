@@ -1,8 +1,12 @@
-"""Encoded state that outlives a question: vision features of the kept pairs, and the KV of one prefix."""
+"""Encoded state that outlives a question: vision features of the kept pairs, and the KV of prefixes.
+
+One prefix has all kept pairs, for questions without a time limit. *Windows* are further prefixes: of the newest pairs,
+for questions that are repeated about them. They are the first to be evicted, and never evict the other one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +24,8 @@ from delayed_vlm_ros.inference.local.prompt import Prompt
 from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
 
+_MAX_WINDOWS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class CachedBytes:
@@ -27,7 +33,7 @@ class CachedBytes:
 
     Attributes:
         features: Bytes of vision features.
-        kv: Bytes of the prefix: keys, values and recurrent states.
+        kv: Bytes of all prefixes: keys, values and recurrent states.
     """
 
     features: int
@@ -82,12 +88,13 @@ class EncodingCache:
         self._budget = budget
         self._features = VisionFeatureCache(on_host=features_on_host)
         self._prefix: PrefixCache | None = None
+        self._windows: dict[float, PrefixCache] = {}  # by length in seconds, least recently used first
         self._generation = 0
 
     def cached_bytes(self) -> CachedBytes:
         """Return the bytes kept."""
-        prefix = self._prefix
-        return CachedBytes(self._features.storage_bytes, 0 if prefix is None else prefix.storage_bytes)
+        prefixes = (*((self._prefix,) if self._prefix else ()), *self._windows.copy().values())
+        return CachedBytes(self._features.storage_bytes, sum(prefix.storage_bytes for prefix in prefixes))
 
     @property
     def generation(self) -> int:
@@ -102,8 +109,21 @@ class EncodingCache:
     def reset(self) -> None:
         """Drop everything, including the result of a running job."""
         self._generation += 1
+        self._clear()
+
+    def _clear(self) -> None:
         self._prefix = None
+        self._windows.clear()
         self._features.clear()
+
+    def keep_windows(self, lengths: Collection[float]) -> None:
+        """Drop the windows of all other lengths.
+
+        Args:
+            lengths: Lengths in seconds.
+        """
+        for length in set(self._windows) - set(lengths):
+            del self._windows[length]
 
     def close(self) -> None:
         """Release the model."""
@@ -136,7 +156,8 @@ class EncodingCache:
         control: AskControl,
         *,
         capacity: int,
-        transient: bool = False,
+        has_time_limit: bool = False,
+        window_sec: float | None = None,
     ) -> EncodedPrefix:
         """Return the prefix of a prompt; encodes and prefills the part that is not cached.
 
@@ -148,8 +169,10 @@ class EncodingCache:
             snapshot: At least one pair.
             control: Control of the question, checked between chunks.
             capacity: Tokens to reserve after the prefix.
-            transient: Whether the question has a time limit. It must not replace the prefix that the next question
-                without a limit needs.
+            has_time_limit: Whether the pairs are a part of the memory. Then their prefix must not replace the one that
+                the next question without a limit needs.
+            window_sec: Length of the window of these pairs, in seconds, to keep their prefix for the next question
+                about a window of this length; None: it is not kept.
 
         Raises:
             AskCancelledError: The question was cancelled.
@@ -157,7 +180,7 @@ class EncodingCache:
             NonFiniteError: The model's output contains NaN or infinity.
         """
         segments = segments_of(prompt, layout, snapshot)
-        cache = self._cache_for(segments, transient=transient)
+        cache = self._cache_for(segments, window_sec) if has_time_limit else self._cache_for_all()
         common = cache.common_prefix_length(segments)
         valid = valid_segments(cache, segments, common, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         valid_pairs = max(0, valid - 1)
@@ -170,13 +193,23 @@ class EncodingCache:
         prefill(self._model, prompt, layout, cache, segments, encoded.features, control)
         return EncodedPrefix(cache, reused, tuple(valid_pairs + number for number in encoded.new_pairs))
 
-    def _cache_for(self, segments: Sequence[Segment], *, transient: bool) -> PrefixCache:
+    def _cache_for_all(self) -> PrefixCache:
+        if self._prefix is None:
+            self._prefix = PrefixCache(self._layer_types)
+        return self._prefix
+
+    def _cache_for(self, segments: Sequence[Segment], window_sec: float | None) -> PrefixCache:
+        """Return the cache for a part of the memory."""
         cached = self._prefix
-        if transient and (cached is None or cached.segments != tuple(segments)):
+        if cached is not None and cached.segments == tuple(segments):  # nothing is to be computed
+            return cached
+        if window_sec is None:
             return PrefixCache(self._layer_types)
-        if cached is None:
-            cached = self._prefix = PrefixCache(self._layer_types)
-        return cached
+        window = self._windows.pop(window_sec, None) or PrefixCache(self._layer_types)
+        while len(self._windows) >= _MAX_WINDOWS:
+            del self._windows[next(iter(self._windows))]
+        self._windows[window_sec] = window
+        return window
 
     @contextmanager
     def evicting(self, take_snapshot: Callable[[], Snapshot]) -> Iterator[None]:
@@ -192,16 +225,20 @@ class EncodingCache:
             if self._generation == generation:
                 self._evict(take_snapshot())
             else:
-                self._prefix = None
-                self._features.clear()
+                self._clear()
 
     def _evict(self, snapshot: Snapshot) -> None:
         self._features.keep_only({kept.content_key for kept in snapshot})
         if not snapshot:  # the memory was reset just before the job began
-            self._prefix = None
+            self._clear()
         if self._budget is None:
             return
-        kept = self.cached_bytes()
-        if kept.features + kept.kv > self._budget.caches:
+        while self._windows and self._is_over(self._budget):
+            del self._windows[next(iter(self._windows))]
+        if self._is_over(self._budget):
             self._prefix = None
             self._features.shrink(self._budget.caches, retention_order(snapshot))
+
+    def _is_over(self, budget: MemoryBudget) -> bool:
+        kept = self.cached_bytes()
+        return kept.features + kept.kv > budget.caches

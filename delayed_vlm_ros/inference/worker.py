@@ -14,7 +14,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -66,7 +66,7 @@ class WorkerStatus(Generic[Model]):
         state: State of the model.
         model: The model while it is loaded, else None.
         error: Why the model could not be loaded or unloaded, also while it is loaded once more; empty otherwise.
-        idle_error: Why the idle task has ended; empty while it has not.
+        idle_errors: Why idle tasks have ended, by the tasks' names; empty while none has.
         running: Whether a question is being answered.
         waiting: Questions in the queue.
     """
@@ -74,7 +74,7 @@ class WorkerStatus(Generic[Model]):
     state: ModelState = ModelState.UNLOADED
     model: Model | None = None
     error: str = ""
-    idle_error: str = ""
+    idle_errors: Mapping[str, str] = field(default_factory=dict)
     running: bool = False
     waiting: int = 0
 
@@ -84,6 +84,7 @@ class IdleTask(Generic[Model]):
     """Work that a worker does while no question waits.
 
     Attributes:
+        name: Name of the work.
         work: Called again and again with the model and a control, which is cancelled when a question arrives. Returns
             immediately when nothing is left to do. Not called again after it has failed; after a shortage of memory,
             not before a question has been answered or ``retry_sec`` have passed, doubled with each shortage up to eight
@@ -91,12 +92,35 @@ class IdleTask(Generic[Model]):
         quiet_sec: Time without a question before the first call, in seconds.
         period_sec: Time between two calls, in seconds.
         retry_sec: Time before the first call after a shortage of memory, in seconds.
+        needs_model: Whether the model must be loaded for the work, and stay loaded; None: never. Call
+            ``ModelWorker.wake`` when it has changed.
     """
 
+    name: str
     work: Callable[[Model, AskControl], Any]
     quiet_sec: float
     period_sec: float = 0.1
     retry_sec: float = 60.0
+    needs_model: Callable[[], bool] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _IdleState(Generic[Model]):
+    """An idle task with what the worker knows about it; times are on the clock of ``time.monotonic``."""
+
+    task: IdleTask[Model]
+    at: float = 0.0  # of the next call, at the earliest
+    waits: bool = False  # for memory
+    shortages: int = 0  # in succession
+    error: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(self.error) and not self.waits
+
+    @property
+    def needs_model(self) -> bool:
+        return self.task.needs_model is not None and not self.has_ended and self.task.needs_model()
 
 
 @dataclass(slots=True, eq=False)
@@ -110,8 +134,9 @@ class _Job:
 class _Step(Enum):
     JOB = 1
     IDLE_TASK = 2
-    UNLOAD = 3
-    CLOSE = 4
+    LOAD = 3
+    UNLOAD = 4
+    CLOSE = 5
 
 
 class ModelWorker(Generic[Model]):
@@ -121,7 +146,7 @@ class ModelWorker(Generic[Model]):
         load: Returns the model. Called in the worker's thread, after ``start`` and for the next job after an unload.
         queue_size: Jobs that may wait in addition to the running one.
         unload: Called with the model in the worker's thread, on ``close`` and after a long idle time.
-        idle_task: Work while no job waits; None: no work.
+        idle_tasks: Kinds of work while no job waits; the one that has been due for longest comes first.
         unload_after_idle_sec: Time without a job after which the model is unloaded, in seconds; None: never.
     """
 
@@ -131,21 +156,19 @@ class ModelWorker(Generic[Model]):
         queue_size: int,
         *,
         unload: Callable[[Model], None] | None = None,
-        idle_task: IdleTask[Model] | None = None,
+        idle_tasks: Sequence[IdleTask[Model]] = (),
         unload_after_idle_sec: float | None = None,
     ) -> None:
         self._load = load
         self._unload = unload
         self._queue_size = queue_size
-        self._idle_task = idle_task
+        self._idle_states = [_IdleState(task) for task in idle_tasks]
         self._unload_after_idle_sec = unload_after_idle_sec
         self._changed = threading.Condition()  # guards the attributes below
         self._queue: FairQueue[_Job] = FairQueue()
         self._running: _Job | None = None
-        self._idle_control: AskControl | None = None
-        self._quiet_since = self._idle_task_at = 0.0
-        self._idle_task_waits = False  # for memory
-        self._idle_shortages = 0  # in succession
+        self._idle: tuple[_IdleState[Model], AskControl] | None = None  # the running or the next idle task
+        self._quiet_since = self._load_at = 0.0
         self._ran_out_of_memory = False  # in the present thread
         self._has_run_short = False  # in an earlier thread
         self._closing = False
@@ -167,6 +190,11 @@ class ModelWorker(Generic[Model]):
     def has_run_short(self) -> bool:
         """Whether memory has been short at any time since ``start``."""
         return self._has_run_short or self._ran_out_of_memory
+
+    def wake(self) -> None:
+        """Look again whether an idle task needs the model."""
+        with self._changed:
+            self._changed.notify_all()
 
     def report_load_error(self, error: BaseException) -> None:
         """Report why a ``load`` that is still at work has failed so far; questions that end meanwhile have it.
@@ -334,8 +362,8 @@ class ModelWorker(Generic[Model]):
             )
 
     def _interrupt_idle_task(self) -> None:
-        if self._idle_control is not None:
-            self._idle_control.cancel()
+        if self._idle is not None:
+            self._idle[1].cancel()
 
     def _withdraw(self, job: _Job) -> None:
         """Free the position of a cancelled job and finish its future; a running job stops at its next check."""
@@ -413,6 +441,8 @@ class ModelWorker(Generic[Model]):
                 self._try_unload()
             elif step is _Step.IDLE_TASK:
                 self._run_idle_task()
+            elif step is _Step.LOAD:
+                self._load_for_idle_task()
             elif self._status.model is not None or self._try_load():
                 self._run_job()
             else:  # the device may have enough memory again for the next job
@@ -449,22 +479,35 @@ class ModelWorker(Generic[Model]):
                     return _Step.JOB
                 now = time.monotonic()
                 schedule = self._idle_schedule()
-                for step, due in schedule.items():
-                    if due <= now:
-                        self._idle_control = AskControl() if step is _Step.IDLE_TASK else None
-                        return step
-                self._changed.wait(min(schedule.values()) - now if schedule else None)
+                step = min(schedule, key=schedule.__getitem__, default=None)
+                if step is not None and schedule[step] <= now:
+                    if step is _Step.IDLE_TASK:
+                        self._idle = self._next_idle_task(), AskControl()
+                    return step
+                self._changed.wait(None if step is None else schedule[step] - now)
 
     def _idle_schedule(self) -> dict[_Step, float]:
         """Return the due times of the steps without a job, in seconds on the clock of ``time.monotonic``."""
-        due: dict[_Step, float] = {}
+        is_needed = any(state.needs_model for state in self._idle_states)
         if self._status.model is None:
-            return due
-        if self._unload_after_idle_sec is not None:
+            return {_Step.LOAD: self._load_at} if is_needed else {}
+        due: dict[_Step, float] = {}
+        if self._unload_after_idle_sec is not None and not is_needed:
             due[_Step.UNLOAD] = self._quiet_since + self._unload_after_idle_sec
-        if self._idle_task is not None and (self._idle_task_waits or not self._status.idle_error):
-            due[_Step.IDLE_TASK] = max(self._quiet_since + self._idle_task.quiet_sec, self._idle_task_at)
+        if not all(state.has_ended for state in self._idle_states):
+            due[_Step.IDLE_TASK] = self._due(self._next_idle_task())
         return due
+
+    def _next_idle_task(self) -> _IdleState[Model]:
+        return min((state for state in self._idle_states if not state.has_ended), key=self._due)
+
+    def _due(self, state: _IdleState[Model]) -> float:
+        return max(self._quiet_since + state.task.quiet_sec, state.at)
+
+    def _load_for_idle_task(self) -> None:
+        if not self._try_load():
+            self._refuse_all(ModelState.UNLOADED)
+            self._load_at = time.monotonic() + max(state.task.retry_sec for state in self._idle_states)
 
     def _try_load(self) -> bool:
         self._set_status(state=ModelState.LOADING, error="")
@@ -505,17 +548,20 @@ class ModelWorker(Generic[Model]):
             self._clear_running(job)
             _fail(job, RuntimeError(_describe(error)).with_traceback(error.__traceback__))
         else:
-            self._resume_idle_task()
+            for state in self._idle_states:
+                self._resume_idle_task(state)
             self._clear_running(job)
             _succeed(job, result)
         finally:
             del job  # an error's traceback holds this frame; the job would close the cycle
 
-    def _resume_idle_task(self) -> None:
-        if self._idle_task_waits:
-            self._idle_task_waits = False
-            self._idle_shortages, self._idle_task_at = 0, 0.0
-            self._set_status(idle_error="")
+    def _resume_idle_task(self, state: _IdleState[Model]) -> None:
+        if state.waits:
+            state.waits, state.shortages, state.at, state.error = False, 0, 0.0, ""
+            self._set_idle_errors()
+
+    def _set_idle_errors(self) -> None:
+        self._set_status(idle_errors={state.task.name: state.error for state in self._idle_states if state.error})
 
     def _clear_running(self, job: _Job) -> None:
         self._ran_out_of_memory = self._ran_out_of_memory or job.control.ran_out_of_memory
@@ -525,27 +571,28 @@ class ModelWorker(Generic[Model]):
             self._set_status()
 
     def _run_idle_task(self) -> None:
-        model, control, task = self._status.model, self._idle_control, self._idle_task
-        assert model is not None  # noqa: S101  for the type checker, as the next two
-        assert control is not None  # noqa: S101
-        assert task is not None  # noqa: S101
-        pause_sec = task.period_sec
+        model = self._status.model
+        assert model is not None  # noqa: S101  for the type checker, as the next one
+        assert self._idle is not None  # noqa: S101
+        state, control = self._idle
+        pause_sec = state.task.period_sec
         try:
-            task.work(model, control)
+            state.task.work(model, control)
         except AskCancelledError:
             pass  # a job has arrived
         except BaseException as error:  # noqa: BLE001  questions must still be answered; the status has the error
-            self._idle_task_waits = isinstance(error, (DeviceMemoryError, MemoryError))
-            self._set_status(idle_error=_describe(error))
-            pause_sec = task.retry_sec * 2 ** min(self._idle_shortages, _MAX_DOUBLINGS)
-            self._idle_shortages += 1
+            state.waits = isinstance(error, (DeviceMemoryError, MemoryError))
+            state.error = _describe(error)
+            pause_sec = state.task.retry_sec * 2 ** min(state.shortages, _MAX_DOUBLINGS)
+            state.shortages += 1
+            self._set_idle_errors()
         else:
-            self._resume_idle_task()
+            self._resume_idle_task(state)
         finally:
             self._ran_out_of_memory = self._ran_out_of_memory or control.ran_out_of_memory
             with self._changed:
-                self._idle_control = None
-            self._idle_task_at = time.monotonic() + pause_sec
+                self._idle = None
+            state.at = time.monotonic() + pause_sec
 
     def _refuse_all(self, state: ModelState) -> None:
         with self._changed:

@@ -39,9 +39,9 @@ def run_in_real_time(setup: BenchmarkSetup, scenario: Scenario, seed: int) -> di
             engine.add_frame(image, stamp)
 
     ahead = IdleTask[DelayedBatchInferenceEngine](
-        lambda one, control: one.precompute(control, prefill=scenario.mode == "full"), scenario.quiet_sec
+        "precompute", lambda one, control: one.precompute(control, prefill=scenario.mode == "full"), scenario.quiet_sec
     )
-    worker = ModelWorker(lambda: engine, 1, idle_task=None if scenario.mode == "off" else ahead)
+    worker = ModelWorker(lambda: engine, 1, idle_tasks=() if scenario.mode == "off" else (ahead,))
     worker.start()
     camera = threading.Thread(target=add_frames)
     camera.start()

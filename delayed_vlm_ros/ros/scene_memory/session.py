@@ -149,13 +149,13 @@ class Session:
     def model_report(self) -> ModelReport:
         """Return the present state of the model."""
         status = self.worker.status
-        precompute_warnings = (f"precompute has stopped: {status.idle_error}",) if status.idle_error else ()
+        stopped = tuple(f"{name} has stopped: {error}" for name, error in status.idle_errors.items())
         return ModelReport(
             name=self.checkpoint.name,
             state=status.state.value,
             device=status.model.device if status.model else "",
             error=status.error,
-            warnings=(*self.checkpoint.warnings, *self.warnings, *precompute_warnings),
+            warnings=(*self.checkpoint.warnings, *self.warnings, *stopped),
             idle_unloaded=status.state is ModelState.UNLOADED and not status.error,
         )
 
@@ -257,12 +257,14 @@ def _worker(
         with _logged(logger, "precompute has stopped"):
             loaded.precompute(control, prefill=parameters.precompute == FULL)
 
-    idle_task = IdleTask(precompute, parameters.precompute_quiet_sec) if parameters.precompute != OFF else None
+    idle_tasks = (
+        [IdleTask("precompute", precompute, parameters.precompute_quiet_sec)] if parameters.precompute != OFF else []
+    )
     worker: ModelWorker[engines.Engines] = ModelWorker(
         load,
         parameters.queue_size,
         unload=unload,
-        idle_task=idle_task,
+        idle_tasks=idle_tasks,
         unload_after_idle_sec=parameters.unload_after_idle_sec or None,
     )
     return worker

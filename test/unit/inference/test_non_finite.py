@@ -292,19 +292,21 @@ def test_worker_reports_a_poisoned_model_of_its_idle_task(own_tiny, make_engine)
     tiny = own_tiny()
     engine = make_engine(tiny, stamps=HALF_SECONDS)
     Poison(weight_of(tiny.model, "vision"), NAN)
-    task = IdleTask(lambda model, control: model.precompute(control, prefill=True), quiet_sec=0.0, period_sec=0.01)
-    worker = ModelWorker(lambda: engine, 1, idle_task=task)
+    task = IdleTask(
+        "precompute", lambda model, control: model.precompute(control, prefill=True), quiet_sec=0.0, period_sec=0.01
+    )
+    worker = ModelWorker(lambda: engine, 1, idle_tasks=[task])
 
     # when
     worker.start()
     until = time.monotonic() + 60.0
-    while not worker.status.idle_error and time.monotonic() < until:
+    while not worker.status.idle_errors and time.monotonic() < until:
         time.sleep(0.01)
     worker.close(10.0)
 
     # then
-    assert "vision features" in worker.status.idle_error
-    assert "NaN" in worker.status.idle_error
+    assert "vision features" in worker.status.idle_errors["precompute"]
+    assert "NaN" in worker.status.idle_errors["precompute"]
     assert engine.cached_bytes() == CachedBytes(0, 0)
 
 

@@ -750,7 +750,9 @@ def test_close_ends_both_threads(make_worker):
 def test_idle_task_runs_repeatedly_between_jobs(make_worker):
     # given
     seen = []
-    worker = make_worker(idle_task=IdleTask(lambda model, _: seen.append(model), quiet_sec=0.0, period_sec=0.01))
+    worker = make_worker(
+        idle_tasks=[IdleTask("work", lambda model, _: seen.append(model), quiet_sec=0.0, period_sec=0.01)]
+    )
 
     # then it runs again and again, before and after jobs, and does not count as a job
     eventually(lambda: len(seen) > 3)
@@ -764,7 +766,9 @@ def test_idle_task_runs_repeatedly_between_jobs(make_worker):
 def test_idle_task_waits_for_the_quiet_time(make_worker):
     # given
     seen = []
-    worker = make_worker(idle_task=IdleTask(lambda *_: seen.append(time.monotonic()), quiet_sec=0.2, period_sec=0.01))
+    worker = make_worker(
+        idle_tasks=[IdleTask("work", lambda *_: seen.append(time.monotonic()), quiet_sec=0.2, period_sec=0.01)]
+    )
 
     # when jobs come at shorter intervals
     for _ in range(10):
@@ -785,13 +789,13 @@ def test_job_interrupts_the_idle_task(make_worker):
         entered.set()
         until_cancelled(_, control)
 
-    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0), queue_size=0)
+    worker = make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0)], queue_size=0)
     assert entered.wait(PATIENCE)
 
     # then the worker counts as free
     assert not worker.status.running
     assert worker.run(return_model, PATIENCE) == "model"
-    assert worker.status.idle_error == ""
+    assert worker.status.idle_errors == {}
     entered.clear()
     assert entered.wait(PATIENCE)  # the task continues afterwards
 
@@ -799,7 +803,7 @@ def test_job_interrupts_the_idle_task(make_worker):
 def test_close_interrupts_the_idle_task(make_worker):
     entered = threading.Event()
     worker = make_worker(
-        idle_task=IdleTask(lambda _, control: (entered.set(), until_cancelled(_, control)), quiet_sec=0.0)
+        idle_tasks=[IdleTask("work", lambda _, control: (entered.set(), until_cancelled(_, control)), quiet_sec=0.0)]
     )
     assert entered.wait(PATIENCE)
     assert worker.close(PATIENCE)
@@ -814,10 +818,10 @@ def test_failed_idle_task_is_reported_and_not_repeated(make_worker):
         calls.append(1)
         raise ValueError("no room")
 
-    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0, period_sec=0.0))
+    worker = make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0, period_sec=0.0)])
 
     # then
-    eventually(lambda: worker.status.idle_error == "ValueError: no room")
+    eventually(lambda: worker.status.idle_errors == {"work": "ValueError: no room"})
     assert worker.run(return_model, PATIENCE) == "model"
     time.sleep(0.05)
     assert len(calls) == 1
@@ -858,7 +862,7 @@ def test_failed_unload_is_reported_and_the_next_job_loads_again(make_worker):
 def test_idle_task_does_not_keep_the_model_loaded(make_worker):
     seen = []
     worker = make_worker(
-        idle_task=IdleTask(lambda *_: seen.append(1), quiet_sec=0.0, period_sec=0.01),
+        idle_tasks=[IdleTask("work", lambda *_: seen.append(1), quiet_sec=0.0, period_sec=0.01)],
         unload_after_idle_sec=0.15,
     )
     eventually(lambda: worker.status.state is ModelState.UNLOADED)
@@ -866,6 +870,70 @@ def test_idle_task_does_not_keep_the_model_loaded(make_worker):
     count = len(seen)
     time.sleep(0.05)
     assert len(seen) == count
+
+
+def test_idle_task_that_needs_the_model_keeps_it_loaded_and_loads_it_again(make_worker):
+    needed, loads = threading.Event(), []
+    needed.set()
+    worker = make_worker(
+        lambda: loads.append(1) or "model",
+        idle_tasks=[IdleTask("work", lambda *_: None, quiet_sec=0.0, period_sec=0.01, needs_model=needed.is_set)],
+        unload_after_idle_sec=0.05,
+    )
+    eventually(lambda: worker.status.state is ModelState.READY)
+    time.sleep(0.15)
+    assert worker.status.state is ModelState.READY
+    # when it is no longer needed
+    needed.clear()
+    worker.wake()
+    eventually(lambda: worker.status.state is ModelState.UNLOADED)
+    assert len(loads) == 1
+    # and when it is needed again
+    needed.set()
+    worker.wake()
+    eventually(lambda: worker.status.state is ModelState.READY)
+    assert len(loads) == 2
+
+
+def test_load_for_an_idle_task_that_fails_is_repeated_after_a_pause(make_worker):
+    outcomes = iter(["first", RuntimeError("not now"), "third"])
+    needed = threading.Event()
+
+    def load():
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    task = IdleTask("work", lambda *_: None, quiet_sec=0.0, retry_sec=0.1, needs_model=needed.is_set)
+    worker = make_worker(load, idle_tasks=[task], unload_after_idle_sec=0.01)
+    eventually(lambda: worker.status.state is ModelState.UNLOADED)
+    needed.set()
+    worker.wake()
+    eventually(lambda: "not now" in worker.status.error)
+    eventually(lambda: worker.status.model == "third")
+
+
+def test_idle_tasks_take_turns_and_one_that_fails_stops_alone(make_worker):
+    seen = []
+
+    def failing(*_):
+        seen.append("second")
+        if seen.count("second") == 3:
+            raise ValueError("no room")
+
+    worker = make_worker(
+        idle_tasks=[
+            IdleTask("first", lambda *_: seen.append("first"), quiet_sec=0.0, period_sec=0.002),
+            IdleTask("second", failing, quiet_sec=0.0, period_sec=0.002),
+        ]
+    )
+    eventually(lambda: worker.status.idle_errors)
+    assert worker.status.idle_errors == {"second": "ValueError: no room"}
+    assert seen.count("first") >= 2
+    count = seen.count("first")
+    eventually(lambda: seen.count("first") > count + 3)
+    assert seen.count("second") == 3
 
 
 def test_failed_reload_fails_only_the_waiting_jobs(make_worker):
@@ -908,7 +976,7 @@ def job_number(number):
 @pytest.mark.parametrize("blocking", [True, False])
 def test_close_under_load_leaves_no_client_waiting(make_worker, blocking):
     # given clients with short deadlines that cancel, fail and meet full queues
-    worker = make_worker(queue_size=4, idle_task=IdleTask(until_cancelled, quiet_sec=0.0, period_sec=0.0))
+    worker = make_worker(queue_size=4, idle_tasks=[IdleTask("work", until_cancelled, quiet_sec=0.0, period_sec=0.0)])
     outcomes, expected = [], (AskCancelledError, AskTimeoutError, BusyError, ValueError)
 
     def answer(*arguments, **options):
@@ -1034,8 +1102,8 @@ def test_idle_task_without_memory_runs_again_after_the_next_answer(make_worker):
             raise error
         seen.append(1)
 
-    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0, period_sec=0.01))
-    eventually(lambda: worker.status.idle_error == "the device is full")
+    worker = make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0, period_sec=0.01)])
+    eventually(lambda: worker.status.idle_errors == {"work": "the device is full"})
     time.sleep(0.05)
     assert not seen
 
@@ -1044,7 +1112,7 @@ def test_idle_task_without_memory_runs_again_after_the_next_answer(make_worker):
 
     # then
     eventually(lambda: seen)
-    assert worker.status.idle_error == ""
+    assert worker.status.idle_errors == {}
 
 
 def test_idle_task_without_memory_runs_again_after_pauses_that_double(make_worker):
@@ -1057,12 +1125,12 @@ def test_idle_task_without_memory_runs_again_after_pauses_that_double(make_worke
             raise DeviceMemoryError("the device is full")
 
     # when
-    worker = make_worker(idle_task=IdleTask(task, quiet_sec=0.0, period_sec=0.01, retry_sec=0.1))
-    eventually(lambda: worker.status.idle_error == "the device is full")
+    worker = make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0, period_sec=0.01, retry_sec=0.1)])
+    eventually(lambda: worker.status.idle_errors == {"work": "the device is full"})
     eventually(lambda: len(calls) > 5)
 
     # then
-    assert worker.status.idle_error == ""
+    assert worker.status.idle_errors == {}
     pauses = [later - sooner for sooner, later in pairwise(calls[:4])]
     assert all(pause >= expected for pause, expected in zip(pauses, (0.1, 0.2, 0.4), strict=True))
 
@@ -1074,5 +1142,5 @@ def test_pause_of_an_idle_task_that_stays_without_memory_is_bounded(make_worker)
         calls.append(time.monotonic())
         raise DeviceMemoryError("the device is full")
 
-    make_worker(idle_task=IdleTask(task, quiet_sec=0.0, retry_sec=0.002))
+    make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0, retry_sec=0.002)])
     eventually(lambda: len(calls) > 20)

@@ -165,24 +165,34 @@ def parameter(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def specifications(parameters: type) -> dict[str, ParameterSpec]:
-    """Return the parameters of a dataclass with ``parameter`` fields, by field name, in order."""
+def specifications(parameters: type, prefix: str = "") -> dict[str, ParameterSpec]:
+    """Return the parameters of a dataclass with ``parameter`` fields, by field name, in order.
+
+    Args:
+        parameters: The dataclass.
+        prefix: First part of all ROS names.
+    """
     specs = {}
     for field in dataclasses.fields(parameters):
         meta = dict(field.metadata)
-        meta["name"] = meta["name"] or field.name
+        meta["name"] = prefix + (meta["name"] or field.name)
         specs[field.name] = ParameterSpec(kind=type(field.default), default=field.default, **meta)
     return specs
 
 
-def declare(node: Node, parameters: type) -> None:
+def declare(node: Node, parameters: type, prefix: str = "") -> None:
     """Declare every parameter of the dataclass on the node, with its descriptor.
 
     A given value that is out of range is declared without its range. ``read`` then reports it like any other invalid
     value, and a lifecycle node keeps running until a valid value is set. A request that changes a read-only parameter
     is refused.
+
+    Args:
+        node: The node.
+        parameters: The dataclass.
+        prefix: First part of all ROS names.
     """
-    specs = tuple(specifications(parameters).values())
+    specs = tuple(specifications(parameters, prefix).values())
     for spec in specs:
         _declare_one(node, spec)
     node.add_on_set_parameters_callback(partial(_refuse_read_only, node, [spec for spec in specs if spec.read_only]))
@@ -224,13 +234,18 @@ def _declare_one(node: Node, spec: ParameterSpec) -> None:
         node.declare_parameter(spec.name, default, without_range.descriptor())
 
 
-def read(node: Node, parameters: type[_Parameters]) -> _Parameters:
+def read(node: Node, parameters: type[_Parameters], prefix: str = "") -> _Parameters:
     """Return the present values of the declared parameters as the dataclass.
+
+    Args:
+        node: The node.
+        parameters: The dataclass.
+        prefix: First part of all ROS names.
 
     Raises:
         ConfigurationError: A parameter has an invalid value.
     """
-    values = {field: _present(node, spec) for field, spec in specifications(parameters).items()}
+    values = {field: _present(node, spec) for field, spec in specifications(parameters, prefix).items()}
     return parameters(**values)
 
 

@@ -19,7 +19,7 @@ from delayed_vlm_ros.errors import (
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
 from delayed_vlm_ros.memory import Activity, KeptPair
-from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, next_group
+from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, is_open, next_group
 from delayed_vlm_ros.watches.state import Edge, Level, Observation, WatchState, advance, interrupted
 from delayed_vlm_ros.watches.watch import Watch, check_watch
 
@@ -32,6 +32,7 @@ LIFETIME_OVER = "ended after its lifetime"
 """Reason of a watch that has ended because of ``lifetime_sec``."""
 
 _SLOW_FACTOR = 1.5  # of its period, from which a watch is reported as checked too rarely
+_OVERDUE_FACTOR = 5.0  # of its period, from which it is reported as not checked
 
 
 class WatchedCamera(Protocol):
@@ -98,6 +99,7 @@ class WatchStatus:
         interval_sec: Time between the last two checks, in seconds; None before the second.
         device_sec: Its share of the time that checks have taken, in seconds.
         age_sec: Time since it was added, in seconds.
+        is_overdue: Whether it could be checked, and the last check is several periods ago.
     """
 
     watch: Watch
@@ -107,6 +109,12 @@ class WatchStatus:
     interval_sec: float | None
     device_sec: float
     age_sec: float
+    is_overdue: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is never checked again: after its first alert with ``once``, or its lifetime."""
+        return _has_ended(self.state)
 
     @property
     def device_sec_per_hour(self) -> float:
@@ -141,7 +149,7 @@ class _Entry:
 
     @property
     def has_ended(self) -> bool:
-        return self.state.reason in (FIRST_ALERT, LIFETIME_OVER)
+        return _has_ended(self.state)
 
 
 class WatchRunner:
@@ -225,6 +233,12 @@ class WatchRunner:
             raise BadRequestError(f"no watch '{name}': the watches are: {known}")
         return entry.watch
 
+    @property
+    def needs_model(self) -> bool:
+        """Whether there is a watch to check."""
+        with self._lock:
+            return not self._inactive_reason and not all(entry.has_ended for entry in self._entries.values())
+
     def statuses(self) -> tuple[WatchStatus, ...]:
         """Return all watches in the order in which they were added."""
         with self._lock:
@@ -246,7 +260,14 @@ class WatchRunner:
             interval_sec=entry.interval_sec,
             device_sec=entry.device_sec,
             age_sec=now - entry.added_at,
+            is_overdue=self._is_overdue(entry, now),
         )
+
+    def _is_overdue(self, entry: _Entry, now: float) -> bool:
+        if entry.has_ended or entry.state.level is Level.INACTIVE or self._cameras[entry.watch.camera].silence:
+            return False
+        waited_sec = now - (entry.added_at if entry.checked_at is None else entry.checked_at)
+        return is_open(self._candidate(entry)) and waited_sec > _OVERDUE_FACTOR * entry.watch.period_sec
 
     # Activity -------------------------------------------------------------------------------------------------------
 
@@ -344,18 +365,13 @@ class WatchRunner:
 
     def _next_group(self, now: float) -> tuple[Watch, ...]:
         with self._lock:
-            candidates = [
-                Candidate(
-                    entry.watch,
-                    self._cameras[entry.watch.camera].activity,
-                    entry.checked_at,
-                    entry.checked_stamp,
-                    entry.state.is_pending,
-                )
-                for entry in self._entries.values()
-                if self._can_be_checked(entry, now)
-            ]
+            entries = [entry for entry in self._entries.values() if self._can_be_checked(entry, now)]
+            candidates = [self._candidate(entry) for entry in entries]
         return next_group(candidates, now) if self._duty.allows(now) else ()
+
+    def _candidate(self, entry: _Entry) -> Candidate:
+        activity = self._cameras[entry.watch.camera].activity
+        return Candidate(entry.watch, activity, entry.checked_at, entry.checked_stamp, entry.state.is_pending)
 
     def _can_be_checked(self, entry: _Entry, now: float) -> bool:
         """Return whether a watch can be checked; note why not in its state."""
@@ -419,6 +435,10 @@ def _advance(entry: _Entry, outcome: Observation, result: ScoreResult | None) ->
         evidence=(first,) if first.id == newest.id else (first, newest),
         warnings=result.warnings,
     )
+
+
+def _has_ended(state: WatchState) -> bool:
+    return state.level is Level.INACTIVE and state.reason in (FIRST_ALERT, LIFETIME_OVER)
 
 
 def _outcomes(result: ScoreResult) -> list[Observation]:

@@ -33,7 +33,7 @@ class Gate(Enum):
     """When a pair has entered Star memory since the last check, and until the window has passed it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Watch:
     """A yes/no question that is checked again and again.
 

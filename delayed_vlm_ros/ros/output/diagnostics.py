@@ -23,6 +23,8 @@ from delayed_vlm_ros.ros.output.node_report import (
 )
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.text import escaped
+from delayed_vlm_ros.watches import Level as WatchLevel
+from delayed_vlm_ros.watches import WatchStatus
 
 
 class Level(IntEnum):
@@ -69,6 +71,7 @@ def node_statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Stat
         model_status(report.model),
         question_status(report.questions, questions_before),
         *((persistence_status(report.persistence),) if report.persistence else ()),
+        *(watch_status(watch, report.watches_unavailable) for watch in report.watches),
     )
 
 
@@ -233,6 +236,36 @@ def persistence_status(report: PersistenceReport) -> Status:
         *_numbered("set aside", report.warnings),
     )
     return Status("persistence", level, message, values=values)
+
+
+def watch_status(report: WatchStatus, unavailable: str) -> Status:
+    """Return the state of a standing question.
+
+    Args:
+        report: The watch.
+        unavailable: Why no watch can be checked; empty if they can.
+    """
+    state = report.state
+    if state.level is WatchLevel.INACTIVE:
+        level, message = Level.OK, f"inactive: {state.reason}"
+    elif unavailable:
+        level, message = Level.WARN, f"unknown: {unavailable}"
+    elif report.is_overdue:
+        level, message = Level.STALE, f"not checked for {report.checked_ago_sec or report.age_sec:.1f} s"
+    elif state.level is WatchLevel.UNKNOWN:
+        level, message = Level.WARN, f"unknown: {state.reason}"
+    else:
+        level = Level.WARN if report.warning else Level.OK
+        message = "; ".join((state.level.name.lower(), *((report.warning,) if report.warning else ())))
+    values = (
+        ("question", report.watch.question),
+        ("camera", report.watch.camera),
+        ("probability of yes", "unknown" if state.p_yes is None else f"{state.p_yes:.3f}"),
+        ("checks", str(report.checks)),
+        ("last check", "never" if report.checked_ago_sec is None else f"{report.checked_ago_sec:.1f} s ago"),
+        ("device time", f"{report.device_sec_per_hour:.1f} s/h"),
+    )
+    return Status(f"watch {report.watch.name}", level, message, values=values)
 
 
 def _camera_warnings(report: CameraReport, previous: CameraReport | None) -> tuple[str, ...]:

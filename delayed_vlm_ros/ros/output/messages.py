@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer, CameraFailure
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.text import escaped
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
+from delayed_vlm_ros.watches import Alert, Edge, Gate, Level, Watch, WatchStatus
 
 
 def error_code(error: Exception) -> int:
@@ -89,6 +92,68 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[st
         exact=bool(metrics.exact),
         warnings=[escaped(warning) for warning in (*metrics.warnings, *warnings)],
     )
+
+
+def alert_message(alert: Alert, camera: CameraMemory, alert_id: int) -> msg.Alert:
+    """Return the message of an alert.
+
+    Args:
+        alert: The alert.
+        camera: Camera of the watch.
+        alert_id: Id of the alert; 0 for the alert of a goal.
+    """
+    first = camera.header_of(alert.evidence[0].pair.last)
+    newest = camera.header_of(alert.evidence[-1].pair.last)
+    message = msg.Alert(
+        id=alert_id,
+        watch=alert.watch.name,
+        question=alert.watch.question,
+        camera=camera.name,
+        edge=msg.Alert.RISING if alert.edge is Edge.RISING else msg.Alert.FALLING,
+        p_yes=float(alert.p_yes),
+        first_stamp=time_message(first.stamp_ns),
+        evidence=[key_frame(kept, camera) for kept in alert.evidence],
+        warnings=[escaped(warning) for warning in (*alert.warnings, *camera.warnings)],
+    )
+    message.header.stamp, message.header.frame_id = time_message(newest.stamp_ns), newest.frame_id
+    if first.pose is not None:
+        message.pose_valid, message.pose = True, first.pose
+    return message
+
+
+def watch_settings(watch: Watch) -> msg.WatchSettings:
+    """Return the message of a watch's settings."""
+    values = {**vars(watch), "gate": tuple(Gate).index(watch.gate)}
+    return msg.WatchSettings(**values)
+
+
+def watch_state(status: WatchStatus, *, unavailable: str = "") -> msg.WatchState:
+    """Return the message of a watch with its state.
+
+    Args:
+        status: The watch.
+        unavailable: Why no watch can be checked; empty if they can.
+    """
+    state, watch = status.state, status.watch
+    level, reason = state.level, state.reason
+    if unavailable and level is not Level.INACTIVE:
+        level, reason = Level.UNKNOWN, unavailable
+    return msg.WatchState(
+        settings=watch_settings(watch),
+        level=int(level),
+        since=time_message(round((state.since or 0.0) * NANOSECONDS_PER_SECOND)),
+        p_yes=math.nan if state.p_yes is None else state.p_yes,
+        reason=escaped(errors.shortened(reason)),
+        warning=status.warning,
+        checks=status.checks,
+        checked_ago_sec=_or_minus_one(status.checked_ago_sec),
+        interval_sec=_or_minus_one(status.interval_sec),
+        device_sec_per_hour=float(status.device_sec_per_hour),
+    )
+
+
+def _or_minus_one(seconds: float | None) -> float:
+    return -1.0 if seconds is None else float(seconds)
 
 
 def fill_answer(response: Any, answer: Answer, *, include_frames: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from delayed_vlm_ros.memory import MemoryStatistics
+from delayed_vlm_ros.watches import WatchStatus
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ class NodeReport:
         questions: State of the question queue.
         stale_after_sec: Silence after which a camera is stale, in seconds.
         persistence: State of the key-frame files; None if persistence is off.
+        watches: Standing questions.
+        watches_unavailable: Why none can be checked; empty if they can.
     """
 
     lifecycle: LifecycleReport
@@ -198,3 +201,5 @@ class NodeReport:
     questions: QuestionReport
     stale_after_sec: float
     persistence: PersistenceReport | None = None
+    watches: tuple[WatchStatus, ...] = ()
+    watches_unavailable: str = ""

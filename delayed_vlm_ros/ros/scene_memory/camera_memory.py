@@ -332,6 +332,12 @@ class CameraMemory:
         """Why the last image was dropped; empty if none was."""
         return self._last_drop_reason
 
+    @property
+    def silent_sec(self) -> float | None:
+        """Time since the last image, in seconds; None before the first."""
+        last_arrival = self._last_arrival
+        return None if last_arrival is None else self._steady() - last_arrival
+
     def report(self, *, receiving: bool) -> CameraReport:
         """Return the camera's present state.
 
@@ -357,7 +363,7 @@ class CameraMemory:
             frames_without_pose=self.poses.frames_without_pose,
             input_rate_hz=self._input_rate.rate(now),
             sampled_rate_hz=self._sampled_rate.rate(now),
-            silent_sec=None if self._last_arrival is None else now - self._last_arrival,
+            silent_sec=self.silent_sec,
             converter=self._converter.name,
             input_warnings=tuple(self.input_warnings.values()),
             warnings=self.warnings,

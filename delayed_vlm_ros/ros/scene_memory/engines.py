@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +10,7 @@ from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
+from delayed_vlm_ros.inference.yes_no import ScoreResult
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, naming_parameters
 
@@ -25,6 +26,14 @@ class Engine(Protocol):
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
         """Encode new frames before the next question; ``prefill`` includes the language model."""
+
+    def score(
+        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+    ) -> ScoreResult:
+        """Return what the model would answer to yes/no questions about the newest frames."""
+
+    def keep_windows(self, lengths: Collection[float]) -> None:
+        """Drop the encoded windows of all other lengths, in seconds."""
 
     def cached_bytes(self) -> CachedBytes:
         """Return the bytes kept between questions."""

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -54,14 +55,21 @@ from delayed_vlm_ros.ros.process import EXIT_RESTART, run_node
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
+    WatchParameters,
     validate_change,
     validate_parameters,
+    watch_from,
+    watch_names,
+    watch_prefix,
 )
 from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, build_session
+from delayed_vlm_ros.ros.scene_memory.watches import Watches
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
+from delayed_vlm_ros.ros.services.watch_services import WatchServices
 from delayed_vlm_ros.ros.time import steady_clock
+from delayed_vlm_ros.watches import Watch
 
 # One for each callback that may take long: a transition or parameter, images for a client, images out, and all others.
 THREADS = 4
@@ -94,6 +102,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
     def __init__(self) -> None:
         super().__init__("scene_memory")
         declare(self, SceneMemoryParameters)
+        self._declare_watches()
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._state = "unconfigured"
         self._error: Exception | None = None  # of the last transition
@@ -109,6 +118,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._ask_services = AskServices(self, self._submit)
         self._memory_services = MemoryServices(self, self._cameras)
+        self._watch_services = WatchServices(self, self)
         self._memory_publisher = MemoryPublisher(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
@@ -119,6 +129,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
         self._steady_clock = steady_clock()
         self._memory_publisher.start()
         self._reporter.start()
+        self._watch_services.start()
         if read_or_default(self, _SPECS["autostart"]):
             self._autostart_timer = self.create_timer(_AUTOSTART_DELAY_SEC, self._autostart, clock=self._steady_clock)
 
@@ -136,11 +147,11 @@ class SceneMemory(LoggingNode, LifecycleNode):
 
     def on_activate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Start taking images and answering questions."""
-        return self._transition("activate", self._subscribe, "active")
+        return self._transition("activate", self._activate, "active")
 
     def on_deactivate(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Stop taking images. The memory and the model are kept."""
-        return self._transition("deactivate", self._unsubscribe, "inactive")
+        return self._transition("deactivate", self._deactivate, "inactive")
 
     def on_cleanup(self, _state: LifecycleState) -> TransitionCallbackReturn:
         """Drop the memory and free the device."""
@@ -188,14 +199,26 @@ class SceneMemory(LoggingNode, LifecycleNode):
             device_lock=self._device_lock,
             logger=self.get_logger(),
             end_process=self._end_process,
+            stale_after_sec=lambda: float(read_or_default(self, _SPECS["stale_after_sec"])),
+            publish_alert=self._watch_services.publish_alert,
         )
-        session = build_session(parameters, context)
+        session = build_session(parameters, context, self._watches_of_file(parameters))
         session.start()  # outside the lock: it may read files for seconds, and close() must not wait for them
         with self._session_lock:
             if not self._closed:
                 self._session = session
                 return
         session.close(0.0)
+
+    def _declare_watches(self) -> None:
+        """Declare the parameters of each watch in the parameter file; invalid names are reported at configure."""
+        with suppress(ConfigurationError):
+            for name in watch_names(read_or_default(self, _SPECS["watch_names"])):
+                declare(self, WatchParameters, watch_prefix(name))
+
+    def _watches_of_file(self, parameters: SceneMemoryParameters) -> tuple[Watch, ...]:
+        names = watch_names(parameters.watch_names)
+        return tuple(watch_from(name, read(self, WatchParameters, watch_prefix(name))) for name in names)
 
     def _end_process(self, reason: str) -> None:
         """Make ``run_node`` end the process, so that respawn starts a new one. Thread-safe."""
@@ -238,6 +261,16 @@ class SceneMemory(LoggingNode, LifecycleNode):
                 node_input.start()
                 self._inputs.append(node_input)
 
+    def _activate(self) -> None:
+        self._subscribe()
+        if self.watches is not None:
+            self.watches.activate()
+
+    def _deactivate(self) -> None:
+        if self.watches is not None:
+            self.watches.deactivate()
+        self._unsubscribe()
+
     def _unsubscribe(self) -> None:
         with self._session_lock:
             inputs, self._inputs = self._inputs, []
@@ -259,6 +292,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
             self._closed = True
             session = self._session if self._session is not None else self._closing_session
         self._ask_services.close()
+        self._watch_services.close()
         self._unsubscribe()
         if session is not None:
             session.close(_CLOSE_TIMEOUT_SEC)
@@ -266,6 +300,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
     def destroy_node(self) -> None:
         """Destroy the node with its action server."""
         self._ask_services.destroy()
+        self._watch_services.destroy()
         super().destroy_node()
 
     # Services -------------------------------------------------------------------------------------------------------
@@ -284,6 +319,33 @@ class SceneMemory(LoggingNode, LifecycleNode):
         if session is not None:
             session.ask_handler.count_error(error)
         raise error
+
+    @property
+    def watches(self) -> Watches | None:
+        """The standing questions; None while the node is not configured."""
+        session = self._session
+        return session.watches if session is not None else None
+
+    @property
+    def unavailable(self) -> str:
+        """Why no watch can be checked; empty if they can."""
+        session = self._session
+        return session.model_fault if session is not None else ""
+
+    def require_watches(self) -> Watches:
+        """Return the standing questions.
+
+        Raises:
+            ModelNotReadyError: The node is not configured.
+        """
+        watches = self.watches
+        if watches is None:
+            raise self._not_active()
+        return watches
+
+    def watch_parameters(self) -> SceneMemoryParameters:
+        """Return the present parameters."""
+        return read(self, SceneMemoryParameters)
 
     def _not_active(self) -> ModelNotReadyError:
         reason = f" because of an error ({self._error})" if self._error else ""
@@ -358,6 +420,8 @@ class SceneMemory(LoggingNode, LifecycleNode):
             memories=tuple(session.memory_report(camera) for camera in session.cameras.values()),
             model=session.model_report(),
             questions=session.ask_handler.report(),
+            watches=session.watches.runner.statuses(),
+            watches_unavailable=session.model_fault,
             stale_after_sec=stale_after_sec,
             persistence=session.persistence.report() if session.persistence is not None else None,
         )

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.errors import BadRequestError, ConfigurationError
 from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS, FROM_IMAGES
 from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.ros.input.poses import NO_POSES, POSE_TYPES
 from delayed_vlm_ros.ros.input.transforms import TF
 from delayed_vlm_ros.ros.parameters import parameter, specifications
+from delayed_vlm_ros.watches.watch import MAX_SECONDS, MIN_PERIOD_SEC, Gate, Watch, check_watch
 
 MAX_NEW_TOKENS_LIMIT = 4096
 """Upper bound of the answer length, for parameters and requests, in tokens."""
@@ -40,11 +41,16 @@ OFF = "off"
 VISION = "vision"
 FULL = "full"
 
+MAX_WATCHES_LIMIT = 200
+"""Upper bound of the number of standing questions of one node."""
+
 MAX_CAMERAS = 16
 """Upper bound of the number of cameras of one node. Each camera has a thread."""
 
 # A camera's name becomes part of topic names and of diagnostics.
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_WATCH_NAME = _CAMERA_NAME  # becomes part of parameter names
+_WATCH_GROUP = ("watches.names", "watches.max", "watches.max_duty")
 
 
 def _at_configure(default: Any, description: str, **details: Any) -> Any:
@@ -264,6 +270,23 @@ class SceneMemoryParameters:
         maximum=1e6,
     )
 
+    # Read-only: the parameters of each watch are declared at start.
+    watch_names: tuple[str, ...] = parameter(
+        ("",),
+        "names of the standing questions that start with the node; the question of door is watches.door.question",
+        name="watches.names",
+    )
+    max_watches: int = _at_configure(
+        32, "maximum number of standing questions", name="watches.max", minimum=1, maximum=MAX_WATCHES_LIMIT
+    )
+    max_duty: float = _at_configure(
+        0.2,
+        "maximum share of the device's time for standing questions; their periods stretch if it does not suffice",
+        name="watches.max_duty",
+        minimum=0.01,
+        maximum=1.0,
+    )
+
     queue_size: int = _at_configure(
         8, "maximum number of waiting questions", name="ask.queue_size", minimum=1, maximum=MAX_QUEUE_SIZE
     )
@@ -308,6 +331,85 @@ class SceneMemoryParameters:
         minimum=0.1,
         maximum=3600.0,
     )
+
+
+@dataclass(frozen=True)
+class WatchParameters:
+    """Parameters of one standing question from the parameter file, as in ``delayed_vlm_ros.watches.Watch``."""
+
+    question: str = parameter("", "yes/no question")
+    camera: str = parameter("", "camera to ask about; empty for the first one")
+    last_sec: float = parameter(
+        Watch.last_sec,
+        "time before the newest frame that the question is about, or up to half more; 0 for all kept frames",
+        unit="s",
+        minimum=0.0,
+        maximum=MAX_SECONDS,
+    )
+    period_sec: float = parameter(
+        Watch.period_sec, "minimum time between two checks", unit="s", minimum=MIN_PERIOD_SEC, maximum=MAX_SECONDS
+    )
+    gate: str = parameter(
+        Watch.gate.value,
+        "when a check that is due is made: every, on_change (of the view) or on_event (a pair has entered Star memory)",
+        choices=tuple(gate.value for gate in Gate),
+    )
+    threshold: float = parameter(
+        Watch.threshold, "probability of yes from which a check counts as yes", minimum=0.0, maximum=1.0
+    )
+    release: float = parameter(
+        Watch.release, "probability of yes below which yes changes to no", minimum=0.0, maximum=1.0
+    )
+    hold_sec: float = parameter(
+        Watch.hold_sec, "time for which all checks must count as yes", unit="s", minimum=0.0, maximum=MAX_SECONDS
+    )
+    yes_checks: int = parameter(
+        Watch.yes_checks,
+        "instead of hold_sec: checks that must count as yes among the last of_checks; 0 for hold_sec",
+        minimum=0,
+        maximum=100,
+    )
+    of_checks: int = parameter(Watch.of_checks, "see yes_checks", minimum=0, maximum=100)
+    cooldown_sec: float = parameter(
+        Watch.cooldown_sec, "minimum time between two rising alerts", unit="s", minimum=0.0, maximum=MAX_SECONDS
+    )
+
+
+def watch_prefix(name: str) -> str:
+    """Return the first part of the names of a watch's parameters."""
+    return f"watches.{name}."
+
+
+def watch_from(name: str, parameters: WatchParameters) -> Watch:
+    """Return a watch of the parameter file.
+
+    Raises:
+        ConfigurationError: A setting is invalid.
+    """
+    watch = Watch(name, **{**vars(parameters), "gate": Gate(parameters.gate)})
+    try:
+        check_watch(watch)
+    except BadRequestError as error:
+        raise ConfigurationError(f"{error} (parameters {watch_prefix(name)}*)") from error
+    return watch
+
+
+def watch_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of watches in the parameter ``watches.names``, without empty ones.
+
+    Raises:
+        ConfigurationError: A name is invalid or is used twice.
+    """
+    used = tuple(name for name in names if name)
+    for name in used:
+        if not _WATCH_NAME.fullmatch(name) or f"watches.{name}" in _WATCH_GROUP:
+            raise ConfigurationError(
+                "parameter watches.names must have names of a letter and at most 63 letters, digits and underscores, "
+                f"except names, max and max_duty, got '{name}'"
+            )
+    if len(set(used)) < len(used):
+        raise ConfigurationError(f"parameter watches.names must have different names, got {', '.join(used)}")
+    return used
 
 
 def memory_config(parameters: SceneMemoryParameters) -> MemoryConfig:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from sensor_msgs.msg import CompressedImage, Image
 
+from delayed_vlm_ros import msg
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, DeviceMemoryError
 from delayed_vlm_ros.images.conversion import ImageConverter, make_converter
 from delayed_vlm_ros.inference.control import AskControl
@@ -44,10 +45,15 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     naming_parameters,
 )
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
+from delayed_vlm_ros.ros.scene_memory.watches import Watches
 from delayed_vlm_ros.ros.services.ask_handler import AskHandler
+from delayed_vlm_ros.watches import Watch, WatchRunner
 
 # A slow card needs this long for a few megabytes of key frames. A process has two seconds to end.
 _LAST_SAVE_SEC = 0.8
+
+WATCHES = "watches"
+"""Name of the worker's idle task that checks standing questions."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class NodeContext:
         device_lock: Held while a model is loaded. A new session loads its model only after the previous session, which
             may still be computing when it is closed, has freed the device.
         logger: The node's logger.
+        stale_after_sec: Returns the silence after which a camera is stale, in seconds.
+        publish_alert: Publishes an alert of a standing question; called in the worker's thread.
         end_process: Called with the reason when only a new process can load the model: shuts this process down.
         shortage_seen: Set after the first shortage of memory, threads or file descriptors in this process.
     """
@@ -73,6 +81,8 @@ class NodeContext:
     device_lock: threading.Lock
     logger: RcutilsLogger
     end_process: Callable[[str], None]
+    stale_after_sec: Callable[[], float]
+    publish_alert: Callable[[msg.Alert], None]
     shortage_seen: threading.Event = field(default_factory=threading.Event)
 
 
@@ -85,6 +95,7 @@ class Session:
         cameras: Cameras by name, in the order of the parameter.
         worker: The thread that owns the model.
         ask_handler: Submits questions to the worker.
+        watches: Standing questions.
         budget_bytes: Upper bound of the bytes kept of each camera between questions: an equal share; 0 is unbounded.
         warnings: Settings that make answers slower than requested.
         persistence: Saves Star memories to disk; None if persistence is off.
@@ -94,6 +105,7 @@ class Session:
     cameras: Mapping[str, CameraMemory]
     worker: ModelWorker[engines.Engines]
     ask_handler: AskHandler
+    watches: Watches
     budget_bytes: int = 0
     warnings: tuple[str, ...] = ()
     persistence: Persistence | None = None
@@ -125,6 +137,7 @@ class Session:
         """Drop all frames and everything computed for them."""
         for camera in self.cameras.values():
             camera.reset()
+        self.watches.runner.interrupt("the memory was reset")
         if self.persistence is not None:
             self.persistence.request_save()
         loaded = self.worker.status.model
@@ -146,6 +159,16 @@ class Session:
             budget_bytes=self.budget_bytes,
         )
 
+    @property
+    def model_fault(self) -> str:
+        """Why the model cannot work now; empty if it can, or will be loaded when it is needed."""
+        status = self.worker.status
+        if status.error:
+            return f"cannot load the model: {status.error}"
+        if status.state is ModelState.LOADING:
+            return "the model is loading"
+        return status.idle_errors.get(WATCHES, "")
+
     def model_report(self) -> ModelReport:
         """Return the present state of the model."""
         status = self.worker.status
@@ -160,8 +183,15 @@ class Session:
         )
 
 
-def build_session(parameters: SceneMemoryParameters, context: NodeContext) -> Session:
+def build_session(
+    parameters: SceneMemoryParameters, context: NodeContext, watches_of_file: Sequence[Watch] = ()
+) -> Session:
     """Validate what can be validated quickly and build the parts; ``Session.start`` starts their threads.
+
+    Args:
+        parameters: Parameters of the node.
+        context: Parts of the node.
+        watches_of_file: Standing questions of the parameter file.
 
     Raises:
         ConfigurationError: A parameter is invalid.
@@ -181,14 +211,23 @@ def build_session(parameters: SceneMemoryParameters, context: NodeContext) -> Se
         context.logger.warning(warning)
     cameras = {name: _camera(name, parameters, geometry, converter, context) for name in parameters.cameras}
     memories = {name: camera.frame_manager for name, camera in cameras.items()}
-    worker = _worker(parameters, checkpoint, memories, context)
+    watches = Watches(
+        cameras,
+        max_watches=parameters.max_watches,
+        max_duty=parameters.max_duty,
+        stale_after_sec=context.stale_after_sec,
+        publish=context.publish_alert,
+    )
+    watches.start(watches_of_file)
+    worker = _worker(parameters, checkpoint, memories, watches.runner, context)
+    watches.set_wake(worker.wake)
     ask_handler = AskHandler(worker, cameras, parameters.queue_size)
     persistence = None
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
         persistence = Persistence(folder, period_sec, cameras, geometry, context.logger)
     budget_bytes = budget.total if budget else 0
-    return Session(checkpoint, cameras, worker, ask_handler, budget_bytes, warnings, persistence)
+    return Session(checkpoint, cameras, worker, ask_handler, watches, budget_bytes, warnings, persistence)
 
 
 def _budget(parameters: SceneMemoryParameters, checkpoint: Checkpoint) -> MemoryBudget | None:
@@ -219,6 +258,7 @@ def _worker(
     parameters: SceneMemoryParameters,
     checkpoint: Checkpoint,
     memories: Mapping[str, SmartFrameManager],
+    watches: WatchRunner,
     context: NodeContext,
 ) -> ModelWorker[engines.Engines]:
     logger, device_lock = context.logger, context.device_lock
@@ -257,14 +297,18 @@ def _worker(
         with _logged(logger, "precompute has stopped"):
             loaded.precompute(control, prefill=parameters.precompute == FULL)
 
-    idle_tasks = (
+    def check_watches(loaded: engines.Engines, control: AskControl) -> None:
+        watches.check(loaded.by_camera, control)
+
+    check = IdleTask(WATCHES, check_watches, quiet_sec=0.0, needs_model=lambda: watches.needs_model)
+    ahead = (
         [IdleTask("precompute", precompute, parameters.precompute_quiet_sec)] if parameters.precompute != OFF else []
     )
     worker: ModelWorker[engines.Engines] = ModelWorker(
         load,
         parameters.queue_size,
         unload=unload,
-        idle_tasks=idle_tasks,
+        idle_tasks=[check, *ahead],
         unload_after_idle_sec=parameters.unload_after_idle_sec or None,
     )
     return worker

@@ -6,7 +6,6 @@ Their handlers are coroutines: a question that waits for its answer costs no thr
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,22 +16,20 @@ from rclpy.action import CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.task import Future as RosFuture
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import DelayedVlmError, ErrorCode
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import SceneAnswer
-from delayed_vlm_ros.ros.executor import HandlerExecutor
 from delayed_vlm_ros.ros.output.messages import feedback, fill_answer, fill_error, scene_answer
-from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer
+from delayed_vlm_ros.ros.services.channel import Channel, resume_running_handler
+from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer, is_cancelling
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.services.requests import choose_request_id
 from delayed_vlm_ros.srv import AskScene
 
 _RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2
-_CANCELLING_TIMEOUT_SEC = 1.0
 _LOG_PERIOD_SEC = 5.0
 _CLIENT_MISTAKES = (ErrorCode.BAD_REQUEST, ErrorCode.UNKNOWN_CAMERA)
 # Unread requests: the middleware silently drops those of a burst beyond this depth.
@@ -80,7 +77,7 @@ class AskServices:
             result_service_qos_profile=_BURST,
             cancel_service_qos_profile=_BURST,
             result_timeout=_RESULT_TIMEOUT_SEC,
-            resume_function=self._resume_function,
+            resume_function=partial(resume_running_handler, node),
         )
 
     def close(self) -> None:
@@ -108,7 +105,7 @@ class AskServices:
         try:
             if result.success:
                 goal.succeed()
-            elif cancelled and _is_cancelling(goal):
+            elif cancelled and is_cancelling(goal):
                 goal.canceled()
             else:
                 goal.abort()
@@ -156,7 +153,7 @@ class AskServices:
     async def _answer(
         self, message: Any, control: AskControl, on_progress: Callable[[Progress], None] | None
     ) -> Answer:
-        channel = _ProgressChannel(self._resume_function())
+        channel = Channel[Progress](resume_running_handler(self._node))
         future = self._submit(message, control, None if on_progress is None else channel.put)
         try:
             future.add_done_callback(lambda _: channel.close())
@@ -167,13 +164,6 @@ class AskServices:
             return future.result()
         finally:
             del future  # an error's traceback holds this frame; the future would close the cycle
-
-    def _resume_function(self) -> Callable[[], None]:
-        """Return a thread-safe function that resumes the running handler."""
-        executor = self._node.executor
-        if isinstance(executor, HandlerExecutor) and executor.running_handler is not None:
-            return partial(executor.resume, executor.running_handler)
-        return executor.wake if executor is not None else lambda: None
 
     def _log(self, response: Any) -> None:
         node_log, question = self._node.get_logger(), f"question {response.request_id}"
@@ -209,58 +199,3 @@ class _GoalControl(AskControl):
     def __init__(self) -> None:
         super().__init__()
         self.cancel_requested = False
-
-
-class _ProgressChannel:
-    """Passes progress from the worker's thread to a coroutine of the executor.
-
-    Args:
-        resume: Resumes the coroutine; called after the future that it awaits is finished.
-    """
-
-    def __init__(self, resume: Callable[[], None]) -> None:
-        self._resume = resume
-        self._changing = threading.Lock()
-        self._reports: list[Progress] = []
-        self._closed = False
-        self._changed: RosFuture[None] = RosFuture()
-
-    def put(self, progress: Progress) -> None:
-        """Add progress. Does not block."""
-        with self._changing:
-            self._reports.append(progress)
-            changed = self._changed
-        self._notify(changed)
-
-    def close(self) -> None:
-        """End the channel after the progress that it holds."""
-        with self._changing:
-            self._closed = True
-            changed = self._changed
-        self._notify(changed)
-
-    def _notify(self, changed: RosFuture[None]) -> None:
-        if not changed.done():  # rclpy of Lyrical refuses a second result
-            changed.set_result(None)
-        self._resume()
-
-    async def take(self) -> list[Progress]:
-        """Wait for progress and return it, oldest first; empty after the end of the channel."""
-        while True:
-            with self._changing:
-                if self._reports or self._closed:
-                    reports, self._reports = self._reports, []
-                    return reports
-                changed = self._changed = RosFuture()
-            await changed
-
-
-def _is_cancelling(goal: Any) -> bool:
-    """Return whether a goal may end as cancelled.
-
-    rclpy changes the goal's state just after it calls the cancel callback, in that callback's thread.
-    """
-    deadline = time.monotonic() + _CANCELLING_TIMEOUT_SEC
-    while not goal.is_cancel_requested and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return bool(goal.is_cancel_requested)

@@ -29,6 +29,7 @@ _MAX_UNREAD_ACCEPTANCES = 4  # the results of these find no later acceptance, so
 _READ_AFTER_SEC = 5.0  # longer than a client pauses on a busy machine; one that fetches no results is not waited for
 _RESULT_READ_AFTER_SEC = 1.0  # its client has just requested it, so it is not paused
 _CHECK_PERIOD_SEC = 0.25
+_CANCELLING_TIMEOUT_SEC = 1.0
 
 
 class ReplyWindow:
@@ -166,3 +167,14 @@ class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic 
 
         self._acceptances.put(goal_id, begin)
         await turn
+
+
+def is_cancelling(goal: Any) -> bool:
+    """Return whether a goal may end as cancelled.
+
+    rclpy changes the goal's state just after it calls the cancel callback, in that callback's thread.
+    """
+    deadline = time.monotonic() + _CANCELLING_TIMEOUT_SEC
+    while not goal.is_cancel_requested and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return bool(goal.is_cancel_requested)

@@ -1,4 +1,4 @@
-"""The command line, run in a subprocess as by a user."""
+"""The command line. Where the process is the subject, it is started as by a user; elsewhere it runs in this one."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import run_here
 
 VIDEOS = Path(__file__).parents[4] / "shared" / "videos"
 METRICS = {
@@ -28,7 +29,7 @@ METRICS = {
 }
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", *arguments]
     environment = {**os.environ, "COLUMNS": "100"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=150, check=False)
@@ -50,7 +51,8 @@ def video(tmp_path_factory) -> Path:
 
 def test_basic_json_reports_an_ask_from_cache_without_encoding(video):
     # when
-    done = run("basic", "--video", video.name, "--model", "demo", "--json", "--max-new-tokens", "12", cwd=video.parent)
+    options = ("--model", "demo", "--json", "--max-new-tokens", "12")
+    done = run_here("basic", "--video", video.name, *options, cwd=video.parent)
     # then
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -69,7 +71,7 @@ def test_basic_prints_questions_answers_and_stages_on_separate_lines(video):
     # when
     question = "What [bold]moves[/bold]?"
     options = ("-q", question, "--max-new-tokens", "12", "--dtype", "bfloat16", "--device", "cpu")
-    done = run("basic", "--video", str(video), *options, cwd=video.parent)
+    done = run_process("basic", "--video", str(video), *options, cwd=video.parent)
     # then
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -81,11 +83,13 @@ def test_basic_prints_questions_answers_and_stages_on_separate_lines(video):
     assert len(warnings) == 1, "a standing warning is shown once a session"
     assert warnings[0] < next(number for number, line in enumerate(lines) if line.startswith("A: "))
     assert "visual tokens" not in done.stdout
+    assert not done.stderr, "neither an error nor a library's warning"
 
 
 def test_compare_of_a_complete_memory_reports_identical_answers(video):
     # when
-    done = run("compare", "--video", str(video), "-q", "What moves?", "--stream", "40", "--json", cwd=video.parent)
+    options = ("-q", "What moves?", "--stream", "40", "--json")
+    done = run_process("compare", "--video", str(video), *options, cwd=video.parent)
     # then
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -98,7 +102,7 @@ def test_compare_of_a_complete_memory_reports_identical_answers(video):
 
 @pytest.mark.parametrize("command", ["basic --video", "compare --video", "replay", "bench ask --seed"])
 def test_unknown_number_format_is_refused_with_the_valid_ones(command, tmp_path):
-    done = run(*command.split(), "1", "--dtype", "half", cwd=tmp_path)
+    done = run_here(*command.split(), "1", "--dtype", "half", cwd=tmp_path)
     assert done.returncode == 2
     message = " ".join(done.stderr.replace("│", " ").split())
     assert "'--dtype': must be one of auto, bfloat16, float16, float32, got 'half'" in message
@@ -110,7 +114,7 @@ def test_compare_of_a_real_video_reports_identical_answers(name, tmp_path):
         pytest.skip("no folder with real videos next to this repository")
     # when
     video = str(VIDEOS / name)
-    done = run("compare", "--video", video, "--stream", "100", "--json", "--max-new-tokens", "24", cwd=tmp_path)
+    done = run_here("compare", "--video", video, "--stream", "100", "--json", "--max-new-tokens", "24", cwd=tmp_path)
     # then
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -123,7 +127,7 @@ def test_basic_runs_on_real_videos(name, tmp_path):
     if not VIDEOS.is_dir():
         pytest.skip("no folder with real videos next to this repository")
     # when
-    done = run("basic", "--video", str(VIDEOS / name), "--json", "--max-new-tokens", "8", cwd=tmp_path)
+    done = run_here("basic", "--video", str(VIDEOS / name), "--json", "--max-new-tokens", "8", cwd=tmp_path)
     # then
     assert done.returncode == 0, done.stderr
     asks = json.loads(done.stdout)["asks"]
@@ -131,20 +135,18 @@ def test_basic_runs_on_real_videos(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("run", "arguments", "named"),
     [
-        (("basic", "--video", "nothing.mp4"), "'nothing.mp4'"),
-        (("basic", "--video", "text.mp4"), "'text.mp4'"),
-        (("demo", "--video", "text.mp4"), "'text.mp4'"),
-        (("compare", "--video", "square.avi", "--model", "/no/such/model"), "'/no/such/model'"),
-        (
-            ("basic", "--video", "square.avi", "--model", "demo", "--device", "cuda:7"),
-            "'cuda:7'",
-        ),
-        (("basic", "--video", "square.avi", "--model", "demo", "--sample-fps", "0.5"), "--sample-fps"),
+        # OpenCV must not write to the process's standard error either.
+        (run_process, ("basic", "--video", "nothing.mp4"), "'nothing.mp4'"),
+        (run_process, ("basic", "--video", "text.mp4"), "'text.mp4'"),
+        (run_process, ("demo", "--video", "text.mp4"), "'text.mp4'"),
+        (run_here, ("compare", "--video", "square.avi", "--model", "/no/such/model"), "'/no/such/model'"),
+        (run_here, ("basic", "--video", "square.avi", "--model", "demo", "--device", "cuda:7"), "'cuda:7'"),
+        (run_here, ("basic", "--video", "square.avi", "--model", "demo", "--sample-fps", "0.5"), "--sample-fps"),
     ],
 )
-def test_invalid_input_prints_an_error_without_traceback(arguments, named, video):
+def test_invalid_input_prints_an_error_without_traceback(run, arguments, named, video):
     # given
     (video.parent / "text.mp4").write_text("Plain text.\n" * 100)
     # when
@@ -168,6 +170,6 @@ def test_command_line_starts_without_slow_packages():
 
 @pytest.mark.parametrize("command", [[], ["bench", "ask"], ["demo"], ["doctor"], ["sweep"]], ids=" ".join)
 def test_help_is_printed(command, tmp_path):
-    done = run(*command, "--help", cwd=tmp_path)
+    done = run_here(*command, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--help" in done.stdout

@@ -19,8 +19,8 @@ from delayed_vlm_ros.errors import (
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
 from delayed_vlm_ros.memory import Activity, KeptPair
-from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, is_open, next_group
-from delayed_vlm_ros.watches.state import Edge, Level, Observation, WatchState, advance, interrupted
+from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, is_due, next_group
+from delayed_vlm_ros.watches.state import Edge, Level, Observation, WatchState, advance, interrupted, is_waiting
 from delayed_vlm_ros.watches.watch import Watch, check_watch
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,8 +31,9 @@ FIRST_ALERT = "ended with its first alert"
 LIFETIME_OVER = "ended after its lifetime"
 """Reason of a watch that has ended because of ``lifetime_sec``."""
 
-_SLOW_FACTOR = 1.5  # of its period, from which a watch is reported as checked too rarely
-_OVERDUE_FACTOR = 5.0  # of its period, from which it is reported as not checked
+_MEMORY_EMPTIED = "the memory was emptied"
+_SLOW_AFTER = 0.5  # periods after it was due; a watch that is checked later is reported as checked too rarely
+_OVERDUE_AFTER = 4.0  # periods after it was due; a watch that is not checked until then is reported as not checked
 
 
 class WatchedCamera(Protocol):
@@ -94,21 +95,25 @@ class WatchStatus:
     Attributes:
         watch: Its settings; ``camera`` is resolved.
         state: Its state.
+        since: Newest pair of the first check at its level; None while that is not yes or no.
         checks: Number of checks.
         checked_ago_sec: Time since the last check, in seconds; None before the first.
         interval_sec: Time between the last two checks, in seconds; None before the second.
+        late_sec: Time from when the last check was due to the check, in seconds.
         device_sec: Its share of the time that checks have taken, in seconds.
         age_sec: Time since it was added, in seconds.
-        is_overdue: Whether it could be checked, and the last check is several periods ago.
+        is_overdue: Whether it has been due for several periods.
     """
 
     watch: Watch
     state: WatchState
+    since: KeptPair | None
     checks: int
     checked_ago_sec: float | None
     interval_sec: float | None
     device_sec: float
     age_sec: float
+    late_sec: float = 0.0
     is_overdue: bool = False
 
     @property
@@ -124,11 +129,10 @@ class WatchStatus:
     @property
     def warning(self) -> str:
         """Why it is checked less often than its period demands; empty if it is not."""
-        interval = self.interval_sec
-        if interval is None or interval < _SLOW_FACTOR * self.watch.period_sec:
+        if self.interval_sec is None or self.late_sec < _SLOW_AFTER * self.watch.period_sec:
             return ""
         return (
-            f"checked every {interval:.1f} s instead of {self.watch.period_sec:g} s: questions come first and "
+            f"checked every {self.interval_sec:.1f} s instead of {self.watch.period_sec:g} s: questions come first and "
             "watches.max_duty limits the device time: use longer periods, fewer windows, or a higher limit"
         )
 
@@ -143,13 +147,26 @@ class _Entry:
     checks: int = 0
     checked_at: float | None = None
     checked_stamp: float | None = None
+    has_failed: bool = False  # the last check
+    due_at: float | None = None  # the next check, since when
+    turn: float = 0.0
     interval_sec: float | None = None
+    late_sec: float = 0.0
     device_sec: float = 0.0
+    since: KeptPair | None = None
     first_yes: KeptPair | None = None
 
     @property
     def has_ended(self) -> bool:
         return _has_ended(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A watch in a check, with its state when the check began: any other state means that it was interrupted."""
+
+    watch: Watch
+    state: WatchState
 
 
 class WatchRunner:
@@ -179,6 +196,7 @@ class WatchRunner:
         self._steady = steady
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
+        self._turn = 0.0  # of the latest check
         self._windows: set[tuple[str, float]] = set()  # camera and length, of the thread that checks
         self._inactive_reason = "the node is not active"
 
@@ -252,22 +270,49 @@ class WatchRunner:
 
     def _status(self, entry: _Entry) -> WatchStatus:
         now = self._steady()
+        self._refresh(entry, now)
         return WatchStatus(
             watch=entry.watch,
             state=entry.state,
+            since=entry.since if entry.state.since is not None else None,
             checks=entry.checks,
             checked_ago_sec=None if entry.checked_at is None else now - entry.checked_at,
             interval_sec=entry.interval_sec,
             device_sec=entry.device_sec,
             age_sec=now - entry.added_at,
-            is_overdue=self._is_overdue(entry, now),
+            late_sec=entry.late_sec,
+            is_overdue=entry.due_at is not None and now - entry.due_at > _OVERDUE_AFTER * entry.watch.period_sec,
         )
 
-    def _is_overdue(self, entry: _Entry, now: float) -> bool:
-        if entry.has_ended or entry.state.level is Level.INACTIVE or self._cameras[entry.watch.camera].silence:
+    def _refresh(self, entry: _Entry, now: float) -> bool:
+        """Bring a watch up to date with the time and its camera, and return whether it can be checked."""
+        can_be_checked = self._can_be_checked(entry, now)
+        candidate = self._candidate(entry)
+        if not (can_be_checked and is_due(candidate, now)):
+            entry.due_at = None
+            if candidate.lateness(now) >= 1.0:  # something else than its turn keeps it from being checked
+                entry.turn = 0.0
+        elif entry.due_at is None:
+            entry.due_at = now
+        return can_be_checked
+
+    def _can_be_checked(self, entry: _Entry, now: float) -> bool:
+        """Return whether a watch can be checked; note why not in its state."""
+        if entry.has_ended:
             return False
-        waited_sec = now - (entry.added_at if entry.checked_at is None else entry.checked_at)
-        return is_open(self._candidate(entry)) and waited_sec > _OVERDUE_FACTOR * entry.watch.period_sec
+        lifetime_sec = entry.watch.lifetime_sec
+        if lifetime_sec and now - entry.added_at >= lifetime_sec:
+            self._interrupt(entry, LIFETIME_OVER, Level.INACTIVE)
+            return False
+        if self._inactive_reason:
+            return False
+        camera = self._cameras[entry.watch.camera]
+        if _was_emptied(camera.activity, entry.checked_stamp):
+            self._interrupt(entry, _MEMORY_EMPTIED)
+        silence = camera.silence
+        if silence and entry.state.reason != silence:
+            self._interrupt(entry, silence)
+        return not silence
 
     # Activity -------------------------------------------------------------------------------------------------------
 
@@ -301,8 +346,7 @@ class WatchRunner:
     def _interrupt(self, entry: _Entry, reason: str, level: Level = Level.UNKNOWN) -> None:
         if entry.has_ended:
             return
-        newest = self._cameras[entry.watch.camera].activity.newest
-        entry.state = interrupted(entry.state, reason, level=level, stamp=newest)
+        entry.state = interrupted(entry.state, reason, level=level)
         entry.checked_stamp = None  # the gate opens for the next check
 
     # Checks ---------------------------------------------------------------------------------------------------------
@@ -326,13 +370,14 @@ class WatchRunner:
         group = self._next_group(now)
         if not group:
             return False
-        camera, last_sec = group[0].camera, group[0].last_sec
+        camera, last_sec = group[0].watch.camera, group[0].watch.last_sec
         newest = self._cameras[camera].activity.newest
-        assert newest is not None  # noqa: S101  for the type checker: an empty memory opens no gate
+        if newest is None:  # emptied since the group was chosen
+            return False
         result: ScoreResult | None = None
         failure: Exception | None = None
         try:
-            questions = [watch.question for watch in group]
+            questions = [begun.watch.question for begun in group]
             result = engines[camera].score(questions, window_sec=last_sec or None, control=control)
         except AskCancelledError:
             ended = self._steady()
@@ -363,44 +408,41 @@ class WatchRunner:
         for camera, engine in engines.items():
             engine.keep_windows({last_sec for name, last_sec in windows if name == camera})
 
-    def _next_group(self, now: float) -> tuple[Watch, ...]:
+    def _next_group(self, now: float) -> tuple[_Begun, ...]:
         with self._lock:
-            entries = [entry for entry in self._entries.values() if self._can_be_checked(entry, now)]
-            candidates = [self._candidate(entry) for entry in entries]
-        return next_group(candidates, now) if self._duty.allows(now) else ()
+            entries = [entry for entry in self._entries.values() if self._refresh(entry, now)]
+            if not self._duty.allows(now):
+                return ()
+            chosen = next_group([self._candidate(entry) for entry in entries], now, self._turn)
+            return tuple(_Begun(watch, self._entries[watch.name].state) for watch in chosen)
 
     def _candidate(self, entry: _Entry) -> Candidate:
         activity = self._cameras[entry.watch.camera].activity
-        return Candidate(entry.watch, activity, entry.checked_at, entry.checked_stamp, entry.state.is_pending)
-
-    def _can_be_checked(self, entry: _Entry, now: float) -> bool:
-        """Return whether a watch can be checked; note why not in its state."""
-        if self._inactive_reason or entry.has_ended:
-            return False
-        lifetime_sec = entry.watch.lifetime_sec
-        if lifetime_sec and now - entry.added_at >= lifetime_sec:
-            self._interrupt(entry, LIFETIME_OVER, Level.INACTIVE)
-            return False
-        silence = self._cameras[entry.watch.camera].silence
-        if silence and entry.state.reason != silence:
-            self._interrupt(entry, silence)
-        return not silence
+        waits = activity.newest is not None and is_waiting(entry.watch, entry.state, activity.newest)
+        return Candidate(
+            entry.watch, activity, entry.checked_at, entry.checked_stamp, waits or entry.has_failed, entry.turn
+        )
 
     def _record(
-        self, group: Sequence[Watch], outcomes: Sequence[Observation], result: ScoreResult | None, began: float
+        self, group: Sequence[_Begun], outcomes: Sequence[Observation], result: ScoreResult | None, began: float
     ) -> list[Alert]:
         """Note the outcomes of a check and return the alerts."""
         ended = self._steady()
         self._duty.add(ended - began, ended)
         alerts = []
         with self._lock:
-            for watch, outcome in zip(group, outcomes, strict=True):
-                entry = self._entries.get(watch.name)
-                if entry is None or entry.watch is not watch or self._inactive_reason or entry.has_ended:
-                    continue  # removed, or stopped, while it was checked
+            turns = [entry.turn for begun in group if (entry := self._entries.get(begun.watch.name)) is not None]
+            self._turn = max(self._turn, min(turns, default=0.0))
+            for begun, outcome in zip(group, outcomes, strict=True):
+                entry = self._entries.get(begun.watch.name)
+                if entry is None or entry.state is not begun.state:
+                    continue  # removed, stopped or interrupted while it was checked
                 entry.checks += 1
                 entry.interval_sec = None if entry.checked_at is None else began - entry.checked_at
-                entry.checked_at, entry.checked_stamp = began, outcome.stamp
+                entry.late_sec = 0.0 if entry.due_at is None else began - entry.due_at
+                entry.checked_at, entry.checked_stamp, entry.due_at = began, outcome.stamp, None
+                entry.turn = self._turn + entry.watch.period_sec
+                entry.has_failed = result is None  # then a still scene is checked again
                 entry.device_sec += (ended - began) / len(group)
                 alert = _advance(entry, outcome, result)
                 if alert is not None:
@@ -416,6 +458,8 @@ def _advance(entry: _Entry, outcome: Observation, result: ScoreResult | None) ->
         entry.first_yes = None
         return None
     newest = result.frames_used[-1]
+    if entry.state.since == outcome.stamp:
+        entry.since = newest
     if entry.state.yes_since is None:
         entry.first_yes = None
     elif entry.state.yes_since == outcome.stamp or entry.first_yes is None:
@@ -425,7 +469,7 @@ def _advance(entry: _Entry, outcome: Observation, result: ScoreResult | None) ->
     is_rising = edge is Edge.RISING
     first = entry.first_yes if is_rising and entry.first_yes is not None else newest
     if is_rising and watch.once:
-        entry.state = interrupted(entry.state, FIRST_ALERT, level=Level.INACTIVE, stamp=outcome.stamp)
+        entry.state = interrupted(entry.state, FIRST_ALERT, level=Level.INACTIVE)
     return Alert(
         watch=watch,
         edge=edge,
@@ -435,6 +479,14 @@ def _advance(entry: _Entry, outcome: Observation, result: ScoreResult | None) ->
         evidence=(first,) if first.id == newest.id else (first, newest),
         warnings=result.warnings,
     )
+
+
+def _was_emptied(activity: Activity, checked_stamp: float | None) -> bool:
+    """Return whether the frames of a watch's last check are no longer in the memory, because it was emptied."""
+    if checked_stamp is None:
+        return False
+    first, newest = activity.first, activity.newest
+    return first is None or newest is None or first > checked_stamp or newest < checked_stamp
 
 
 def _has_ended(state: WatchState) -> bool:

@@ -51,7 +51,7 @@ class WatchState:
 
     Attributes:
         level: Present level.
-        since: Stamp of the first check at this level, in seconds; None before the first.
+        since: Stamp of the newest frame of the first check at this level, in seconds; None while it is not yes or no.
         p_yes: Probability of yes at the last check with a known outcome; None before it.
         reason: Why the level is unknown or inactive; empty otherwise.
         was_yes: Whether the last known level was yes.
@@ -72,11 +72,6 @@ class WatchState:
     alerted_at: float | None = None
     is_alerted: bool = False
 
-    @property
-    def is_pending(self) -> bool:
-        """Whether the last check counted as yes, but the watch has not changed to yes."""
-        return self.yes_since is not None and not self.was_yes
-
 
 def advance(watch: Watch, state: WatchState, observation: Observation) -> tuple[WatchState, Edge | None]:
     """Return the state after a check, and the change that an alert must report.
@@ -88,7 +83,7 @@ def advance(watch: Watch, state: WatchState, observation: Observation) -> tuple[
             stamps no longer count.
     """
     if observation.p_yes is None:
-        return interrupted(state, observation.reason, stamp=observation.stamp), None
+        return interrupted(state, observation.reason), None
     state = _without_later_stamps(state, observation.stamp)
     counts_as_yes = observation.p_yes >= watch.threshold
     yes_since = None
@@ -113,19 +108,28 @@ def advance(watch: Watch, state: WatchState, observation: Observation) -> tuple[
     return _with_edge(watch, changed, observation.stamp)
 
 
-def interrupted(
-    state: WatchState, reason: str, *, level: Level = Level.UNKNOWN, stamp: float | None = None
-) -> WatchState:
+def interrupted(state: WatchState, reason: str, *, level: Level = Level.UNKNOWN) -> WatchState:
     """Return the state while there are no outcomes: unknown or inactive, and nothing is about to become a yes.
 
     Args:
         state: State before.
         reason: Why there are none.
         level: ``UNKNOWN`` or ``INACTIVE``.
-        stamp: Stamp of the newest frame, in seconds; None: not known.
     """
-    since = state.since if level is state.level else stamp
-    return replace(state, level=level, since=since, reason=reason, yes_since=None, recent=())
+    return replace(state, level=level, since=None, reason=reason, yes_since=None, recent=())
+
+
+def is_waiting(watch: Watch, state: WatchState, stamp: float) -> bool:
+    """Return whether a check may cause an alert although nothing has changed in the scene.
+
+    Args:
+        watch: Settings of the watch.
+        state: State after the last check.
+        stamp: Stamp of the newest frame, in seconds.
+    """
+    if not state.was_yes:
+        return state.yes_since is not None  # of a hold that is not over, or of checks that must be confirmed
+    return not state.is_alerted and not _is_cooling_down(watch, state, stamp)
 
 
 def _is_confirmed(watch: Watch, recent: tuple[bool, ...], stamp: float, yes_since: float | None) -> bool:
@@ -151,6 +155,10 @@ def _with_edge(watch: Watch, state: WatchState, stamp: float) -> tuple[WatchStat
         return state, None
     if not state.was_yes:
         return replace(state, is_alerted=False), Edge.FALLING
-    if state.alerted_at is not None and stamp - state.alerted_at < watch.cooldown_sec:
+    if _is_cooling_down(watch, state, stamp):
         return state, None
     return replace(state, alerted_at=stamp, is_alerted=True), Edge.RISING
+
+
+def _is_cooling_down(watch: Watch, state: WatchState, stamp: float) -> bool:
+    return state.alerted_at is not None and stamp - state.alerted_at < watch.cooldown_sec

@@ -5,6 +5,9 @@ before, like one long step of a model. ``defect``: raise an unexpected error. ``
 error. ``say a b c``: answer with these words, one token each, 0.05 s apart; ``say`` alone continues until stopped. Any
 other question is answered immediately.
 
+Yes/no questions: ``bright`` is about the newest image, ``file FILE`` about the existence of a file, ``slow SECONDS``
+takes that long, ``strange`` is not taken as such a question; ``defect`` and ``out of memory`` are as above.
+
 Environment variables: loading ends when the file FAKE_LOAD_UNTIL exists, and fails while FAKE_LOAD_FAILS exists;
 configuring has a defect while FAKE_DEFECT_WHILE exists.
 """
@@ -22,6 +25,7 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, select_frames
+from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
 from delayed_vlm_ros.ros.output import report_publisher
 from delayed_vlm_ros.ros.scene_memory import engines, node, session
 
@@ -78,6 +82,29 @@ class FakeEngine:
             warnings=("fake engine",),
         )
         return AskResult(f"about {request.question}", metrics, snapshot)
+
+    def score(self, questions, *, window_sec=None, control) -> ScoreResult:
+        snapshot = self._memory.snapshot()
+        return ScoreResult(tuple(self._score(question, snapshot, control) for question in questions), (), snapshot)
+
+    def _score(self, question, snapshot, control) -> YesNo:
+        word, _, rest = question.partition(" ")
+        if word == "slow":
+            started = time.monotonic()
+            while time.monotonic() < started + float(rest):
+                control.check()
+                time.sleep(0.005)
+        elif word == "strange":
+            return YesNo(0.5, 0.01, 0.0, "perhaps")
+        elif word == "defect":
+            raise ZeroDivisionError("planted by the test")
+        elif question == "out of memory":
+            raise DeviceMemoryError("the device ran out of memory, planted by the test")
+        is_yes = Path(rest).exists() if word == "file" else snapshot[-1].pair.last.image.mean() > 128
+        return YesNo(0.9, 1.0, 2.2, "yes") if is_yes else YesNo(0.1, 1.0, -2.2, "no")
+
+    def keep_windows(self, lengths) -> None:
+        pass
 
     def cached_bytes(self) -> _Bytes:
         return _Bytes()

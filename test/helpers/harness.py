@@ -21,8 +21,8 @@ from typing import Any
 import rclpy
 from action_msgs.msg import GoalStatus
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.msg import MemoryStats, NodeStats, SceneAnswer
-from delayed_vlm_ros.srv import AskScene
+from delayed_vlm_ros.msg import Alert, MemoryStats, NodeStats, SceneAnswer, WatchSettings, WatchState, WatchStateArray
+from delayed_vlm_ros.srv import AskScene, Unwatch, Watch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -32,7 +32,7 @@ from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from waiting import PATIENCE_SEC, end_process, wait_until
@@ -50,6 +50,8 @@ CONTEXT = Context()
 _DOMAINS = range(20, 100)
 _PORTS_PER_DOMAIN = 250
 _FIRST_PORT = 7400
+
+_LATCHED = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 # More than the sample period in these tests, which is at most 50 ms.
 _IMAGES_APART_NS = 60_000_000
@@ -211,6 +213,8 @@ class Client:
         self.namespace = namespace
         self.node = rclpy.create_node("client", namespace=namespace, context=CONTEXT)
         self.answers: list[SceneAnswer] = []
+        self.alerts: list[Alert] = []
+        self.watches: list[WatchState] = []  # newest
         self.report_stamps_ns: list[int] = []
         self._statuses: list[Report] = []
         self._stats: list[Report] = []
@@ -225,7 +229,12 @@ class Client:
         self.node.create_subscription(MemoryStats, "scene_memory/memory_stats", partial(_record, self._stats), 100)
         self.node.create_subscription(NodeStats, "scene_memory/node_stats", partial(_record, self._node_stats), 100)
         self.node.create_subscription(SceneAnswer, "scene_memory/answers", self.answers.append, 100)
+        self.node.create_subscription(Alert, "scene_memory/alerts", self.alerts.append, _LATCHED)
+        self.node.create_subscription(WatchStateArray, "scene_memory/watches", self._on_watches, _LATCHED)
         self._spinning = Spinning(self.node)
+
+    def _on_watches(self, message: WatchStateArray) -> None:
+        self.watches = list(message.watches)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         prefix = f"{self.namespace.lstrip('/')}/scene_memory: "
@@ -281,6 +290,28 @@ class Client:
             question=question, **{"timeout_sec": PATIENCE_SEC, "include_frames": True, **fields}
         )
         return Goal(self._action, message)
+
+    def watch(self, name: str, question: str, **fields: Any) -> Watch.Response:
+        """Add a watch with a short period and return the response."""
+        settings = WatchSettings(name=name, question=question, **{"period_sec": 0.1, **fields})
+        return self.call(Watch, "scene_memory/watch", Watch.Request(settings=settings))
+
+    def unwatch(self, name: str) -> Unwatch.Response:
+        return self.call(Unwatch, "scene_memory/unwatch", Unwatch.Request(name=name))
+
+    def wait_for_watch(self, name: str, condition: Callable[[WatchState], bool]) -> WatchState:
+        """Wait for and return a published state of a watch that meets the condition."""
+        return wait_until(
+            lambda: next((got for got in self.watches if got.settings.name == name and condition(got)), None),
+            lambda: f"a state of watch {name}; the last: {self.watches}",
+        )
+
+    def wait_for_alert(self, condition: Callable[[Alert], bool] = lambda _: True, *, after: int = 0) -> Alert:
+        """Wait for and return the first alert after the first ``after`` ones that meets the condition."""
+        return wait_until(
+            lambda: next((got for got in self.alerts[after:] if condition(got)), None),
+            lambda: f"an alert; so far {[(got.watch, got.edge) for got in self.alerts]}",
+        )
 
     def reset(self) -> Trigger.Response:
         return self.call(Trigger, "scene_memory/reset", Trigger.Request())

@@ -19,7 +19,6 @@ from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer, CameraFailure
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.text import escaped
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.watches import Alert, Edge, Gate, Level, Watch, WatchStatus
 
 
@@ -127,11 +126,12 @@ def watch_settings(watch: Watch) -> msg.WatchSettings:
     return msg.WatchSettings(**values)
 
 
-def watch_state(status: WatchStatus, *, unavailable: str = "") -> msg.WatchState:
+def watch_state(status: WatchStatus, camera: CameraMemory, *, unavailable: str = "") -> msg.WatchState:
     """Return the message of a watch with its state.
 
     Args:
         status: The watch.
+        camera: Its camera.
         unavailable: Why no watch can be checked; empty if they can.
     """
     state, watch = status.state, status.watch
@@ -141,7 +141,7 @@ def watch_state(status: WatchStatus, *, unavailable: str = "") -> msg.WatchState
     return msg.WatchState(
         settings=watch_settings(watch),
         level=int(level),
-        since=time_message(round((state.since or 0.0) * NANOSECONDS_PER_SECOND)),
+        since=time_message(camera.header_of(status.since.pair.last).stamp_ns if status.since else 0),
         p_yes=math.nan if state.p_yes is None else state.p_yes,
         reason=escaped(errors.shortened(reason)),
         warning=status.warning,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from delayed_vlm_ros import msg
 from delayed_vlm_ros.memory import Activity
-from delayed_vlm_ros.ros.output.messages import alert_message
+from delayed_vlm_ros.ros.output.messages import alert_message, watch_state
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.watches import Alert, Watch, WatchRunner, WatchStatus
 
@@ -83,7 +83,7 @@ class Watches:
         )
 
     def set_wake(self, wake: Callable[[], None]) -> None:
-        """Set the function to call when a watch was added or removed: the worker may need the model now, or no longer."""
+        """Set the function to call after each change: the worker may need the model now, or no longer."""
         self._wake = wake
 
     def start(self, watches: Sequence[Watch]) -> None:
@@ -125,6 +125,15 @@ class Watches:
         except BaseException:
             self._forget_goal(watch.name)
             raise
+
+    def message_of(self, status: WatchStatus, unavailable: str) -> msg.WatchState:
+        """Return the message of a watch with its state.
+
+        Args:
+            status: The watch.
+            unavailable: Why no watch can be checked; empty if they can.
+        """
+        return watch_state(status, self._cameras[status.watch.camera], unavailable=unavailable)
 
     def remove(self, name: str) -> None:
         """Remove a watch.

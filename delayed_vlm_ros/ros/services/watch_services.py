@@ -16,7 +16,7 @@ from rclpy.timer import Timer
 from delayed_vlm_ros import msg
 from delayed_vlm_ros.action import WatchFor
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DelayedVlmError
-from delayed_vlm_ros.ros.output.messages import error_code, error_text, watch_state
+from delayed_vlm_ros.ros.output.messages import error_code, error_text
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.scene_memory.watches import Watches
 from delayed_vlm_ros.ros.services.channel import Channel, resume_running_handler
@@ -24,7 +24,6 @@ from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer, is_canc
 from delayed_vlm_ros.ros.services.watch_requests import parse_watch
 from delayed_vlm_ros.ros.time import steady_clock
 from delayed_vlm_ros.srv import ListWatches, Unwatch, Watch
-from delayed_vlm_ros.watches import WatchStatus
 
 ALERTS_KEPT = 20
 """Alerts that a client receives which subscribes later."""
@@ -130,7 +129,7 @@ class WatchServices:
         def add() -> None:
             watches = self._host.require_watches()
             watch = parse_watch(request.settings, self._host.watch_parameters())
-            response.state = watch_state(watches.add(watch), unavailable=self._host.unavailable)
+            response.state = watches.message_of(watches.add(watch), self._host.unavailable)
 
         return self._respond("watch", add, response)
 
@@ -158,12 +157,11 @@ class WatchServices:
 
     # States ---------------------------------------------------------------------------------------------------------
 
-    def _statuses(self) -> tuple[WatchStatus, ...]:
-        watches = self._host.watches
-        return watches.runner.statuses() if watches is not None else ()
-
     def _present_states(self) -> list[msg.WatchState]:
-        return [watch_state(status, unavailable=self._host.unavailable) for status in self._statuses()]
+        watches = self._host.watches
+        if watches is None:
+            return []
+        return [watches.message_of(status, self._host.unavailable) for status in watches.runner.statuses()]
 
     def _publish_states(self) -> None:
         """Publish the states if one has changed, and pass those of goals to the goals."""

@@ -44,6 +44,8 @@ def node():
         get_parameter=lambda _: SimpleNamespace(value=False),
         resolve_topic_name=lambda name: name,
         _ask_services=SimpleNamespace(close=lambda: None),
+        _watch_services=SimpleNamespace(close=lambda: None, publish_alert=None),
+        _watches_of_file=lambda _: (),
         _unsubscribe=lambda: None,
         _end_process=lambda _: None,
         _pair_ids=None,

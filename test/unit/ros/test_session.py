@@ -83,6 +83,8 @@ def make_context():
         device_lock=threading.Lock(),
         logger=get_logger("test_session"),
         end_process=lambda _: None,
+        stale_after_sec=lambda: 1.0,
+        publish_alert=lambda _: None,
     )
 
 

@@ -202,12 +202,13 @@ class WatchRunner:
 
     # Watches --------------------------------------------------------------------------------------------------------
 
-    def add(self, watch: Watch, state: WatchState | None = None) -> WatchStatus:
+    def add(self, watch: Watch, state: WatchState | None = None, *, age_sec: float = 0.0) -> WatchStatus:
         """Add a watch. Adding the same watch again changes nothing.
 
         Args:
             watch: Settings of the watch.
             state: State from an earlier run; None: nothing is known.
+            age_sec: Time for which it has existed, in seconds.
 
         Raises:
             BadRequestError: A setting is invalid, another watch has the name, or there are too many watches.
@@ -218,19 +219,19 @@ class WatchRunner:
         with self._lock:
             entry = self._entries.get(watch.name)
             if entry is None:
-                entry = self._entries[watch.name] = self._new_entry(watch, state or WatchState())
+                entry = self._entries[watch.name] = self._new_entry(watch, state or WatchState(), age_sec)
             elif entry.watch != watch:
                 raise BadRequestError(
                     f"watch '{watch.name}' exists with other settings: remove it first, or use another name"
                 )
             return self._status(entry)
 
-    def _new_entry(self, watch: Watch, state: WatchState) -> _Entry:
+    def _new_entry(self, watch: Watch, state: WatchState, age_sec: float) -> _Entry:
         if len(self._entries) >= self._max_watches:
             raise BadRequestError(f"there are already {self._max_watches} watches, the maximum: remove one first")
         if self._inactive_reason:
             state = interrupted(state, self._inactive_reason, level=Level.INACTIVE)
-        return _Entry(watch, self._steady(), state)
+        return _Entry(watch, self._steady() - age_sec, state)
 
     def _camera_of(self, watch: Watch) -> WatchedCamera:
         camera = self._cameras.get(watch.camera or next(iter(self._cameras)))

@@ -1,6 +1,7 @@
 """Standing questions over DDS: services, states, alerts, goals, lifecycle and faults, with a fake engine."""
 
 import math
+import signal
 import time
 
 import pytest
@@ -385,3 +386,67 @@ def test_goals_end_when_the_node_is_cleaned_up_or_ends(own_watched):
     finally:
         for goal in goals:
             goal.close()
+
+
+# Persistence --------------------------------------------------------------------------------------------------------
+
+
+def test_killed_node_repeats_and_loses_no_alert(start, tmp_path):
+    sign = tmp_path / "sign"
+    folder = tmp_path / "memory"
+    folder.mkdir()
+    options = {**OPTIONS, "namespace": "/killed_watches", "persistence__folder": str(folder)}
+    options |= {"watches__gloom__question": f"'file {sign}'", "watches__gloom__period_sec": 0.1}
+
+    def restart():
+        nonlocal process, client
+        if process is not None:
+            process.process.send_signal(signal.SIGKILL)
+            process.process.wait()
+            process.close()
+            client.close()
+        process, client = start(**options)
+        client.wait_until_ready()
+        show(client, 20)
+
+    process = client = None
+    restart()
+    assert client.watch("of client", f"file {sign}", hold_sec=0.2).success
+    assert client.watch("removed", f"file {sign}").success
+    assert client.unwatch("removed").success
+    # given an alert of each before the kill
+    sign.touch()
+    show(client, 20, count=10)  # the hold is measured in stamps
+    first = {client.wait_for_alert(lambda alert, name=name: alert.watch == name).id for name in ("gloom", "of client")}
+    assert first == {1, 2}
+    # when the state is the same after it
+    restart()
+    assert {state.settings.name for state in client.watches} == {"gloom", "of client"}
+    for name in ("gloom", "of client"):
+        client.wait_for_watch(name, lambda state: state.level == WatchState.YES)
+    assert client.alerts == []
+    # when it changes while the node is away
+    sign.unlink()
+    restart()
+    falling = [client.wait_for_alert(lambda alert, name=name: alert.watch == name) for name in ("gloom", "of client")]
+    assert {alert.edge for alert in falling} == {Alert.FALLING}
+    assert {alert.id for alert in falling} == {3, 4}
+    # when it is killed in the middle of a hold
+    client.unwatch("of client")
+    client.watch("long hold", f"file {sign}", hold_sec=1.0)
+    sign.touch()
+    show(client, 20)
+    client.wait_for_watch("long hold", lambda state: state.p_yes > 0.5)
+    restart()
+    assert not any(alert.watch == "long hold" for alert in client.alerts)
+    show(client, 20, count=25)
+    assert client.wait_for_alert(lambda alert: alert.watch == "long hold").edge == Alert.RISING
+
+
+def test_unusable_file_of_watches_is_reported(start, tmp_path):
+    (tmp_path / "watches.json").write_text("{")
+    process, client = start(**OPTIONS, persistence__folder=str(tmp_path))
+    client.wait_until_ready()
+    assert "watches.json.aside" in process.log
+    assert client.watch("light", "bright").success
+    assert '"light"' in (tmp_path / "watches.json").read_text()

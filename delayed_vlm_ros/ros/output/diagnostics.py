@@ -70,7 +70,7 @@ def node_statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Stat
         *(memory_status(memory) for memory in report.memories),
         model_status(report.model),
         question_status(report.questions, questions_before),
-        *((persistence_status(report.persistence),) if report.persistence else ()),
+        *((persistence_status(report.persistence, report.watches_error),) if report.persistence else ()),
         *(watch_status(watch, report.watches_unavailable) for watch in report.watches),
     )
 
@@ -219,10 +219,15 @@ def question_status(report: QuestionReport, previous: QuestionReport | None) -> 
     return Status("questions", level, message, values=values)
 
 
-def persistence_status(report: PersistenceReport) -> Status:
-    """Return whether key frames are saved to disk."""
-    if report.error:
-        level, message = Level.WARN, report.error
+def persistence_status(report: PersistenceReport, watches_error: str = "") -> Status:
+    """Return whether key frames and standing questions are saved to disk.
+
+    Args:
+        report: State of the key-frame files.
+        watches_error: Why standing questions could not be saved; empty if they could.
+    """
+    if report.error or watches_error:
+        level, message = Level.WARN, report.error or watches_error
     elif report.not_replaced:
         level, message = Level.WARN, "; ".join(report.warnings)
     else:

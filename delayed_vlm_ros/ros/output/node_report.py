@@ -192,6 +192,7 @@ class NodeReport:
         persistence: State of the key-frame files; None if persistence is off.
         watches: Standing questions.
         watches_unavailable: Why none can be checked; empty if they can.
+        watches_error: Why they could not be saved; empty if they could.
     """
 
     lifecycle: LifecycleReport
@@ -203,3 +204,4 @@ class NodeReport:
     persistence: PersistenceReport | None = None
     watches: tuple[WatchStatus, ...] = ()
     watches_unavailable: str = ""
+    watches_error: str = ""

@@ -422,6 +422,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
             questions=session.ask_handler.report(),
             watches=session.watches.runner.statuses(),
             watches_unavailable=session.model_fault,
+            watches_error=session.watches.error,
             stale_after_sec=stale_after_sec,
             persistence=session.persistence.report() if session.persistence is not None else None,
         )

@@ -75,6 +75,11 @@ class Persistence:
         self._thread = threading.Thread(target=self._run, args=(folder,), name="persistence", daemon=True)
         self._thread.start()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this node has locked the folder."""
+        return self._thread is not None
+
     def request_save(self) -> None:
         """Save soon. Frames that were removed on purpose must not come back after a restart."""
         with self._wake:

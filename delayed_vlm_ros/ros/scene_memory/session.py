@@ -48,6 +48,7 @@ from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
 from delayed_vlm_ros.ros.scene_memory.watches import Watches
 from delayed_vlm_ros.ros.services.ask_handler import AskHandler
 from delayed_vlm_ros.watches import Watch, WatchRunner
+from delayed_vlm_ros.watches.store import WatchStore
 
 # A slow card needs this long for a few megabytes of key frames. A process has two seconds to end.
 _LAST_SAVE_SEC = 0.8
@@ -114,6 +115,8 @@ class Session:
         """Restore the memories and start loading the model in the worker. May read files for seconds."""
         if self.persistence is not None:
             self.persistence.start()
+            if self.persistence.is_open:
+                self.watches.allow_saving()
         self.worker.start()
 
     def close(self, timeout_sec: float) -> bool:
@@ -217,6 +220,8 @@ def build_session(
         max_duty=parameters.max_duty,
         stale_after_sec=context.stale_after_sec,
         publish=context.publish_alert,
+        logger=context.logger,
+        store=WatchStore(parameters.persistence_folder) if parameters.persistence_folder else None,
     )
     watches.start(watches_of_file)
     worker = _worker(parameters, checkpoint, memories, watches.runner, context)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
 from delayed_vlm_ros import msg
+from delayed_vlm_ros.errors import BadRequestError, MemoryFileError
 from delayed_vlm_ros.memory import Activity
 from delayed_vlm_ros.ros.output.messages import alert_message, watch_state
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
-from delayed_vlm_ros.watches import Alert, Watch, WatchRunner, WatchStatus
+from delayed_vlm_ros.watches import Alert, Edge, Watch, WatchRunner, WatchStatus
+from delayed_vlm_ros.watches.store import StoredWatch, StoredWatches, WatchStore
 
 _NOT_ACTIVE = "the node is not active"
 
@@ -58,6 +62,8 @@ class Watches:
         max_duty: Largest share of the device's time that checks may take.
         stale_after_sec: Returns the silence after which a camera is stale, in seconds.
         publish: Called with each alert's message, except those of goals, in the thread that checks.
+        logger: The node's logger.
+        store: File that survives a restart; None: none.
     """
 
     def __init__(
@@ -68,10 +74,18 @@ class Watches:
         max_duty: float,
         stale_after_sec: Callable[[], float],
         publish: Callable[[msg.Alert], None],
+        logger: RcutilsLogger,
+        store: WatchStore | None,
     ) -> None:
         self._cameras = cameras
         self._publish = publish
-        self._ids = itertools.count(1)
+        self._logger = logger
+        self._store = store
+        self._can_save = False
+        self._alerts = 0  # published
+        self._saving = threading.Lock()  # guards the next two
+        self._error = ""
+        self._stored: dict[str, StoredWatch] = {}  # what the next file says of each watch, except those of goals
         self._lock = threading.Lock()
         self._of_goals: dict[str, Callable[[msg.Alert], None]] = {}  # what to call with the alert, by watch
         self._wake: Callable[[], None] = lambda: None
@@ -87,14 +101,42 @@ class Watches:
         self._wake = wake
 
     def start(self, watches: Sequence[Watch]) -> None:
-        """Add the watches of the parameter file.
+        """Add the watches of the parameter file, and those of clients that the store has.
 
         Raises:
-            BadRequestError: There are too many.
-            UnknownCameraError: A watch has an unknown camera.
+            BadRequestError: There are too many in the parameter file.
+            UnknownCameraError: A watch of the parameter file has an unknown camera.
         """
+        loaded = self._store.load() if self._store is not None else StoredWatches()
+        if loaded.warning:
+            self._logger.warning(loaded.warning)
+        self._alerts = loaded.alerts
+        known = {stored.watch.name: stored for stored in loaded.watches}
         for watch in watches:
-            self.runner.add(watch)
+            stored = known.pop(watch.name, None)
+            named = replace(watch, camera=watch.camera or next(iter(self._cameras)))
+            if stored is None or stored.watch != named:
+                stored = StoredWatch(named, of_client=False, added_at=time.time())
+            self.runner.add(named, stored.state)
+            self._stored[named.name] = replace(stored, of_client=False)
+        for stored in known.values():
+            if stored.of_client:
+                self._restore(stored)
+
+    def _restore(self, stored: StoredWatch) -> None:
+        age_sec = max(0.0, time.time() - stored.added_at)
+        if stored.watch.lifetime_sec and age_sec >= stored.watch.lifetime_sec:
+            return
+        try:
+            self.runner.add(stored.watch, stored.state, age_sec=age_sec)
+        except BadRequestError as error:
+            self._logger.warning(f"watch {stored.watch.name} is not restored: {error}")
+        else:
+            self._stored[stored.watch.name] = stored
+
+    def allow_saving(self) -> None:
+        """Save from now on: this node has locked the folder."""
+        self._can_save = self._store is not None
 
     def add(self, watch: Watch) -> WatchStatus:
         """Add a watch of a client; adding the same watch again changes nothing.
@@ -104,6 +146,10 @@ class Watches:
             UnknownCameraError: There is no such camera.
         """
         status = self.runner.add(watch)
+        with self._saving:
+            if watch.name not in self._stored:
+                self._stored[watch.name] = StoredWatch(status.watch, of_client=True, added_at=time.time())
+                self._save()
         self._wake()
         return status
 
@@ -121,10 +167,12 @@ class Watches:
         with self._lock:
             self._of_goals[watch.name] = on_alert
         try:
-            return self.add(replace(watch, once=True))
+            status = self.runner.add(replace(watch, once=True))
         except BaseException:
             self._forget_goal(watch.name)
             raise
+        self._wake()
+        return status
 
     def message_of(self, status: WatchStatus, unavailable: str) -> msg.WatchState:
         """Return the message of a watch with its state.
@@ -143,6 +191,9 @@ class Watches:
         """
         self.runner.remove(name)
         self._forget_goal(name)
+        with self._saving:
+            if self._stored.pop(name, None) is not None:
+                self._save()
         self._wake()
 
     def _forget_goal(self, name: str) -> None:
@@ -165,5 +216,38 @@ class Watches:
         camera = self._cameras[alert.watch.camera]
         if of_goal is not None:
             of_goal(alert_message(alert, camera, 0))
+            return
+        self._publish(alert_message(alert, camera, self._alerts + 1))
+        # Saved after it was published: a kill in between repeats it with the same id, and loses none.
+        with self._saving:
+            self._alerts += 1
+            stored = self._stored.get(alert.watch.name)
+            if stored is None:  # removed meanwhile
+                return
+            is_rising = alert.edge is Edge.RISING
+            if is_rising and alert.watch.once and stored.of_client:
+                del self._stored[alert.watch.name]
+            else:
+                alerted_at = alert.stamp if is_rising else stored.alerted_at
+                self._stored[alert.watch.name] = replace(
+                    stored, was_yes=is_rising, is_alerted=is_rising, alerted_at=alerted_at
+                )
+            self._save()
+
+    def _save(self) -> None:
+        """Write the file, if this node may; log the first of successive errors."""
+        if self._store is None or not self._can_save:
+            return
+        try:
+            self._store.save(tuple(self._stored.values()), self._alerts)
+        except MemoryFileError as error:
+            if not self._error:
+                self._logger.warning(str(error))
+            self._error = str(error)
         else:
-            self._publish(alert_message(alert, camera, next(self._ids)))
+            self._error = ""
+
+    @property
+    def error(self) -> str:
+        """Why the watches could not be saved; empty if they could."""
+        return self._error

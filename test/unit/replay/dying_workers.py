@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from delayed_vlm_ros.replay.job import Evaluator
@@ -17,9 +18,18 @@ def run_and_die_once(job):
 
 
 def run_unless_deadly(job):
+    """Die if the job is called so, while another one is at work; that one ends with its pool, and succeeds later."""
+    folder = Path(job.folder).parent
+    working, died = folder / "working", folder / "died"
     if Path(job.folder).name == "deadly":
+        while not working.exists():
+            time.sleep(0.01)
+        died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return Evaluator().run(job)
+    if not died.exists():
+        working.touch()
+        signal.pause()
+    return {"error": ""}
 
 
 class DyingActor(Evaluator):

@@ -1,8 +1,11 @@
 """Evaluation of many recordings: in this process, in several processes, on Ray; failures of one recording."""
 
 import json
+import multiprocessing
 import os
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dying_workers import DyingActor, run_and_die_once, run_unless_deadly
@@ -39,6 +42,15 @@ def jobs(tmp_path_factory):
             questions = read_questions(bag / FILE_NAME)
         made.append(ReplayJob(str(bag), str(folder / "out" / name), questions, SETTINGS))
     return made
+
+
+@pytest.fixture(scope="module")
+def preloaded():
+    """A context whose processes are forked from one that has imported torch, which takes ten seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["delayed_vlm_ros.replay.executor"])
+    yield SimpleNamespace(get_context=lambda _method: context)
+    _forkserver._stop()  # it would keep its memory until this process ends
 
 
 def in_this_process(jobs):
@@ -97,7 +109,8 @@ def test_result_is_finished_until_job_or_recording_changes(jobs):
 
 
 @pytest.mark.timeout(600)
-def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch):
+def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch, preloaded):
+    monkeypatch.setattr(executor, "multiprocessing", preloaded)
     monkeypatch.setattr(executor, "_run_in_worker", run_and_die_once)
     good = ReplayJob(jobs[0].path, str(tmp_path / "good"), jobs[0].questions, SETTINGS)
     ((_, result),) = executor.run_in_processes([good], 1)
@@ -105,8 +118,9 @@ def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(600)
-def test_recording_that_kills_its_worker_does_not_affect_the_others(jobs, tmp_path, monkeypatch):
+def test_recording_that_kills_its_worker_does_not_affect_the_others(jobs, tmp_path, monkeypatch, preloaded):
     # given
+    monkeypatch.setattr(executor, "multiprocessing", preloaded)
     monkeypatch.setattr(executor, "_run_in_worker", run_unless_deadly)
     names = ("one", "deadly", "two")
     repeated = [ReplayJob(jobs[0].path, str(tmp_path / name), jobs[0].questions, SETTINGS) for name in names]

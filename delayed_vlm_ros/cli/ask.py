@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from delayed_vlm_ros.cli import options, output, terminal
+from delayed_vlm_ros.cli.interrupts import deferred_interrupt
 from delayed_vlm_ros.errors import AskError, NodeNotFoundError
 from delayed_vlm_ros.inference.finish import finish_warnings
 
@@ -66,7 +63,7 @@ def ask(
                 max_new_tokens=max_new_tokens,
                 include_frames=as_json,
             )
-            with output.live_answer(terminal.console(stderr=as_json)) as show, _deferred_interrupt() as interrupted:
+            with output.live_answer(terminal.console(stderr=as_json)) as show, deferred_interrupt() as interrupted:
                 response = client.stream(goal, show, cancelled=interrupted)
         else:
             terminal.write("no action ask_scene_stream: the answer is shown when it is complete", stderr=True)
@@ -97,17 +94,3 @@ def not_found_message(missing: str, waited_sec: float = DISCOVERY_SEC) -> str:
         f"no {missing} within {waited_sec:g} s in ROS domain {domain}: check that scene_memory runs in this "
         "namespace, and set ROS_DOMAIN_ID and ROS_AUTOMATIC_DISCOVERY_RANGE to the node's values"
     )
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Record Ctrl-C instead of raising KeyboardInterrupt; yield a function that returns whether it was pressed.
-
-    An exception inside rclpy would leave it in an inconsistent state and the question running.
-    """
-    interrupted = threading.Event()
-    previous = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    try:
-        yield interrupted.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -23,6 +23,7 @@ from delayed_vlm_ros.cli.record_scene import record_scene
 from delayed_vlm_ros.cli.replay import replay
 from delayed_vlm_ros.cli.status import status
 from delayed_vlm_ros.cli.sweep import sweep
+from delayed_vlm_ros.cli.watch import watch
 from delayed_vlm_ros.cli.web import web
 from delayed_vlm_ros.dependencies import dependency_error
 from delayed_vlm_ros.errors import DelayedVlmError
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, web, ask, status, doctor, basic, compare, replay, record_scene, sweep):
+for command in (demo, web, ask, watch, status, doctor, basic, compare, replay, record_scene, sweep):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 

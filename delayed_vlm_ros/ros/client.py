@@ -6,8 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, DelayedVlmError, NodeNotFoundError
+from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
+from delayed_vlm_ros.ros.action_call import ActionCall
 from delayed_vlm_ros.ros.initialisation import check_namespace, initialise
 from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.time import time_message
@@ -35,8 +35,9 @@ _SILENT_SEC = 3.0  # without a report, after which a node may hang; it reports o
 _SEND_SEC = 0.2  # to send a cancellation
 _CALL_TIMEOUT_SEC = 10.0
 _IDLE_REPORTS = 3  # consecutive reports of an idle node after which a running question is lost
-# A service's replies go to all of its clients: replies to others must not push out the one to this client.
-_REPLIES = QoSProfile(depth=200)
+
+REPLIES = QoSProfile(depth=200)
+"""QoS of a service's client. Replies go to all clients: those to others must not push out the one to this client."""
 
 
 class SceneMemoryClient:
@@ -56,6 +57,7 @@ class SceneMemoryClient:
         spins: Whether blocking calls spin the node's executor themselves.
 
     Attributes:
+        node: See above.
         service_name: Resolved name of the service ``ask_scene``.
         status_prefix: First part of the names of the node's diagnostics, such as ``robot1/scene_memory: ``.
     """
@@ -68,24 +70,24 @@ class SceneMemoryClient:
         on_diagnostics: Callable[[DiagnosticArray], None] | None = None,
         spins: bool = False,
     ) -> None:
-        self._node = node
+        self.node = node
         self._spins = spins
         self._listeners = on_statistics, on_diagnostics
         self.service_name: str = node.resolve_service_name("ask_scene")
         self.status_prefix: str = node.resolve_topic_name("scene_memory").lstrip("/") + ": "
         self._client_id: str = node.get_fully_qualified_name()
-        self._ask: Client[Any, Any] = node.create_client(AskScene, "ask_scene", qos_profile=_REPLIES)
-        self._mark: Client[Any, Any] = node.create_client(Mark, "scene_memory/mark", qos_profile=_REPLIES)
+        self._ask: Client[Any, Any] = node.create_client(AskScene, "ask_scene", qos_profile=REPLIES)
+        self._mark: Client[Any, Any] = node.create_client(Mark, "scene_memory/mark", qos_profile=REPLIES)
         self._get_frames: Client[Any, Any] = node.create_client(
-            GetFrames, "scene_memory/get_frames", qos_profile=_REPLIES
+            GetFrames, "scene_memory/get_frames", qos_profile=REPLIES
         )
         self._stream: ActionClient[Any, Any, Any] = ActionClient(
             node,
             AskSceneAction,
             "ask_scene_stream",
-            goal_service_qos_profile=_REPLIES,
-            result_service_qos_profile=_REPLIES,
-            cancel_service_qos_profile=_REPLIES,
+            goal_service_qos_profile=REPLIES,
+            result_service_qos_profile=REPLIES,
+            cancel_service_qos_profile=REPLIES,
         )
         self._subscriptions = [
             node.create_subscription(MemoryStats, "scene_memory/memory_stats", self._on_statistics, 10),
@@ -211,11 +213,11 @@ class SceneMemoryClient:
             on_done: Called once in the executor's thread with the question when it has ended.
         """
         goal.client_id = self._client_id
-        question = StreamedQuestion(goal, on_progress, self._in_executor)
+        question = StreamedQuestion(goal, on_progress, self.in_executor)
         question.future.add_done_callback(lambda _: self._running.discard(question))
         if on_done is not None:
             question.future.add_done_callback(lambda _: on_done(question))
-        if not self._in_executor(lambda: self._send(question)):
+        if not self.in_executor(lambda: self._send(question)):
             question.fail(NodeNotFoundError("the client's node has no executor: add it to one that spins, then retry"))
         return question
 
@@ -244,9 +246,9 @@ class SceneMemoryClient:
         self._running.add(question)
         question.send(self._stream)
 
-    def _in_executor(self, act: Callable[[], Any]) -> bool:
+    def in_executor(self, act: Callable[[], Any]) -> bool:
         """Run a function in the executor's thread; return False if the node is in no executor."""
-        executor = self._node.executor
+        executor = self.node.executor
         if executor is None:
             return False
         executor.create_task(act)
@@ -265,7 +267,7 @@ class SceneMemoryClient:
         while not condition():
             if time.monotonic() > deadline:
                 return False
-            executor = self._node.executor if self._spins else None
+            executor = self.node.executor if self._spins else None
             if executor is not None:
                 executor.spin_once(timeout_sec=_SPIN_PERIOD_SEC)
             else:
@@ -305,7 +307,7 @@ class SceneMemoryClient:
             last_sec=last_sec,
             include_frames=include_frames,
         )
-        self._wait_for_server(self.service_is_ready, timeout_sec)
+        self.wait_for_server(self.service_is_ready, timeout_sec)
         pending = self.ask_async(request)
         started = time.monotonic()
         self._wait_with_grace(partial(self._wait, pending), pending.done, timeout_sec)
@@ -334,7 +336,7 @@ class SceneMemoryClient:
             AskTimeoutError: No result arrived.
         """
         _checked_timeout(goal.timeout_sec)
-        self._wait_for_server(self.action_is_ready, goal.timeout_sec)
+        self.wait_for_server(self.action_is_ready, goal.timeout_sec)
         started = time.monotonic()
         question = self.stream_async(goal, on_progress)
         done = question.future.done
@@ -374,7 +376,7 @@ class SceneMemoryClient:
         """
         stamp = time_message(stamp_ns)
         request = Mark.Request(id=pair_id, stamp=stamp, camera=camera, label=label, unmark=unmark)
-        return self._call(self._mark, request, timeout_sec)
+        return self.call(self._mark, request, timeout_sec)
 
     def get_frames(
         self,
@@ -396,10 +398,20 @@ class SceneMemoryClient:
             NodeNotFoundError: The node is unreachable.
         """
         request = GetFrames.Request(ids=list(ids), camera=camera, format=image_format)
-        return self._call(self._get_frames, request, timeout_sec)
+        return self.call(self._get_frames, request, timeout_sec)
 
-    def _call(self, client: Client[Any, Any], request: Any, timeout_sec: float) -> Any:
-        self._wait_for_server(client.service_is_ready, timeout_sec)
+    def call(self, client: Client[Any, Any], request: Any, timeout_sec: float) -> Any:
+        """Send a request to a service and return the response.
+
+        Args:
+            client: Client of the service, of this node.
+            request: The request.
+            timeout_sec: Longest wait in seconds.
+
+        Raises:
+            NodeNotFoundError: The node is unreachable, or does not respond.
+        """
+        self.wait_for_server(client.service_is_ready, timeout_sec)
         started = time.monotonic()
         pending = client.call_async(request)
         self._wait(pending, timeout_sec)
@@ -430,8 +442,16 @@ class SceneMemoryClient:
             f"{stats.questions_waiting} waiting questions): its machine is busy, retry later or allow more time"
         )
 
-    def _wait_for_server(self, is_ready: Callable[[], bool], timeout_sec: float) -> None:
-        """Wait until a server is discovered, which takes a moment after ``connect``."""
+    def wait_for_server(self, is_ready: Callable[[], bool], timeout_sec: float) -> None:
+        """Wait until a server is discovered, which takes a moment after ``connect``.
+
+        Args:
+            is_ready: Returns whether it is.
+            timeout_sec: Longest wait in seconds.
+
+        Raises:
+            NodeNotFoundError: It was not discovered.
+        """
         if not is_ready() and not (self._spins and self.wait_until(is_ready, min(timeout_sec, _CALL_TIMEOUT_SEC))):
             raise NodeNotFoundError(self.no_server_message())
 
@@ -445,11 +465,10 @@ class SceneMemoryClient:
         done.wait(timeout_sec)
 
 
-class StreamedQuestion:
+class StreamedQuestion(ActionCall[AskSceneAction.Result]):
     """A question that was sent through the action; made by ``SceneMemoryClient.stream_async``.
 
     Attributes:
-        future: Result of the action, which may hold an error; or ``NodeNotFoundError`` or ``AskTimeoutError``.
         text: The answer so far.
     """
 
@@ -459,34 +478,10 @@ class StreamedQuestion:
         on_progress: Callable[[AskSceneAction.Feedback], None],
         in_executor: Callable[[Callable[[], Any]], bool],
     ) -> None:
-        self.future: Future[AskSceneAction.Result] = Future()
+        super().__init__(goal, self._on_progress, in_executor)
         self.text = ""
-        self._goal = goal
-        self._on_progress = on_progress
-        self._in_executor = in_executor
-        self._handle: Any = None
-        self._is_cancelled = False
+        self._listener = on_progress
         self._idle_reports = 0  # since the node was last busy
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the node has accepted the goal."""
-        return self._handle is not None
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether ``cancel`` was called."""
-        return self._is_cancelled
-
-    def cancel(self) -> None:
-        """Cancel the question; the result arrives as usual. Thread-safe."""
-        self._is_cancelled = True
-        self._in_executor(self._cancel_goal)
-
-    def send(self, action: ActionClient[Any, Any, Any]) -> None:
-        """Send the goal; called in the executor's thread."""
-        sending = action.send_goal_async(self._goal, feedback_callback=self._on_feedback)
-        sending.add_done_callback(self._on_accepted)
 
     def is_lost(self, *, is_busy: bool) -> bool:
         """Return whether the node has lost the question, as after a restart; called for each of its reports.
@@ -497,34 +492,10 @@ class StreamedQuestion:
         self._idle_reports = 0 if is_busy else self._idle_reports + 1
         return self._idle_reports >= _IDLE_REPORTS
 
-    def fail(self, error: DelayedVlmError) -> None:
-        """End the question with an error, unless it has ended."""
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
-
-    def _cancel_goal(self) -> None:
-        if self._handle is not None and not self.future.done():
-            self._handle.cancel_goal_async()
-
-    def _on_accepted(self, sending: Any) -> None:
-        handle = sending.result()
-        if handle is None or not handle.accepted:
-            self.fail(NodeNotFoundError("scene_memory has rejected the goal: see its log"))
-            return
-        self._handle = handle
-        handle.get_result_async().add_done_callback(self._on_result)
-        if self._is_cancelled:
-            self._cancel_goal()
-
-    def _on_feedback(self, message: Any) -> None:
+    def _on_progress(self, feedback: Any) -> None:
         self._idle_reports = 0
-        self.text = message.feedback.text
-        if not self.future.done():
-            self._on_progress(message.feedback)
-
-    def _on_result(self, fetching: Any) -> None:
-        with suppress(InvalidStateError):  # the question has failed meanwhile
-            self.future.set_result(fetching.result().result)
+        self.text = feedback.text
+        self._listener(feedback)
 
 
 def _checked_timeout(timeout_sec: float) -> float:

@@ -83,6 +83,24 @@ def test_warm_scores_equal_cold_ones_bitwise(load_tiny, make_engine, image, rand
     assert warm.score(QUESTIONS).scores == cold.score(QUESTIONS).scores
 
 
+@pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
+def test_packing_adds_no_error_in_bfloat16(load_tiny, make_engine, random_forms, family):
+    """Rounding differs from question to question, so the errors of many are compared."""
+    exact, rounded = (
+        make_engine(load_tiny(family, dtype=dtype), stamps=STAMPS) for dtype in (torch.float32, torch.bfloat16)
+    )
+    questions = [f"Is there a {colour} {shape}?" for colour in ("red", "blue", "grey", "green") for shape in "abcdef"]
+    expected = [score.margin for score in exact.score(questions).scores]
+    packed = [score.margin for score in rounded.score(questions).scores]
+    alone = [rounded.score([question]).scores[0].margin for question in questions]
+
+    def error(margins):
+        return math.sqrt(sum((one - other) ** 2 for one, other in zip(margins, expected, strict=True)) / len(expected))
+
+    assert error(alone) > 0
+    assert error(packed) <= 1.25 * error(alone)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packing_changes_no_outcome_for_any_size_of_a_pass(
     load_tiny, make_engine, random_forms, monkeypatch, attention

@@ -15,7 +15,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-TESTS = 16  # tests that share the cases
+TESTS = 17  # tests that share the cases
 CASES: Counter[str] = Counter()
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -13,11 +13,12 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from builtin_interfaces.msg import Time
 
-from delayed_vlm_ros import action, srv
+from delayed_vlm_ros import action, msg, srv
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError, UnknownCameraError
 from delayed_vlm_ros.inference.request import select_frames
 from delayed_vlm_ros.memory import PairIds, SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
+from delayed_vlm_ros.ros.output.messages import watch_settings
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     MAX_NEW_TOKENS_LIMIT,
     MAX_TIMEOUT_SEC,
@@ -25,6 +26,8 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
 )
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 from delayed_vlm_ros.ros.services.requests import parse_question, parse_timeout, select_cameras
+from delayed_vlm_ros.ros.services.watch_requests import parse_watch
+from delayed_vlm_ros.watches.watch import MIN_PERIOD_SEC
 
 PARAMETERS = SceneMemoryParameters(max_question_characters=50)
 
@@ -87,6 +90,40 @@ def test_arbitrary_question_is_within_the_limits_or_raises_a_documented_error(ki
             assert select_frames(camera.frame_manager.snapshot(), request)
         except NoFramesError as error:
             check_message(error)
+
+
+# Mostly valid values, so that most messages are valid as a whole.
+SECONDS = st.sampled_from([0.0, 0.5, 3.0, 30.0]) | st.floats(0.125, 100.0, width=32) | FLOATS
+SHARES = st.sampled_from([0.0, 0.25, 0.5, 0.75]) | st.floats(0.125, 0.875, width=32) | FLOATS
+
+
+@fuzz(
+    name=st.sampled_from(["", " ", "door", "Tür 2", "x" * 65, "\x1b[2Jdoor"]) | TEXTS,
+    question=st.sampled_from(["", " \n", "x" * 51, "Is the door open?"]) | TEXTS,
+    camera=NAMES,
+    last_sec=st.just(-1.0) | SECONDS,
+    period_sec=SECONDS,
+    gate=st.integers(0, 2) | st.integers(0, 255),
+    threshold=SHARES,
+    release=SHARES,
+    hold_sec=st.just(0.0) | SECONDS,
+    checks=st.sampled_from([(0, 0), (2, 3)]) | st.tuples(st.integers(0, 5), st.integers(0, 2**32 - 1)),
+    cooldown_sec=SECONDS,
+    once=st.booleans(),
+    lifetime_sec=SECONDS,
+)
+def test_arbitrary_watch_is_valid_and_written_as_a_message_or_raises_a_documented_error(checks, **fields):
+    message = msg.WatchSettings(yes_checks=checks[0], of_checks=checks[1], **fields)
+    try:
+        watch = parse_watch(message, PARAMETERS)
+    except BadRequestError as error:
+        check_message(error)
+        return
+    # then it can be sent back, and the same settings are the same watch
+    assert parse_watch(watch_settings(watch), PARAMETERS) == watch
+    assert 0.0 < watch.release <= watch.threshold < 1.0
+    assert watch.period_sec >= MIN_PERIOD_SEC
+    assert 0 < len(watch.question) <= PARAMETERS.max_question_characters
 
 
 def check_response(response):

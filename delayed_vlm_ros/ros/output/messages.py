@@ -121,9 +121,9 @@ def alert_message(alert: Alert, camera: CameraMemory, alert_id: int) -> msg.Aler
 
 
 def watch_settings(watch: Watch) -> msg.WatchSettings:
-    """Return the message of a watch's settings."""
-    values = {**vars(watch), "gate": tuple(Gate).index(watch.gate)}
-    return msg.WatchSettings(**values)
+    """Return the message of a watch's settings; sent as a request, it makes the same watch."""
+    last_sec = watch.last_sec or -1.0  # zero would be the default
+    return msg.WatchSettings(**{**vars(watch), "last_sec": last_sec, "gate": tuple(Gate).index(watch.gate)})
 
 
 def watch_state(status: WatchStatus, camera: CameraMemory, *, unavailable: str = "") -> msg.WatchState:

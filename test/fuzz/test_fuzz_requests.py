@@ -92,28 +92,42 @@ def test_arbitrary_question_is_within_the_limits_or_raises_a_documented_error(ki
             check_message(error)
 
 
-# Mostly valid values, so that most messages are valid as a whole.
-SECONDS = st.sampled_from([0.0, 0.5, 3.0, 30.0]) | st.floats(0.125, 100.0, width=32) | FLOATS
-SHARES = st.sampled_from([0.0, 0.25, 0.5, 0.75]) | st.floats(0.125, 0.875, width=32) | FLOATS
-
-
-@fuzz(
-    name=st.sampled_from(["", " ", "door", "Tür 2", "x" * 65, "\x1b[2Jdoor"]) | TEXTS,
-    question=st.sampled_from(["", " \n", "x" * 51, "Is the door open?"]) | TEXTS,
-    camera=NAMES,
-    last_sec=st.just(-1.0) | SECONDS,
-    period_sec=SECONDS,
-    gate=st.integers(0, 2) | st.integers(0, 255),
-    threshold=SHARES,
-    release=SHARES,
-    hold_sec=st.just(0.0) | SECONDS,
-    checks=st.sampled_from([(0, 0), (2, 3)]) | st.tuples(st.integers(0, 5), st.integers(0, 2**32 - 1)),
-    cooldown_sec=SECONDS,
-    once=st.booleans(),
-    lifetime_sec=SECONDS,
+SECONDS = st.sampled_from([0.0, 0.5, 3.0, 30.0]) | st.floats(0.125, 100.0, width=32)
+VALID_WATCHES = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["door", "Tür 2"]),
+        "question": st.just("Is the door open?"),
+        "last_sec": st.just(-1.0) | SECONDS,
+        "period_sec": SECONDS,
+        "gate": st.integers(0, 2),
+        "threshold": st.just(0.0) | st.floats(0.5, 0.875, width=32),
+        "release": st.just(0.0) | st.floats(0.125, 0.5, width=32),
+        "cooldown_sec": SECONDS,
+        "once": st.booleans(),
+        "lifetime_sec": SECONDS,
+    }
 )
-def test_arbitrary_watch_is_valid_and_written_as_a_message_or_raises_a_documented_error(checks, **fields):
-    message = msg.WatchSettings(yes_checks=checks[0], of_checks=checks[1], **fields)
+ARBITRARY_FIELDS = {
+    "name": TEXTS | st.sampled_from(["", " ", "x" * 65, "\x1b[2Jdoor"]),
+    "question": TEXTS | st.sampled_from(["", " \n", "x" * 51]),
+    "camera": NAMES,
+    "last_sec": FLOATS,
+    "period_sec": FLOATS,
+    "gate": st.integers(0, 255),
+    "threshold": FLOATS,
+    "release": FLOATS,
+    "hold_sec": SECONDS | FLOATS,
+    "yes_checks": st.integers(0, 5),
+    "of_checks": st.integers(0, 2**32 - 1),
+    "cooldown_sec": FLOATS,
+    "lifetime_sec": FLOATS,
+}
+ARBITRARY_FIELD = st.one_of([st.fixed_dictionaries({name: values}) for name, values in ARBITRARY_FIELDS.items()])
+
+
+@fuzz(valid=VALID_WATCHES, one=st.just({}) | ARBITRARY_FIELD, other=st.just({}) | ARBITRARY_FIELD)
+def test_arbitrary_watch_is_valid_and_written_as_a_message_or_raises_a_documented_error(valid, one, other):
+    message = msg.WatchSettings(**{**valid, **one, **other})
     try:
         watch = parse_watch(message, PARAMETERS)
     except BadRequestError as error:

@@ -6,20 +6,23 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from command_line import run_here
 
 for module in ("rosbags", "sacrebleu", "matplotlib"):
     pytest.importorskip(module, reason="the extra 'evaluation' is not installed")
 
 
-def run(*arguments, cwd, timeout=170):
+run = partial(run_here, columns=120)
+
+
+def run_process(*arguments, cwd):
     command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "120"}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +33,12 @@ def folder(tmp_path_factory):
     recorded = run("record-scene", "--seed", 3_000_200, "--out", "scene", *size, cwd=folder)
     assert recorded.returncode == 0, recorded.stderr
     assert "scene: 60 images" in recorded.stdout
+    with (folder / "scene" / "questions.yaml").open("a", encoding="utf-8") as file:
+        file.write("- watch: is there a person?\n  name: person\n  last_sec: 4\n  yes: [[0, 12]]\n")
     methods = "delayed,delayed_uncached,native_kept,native_all,newest_4"
-    for out in ("first", "second"):
-        done = run("replay", "scene", "--out", out, "--model", "demo", "--methods", methods, cwd=folder)
+    # A process of its own has other hash seeds and memory: the second result must be the same.
+    for run_once, out in ((run_process, "first"), (run, "second")):
+        done = run_once("replay", "scene", "--out", out, "--model", "demo", "--methods", methods, cwd=folder)
         assert done.returncode == 0, done.stderr
         assert "report:" in done.stdout
     (folder / "bare").mkdir()
@@ -73,6 +79,16 @@ def test_same_bag_has_the_same_memory_and_answers(folder):
         for one in (first, second)
     ]
     assert answers[0] == answers[1]
+
+
+def test_watch_has_the_same_states_and_checks_in_each_replay(folder):
+    first, second = (result(folder, out)["watches"][0] for out in ("first", "second"))
+    assert first["checks"] == 6  # every 2 s
+    assert first["device_sec"] > 0
+    assert "unknown" not in [state["level"] for state in first["states"]][1:]
+    for key in ("states", "alerts", "scores", "checks", "settings"):
+        assert first[key] == second[key], key
+    assert "is there a person?" in (folder / "first" / "report.html").read_text()
 
 
 def test_report_contains_every_question_and_answer(folder):

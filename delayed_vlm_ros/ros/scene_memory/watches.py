@@ -115,6 +115,8 @@ class Watches:
         for watch in watches:
             stored = known.pop(watch.name, None)
             named = replace(watch, camera=watch.camera or next(iter(self._cameras)))
+            if stored is not None and stored.of_client:
+                self._logger.warning(f"watch {watch.name} of a client is replaced by the one of the parameter file")
             if stored is None or stored.watch != named:
                 stored = StoredWatch(named, of_client=False, added_at=time.time())
             self.runner.add(named, stored.state)
@@ -169,7 +171,7 @@ class Watches:
         try:
             status = self.runner.add(replace(watch, once=True))
         except BaseException:
-            self._forget_goal(watch.name)
+            self._drop_goal(watch.name)
             raise
         self._wake()
         return status
@@ -190,13 +192,13 @@ class Watches:
             BadRequestError: There is no such watch.
         """
         self.runner.remove(name)
-        self._forget_goal(name)
+        self._drop_goal(name)
         with self._saving:
             if self._stored.pop(name, None) is not None:
                 self._save()
         self._wake()
 
-    def _forget_goal(self, name: str) -> None:
+    def _drop_goal(self, name: str) -> None:
         with self._lock:
             self._of_goals.pop(name, None)
 

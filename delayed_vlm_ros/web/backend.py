@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
 from delayed_vlm_ros.inference.progress import Progress
+from delayed_vlm_ros.watches import Level as WatchLevel
+from delayed_vlm_ros.watches import Watch
 
 ALL_CAMERAS = "*"
 """Value of ``Question.camera`` that queries every camera, one after the other."""
+
+ALERTS_KEPT = 20
+"""Number of alerts of standing questions on the page."""
+
+WATCH_DIAGNOSTIC = "watch "
+"""Start of the name of a standing question's diagnostic; its name follows."""
 
 
 class Level(Enum):
@@ -134,6 +142,67 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedQuestion:
+    """A standing question with its state.
+
+    Attributes:
+        watch: Its settings.
+        level: Its level; ``UNKNOWN`` never means no.
+        since_ns: Stamp of the newest frame of the first check at this level, in nanoseconds; 0 if it is not yes or no.
+        p_yes: Probability of yes at the last check; None before the first.
+        reason: Why the level is unknown or inactive; empty otherwise.
+        warning: Why it is checked less often than its period demands; empty otherwise.
+        device_sec_per_hour: Device time that it takes in an hour, in seconds.
+    """
+
+    watch: Watch
+    level: WatchLevel
+    since_ns: int
+    p_yes: float | None
+    reason: str
+    warning: str
+    device_sec_per_hour: float
+
+    def unknown(self, reason: str) -> WatchedQuestion:
+        """Return the same question with an unknown level.
+
+        Args:
+            reason: Why it is unknown.
+        """
+        return replace(self, level=WatchLevel.UNKNOWN, since_ns=0, reason=reason, warning="")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchAlert:
+    """A change of a standing question between yes and no.
+
+    Attributes:
+        id: Sequence number of the alert.
+        watch: Name of the standing question.
+        question: Its text.
+        camera: Its camera.
+        is_rising: Whether it changed to yes.
+        p_yes: Probability of yes at the check that caused the change.
+        stamp_ns: Stamp of the newest frame of that check, in nanoseconds.
+        evidence: Newest pair of the first check that counted as yes, and of the last one if it is another.
+    """
+
+    id: int
+    watch: str
+    question: str
+    camera: str
+    is_rising: bool
+    p_yes: float
+    stamp_ns: int
+    evidence: tuple[KeptFrame, ...]
+
+    @property
+    def key(self) -> str:
+        """Identifier that stays unique across restarts of the node, which may count from 1 again."""
+        return f"{self.id}-{self.stamp_ns}"
+
+
+@dataclass(frozen=True, slots=True)
 class SceneState:
     """State of the whole system at one time.
 
@@ -150,6 +219,8 @@ class SceneState:
         questions_failed: Number of questions that ended with an error.
         latencies: Latencies of the latest answers, oldest first.
         warnings: Limitations of all answers, one sentence each.
+        watches: Standing questions, in the order in which they were added.
+        alerts: Their last alerts, oldest first.
     """
 
     connected: bool
@@ -164,6 +235,8 @@ class SceneState:
     questions_failed: int = 0
     latencies: tuple[Latency, ...] = ()
     warnings: tuple[str, ...] = ()
+    watches: tuple[WatchedQuestion, ...] = ()
+    alerts: tuple[WatchAlert, ...] = ()
 
     def camera(self, name: str) -> CameraState | None:
         """Return the camera with this name, the first camera for an empty name, or None."""
@@ -298,4 +371,18 @@ class Backend(Protocol):
             question: The question and its limits.
             on_progress: Callback for each step, called from any thread.
             on_done: Callback for the result, called once from any thread.
+        """
+
+    def watch(self, watch: Watch) -> None:
+        """Add a standing question. Adding the same one again changes nothing.
+
+        Raises:
+            DelayedVlmError: It cannot be added.
+        """
+
+    def unwatch(self, name: str) -> None:
+        """Remove a standing question.
+
+        Raises:
+            DelayedVlmError: It cannot be removed.
         """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 
-from delayed_vlm_ros.web.backend import KeptFrame
+from delayed_vlm_ros.web.backend import KeptFrame, WatchAlert
 from delayed_vlm_ros.web.formatting import clock
 
 
@@ -60,6 +60,11 @@ def thumbnail(frame: KeptFrame, *, second: bool = False) -> ui.element:
 def description(frame: KeptFrame) -> str:
     """Return the time of a kept pair and the reason for keeping it."""
     return f"Frame of {clock(frame.stamp_ns)}, {frame.reason or 'unremarkable'}"
+
+
+def alert_description(alert: WatchAlert) -> str:
+    """Return question, answer and time of an alert."""
+    return f"{alert.question} {'Yes' if alert.is_rising else 'No'}, {clock(alert.stamp_ns)}"
 
 
 class FrameCard:

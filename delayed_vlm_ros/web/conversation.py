@@ -94,14 +94,7 @@ class Conversation:
             BadRequestError: The question is empty, too long, or not valid Unicode.
             BusyError: Another question is running, or the rate limit is reached.
         """
-        if not question.text.strip():
-            raise BadRequestError("the question is empty: type what you want to know about the scene")
-        if len(question.text) > self.max_characters:
-            raise BadRequestError(
-                f"the question has {len(question.text)} characters, the maximum is {self.max_characters}: shorten it"
-            )
-        if any(unicodedata.category(character) == "Cs" for character in question.text):  # no message can hold them
-            raise BadRequestError("the question has half of a character: type it again")
+        check_text(question.text, self.max_characters)
         with self._lock:
             if self._running() is not None:
                 raise BusyError("another question is running: wait for its answer or stop it")
@@ -143,3 +136,23 @@ class Conversation:
             handle = self._handle
         if handle is not None:
             handle.stop()
+
+
+def check_text(question: str, max_characters: int) -> None:
+    """Check the text of a question.
+
+    Args:
+        question: The text.
+        max_characters: Maximum length.
+
+    Raises:
+        BadRequestError: The text is empty, too long, or not valid Unicode.
+    """
+    if not question.strip():
+        raise BadRequestError("the question is empty: type what you want to know about the scene")
+    if len(question) > max_characters:
+        raise BadRequestError(
+            f"the question has {len(question)} characters, the maximum is {max_characters}: shorten it"
+        )
+    if any(unicodedata.category(character) == "Cs" for character in question):  # no message can hold them
+        raise BadRequestError("the question has half of a character: type it again")

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 
 from nicegui.elements.mixins.text_element import TextElement
 
-from delayed_vlm_ros.web.backend import CameraState, Diagnostic, Latency, Level, MemoryCounts, SceneState
+from delayed_vlm_ros.web.backend import (
+    WATCH_DIAGNOSTIC,
+    CameraState,
+    Diagnostic,
+    Latency,
+    Level,
+    MemoryCounts,
+    SceneState,
+)
 from delayed_vlm_ros.web.components import block, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.formatting import answer_latency, latency, size
 
@@ -61,7 +69,7 @@ class HealthPanel:
         self._answers.update(f"{state.questions_answered}{failed}")
         self._update_bytes(counts)
         self._update_latencies(state.latencies[-_BARS:])
-        self._diagnostics.update(state.diagnostics, [one.name for one in state.cameras])
+        self._diagnostics.update(_without_watches(state.diagnostics), [one.name for one in state.cameras])
 
     def _update_bytes(self, counts: MemoryCounts) -> None:
         sizes = {"pixels": counts.pixel_bytes, "features": counts.feature_bytes, "kv": counts.kv_bytes}
@@ -85,6 +93,11 @@ class HealthPanel:
         chart = latency_chart(latencies)
         if self._latencies.content != chart:
             self._latencies.set_content(chart)
+
+
+def _without_watches(diagnostics: Sequence[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """Return the diagnostics without those of standing questions, which have a view of their own."""
+    return tuple(one for one in diagnostics if not one.name.startswith(WATCH_DIAGNOSTIC))
 
 
 def latency_chart(latencies: Sequence[Latency]) -> str:

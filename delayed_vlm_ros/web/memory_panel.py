@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from nicegui import ui
 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
-from delayed_vlm_ros.web.backend import CameraState, KeptFrame
-from delayed_vlm_ros.web.components import FrameCard, block, description, set_text, set_visible, text
+from delayed_vlm_ros.web.backend import CameraState, KeptFrame, WatchAlert
+from delayed_vlm_ros.web.components import FrameCard, alert_description, block, description, set_text, set_visible, text
 from delayed_vlm_ros.web.formatting import age, quantity, time_marks
 
 _MAX_CARDS = 80  # in a strip; a memory may hold a thousand pairs
@@ -22,15 +22,20 @@ class MemoryPanel:
 
     Args:
         on_open: Callback for a click on a frame, called with the frame.
+        on_open_alert: Callback for a click on an alert, called with the first frame of its evidence and all of them.
     """
 
-    def __init__(self, on_open: Callable[[KeptFrame], None]) -> None:
+    def __init__(
+        self,
+        on_open: Callable[[KeptFrame], None],
+        on_open_alert: Callable[[KeptFrame, Sequence[KeptFrame]], None],
+    ) -> None:
         with block("section", "panel memory").props('data-view=memory aria-label="Memory"'):
             with block("header", "panel-head"):
                 text("h2", "Memory")
                 self._counts = text("span", "", "quiet")
             self._empty = text("p", "", "empty")
-            self._timeline = _Timeline(on_open)
+            self._timeline = _Timeline(on_open, on_open_alert)
             self._star = _Strip(
                 "Star",
                 "key frames of the whole history",
@@ -40,14 +45,21 @@ class MemoryPanel:
             )
             self._stream = _Strip("Stream", "the newest frames", "", on_open)
 
-    def update(self, camera: CameraState | None, now_ns: int) -> None:
-        """Show the current memory of a camera; None if there is no camera."""
+    def update(self, camera: CameraState | None, alerts: Sequence[WatchAlert], now_ns: int) -> None:
+        """Show the current memory of a camera.
+
+        Args:
+            camera: The camera; None if there is none.
+            alerts: Alerts of all cameras.
+            now_ns: Current time on the cameras' clock, in nanoseconds.
+        """
         frames = camera.frames if camera is not None else ()
         set_visible(self._empty, visible=not frames)
         if not frames:
             set_text(self._empty, _empty(camera))
         set_text(self._counts, _counts(camera))
-        self._timeline.update(frames, now_ns)
+        own = [alert for alert in alerts if camera is not None and alert.camera == camera.name]
+        self._timeline.update(frames, own, now_ns)
         self._star.update([frame for frame in frames if frame.in_star], now_ns, any_kept=bool(frames))
         self._stream.update([frame for frame in frames if frame.in_stream], now_ns, any_kept=bool(frames))
 
@@ -103,26 +115,32 @@ class _Strip:
 
 
 class _Timeline:
-    """All kept frames, from the oldest one until now, above an axis with times.
+    """All kept frames and alerts, from the oldest frame until now, above an axis with times.
 
     A tick stores only its own time. Two numbers of the whole timeline, its start and its span, position all ticks.
     """
 
-    def __init__(self, on_open: Callable[[KeptFrame], None]) -> None:
+    def __init__(
+        self,
+        on_open: Callable[[KeptFrame], None],
+        on_open_alert: Callable[[KeptFrame, Sequence[KeptFrame]], None],
+    ) -> None:
         self._on_open = on_open
+        self._on_open_alert = on_open_alert
+        self._alerts: dict[str, ui.element] = {}
         self._frames: dict[str, KeptFrame] = {}
         self._ticks: dict[str, tuple[ui.element, str]] = {}
         self._labels: dict[tuple[int, str], ui.element] = {}
         self._origin_ns = 0
         self._element = block("div", "timeline").props('role=group aria-label="Timeline"')
         with self._element:
-            self._line = block("div", "timeline-line").props('data-grid role=group aria-label="Kept frames"')
+            self._line = block("div", "timeline-line").props('data-grid role=group aria-label="Kept frames and alerts"')
             self._axis = block("div", "timeline-labels").props("aria-hidden=true")
             with block("div", "timeline-ends quiet"):
                 self._oldest = text("span")
                 text("span", "now")
 
-    def update(self, frames: Sequence[KeptFrame], now_ns: int) -> None:
+    def update(self, frames: Sequence[KeptFrame], alerts: Sequence[WatchAlert], now_ns: int) -> None:
         set_visible(self._element, visible=bool(frames))
         if not frames:
             return
@@ -140,6 +158,23 @@ class _Timeline:
             self._ticks.pop(key)[0].delete()
         for key, frame in self._frames.items():
             self._update_tick(key, frame)
+        self._update_alerts({alert.key: alert for alert in alerts if alert.stamp_ns >= first_ns})
+
+    def _update_alerts(self, alerts: Mapping[str, WatchAlert]) -> None:
+        for key in self._alerts.keys() - alerts.keys():
+            self._alerts.pop(key).delete()
+        for key in [key for key in alerts if key not in self._alerts]:
+            self._alerts[key] = self._alert_mark(alerts[key])
+
+    def _alert_mark(self, alert: WatchAlert) -> ui.element:
+        with self._line:
+            mark = block("button", f"alert-mark alert-{'yes' if alert.is_rising else 'no'}")
+        mark.props("type=button tabindex=-1")
+        mark.props["aria-label"] = mark.props["title"] = f"Alert: {alert_description(alert)}"
+        mark.style(f"--at: {seconds_of(alert.stamp_ns - self._origin_ns):.2f}")
+        if alert.evidence:
+            mark.on("click", lambda: self._on_open_alert(alert.evidence[0], alert.evidence), args=[])
+        return mark
 
     def _update_labels(self, since_ns: int, until_ns: int) -> None:
         margin_ns = round(_LABEL_MARGIN * (until_ns - since_ns))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.web.backend import Backend, CameraState, KeptFrame, Level, SceneState
+from delayed_vlm_ros.web.backend import WATCH_DIAGNOSTIC, Backend, CameraState, KeptFrame, Level, SceneState
 from delayed_vlm_ros.web.components import block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.formatting import capitalised
@@ -16,6 +16,7 @@ from delayed_vlm_ros.web.memory_panel import MemoryPanel
 from delayed_vlm_ros.web.now_panel import NowPanel
 from delayed_vlm_ros.web.talk_panel import TalkPanel
 from delayed_vlm_ros.web.visitors import UnopenedPages
+from delayed_vlm_ros.web.watches_panel import WatchesPanel
 
 MAX_LIVE_FPS = 4.0
 """Maximum number of live images a browser fetches, per second."""
@@ -23,7 +24,7 @@ MAX_LIVE_FPS = 4.0
 _SCENE_PERIOD_SEC = 0.5
 _TALK_PERIOD_SEC = 0.1
 _HEARTBEAT = "heartbeat()"  # in connection.js
-_VIEWS = ("talk", "now", "memory", "health")
+_VIEWS = ("talk", "now", "watches", "memory", "health")
 _FIRST_VIEW = "talk"  # on a phone
 _HEAD = (
     '<link rel="stylesheet" href="/assets/page.css">'
@@ -77,7 +78,8 @@ class _View:
                 self._talk = TalkPanel(conversation, self._open)
                 self._now = NowPanel(MAX_LIVE_FPS)
                 self._health = HealthPanel()
-                self._memory = MemoryPanel(self._open_kept)
+                self._watches = WatchesPanel(backend, conversation.max_characters, self._open, self._update)
+                self._memory = MemoryPanel(self._open_kept, self._open)
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
                     pressed = str(view == _FIRST_VIEW).lower()
@@ -108,7 +110,8 @@ class _View:
             self._status.classes(replace=f"status level-{level.value}")
         self._update_camera_buttons()
         self._now.update(state, camera)
-        self._memory.update(camera, state.now_ns)
+        self._watches.update(state)
+        self._memory.update(camera, state.alerts, state.now_ns)
         self._health.update(state, camera)
         self._talk.update(state)
         self._dialog.update([frame for one in state.cameras for frame in one.frames], state.now_ns)
@@ -153,7 +156,8 @@ def status_line(state: SceneState, camera: CameraState | None) -> tuple[Level, s
     """Return the level and text of the status line."""
     if not state.connected:
         return Level.ERROR, "Not connected"
-    worst = [diagnostic for diagnostic in state.diagnostics if diagnostic.level in (Level.ERROR, Level.STALE)]
+    of_scene = [one for one in state.diagnostics if not one.name.startswith(WATCH_DIAGNOSTIC)]
+    worst = [diagnostic for diagnostic in of_scene if diagnostic.level in (Level.ERROR, Level.STALE)]
     if worst:
         return worst[0].level, capitalised(worst[0].message)
     if state.model_state == "loading":

@@ -216,7 +216,7 @@ def test_question_is_three_tab_presses_away_and_each_group_of_frames_one(browser
         assert presses_to(page, "Tab", "#question") <= 3
         assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "2px"
         for group in (".tick", ".strip-star .frame-card", ".strip-stream .frame-card"):
-            presses_to(page, "Tab", group, most=10 if group == ".tick" else 1)
+            presses_to(page, "Tab", group, most=16 if group == ".tick" else 1)
 
         # when
         newest = page.evaluate("document.activeElement.getAttribute('aria-label')")

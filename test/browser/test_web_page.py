@@ -38,6 +38,7 @@ SLOW_SCENE_MEMORY = [str(Path(__file__).parents[1] / "helpers" / "slow_scene_mem
 TOKEN = "a-token-of-the-tests"
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
 PATIENCE_MS = PATIENCE_SEC * 1000
+VIEWS = ("now", "watches", "memory", "talk", "health")
 RECORD_ANSWERS = """() => {
   window.answers = [];
   const record = () => {
@@ -102,6 +103,7 @@ def scene_memory(hold: Path) -> NodeProcess:
         model__name="demo",
         memory__budget_mb=64.0,
         diagnostics__stale_after_sec=1.5,
+        watches__max_duty=1.0,
     )
 
 
@@ -322,13 +324,13 @@ def test_page_works_with_the_keyboard_alone(page):
 
 def test_views_fit_wide_and_narrow_screens_in_light_and_dark(page):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for width, height, views in ((1440, 900, ("all",)), (390, 844, ("now", "memory", "talk", "health"))):
+    for width, height, views in ((1440, 900, ("all",)), (390, 844, VIEWS)):
         page.set_viewport_size({"width": width, "height": height})
         for view in views:
             if view != "all":
-                page.get_by_role("button", name=view.capitalize()).click()
-            shown = [name for name in ("now", "memory", "talk", "health") if page.locator(f".{name}").is_visible()]
-            assert shown == (["now", "memory", "talk", "health"] if view == "all" else [view])
+                page.locator(".tabs .tab", has_text=view.capitalize()).click()
+            shown = [name for name in VIEWS if page.locator(f".{name}").is_visible()]
+            assert shown == (list(VIEWS) if view == "all" else [view])
             overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert overflow <= 0, (width, view)
             for scheme in ("light", "dark"):
@@ -363,6 +365,72 @@ def test_lost_camera_is_reported_until_it_returns(page, system):
     message.wait_for(state="hidden")
     number = page.locator(".live").get_attribute("data-number")
     page.wait_for_function("number => document.querySelector('.live').dataset.number !== number", arg=number)
+
+
+def watch(page, question: str, period: str = "1"):
+    """Add a standing question; return its row."""
+    page.get_by_label("New watch").fill(question)
+    page.locator(".watch-form select[name=last]").select_option("5")
+    page.locator(".watch-form select[name=period]").select_option(period)
+    page.get_by_role("button", name="Watch", exact=True).click()
+    row = page.locator(".watch", has_text=question)
+    row.wait_for()
+    return row
+
+
+def test_watch_changes_to_yes_with_the_camera_and_is_removed(page):
+    # given the story has begun again, without the cylinder that comes after 19 s
+    row = watch(page, "Is there a yellow cylinder?")
+    page.locator(".watch-no", has_text="cylinder").wait_for()
+    assert page.get_by_label("New watch").input_value() == ""
+    assert re.search(r"probability 0\.\d\d · since .* · last 5 s, every 1 s · \d+ s of device time", row.inner_text())
+
+    # when
+    page.locator(".watch-yes", has_text="cylinder").wait_for()
+
+    # then
+    assert row.locator(".level").inner_text() == "Yes"
+    alert = page.locator(".alert-yes", has_text="cylinder").first
+    alert.wait_for()
+    page.wait_for_function("document.querySelector('.alert-yes img').naturalWidth > 0")
+    page.locator(".timeline .alert-mark.alert-yes").first.wait_for(state="attached")
+    assert "1 of 1 yes" in page.locator(".watches .panel-head").inner_text()
+    page.screenshot(path=SCREENSHOTS / "page_watches.png")
+    alert.click()
+    page.locator(".frame-dialog img").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".frame-dialog").wait_for(state="hidden")
+
+    # when
+    page.get_by_role("button", name="Remove Is there a yellow cylinder?").click()
+
+    # then
+    row.wait_for(state="detached")
+
+
+def test_watch_that_cannot_be_added_or_checked_says_why(page):
+    # when
+    page.get_by_label("New watch").fill(" ")
+    page.get_by_role("button", name="Watch", exact=True).click()
+    page.locator(".watches .error", has_text="The question is empty").wait_for()
+    title = page.title()
+    row = watch(page, MARKUP)
+
+    # then
+    page.locator(".watch-unknown", has_text="Not taken as a yes/no question").wait_for()
+    assert row.locator(".watch-question").inner_text() == MARKUP
+    assert row.locator(".watch-question > *").count() == 0
+    assert page.title() == title
+    page.locator(".watches .error", has_text="empty").wait_for(state="hidden")
+
+    # when
+    page.get_by_label("New watch").fill(MARKUP)
+    page.get_by_role("button", name="Watch", exact=True).click()
+
+    # then
+    page.locator(".watches .error", has_text="asked already").wait_for()
+    row.get_by_role("button").click()
+    row.wait_for(state="detached")
 
 
 def test_restarted_node_is_used_again(page, system):
@@ -539,6 +607,14 @@ def test_video_is_answered_about_without_ros(browser, video, tmp_path):
         # then
         assert newest(opened).locator(".cost").count() == 1, newest(opened).inner_text()
         opened.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
+
+        # when
+        row = watch(opened, "Is there a red box?")
+
+        # then
+        opened.locator(".watch-yes, .watch-no").wait_for()
+        row.get_by_role("button").click()
+        row.wait_for(state="detached")
         assert running.browser_errors == []
         opened.context.close()
 

@@ -22,11 +22,12 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
-from delayed_vlm_ros.inference.worker import ModelState, ModelWorker
+from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
 from delayed_vlm_ros.ingest.rate import RateWindow, SilenceWatch
-from delayed_vlm_ros.memory import KeptPair, MemoryConfig
+from delayed_vlm_ros.memory import Activity, KeptPair, MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.time import seconds_of
+from delayed_vlm_ros.watches import Watch
 from delayed_vlm_ros.web.backend import (
     ALL_CAMERAS,
     AnswerCost,
@@ -42,6 +43,7 @@ from delayed_vlm_ros.web.backend import (
     Question,
     SceneState,
 )
+from delayed_vlm_ros.web.backends.in_process_watches import InProcessWatches
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _QUEUE_SIZE = 8
+_WATCHES = "watches"  # name of the worker's idle task
 _TIMEOUT_SEC = 300.0
 _CLOSE_TIMEOUT_SEC = 0.5
 _MAX_LATENCIES = 100
@@ -117,10 +120,18 @@ class InProcessBackend:
         self._counting = threading.Lock()
         self._served = self._failed = 0
         self._latencies: deque[Latency] = deque(maxlen=_MAX_LATENCIES)
-        self._worker: ModelWorker[DelayedBatchInferenceEngine] = ModelWorker(self._load, _QUEUE_SIZE)
+        self._watches = InProcessWatches(_WatchedVideo(self._camera_name, self._memory, self._why_silent), self._frame)
+        self._worker: ModelWorker[DelayedBatchInferenceEngine] = ModelWorker(
+            self._load,
+            _QUEUE_SIZE,
+            idle_tasks=[
+                IdleTask(_WATCHES, self._watches.check, quiet_sec=0.0, needs_model=lambda: self._watches.needs_model)
+            ],
+        )
 
     def start(self) -> None:
         """Start the video, and load the model in the background."""
+        self._watches.start()
         self._worker.start()
         self._player.start()
 
@@ -180,6 +191,8 @@ class InProcessBackend:
             questions_answered=self._served,
             questions_failed=self._failed,
             latencies=tuple(self._latencies),
+            watches=self._watches.questions(self._why_unavailable()),
+            alerts=self._watches.alerts,
         )
 
     def _camera(self) -> CameraState:
@@ -245,6 +258,26 @@ class InProcessBackend:
             return Diagnostic("model", Level.WARN, "; ".join(self._checkpoint.warnings))
         return Diagnostic("model", Level.OK, "ready")
 
+    def _why_silent(self) -> str:
+        """Return why there are no new images; empty while they arrive."""
+        status = self._player.status
+        if status.error:
+            return status.error
+        if status.has_ended:
+            return "the video has ended"
+        if self._newest is None:
+            return "no image yet"
+        return "no new image" if self._silence.silent_sec(time.monotonic()) else ""
+
+    def _why_unavailable(self) -> str:
+        """Return why the model cannot check standing questions; empty if it can."""
+        status = self._worker.status
+        if status.error:
+            return f"cannot load the model: {status.error}"
+        if status.state is not ModelState.READY:
+            return f"the model is {status.state.value}"
+        return status.idle_errors.get(_WATCHES, "")
+
     def live_image(self, camera: str) -> LiveImage | None:
         """Return the newest image of the camera; None before its first image."""
         newest = self._newest
@@ -258,10 +291,10 @@ class InProcessBackend:
         return live
 
     def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
-        """Return the images of kept pairs by ``KeptFrame.key``, without the pairs that left the memory."""
+        """Return the images of pairs that are kept or in an alert by ``KeptFrame.key``, without all others."""
         wanted = set(ids)
         found = {}
-        for kept in self._memory.snapshot():
+        for kept in (*self._watches.evidence.values(), *self._memory.snapshot()):
             if kept.id in wanted:
                 second = kept.pair.second
                 found[self._frame(kept).key] = KeptFrameImages(
@@ -276,6 +309,14 @@ class InProcessBackend:
     def unmark(self, frame: KeptFrame) -> None:
         """Remove the protection of a pair."""
         self._memory.unmark(frame.id)
+
+    def watch(self, watch: Watch) -> None:
+        """Add a standing question."""
+        self._watches.add(watch)
+
+    def unwatch(self, name: str) -> None:
+        """Remove a standing question."""
+        self._watches.remove(name)
 
     def ask(
         self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
@@ -354,3 +395,20 @@ class _InProcessQuestion:
 
     def stop(self) -> None:
         self._control.cancel()
+
+
+@dataclass(frozen=True)
+class _WatchedVideo:
+    """The camera as standing questions see it."""
+
+    name: str
+    memory: SmartFrameManager
+    why_silent: Callable[[], str]
+
+    @property
+    def activity(self) -> Activity:
+        return self.memory.activity
+
+    @property
+    def silence(self) -> str:
+        return self.why_silent()

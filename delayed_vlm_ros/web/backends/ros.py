@@ -16,14 +16,18 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.subscription import Subscription
 
 from delayed_vlm_ros.action import AskScene
-from delayed_vlm_ros.errors import DelayedVlmError, ImageError, MarkError
+from delayed_vlm_ros.errors import AskError, DelayedVlmError, ImageError, MarkError
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.inference.progress import Progress, Stage
-from delayed_vlm_ros.msg import KeyFrameArray, MemoryStats, SceneAnswer
+from delayed_vlm_ros.msg import Alert, KeyFrameArray, MemoryStats, SceneAnswer
 from delayed_vlm_ros.ros.client import SceneMemoryClient, StreamedQuestion
+from delayed_vlm_ros.ros.watch_client import WatchClient
 from delayed_vlm_ros.srv import Mark
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of
+from delayed_vlm_ros.watches import Watch
 from delayed_vlm_ros.web.backend import (
+    ALERTS_KEPT,
+    WATCH_DIAGNOSTIC,
     AskOutcome,
     Diagnostic,
     KeptFrame,
@@ -33,6 +37,8 @@ from delayed_vlm_ros.web.backend import (
     LiveImage,
     Question,
     SceneState,
+    WatchAlert,
+    WatchedQuestion,
 )
 from delayed_vlm_ros.web.backends.live_camera import LiveCamera
 from delayed_vlm_ros.web.backends.ros_conversion import (
@@ -42,6 +48,9 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_kept_frame,
     to_kept_images,
     to_outcome,
+    to_watch_alert,
+    to_watch_settings,
+    to_watched_question,
 )
 
 MAX_LIVE_PIXELS = 32_000_000
@@ -86,6 +95,8 @@ class RosBackend:
         self._cameras: dict[str, LiveCamera] = {}
         self._key_frames: dict[str, Subscription[KeyFrameArray]] = {}
         self._client = SceneMemoryClient(node, on_statistics=self._on_statistics, on_diagnostics=self._on_diagnostics)
+        self._watches = WatchClient(self._client, on_alert=self._on_alert)
+        self._alerts: dict[str, WatchAlert] = {}  # by key, oldest first
         self._prefix = self._client.status_prefix
         self._answers = node.create_subscription(SceneAnswer, "scene_memory/answers", self._on_answer, 10)
         self._timer = node.create_timer(
@@ -99,6 +110,7 @@ class RosBackend:
         """Close what the node does not close."""
         for camera in self._cameras.values():
             camera.close()
+        self._watches.close()
         self._client.close()
 
     # Messages -------------------------------------------------------------------------------------------------------
@@ -138,6 +150,11 @@ class RosBackend:
         if message.success:
             metrics = message.metrics
             self._latencies.append(Latency(metrics.time_to_first_token, metrics.total_latency))
+
+    def _on_alert(self, message: Alert) -> None:
+        alert = to_watch_alert(message)
+        alerts = {**self._alerts, alert.key: alert}  # a restarted node repeats its alerts
+        self._alerts = dict(list(alerts.items())[-ALERTS_KEPT:])
 
     def _on_key_frames(self, message: KeyFrameArray) -> None:
         self._frames[message.camera] = tuple(to_kept_frame(frame) for frame in message.key_frames)
@@ -196,7 +213,21 @@ class RosBackend:
             questions_answered=node.questions_answered if node is not None else 0,
             questions_failed=node.questions_failed if node is not None else 0,
             latencies=tuple(self._latencies),
+            watches=self._watched_questions(connected=connected),
+            alerts=tuple(self._alerts.values()),
         )
+
+    def _watched_questions(self, *, connected: bool) -> tuple[WatchedQuestion, ...]:
+        questions = tuple(map(to_watched_question, self._watches.states or ()))
+        if not connected:
+            return tuple(one.unknown("no connection to the node") for one in questions)
+        prefix = f"{self._prefix}{WATCH_DIAGNOSTIC}"
+        overdue = {
+            status.name.removeprefix(prefix): status.message
+            for status in self._statuses
+            if status.name.startswith(prefix) and status.level == DiagnosticStatus.STALE
+        }
+        return tuple(replace(one, warning=overdue.get(one.watch.name, one.warning)) for one in questions)
 
     def _diagnostics(self, *, connected: bool) -> tuple[Diagnostic, ...]:
         received = tuple(to_diagnostic(status, self._prefix) for status in self._statuses)
@@ -236,6 +267,14 @@ class RosBackend:
         """See ``Backend``."""
         _check(self._client.mark(pair_id=frame.id, unmark=True))
 
+    def watch(self, watch: Watch) -> None:
+        """See ``Backend``."""
+        _check_watch(self._watches.watch(to_watch_settings(watch)))
+
+    def unwatch(self, name: str) -> None:
+        """See ``Backend``."""
+        _check_watch(self._watches.unwatch(name))
+
     def ask(
         self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
     ) -> _RunningQuestion:
@@ -264,6 +303,11 @@ def _outcome(streamed: StreamedQuestion) -> AskOutcome:
 def _check(response: Mark.Response) -> None:
     if not response.success:
         raise MarkError(response.error_msg)
+
+
+def _check_watch(response: Any) -> None:
+    if not response.success:
+        raise AskError(response.error_msg)
 
 
 def _value(status: DiagnosticStatus, key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -9,9 +10,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.images.messages import CompressedMessage
 from delayed_vlm_ros.images.validation import validate_compressed
-from delayed_vlm_ros.msg import KeyFrame, MemoryStats
+from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, WatchSettings, WatchState
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
+from delayed_vlm_ros.watches import Gate, Watch
+from delayed_vlm_ros.watches import Level as WatchLevel
 from delayed_vlm_ros.web.backend import (
     AnswerCost,
     AskOutcome,
@@ -22,7 +25,11 @@ from delayed_vlm_ros.web.backend import (
     Level,
     MemoryCounts,
     Question,
+    WatchAlert,
+    WatchedQuestion,
 )
+
+_ALL_FRAMES = -1.0  # last_sec in a request; 0 is the default there
 
 _LEVELS = {
     DiagnosticStatus.OK: Level.OK,
@@ -124,4 +131,50 @@ def to_camera_state(
             budget_bytes=statistics.budget_bytes,
         ),
         frames=frames,
+    )
+
+
+def to_watch_settings(watch: Watch) -> WatchSettings:
+    """Return the message that requests a standing question."""
+    gate = tuple(Gate).index(watch.gate)
+    return WatchSettings(**{**vars(watch), "gate": gate, "last_sec": watch.last_sec or _ALL_FRAMES})
+
+
+def to_watched_question(state: WatchState) -> WatchedQuestion:
+    """Return the standing question of a message."""
+    settings = state.settings
+    watch = Watch(
+        name=settings.name,
+        question=settings.question,
+        camera=settings.camera,
+        last_sec=_rounded(settings.last_sec),
+        period_sec=_rounded(settings.period_sec),
+    )
+    return WatchedQuestion(
+        watch=watch,
+        level=WatchLevel(state.level),
+        since_ns=nanoseconds_of(state.since),
+        p_yes=None if math.isnan(state.p_yes) else float(state.p_yes),
+        reason=state.reason,
+        warning=state.warning,
+        device_sec_per_hour=float(state.device_sec_per_hour),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Return the decimal number that was stored in a float32 field."""
+    return float(f"{value:.7g}")
+
+
+def to_watch_alert(alert: Alert) -> WatchAlert:
+    """Return the alert of a message."""
+    return WatchAlert(
+        id=int(alert.id),
+        watch=alert.watch,
+        question=alert.question,
+        camera=alert.camera,
+        is_rising=alert.edge == Alert.RISING,
+        p_yes=float(alert.p_yes),
+        stamp_ns=nanoseconds_of(alert.header.stamp),
+        evidence=tuple(to_kept_frame(frame) for frame in alert.evidence),
     )

@@ -21,6 +21,7 @@ PAIRS = [
     ("accent", "accent-soft"),
     ("on-accent", "accent"),
     ("error", "raised"),
+    *((level, "raised") for level in ("ink", "warn", "stale")),  # reasons and levels of watches
 ]
 
 

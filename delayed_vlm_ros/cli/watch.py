@@ -200,7 +200,7 @@ class _Following:
             changes = self._changes.take(time.monotonic())
             for change in changes:
                 self._show(change)
-            self._warn(self._changes.warning)
+            self._warn(self._overdue() or self._changes.warning)
             if self._changes.has_ended or (once and any(change.is_rising for change in changes)):
                 return
             if not self._is_present:
@@ -218,6 +218,14 @@ class _Following:
         if self._watches.states is None or self._changes.add_states(self._watches.states):
             self._present_at = now
         self._is_present = now - self._present_at < _MISSING_SEC
+
+    def _overdue(self) -> str:
+        """Return why the newest state is old: the watch is overdue; empty if it is not."""
+        # Requires ROS.
+        from diagnostic_msgs.msg import DiagnosticStatus  # noqa: PLC0415
+
+        status = self._client.diagnostics.get(f"{self._client.status_prefix}watch {self._changes.name}")
+        return str(status.message) if status is not None and status.level == DiagnosticStatus.STALE else ""
 
     def _warn(self, warning: str) -> None:
         """Show a warning about rare checks once; the numbers in it change all the time."""

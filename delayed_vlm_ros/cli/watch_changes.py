@@ -56,12 +56,13 @@ class WatchChanges:
         name: Name of the watch.
 
     Attributes:
+        name: See above.
         interruption: Why the newest state is out of date; empty while it is not.
     """
 
     def __init__(self, name: str) -> None:
         self.interruption = ""
-        self._name = name
+        self.name = name
         self._state: WatchState | None = None
         self._differs_since: float | None = None
         self._has_begun = False  # a known level, from which on alerts are of this watch
@@ -81,7 +82,7 @@ class WatchChanges:
 
     def add_states(self, states: Sequence[WatchState]) -> bool:
         """Note the newest states; return whether the watch is among them."""
-        own = next((state for state in states if state.settings.name == self._name), None)
+        own = next((state for state in states if state.settings.name == self.name), None)
         if own is not None:
             self._state = own
             since_ns = nanoseconds_of(own.since)
@@ -93,7 +94,7 @@ class WatchChanges:
     def add_alert(self, alert: Alert) -> None:
         """Note an alert of any watch."""
         key = int(alert.id), nanoseconds_of(alert.header.stamp)
-        if alert.watch == self._name and key not in self._seen:
+        if alert.watch == self.name and key not in self._seen:
             self._seen.add(key)
             self._waiting.append(alert)
 

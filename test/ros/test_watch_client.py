@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
 import pytest
 from command_line import run_here
@@ -39,12 +41,31 @@ class Connected:
         assert self.client.wait_until(found, PATIENCE_SEC), self.watches.states
 
 
+@contextmanager
+def showing(observer):
+    """Show images all the time: a check needs a new one."""
+    ends = threading.Event()
+
+    def show():
+        while not ends.wait(0.1):
+            observer.publish(observer.image())
+
+    observer.connect_images()
+    thread = threading.Thread(target=show)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def node(start_for_module):
     _, observer = start_for_module(**PARAMETERS)
     observer.wait_until_ready()
-    observer.show_images(2)
-    return observer
+    with showing(observer):
+        yield observer
 
 
 @pytest.fixture
@@ -63,20 +84,13 @@ def file_question(file):
     return f"file {file}"
 
 
-def next_images(node, count=2):
-    """Publish images: a check needs a new one."""
-    node.show_images(count)
-
-
-def test_watch_is_added_followed_listed_and_removed(connected, node, tmp_path):
+def test_watch_is_added_followed_listed_and_removed(connected, tmp_path):
     file = tmp_path / "open"
     # when
     added = connected.watches.watch(settings(file_question(file), "door"))
     assert added.success, added.error_msg
-    next_images(node)
     connected.wait_for_level("door", WatchState.NO)
     file.touch()
-    next_images(node)
     # then
     connected.wait_for_level("door", WatchState.YES)
     assert connected.client.wait_until(lambda: bool(connected.alerts), PATIENCE_SEC)
@@ -94,16 +108,14 @@ def test_client_that_connects_later_receives_the_last_alerts(connected):
     assert connected.alerts[-1].watch == "door"
 
 
-def test_wait_for_a_yes_returns_its_alert(connected, node, tmp_path):
+def test_wait_for_a_yes_returns_its_alert(connected, tmp_path):
     file, states = tmp_path / "open", []
 
-    def show_more(state):
+    def open_file(state):
         states.append(state)
         file.touch()
-        node.publish(node.image())
 
-    node.publish(node.image())
-    result = connected.watches.watch_for(settings(file_question(file)), show_more)
+    result = connected.watches.watch_for(settings(file_question(file)), open_file)
     assert result.success, result.error_msg
     assert result.alert.edge == Alert.RISING
     assert states[0].level == WatchState.NO
@@ -227,14 +239,12 @@ def names(connected):
     return [state.settings.name for state in connected.watches.list_watches().watches]
 
 
-def test_command_shows_changes_with_evidence_and_removes_its_watch_at_the_end(command, connected, node, tmp_path):
+def test_command_shows_changes_with_evidence_and_removes_its_watch_at_the_end(command, connected, tmp_path):
     file = tmp_path / "open"
     running = command(file_question(file), "--every", "0.1")
     running.wait_for("Ctrl-C removes the watch")
-    next_images(node)
     running.wait_for("NO        p(yes) 0.10")
     file.touch()
-    next_images(node)
     # when
     running.wait_for("YES       p(yes) 0.90")
     running.wait_for("key frame ")
@@ -247,9 +257,8 @@ def test_command_shows_changes_with_evidence_and_removes_its_watch_at_the_end(co
     assert "Traceback" not in running.errors
 
 
-def test_command_shows_a_question_without_yes_or_no_as_unknown(command, connected, node):
+def test_command_shows_a_question_without_yes_or_no_as_unknown(command, connected):
     running = command("strange", "--every", "0.1", "--json")
-    next_images(node)
     running.wait_for("the answer starts with 'perhaps'")
     assert running.end(signal.SIGTERM) == 0
     assert names(connected) == []
@@ -257,23 +266,20 @@ def test_command_shows_a_question_without_yes_or_no_as_unknown(command, connecte
     assert levels == {"unknown"}
 
 
-def test_command_with_once_ends_with_the_first_yes_and_leaves_out_earlier_alerts(command, connected, node, tmp_path):
+def test_command_with_once_ends_with_the_first_yes_and_leaves_out_earlier_alerts(command, connected, tmp_path):
     # given an alert of an earlier watch of this name
     file = tmp_path / "open"
     file.touch()
     connected.watches.watch(settings(file_question(file), "door"))
-    next_images(node)
     connected.wait_for_level("door", WatchState.YES)
     connected.watches.unwatch("door")
     file.unlink()
     running = command(file_question(file), "--every", "0.1", "--once", "--name", "door")
     running.wait_for("Ctrl-C removes the watch")
-    next_images(node)
     running.wait_for("NO        p(yes) 0.10")
     assert "YES" not in running.out
     # when
     file.touch()
-    next_images(node)
     # then
     assert running.end() == 0
     assert running.out.count("YES ") == 1

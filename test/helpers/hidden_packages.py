@@ -1,8 +1,9 @@
-"""A folder for PYTHONPATH that hides packages from child processes."""
+"""A folder for PYTHONPATH that hides packages from child processes, and hiding one from this process."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,3 +28,11 @@ def hide(folder: Path, *packages: str) -> dict[str, str]:
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(_SITE_CUSTOMIZE.format(packages=set(packages)), encoding="utf-8")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def hide_here(package: str) -> None:
+    """Hide a package from this process until its end, also if it is imported already."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] == package:
+            del sys.modules[name]
+    exec(_SITE_CUSTOMIZE.format(packages={package}), {})

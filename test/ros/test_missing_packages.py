@@ -9,8 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import run_here
 from delayed_vlm_ros.srv import AskScene
 from hidden_packages import ROOT, hide
+from preloaded import preloaded, run_without
 from waiting import PATIENCE_SEC, wait_until
 
 DEMO_MODEL = ROOT / "delayed_vlm_ros" / "demo" / "tiny_scene"
@@ -128,16 +130,18 @@ def test_command_without_ros_reports_it(tmp_path):
     check_error(result, "rclpy is not installed", "source your ROS workspace")
 
 
+@pytest.fixture(scope="module")
+def with_torch():
+    with preloaded("delayed_vlm_ros.inference.local.engine") as context:
+        yield context
+
+
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib", "sacrebleu", "ray"])
-def test_replay_without_a_package_reports_it_before_it_starts(tmp_path, package):
-    video, questions = make_video(tmp_path), tmp_path / "questions.yaml"
-    command = ROOT / "scripts" / "delayed-vlm"
-    assert run({}, command, "replay", "--make-questions", "--questions", questions).returncode == 0
-    result = run(
-        hide(tmp_path / "hidden", package),
-        *(command, "replay", video, "--questions", questions, "--out", tmp_path / "out"),
-        *(("--ray", "local") if package == "ray" else ()),
-    )
+def test_replay_without_a_package_reports_it_before_it_starts(with_torch, tmp_path, package):
+    video, questions, out = make_video(tmp_path), tmp_path / "questions.yaml", tmp_path / "out"
+    assert run_here("replay", "--make-questions", "--questions", questions, cwd=tmp_path).returncode == 0
+    on_ray = ("--ray", "local") if package == "ray" else ()
+    result = run_without(with_torch, package, "replay", video, "--questions", questions, "--out", out, *on_ray)
     check_error(result, f"{package} is not installed", "'.[ray]'" if package == "ray" else "'.[evaluation]'")
     assert not any(tmp_path.glob("out/*"))
 

@@ -1,14 +1,13 @@
 """Evaluation of many recordings: in this process, in several processes, on Ray; failures of one recording."""
 
 import json
-import multiprocessing
 import os
-from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from dying_workers import DyingActor, run_and_die_once, run_unless_deadly
+from preloaded import preloaded
 
 pytest.importorskip("rosbags", reason="the extra 'evaluation' is not installed")
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
@@ -45,12 +44,10 @@ def jobs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def preloaded():
-    """A context whose processes are forked from one that has imported torch, which takes ten seconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["delayed_vlm_ros.replay.executor"])
-    yield SimpleNamespace(get_context=lambda _method: context)
-    _forkserver._stop()  # it would keep its memory until this process ends
+def spawning():
+    """Stand-in for ``multiprocessing`` whose processes have imported torch."""
+    with preloaded("delayed_vlm_ros.replay.executor") as context:
+        yield SimpleNamespace(get_context=lambda _method: context)
 
 
 def in_this_process(jobs):
@@ -109,8 +106,8 @@ def test_result_is_finished_until_job_or_recording_changes(jobs):
 
 
 @pytest.mark.timeout(600)
-def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch, preloaded):
-    monkeypatch.setattr(executor, "multiprocessing", preloaded)
+def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch, spawning):
+    monkeypatch.setattr(executor, "multiprocessing", spawning)
     monkeypatch.setattr(executor, "_run_in_worker", run_and_die_once)
     good = ReplayJob(jobs[0].path, str(tmp_path / "good"), jobs[0].questions, SETTINGS)
     ((_, result),) = executor.run_in_processes([good], 1)
@@ -118,9 +115,9 @@ def test_recording_of_a_dead_worker_is_tried_again(jobs, tmp_path, monkeypatch, 
 
 
 @pytest.mark.timeout(600)
-def test_recording_that_kills_its_worker_does_not_affect_the_others(jobs, tmp_path, monkeypatch, preloaded):
+def test_recording_that_kills_its_worker_does_not_affect_the_others(jobs, tmp_path, monkeypatch, spawning):
     # given
-    monkeypatch.setattr(executor, "multiprocessing", preloaded)
+    monkeypatch.setattr(executor, "multiprocessing", spawning)
     monkeypatch.setattr(executor, "_run_in_worker", run_unless_deadly)
     names = ("one", "deadly", "two")
     repeated = [ReplayJob(jobs[0].path, str(tmp_path / name), jobs[0].questions, SETTINGS) for name in names]

@@ -89,7 +89,7 @@ def advance(watch: Watch, state: WatchState, observation: Observation) -> tuple[
     yes_since = None
     if counts_as_yes:
         yes_since = observation.stamp if state.yes_since is None else state.yes_since
-    recent = (*state.recent, counts_as_yes)[-watch.of_checks :] if watch.of_checks else ()
+    recent = (*state.recent, counts_as_yes)[-watch.of_checks :]
     if state.was_yes:
         is_yes = observation.p_yes >= watch.release
     else:
@@ -133,9 +133,8 @@ def is_waiting(watch: Watch, state: WatchState, stamp: float) -> bool:
 
 
 def _is_confirmed(watch: Watch, recent: tuple[bool, ...], stamp: float, yes_since: float | None) -> bool:
-    if watch.of_checks:
-        return sum(recent) >= watch.yes_checks
-    return yes_since is not None and stamp - yes_since >= watch.hold_sec
+    is_held = yes_since is not None and stamp - yes_since >= watch.hold_sec
+    return is_held and sum(recent) >= watch.yes_checks
 
 
 def _without_later_stamps(state: WatchState, stamp: float) -> WatchState:

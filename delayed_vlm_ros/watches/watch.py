@@ -48,7 +48,8 @@ class Watch:
         threshold: Probability of yes from which a check counts as yes.
         release: Probability of yes below which the watch changes from yes to no.
         hold_sec: Time for which all checks must count as yes before the watch changes to yes, in seconds.
-        yes_checks: Checks among the last ``of_checks`` that must count as yes instead; 0: ``hold_sec`` decides alone.
+        yes_checks: Checks among the last ``of_checks`` that must count as yes as well; 1: the first yes suffices, which
+            single wrong answers of the model turn into false alerts.
         of_checks: See ``yes_checks``.
         cooldown_sec: Shortest time between two rising alerts, in seconds.
         once: Whether the watch ends with its first rising alert.
@@ -64,8 +65,8 @@ class Watch:
     threshold: float = 0.6
     release: float = 0.4
     hold_sec: float = 0.0
-    yes_checks: int = 0
-    of_checks: int = 0
+    yes_checks: int = 2
+    of_checks: int = 2
     cooldown_sec: float = 0.0
     once: bool = False
     lifetime_sec: float = 0.0
@@ -92,18 +93,11 @@ def check_watch(watch: Watch) -> None:
             f"'release' and 'threshold' must be between 0 and 1, and 'release' not above 'threshold', got "
             f"{watch.release:g} and {watch.threshold:g}"
         )
-    if watch.yes_checks or watch.of_checks:
-        _check_counts(watch)
-
-
-def _check_counts(watch: Watch) -> None:
     if not 1 <= watch.yes_checks <= watch.of_checks <= _MAX_CHECKS:
         raise BadRequestError(
             f"'yes_checks' must be at least 1 and not above 'of_checks' (at most {_MAX_CHECKS}), got "
             f"{watch.yes_checks} of {watch.of_checks}"
         )
-    if watch.hold_sec:
-        raise BadRequestError("'hold_sec' and 'yes_checks' exclude each other: set one of them")
 
 
 def _check_range(name: str, value: float, minimum: float, maximum: float) -> None:

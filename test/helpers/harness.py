@@ -293,7 +293,7 @@ class Client:
 
     def watch(self, name: str, question: str, **fields: Any) -> Watch.Response:
         """Add a watch with a short period and return the response."""
-        settings = WatchSettings(name=name, question=question, **{"period_sec": 0.1, **fields})
+        settings = WatchSettings(name=name, question=question, **{"period_sec": 0.1, "yes_checks": 1, **fields})
         return self.call(Watch, "scene_memory/watch", Watch.Request(settings=settings))
 
     def unwatch(self, name: str) -> Unwatch.Response:

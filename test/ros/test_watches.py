@@ -298,7 +298,7 @@ class WatchGoal:
         self._action = ActionClient(client.node, WatchFor, "scene_memory/watch_for")
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC)
         self.feedback = []
-        message = WatchFor.Goal(settings=WatchSettings(**{"period_sec": 0.1, **settings}))
+        message = WatchFor.Goal(settings=WatchSettings(**{"period_sec": 0.1, "yes_checks": 1, **settings}))
         sent = self._action.send_goal_async(message, lambda got: self.feedback.append(got.feedback.state))
         wait_until(sent.done, "the goal to be accepted")
         self.handle = sent.result()
@@ -396,7 +396,11 @@ def test_killed_node_repeats_and_loses_no_alert(start, tmp_path):
     folder = tmp_path / "memory"
     folder.mkdir()
     options = {**OPTIONS, "namespace": "/killed_watches", "persistence__folder": str(folder)}
-    options |= {"watches__gloom__question": f"'file {sign}'", "watches__gloom__period_sec": 0.1}
+    options |= {
+        "watches__gloom__question": f"'file {sign}'",
+        "watches__gloom__period_sec": 0.1,
+        "watches__gloom__yes_checks": 1,
+    }
 
     def restart():
         nonlocal process, client

@@ -365,11 +365,11 @@ class WatchParameters:
     )
     yes_checks: int = parameter(
         Watch.yes_checks,
-        "instead of hold_sec: checks that must count as yes among the last of_checks; 0 for hold_sec",
-        minimum=0,
+        "checks among the last of_checks that must count as yes as well; 1: the first yes suffices",
+        minimum=1,
         maximum=100,
     )
-    of_checks: int = parameter(Watch.of_checks, "see yes_checks", minimum=0, maximum=100)
+    of_checks: int = parameter(Watch.of_checks, "see yes_checks", minimum=1, maximum=100)
     cooldown_sec: float = parameter(
         Watch.cooldown_sec, "minimum time between two rising alerts", unit="s", minimum=0.0, maximum=MAX_SECONDS
     )

@@ -17,7 +17,7 @@ from delayed_vlm_ros.inference.yes_no import UNKNOWN, ScoreResult, YesNo
 from delayed_vlm_ros.memory import Activity
 from delayed_vlm_ros.watches import Edge, Gate, Level, Watch, WatchRunner
 
-DOOR = Watch("door", "Is the door open?")
+DOOR = Watch("door", "Is the door open?", yes_checks=1)
 
 
 class Camera:
@@ -179,11 +179,10 @@ def test_unknown_camera_and_unknown_name_are_refused_with_the_known_ones(world):
         {"release": 0.0},
         {"release": 0.7},
         {"threshold": float("nan")},
-        {"yes_checks": 1},
-        {"of_checks": 3},
+        {"yes_checks": 0},
+        {"of_checks": 0},
         {"yes_checks": 4, "of_checks": 3},
         {"yes_checks": 1, "of_checks": 101},
-        {"yes_checks": 2, "of_checks": 3, "hold_sec": 1.0},
     ],
 )
 def test_invalid_setting_is_refused_and_nothing_is_added(world, wrong):

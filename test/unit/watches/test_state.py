@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from delayed_vlm_ros.watches import Edge, Level, Observation, Watch, WatchState, advance, interrupted
 from delayed_vlm_ros.watches.state import is_waiting
 
-PLAIN = Watch("door", "Is the door open?")
+PLAIN = Watch("door", "Is the door open?", yes_checks=1)
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def watches(draw):
         release=draw(st.sampled_from([value for value in (0.1, 0.4, 0.6, 0.9) if value <= threshold])),
         cooldown_sec=draw(st.sampled_from((0.0, 3.0, 20.0))),
     )
-    kind = draw(st.sampled_from(("none", "hold", "counts")))
-    if kind == "hold":
-        return replace(watch, hold_sec=draw(st.sampled_from((1.0, 4.0))))
-    if kind == "counts":
-        of_checks = draw(st.integers(1, 4))
-        return replace(watch, of_checks=of_checks, yes_checks=draw(st.integers(1, of_checks)))
-    return watch
+    of_checks = draw(st.integers(1, 4))
+    return replace(
+        watch,
+        hold_sec=draw(st.sampled_from((0.0, 0.0, 1.0, 4.0))),
+        of_checks=of_checks,
+        yes_checks=draw(st.integers(1, of_checks)),
+    )
 
 
 # Any history ----------------------------------------------------------------------------------------------------------
@@ -141,12 +141,11 @@ def test_changes_follow_threshold_release_and_confirmation(watch, checks):
             is_yes = step.p_yes >= watch.release
         elif not counted[-1][1]:
             is_yes = False
-        elif watch.of_checks:
-            is_yes = sum(yes for _, yes in counted[-watch.of_checks :]) >= watch.yes_checks
         else:
             noes = [number for number, (_, yes) in enumerate(counted) if not yes]
             first = counted[noes[-1] + 1 if noes else 0][0]
-            is_yes = step.stamp - first >= watch.hold_sec
+            is_held = step.stamp - first >= watch.hold_sec
+            is_yes = is_held and sum(yes for _, yes in counted[-watch.of_checks :]) >= watch.yes_checks
         assert step.state.level is (Level.YES if is_yes else Level.NO), step
         was_yes = is_yes
 
@@ -170,7 +169,7 @@ def test_interruption_repeats_and_loses_no_alert(watch, checks, data):
     assert broken.is_alerted == state.is_alerted
     stamp = known[-1][0] + 100.0
     confirmed, opposite = (1.0, 0.0) if state.was_yes else (0.0, 1.0)
-    unconfirmed = replace(watch, cooldown_sec=0.0, hold_sec=0.0, yes_checks=0, of_checks=0)
+    unconfirmed = replace(watch, cooldown_sec=0.0, hold_sec=0.0, yes_checks=1)
     same, edge = advance(unconfirmed, broken, Observation(stamp, confirmed))
     assert edge is None
     assert same.level is state.level
@@ -230,6 +229,25 @@ def test_two_of_three_checks_confirm_and_the_last_one_must_be_yes():
     assert levels(play(watch, every_second(0.9, 0.1, 0.9))) == [Level.NO, Level.NO, Level.YES]
     assert levels(play(watch, every_second(0.9, 0.1, 0.1, 0.9))) == [Level.NO] * 4
     assert levels(play(watch, every_second(0.9, 0.9, 0.1))) == [Level.NO, Level.YES, Level.NO]
+
+
+def test_single_wrong_check_is_no_change_by_default():
+    watch = Watch("door", "Is the door open?")
+    assert levels(play(watch, every_second(0.1, 0.9, 0.1, 0.9, 0.9))) == [Level.NO] * 4 + [Level.YES]
+
+
+def test_hold_and_counts_must_both_be_met():
+    watch = replace(PLAIN, hold_sec=2.0, yes_checks=4, of_checks=5)
+    assert levels(play(watch, every_second(0.9, 0.1, 0.9, 0.9, 0.9))) == [Level.NO] * 4 + [Level.YES]
+    assert levels(play(watch, every_second(0.9, 0.9, 0.1, 0.9, 0.9))) == [Level.NO] * 5
+    assert levels(play(watch, every_second(0.9, 0.9, 0.9, 0.9))) == [Level.NO] * 3 + [Level.YES]
+
+
+@pytest.mark.parametrize("interruption", [None, Level.UNKNOWN, Level.INACTIVE])
+def test_checks_before_an_interruption_confirm_nothing(interruption):
+    watch = replace(PLAIN, yes_checks=2, of_checks=2)
+    found = play(watch, every_second(0.9, interruption, 0.9, 0.9))
+    assert levels(found)[2:] == [Level.NO, Level.YES]
 
 
 def test_rising_alert_within_the_cool_down_comes_after_it():

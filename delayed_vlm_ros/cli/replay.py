@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from delayed_vlm_ros.cli import options, terminal
+from delayed_vlm_ros.cli.replay_watches import watch_table
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.methods import METHOD_KEYS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.replay.job import ReplayJob
     from delayed_vlm_ros.replay.question_file import TimedQuestion
     from delayed_vlm_ros.replay.runner import Progress, ReplaySettings
+    from delayed_vlm_ros.replay.watch_file import TimedWatch
 
 
 def replay(
@@ -70,8 +72,8 @@ def replay(
     ray: Annotated[str, typer.Option(help="Address of a Ray cluster to evaluate on, or 'local'.")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Evaluate again what has a complete result.")] = False,
 ) -> None:
-    """Replay recordings through the memory, ask each question at its time, compare with native inference."""
-    from delayed_vlm_ros.replay import question_file  # noqa: PLC0415  imports the packages of an optional extra
+    """Replay recordings: ask questions and check watches at their times, and compare with native inference."""
+    from delayed_vlm_ros.replay import question_file, watch_file  # noqa: PLC0415  imports the packages of an optional extra
     from delayed_vlm_ros.replay.recordings.opening import check_exists  # noqa: PLC0415
 
     if make_questions:
@@ -86,6 +88,7 @@ def replay(
     for recording in by_path.values():
         check_exists(recording)
     asked = [question_file.find_questions(recording, questions) for recording in by_path.values()]
+    watched = [watch_file.find_watches(recording, questions) for recording in by_path.values()]
 
     # These imports load torch, which takes seconds; mistakes in options and files are reported first.
     from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
@@ -110,7 +113,7 @@ def replay(
     )
     checkpoint = resolve_checkpoint(model, device=device)
     _make_folder(out)
-    jobs = _jobs(tuple(by_path), asked, settings, out, topic, image_rate)
+    jobs = _jobs(tuple(by_path), asked, watched, settings, out, topic, image_rate)
     _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh, standing=checkpoint.warnings)
 
 
@@ -136,6 +139,7 @@ def _check_choices(option: str, chosen: Sequence[str], choices: Sequence[str]) -
 def _jobs(
     paths: Sequence[Path],
     questions: Sequence[tuple[TimedQuestion, ...]],
+    watches: Sequence[tuple[TimedWatch, ...]],
     settings: ReplaySettings,
     out: Path,
     topic: str,
@@ -145,12 +149,12 @@ def _jobs(
     from delayed_vlm_ros.replay.job import ReplayJob  # noqa: PLC0415
 
     jobs: list[ReplayJob] = []
-    for path, asked in zip(paths, questions, strict=True):
+    for path, asked, watched in zip(paths, questions, watches, strict=True):
         name = path.name if path.is_dir() else path.stem
         taken = {Path(job.folder).name for job in jobs}
         candidates = (name, *(f"{name}~{number}" for number in range(2, len(jobs) + 2)))
         folder = out.resolve() / next(candidate for candidate in candidates if candidate not in taken)
-        jobs.append(ReplayJob(str(path), str(folder), asked, settings, topic, image_rate))
+        jobs.append(ReplayJob(str(path), str(folder), asked, settings, topic, image_rate, watched))
     return jobs
 
 
@@ -231,7 +235,7 @@ def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any], st
     _print(
         console,
         f"[bold]{terminal.literal(job.name)}[/]: {recording['images']} images in {recording['duration_sec']:.0f} s, "
-        f"{recording['sampled']} sampled, {len(result['questions'])} questions, evaluated in {result['seconds']:.1f} s",
+        f"{recording['sampled']} sampled, {_asked(result)}, evaluated in {result['seconds']:.1f} s",
     )
     for warning in (one for one in result["warnings"] if one not in standing):
         _print(console, f"  [yellow]{terminal.literal(warning)}[/]")
@@ -243,6 +247,14 @@ def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any], st
             in_gap = summary["scored_in_gap"]
             gaps = f"; {in_gap} of them fall into gaps of the recording" if in_gap else ""
             _print(console, f"  {'':18} {summary['scored']} of {summary['expected']} questions scored{gaps}")
+    if result["watches"]:
+        console.print(watch_table(result))
+
+
+def _asked(result: Mapping[str, Any]) -> str:
+    questions, watches = len(result["questions"]), len(result["watches"])
+    parts = [f"{questions} questions"] if questions or not watches else []
+    return ", ".join([*parts, *([f"{watches} watches"] if watches else [])])
 
 
 def _exact(summary: Mapping[str, Any]) -> str:

@@ -19,19 +19,23 @@ import transformers
 
 from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError, IncompleteError
+from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.device import dtype_name
 from delayed_vlm_ros.inference.local.models.loading import LoadedModel, load_model
+from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.replay.answerers import Answerers
 from delayed_vlm_ros.replay.question_file import FILE_NAME, TimedQuestion
 from delayed_vlm_ros.replay.recordings import open_recording
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE
 from delayed_vlm_ros.replay.result import is_missing
 from delayed_vlm_ros.replay.runner import Progress, Replay, ReplaySettings
+from delayed_vlm_ros.replay.watch_file import TimedWatch
+from delayed_vlm_ros.replay.watching import WatchReplay
 from delayed_vlm_ros.text import escaped_json
 
 RESULT_FILE = "result.json"
-RESULT_VERSION = 5
+RESULT_VERSION = 6
 
 _DEMO_IS_ASKED = (
     "the replay asks the demo model about all images; the node does not ask it about images unlike its synthetic "
@@ -51,6 +55,7 @@ class ReplayJob:
         settings: Settings of the replay.
         topic: Image topic of a bag; empty selects the only topic with images.
         image_rate: Images per second of a folder whose file names are not times.
+        watches: Standing questions.
     """
 
     path: str
@@ -59,6 +64,7 @@ class ReplayJob:
     settings: ReplaySettings
     topic: str = ""
     image_rate: float = DEFAULT_RATE
+    watches: tuple[TimedWatch, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,7 +88,7 @@ class ReplayJob:
             _file_states(Path(self.path)),
             _file_states(checkpoint.path),
         )
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _file_states(path: Path) -> list[tuple[str, int, int]]:
@@ -106,7 +112,7 @@ def finished_result(job: ReplayJob) -> dict[str, Any] | None:
         if result["error"] or result["fingerprint"] != job.fingerprint():
             return None
         answers = [answer for question in result["questions"] for answer in question["answers"].values()]
-        lacks_answer = any(map(is_missing, answers))
+        lacks_answer = any(map(is_missing, answers)) or bool((result["watch_summary"] or {}).get("failures"))
     except (OSError, ValueError, KeyError, TypeError, DelayedVlmError):
         return None
     return None if lacks_answer else result
@@ -155,7 +161,11 @@ class Evaluator:
             max_pixels = job.settings.memory.max_pixels
             answerers = Answerers(loaded.model, loaded.processor, memory, job.settings.methods, max_pixels)
             geometry = checkpoint.geometry(max_pixels)
-            result = Replay(recording, job.questions, memory, geometry, answerers, job.settings).run(on_progress)
+            watching = (
+                WatchReplay(job.watches, _watch_engine(loaded, memory, max_pixels), memory) if job.watches else None
+            )
+            replay = Replay(recording, job.questions, memory, geometry, answerers, job.settings, watching)
+            result = replay.run(on_progress)
         result["recording"]["path"] = job.path
         asked = [] if loaded.familiar_images is None else [_DEMO_IS_ASKED]
         result["warnings"] = [*checkpoint.warnings, *asked, *loaded.notes, *result["warnings"]]
@@ -174,6 +184,11 @@ class Evaluator:
             loaded = load_model(checkpoint, device=settings.device, dtype=settings.dtype)
             self._loaded = (settings, checkpoint, loaded)
         return self._loaded[1], self._loaded[2]
+
+
+def _watch_engine(loaded: LoadedModel, memory: SmartFrameManager, max_pixels: int) -> DelayedBatchInferenceEngine:
+    """Return an engine for watches alone, so that their caches do not change the cost of questions."""
+    return DelayedBatchInferenceEngine(loaded.model, loaded.processor, max_pixels=max_pixels, frame_manager=memory)
 
 
 def write_failed_result(job: ReplayJob, error: str, trace: str = "") -> dict[str, Any]:

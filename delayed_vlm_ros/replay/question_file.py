@@ -12,6 +12,15 @@ import yaml
 
 from delayed_vlm_ros.errors import BadRequestError, QuestionsError
 from delayed_vlm_ros.inference.request import AskRequest, check_request
+from delayed_vlm_ros.replay.yaml_entries import (
+    entry_fields,
+    has_key,
+    list_entries,
+    place,
+    read_text,
+    seconds_of,
+    text_of,
+)
 
 FILE_NAME = "questions.yaml"
 """Name of the file in a bag's folder."""
@@ -38,6 +47,17 @@ _TEMPLATE = """\
   kind: backward
 
 - ask: What happened?
+
+# A watch is a yes/no question that is checked again and again; see docs/watches.md. Its settings have the names and
+# defaults of the node's parameters.
+#
+#   watch:   the question
+#   yes:     times from which and until which the answer is yes, in seconds; [] for never; omit it to leave it unscored
+
+- watch: Is the door open?
+  yes: [[12.0, 20.5], [31.0, 40.0]]
+  last_sec: 5
+  hold_sec: 2
 """
 
 
@@ -77,12 +97,7 @@ def read_questions(file: Path) -> tuple[TimedQuestion, ...]:
     Raises:
         QuestionsError: The file cannot be read or is invalid; the message names the line.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        remedy = "check the path, or create a file with --make-questions"
-        raise QuestionsError(f"cannot read {file} ({error}): {remedy}") from error
-    return parse_questions(text, str(file))
+    return parse_questions(read_text(file), str(file))
 
 
 def find_questions(recording: Path, file: Path | None = None) -> tuple[TimedQuestion, ...]:
@@ -95,32 +110,33 @@ def find_questions(recording: Path, file: Path | None = None) -> tuple[TimedQues
     Raises:
         QuestionsError: The file does not exist, cannot be read, or is invalid.
     """
+    return read_questions(question_file(recording, file))
+
+
+def question_file(recording: Path, file: Path | None = None) -> Path:
+    """Return the question file of a recording.
+
+    Args:
+        recording: Path of the recording.
+        file: Question file; None: ``questions.yaml`` in the recording's folder.
+
+    Raises:
+        QuestionsError: The recording's folder has no such file.
+    """
     if file is not None:
-        return read_questions(file)
+        return file
     own = (recording if recording.is_dir() else recording.parent) / FILE_NAME
     if not own.is_file():
         raise QuestionsError(
             f"no questions about {recording} ({own} does not exist): name a file with --questions, or create one with "
             "'delayed-vlm replay --make-questions'"
         )
-    return read_questions(own)
+    return own
 
 
 def parse_questions(text: str, name: str) -> tuple[TimedQuestion, ...]:
-    """Parse the text of a question file; ``name`` is the file name for error messages."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise QuestionsError(f"{name}{line}: invalid YAML ({error.problem or error.context})") from error
-    except yaml.YAMLError as error:
-        raise QuestionsError(f"{name}: invalid YAML ({error})") from error
-    if not isinstance(root, yaml.SequenceNode):
-        raise QuestionsError(f"{name}: expected a list of questions: start each with '- ' and an 'ask:'")
-    if not root.value:
-        raise QuestionsError(f"{name}: the list of questions is empty: add at least one")
-    questions = [_question(node, name) for node in root.value]
+    """Parse the text of a question file; ``name`` is the file name for error messages. Watches are left out."""
+    questions = [_question(node, name) for node in list_entries(text, name) if not has_key(node, "watch")]
     return tuple(sorted(questions, key=lambda question: question.due))
 
 
@@ -143,70 +159,43 @@ def write_questions(file: Path, questions: Sequence[TimedQuestion]) -> None:
 
 
 def _question(node: yaml.Node, name: str) -> TimedQuestion:
-    where = f"{name}, line {node.start_mark.line + 1}"
-    if not isinstance(node, yaml.MappingNode):
-        raise QuestionsError(f"{where}: expected a question with 'ask:', got {_shown(node)}")
-    fields: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        if key.value not in ("at", "ask", "expect", "kind"):
-            line = f"{name}, line {key.start_mark.line + 1}"
-            raise QuestionsError(f"{line}: unknown key '{key.value}': use at, ask, expect and kind")
-        if key.value in fields:
-            raise QuestionsError(
-                f"{name}, line {key.start_mark.line + 1}: duplicate key '{key.value}' in this question"
-            )
-        fields[key.value] = value
-    if "ask" not in fields:
-        raise QuestionsError(f"{where}: this question has no 'ask:'")
+    fields = entry_fields(node, name, ("at", "ask", "expect", "kind"), "ask")
     return TimedQuestion(
-        ask=_ask(fields["ask"], name),
-        at=_at(fields["at"], name) if "at" in fields else None,
+        ask=question_text(fields["ask"], name, "ask"),
+        at=seconds_of(fields["at"], name, "at", "seconds from the recording's first image") if "at" in fields else None,
         expect=_expect(fields["expect"], name) if "expect" in fields else (),
         kind=_kind(fields["kind"], name) if "kind" in fields else "",
     )
 
 
-def _ask(node: yaml.Node, name: str) -> str:
-    question = _text(node, name, "ask")
+def question_text(node: yaml.Node, name: str, field: str) -> str:
+    """Return the text of a question.
+
+    Args:
+        node: Node of the text.
+        name: Name of the file for error messages.
+        field: Key of the text.
+
+    Raises:
+        QuestionsError: The node is not the text of a question.
+    """
+    question = text_of(node, name, field)
     try:
         check_request(AskRequest(question))
     except BadRequestError as error:
-        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: {error}") from error
+        raise QuestionsError(f"{place(node, name)}: {error}") from error
     return question
-
-
-def _at(node: yaml.Node, name: str) -> float:
-    try:
-        at = float(node.value) if isinstance(node, yaml.ScalarNode) else math.nan
-    except ValueError:
-        at = math.nan
-    if not (math.isfinite(at) and at >= 0):
-        wrong = f"{name}, line {node.start_mark.line + 1}: 'at' is {_shown(node)}"
-        raise QuestionsError(f"{wrong}: expected seconds from the recording's first image, 0 or more")
-    return at
 
 
 def _expect(node: yaml.Node, name: str) -> tuple[str, ...]:
     answers = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not answers:
-        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: 'expect' is an empty list: omit it")
-    return tuple(_text(answer, name, "expect") for answer in answers)
+        raise QuestionsError(f"{place(node, name)}: 'expect' is an empty list: omit it")
+    return tuple(text_of(answer, name, "expect") for answer in answers)
 
 
 def _kind(node: yaml.Node, name: str) -> str:
-    kind = _text(node, name, "kind")
+    kind = text_of(node, name, "kind")
     if kind not in KINDS:
-        line = f"{name}, line {node.start_mark.line + 1}"
-        raise QuestionsError(f"{line}: 'kind' must be one of {', '.join(KINDS)}, got '{kind}'")
+        raise QuestionsError(f"{place(node, name)}: 'kind' must be one of {', '.join(KINDS)}, got '{kind}'")
     return kind
-
-
-def _text(node: yaml.Node, name: str, field: str) -> str:
-    """Return a scalar as written: an unquoted yes is text, not a boolean."""
-    if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise QuestionsError(f"{name}, line {node.start_mark.line + 1}: '{field}' is {_shown(node)}: expected text")
-    return str(node.value)
-
-
-def _shown(node: yaml.Node) -> str:
-    return f"'{node.value}'" if isinstance(node, yaml.ScalarNode) else f"a {node.id}"

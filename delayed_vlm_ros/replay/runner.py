@@ -1,7 +1,7 @@
 """Replay a recording through a memory, as images reach it on a robot, and ask each question at its time.
 
 The replay needs neither ROS nor a clock. Memory and answers depend only on the recording, the questions and the
-settings, not on the speed of the machine.
+settings, not on the speed of the machine. The same holds for the states of watches.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from delayed_vlm_ros.replay.methods import METHOD_KEYS
 from delayed_vlm_ros.replay.question_file import TimedQuestion
 from delayed_vlm_ros.replay.recordings import RecordedImage, Recording
 from delayed_vlm_ros.replay.result import answer_entries, is_missing, summarise_methods
+from delayed_vlm_ros.replay.watching import WatchReplay, summarise_watches
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 RESTART = "restart"
@@ -84,6 +85,7 @@ class Replay:
         geometry: Image sizes that the model accepts.
         answerers: Answering methods, which use the same memory.
         settings: Settings of the replay.
+        watching: Watches about the recording, with the same memory; None: none.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class Replay:
         geometry: FrameGeometry,
         answerers: Answerers,
         settings: ReplaySettings,
+        watching: WatchReplay | None = None,
     ) -> None:
         self._recording = recording
         self._pending = list(questions)
         self._memory = memory
         self._answerers = answerers
         self._settings = settings
+        self._watching = watching
         self._ingestor = SamplingIngestor(
             geometry,
             memory,
@@ -173,6 +177,8 @@ class Replay:
             now = continued
         self._ask(sum(question.due < now - _ROUNDING_SEC for question in self._pending), on_progress)
         self._now = max(self._now, now)
+        if self._watching is not None:
+            self._store_pairs(self._watching.advance(self._now))
         self._arrival_ns = image.arrival_ns
         if not decision.is_due:
             return
@@ -182,6 +188,8 @@ class Replay:
         self._sizes[f"{pixels.shape[1]}x{pixels.shape[0]}"] += 1
         self._answerers.add(self._memory.snapshot()[-1].pair.last)
         self._add_to_timeline(added, now)
+        if self._watching is not None:
+            self._store_pairs(self._watching.show(decision.stamp))
 
     def _add_to_timeline(self, added: AddedFrame, at: float) -> None:
         self._frame_times.setdefault(added.pair_id, []).append(at)
@@ -243,6 +251,7 @@ class Replay:
         kept = self._memory.snapshot()
         self._store_pairs(kept)
         recording = self._recording
+        watches = [] if self._watching is None else self._watching.results(self._now)
         return {
             "complete": self._is_complete(),
             "warnings": self._warnings(),
@@ -264,6 +273,8 @@ class Replay:
             "kept": [{"pair": pair_key(one), "in_star": one.in_star, "in_stream": one.in_stream} for one in kept],
             "questions": self._questions,
             "summary": summarise_methods(self._questions),
+            "watches": watches,
+            "watch_summary": summarise_watches(watches, self._watching.failures if self._watching else {}),
             "seconds": seconds,
         }
 
@@ -272,7 +283,8 @@ class Replay:
         expected_outliers = OUTLIERS_BEFORE_JUMP * len(self._jumps)
         lost = self._dropped.total() + self._outliers - expected_outliers
         is_interrupted = bool(self._recording.warnings or self._abort_reason)
-        return bool(self._sampled and lost <= 0 and not is_interrupted and not self._missing_answer_warnings())
+        lacks_outcomes = bool(self._missing_answer_warnings() or (self._watching and self._watching.failures))
+        return bool(self._sampled and lost <= 0 and not is_interrupted and not lacks_outcomes)
 
     def _warnings(self) -> list[str]:
         return [
@@ -283,6 +295,7 @@ class Replay:
             *self._size_warnings(),
             *self._question_warnings(),
             *self._missing_answer_warnings(),
+            *([] if self._watching is None else self._watching.warnings(self._now)),
         ]
 
     def _image_warnings(self) -> list[str]:

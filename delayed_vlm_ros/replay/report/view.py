@@ -18,6 +18,7 @@ from delayed_vlm_ros.replay.report import numbers
 from delayed_vlm_ros.replay.report.plots import latency_plot, memory_plot
 from delayed_vlm_ros.replay.report.summary import Table, kinds_of, make_table, methods_of, summarise
 from delayed_vlm_ros.replay.report.timeline import Timeline, lay_out, question_time
+from delayed_vlm_ros.replay.report.watches import HEADINGS, WatchView, total_figures, watch_views
 
 _MAX_OPEN_QUESTIONS = 6  # more questions about one recording are shown collapsed
 _LONG_ANSWER = 600  # characters
@@ -147,6 +148,8 @@ class Recording:
         pairs: Pairs by number.
         kept: Pairs kept at the end, in time order.
         questions: Questions in time order.
+        watches: Watches in the order of the file.
+        watch_totals: Figures of all watches together; empty for less than two.
         memory: Plot of the memory.
         latency: Plot of the latencies.
         aspect_ratio: Width ÷ height of its thumbnails.
@@ -164,6 +167,8 @@ class Recording:
     pairs: dict[str, Pair]
     kept: list[Pair]
     questions: list[Question]
+    watches: list[WatchView]
+    watch_totals: list[str]
     memory: Markup
     latency: Markup
     aspect_ratio: float
@@ -209,6 +214,8 @@ def make_view(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "table": make_table(summaries, methods) if questions else None,
         "tiles": _tiles(recordings, methods, summaries),
         "setups": _setups(results),
+        "watches": sum(len(recording.watches) for recording in recordings),
+        "watch_headings": HEADINGS,
         "figures": [heading for heading, *_ in FIGURES],
         "scores": SCORES,
         "numbers": numbers,
@@ -271,6 +278,8 @@ def _recording(result: Mapping[str, Any], identifier: str, methods: Sequence[Met
         pairs=pairs,
         kept=sorted((pairs[number] for number in kept if number in pairs), key=lambda pair: pair.at),
         questions=[_question(question, identifier, present, pairs, is_open=is_open) for question in questions],
+        watches=watch_views(result),
+        watch_totals=total_figures(result) if result.get("watches") else [],
         memory=memory_plot(result, f"{identifier}-memory"),
         latency=latency_plot(questions, [method.key for method in methods], f"{identifier}-latency"),
         aspect_ratio=next((pair.width / pair.height for pair in pairs.values() if pair.thumbnail), 4 / 3),

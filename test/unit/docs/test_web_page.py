@@ -50,7 +50,7 @@ def test_documented_time_without_a_server_is_the_one_of_the_script():
     assert f"({int(milliseconds) // 1000} s while the page is still starting in the browser)" in PAGE
 
 
-def test_page_can_only_watch_ask_and_mark():
+def test_page_can_only_show_ask_mark_and_watch():
     assert "The page cannot reset the memory or change parameters." in PAGE
     methods = {name for name in vars(Backend) if not name.startswith("_")}
-    assert methods == {"state", "live_image", "images", "mark", "unmark", "ask"}
+    assert methods == {"state", "live_image", "images", "mark", "unmark", "watch", "unwatch", "ask"}

@@ -32,6 +32,7 @@ def page() -> str:
     canonical, plain, trace = (_read(name) for name in ("ask", "ask_not_canonical", "trace"))
     tables = {
         "questions": _questions(canonical, plain),
+        "models": _models(_read("ask_models")["models"]),
         "trace": _traces(trace),
         "growth": _growth(trace),
         "real": _real(trace),
@@ -57,11 +58,18 @@ def _table(heading: Sequence[str], rows: Iterator[Sequence[str]]) -> Iterator[st
 
 
 def _questions(canonical: Mapping[str, Any], plain: Mapping[str, Any]) -> Iterator[str]:
-    def cell(found: Mapping[str, Any]) -> str:
-        return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
-
-    rows = ((text, cell(canonical[name]), cell(plain[name])) for name, text in _QUESTIONS.items())
+    rows = ((text, _interval(canonical[name]), _interval(plain[name])) for name, text in _QUESTIONS.items())
     return _table(("question", "canonical steps", "without"), rows)
+
+
+def _models(models: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    rows = ((text, *(_interval(model[name]) for model in models.values())) for name, text in _QUESTIONS.items())
+    headings = (f"{name}, {model['shape']['parameters'] / 1e6:.0f} M" for name, model in models.items())
+    return _table(("question", *headings), rows)
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
 def _traces(trace: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from lab.commands.time_text import time_text
 from lab.commands.trace import trace
 from lab.commands.train import train
 from lab.commands.waiting_questions import waiting_questions
+from lab.commands.watches import watch_cost, watches
 from lab.commands.web_page import web_page
 
 app = typer.Typer(
@@ -39,6 +40,8 @@ for command in (
     waiting_questions,
     web_page,
     replay_memory,
+    watches,
+    watch_cost,
 ):
     bench.command()(command)
 app.add_typer(bench, name="bench")

@@ -154,7 +154,7 @@ def _visit(random: np.random.Generator, lane: int, begin: float, colours: Sequen
         lane,
         begin,
         begin + random.uniform(*_VISIT_SEC) + travels * _TRAVEL_SEC,
-        colours[random.integers(len(colours))],
+        colours[int(random.integers(len(colours)))],
         SHAPES[random.integers(len(SHAPES))],
         home,
         arrival=arrival,

@@ -16,7 +16,7 @@ from delayed_vlm_ros.replay.yaml_entries import (
     entry_fields,
     has_key,
     list_entries,
-    place,
+    location,
     read_text,
     seconds_of,
     text_of,
@@ -183,19 +183,19 @@ def question_text(node: yaml.Node, name: str, field: str) -> str:
     try:
         check_request(AskRequest(question))
     except BadRequestError as error:
-        raise QuestionsError(f"{place(node, name)}: {error}") from error
+        raise QuestionsError(f"{location(node, name)}: {error}") from error
     return question
 
 
 def _expect(node: yaml.Node, name: str) -> tuple[str, ...]:
     answers = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not answers:
-        raise QuestionsError(f"{place(node, name)}: 'expect' is an empty list: omit it")
+        raise QuestionsError(f"{location(node, name)}: 'expect' is an empty list: omit it")
     return tuple(text_of(answer, name, "expect") for answer in answers)
 
 
 def _kind(node: yaml.Node, name: str) -> str:
     kind = text_of(node, name, "kind")
     if kind not in KINDS:
-        raise QuestionsError(f"{place(node, name)}: 'kind' must be one of {', '.join(KINDS)}, got '{kind}'")
+        raise QuestionsError(f"{location(node, name)}: 'kind' must be one of {', '.join(KINDS)}, got '{kind}'")
     return kind

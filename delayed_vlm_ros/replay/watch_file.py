@@ -15,7 +15,7 @@ from delayed_vlm_ros.replay.yaml_entries import (
     entry_fields,
     has_key,
     list_entries,
-    place,
+    location,
     read_text,
     seconds_of,
     shown,
@@ -76,7 +76,7 @@ def parse_watches(text: str, name: str) -> tuple[TimedWatch, ...]:
         timed = _timed_watch(node, name, f"watch {len(watches) + 1}")
         if timed.watch.name in watches:
             raise QuestionsError(
-                f"{place(node, name)}: another watch is named '{timed.watch.name}': give each a 'name' of its own"
+                f"{location(node, name)}: another watch is named '{timed.watch.name}': give each a 'name' of its own"
             )
         watches[timed.watch.name] = timed
     return tuple(watches.values())
@@ -95,14 +95,14 @@ def _timed_watch(node: yaml.Node, name: str, default_name: str) -> TimedWatch:
     try:
         check_watch(watch)
     except BadRequestError as error:
-        raise QuestionsError(f"{place(node, name)}: {error}") from error
+        raise QuestionsError(f"{location(node, name)}: {error}") from error
     return TimedWatch(watch, _times(fields["yes"], name) if "yes" in fields else None)
 
 
 def _count(node: yaml.Node, name: str, field: str) -> int:
     count = seconds_of(node, name, field, "a whole number")
     if not count.is_integer():
-        raise QuestionsError(f"{place(node, name)}: '{field}' is {shown(node)}: expected a whole number, 0 or more")
+        raise QuestionsError(f"{location(node, name)}: '{field}' is {shown(node)}: expected a whole number, 0 or more")
     return int(count)
 
 
@@ -110,19 +110,19 @@ def _gate(node: yaml.Node, name: str) -> Gate:
     gate = text_of(node, name, "gate")
     if gate not in {one.value for one in Gate}:
         choices = ", ".join(one.value for one in Gate)
-        raise QuestionsError(f"{place(node, name)}: 'gate' must be one of {choices}, got '{gate}'")
+        raise QuestionsError(f"{location(node, name)}: 'gate' must be one of {choices}, got '{gate}'")
     return Gate(gate)
 
 
 def _times(node: yaml.Node, name: str) -> tuple[tuple[float, float], ...]:
     if not isinstance(node, yaml.SequenceNode):
-        raise QuestionsError(f"{place(node, name)}: {_TIMES_ARE}, got {shown(node)}")
+        raise QuestionsError(f"{location(node, name)}: {_TIMES_ARE}, got {shown(node)}")
     times = tuple(_time(one, name) for one in node.value)
     for number, (earlier, later) in enumerate(pairwise(times), start=1):
         if later[0] <= earlier[1]:
             raise QuestionsError(
-                f"{place(node.value[number], name)}: 'yes' has {list(later)} after {list(earlier)}: times must be in "
-                "ascending order and must not overlap"
+                f"{location(node.value[number], name)}: 'yes' has {list(later)} after {list(earlier)}: times must "
+                "be in ascending order and must not overlap"
             )
     return times
 
@@ -130,11 +130,11 @@ def _times(node: yaml.Node, name: str) -> tuple[tuple[float, float], ...]:
 def _time(node: yaml.Node, name: str) -> tuple[float, float]:
     limits = node.value if isinstance(node, yaml.SequenceNode) else []
     if len(limits) != 2:  # noqa: PLR2004  from and until
-        raise QuestionsError(f"{place(node, name)}: {_TIMES_ARE}, got {_described(node)} in it")
+        raise QuestionsError(f"{location(node, name)}: {_TIMES_ARE}, got {_described(node)} in it")
     begin, end = (seconds_of(limit, name, "yes", "seconds from the recording's first image") for limit in limits)
     if not begin < end:
         raise QuestionsError(
-            f"{place(node, name)}: 'yes' ends at {end:g} s, before it begins at {begin:g} s: swap them"
+            f"{location(node, name)}: 'yes' ends at {end:g} s, before it begins at {begin:g} s: swap them"
         )
     return begin, end
 

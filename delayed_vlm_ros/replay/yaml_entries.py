@@ -67,17 +67,17 @@ def entry_fields(node: yaml.Node, name: str, keys: Sequence[str], required: str)
         QuestionsError: The entry is not a mapping, or has an unknown or a duplicate key, or lacks the required one.
     """
     if not isinstance(node, yaml.MappingNode):
-        raise QuestionsError(f"{place(node, name)}: expected a question with '{required}:', got {shown(node)}")
+        raise QuestionsError(f"{location(node, name)}: expected a question with '{required}:', got {shown(node)}")
     fields: dict[str, yaml.Node] = {}
     for key, value in node.value:
         if key.value not in keys:
             *others, last = keys
-            raise QuestionsError(f"{place(key, name)}: unknown key {shown(key)}: use {', '.join(others)} and {last}")
+            raise QuestionsError(f"{location(key, name)}: unknown key {shown(key)}: use {', '.join(others)} and {last}")
         if key.value in fields:
-            raise QuestionsError(f"{place(key, name)}: duplicate key '{key.value}' in this question")
+            raise QuestionsError(f"{location(key, name)}: duplicate key '{key.value}' in this question")
         fields[key.value] = value
     if required not in fields:
-        raise QuestionsError(f"{place(node, name)}: this question has no '{required}:'")
+        raise QuestionsError(f"{location(node, name)}: this question has no '{required}:'")
     return fields
 
 
@@ -88,7 +88,7 @@ def text_of(node: yaml.Node, name: str, field: str) -> str:
         QuestionsError: The node is not a scalar, or is empty.
     """
     if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise QuestionsError(f"{place(node, name)}: '{field}' is {shown(node)}: expected text")
+        raise QuestionsError(f"{location(node, name)}: '{field}' is {shown(node)}: expected text")
     return str(node.value)
 
 
@@ -109,11 +109,11 @@ def seconds_of(node: yaml.Node, name: str, field: str, meaning: str) -> float:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise QuestionsError(f"{place(node, name)}: '{field}' is {shown(node)}: expected {meaning}, 0 or more")
+        raise QuestionsError(f"{location(node, name)}: '{field}' is {shown(node)}: expected {meaning}, 0 or more")
     return seconds
 
 
-def place(node: yaml.Node, name: str) -> str:
+def location(node: yaml.Node, name: str) -> str:
     """Return the file and the line of a node."""
     return f"{name}, line {node.start_mark.line + 1}"
 

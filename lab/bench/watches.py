@@ -26,7 +26,7 @@ from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.watches import Alert, Edge, Watch, WatchRunner, WatchStatus
 from lab.bench.asked_scenes import bootstrap_weights
-from lab.bench.watched_rooms import Visit, WatchedObject, WatchedRoom, draw_room
+from lab.bench.watched_rooms import FRAME_SEC, Visit, WatchedObject, WatchedRoom, draw_room
 
 WATCHES, ANSWERS, CLIPS = "watches", "decoded answers", "clips"
 METHODS = (WATCHES, ANSWERS, CLIPS)
@@ -89,6 +89,21 @@ class WatchGrade:
     device_sec: float
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedTruth:
+    """The outcome of a check, and the truth.
+
+    Attributes:
+        p_yes: Probability of yes.
+        truth: Whether yes is true.
+        is_steady: Whether it was the same in the two frames before.
+    """
+
+    p_yes: float
+    truth: bool
+    is_steady: bool
+
+
 @dataclass(frozen=True)
 class RoomGrade:
     """Alerts and outcomes of one stream.
@@ -96,13 +111,13 @@ class RoomGrade:
     Attributes:
         hours: Length of the stream in hours.
         watches: One entry for each watch.
-        outcomes: Probability of yes and truth of every check whose truth is unambiguous.
+        outcomes: Every check whose truth is unambiguous.
         unclear: Number of checks whose outcome is neither yes nor no.
     """
 
     hours: float
     watches: tuple[WatchGrade, ...]
-    outcomes: tuple[tuple[float, bool], ...]
+    outcomes: tuple[CheckedTruth, ...]
     unclear: int
 
 
@@ -276,15 +291,17 @@ def _kind(wanted: str) -> str:
     return "object" if " " in wanted else "colour" if wanted in COLOURS else "shape"
 
 
-def _outcomes(recorder: _Recorder, room: WatchedRoom) -> tuple[tuple[tuple[float, bool], ...], int]:
+def _outcomes(recorder: _Recorder, room: WatchedRoom) -> tuple[tuple[CheckedTruth, ...], int]:
     """Return the clear outcomes with their truth, and the number of unclear ones."""
     by_question = {watched.question: watched for watched in room.watched}
     outcomes, unclear = [], 0
     for stamp, question, score in recorder.outcomes:
-        truth = by_question[question].truths.get(stamp)
+        truths = by_question[question].truths
+        truth = truths[stamp]
         unclear += not score.is_clear
         if score.is_clear and truth is not None:
-            outcomes.append((score.p_yes, truth))
+            before = [truths.get(round(stamp - number * FRAME_SEC, 3)) for number in (1, 2)]
+            outcomes.append(CheckedTruth(score.p_yes, truth, before == [truth, truth]))
     return tuple(outcomes), unclear
 
 
@@ -357,19 +374,24 @@ def _quantile(values: Sequence[float], share: float) -> float | None:
     return round(float(np.quantile(values, share)), 3) if values else None
 
 
-def _reliability(outcomes: Sequence[tuple[float, bool]]) -> list[dict[str, float]]:
+def _reliability(outcomes: Sequence[CheckedTruth]) -> list[dict[str, float | None]]:
     """Return by range of the probability of yes: its mean, and how often yes was true."""
-    if not outcomes:
-        return []
-    p_yes, truths = np.array([p for p, _ in outcomes]), np.array([truth for _, truth in outcomes])
+    p_yes = np.array([one.p_yes for one in outcomes])
+    truths = np.array([one.truth for one in outcomes], bool)
+    steady = np.array([one.is_steady for one in outcomes], bool)
     bins = np.digitize(p_yes, _BINS[1:-1])
-    return [
-        {
-            "from": float(_BINS[number]),
-            "to": float(_BINS[number + 1]),
-            "checks": int((bins == number).sum()),
-            "p_yes": round(float(p_yes[bins == number].mean()), 4),
-            "true_yes": round(float(truths[bins == number].mean()), 4),
-        }
-        for number in sorted(set(bins.tolist()))
-    ]
+    rows = []
+    for number in sorted(set(bins.tolist())):
+        here = bins == number
+        rows.append(
+            {
+                "from": float(_BINS[number]),
+                "to": float(_BINS[number + 1]),
+                "checks": int(here.sum()),
+                "p_yes": round(float(p_yes[here].mean()), 4),
+                "true_yes": _share(truths[here].sum(), here.sum()),
+                "steady_checks": int((here & steady).sum()),
+                "steady_true_yes": _share(truths[here & steady].sum(), (here & steady).sum()),
+            }
+        )
+    return rows

@@ -18,7 +18,7 @@ from lab.bench import watches as bench
 from lab.bench.unknown_words import QUESTIONS, score_unknown_words, unknown_words_json
 from lab.bench.watch_cost import WATCHES, cost_json, questions
 from lab.bench.watched_rooms import LIVELY, VISITS, Visit, draw_room, visits_of, visits_scene
-from lab.bench.watches import RoomGrade, WatchGrade, WatchPlan, grades_json, watch_room
+from lab.bench.watches import CheckedTruth, RoomGrade, WatchGrade, WatchPlan, grades_json, watch_room
 
 VISITS_SEED = TUNING_SEEDS[9000]
 
@@ -113,11 +113,17 @@ def grade(events: int, found: int, false_alarms: int, **others) -> WatchGrade:
     )  # fmt: skip
 
 
+def truth(p_yes: float, *, yes: bool = True, steady: bool = True) -> CheckedTruth:
+    return CheckedTruth(p_yes, yes, steady)
+
+
 def test_figures_count_all_watches_of_all_streams():
     # given two streams of half an hour
     rooms = [
-        RoomGrade(0.5, (grade(4, 3, 0), grade(0, 0, 1)), ((0.97, True), (0.98, False)), 50),
-        RoomGrade(0.5, (grade(6, 6, 2, delays_sec=(3.0,) * 6), grade(0, 0, 0)), ((0.97, True), (0.3, False)), 50),
+        RoomGrade(0.5, (grade(4, 3, 0), grade(0, 0, 1)), (truth(0.97), truth(0.98, yes=False, steady=False)), 50),
+        RoomGrade(
+            0.5, (grade(6, 6, 2, delays_sec=(3.0,) * 6), grade(0, 0, 0)), (truth(0.97), truth(0.3, yes=False)), 50
+        ),
     ]
 
     # when
@@ -131,10 +137,9 @@ def test_figures_count_all_watches_of_all_streams():
     assert figures["device_sec_per_hour"] == 8.0
     assert figures["device_ms_per_check"] == 20.0
     assert figures["unclear_share"] == 0.25
-    assert [(one["from"], one["checks"], one["true_yes"]) for one in figures["reliability"]] == [
-        (0.2, 1, 0.0),
-        (0.95, 3, 0.6667),
-    ]
+    low, high = figures["reliability"]
+    assert (low["from"], low["checks"], low["true_yes"], low["steady_true_yes"]) == (0.2, 1, 0.0, 0.0)
+    assert (high["from"], high["checks"], high["true_yes"], high["steady_true_yes"]) == (0.95, 3, 0.6667, 1.0)
 
 
 def test_figures_without_events_are_empty_instead_of_perfect():

@@ -1,4 +1,6 @@
-"""Images from a node are checked before a browser decodes them."""
+"""Messages of a node become objects of the page; images are checked before a browser decodes them."""
+
+import math
 
 import cv2
 import numpy as np
@@ -7,11 +9,19 @@ from image_bombs import jpeg_claiming
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from delayed_vlm_ros.msg import Alert, KeyFrame, WatchSettings, WatchState
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.watches import Level, Watch
 from delayed_vlm_ros.web.backend import KeptFrameImages
-from delayed_vlm_ros.web.backends.ros_conversion import to_kept_images
+from delayed_vlm_ros.web.backends.ros_conversion import (
+    to_kept_images,
+    to_watch_alert,
+    to_watch_settings,
+    to_watched_question,
+)
 
 JPEG = cv2.imencode(".jpg", np.zeros((4, 6, 3), np.uint8))[1].tobytes()
 
@@ -27,3 +37,29 @@ def test_image_that_is_too_large_or_of_another_kind_is_refused(files):
     first, second = (CompressedImage(format="jpeg", data=file) for file in files)
     with pytest.raises(ImageError):
         to_kept_images(first, second)
+
+
+def test_request_for_all_frames_is_not_the_default_of_a_message():
+    assert to_watch_settings(Watch("door", "Is it open?", last_sec=0.0)).last_sec < 0
+    assert to_watch_settings(Watch("door", "Is it open?", last_sec=5.0)).last_sec == 5.0
+
+
+def test_state_of_a_message_is_shown_with_its_numbers_and_reason():
+    settings = WatchSettings(name="door", question="Is it open?", camera="front", last_sec=0.1, period_sec=0.3)
+    known = WatchState(settings=settings, level=WatchState.YES, since=time_message(7), p_yes=0.75)
+    shown = to_watched_question(known)
+    assert (shown.level, shown.since_ns, shown.p_yes) == (Level.YES, 7, 0.75)
+    assert (shown.watch.last_sec, shown.watch.period_sec) == (0.1, 0.3)
+    unknown = to_watched_question(
+        WatchState(settings=settings, level=WatchState.UNKNOWN, p_yes=math.nan, reason="no image")
+    )
+    assert (unknown.level, unknown.p_yes, unknown.reason) == (Level.UNKNOWN, None, "no image")
+
+
+@pytest.mark.parametrize("edge", [Alert.RISING, Alert.FALLING])
+def test_alert_of_a_message_has_its_evidence(edge):
+    message = Alert(id=3, watch="door", question="Is it open?", camera="front", edge=edge, evidence=[KeyFrame(id=41)])
+    message.header.stamp = time_message(9)
+    alert = to_watch_alert(message)
+    assert alert.is_rising == (edge == Alert.RISING)
+    assert (alert.key, alert.evidence[0].id) == ("3-9", 41)

@@ -557,7 +557,7 @@ def simulate(periods, costs, max_duty, checks):
             times[name].append(before)
             busy_sec += costs[name]
         else:
-            world.now += 0.02
+            world.now += 0.05
     stretches = {name: (at[-1] - at[0]) / (len(at) - 1) / periods[name] for name, at in times.items()}
     return busy_sec / (world.now - began), stretches
 
@@ -579,9 +579,9 @@ def test_periods_are_kept_while_the_device_time_suffices():
 )
 def test_all_periods_stretch_by_the_same_factor_when_it_does_not_suffice(periods, costs, max_duty):
     demand = sum(costs[name] / periods[name] for name in periods)
-    duty, stretches = simulate(periods, costs, max_duty, checks=700)
+    duty, stretches = simulate(periods, costs, max_duty, checks=400)
     assert 0.97 * max_duty <= duty <= max_duty + 0.005
-    assert list(stretches.values()) == pytest.approx([demand / max_duty] * len(periods), rel=0.04)
+    assert list(stretches.values()) == pytest.approx([demand / max_duty] * len(periods), rel=0.06)
 
 
 def test_watch_whose_gate_was_closed_has_no_turns_in_arrears():

@@ -104,7 +104,9 @@ def test_turns_decide_among_due_watches_and_lateness_among_equal_turns():
     new = candidate(name="new", last_sec=3.0, period_sec=60.0, checked_at=None)
     assert [watch.name for watch in next_group([slow, fast], NOW, turn=20.0)] == ["fast"]
     assert [watch.name for watch in next_group([slow, replace(fast, turn=31.0)], NOW, turn=20.0)] == ["slow"]
-    assert [watch.name for watch in next_group([slow, fast], NOW, turn=40.0)] == ["fast"]  # 2.0 against 1.5 periods
+    assert [watch.name for watch in next_group([replace(slow, turn=28.0), fast], NOW, turn=40.0)] == [
+        "fast"
+    ]  # later by periods
     assert [watch.name for watch in next_group([slow, fast, new], NOW, turn=20.0)] == ["new"]
     assert next_group([], NOW) == ()
     assert next_group([candidate(checked_at=NOW - 1.9)], NOW) == ()

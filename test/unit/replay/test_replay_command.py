@@ -22,7 +22,7 @@ run = partial(run_here, columns=120)
 def run_process(*arguments, cwd):
     command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "120"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=170, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400, check=False)
 
 
 @pytest.fixture(scope="module")

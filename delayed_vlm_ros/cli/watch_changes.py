@@ -244,7 +244,7 @@ def show_watches(console: Console, states: Sequence[WatchState]) -> None:
 
 def settings_text(settings: Any) -> str:
     """Return camera, window, period and gate of a watch."""
-    window = f"last {settings.last_sec:g} s" if settings.last_sec else "all kept frames"
+    window = f"last {settings.last_sec:g} s" if settings.last_sec > 0 else "all kept frames"
     gates = ("", ", only after a change of the view", ", only after a new key frame in Star memory")
     return f"camera {literal(settings.camera)}, {window}, every {settings.period_sec:g} s{gates[settings.gate]}"
 
@@ -272,7 +272,7 @@ def state_json(state: WatchState) -> dict[str, Any]:
         "name": settings.name,
         "question": settings.question,
         "camera": settings.camera,
-        "last_sec": _number(settings.last_sec),
+        "last_sec": _number(max(0.0, settings.last_sec)),  # 0: all kept frames
         "period_sec": _number(settings.period_sec),
         "level": Level(state.level).name.lower(),
         "since": seconds_of(since_ns) if since_ns else None,

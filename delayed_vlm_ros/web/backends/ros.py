@@ -21,6 +21,7 @@ from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import Alert, KeyFrameArray, MemoryStats, SceneAnswer
 from delayed_vlm_ros.ros.client import SceneMemoryClient, StreamedQuestion
+from delayed_vlm_ros.ros.output.messages import watch_settings
 from delayed_vlm_ros.ros.watch_client import WatchClient
 from delayed_vlm_ros.srv import Mark
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of
@@ -49,7 +50,6 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_kept_images,
     to_outcome,
     to_watch_alert,
-    to_watch_settings,
     to_watched_question,
 )
 
@@ -269,7 +269,7 @@ class RosBackend:
 
     def watch(self, watch: Watch) -> None:
         """See ``Backend``."""
-        _check_watch(self._watches.watch(to_watch_settings(watch)))
+        _check_watch(self._watches.watch(watch_settings(watch)))
 
     def unwatch(self, name: str) -> None:
         """See ``Backend``."""

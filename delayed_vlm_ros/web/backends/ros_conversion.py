@@ -10,11 +10,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.images.messages import CompressedMessage
 from delayed_vlm_ros.images.validation import validate_compressed
-from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, WatchSettings, WatchState
+from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, WatchState
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
-from delayed_vlm_ros.watches import Gate, Watch
 from delayed_vlm_ros.watches import Level as WatchLevel
+from delayed_vlm_ros.watches import Watch
 from delayed_vlm_ros.web.backend import (
     AnswerCost,
     AskOutcome,
@@ -28,8 +28,6 @@ from delayed_vlm_ros.web.backend import (
     WatchAlert,
     WatchedQuestion,
 )
-
-_ALL_FRAMES = -1.0  # last_sec in a request; 0 is the default there
 
 _LEVELS = {
     DiagnosticStatus.OK: Level.OK,
@@ -134,12 +132,6 @@ def to_camera_state(
     )
 
 
-def to_watch_settings(watch: Watch) -> WatchSettings:
-    """Return the message that requests a standing question."""
-    gate = tuple(Gate).index(watch.gate)
-    return WatchSettings(**{**vars(watch), "gate": gate, "last_sec": watch.last_sec or _ALL_FRAMES})
-
-
 def to_watched_question(state: WatchState) -> WatchedQuestion:
     """Return the standing question of a message."""
     settings = state.settings
@@ -147,7 +139,7 @@ def to_watched_question(state: WatchState) -> WatchedQuestion:
         name=settings.name,
         question=settings.question,
         camera=settings.camera,
-        last_sec=_rounded(settings.last_sec),
+        last_sec=_rounded(max(0.0, settings.last_sec)),
         period_sec=_rounded(settings.period_sec),
     )
     return WatchedQuestion(

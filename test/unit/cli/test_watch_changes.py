@@ -188,7 +188,7 @@ def test_list_has_level_reason_settings_and_cost():
 
 
 def test_settings_name_the_gate_and_all_frames():
-    settings = SimpleNamespace(camera="front", last_sec=0.0, period_sec=0.5, gate=1)
+    settings = SimpleNamespace(camera="front", last_sec=-1.0, period_sec=0.5, gate=1)
     assert settings_text(settings) == "camera front, all kept frames, every 0.5 s, only after a change of the view"
 
 

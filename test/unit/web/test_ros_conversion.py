@@ -14,12 +14,11 @@ from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ros.time import time_message
-from delayed_vlm_ros.watches import Level, Watch
+from delayed_vlm_ros.watches import Level
 from delayed_vlm_ros.web.backend import KeptFrameImages
 from delayed_vlm_ros.web.backends.ros_conversion import (
     to_kept_images,
     to_watch_alert,
-    to_watch_settings,
     to_watched_question,
 )
 
@@ -39,11 +38,6 @@ def test_image_that_is_too_large_or_of_another_kind_is_refused(files):
         to_kept_images(first, second)
 
 
-def test_request_for_all_frames_is_not_the_default_of_a_message():
-    assert to_watch_settings(Watch("door", "Is it open?", last_sec=0.0)).last_sec < 0
-    assert to_watch_settings(Watch("door", "Is it open?", last_sec=5.0)).last_sec == 5.0
-
-
 def test_state_of_a_message_is_shown_with_its_numbers_and_reason():
     settings = WatchSettings(name="door", question="Is it open?", camera="front", last_sec=0.1, period_sec=0.3)
     known = WatchState(settings=settings, level=WatchState.YES, since=time_message(7), p_yes=0.75)
@@ -53,6 +47,8 @@ def test_state_of_a_message_is_shown_with_its_numbers_and_reason():
     unknown = to_watched_question(
         WatchState(settings=settings, level=WatchState.UNKNOWN, p_yes=math.nan, reason="no image")
     )
+    settings.last_sec = -1.0
+    assert to_watched_question(known).watch.last_sec == 0.0  # all frames
     assert (unknown.level, unknown.p_yes, unknown.reason) == (Level.UNKNOWN, None, "no image")
 
 

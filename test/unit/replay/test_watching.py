@@ -115,6 +115,13 @@ def test_alerts_come_in_the_recordings_time_with_evidence_and_verdict():
     assert result["complete"]
 
 
+def test_alert_that_a_hold_delays_past_the_end_of_a_short_event_is_right():
+    timed = TimedWatch(replace(DOOR, hold_sec=3.0), ((5.0, 6.0),))
+    result, _ = run_replay([timed], stamps=at_10_hz(12), yes={DOOR.question: [(1005.0, 1009.0)]})
+    rising, _ = result["watches"][0]["alerts"]
+    assert (rising["at"], rising["verdict"]) == (8.0, "right")
+
+
 def test_same_recording_has_the_same_states_alerts_and_checks():
     yes = {DOOR.question: [(1003.3, 1009.1)]}
     watches = [TimedWatch(DOOR), TimedWatch(Watch("slow", "Is it dark?", period_sec=7.0, gate=Gate.ON_CHANGE))]

@@ -387,6 +387,18 @@ def test_memory_emptied_between_two_polls_is_noticed(world):
     assert world.level() is Level.NO
 
 
+def test_memory_emptied_by_a_small_backward_jump_is_noticed(world):
+    world.runner.add(replace(DOOR, hold_sec=20.0))
+    for stamp in (90.0, 99.0):
+        world.step(stamp, 0.9)
+    world.front.empty()
+    for stamp in (97.0, 111.0):
+        world.step(stamp, 0.9)
+    assert world.alerts == []  # yes for 14 s since then, not for 21 s
+    world.step(117.0, 0.9)
+    assert [alert.first_stamp for alert in world.alerts] == [97.0]
+
+
 def test_memory_emptied_while_the_group_is_chosen_starts_no_check(world):
     world.runner.add(DOOR)
     world.front.show(100.0)
@@ -604,3 +616,19 @@ def test_watch_whose_gate_was_closed_has_no_turns_in_arrears():
         world.check()
     done = {name: world.status(name).checks - before[name] for name in world.cameras}
     assert abs(done["front"] - done["rear"]) <= 1
+
+
+def test_watch_whose_gate_opens_after_a_long_time_is_checked_next():
+    """Nothing was checked meanwhile, so turns have not advanced: those of slow watches are far away."""
+    world = World()
+    world.engine.cost_sec = 5.0  # more than the period of the fast watch
+    fast = replace(DOOR, name="fast", period_sec=1.0, last_sec=0.0, gate=Gate.ON_CHANGE)
+    world.runner.add(fast)
+    world.runner.add(replace(fast, name="slow", question="slow?", period_sec=60.0, last_sec=1.0))
+    for _ in range(10):
+        world.step(changed=False)
+    world.step(changed=False, seconds=3600.0)
+    before = world.status("slow").checks
+    for _ in range(2):
+        world.step(seconds=0.0, stamp=world.now)
+    assert world.status("slow").checks == before + 1

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import cv2
 import pytest
-from harness import ROOT, NodeProcess
+from harness import ROOT, Client, NodeProcess
 from waiting import PATIENCE_SEC, end_process, wait_until
 
 from delayed_vlm_ros.ros.process_group import NODE_MODULES
@@ -34,6 +34,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COMMAND = Path(sys.executable).with_name("delayed-vlm")
 SCREENSHOTS = ROOT / "build" / "screenshots"
 NAMESPACE = "/page"
+IMAGE, KEY_FRAMES = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
 SLOW_SCENE_MEMORY = [str(Path(__file__).parents[1] / "helpers" / "slow_scene_memory.py")]
 TOKEN = "a-token-of-the-tests"
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
@@ -468,19 +469,20 @@ def test_browser_contacted_only_the_page_and_reported_no_errors(page, system):
     assert system.browser_errors == []
 
 
-def test_without_an_open_page_camera_and_key_frames_are_unsubscribed(page, system, start):
-    # given
-    _, client = start()  # used only to count subscriptions
-    image, kept = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
-    wait_until(lambda: client.node.count_subscribers(image) == 2, "the memory and the page to subscribe to the camera")
-    wait_until(lambda: client.node.count_subscribers(kept) == 1, "the page to subscribe to the key frames")
+@pytest.fixture(scope="module")
+def observer(ros):
+    """A client that only counts subscriptions."""
+    client = Client("/observer")
+    yield client
+    client.close()
 
-    # when
+
+def test_open_page_subscribes_to_camera_and_key_frames_until_it_is_left(page, observer):
+    count = observer.node.count_subscribers
+    wait_until(lambda: count(IMAGE) == 2, "the memory and the page to subscribe to the camera")
+    wait_until(lambda: count(KEY_FRAMES) == 1, "the page to subscribe to the key frames")
+    # when, for the tests until the one of the unsubscribed page: it waits thirty seconds for a browser to return
     page.goto("about:blank")
-
-    # then
-    wait_until(lambda: client.node.count_subscribers(image) == 1, "the page to unsubscribe from the camera")
-    wait_until(lambda: client.node.count_subscribers(kept) == 0, "the page to unsubscribe from the key frames")
 
 
 def test_page_on_all_addresses_requires_its_token(browser, system):
@@ -576,7 +578,8 @@ def served(*arguments: str, cwd: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("mode", ["node", "demo", "video"])
 def test_installed_command_serves_style_and_script_from_another_folder(browser, ros, video, tmp_path, mode):
-    arguments = {"node": [], "demo": ["--demo", "--model", "demo"], "video": ["--video", str(video), "--model", "demo"]}
+    file = ["--video", str(video), "--loop", "--model", "demo"]
+    arguments = {"node": [], "demo": ["--demo", "--model", "demo"], "video": file}
     with served(*arguments[mode], cwd=tmp_path) as url:
         # when
         running = System(tmp_path, None, None, None, url=url)
@@ -591,32 +594,34 @@ def test_installed_command_serves_style_and_script_from_another_folder(browser, 
         opened.wait_for_function(f"{colour} === 'rgb(15, 18, 22)'")
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         opened.screenshot(path=SCREENSHOTS / f"installed_{mode}.png")
+        if mode == "video":
+            check_answer_about_video(opened)
         assert running.browser_errors == []
         opened.context.close()
 
 
-def test_video_is_answered_about_without_ros(browser, video, tmp_path):
-    with served("--video", str(video), "--loop", "--model", "demo", cwd=tmp_path) as url:
-        # when
-        running = System(tmp_path, None, None, None, url=url)
-        opened = open_page(browser, running)
-        opened.locator(".live-size", has_text="320 × 240").wait_for()
-        opened.locator(".strip-stream .frame-card").nth(1).wait_for()
-        wait_for_answer(opened, ask(opened, "What is there?"))
+def check_answer_about_video(opened):
+    """Check that a question is answered without ROS."""
+    opened.locator(".live-size", has_text="320 × 240").wait_for()
+    opened.locator(".strip-stream .frame-card").nth(1).wait_for()
+    wait_for_answer(opened, ask(opened, "What is there?"))
+    assert newest(opened).locator(".cost").count() == 1, newest(opened).inner_text()
+    opened.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
+    check_watch_of_video(opened)
 
-        # then
-        assert newest(opened).locator(".cost").count() == 1, newest(opened).inner_text()
-        opened.wait_for_function("[...document.querySelectorAll('.used img')].every(one => one.naturalWidth > 0)")
 
-        # when
-        row = watch(opened, "Is there a red box?")
+def check_watch_of_video(opened):
+    """Check that a watch is added, checked and removed without ROS."""
+    row = watch(opened, "Is there a red box?")
+    opened.locator(".watch-yes, .watch-no").wait_for()
+    row.get_by_role("button").click()
+    row.wait_for(state="detached")
 
-        # then
-        opened.locator(".watch-yes, .watch-no").wait_for()
-        row.get_by_role("button").click()
-        row.wait_for(state="detached")
-        assert running.browser_errors == []
-        opened.context.close()
+
+def test_without_an_open_page_camera_and_key_frames_are_unsubscribed(system, observer):
+    count = observer.node.count_subscribers
+    wait_until(lambda: count(IMAGE) == 1, "the page to unsubscribe from the camera")
+    wait_until(lambda: count(KEY_FRAMES) == 0, "the page to unsubscribe from the key frames")
 
 
 def test_page_node_exits_cleanly_with_an_open_browser(browser, system):

@@ -143,7 +143,7 @@ def sizes_as_parameters():
 @pytest.mark.parametrize("transport", ["raw", "compressed"])
 def test_memory_of_a_played_bag_equals_that_without_ros(start_memory, play, tmp_path, transport):
     # given
-    count = 160
+    count = 100
     bag = write_bag(tmp_path / "bag", regular_stamps(count), compressed=transport == "compressed")
     expected = kept_without_ros(bag, restarts=True)
     assert len(expected) > SIZES["stream_size"] / 2, "only the newest frames are kept"
@@ -168,7 +168,7 @@ def test_memory_of_a_played_bag_equals_that_without_ros(start_memory, play, tmp_
 @pytest.mark.parametrize(("outcome", "use_sim_time"), [("restart", "false"), ("continue", "true")])
 def test_backward_jump_in_a_bag_is_handled_as_without_ros(start_memory, play, tmp_path, outcome, use_sim_time):
     # given
-    stamps = regular_stamps(60) + regular_stamps(60, START_NS - 100 * SECOND)
+    stamps = regular_stamps(40) + regular_stamps(40, START_NS - 100 * SECOND)
     bag = write_bag(tmp_path / "bag", stamps)
     expected = kept_without_ros(bag, restarts=outcome == "restart")
     memory, client = start_memory(memory__on_time_jump=outcome, use_sim_time=use_sim_time, **sizes_as_parameters())

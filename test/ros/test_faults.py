@@ -282,7 +282,7 @@ def test_hundred_questions_of_ten_clients_share_the_queue(robot):
 
 def test_goal_of_a_killed_client_ends_at_its_deadline(robot):
     kept = robot.kept()
-    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "ask", "say", "--timeout", "8"]
+    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "ask", "say", "--timeout", "4"]
     client = subprocess.Popen(
         [*command, "--namespace", robot.client.namespace], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

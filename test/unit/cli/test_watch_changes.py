@@ -82,6 +82,12 @@ def test_alert_before_its_state_is_shown_at_once(changes):
     assert shown(changes, 5.0) == []
 
 
+def test_falling_alert_is_a_no(changes):
+    changes.add_alert(alert(RISING, 12.0))
+    changes.add_alert(alert(FALLING, 14.0, number=2))
+    assert shown(changes) == [(Level.YES, True), (Level.NO, True)]
+
+
 def test_unknown_is_shown_at_once_with_each_new_reason(changes):
     changes.add_states([state(Level.UNKNOWN, reason="no new image on /image")])
     (change,) = changes.take(1.0)

@@ -179,6 +179,10 @@ def test_watch_in_this_process_changes_to_yes_with_evidence(in_process):
     assert (question.level, question.watch.camera) == (Level.YES, "video")
     assert (alert.is_rising, alert.stamp_ns) == (True, question.since_ns)
     assert set(watches.evidence) == {frame.id for frame in alert.evidence}
+    # when
+    check(20, Level.NO)
+    # then
+    assert [one.is_rising for one in watches.alerts] == [True, False]
     watches.remove("bright")
     assert watches.questions("") == ()
 

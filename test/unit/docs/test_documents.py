@@ -8,7 +8,15 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "docs" / "scripts"
-GENERATORS = ["make_answers", "make_encodings", "make_memory", "make_parameters", "make_performance", "make_presets"]
+GENERATORS = [
+    "make_answers",
+    "make_encodings",
+    "make_memory",
+    "make_parameters",
+    "make_performance",
+    "make_presets",
+    "make_watches",
+]
 
 
 @pytest.mark.parametrize("name", GENERATORS)

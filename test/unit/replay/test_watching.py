@@ -254,6 +254,7 @@ def test_report_shows_strip_alerts_and_scores_of_each_watch(watched, tmp_path):
     assert page.count('class="alert falling unscored"') == 2
     assert 'class="level yes" style="left: 16.722%; width: 23.411%" title="0:05 to 0:12, yes"' in page
     assert page.count('title="0:05 to 0:12, expected"') == 1
+    assert 'class="level unknown" style' not in page  # unknown only before the first check, for no time
     assert "<script>" not in page
     assert "&lt;b&gt;evil&lt;/b&gt;" in page
     assert "The recording has no questions" not in page

@@ -213,9 +213,16 @@ class _Row:
         set_text(self._level, LEVELS[one.level])
         set_text(self._question, one.watch.question)
         set_text(self._facts, facts(one, cameras))
-        reason = one.reason or one.warning
-        set_text(self._reason, sentence(reason))
-        set_visible(self._reason, visible=bool(reason))
+        text_of_reasons = " ".join(map(sentence, reasons(one)))
+        set_text(self._reason, text_of_reasons)
+        set_visible(self._reason, visible=bool(text_of_reasons))
+
+
+def reasons(one: WatchedQuestion) -> tuple[str, ...]:
+    """Return why a level is unknown, inactive, not yes despite a high probability, or old."""
+    is_held_back = one.level is Level.NO and one.p_yes is not None and one.p_yes >= one.watch.threshold
+    held_back = "not yes for long enough yet" if is_held_back else ""
+    return tuple(reason for reason in (one.reason, held_back, one.warning) if reason)
 
 
 def facts(one: WatchedQuestion, cameras: Sequence[str]) -> str:

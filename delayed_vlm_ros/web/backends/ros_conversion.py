@@ -141,6 +141,7 @@ def to_watched_question(state: WatchState) -> WatchedQuestion:
         camera=settings.camera,
         last_sec=_rounded(max(0.0, settings.last_sec)),
         period_sec=_rounded(settings.period_sec),
+        threshold=_rounded(settings.threshold),
     )
     return WatchedQuestion(
         watch=watch,

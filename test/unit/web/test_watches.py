@@ -21,7 +21,7 @@ from delayed_vlm_ros.web.backend import Level as Severity
 from delayed_vlm_ros.web.backends.in_process_watches import InProcessWatches
 from delayed_vlm_ros.web.health_panel import _without_watches
 from delayed_vlm_ros.web.page import status_line
-from delayed_vlm_ros.web.watches_panel import facts, requested_watch
+from delayed_vlm_ros.web.watches_panel import facts, reasons, requested_watch
 
 CAMERAS = (CameraState("front", input_rate_hz=10.0), CameraState("rear", input_rate_hz=10.0))
 STATE = SceneState(connected=True, cameras=CAMERAS)
@@ -86,6 +86,18 @@ def test_facts_have_no_probability_while_it_is_unknown():
     unknown = watched(watch, since_ns=2 * 10**9).unknown("no image")
     assert facts(unknown, ["front", "rear"]) == "front · all frames, every 2 s · 12 s of device time an hour"
     assert (unknown.level, unknown.reason) == (Level.UNKNOWN, "no image")
+
+
+@pytest.mark.parametrize(
+    ("level", "p_yes", "shown"),
+    [
+        (Level.NO, 0.7, ("not yes for long enough yet", "checked every 9 s")),
+        (Level.NO, 0.59, ("checked every 9 s",)),
+        (Level.YES, 0.7, ("checked every 9 s",)),
+    ],
+)
+def test_no_with_a_high_probability_and_rare_checks_are_explained(level, p_yes, shown):
+    assert reasons(watched(Watch(DOOR, DOOR), level, p_yes=p_yes, warning="checked every 9 s")) == shown
 
 
 def test_overdue_watch_is_not_the_state_of_the_scene():

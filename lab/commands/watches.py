@@ -157,20 +157,24 @@ def _graded(
 
 
 def _show(console: Console, result: dict[str, Any]) -> None:
-    table = Table(title="alerts of watches")
-    for heading in ("", "events", "precision", "recall", "F1", "median delay", "90 %", "false alarms/h", "device s/h"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    rows = {f"{name} rooms": one for name, one in result["rooms"].items()} | {"all": result["all"]}
-    rows |= {f"{name}, part of all": one for name, one in result["compared"].items()}
+    table = Table(
+        title="Alerts of watches", caption="false/h: watches of objects that never come; time/h: on the device"
+    )
+    for heading in ("", "events", "precision", "recall", "F1", "delay", "false/h", "time/h"):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = {**result["rooms"], "all": result["all"]} | {
+        f"{name} (part)": one for name, one in result["compared"].items()
+    }
     for name, one in rows.items():
         table.add_row(
             name,
             str(one["events"]),
-            *(_text(one[key], 3) for key in ("precision", "recall")),
+            _text(one["precision"], 3),
+            _text(one["recall"], 3),
             f"{one['f1']['mean']:.3f}",
-            *(_text(one["delay_sec"][key], 1) for key in ("median", "p90")),
+            _text(one["delay_sec"]["median"], 1, " s"),
             _text(one["absent_false_alarms_per_hour"], 2),
-            _text(one["device_sec_per_hour"], 0),
+            _text(one["device_sec_per_hour"], 0, " s"),
         )
     console.print(table)
     words = result["unknown_words"]
@@ -179,8 +183,8 @@ def _show(console: Console, result: dict[str, Any]) -> None:
     )
 
 
-def _text(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _text(value: float | None, digits: int, unit: str = "") -> str:
+    return "" if value is None else f"{value:.{digits}f}{unit}"
 
 
 def watch_cost(

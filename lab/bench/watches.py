@@ -59,7 +59,7 @@ class WatchPlan:
     def delay_sec(self) -> float:
         """Largest delay of an alert that counts as found, in seconds after the end of the event."""
         watch = self.settings
-        needed = (watch.yes_checks - 1) * watch.period_sec if watch.yes_checks else watch.hold_sec
+        needed = max(watch.hold_sec, (watch.yes_checks - 1) * watch.period_sec)
         return needed + watch.period_sec + _GRACE_SEC
 
 

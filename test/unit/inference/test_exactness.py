@@ -1,6 +1,6 @@
 """Invariant I1: caches change nothing, for any history of events.
 
-``EXACT_HISTORIES`` sets the number of histories: 8 in ``make test``, 60 in ``test-slow``, 1000 in ``test-exact``.
+``EXACT_HISTORIES`` sets the number of histories: 15 in ``make test``, 60 in ``test-slow``, 1000 in ``test-exact``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_M
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.inference.yes_no import AnswerForms
 
-HISTORIES = int(os.environ.get("EXACT_HISTORIES", "8"))
+HISTORIES = int(os.environ.get("EXACT_HISTORIES", "15"))
 QUESTIONS = ("Who?", "What is on the table?", "Where is the red box?")
 SIZES = ((84, 112), (112, 84))
 TOKENS = 4

@@ -18,11 +18,12 @@ IMAGES = Path(__file__).parents[1] / "images"
 _QUALITY = 86
 _STORY_MS = 34_000
 _TIMEOUT_MS = 180_000
+_WATCH = "Is there a yellow cylinder?"
 _QUESTIONS = ("What was on the left at the start?", "What happened?")
 
 
 def main() -> None:
-    """Start the demo, ask, mark a frame, and take the screenshots."""
+    """Start the demo, add a watch, ask, mark a frame, and take the screenshots."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("Chromium is not installed: sudo apt-get install chromium")
@@ -42,7 +43,12 @@ def main() -> None:
 def _take(browser: Browser, link: str) -> None:
     page = _open(browser, link, 1440, 900)
     page.locator(".frame-card").first.wait_for()
+    page.get_by_label("New watch").fill(_WATCH)
+    page.locator(".watch-form select[name=last]").select_option("5")
+    page.keyboard.press("Enter")
+    page.locator(".watch", has_text=_WATCH).wait_for()
     page.wait_for_timeout(_STORY_MS)
+    page.locator(".watch-yes").wait_for()
     for question in _QUESTIONS:
         page.get_by_label("Question").fill(question)
         page.keyboard.press("Enter")
@@ -52,10 +58,14 @@ def _take(browser: Browser, link: str) -> None:
     page.get_by_role("button", name="★ Mark").click()
     page.get_by_role("button", name="Unmark").wait_for()
     page.keyboard.press("Escape")
-    page.evaluate("document.activeElement.blur()")
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    page.wait_for_function("!document.querySelector('.watch .warning:not(.hidden)')")  # that it is checked too rarely
     page.wait_for_timeout(1500)
     _write("web_page", [_shot(page)])
-    phone = [_phone(browser, link, view, scheme) for view, scheme in (("memory", "light"), ("talk", "dark"))]
+    phone = [
+        _phone(browser, link, view, scheme)
+        for view, scheme in (("watches", "light"), ("memory", "light"), ("talk", "dark"))
+    ]
     _write("web_page_phone", phone)
 
 
@@ -70,7 +80,7 @@ def _open(browser: Browser, link: str, width: int, height: int, scheme: str = "l
 
 def _phone(browser: Browser, link: str, view: str, scheme: str) -> Image.Image:
     page = _open(browser, link, 390, 844, scheme)
-    page.get_by_role("button", name=view.capitalize()).click()
+    page.locator(".tabs .tab", has_text=view.capitalize()).click()
     page.wait_for_timeout(1500)
     return _shot(page)
 

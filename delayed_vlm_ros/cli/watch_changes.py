@@ -160,7 +160,7 @@ def show_change(console: Console, change: Change, shown_warnings: set[str]) -> N
     time = clock(change.stamp_ns) if change.stamp_ns else "no frame"
     console.print(f"{time}  {_level(change.level)}  {_details(change)}", highlight=False, soft_wrap=True)
     if change.alert is not None:
-        warnings = [warning for warning in change.alert.warnings if warning not in shown_warnings]
+        warnings = [warning for warning in change.alert.metrics.warnings if warning not in shown_warnings]
         shown_warnings.update(warnings)
         for line in (*_evidence(change.alert), *map(_warning_line, warnings)):
             console.print(f"          {line}", highlight=False, soft_wrap=True)
@@ -208,7 +208,7 @@ def change_json(change: Change) -> dict[str, Any]:
         "first_stamp": seconds_of(nanoseconds_of(alert.first_stamp)) if alert is not None else None,
         "evidence": [_frame_json(frame) for frame in alert.evidence] if alert is not None else [],
         "pose": _pose_json(alert.pose) if alert is not None and alert.pose_valid else None,
-        "warnings": list(alert.warnings) if alert is not None else [],
+        "warnings": list(alert.metrics.warnings) if alert is not None else [],
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.memory import Snapshot
 
 _MIN_MASS = 0.5  # of a clear yes or no; a model that would rather say something else did not take it as such a question
@@ -61,13 +62,13 @@ class ScoreResult:
 
     Attributes:
         scores: One for each question, in the order of the questions.
-        warnings: Limitations of all of them, one sentence each.
         frames_used: Encoded pairs, oldest first.
+        metrics: Cost and limitations of all of them together.
     """
 
     scores: tuple[YesNo, ...]
-    warnings: tuple[str, ...]
     frames_used: Snapshot
+    metrics: AskMetrics
 
 
 def answer_forms(token_ids_of: Callable[[str], list[int]]) -> AnswerForms:

@@ -123,7 +123,7 @@ class WatchReplay:
                 "edge": alert.edge.value,
                 "p_yes": alert.p_yes,
                 "evidence": [pair_key(kept) for kept in alert.evidence],
-                "warnings": list(alert.warnings),
+                "warnings": list(alert.metrics.warnings),
             }
         )
 

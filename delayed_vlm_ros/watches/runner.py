@@ -17,6 +17,7 @@ from delayed_vlm_ros.errors import (
     UnknownCameraError,
 )
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
 from delayed_vlm_ros.memory import Activity, KeptPair
 from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, is_due, next_group
@@ -76,7 +77,7 @@ class Alert:
         first_stamp: Stamp of the newest frame of the first of the successive checks that counted as yes, in seconds;
             for a falling edge equal to ``stamp``.
         evidence: Newest pair of the first of these checks, and of the last one if it is another.
-        warnings: Limitations of the outcome, one sentence each.
+        metrics: Cost of the check and limitations of its outcome.
     """
 
     watch: Watch
@@ -85,7 +86,7 @@ class Alert:
     stamp: float
     first_stamp: float
     evidence: tuple[KeptPair, ...]
-    warnings: tuple[str, ...]
+    metrics: AskMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -478,7 +479,7 @@ def _advance(entry: _Entry, outcome: Observation, result: ScoreResult | None) ->
         stamp=outcome.stamp,
         first_stamp=first.stamps[1],
         evidence=(first,) if first.id == newest.id else (first, newest),
-        warnings=result.warnings,
+        metrics=result.metrics,
     )
 
 
@@ -496,7 +497,7 @@ def _has_ended(state: WatchState) -> bool:
 
 def _outcomes(result: ScoreResult) -> list[Observation]:
     stamp = result.frames_used[-1].stamps[1]
-    return [_observation(stamp, score, result.warnings) for score in result.scores]
+    return [_observation(stamp, score, result.metrics.warnings) for score in result.scores]
 
 
 def _observation(stamp: float, score: YesNo, warnings: Sequence[str]) -> Observation:

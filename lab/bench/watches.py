@@ -166,7 +166,7 @@ class _AnsweringEngine:
     ) -> ScoreResult:
         results = [self._answer(question, window_sec, control) for question in questions]
         scores = tuple(_ANSWERS.get(result.answer.lower(), UNKNOWN) for result in results)
-        return ScoreResult(scores, (), results[-1].frames_used)
+        return ScoreResult(scores, results[-1].frames_used, results[-1].metrics)
 
     def _answer(self, question: str, window_sec: float | None, control: AskControl | None) -> Any:
         if not self._keeps_encodings:

@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+from fake_metrics import metrics_of_scores
+
 from delayed_vlm_ros.errors import DeviceMemoryError, ModelNotFoundError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics
@@ -85,7 +87,9 @@ class FakeEngine:
 
     def score(self, questions, *, window_sec=None, control) -> ScoreResult:
         snapshot = self._memory.snapshot()
-        return ScoreResult(tuple(self._score(question, snapshot, control) for question in questions), (), snapshot)
+        return ScoreResult(
+            tuple(self._score(question, snapshot, control) for question in questions), snapshot, metrics_of_scores()
+        )
 
     def _score(self, question, snapshot, control) -> YesNo:
         word, _, rest = question.partition(" ")

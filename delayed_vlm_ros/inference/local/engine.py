@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from delayed_vlm_ros.errors import BadRequestError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.finish import STOP, finish_warnings
 from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget, round_up_capacity
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodingCache
+from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodedPrefix, EncodingCache
 from delayed_vlm_ros.inference.local.familiarity import (
     UNFAMILIAR_ANSWER,
     FamiliarImages,
@@ -304,11 +305,12 @@ class DelayedBatchInferenceEngine:
             self._answer_forms = answer_forms(self._token_ids_of)
         forms = self._answer_forms
         control = control or AskControl()
+        started = time.monotonic()
         requested = select_frames(snapshot, requests[0])
         return self._run_with_less_when_short(
             requested,
             control,
-            lambda snapshot, warnings: self._score(requests, forms, snapshot, window_sec, control, warnings),
+            lambda snapshot, warnings: self._score(requests, forms, snapshot, window_sec, control, warnings, started),
         )
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
@@ -456,21 +458,14 @@ class DelayedBatchInferenceEngine:
         self._precomputed = ()  # a tight budget may have evicted something for this question
         text = UNFAMILIAR_ANSWER if is_refused else self._text_of(generated.token_ids).strip()
         ended = time.monotonic()
-        frames = sum(kept.frame_count for kept in snapshot)
-        frames_encoded = sum(snapshot[number].frame_count for number in prefix.new_pairs)
         is_sampled = decoding_settings(self.model.generation_config.to_dict(), sampling=self._sampling).is_sampled
-        metrics = AskMetrics(
-            total_latency=ended - started,
-            encoding_latency=None if prefix.was_complete else encoded - started,
-            generation_latency=ended - encoded,
-            time_to_first_token=generated.first_token_time - started,
-            frames_encoded=frames_encoded,
-            frames_reused=frames - frames_encoded,
-            visual_tokens=layout.visual_tokens,
+        metrics = _metrics(
+            snapshot,
+            layout,
+            prefix,
+            _Times(started, encoded, generated.first_token_time, ended),
             kv_cache_length=generated.cache_length,
-            kv_tokens_reused=prefix.tokens_reused,
             answer_tokens=len(generated.token_ids),
-            video_grid_thw=layout.grid_thw,
             exact=not (is_sampled or is_refused),
             warnings=(
                 *self._warnings,
@@ -492,6 +487,7 @@ class DelayedBatchInferenceEngine:
         window_sec: float | None,
         control: AskControl,
         warnings: tuple[str, ...],
+        started: float,
     ) -> ScoreResult:
         prompts = [build_prompt(self.processor, request.question) for request in requests]
         layout = lay_out(self.model.config, self.processor, snapshot)
@@ -507,7 +503,9 @@ class DelayedBatchInferenceEngine:
                 window_sec=window_sec,
             )
             unfamiliar = self._count_unfamiliar(snapshot, layout, control)
-            if are_mostly_unfamiliar(unfamiliar, len(snapshot)):
+            is_refused = are_mostly_unfamiliar(unfamiliar, len(snapshot))
+            encoded = time.monotonic()
+            if is_refused:
                 scores = [UNKNOWN for _ in prompts]
             else:
                 parts = [
@@ -515,16 +513,23 @@ class DelayedBatchInferenceEngine:
                 ]
                 scores = score_questions(self.model, self.processor, prefix.cache, parts, forms, control)
         self._precomputed = ()  # a tight budget may have evicted something for these questions
-        return ScoreResult(
-            tuple(scores),
-            (
+        ended = time.monotonic()
+        metrics = _metrics(
+            snapshot,
+            layout,
+            prefix,
+            _Times(started, encoded, ended, ended),
+            kv_cache_length=prefix.cache.length,
+            answer_tokens=0,
+            exact=not is_refused,
+            warnings=(
                 *self._warnings,
                 *_time_warnings(layout),
                 *warnings,
                 *unfamiliar_warnings(unfamiliar, len(snapshot)),
             ),
-            snapshot,
         )
+        return ScoreResult(tuple(scores), snapshot, metrics)
 
     def _count_unfamiliar(self, snapshot: Snapshot, layout: VideoLayout, control: AskControl) -> int:
         """Return the number of pairs that are unlike the images that the model knows."""
@@ -544,6 +549,36 @@ class DelayedBatchInferenceEngine:
 
     def _text_of(self, token_ids: Sequence[int]) -> str:
         return str(self.processor.tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Times of a question in seconds, on the clock of ``time.monotonic``."""
+
+    started: float
+    encoded: float
+    first_token: float
+    ended: float
+
+
+def _metrics(
+    snapshot: Snapshot, layout: VideoLayout, prefix: EncodedPrefix, times: _Times, **others: Any
+) -> AskMetrics:
+    """Return the metrics of an answer or of scores; ``others`` are the fields that the arguments do not determine."""
+    frames = sum(kept.frame_count for kept in snapshot)
+    frames_encoded = sum(snapshot[number].frame_count for number in prefix.new_pairs)
+    return AskMetrics(
+        total_latency=times.ended - times.started,
+        encoding_latency=None if prefix.was_complete else times.encoded - times.started,
+        generation_latency=times.ended - times.encoded,
+        time_to_first_token=times.first_token - times.started,
+        frames_encoded=frames_encoded,
+        frames_reused=frames - frames_encoded,
+        visual_tokens=layout.visual_tokens,
+        kv_tokens_reused=prefix.tokens_reused,
+        video_grid_thw=layout.grid_thw,
+        **others,
+    )
 
 
 def _time_warnings(layout: VideoLayout) -> tuple[str, ...]:

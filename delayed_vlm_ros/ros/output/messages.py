@@ -112,7 +112,7 @@ def alert_message(alert: Alert, camera: CameraMemory, alert_id: int) -> msg.Aler
         p_yes=float(alert.p_yes),
         first_stamp=time_message(first.stamp_ns),
         evidence=[key_frame(kept, camera) for kept in alert.evidence],
-        warnings=[escaped(warning) for warning in (*alert.warnings, *camera.warnings)],
+        metrics=ask_metrics(alert.metrics, 0.0, camera.warnings),
     )
     message.header.stamp, message.header.frame_id = time_message(newest.stamp_ns), newest.frame_id
     if first.pose is not None:

@@ -180,8 +180,8 @@ def test_shortage_of_memory_leaves_the_scores_unchanged(load_tiny, make_engine, 
     monkeypatch.setattr(engine.model.lm_head, "forward", short_once)
     result = engine.score(QUESTIONS)
     assert result.scores == expected.scores
-    assert len(result.warnings) == len(expected.warnings) + 1
-    assert "caches" in result.warnings[-1]
+    assert len(result.metrics.warnings) == len(expected.metrics.warnings) + 1
+    assert "caches" in result.metrics.warnings[-1]
 
 
 def test_nan_in_the_logits_is_an_error(load_tiny, make_engine, random_forms, monkeypatch):

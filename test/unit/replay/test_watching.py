@@ -10,6 +10,8 @@ from rich.console import Console
 
 pytest.importorskip("sacrebleu", reason="the extra 'evaluation' is not installed")
 
+from fake_metrics import metrics_of_scores
+
 from delayed_vlm_ros.cli.replay_watches import watch_table
 from delayed_vlm_ros.errors import DeviceMemoryError
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
@@ -40,7 +42,9 @@ class Engine:
         error = self.error_at.pop(newest, None)
         if error is not None:
             raise error
-        return ScoreResult(tuple(self._score(one, newest) for one in questions), (), self.memory.snapshot())
+        return ScoreResult(
+            tuple(self._score(one, newest) for one in questions), self.memory.snapshot(), metrics_of_scores()
+        )
 
     def _score(self, question, stamp):
         p_yes = 0.9 if any(begin <= stamp < end for begin, end in self.yes.get(question, ())) else 0.1

@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from fake_metrics import metrics_of_scores
 
 from delayed_vlm_ros.errors import (
     AskCancelledError,
@@ -70,7 +71,7 @@ class Engine:
         if self.error is not None:
             raise self.error
         scores = tuple(self.outcome or _score(self.p_yes.get(question, 0.0)) for question in questions)
-        return ScoreResult(scores, self.warnings, frames)
+        return ScoreResult(scores, frames, metrics_of_scores(*self.warnings))
 
     def keep_windows(self, lengths):
         self.kept.append(set(lengths))
@@ -223,7 +224,7 @@ def test_alerts_name_the_first_and_the_last_evidence(world):
     rising, falling = world.alerts
     assert (rising.edge, rising.first_stamp, rising.stamp, rising.p_yes) == (Edge.RISING, 102.0, 106.0, 0.7)
     assert [pair.stamps[1] for pair in rising.evidence] == [102.0, 106.0]
-    assert rising.warnings == ("a limitation",)
+    assert rising.metrics.warnings == ("a limitation",)
     assert (falling.edge, falling.first_stamp, falling.stamp, falling.p_yes) == (Edge.FALLING, 108.0, 108.0, 0.1)
     assert [pair.stamps[1] for pair in falling.evidence] == [108.0]
 

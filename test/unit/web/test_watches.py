@@ -10,6 +10,8 @@ from waiting import wait_until
 
 pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
 
+from fake_metrics import metrics_of_scores
+
 from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
@@ -146,7 +148,7 @@ class Engine:
         snapshot = self._memory.snapshot()
         is_yes = snapshot[-1].pair.last.image.mean() > 128
         score = YesNo(0.9, 1.0, 2.2, "yes") if is_yes else YesNo(0.1, 1.0, -2.2, "no")
-        return ScoreResult(tuple(score for _ in questions), (), snapshot)
+        return ScoreResult(tuple(score for _ in questions), snapshot, metrics_of_scores())
 
     def keep_windows(self, lengths):
         pass

@@ -176,10 +176,11 @@ class _Following:
                 raise AskError(response.error_msg)
             keeps = self._keep or existed
             end = "the watch was on the node already and stays" if existed else "the watch stays at the end"
-            self._introduce(response.state.settings, end if keeps else "Ctrl-C removes the watch")
             self._present_at = self._reported_at = time.monotonic()
-            self._changes.add_states([response.state])
+            self._is_present = True
             try:
+                self._introduce(response.state.settings, end if keeps else "Ctrl-C removes the watch")
+                self._changes.add_states([response.state])
                 self._follow(interrupted, once=settings.once)
             finally:
                 if self._is_present and not keeps:

@@ -64,11 +64,13 @@ class ScoreResult:
         scores: One for each question, in the order of the questions.
         frames_used: Encoded pairs, oldest first.
         metrics: Cost and limitations of all of them together.
+        is_complete: Whether all frames within the limits were used; if memory was short, half of them were.
     """
 
     scores: tuple[YesNo, ...]
     frames_used: Snapshot
     metrics: AskMetrics
+    is_complete: bool = True
 
 
 def answer_forms(token_ids_of: Callable[[str], list[int]]) -> AnswerForms:

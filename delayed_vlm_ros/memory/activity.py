@@ -9,8 +9,8 @@ from delayed_vlm_ros.memory.scoring.descriptor import Descriptor, distance
 MIN_VIEW_CHANGE = 0.15
 """Distance from the reference view that counts as a change.
 
-In the synthetic rooms, noise stays below 0.07, and a shake of 0.4 % of the image height below 0.14. An object that covers
-0.5 % of the image has a median distance of 0.27, one that covers 1 % of 0.49.
+In the synthetic rooms, noise stays below 0.07, and a shake of 0.4 % of the image height below 0.14. An object that
+covers 0.5 % of the image has a median distance of 0.27, one that covers 1 % of 0.49.
 """
 
 
@@ -21,8 +21,8 @@ class Activity:
     Attributes:
         first: Stamp of the first frame.
         newest: Stamp of the newest frame.
-        view_changed: Stamp of the newest frame whose view differs from the one before, or from the view after the last
-            change if it has changed gradually.
+        view_changed: Stamp of the newest frame whose view differs from the view at the last change. So a gradual change
+            counts, too.
         star_entered: Stamp of the newest frame when a pair last entered Star memory, marks not counted.
     """
 

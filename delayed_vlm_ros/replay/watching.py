@@ -12,6 +12,7 @@ from typing import Any
 from delayed_vlm_ros.errors import DeviceMemoryError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.yes_no import ScoreResult
+from delayed_vlm_ros.ingest.rate import SilenceWatch
 from delayed_vlm_ros.memory import Activity, KeptPair, SmartFrameManager
 from delayed_vlm_ros.replay.answerers import pair_key
 from delayed_vlm_ros.replay.watch_file import TimedWatch
@@ -40,7 +41,8 @@ class WatchReplay:
         self._watches = watches
         self._engine = _TimedEngine(engine)
         self._camera = _Camera(memory)
-        self._now = self._image_at = 0.0
+        self._now = 0.0
+        self._silence = SilenceWatch(0.0, _STALE_AFTER_SEC)
         self._evidence: list[KeptPair] = []
         self._shown_at: dict[float, float] = {}  # replay time of each frame, by stamp
         self._alerts: dict[str, list[dict[str, Any]]] = {timed.watch.name: [] for timed in watches}
@@ -78,7 +80,7 @@ class WatchReplay:
                 break  # nothing changes before the next image
         self._now = max(self._now, until)
         self._camera.silence = ""
-        self._image_at = until
+        self._silence.tick(until)
         return self._take_evidence()
 
     def show(self, stamp: float) -> list[KeptPair]:
@@ -98,7 +100,7 @@ class WatchReplay:
         return (math.floor(self._now / _POLL_SEC + 0.5) + 1) * _POLL_SEC
 
     def _poll(self) -> None:
-        if self._now - self._image_at > _STALE_AFTER_SEC:
+        if self._silence.silent_sec(self._now):
             self._camera.silence = _SILENT
         while self._check():
             pass

@@ -102,7 +102,7 @@ class WatchStatus:
         interval_sec: Time between the last two checks, in seconds; None before the second.
         late_sec: Time from when the last check was due to the check, in seconds.
         device_sec: Its share of the time that checks have taken, in seconds.
-        age_sec: Time since it was added, in seconds.
+        age_sec: Time since it was added to this runner, in seconds.
         is_overdue: Whether it has been due for several periods.
     """
 
@@ -129,7 +129,11 @@ class WatchStatus:
 
     @property
     def warning(self) -> str:
-        """Why it is checked less often than its period demands; empty if it is not."""
+        """Why it is checked less often than its period demands, or not at all; empty if neither."""
+        if self.is_overdue:
+            return (
+                "due for several periods and not checked: other questions or watches.max_duty leave it no device time"
+            )
         if self.interval_sec is None or self.late_sec < _SLOW_AFTER * self.watch.period_sec:
             return ""
         return (
@@ -143,7 +147,8 @@ class _Entry:
     """A watch with what the runner knows about it."""
 
     watch: Watch
-    added_at: float
+    added_at: float  # to this runner
+    created_at: float  # in an earlier run, maybe
     state: WatchState
     checks: int = 0
     checked_at: float | None = None
@@ -227,12 +232,24 @@ class WatchRunner:
                 )
             return self._status(entry)
 
+    def set_state(self, name: str, state: WatchState) -> None:
+        """Set the state of a watch from an earlier run, before its first check.
+
+        Args:
+            name: Name of the watch.
+            state: Its state.
+        """
+        with self._lock:
+            entry = self._entries[name]
+            entry.state = interrupted(state, entry.state.reason, level=entry.state.level)
+
     def _new_entry(self, watch: Watch, state: WatchState, age_sec: float) -> _Entry:
-        if len(self._entries) >= self._max_watches:
+        if sum(not entry.has_ended for entry in self._entries.values()) >= self._max_watches:
             raise BadRequestError(f"there are already {self._max_watches} watches, the maximum: remove one first")
         if self._inactive_reason:
             state = interrupted(state, self._inactive_reason, level=Level.INACTIVE)
-        return _Entry(watch, self._steady() - age_sec, state)
+        now = self._steady()
+        return _Entry(watch, now, now - age_sec, state)
 
     def _camera_of(self, watch: Watch) -> WatchedCamera:
         camera = self._cameras.get(watch.camera or next(iter(self._cameras)))
@@ -303,7 +320,7 @@ class WatchRunner:
         if entry.has_ended:
             return False
         lifetime_sec = entry.watch.lifetime_sec
-        if lifetime_sec and now - entry.added_at >= lifetime_sec:
+        if lifetime_sec and now - entry.created_at >= lifetime_sec:
             self._interrupt(entry, LIFETIME_OVER, Level.INACTIVE)
             return False
         if self._inactive_reason:
@@ -394,10 +411,16 @@ class WatchRunner:
             [Observation(newest, None, _described(failure)) for _ in group] if result is None else _outcomes(result)
         )
         for alert in self._record(group, outcomes, result, now):
-            self._on_alert(alert)
+            self._report(alert)
         if isinstance(failure, DeviceMemoryError):
             raise failure
         return True
+
+    def _report(self, alert: Alert) -> None:
+        try:
+            self._on_alert(alert)
+        except Exception:  # the other alerts are reported nevertheless
+            _LOGGER.exception("an alert of watch %r was not reported", alert.watch.name)
 
     def _drop_windows(self, engines: Mapping[str, ScoringEngine]) -> None:
         """Drop the encoded windows of watches that have ended or were removed since the last check."""
@@ -497,6 +520,9 @@ def _has_ended(state: WatchState) -> bool:
 
 def _outcomes(result: ScoreResult) -> list[Observation]:
     stamp = result.frames_used[-1].stamps[1]
+    if not result.is_complete:
+        reason = "; ".join(result.metrics.warnings)
+        return [Observation(stamp, None, reason) for _ in result.scores]
     return [_observation(stamp, score, result.metrics.warnings) for score in result.scores]
 
 

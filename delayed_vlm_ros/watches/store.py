@@ -83,11 +83,11 @@ class WatchStore:
             return StoredWatches()
         except OSError as error:
             return StoredWatches(warning=f"cannot read {self._path}: {error.strerror}; watches start without it")
-        with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
-            try:
+        try:
+            with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
                 return _parsed(file.read(_MAX_BYTES + 1))
-            except (OSError, ValueError, TypeError, KeyError, BadRequestError, RecursionError) as error:
-                return StoredWatches(warning=self._set_aside(error))
+        except (OSError, ValueError, OverflowError, TypeError, KeyError, BadRequestError, RecursionError) as error:
+            return StoredWatches(warning=self._set_aside(error))
 
     def _set_aside(self, error: Exception) -> str:
         aside = self._path.name + _ASIDE
@@ -103,13 +103,19 @@ class WatchStore:
         Raises:
             MemoryFileError: The file cannot be written; the previous one is unchanged.
         """
-        content = {"version": _VERSION, "alerts": alerts, "watches": [_as_json(stored) for stored in watches]}
+        values = {"version": _VERSION, "alerts": alerts, "watches": [_as_json(stored) for stored in watches]}
+        content = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False).encode()
+        if len(content) > _MAX_BYTES:
+            raise MemoryFileError(
+                f"cannot write {self._path}: {len(content)} bytes are more than {_MAX_BYTES}: use fewer watches or "
+                "shorter questions; watches of clients do not survive a restart, and alerts may be repeated"
+            )
         new = self._path.with_name(self._path.name + _NEW)
         try:
             new.unlink(missing_ok=True)
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-            with open(descriptor, "w", encoding="utf-8") as file:  # noqa: PTH123  a descriptor
-                json.dump(content, file, indent=1, ensure_ascii=False, allow_nan=False)
+            with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+                file.write(content)
                 file.flush()
                 os.fsync(descriptor)
             new.replace(self._path)

@@ -310,7 +310,16 @@ class DelayedBatchInferenceEngine:
         return self._run_with_less_when_short(
             requested,
             control,
-            lambda snapshot, warnings: self._score(requests, forms, snapshot, window_sec, control, warnings, started),
+            lambda snapshot, warnings: self._score(
+                requests,
+                forms,
+                snapshot,
+                window_sec,
+                control,
+                warnings,
+                started,
+                is_complete=snapshot == requested,
+            ),
         )
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
@@ -488,6 +497,8 @@ class DelayedBatchInferenceEngine:
         control: AskControl,
         warnings: tuple[str, ...],
         started: float,
+        *,
+        is_complete: bool,
     ) -> ScoreResult:
         prompts = [build_prompt(self.processor, request.question) for request in requests]
         layout = lay_out(self.model.config, self.processor, snapshot)
@@ -529,7 +540,7 @@ class DelayedBatchInferenceEngine:
                 *unfamiliar_warnings(unfamiliar, len(snapshot)),
             ),
         )
-        return ScoreResult(tuple(scores), snapshot, metrics)
+        return ScoreResult(tuple(scores), snapshot, metrics, is_complete)
 
     def _count_unfamiliar(self, snapshot: Snapshot, layout: VideoLayout, control: AskControl) -> int:
         """Return the number of pairs that are unlike the images that the model knows."""

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from delayed_vlm_ros.errors import ImageError, shortened
 from delayed_vlm_ros.images.conversion import ImageConverter
 from delayed_vlm_ros.ingest.ingestor import CONTINUES, SamplingIngestor
-from delayed_vlm_ros.ingest.rate import RateWindow
+from delayed_vlm_ros.ingest.rate import RateWindow, SilenceWatch
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.memory.frame import Frame, KeptPair, RgbArray
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
@@ -78,6 +78,7 @@ class CameraMemory:
         self._lock = threading.Lock()  # held while an image is added and while the memory is reset
         self._received = self._sampled = self._dropped = 0
         self._input_rate = RateWindow()
+        self._silence = SilenceWatch(steady(), min_silence_sec=0.0)
         self._sampled_rate = RateWindow()
         self._last_arrival: float | None = None
         self._last_sampled_arrival = 0.0
@@ -98,6 +99,7 @@ class CameraMemory:
         self._received += 1
         self._last_arrival = arrival
         self._input_rate.tick(arrival)
+        self._silence.tick(arrival)
         try:
             if self._sample(serialised, arrival):
                 self._sampled += 1
@@ -337,6 +339,11 @@ class CameraMemory:
         """Time since the last image, in seconds; None before the first."""
         last_arrival = self._last_arrival
         return None if last_arrival is None else self._steady() - last_arrival
+
+    @property
+    def unusually_silent_sec(self) -> float:
+        """Time since the last image, in seconds, if it is long for a camera of this rate; 0.0 otherwise."""
+        return self._silence.silent_sec(self._steady())
 
     def report(self, *, receiving: bool) -> CameraReport:
         """Return the camera's present state.

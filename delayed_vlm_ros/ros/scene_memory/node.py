@@ -63,7 +63,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     watch_prefix,
 )
 from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, build_session
-from delayed_vlm_ros.ros.scene_memory.watches import Watches
+from delayed_vlm_ros.ros.scene_memory.watches import AlertIds, Watches
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
@@ -109,6 +109,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
         self._session: Session | None = None
         self._closing_session: Session | None = None
         self._pair_ids = PairIds()
+        self._alert_ids = AlertIds()
         self._device_lock = threading.Lock()
         self._session_lock = threading.Lock()  # between transitions and close()
         self._closed = False
@@ -201,6 +202,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
             end_process=self._end_process,
             stale_after_sec=lambda: float(read_or_default(self, _SPECS["stale_after_sec"])),
             publish_alert=self._watch_services.publish_alert,
+            alert_ids=self._alert_ids,
         )
         session = build_session(parameters, context, self._watches_of_file(parameters))
         session.start()  # outside the lock: it may read files for seconds, and close() must not wait for them
@@ -278,7 +280,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
             subscription.close()
 
     def _close_session(self) -> None:
-        self._unsubscribe()
+        self._deactivate()
         with self._session_lock:
             session, self._session = self._session, None
             self._closing_session = session
@@ -291,6 +293,8 @@ class SceneMemory(LoggingNode, LifecycleNode):
         with self._session_lock:
             self._closed = True
             session = self._session if self._session is not None else self._closing_session
+        if session is not None:
+            session.watches.deactivate()  # before publishing ends: no alert may be counted as published
         self._ask_services.close()
         self._watch_services.close()
         self._unsubscribe()

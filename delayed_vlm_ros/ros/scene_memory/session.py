@@ -45,7 +45,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     naming_parameters,
 )
 from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
-from delayed_vlm_ros.ros.scene_memory.watches import Watches
+from delayed_vlm_ros.ros.scene_memory.watches import AlertIds, Watches
 from delayed_vlm_ros.ros.services.ask_handler import AskHandler
 from delayed_vlm_ros.watches import Watch, WatchRunner
 from delayed_vlm_ros.watches.store import WatchStore
@@ -70,7 +70,9 @@ class NodeContext:
             may still be computing when it is closed, has freed the device.
         logger: The node's logger.
         stale_after_sec: Returns the silence after which a camera is stale, in seconds.
-        publish_alert: Publishes an alert of a standing question; called in the worker's thread.
+        publish_alert: Publishes an alert of a standing question, and returns whether it did; called in the worker's
+            thread.
+        alert_ids: Source of alert ids, for the life of the node.
         end_process: Called with the reason when only a new process can load the model: shuts this process down.
         shortage_seen: Set after the first shortage of memory, threads or file descriptors in this process.
     """
@@ -83,7 +85,8 @@ class NodeContext:
     logger: RcutilsLogger
     end_process: Callable[[str], None]
     stale_after_sec: Callable[[], float]
-    publish_alert: Callable[[msg.Alert], None]
+    publish_alert: Callable[[msg.Alert], bool]
+    alert_ids: AlertIds
     shortage_seen: threading.Event = field(default_factory=threading.Event)
 
 
@@ -116,7 +119,7 @@ class Session:
         if self.persistence is not None:
             self.persistence.start()
             if self.persistence.is_open:
-                self.watches.allow_saving()
+                self.watches.restore()
         self.worker.start()
 
     def close(self, timeout_sec: float) -> bool:
@@ -222,6 +225,7 @@ def build_session(
         publish=context.publish_alert,
         logger=context.logger,
         store=WatchStore(parameters.persistence_folder) if parameters.persistence_folder else None,
+        alert_ids=context.alert_ids,
     )
     watches.start(watches_of_file)
     worker = _worker(parameters, checkpoint, memories, watches.runner, context)
@@ -303,7 +307,8 @@ def _worker(
             loaded.precompute(control, prefill=parameters.precompute == FULL)
 
     def check_watches(loaded: engines.Engines, control: AskControl) -> None:
-        watches.check(loaded.by_camera, control)
+        with _logged(logger, "watches have stopped"):
+            watches.check(loaded.by_camera, control)
 
     check = IdleTask(WATCHES, check_watches, quiet_sec=0.0, needs_model=lambda: watches.needs_model)
     ahead = (

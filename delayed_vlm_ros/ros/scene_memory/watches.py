@@ -15,7 +15,7 @@ from delayed_vlm_ros.memory import Activity
 from delayed_vlm_ros.ros.output.messages import alert_message, watch_state
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.watches import Alert, Edge, Watch, WatchRunner, WatchStatus
-from delayed_vlm_ros.watches.store import StoredWatch, StoredWatches, WatchStore
+from delayed_vlm_ros.watches.store import StoredWatch, WatchStore
 
 _NOT_ACTIVE = "the node is not active"
 
@@ -45,12 +45,22 @@ class WatchedCameraMemory:
     @property
     def silence(self) -> str:
         """Why there are no new images; empty while they arrive."""
-        silent_sec = self._camera.silent_sec
-        if silent_sec is None:
+        if self._camera.silent_sec is None:
             return f"no image yet on {self._camera.topic}"
-        if silent_sec > self._stale_after_sec():
+        if self._camera.unusually_silent_sec > self._stale_after_sec():
             return f"no new image on {self._camera.topic}"
         return ""
+
+
+class AlertIds:
+    """Number of the last published alert. One thread changes it."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def continue_after(self, number: int) -> None:
+        """Go on with the next number after this one, unless a later one was published."""
+        self.last = max(self.last, number)
 
 
 class Watches:
@@ -61,9 +71,10 @@ class Watches:
         max_watches: Largest number of watches.
         max_duty: Largest share of the device's time that checks may take.
         stale_after_sec: Returns the silence after which a camera is stale, in seconds.
-        publish: Called with each alert's message, except those of goals, in the thread that checks.
+        publish: Publishes an alert's message and returns whether it did; called in the thread that checks.
         logger: The node's logger.
         store: File that survives a restart; None: none.
+        alert_ids: Source of alert ids, for the life of the node.
     """
 
     def __init__(
@@ -73,16 +84,17 @@ class Watches:
         max_watches: int,
         max_duty: float,
         stale_after_sec: Callable[[], float],
-        publish: Callable[[msg.Alert], None],
+        publish: Callable[[msg.Alert], bool],
         logger: RcutilsLogger,
         store: WatchStore | None,
+        alert_ids: AlertIds,
     ) -> None:
         self._cameras = cameras
         self._publish = publish
         self._logger = logger
         self._store = store
         self._can_save = False
-        self._alerts = 0  # published
+        self._alert_ids = alert_ids
         self._saving = threading.Lock()  # guards the next two
         self._error = ""
         self._stored: dict[str, StoredWatch] = {}  # what the next file says of each watch, except those of goals
@@ -101,33 +113,44 @@ class Watches:
         self._wake = wake
 
     def start(self, watches: Sequence[Watch]) -> None:
-        """Add the watches of the parameter file, and those of clients that the store has.
+        """Add the watches of the parameter file.
 
         Raises:
-            BadRequestError: There are too many in the parameter file.
-            UnknownCameraError: A watch of the parameter file has an unknown camera.
+            BadRequestError: There are too many.
+            UnknownCameraError: A watch has an unknown camera.
         """
-        loaded = self._store.load() if self._store is not None else StoredWatches()
+        for watch in watches:
+            status = self.runner.add(watch)
+            self._stored[watch.name] = StoredWatch(status.watch, of_client=False, added_at=time.time())
+
+    def restore(self) -> None:
+        """Restore the state of these and the watches of clients from the store, and save from now on.
+
+        Called once, before the first check, after this node has locked the folder.
+        """
+        if self._store is None:
+            return
+        loaded = self._store.load()
         if loaded.warning:
             self._logger.warning(loaded.warning)
-        self._alerts = loaded.alerts
-        known = {stored.watch.name: stored for stored in loaded.watches}
-        for watch in watches:
-            stored = known.pop(watch.name, None)
-            named = replace(watch, camera=watch.camera or next(iter(self._cameras)))
-            if stored is not None and stored.of_client:
-                self._logger.warning(f"watch {watch.name} of a client is replaced by the one of the parameter file")
-            if stored is None or stored.watch != named:
-                stored = StoredWatch(named, of_client=False, added_at=time.time())
-            self.runner.add(named, stored.state)
-            self._stored[named.name] = replace(stored, of_client=False)
-        for stored in known.values():
-            if stored.of_client:
+        self._alert_ids.continue_after(loaded.alerts)
+        for stored in loaded.watches:
+            own = self._stored.get(stored.watch.name)
+            if own is None and stored.of_client:
                 self._restore(stored)
+            elif own is not None and own.watch == stored.watch and not stored.of_client:
+                self.runner.set_state(own.watch.name, stored.state)
+                self._stored[own.watch.name] = stored
+            elif stored.of_client:
+                self._logger.warning(f"watch {stored.watch.name} of a client is replaced by the parameter file's")
+        self._can_save = True
 
     def _restore(self, stored: StoredWatch) -> None:
         age_sec = max(0.0, time.time() - stored.added_at)
         if stored.watch.lifetime_sec and age_sec >= stored.watch.lifetime_sec:
+            self._logger.info(
+                f"watch {stored.watch.name} is not restored: its lifetime is over by this machine's clock"
+            )
             return
         try:
             self.runner.add(stored.watch, stored.state, age_sec=age_sec)
@@ -136,10 +159,6 @@ class Watches:
         else:
             self._stored[stored.watch.name] = stored
 
-    def allow_saving(self) -> None:
-        """Save from now on: this node has locked the folder."""
-        self._can_save = self._store is not None
-
     def add(self, watch: Watch) -> WatchStatus:
         """Add a watch of a client; adding the same watch again changes nothing.
 
@@ -147,9 +166,9 @@ class Watches:
             BadRequestError: A setting is invalid, another watch has the name, or there are too many watches.
             UnknownCameraError: There is no such camera.
         """
-        status = self.runner.add(watch)
-        with self._saving:
-            if watch.name not in self._stored:
+        with self._saving:  # an alert of its first check waits
+            status = self.runner.add(watch)
+            if watch.name not in self._stored and not status.has_ended:
                 self._stored[watch.name] = StoredWatch(status.watch, of_client=True, added_at=time.time())
                 self._save()
         self._wake()
@@ -219,29 +238,29 @@ class Watches:
         if of_goal is not None:
             of_goal(alert_message(alert, camera, 0))
             return
-        self._publish(alert_message(alert, camera, self._alerts + 1))
-        # Saved after it was published: a kill in between repeats it with the same id, and loses none.
         with self._saving:
-            self._alerts += 1
             stored = self._stored.get(alert.watch.name)
-            if stored is None:  # removed meanwhile
-                return
-            is_rising = alert.edge is Edge.RISING
-            if is_rising and alert.watch.once and stored.of_client:
-                del self._stored[alert.watch.name]
-            else:
-                alerted_at = alert.stamp if is_rising else stored.alerted_at
-                self._stored[alert.watch.name] = replace(
-                    stored, was_yes=is_rising, is_alerted=is_rising, alerted_at=alerted_at
-                )
+            if stored is None or not self._publish(alert_message(alert, camera, self._alert_ids.last + 1)):
+                return  # its goal or watch has been removed meanwhile, or the node is closing
+            self._alert_ids.continue_after(self._alert_ids.last + 1)
+            # Saved after it was published: a kill in between repeats it with the same id, and loses none.
+            self._set_alerted(alert, stored)
             self._save()
+
+    def _set_alerted(self, alert: Alert, stored: StoredWatch) -> None:
+        is_rising = alert.edge is Edge.RISING
+        if is_rising and alert.watch.once and stored.of_client:
+            del self._stored[alert.watch.name]
+            return
+        alerted_at = alert.stamp if is_rising else stored.alerted_at
+        self._stored[alert.watch.name] = replace(stored, was_yes=is_rising, is_alerted=is_rising, alerted_at=alerted_at)
 
     def _save(self) -> None:
         """Write the file, if this node may; log the first of successive errors."""
         if self._store is None or not self._can_save:
             return
         try:
-            self._store.save(tuple(self._stored.values()), self._alerts)
+            self._store.save(tuple(self._stored.values()), self._alert_ids.last)
         except MemoryFileError as error:
             if not self._error:
                 self._logger.warning(str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from rclpy.timer import Timer
 
 from delayed_vlm_ros import msg
 from delayed_vlm_ros.action import WatchFor
-from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DelayedVlmError
+from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BadRequestError, DelayedVlmError
 from delayed_vlm_ros.ros.output.messages import error_code, error_text
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.scene_memory.watches import Watches
@@ -24,6 +25,7 @@ from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer, is_canc
 from delayed_vlm_ros.ros.services.watch_requests import parse_watch
 from delayed_vlm_ros.ros.time import steady_clock
 from delayed_vlm_ros.srv import ListWatches, Unwatch, Watch
+from delayed_vlm_ros.watches.runner import LIFETIME_OVER
 
 ALERTS_KEPT = 20
 """Alerts that a client receives which subscribes later."""
@@ -116,12 +118,18 @@ class WatchServices:
         """Destroy the action server, which the node does not do."""
         self._action.destroy()
 
-    def publish_alert(self, alert: msg.Alert) -> None:
-        """Publish an alert. Thread-safe."""
-        if not self._closed:
+    def publish_alert(self, alert: msg.Alert) -> bool:
+        """Publish an alert; return whether it was published. Thread-safe."""
+        if self._closed:
+            return False
+        try:
             self._alerts.publish(alert)
-            edge = "yes" if alert.edge == msg.Alert.RISING else "no"
-            self._node.get_logger().info(f"watch {alert.watch}: {edge} ({alert.question})")
+        except Exception:  # noqa: BLE001  such as a full queue of the middleware; it is due again after a restart
+            self._node.get_logger().error(f"cannot publish an alert of watch {alert.watch}: {traceback.format_exc()}")
+            return False
+        edge = "yes" if alert.edge == msg.Alert.RISING else "no"
+        self._node.get_logger().info(f"watch {alert.watch}: {edge} ({alert.question})")
+        return True
 
     # Services -------------------------------------------------------------------------------------------------------
 
@@ -165,14 +173,17 @@ class WatchServices:
 
     def _publish_states(self) -> None:
         """Publish the states if one has changed, and pass those of goals to the goals."""
+        if self._closed:
+            return
+        goals = tuple(self._goals.items())  # before the states: a goal's watch is added before the goal
         states = self._present_states()
         for state in states:
             channel = self._goals.get(state.settings.name)
             if channel is not None:
                 channel.put(state)
         present = {state.settings.name for state in states}
-        for name, channel in tuple(self._goals.items()):
-            if name not in present:  # removed by cleanup
+        for name, channel in goals:
+            if name not in present:  # removed by a client, or by cleanup
                 channel.close()
         if self._published is None or [_changes(state) for state in states] != [
             _changes(state) for state in self._published
@@ -223,23 +234,26 @@ class WatchServices:
         if bytes(goal.goal_id.uuid) in self._cancelled:  # before the channel was there
             channel.put(None)
         try:
-            checks = 0
+            shown: tuple[Any, ...] = ()
             while reports := await channel.take():
                 for report in reports:
                     if report is None:
                         raise AskCancelledError("the goal was cancelled before the first yes")
                     if isinstance(report, msg.Alert):
                         return report
-                    if report.checks != checks:
-                        checks = report.checks
+                    if _changes(report) != shown:
+                        shown = _changes(report)
                         goal.publish_feedback(WatchFor.Feedback(state=report))
                 status = watches.runner.status(name)
-                if status is not None and status.has_ended:
+                if status is not None and status.state.reason == LIFETIME_OVER:
                     raise AskTimeoutError(f"no yes within {watch.lifetime_sec:g} s: allow a longer lifetime_sec")
-            raise AskCancelledError("the goal ended: the node was cleaned up or is shutting down")
+            raise AskCancelledError(
+                "the goal ended: its watch was removed, or the node was cleaned up or is shutting down"
+            )
         finally:
             del self._goals[name]
-            watches.remove(name)
+            with suppress(BadRequestError):  # removed by a client
+                watches.remove(name)
 
     def _on_cancel(self, goal: Any) -> CancelResponse:
         goal_id = bytes(goal.goal_id.uuid)

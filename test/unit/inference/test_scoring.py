@@ -77,7 +77,7 @@ def test_warm_scores_equal_cold_ones_bitwise(load_tiny, make_engine, image, rand
     warm = make_engine(load_tiny(family, dtype=dtype), stamps=STAMPS)
     warm.score(QUESTIONS)
     warm.ask("What?", max_new_tokens=3)
-    assert warm.score(QUESTIONS) == warm.score(QUESTIONS)
+    assert warm.score(QUESTIONS).scores == warm.score(QUESTIONS).scores
     warm.add_frame(image(7), 3.5)
     cold = make_engine(load_tiny(family, dtype=dtype), stamps=[*STAMPS, 3.5])
     assert warm.score(QUESTIONS).scores == cold.score(QUESTIONS).scores
@@ -180,6 +180,7 @@ def test_shortage_of_memory_leaves_the_scores_unchanged(load_tiny, make_engine, 
     monkeypatch.setattr(engine.model.lm_head, "forward", short_once)
     result = engine.score(QUESTIONS)
     assert result.scores == expected.scores
+    assert result.is_complete
     assert len(result.metrics.warnings) == len(expected.metrics.warnings) + 1
     assert "caches" in result.metrics.warnings[-1]
 

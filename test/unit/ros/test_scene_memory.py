@@ -24,6 +24,7 @@ class Session:
     def __init__(self, meanwhile=lambda: None):
         self.timeouts = []
         self.meanwhile = meanwhile
+        self.watches = SimpleNamespace(deactivate=lambda: None)
 
     def start(self):
         pass
@@ -47,6 +48,8 @@ def node():
         _watch_services=SimpleNamespace(close=lambda: None, publish_alert=None),
         _watches_of_file=lambda _: (),
         _unsubscribe=lambda: None,
+        _deactivate=lambda: None,
+        _alert_ids=None,
         _end_process=lambda _: None,
         _pair_ids=None,
         _device_lock=None,

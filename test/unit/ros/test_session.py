@@ -34,6 +34,7 @@ from delayed_vlm_ros.ros.scene_memory import engines
 from delayed_vlm_ros.ros.scene_memory import session as session_module
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.scene_memory.session import NodeContext, build_session
+from delayed_vlm_ros.ros.scene_memory.watches import AlertIds
 
 NOW_NS = 1_800_000_100_000_000_000
 PARAMETERS = SceneMemoryParameters(model="demo", star_size=6, stream_size=6, sample_fps=2.0)
@@ -84,7 +85,8 @@ def make_context():
         logger=get_logger("test_session"),
         end_process=lambda _: None,
         stale_after_sec=lambda: 1.0,
-        publish_alert=lambda _: None,
+        publish_alert=lambda _: True,
+        alert_ids=AlertIds(),
     )
 
 

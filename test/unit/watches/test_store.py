@@ -83,6 +83,7 @@ def one_watch(**values):
         json.dumps(one_watch(of_client="yes")),
         json.dumps(one_watch(added_at="now")),
         json.dumps(one_watch(added_at=float("nan"))),
+        json.dumps(one_watch(added_at=10**400)),
         json.dumps(one_watch(more=1)),
         json.dumps(one_watch(watch={"gate": "sometimes"})),
         json.dumps(one_watch(watch={"question": ""})),
@@ -119,3 +120,20 @@ def test_folder_that_is_gone_is_an_error(store, tmp_path):
     tmp_path.rmdir()
     with pytest.raises(MemoryFileError, match=FILE):
         store.save([DOOR], 1)
+
+
+def test_file_that_is_a_folder_is_set_aside(store, tmp_path):
+    (tmp_path / FILE).mkdir()
+    assert "aside" in store.load().warning
+    store.save([DOOR], 1)
+    assert store.load().watches == (DOOR,)
+
+
+def test_file_that_could_not_be_read_back_is_not_written(store):
+    store.save([DOOR], 1)
+    long = [
+        replace(DOOR, watch=replace(DOOR.watch, name=f"door {number}", question="x" * 10_000)) for number in range(200)
+    ]
+    with pytest.raises(MemoryFileError, match="shorter questions"):
+        store.save(long, 2)
+    assert store.load() == StoredWatches((DOOR,), 1)

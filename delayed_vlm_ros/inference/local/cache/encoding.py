@@ -123,7 +123,7 @@ class EncodingCache:
             lengths: Lengths in seconds.
         """
         for length in set(self._windows) - set(lengths):
-            del self._windows[length]
+            self._windows.pop(length, None)  # another thread may reset the cache
 
     def close(self) -> None:
         """Release the model."""
@@ -207,7 +207,7 @@ class EncodingCache:
             return PrefixCache(self._layer_types)
         window = self._windows.pop(window_sec, None) or PrefixCache(self._layer_types)
         while len(self._windows) >= _MAX_WINDOWS:
-            del self._windows[next(iter(self._windows))]
+            self._drop_oldest_window()
         self._windows[window_sec] = window
         return window
 
@@ -234,10 +234,14 @@ class EncodingCache:
         if self._budget is None:
             return
         while self._windows and self._is_over(self._budget):
-            del self._windows[next(iter(self._windows))]
+            self._drop_oldest_window()
         if self._is_over(self._budget):
             self._prefix = None
             self._features.shrink(self._budget.caches, retention_order(snapshot))
+
+    def _drop_oldest_window(self) -> None:
+        for length in tuple(self._windows)[:1]:  # another thread may reset the cache
+            self._windows.pop(length, None)
 
     def _is_over(self, budget: MemoryBudget) -> bool:
         kept = self.cached_bytes()

@@ -59,7 +59,6 @@ def _take(browser: Browser, link: str) -> None:
     page.get_by_role("button", name="Unmark").wait_for()
     page.keyboard.press("Escape")
     page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
-    page.wait_for_function("!document.querySelector('.watch .warning:not(.hidden)')")  # that it is checked too rarely
     page.wait_for_timeout(1500)
     _write("web_page", [_shot(page)])
     phone = [

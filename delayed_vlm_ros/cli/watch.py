@@ -63,6 +63,12 @@ def watch(
     hold: Annotated[
         float, typer.Option(help="Time for which all checks must count as yes, in s.", min=0)
     ] = Watch.hold_sec,
+    confirm: Annotated[
+        tuple[int, int],
+        typer.Option(
+            help="Checks of the last ones that must count as yes; 1 1: the first yes suffices.", metavar="N OF"
+        ),
+    ] = (Watch.yes_checks, Watch.of_checks),
     cooldown: Annotated[
         float, typer.Option(help="Shortest time between two alerts, in s.", min=0)
     ] = Watch.cooldown_sec,
@@ -82,6 +88,8 @@ def watch(
     """
     if (bool(question) + list_all + bool(remove)) != 1:
         raise BadRequestError("give either a question, or --list, or --remove NAME")
+    if not 1 <= confirm[0] <= confirm[1]:
+        raise BadRequestError(f"--confirm must be like '2 3' (2 of the last 3 checks), got '{confirm[0]} {confirm[1]}'")
     # Requires ROS.
     from delayed_vlm_ros.msg import WatchSettings  # noqa: PLC0415
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
@@ -109,6 +117,8 @@ def watch(
                     gate=list(Gate).index(gate),
                     threshold=threshold,
                     hold_sec=hold,
+                    yes_checks=confirm[0],
+                    of_checks=confirm[1],
                     cooldown_sec=cooldown,
                     once=once,
                 )

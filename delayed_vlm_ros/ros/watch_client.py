@@ -16,12 +16,12 @@ from delayed_vlm_ros.msg import Alert, NodeStats, WatchSettings, WatchState, Wat
 from delayed_vlm_ros.ros.action_call import ActionCall
 from delayed_vlm_ros.ros.client import REPLIES, SceneMemoryClient
 from delayed_vlm_ros.srv import ListWatches, Unwatch, Watch
+from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 
 _CALL_TIMEOUT_SEC = 10.0
 _CANCEL_SEC = 2.0  # for the result of a cancelled goal
 _SILENT_SEC = 10.0  # without a report of the node, which reports once per second
 _LOST_SEC = 3.0  # for which a node reports but does not have the goal's watch
-_ALERTS_KEPT = 20  # by the publisher, for clients that subscribe later
 
 
 def _latched(depth: int) -> QoSProfile:
@@ -70,7 +70,7 @@ class WatchClient:
         ]
         if on_alert is not None:
             self._subscriptions.append(
-                node.create_subscription(Alert, "scene_memory/alerts", on_alert, _latched(_ALERTS_KEPT))
+                node.create_subscription(Alert, "scene_memory/alerts", on_alert, _latched(ALERTS_KEPT))
             )
 
     def close(self) -> None:

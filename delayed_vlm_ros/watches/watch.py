@@ -11,6 +11,9 @@ from delayed_vlm_ros.errors import BadRequestError
 MAX_NAME_CHARACTERS = 64
 """Longest name of a watch."""
 
+ALERTS_KEPT = 20
+"""Number of the newest alerts that a client receives which connects later."""
+
 MAX_SECONDS = 86_400.0
 """Upper bound of the times in a watch, in seconds; the lifetime has none."""
 

@@ -14,9 +14,6 @@ from delayed_vlm_ros.watches import Watch
 ALL_CAMERAS = "*"
 """Value of ``Question.camera`` that queries every camera, one after the other."""
 
-ALERTS_KEPT = 20
-"""Number of alerts of standing questions on the page."""
-
 WATCH_DIAGNOSTIC = "watch "
 """Start of the name of a standing question's diagnostic; its name follows."""
 

@@ -274,8 +274,10 @@ def test_command_with_once_ends_with_the_first_yes_and_leaves_out_earlier_alerts
     connected.wait_for_level("door", WatchState.YES)
     connected.watches.unwatch("door")
     file.unlink()
-    running = command(file_question(file), "--every", "0.1", "--once", "--name", "door")
+    running = command(file_question(file), "--every", "0.1", "--once", "--name", "door", "--confirm", "2", "3")
     running.wait_for("Ctrl-C removes the watch")
+    (added,) = connected.watches.list_watches().watches
+    assert (added.settings.yes_checks, added.settings.of_checks, added.settings.once) == (2, 3, True)
     running.wait_for("NO        p(yes) 0.10")
     assert "YES" not in running.out
     # when

@@ -26,9 +26,7 @@ from delayed_vlm_ros.ros.services.watch_requests import parse_watch
 from delayed_vlm_ros.ros.time import steady_clock
 from delayed_vlm_ros.srv import ListWatches, Unwatch, Watch
 from delayed_vlm_ros.watches.runner import LIFETIME_OVER
-
-ALERTS_KEPT = 20
-"""Alerts that a client receives which subscribes later."""
+from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 
 _PERIOD_SEC = 0.5  # between two messages on ~/watches
 _RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2

@@ -9,7 +9,8 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.watches import Alert, Edge, Level, Watch, WatchRunner, WatchStatus
 from delayed_vlm_ros.watches.runner import ScoringEngine, WatchedCamera
-from delayed_vlm_ros.web.backend import ALERTS_KEPT, KeptFrame, WatchAlert, WatchedQuestion
+from delayed_vlm_ros.watches.watch import ALERTS_KEPT
+from delayed_vlm_ros.web.backend import KeptFrame, WatchAlert, WatchedQuestion
 
 _MAX_WATCHES = 32  # this and the next as the defaults of the scene_memory node
 _MAX_DUTY = 0.2

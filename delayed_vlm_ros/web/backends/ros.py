@@ -26,8 +26,8 @@ from delayed_vlm_ros.ros.watch_client import WatchClient
 from delayed_vlm_ros.srv import Mark
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of
 from delayed_vlm_ros.watches import Watch
+from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 from delayed_vlm_ros.web.backend import (
-    ALERTS_KEPT,
     WATCH_DIAGNOSTIC,
     AskOutcome,
     Diagnostic,

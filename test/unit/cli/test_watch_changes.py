@@ -205,7 +205,7 @@ def test_command_requires_one_task(arguments, tmp_path):
     assert done.stderr == "error: give either a question, or --list, or --remove NAME\n"
 
 
-@pytest.mark.parametrize("option", ["--every=0", "--threshold=0", "--last=-1", "--gate=never"])
+@pytest.mark.parametrize("option", ["--every=0", "--threshold=0", "--last=-1", "--gate=never", "--confirm=2"])
 def test_value_that_would_mean_a_default_is_refused(option, tmp_path):
     done = run_here("watch", "bright", option, cwd=tmp_path)
     assert done.returncode == 2

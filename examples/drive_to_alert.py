@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,7 @@ from rclpy.utilities import remove_ros_args
 
 SERVER = "navigate_to_pose"
 SERVER_WAIT_SEC = 10.0
+STOP_SEC = 5.0  # for a response of the navigation
 # The publisher keeps the last alerts for nodes that start later; a robot must not drive to those of yesterday.
 MAX_AGE_SEC = 10.0
 _ALERTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -50,6 +52,7 @@ class AlertDriver(Node):
         self._goal_for = goal_for
         self._optical = optical
         self._is_driving = False
+        self._sent: Any = None
         self._goal: Any = None
         self._navigation = ActionClient(self, action_type, SERVER)
         self.create_subscription(Alert, "scene_memory/alerts", self._on_alert, _ALERTS)
@@ -76,7 +79,8 @@ class AlertDriver(Node):
                 f"{pose.pose.position.y:.2f} in {pose.header.frame_id}"
             )
             self._is_driving = True
-            self._navigation.send_goal_async(self._goal_for(pose)).add_done_callback(self._on_response)
+            self._sent = self._navigation.send_goal_async(self._goal_for(pose))
+            self._sent.add_done_callback(self._on_response)
 
     def _on_response(self, response: Any) -> None:
         self._goal = response.result()
@@ -92,8 +96,10 @@ class AlertDriver(Node):
 
     def stop(self) -> None:
         """Cancel the goal, so that the robot does not drive on without this node."""
+        if self._is_driving and self._goal is None:  # the navigation has not responded yet
+            rclpy.spin_until_future_complete(self, self._sent, timeout_sec=STOP_SEC)
         if self._goal is not None:
-            rclpy.spin_until_future_complete(self, self._goal.cancel_goal_async(), timeout_sec=5.0)
+            rclpy.spin_until_future_complete(self, self._goal.cancel_goal_async(), timeout_sec=STOP_SEC)
 
 
 def ground_pose(camera: PoseStamped, *, optical: bool) -> PoseStamped:
@@ -132,6 +138,7 @@ def main() -> None:
     driver = AlertDriver(
         arguments.watch, NavigateToPose, lambda pose: NavigateToPose.Goal(pose=pose), optical=arguments.optical
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # systemd and docker stop end it as Ctrl-C does
     if not driver.wait_for_navigation():
         sys.exit(f"action {SERVER} not found: is nav2 active in this ROS domain and namespace?")
     try:

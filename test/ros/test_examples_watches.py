@@ -146,6 +146,15 @@ def test_robot_drives_to_new_alerts_one_after_another_and_stops_with_the_program
     assert "Traceback" not in process.log
 
 
+def test_service_manager_stops_the_robot_as_well(driven):
+    process, publisher, navigation, client = driven()
+    publisher.publish(make_alert(client, 1, 1.5))
+    wait_until(lambda: navigation.goals, lambda: process.log)
+    code, _ = process.end(signal.SIGTERM)
+    assert code == 0, process.log
+    assert navigation.cancelled == ["map 1.50 -2.00 0.00 0.707 0.707"]
+
+
 @pytest.mark.parametrize("optical", [False, True])
 def test_goal_looks_where_the_camera_looks(optical, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))

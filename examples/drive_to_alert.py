@@ -138,7 +138,8 @@ def main() -> None:
     driver = AlertDriver(
         arguments.watch, NavigateToPose, lambda pose: NavigateToPose.Goal(pose=pose), optical=arguments.optical
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # systemd and docker stop end it as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # systemd and docker stop end it as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
     if not driver.wait_for_navigation():
         sys.exit(f"action {SERVER} not found: is nav2 active in this ROS domain and namespace?")
     try:

@@ -76,7 +76,8 @@ def ros() -> Iterator[None]:
 
     domain, reservation = free_domain()
     os.environ["ROS_DOMAIN_ID"] = str(domain)
-    # Tests kill nodes. Fast DDS of this process has crashed when it wrote to the shared memory of a killed one.
+    # For this process and its nodes. Tests kill nodes, and Fast DDS has crashed when it wrote to the shared memory of a
+    # killed one.
     os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"

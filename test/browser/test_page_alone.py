@@ -250,7 +250,7 @@ def test_answer_shows_frames_spread_over_its_time(browser, server):
         assert ids == [0, 25, 49, 74, 99]
         assert all(re.search(r"\d\d:\d\d:\d\d", label) for label in labels)
         assert "5 of the 100 pairs" in page.locator(".exchange").last.inner_text()
-        assert page.locator(".only-read-aloud[role=status]").inner_text() == "What is there?"
+        assert page.get_by_role("region", name="Talk").get_by_role("status").inner_text() == "What is there?"
 
 
 @pytest.fixture

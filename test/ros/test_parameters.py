@@ -38,6 +38,7 @@ RUN_FAKE_WITH_FILE = """
 import runpy, sys
 from pathlib import Path
 path = sys.argv.pop(1)
+sys.path.append(str(Path("test/helpers").resolve()))
 sys.argv += ["--params-file", path]
 runpy.run_path(str(Path("test/helpers/fake_scene_memory.py").resolve()), run_name="__main__")
 """

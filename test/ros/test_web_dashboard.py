@@ -59,5 +59,10 @@ def test_page_has_no_client_that_resets_the_memory_or_sets_parameters(graph):
     wait_until(lambda: f"{NAMESPACE}/scene_memory/mark" in clients(), "the clients of the page")
     assert clients() == {
         *(f"{NAMESPACE}/{name}" for name in ("ask_scene", "scene_memory/mark", "scene_memory/get_frames")),
-        *(f"{NAMESPACE}/ask_scene_stream/_action/{name}" for name in ("send_goal", "cancel_goal", "get_result")),
+        *(f"{NAMESPACE}/scene_memory/{name}" for name in ("watch", "unwatch", "list_watches")),
+        *(
+            f"{NAMESPACE}/{action}/_action/{name}"
+            for action in ("ask_scene_stream", "scene_memory/watch_for")
+            for name in ("send_goal", "cancel_goal", "get_result")
+        ),
     }

@@ -43,7 +43,7 @@ def alert(edge, at, *, number=1, watch="door", first=None, pose=None, warnings=(
         evidence=frames,
         pose_valid=pose is not None,
         pose=pose,
-        warnings=list(warnings),
+        metrics=SimpleNamespace(warnings=list(warnings)),
     )
 
 

@@ -186,7 +186,7 @@ def test_goal_cancelled_by_cleanup_is_aborted(make_services, monkeypatch):
         control.cancel()
         return finished(error=AskCancelledError("the node is being cleaned up"))
 
-    monkeypatch.setattr(ask_services, "_is_cancelling", lambda _: pytest.fail("waited for a request to cancel"))
+    monkeypatch.setattr(ask_services, "is_cancelling", lambda _: pytest.fail("waited for a request to cancel"))
     goal = Goal()
     # when
     result = run(make_services(submit)._on_goal(goal))

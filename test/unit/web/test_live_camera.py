@@ -43,6 +43,7 @@ def test_image_bomb_is_refused_and_the_former_image_stays(trick):
 def test_page_has_its_own_limit_of_pixels(monkeypatch):
     # given the page's node with one camera
     monkeypatch.setattr(ros, "SceneMemoryClient", MagicMock())
+    monkeypatch.setattr(ros, "WatchClient", MagicMock())
     node = MagicMock()
     backend = ros.RosBackend(node)
     backend._follow_cameras({"front": "/image/compressed"})

@@ -303,8 +303,8 @@ class WatchRunner:
             is_overdue=entry.due_at is not None and now - entry.due_at > _OVERDUE_AFTER * entry.watch.period_sec,
         )
 
-    def _refresh(self, entry: _Entry, now: float) -> bool:
-        """Bring a watch up to date with the time and its camera, and return whether it can be checked."""
+    def _refresh(self, entry: _Entry, now: float) -> Candidate | None:
+        """Bring a watch up to date with the time and its camera; return it if it can be checked."""
         can_be_checked = self._can_be_checked(entry, now)
         candidate = self._candidate(entry)
         if not (can_be_checked and is_due(candidate, now)):
@@ -313,7 +313,7 @@ class WatchRunner:
                 entry.turn = 0.0
         elif entry.due_at is None:
             entry.due_at = now
-        return can_be_checked
+        return candidate if can_be_checked else None
 
     def _can_be_checked(self, entry: _Entry, now: float) -> bool:
         """Return whether a watch can be checked; note why not in its state."""
@@ -435,10 +435,12 @@ class WatchRunner:
 
     def _next_group(self, now: float) -> tuple[_Begun, ...]:
         with self._lock:
-            entries = [entry for entry in self._entries.values() if self._refresh(entry, now)]
+            candidates = [
+                candidate for entry in self._entries.values() if (candidate := self._refresh(entry, now)) is not None
+            ]
             if not self._duty.allows(now):
                 return ()
-            chosen = next_group([self._candidate(entry) for entry in entries], now, self._turn)
+            chosen = next_group(candidates, now, self._turn)
             return tuple(_Begun(watch, self._entries[watch.name].state) for watch in chosen)
 
     def _candidate(self, entry: _Entry) -> Candidate:

@@ -9,13 +9,11 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Protocol
 
 from rclpy.action import CancelResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import DelayedVlmError, ErrorCode
@@ -24,16 +22,13 @@ from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import SceneAnswer
 from delayed_vlm_ros.ros.output.messages import feedback, fill_answer, fill_error, scene_answer
 from delayed_vlm_ros.ros.services.channel import Channel, resume_running_handler
-from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer, is_cancelling
+from delayed_vlm_ros.ros.services.goal_replies import BURST, PacedActionServer, is_cancelling
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.services.requests import choose_request_id
 from delayed_vlm_ros.srv import AskScene
 
-_RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2
 _LOG_PERIOD_SEC = 5.0
 _CLIENT_MISTAKES = (ErrorCode.BAD_REQUEST, ErrorCode.UNKNOWN_CAMERA)
-# Unread requests: the middleware silently drops those of a burst beyond this depth.
-_BURST = QoSProfile(depth=500)
 
 
 class Submit(Protocol):
@@ -64,7 +59,7 @@ class AskServices:
         self._answers = node.create_publisher(SceneAnswer, "~/answers", 10)
         group = ReentrantCallbackGroup()
         self._service = node.create_service(
-            AskScene, "ask_scene", self._on_request, qos_profile=_BURST, callback_group=group
+            AskScene, "ask_scene", self._on_request, qos_profile=BURST, callback_group=group
         )
         self._action = PacedActionServer(
             node,
@@ -73,11 +68,6 @@ class AskServices:
             self._on_goal,
             callback_group=group,
             cancel_callback=self._on_cancel,
-            goal_service_qos_profile=_BURST,
-            result_service_qos_profile=_BURST,
-            cancel_service_qos_profile=_BURST,
-            result_timeout=_RESULT_TIMEOUT_SEC,
-            resume_function=partial(resume_running_handler, node),
         )
 
     def close(self) -> None:

@@ -20,15 +20,21 @@ from typing import Any
 
 from rclpy.action import ActionServer
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.task import Future as RosFuture
 
+from delayed_vlm_ros.ros.services.channel import resume_running_handler
 from delayed_vlm_ros.ros.time import steady_clock
+
+BURST = QoSProfile(depth=500)
+"""QoS of requests: the middleware silently drops unread ones of a burst beyond this depth."""
 
 _MAX_UNREAD_RESULTS = 8  # of the 10 that a client keeps: two may be on their way
 _MAX_UNREAD_ACCEPTANCES = 4  # the results of these find no later acceptance, so they remain unread in the server's view
 _READ_AFTER_SEC = 5.0  # longer than a client pauses on a busy machine; one that fetches no results is not waited for
 _RESULT_READ_AFTER_SEC = 1.0  # its client has just requested it, so it is not paused
 _CHECK_PERIOD_SEC = 0.25
+_RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2
 _CANCELLING_TIMEOUT_SEC = 1.0
 
 
@@ -100,18 +106,24 @@ class ReplyWindow:
 class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic on Humble
     """An ``ActionServer`` that loses no reply to a single client with the default quality of service.
 
+    Its handlers are coroutines, which wait without a thread.
+
     Args:
         node: As for ``ActionServer``, as are all other arguments.
-        resume_function: Returns a function that resumes the running handler.
     """
 
-    def __init__(
-        self, node: Node, *arguments: Any, resume_function: Callable[[], Callable[[], None]], **keywords: Any
-    ) -> None:
-        self._resume_function = resume_function
+    def __init__(self, node: Node, *arguments: Any, **keywords: Any) -> None:
         self._acceptances = ReplyWindow(_MAX_UNREAD_ACCEPTANCES, _READ_AFTER_SEC)
         self._results = ReplyWindow(_MAX_UNREAD_RESULTS, _RESULT_READ_AFTER_SEC)
-        super().__init__(node, *arguments, **keywords)
+        super().__init__(
+            node,
+            *arguments,
+            goal_service_qos_profile=BURST,
+            result_service_qos_profile=BURST,
+            cancel_service_qos_profile=BURST,
+            result_timeout=_RESULT_TIMEOUT_SEC,
+            **keywords,
+        )
         self._timer = node.create_timer(
             _CHECK_PERIOD_SEC, self._expire, callback_group=self.callback_group, clock=steady_clock()
         )
@@ -159,7 +171,7 @@ class PacedActionServer(ActionServer):  # type: ignore[type-arg]  # not generic 
 
     async def _turn_of(self, goal_id: bytes) -> None:
         turn: RosFuture[None] = RosFuture()
-        resume = self._resume_function()
+        resume = resume_running_handler(self._node)
 
         def begin() -> None:
             turn.set_result(None)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
-from delayed_vlm_ros.errors import DelayedVlmError, PairNotKeptError
-from delayed_vlm_ros.ros.output.messages import error_text, key_frame
+from delayed_vlm_ros.errors import PairNotKeptError
+from delayed_vlm_ros.ros.output.messages import key_frame
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.services.get_frames import handle_get_frames
 from delayed_vlm_ros.ros.services.marks import handle_mark
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, select_camera_of_pair, select_cameras
+from delayed_vlm_ros.ros.services.responses import respond
 from delayed_vlm_ros.srv import GetFrames, Mark
 
 
@@ -39,10 +38,10 @@ class MemoryServices:
         ]
 
     def _on_mark(self, request: Mark.Request, response: Mark.Response) -> Mark.Response:
-        return self._respond("mark", self._mark, request, response)
+        return respond(self._node, "mark", lambda: self._mark(request, response), response)
 
     def _on_get_frames(self, request: GetFrames.Request, response: GetFrames.Response) -> GetFrames.Response:
-        return self._respond("get_frames", self._get_frames, request, response)
+        return respond(self._node, "get_frames", lambda: self._get_frames(request, response), response)
 
     def _mark(self, request: Mark.Request, response: Mark.Response) -> None:
         camera = select_camera_of_pair(self._configured(), request.camera, request.id)
@@ -60,18 +59,3 @@ class MemoryServices:
                 "no frames are kept: the node is not configured; run the lifecycle transitions configure and activate"
             )
         return cameras
-
-    def _respond(self, name: str, fill: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
-        """Return the filled response. Never raises."""
-        try:
-            fill(request, response)
-        except DelayedVlmError as error:
-            failure: Exception = error
-            self._node.get_logger().info(f"{name} rejected: {error_text(error)}")
-        except Exception as error:  # noqa: BLE001  a defect must not end the node; the client receives the error
-            failure = error
-            self._node.get_logger().error(f"{name} failed: {traceback.format_exc()}")
-        else:
-            response.success = True
-            return response
-        return type(response)(error_msg=error_text(failure))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Protocol
 
 from rclpy.action import CancelResponse
@@ -22,6 +20,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.scene_memory.watches import Watches
 from delayed_vlm_ros.ros.services.channel import Channel, resume_running_handler
 from delayed_vlm_ros.ros.services.goal_replies import PacedActionServer, is_cancelling
+from delayed_vlm_ros.ros.services.responses import respond
 from delayed_vlm_ros.ros.services.watch_requests import parse_watch
 from delayed_vlm_ros.ros.time import steady_clock
 from delayed_vlm_ros.srv import ListWatches, Unwatch, Watch
@@ -29,8 +28,6 @@ from delayed_vlm_ros.watches.runner import LIFETIME_OVER
 from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 
 _PERIOD_SEC = 0.5  # between two messages on ~/watches
-_RESULT_TIMEOUT_SEC = 10  # how long a client can fetch a goal's result; as in nav2
-_BURST = QoSProfile(depth=500)
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _ALERTS = QoSProfile(
     depth=ALERTS_KEPT, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -74,7 +71,7 @@ class WatchServices:
         self._host = host
         self._closed = False
         self._timer: Timer | None = None
-        self._published: list[msg.WatchState] | None = None
+        self._published: list[tuple[Any, ...]] | None = None
         self._goals: dict[str, Channel[msg.Alert | msg.WatchState | None]] = {}
         self._cancelled: set[bytes] = set()
         self._alerts = node.create_publisher(msg.Alert, "~/alerts", _ALERTS)
@@ -92,11 +89,6 @@ class WatchServices:
             self._on_goal,
             callback_group=ReentrantCallbackGroup(),
             cancel_callback=self._on_cancel,
-            goal_service_qos_profile=_BURST,
-            result_service_qos_profile=_BURST,
-            cancel_service_qos_profile=_BURST,
-            result_timeout=_RESULT_TIMEOUT_SEC,
-            resume_function=partial(resume_running_handler, node),
         )
 
     def start(self) -> None:
@@ -137,29 +129,14 @@ class WatchServices:
             watch = parse_watch(request.settings, self._host.watch_parameters())
             response.state = watches.message_of(watches.add(watch), self._host.unavailable)
 
-        return self._respond("watch", add, response)
+        return respond(self._node, "watch", add, response)
 
     def _on_unwatch(self, request: Unwatch.Request, response: Unwatch.Response) -> Unwatch.Response:
-        return self._respond("unwatch", lambda: self._host.require_watches().remove(request.name), response)
+        return respond(self._node, "unwatch", lambda: self._host.require_watches().remove(request.name), response)
 
     def _on_list(self, _request: ListWatches.Request, response: ListWatches.Response) -> ListWatches.Response:
         response.watches = self._present_states()
         return response
-
-    def _respond(self, name: str, act: Callable[[], None], response: Any) -> Any:
-        """Return the response after an action that may fail. Never raises."""
-        try:
-            act()
-        except DelayedVlmError as error:
-            failure: Exception = error
-            self._node.get_logger().info(f"{name} rejected: {error_text(error)}")
-        except Exception as error:  # noqa: BLE001  a defect must not end the node; the client receives the error
-            failure = error
-            self._node.get_logger().error(f"{name} failed: {traceback.format_exc()}")
-        else:
-            response.success = True
-            return response
-        return type(response)(error_code=error_code(failure), error_msg=error_text(failure))
 
     # States ---------------------------------------------------------------------------------------------------------
 
@@ -183,13 +160,12 @@ class WatchServices:
         for name, channel in goals:
             if name not in present:  # removed by a client, or by cleanup
                 channel.close()
-        if self._published is None or [_changes(state) for state in states] != [
-            _changes(state) for state in self._published
-        ]:
+        changes = [_changes(state) for state in states]
+        if changes != self._published:
             array = msg.WatchStateArray(watches=states)
             array.header.stamp = self._node.get_clock().now().to_msg()
             self._states.publish(array)
-            self._published = states
+            self._published = changes
 
     # Action ---------------------------------------------------------------------------------------------------------
 

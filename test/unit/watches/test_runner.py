@@ -404,7 +404,7 @@ def test_memory_emptied_while_the_group_is_chosen_starts_no_check(world):
     world.runner.add(DOOR)
     world.front.show(100.0)
     activity = world.front.activity
-    reads = iter((activity,) * 3)
+    reads = iter((activity,) * 2)  # until the group is chosen
 
     class Emptied(Camera):
         @property

@@ -10,14 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from delayed_vlm_ros.cli.progress import remaining_time
-from delayed_vlm_ros.scenes import HELD_OUT_SEEDS, TUNING_SEEDS
 from lab.commands.output import AsJson, Device, Model, print_json
+from lab.commands.room_streams import chosen_rooms, seeds_of
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
     from lab.bench.answers import AnswerPlan
 
-_SEEDS = {"held-out": HELD_OUT_SEEDS, "tuning": TUNING_SEEDS}
 _ROOMS = ("lively", "quiet")
 _STREAM_MINUTE_SEC = 1.5  # of one core, for a minute of a stream and all questions about it
 
@@ -43,15 +42,8 @@ def answers(
     as_json: AsJson = False,
 ) -> None:
     """Measure answers about the present, the past and its order, from this memory and from the newest pairs."""
-    rooms = tuple(dict.fromkeys(room or _ROOMS))
-    for one in rooms:
-        if one not in _ROOMS:
-            raise typer.BadParameter(f"unknown room '{one}': use {' or '.join(_ROOMS)}", param_hint="--room")
-    if worlds not in _SEEDS:
-        raise typer.BadParameter(f"unknown worlds '{worlds}': use {' or '.join(_SEEDS)}", param_hint="--worlds")
-    pool = _SEEDS[worlds]
-    if streams > len(pool):
-        raise typer.BadParameter(f"{streams} streams requested, {len(pool)} available", param_hint="--streams")
+    rooms = chosen_rooms(room, _ROOMS)
+    pool = seeds_of(worlds, streams)
     console = Console(stderr=as_json)
     expected = len(rooms) * streams * minutes * _STREAM_MINUTE_SEC / jobs / 60.0
     console.print(f"streams: {len(rooms) * streams}, about {max(1, round(expected))} min", highlight=False)

@@ -18,15 +18,14 @@ from rich.table import Table
 from delayed_vlm_ros.cli.bench import random_model_setup
 from delayed_vlm_ros.cli.progress import elapsed_time, remaining_time
 from delayed_vlm_ros.errors import BadRequestError
-from delayed_vlm_ros.scenes import HELD_OUT_SEEDS, TUNING_SEEDS
 from delayed_vlm_ros.watches import Watch, check_watch
 from lab.commands.output import AsJson, Device, Model, print_json
+from lab.commands.room_streams import chosen_rooms, seeds_of
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
     from lab.bench.watches import RoomGrade, WatchPlan
 
-_SEEDS = {"held-out": HELD_OUT_SEEDS, "tuning": TUNING_SEEDS}
 _ROOMS = ("lively", "visits")
 _WORD_SCENES = 20
 _DEMO = "demo"
@@ -60,16 +59,9 @@ def watches(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the alerts of watches against the truth, and beside those of decoded answers."""
-    rooms = tuple(dict.fromkeys(room or _ROOMS))
-    for one in rooms:
-        if one not in _ROOMS:
-            raise typer.BadParameter(f"unknown room '{one}': use {' or '.join(_ROOMS)}", param_hint="--room")
-    if worlds not in _SEEDS:
-        raise typer.BadParameter(f"unknown worlds '{worlds}': use {' or '.join(_SEEDS)}", param_hint="--worlds")
-    pool = _SEEDS[worlds]
-    if streams > len(pool):
-        raise typer.BadParameter(f"{streams} streams requested, {len(pool)} available", param_hint="--streams")
+    """Measure the alerts of watches against the truth, and those of decoded answers."""
+    rooms = chosen_rooms(room, _ROOMS)
+    pool = seeds_of(worlds, streams)
     settings = replace(
         Watch("watch", "?", last_sec=last, period_sec=every, threshold=threshold, release=release),
         hold_sec=hold,

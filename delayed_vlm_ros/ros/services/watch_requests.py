@@ -28,27 +28,27 @@ def parse_watch(settings: Any, parameters: SceneMemoryParameters, name: str = ""
             f"question too long ({len(settings.question)} characters, limit {parameters.max_question_characters}): "
             "shorten it, or raise the parameter ask.max_question_characters"
         )
-    threshold = _rounded(settings.threshold) or Watch.threshold
+    threshold = as_decimal(settings.threshold) or Watch.threshold
     watch = Watch(
         name=name or settings.name,
         question=settings.question,
         camera=settings.camera,
-        last_sec=0.0 if settings.last_sec < 0 else _rounded(settings.last_sec) or Watch.last_sec,
-        period_sec=_rounded(settings.period_sec) or Watch.period_sec,
+        last_sec=0.0 if settings.last_sec < 0 else as_decimal(settings.last_sec) or Watch.last_sec,
+        period_sec=as_decimal(settings.period_sec) or Watch.period_sec,
         gate=gates[settings.gate],
         threshold=threshold,
-        release=_rounded(settings.release) or min(Watch.release, threshold),
-        hold_sec=_rounded(settings.hold_sec),
+        release=as_decimal(settings.release) or min(Watch.release, threshold),
+        hold_sec=as_decimal(settings.hold_sec),
         yes_checks=settings.yes_checks or Watch.yes_checks,
         of_checks=settings.of_checks or max(Watch.of_checks, settings.yes_checks),
-        cooldown_sec=_rounded(settings.cooldown_sec),
+        cooldown_sec=as_decimal(settings.cooldown_sec),
         once=settings.once,
-        lifetime_sec=_rounded(settings.lifetime_sec),
+        lifetime_sec=as_decimal(settings.lifetime_sec),
     )
     check_watch(watch)
     return watch
 
 
-def _rounded(value: float) -> float:
+def as_decimal(value: float) -> float:
     """Return the decimal number that was stored in a float32 field, so that 0.6 is not 0.6000000238."""
     return float(f"{value:.7g}")

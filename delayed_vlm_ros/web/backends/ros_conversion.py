@@ -11,6 +11,7 @@ from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.images.messages import CompressedMessage
 from delayed_vlm_ros.images.validation import validate_compressed
 from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, WatchState
+from delayed_vlm_ros.ros.services.watch_requests import as_decimal
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
 from delayed_vlm_ros.watches import Level as WatchLevel
@@ -139,9 +140,9 @@ def to_watched_question(state: WatchState) -> WatchedQuestion:
         name=settings.name,
         question=settings.question,
         camera=settings.camera,
-        last_sec=_rounded(max(0.0, settings.last_sec)),
-        period_sec=_rounded(settings.period_sec),
-        threshold=_rounded(settings.threshold),
+        last_sec=as_decimal(max(0.0, settings.last_sec)),
+        period_sec=as_decimal(settings.period_sec),
+        threshold=as_decimal(settings.threshold),
     )
     return WatchedQuestion(
         watch=watch,
@@ -152,11 +153,6 @@ def to_watched_question(state: WatchState) -> WatchedQuestion:
         warning=state.warning,
         device_sec_per_hour=float(state.device_sec_per_hour),
     )
-
-
-def _rounded(value: float) -> float:
-    """Return the decimal number that was stored in a float32 field."""
-    return float(f"{value:.7g}")
 
 
 def to_watch_alert(alert: Alert) -> WatchAlert:

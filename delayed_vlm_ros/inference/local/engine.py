@@ -14,9 +14,10 @@ from transformers import Cache
 
 from delayed_vlm_ros.errors import BadRequestError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.finish import STOP, finish_warnings
 from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget, round_up_capacity
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes, EncodedPrefix, EncodingCache
+from delayed_vlm_ros.inference.local.cache.encoding import EncodedPrefix, EncodingCache
 from delayed_vlm_ros.inference.local.familiarity import (
     UNFAMILIAR_ANSWER,
     FamiliarImages,

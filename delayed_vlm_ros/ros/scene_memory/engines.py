@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.engine import Engine
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
-from delayed_vlm_ros.inference.request import AskRequest, AskResult
-from delayed_vlm_ros.inference.yes_no import ScoreResult
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, naming_parameters
-
-if TYPE_CHECKING:
-    from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
-
-
-class Engine(Protocol):
-    """The methods of an engine that the node uses."""
-
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
-        """Answer a question about the camera's kept frames."""
-
-    def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
-        """Encode new frames before the next question; ``prefill`` includes the language model."""
-
-    def score(
-        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
-    ) -> ScoreResult:
-        """Return what the model would answer to yes/no questions about the newest frames."""
-
-    def keep_windows(self, lengths: Collection[float]) -> None:
-        """Drop the encoded windows of all other lengths, in seconds."""
-
-    def cached_bytes(self) -> CachedBytes:
-        """Return the bytes kept between questions."""
-
-    def reset_cache(self) -> None:
-        """Drop everything computed for earlier questions."""
-
-    def close(self) -> None:
-        """Free the device memory."""
 
 
 @dataclass(frozen=True)

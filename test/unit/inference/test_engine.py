@@ -14,8 +14,8 @@ from delayed_vlm_ros.errors import (
     NoFramesError,
     StampOrderError,
 )
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.finish import finish_warnings
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import SmartFrameManager

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from delayed_vlm_ros.errors import NoFramesError
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.local import engine as engine_module
 from delayed_vlm_ros.inference.local.cache import encoding
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.request import AskRequest
 
 HALF_SECONDS = [0.5 * number for number in range(6)]

@@ -10,8 +10,8 @@ import torch
 
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DeviceMemoryError
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.finish import finish_warnings
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.request import AskRequest
 
 HALF_SECONDS = [0.5 * number for number in range(6)]

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from delayed_vlm_ros.errors import AskCancelledError, NonFiniteError
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.local.cache import prefill as prefill_module
 from delayed_vlm_ros.inference.local.cache import vision
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
 from delayed_vlm_ros.inference.local.finite import FiniteLogits, check_finite
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.device import choose_dtype

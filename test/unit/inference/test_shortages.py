@@ -25,7 +25,7 @@ from delayed_vlm_ros.errors import (
     UnsupportedModelError,
 )
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.local.models import new_process
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.new_process import (

@@ -7,7 +7,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 import numpy as np
 
 from delayed_vlm_ros.errors import ConfigurationError
-from delayed_vlm_ros.inference.local.cache.encoding import CachedBytes
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.ros.scene_memory.engines import load_engines

@@ -14,6 +14,7 @@ from typing import Any
 from transformers import Cache
 
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.local.budget import MemoryBudget, chunk_pairs, retention_order
 from delayed_vlm_ros.inference.local.cache.prefill import prefill, valid_segments
 from delayed_vlm_ros.inference.local.cache.prefix import PrefixCache, Segment, segments_of
@@ -25,19 +26,6 @@ from delayed_vlm_ros.inference.local.video_input import VideoLayout
 from delayed_vlm_ros.memory import Snapshot
 
 _MAX_WINDOWS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class CachedBytes:
-    """Bytes kept between questions, by storage.
-
-    Attributes:
-        features: Bytes of vision features.
-        kv: Bytes of all prefixes: keys, values and recurrent states.
-    """
-
-    features: int
-    kv: int
 
 
 @dataclass(frozen=True, slots=True)

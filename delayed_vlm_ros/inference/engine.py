@@ -1,0 +1,66 @@
+"""What nodes, the page and the watches use of an engine, which computes on this machine or asks a server."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.request import AskRequest, AskResult
+from delayed_vlm_ros.inference.yes_no import ScoreResult
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBytes:
+    """Bytes kept between questions, by storage.
+
+    Attributes:
+        features: Bytes of vision features; of a remote engine, of compressed frames.
+        kv: Bytes of all prefixes: keys, values and recurrent states.
+    """
+
+    features: int
+    kv: int
+
+
+class Engine(Protocol):
+    """Answers questions about one camera's memory. Only one thread may use it at a time."""
+
+    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+        """Answer a question about the kept frames.
+
+        Raises:
+            DelayedVlmError: There is no answer.
+        """
+
+    def score(
+        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+    ) -> ScoreResult:
+        """Return what the model would answer to yes/no questions about the newest frames.
+
+        Raises:
+            DelayedVlmError: There are no scores.
+        """
+
+    def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
+        """Encode new frames before the next question; ``prefill`` includes the language model.
+
+        Returns:
+            Whether anything was encoded.
+
+        Raises:
+            DelayedVlmError: The work was cancelled, or the device ran out of memory.
+        """
+
+    def keep_windows(self, lengths: Collection[float]) -> None:
+        """Drop the encoded windows of all other lengths, in seconds."""
+
+    def cached_bytes(self) -> CachedBytes:
+        """Return the bytes kept between questions."""
+
+    def reset_cache(self) -> None:
+        """Drop everything computed for earlier questions."""
+
+    def close(self) -> None:
+        """Release the model or the connection."""

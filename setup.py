@@ -48,6 +48,8 @@ setup(
         ],
         "ray": ["ray"],
         "web": ["fastapi", "nicegui>=3.4,<4", "uvicorn<1"],
+        "remote": ["httpx2", "openai>=3"],
+        "mcp": ["mcp>=2,<3"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],

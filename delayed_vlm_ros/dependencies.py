@@ -37,6 +37,7 @@ _SOURCES = {
         "evaluation",
     ),
     **dict.fromkeys(("fastapi", "nicegui", "uvicorn"), "web"),
+    **dict.fromkeys(("httpx2", "openai"), "remote"),
     "ray": "ray",
     "scenedetect": "scenes",
     **dict.fromkeys(

@@ -18,7 +18,8 @@
     ├── ModelError                  model that cannot be used
     │   ├── ModelNotFoundError      checkpoint not on this machine
     │   ├── UnsupportedModelError   unsupported, incomplete, damaged or inconsistent checkpoint
-    │   └── ModelNotReadyError      model is loading or failed to load, or the node is not active
+    │   ├── ModelNotReadyError      model is loading or failed to load, its server is away, or the node is not active
+    │   └── ServerError             model server that refuses a request or answers nonsense
     └── AskError                    question that cannot be answered
         ├── BadRequestError         invalid field of a request
         │   └── UnknownCameraError  no camera of that name
@@ -181,7 +182,11 @@ class UnsupportedModelError(ModelError):
 
 
 class ModelNotReadyError(ModelError):
-    """The model is loading or failed to load, or the node is not active."""
+    """The model is loading or failed to load, its server cannot be reached, or the node is not active."""
+
+
+class ServerError(ModelError):
+    """A model server refuses a request, or its response is invalid."""
 
 
 class AskError(DelayedVlmError):

@@ -18,7 +18,7 @@ class AskMetrics(Mapping[str, Any]):
     Attributes:
         total_latency: Time from the start of the question to the complete answer, in seconds.
         encoding_latency: Time of vision encoding and prefill of the video, in seconds; None when the cached KV covered
-            the whole video.
+            the whole video, or a server encoded it.
         generation_latency: Time to prefill the question and decode the answer, in seconds.
         time_to_first_token: Time from the start of the question to the first token of the answer, in seconds.
         frames_encoded: Frames that went through the vision encoder for this question.
@@ -27,11 +27,13 @@ class AskMetrics(Mapping[str, Any]):
         kv_cache_length: Tokens of prompt and answer in the KV cache at the end.
         kv_tokens_reused: Tokens of the prompt whose KV was cached by an earlier question.
         answer_tokens: Generated tokens, the end token included.
-        video_grid_thw: Temporal, height and width patches of the encoded video; of several videos, one after another.
+        video_grid_thw: Temporal, height and width patches of the encoded video; of several videos, one after another;
+            empty if a server encoded it.
         exact: Whether no approximate method was used: the answer equals native video inference up to rounding.
         warnings: Limitations of this answer, one sentence each.
         finish_reason: Why the answer ended: ``stop`` (complete), ``length`` (cut at ``max_new_tokens``) or
             ``repetition`` (stopped in a loop).
+        bytes_sent: Bytes sent to a model server; 0 if the model is on this machine.
     """
 
     total_latency: float
@@ -48,6 +50,7 @@ class AskMetrics(Mapping[str, Any]):
     exact: bool
     warnings: tuple[str, ...]
     finish_reason: FinishReason = STOP
+    bytes_sent: int = 0
 
     def __getitem__(self, key: str) -> Any:
         value = getattr(self, key) if key in _NAMES else None
@@ -80,6 +83,7 @@ def combine_metrics(metrics: Sequence[AskMetrics]) -> AskMetrics:
         exact=all(one.exact for one in metrics),
         warnings=tuple(dict.fromkeys(warning for one in metrics for warning in one.warnings)),
         finish_reason=worst_reason(one.finish_reason for one in metrics),
+        bytes_sent=sum(one.bytes_sent for one in metrics),
     )
 
 

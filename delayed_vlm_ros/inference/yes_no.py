@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from delayed_vlm_ros.errors import BadRequestError
@@ -102,6 +102,31 @@ def yes_no(log_p_yes: float, log_p_no: float, first_token: str) -> YesNo:
     odds = math.exp(-abs(margin))  # of the less likely one
     p_yes = (1 if margin >= 0 else odds) / (1 + odds)
     return YesNo(p_yes, math.exp(log_p_yes) + math.exp(log_p_no), margin, first_token)
+
+
+def yes_no_of_tokens(tokens: Sequence[tuple[str, float]]) -> YesNo:
+    """Return the outcome from the most likely first tokens of an answer.
+
+    If no form of yes, or of no, is among them, it has at most the probability of the least likely one, which is used.
+
+    Args:
+        tokens: Text and log probability of each; invalid ones are left out.
+    """
+    known = [(text, log_p) for text, log_p in tokens if log_p <= 0.0]  # NaN is not
+    if not known:
+        return UNKNOWN
+    least = min(log_p for _, log_p in known)
+    yes = _log_sum([log_p for text, log_p in known if text.strip().lower() in _YES])
+    no = _log_sum([log_p for text, log_p in known if text.strip().lower() in _NO])
+    first_token = max(known, key=lambda token: token[1])[0]
+    if yes is None and no is None:
+        return YesNo(0.5, 0.0, 0.0, first_token)
+    return yes_no(least if yes is None else yes, least if no is None else no, first_token)
+
+
+def _log_sum(logs: Sequence[float]) -> float | None:
+    """Return the logarithm of the sum of probabilities; None without any."""
+    return math.log(sum(map(math.exp, logs))) if logs else None
 
 
 def _cases(word: str) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from delayed_vlm_ros.errors import ServerError
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.remote.client import ChatRequest, ChatResult, ServerClient
+from delayed_vlm_ros.inference.remote.client import ChatRequest, ChatResult, RefusedError, ServerClient
 from delayed_vlm_ros.inference.remote.encodings import JpegCache, encode, image_url
 from delayed_vlm_ros.inference.remote.settings import Encoding, RemoteSettings
 from delayed_vlm_ros.memory import KeptPair, Snapshot
@@ -109,40 +110,38 @@ class _Probe:
         Raises:
             DelayedVlmError: The server does not answer about an image.
         """
-        try:
-            return bool(self._send([_image_part(self.settings)], top_logprobs=TOP_LOGPROBS).first_tokens)
-        except ServerError:
+        result = self._try([_image_part(self.settings)], top_logprobs=TOP_LOGPROBS)
+        if result is None:
             self._send([_image_part(self.settings)])
-            return False
+        return result is not None and bool(result.first_tokens)
 
     def holds_items(self) -> bool:
         """Return whether an image that was sent once can be sent by name, and an unknown name is refused."""
         name = uuid4().hex
         image = _image_part(self.settings)
         by_name = {"type": "image_url", "image_url": None, "uuid": name}
-        try:
-            sent = self._send([{**image, "uuid": name}])
-            named = self._send([by_name])
-        except ServerError:
+        sent = self._try([{**image, "uuid": name}])
+        named = None if sent is None else self._try([by_name])
+        if sent is None or named is None or sent.prompt_tokens is None or sent.prompt_tokens != named.prompt_tokens:
             return False
-        if sent.prompt_tokens is None or sent.prompt_tokens != named.prompt_tokens:
-            return False
-        try:
-            self._send([{**by_name, "uuid": uuid4().hex}])
-        except ServerError:
-            return True
-        return False
+        return self._try([{**by_name, "uuid": uuid4().hex}]) is None
 
     def video(self) -> ChatResult | None:
         """Return the result of a video with the times of its frames; None if the server does not accept it."""
         content = encode(_test_pair(self.settings), Encoding.VIDEO, self._jpegs(), frame_multiple=1, held=None)
-        try:
-            return self._send(content.parts, extra={**content.extra, "return_token_ids": True})
-        except ServerError:
-            return None
+        return self._try(content.parts, extra={**content.extra, "return_token_ids": True})
 
     def _jpegs(self) -> JpegCache:
         return JpegCache(self.settings.jpeg_quality)
+
+    def _try(
+        self, parts: Sequence[Mapping[str, Any]], *, top_logprobs: int = 0, extra: Mapping[str, Any] = _NOTHING
+    ) -> ChatResult | None:
+        """Return the result; None if the server refuses the request twice, as one refusal may be a passing fault."""
+        for _ in range(2):
+            with suppress(RefusedError):
+                return self._send(parts, top_logprobs=top_logprobs, extra=extra)
+        return None
 
     def _send(
         self, parts: Sequence[Mapping[str, Any]], *, top_logprobs: int = 0, extra: Mapping[str, Any] = _NOTHING

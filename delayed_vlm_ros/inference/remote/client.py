@@ -32,9 +32,11 @@ _SILENCE_SEC = 60.0  # without a deadline: longest time between two parts of a r
 _POLL_SEC = 0.02
 _MAX_RESPONSE_BYTES = 8 * 2**20
 _MAX_QUOTED_CHARACTERS = 300
+_MAX_PARTS_PER_TOKEN = 4  # of servers that send characters
 _FORBIDDEN = (401, 403)
 _NOT_FOUND = 404
 _TOO_MANY_REQUESTS = 429
+_SERVER_FAULT = 500  # and higher
 _OVERLOADED = 503  # of vLLM with a limit of its queue; otherwise of a proxy whose server is away
 _UNAVAILABLE = (502, _OVERLOADED, 504)
 _BUSY = "busy"
@@ -42,7 +44,11 @@ _ENGINE_DIED = "EngineCore"  # of vLLM, which ends a few seconds later
 _CACHE_MISS = "Cache miss for image"  # of vLLM: an item without data that it no longer holds
 
 
-class CacheMissError(ServerError):
+class RefusedError(ServerError):
+    """The server refuses the request."""
+
+
+class CacheMissError(RefusedError):
     """The server no longer holds an item that was sent without its data."""
 
 
@@ -71,7 +77,7 @@ class ChatResult:
         text: The answer.
         finish_reason: Why it ended, as the server says: ``stop``, ``length`` or others.
         prompt_tokens: Tokens of the prompt; None: the server does not report them.
-        cached_tokens: Tokens of the prompt that the server had computed before; 0 if it does not report them.
+        cached_tokens: Tokens of the prompt that the server had computed before; None: the server does not report them.
         answer_tokens: Tokens of the answer.
         first_tokens: Text and log probability of the most likely first tokens.
         prompt_token_ids: The prompt as the model has it, where the request asks for it and the server reports it.
@@ -80,7 +86,7 @@ class ChatResult:
     text: str
     finish_reason: str
     prompt_tokens: int | None
-    cached_tokens: int
+    cached_tokens: int | None
     answer_tokens: int
     first_tokens: tuple[tuple[str, float], ...]
     prompt_token_ids: tuple[int, ...] = ()
@@ -121,18 +127,19 @@ class ServerClient:
         for header in ("OpenAI-Organization", "OpenAI-Project", *(() if self._has_key else ("Authorization",))):
             request.headers.pop(header, None)
 
-    def models(self, control: AskControl) -> tuple[str, ...]:
-        """Return the names of the models that the server offers.
+    def models(self, control: AskControl) -> dict[str, int | None]:
+        """Return the models that the server offers: the context length of each by its name; None: not reported.
 
         Raises:
             DelayedVlmError: As for ``chat``.
         """
 
-        async def names() -> tuple[str, ...]:
+        async def lengths() -> dict[str, int | None]:
             page = await self._openai.models.list()
-            return tuple(str(model.id) for model in page.data)
+            reported = {str(model.id): getattr(model, "max_model_len", None) for model in page.data}  # of vLLM
+            return {name: length if isinstance(length, int) else None for name, length in reported.items()}
 
-        return self._run(names, control)
+        return self._run(lengths, control)
 
     def version(self, control: AskControl) -> str:
         """Return the version of a vLLM server; empty for other servers.
@@ -144,7 +151,9 @@ class ServerClient:
         async def version() -> str:
             try:
                 content: Any = await self._openai.get(f"{self._root}/version", cast_to=object)
-            except openai.APIStatusError:
+            except openai.APIStatusError as error:
+                if _is_passing(error):
+                    raise
                 return ""
             return str(content.get("version", "")) if isinstance(content, Mapping) else ""
 
@@ -176,7 +185,9 @@ class ServerClient:
             body = {"model": self.address.model, "tokens": list(token_ids)}
             try:
                 content: Any = await self._openai.post(f"{self._root}/detokenize", body=body, cast_to=object)
-            except openai.APIStatusError:
+            except openai.APIStatusError as error:
+                if _is_passing(error):
+                    raise
                 return ""
             return str(content["prompt"])
 
@@ -200,7 +211,8 @@ class ServerClient:
             ModelNotReadyError: The server cannot be reached, or the connection broke.
             BusyError: The server has too many requests.
             CacheMissError: An item without data is unknown to the server.
-            ServerError: The server refuses the request, or its response is invalid.
+            RefusedError: The server refuses the request.
+            ServerError: Its response is invalid.
         """
         return self._run(lambda: self._chat(request, on_text), control)
 
@@ -294,6 +306,9 @@ class ServerClient:
             async for chunk in stream:
                 if answer.add(chunk) and on_text is not None:
                     on_text(answer.text, len(answer.parts))
+                if len(answer.parts) > _MAX_PARTS_PER_TOKEN * request.max_tokens:  # the server knows no limit
+                    answer.finish_reason = "length"
+                    break
         if not answer.finish_reason:
             raise self._invalid("the answer ended without a finish reason")
         return answer.result()
@@ -360,7 +375,7 @@ class _Answer:
             self.text,
             self.finish_reason,
             None if usage is None else int(usage.prompt_tokens),
-            0 if details is None else int(details.cached_tokens or 0),
+            None if details is None or details.cached_tokens is None else int(details.cached_tokens),
             len(self.parts) if usage is None else int(usage.completion_tokens),
             self.first_tokens,
             self.prompt_token_ids,
@@ -420,6 +435,11 @@ def _connection_error(host: str, error: openai.APIConnectionError) -> ModelNotRe
     )
 
 
+def _is_passing(error: openai.APIStatusError) -> bool:
+    """Return whether the same request may succeed later."""
+    return error.status_code == _TOO_MANY_REQUESTS or error.status_code >= _SERVER_FAULT
+
+
 def _status_error(host: str, error: openai.APIStatusError) -> DelayedVlmError:
     status, quoted = error.status_code, _quoted(error)
     if status == _TOO_MANY_REQUESTS:
@@ -441,7 +461,7 @@ def _status_error(host: str, error: openai.APIStatusError) -> DelayedVlmError:
         reason = f"has no such model or API (HTTP {status}): {quoted}"
     else:
         reason = f"refuses the request (HTTP {status}): {quoted}"
-    return ServerError(f"the model server {host} {reason}")
+    return RefusedError(f"the model server {host} {reason}")
 
 
 def _quoted(error: openai.APIError) -> str:

@@ -109,7 +109,7 @@ class ServerConnection:
         address = self._client.address
         if address.model:
             return
-        names = self._client.models(control)
+        names = [*self._client.models(control)]
         if len(names) != 1:
             raise ServerError(
                 f"the model server {address.host} serves {len(names)} models ({', '.join(names)}): name one, as in "

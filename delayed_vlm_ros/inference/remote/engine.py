@@ -232,7 +232,7 @@ class RemoteEngine:
             frames_reused=content.items - content.items_sent,
             visual_tokens=content.visual_tokens,
             kv_cache_length=sum((result.prompt_tokens or 0) + result.answer_tokens for result in results),
-            kv_tokens_reused=sum(result.cached_tokens for result in results),
+            kv_tokens_reused=sum(result.cached_tokens or 0 for result in results),
             answer_tokens=sum(result.answer_tokens for result in results),
             video_grid_thw=(),
             exact=False,

@@ -90,9 +90,8 @@ class FallbackEngine:
             self._local.reset_cache()
 
     def close(self) -> None:
-        """Release the local model. The connection belongs to its owner."""
-        if self._local is not None:
-            self._local.close()
+        """Close the connection. The model on this machine belongs to the owner of ``load_local``."""
+        self._remote.close()
 
     def _run(self, ask_server: Callable[[], _Result], ask_local: Callable[[Engine], _Result]) -> tuple[_Result, str]:
         """Return the result, and why the server did not give it; empty if it did."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 
 if TYPE_CHECKING:
+    from delayed_vlm_ros.inference.engine import Engine
     from delayed_vlm_ros.inference.remote.connection import ServerConnection
     from delayed_vlm_ros.inference.remote.engine import RemoteEngine
     from delayed_vlm_ros.memory import SmartFrameManager
@@ -73,6 +75,14 @@ class RemoteModel:
         from delayed_vlm_ros.inference.remote.engine import RemoteEngine  # noqa: PLC0415
 
         return RemoteEngine(memory, connection, self.settings)
+
+    def with_fallback(
+        self, remote: RemoteEngine, connection: ServerConnection, load_local: Callable[[], Engine], local_name: str
+    ) -> Engine:
+        """Return an engine that uses another one while the server is away; arguments as for ``FallbackEngine``."""
+        from delayed_vlm_ros.inference.remote.fallback import FallbackEngine  # noqa: PLC0415
+
+        return FallbackEngine(remote, connection, load_local, local_name)
 
 
 def remote_model(name: str, settings: RemoteSettings | None = None) -> RemoteModel:

@@ -25,7 +25,7 @@ class Encoding(str, Enum):
     IMAGES = "images"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RemoteSettings:
     """Settings of a remote engine.
 

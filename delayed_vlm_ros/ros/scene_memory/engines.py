@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.inference.control import AskControl
@@ -12,20 +13,32 @@ from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, naming_parameters
 
+if TYPE_CHECKING:
+    from delayed_vlm_ros.inference.remote.connection import ServerConnection
+
 
 @dataclass(frozen=True)
 class Engines:
     """The loaded model.
 
     Attributes:
-        device: Device of the model.
+        device: Device of the model, or host of its server.
         by_camera: Engine of each camera; all engines share the model.
         notes: Settings of the checkpoint that answers do not follow, one sentence each, to report once.
+        server: Connection to the server of a remote model; None: the model is on this machine.
+        on_close: Called after all engines are closed.
     """
 
     device: str
     by_camera: Mapping[str, Engine]
     notes: tuple[str, ...] = ()
+    server: ServerConnection | None = None
+    on_close: Callable[[], None] | None = None
+
+    @property
+    def fault(self) -> str:
+        """Why the model's server cannot be used; empty if it can. Safe to read in any thread."""
+        return "" if self.server is None else self.server.fault
 
     def precompute(self, control: AskControl, *, prefill: bool) -> None:
         """Encode the new frames of every camera before the next question.
@@ -42,9 +55,11 @@ class Engines:
             engine.reset_cache()
 
     def close(self) -> None:
-        """Free the device memory."""
+        """Free the device memory, or close the connection."""
         for engine in self.by_camera.values():
             engine.close()
+        if self.on_close is not None:
+            self.on_close()
 
 
 def load_engines(

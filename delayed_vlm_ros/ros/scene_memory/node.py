@@ -53,6 +53,7 @@ from delayed_vlm_ros.ros.parameters import (
 )
 from delayed_vlm_ros.ros.process import EXIT_RESTART, run_node
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.context import NodeContext
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
     WatchParameters,
@@ -62,7 +63,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     watch_names,
     watch_prefix,
 )
-from delayed_vlm_ros.ros.scene_memory.session import NodeContext, Session, build_session
+from delayed_vlm_ros.ros.scene_memory.session import Session, build_session
 from delayed_vlm_ros.ros.scene_memory.watches import AlertIds, Watches
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices

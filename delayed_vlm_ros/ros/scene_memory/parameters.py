@@ -12,6 +12,8 @@ from typing import Any
 from delayed_vlm_ros.errors import BadRequestError, ConfigurationError
 from delayed_vlm_ros.images.bit_depth import BIT_DEPTHS, FROM_IMAGES
 from delayed_vlm_ros.images.validation import MAX_IMAGE_PIXELS
+from delayed_vlm_ros.inference.remote.address import is_remote, parse_address
+from delayed_vlm_ros.inference.remote.settings import Encoding, RemoteSettings
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.ros.input.poses import NO_POSES, POSE_TYPES
 from delayed_vlm_ros.ros.input.transforms import TF
@@ -36,6 +38,9 @@ COMPRESSED = "compressed"
 AUTO = "auto"
 RESTART = "restart"
 CONTINUE = "continue"
+
+NONE = "none"
+LOCAL = "local"
 
 OFF = "off"
 VISION = "vision"
@@ -218,7 +223,9 @@ class SceneMemoryParameters:
     )
 
     model: str = _at_configure(
-        "auto", "checkpoint: a folder, a name on the model hub, demo, or auto", name="model.name"
+        "auto",
+        "checkpoint: a folder, a name on the model hub, demo, or auto; or a model server, openai:URL#MODEL",
+        name="model.name",
     )
     device: str = _at_configure("auto", "device of the model: auto, cpu, cuda or cuda:N", name="model.device")
     dtype: str = _at_configure(
@@ -268,6 +275,41 @@ class SceneMemoryParameters:
         unit="s",
         minimum=0.0,
         maximum=1e6,
+    )
+
+    remote_encoding: str = _at_configure(
+        Encoding.AUTO.value,
+        "how frames are sent to a model server: timed_images, video or images; auto selects the best one that server "
+        "and model offer",
+        name="remote.encoding",
+        choices=tuple(encoding.value for encoding in Encoding),
+    )
+    # Read-only: no request may select which variable of the environment is sent to a server.
+    remote_api_key_env: str = parameter(
+        "",
+        "name of the environment variable with the key of the model server; empty for no key",
+        name="remote.api_key_env",
+    )
+    remote_jpeg_quality: int = _at_configure(
+        RemoteSettings.jpeg_quality,
+        "JPEG quality of frames that are sent to a model server",
+        name="remote.jpeg_quality",
+        minimum=1,
+        maximum=100,
+    )
+    remote_frame_multiple: int = _at_configure(
+        RemoteSettings.frame_multiple,
+        "divisor of both sides of frames for a model server: 28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5",
+        name="remote.frame_multiple",
+        unit="pixels",
+        minimum=1,
+        maximum=256,
+    )
+    remote_fallback: str = _at_configure(
+        NONE,
+        "model on this machine that answers while the model server is away: none, local (chosen as with model.name "
+        "auto), or a name as for model.name",
+        name="remote.fallback",
     )
 
     # Read-only: the parameters of each watch are declared at start.
@@ -452,8 +494,11 @@ def validate_parameters(parameters: SceneMemoryParameters) -> None:
     _check_cameras(parameters.cameras)
     if not parameters.model.strip():
         raise ConfigurationError(
-            "parameter model.name must be a checkpoint's folder, a name on the hub, demo or auto, got ''"
+            "parameter model.name must be a checkpoint's folder, a name on the hub, demo, auto or a server, got ''"
         )
+    if is_remote(parameters.model):
+        with naming_parameters("model.name"):
+            parse_address(parameters.model)
     if parameters.max_new_tokens > parameters.max_new_tokens_limit:
         raise ConfigurationError(
             "parameter ask.max_new_tokens must be at most ask.max_new_tokens_limit "
@@ -502,9 +547,27 @@ def validate_change(present: Mapping[str, Any], changes: Mapping[str, Any], *, c
                 f"parameter {spec.name} can only change while the node is unconfigured: use the lifecycle transitions "
                 "deactivate and cleanup, set it, then configure again"
             )
+    _check_server_change(present, changes)
     try:
         values = {field: spec.convert(present[spec.name]) for field, spec in specs.items()}
         validate_parameters(SceneMemoryParameters(**values))
     except ConfigurationError:
         return
     validate_parameters(SceneMemoryParameters(**{**values, **new_values}))
+
+
+def _check_server_change(present: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Check that a change of the model does not send the key to another server.
+
+    Raises:
+        ConfigurationError: It does.
+    """
+    new = str(changes.get("model.name", ""))
+    if not (is_remote(new) and present["remote.api_key_env"]):
+        return
+    old = str(present["model.name"])
+    if not is_remote(old) or parse_address(old).base_url != parse_address(new).base_url:
+        raise ConfigurationError(
+            "parameter model.name cannot change to another model server while remote.api_key_env is set, because that "
+            "server would receive the key: restart the node with the new address"
+        )

@@ -30,10 +30,10 @@ from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.request import AskResult, select_frames
 from delayed_vlm_ros.memory import PairIds
 from delayed_vlm_ros.ros.output.messages import fill_answer, memory_stats, scene_answer
-from delayed_vlm_ros.ros.scene_memory import engines
-from delayed_vlm_ros.ros.scene_memory import session as session_module
+from delayed_vlm_ros.ros.scene_memory import engines, local_model
+from delayed_vlm_ros.ros.scene_memory.context import NodeContext
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.scene_memory.session import NodeContext, build_session
+from delayed_vlm_ros.ros.scene_memory.session import build_session
 from delayed_vlm_ros.ros.scene_memory.watches import AlertIds
 
 NOW_NS = 1_800_000_100_000_000_000
@@ -179,7 +179,7 @@ def test_precompute_runs_when_idle(start_with, mode, prefill):
     session, engine = start_with(precompute=mode, precompute_quiet_sec=0.0)
     eventually(lambda: len(engine.precomputed) > 2)
     assert set(engine.precomputed) == {prefill}
-    assert session.model_report().warnings == session.checkpoint.warnings
+    assert session.model_report().warnings == session.model.checkpoint.warnings
 
 
 def test_precompute_is_off_by_default(started):
@@ -192,7 +192,7 @@ def test_budget_too_small_for_precompute_is_a_warning(start_with):
     session, _ = start_with(precompute="full", budget_mb=0.7)
     assert "memory.budget_mb" in session.model_report().warnings[-1]
     session, _ = start_with(precompute="full", budget_mb=100.0)
-    assert session.model_report().warnings == session.checkpoint.warnings
+    assert session.model_report().warnings == session.model.checkpoint.warnings
 
 
 def test_failed_precompute_is_a_warning_and_questions_are_answered(start_with):
@@ -269,7 +269,7 @@ def load_with(monkeypatch):
             return engines.Engines("cpu", {name: CountingEngine(memory) for name, memory in memories.items()})
 
         monkeypatch.setattr(engines, "load_engines", load)
-        monkeypatch.setattr(session_module, "load_in_new_process", lambda *_, **__: next(results))
+        monkeypatch.setattr(local_model, "load_in_new_process", lambda *_, **__: next(results))
         made.append(build_session(PARAMETERS, replace(make_context(), end_process=ends.append)))
         made[-1].start()
         return made[-1], ends

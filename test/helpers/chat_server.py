@@ -9,6 +9,7 @@ Run as a program, it is a process that tests can kill: ``chat_server.py --port 8
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import itertools
 import json
@@ -26,10 +27,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 MODEL = "tiny/scene-model"
 BLOCK_TOKENS = 16
-IMAGE_TOKENS = 24
+CELL = 32  # height and width of a visual token, in pixels
 LONG_ANSWER_BYTES = 10_000_000
+CACHE_MISS = "Cache miss for"
+TIME_TEXT = "<1.2 seconds>"  # mean time of the two frames of a test video
 BAD_TEXT = "a \x1b[31mred\x1b[0m\x07 box\x00"
 
 _CHAT = "/v1/chat/completions"
@@ -51,7 +57,9 @@ class Fault(Enum):
     UNAUTHORIZED = "401"
     NOT_FOUND = "404 of a wrong model"
     TOO_LARGE = "413"
+    CACHE_MISS = "holds no item, and says so whatever is sent"
     INTERNAL_ERROR = "500"
+    ENGINE_DIED = "500 of a vLLM whose engine has died"
     BAD_GATEWAY = "502 with a page of a proxy"
     UNAVAILABLE = "503"
     CLOSED = "closes the connection without a response"
@@ -128,6 +136,7 @@ class ChatServer:
         model: Name of the model that it serves.
         api_key: Key that clients must send; empty: none.
         trusts_kwargs: Whether requests may have ``media_io_kwargs`` and ``mm_processor_kwargs``.
+        writes_times: Whether the model has times as text in its prompt.
         token_sec: Time per token of an answer, in seconds.
         elsewhere: URL that redirects lead to.
 
@@ -148,12 +157,14 @@ class ChatServer:
         model: str = MODEL,
         api_key: str = "",
         trusts_kwargs: bool = True,
+        writes_times: bool = True,
         token_sec: float = 0.0,
         elsewhere: str = "",
     ) -> None:
         self.model = model
         self.api_key = api_key
         self.trusts_kwargs = trusts_kwargs
+        self.writes_times = writes_times
         self.token_sec = token_sec
         self.elsewhere = elsewhere
         self.answer = "a red box"
@@ -164,8 +175,9 @@ class ChatServer:
         self.shown: dict[int, int] = {}
         self._tls = tls
         self._planned: deque[Fault | None] = deque()
+        self._plans_all = False
         self._always: Fault | None = None
-        self._items: dict[str, str] = {}
+        self._items: dict[str | None, tuple[str, int]] = {}  # content and tokens by identifier
         self._prompts: list[list[str]] = []
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -182,9 +194,10 @@ class ChatServer:
         """Questions so far, oldest first."""
         return [request for request in self.received if request.path == _CHAT]
 
-    def plan(self, *faults: Fault | None) -> None:
-        """Misbehave in the next questions, in this order; None: behave in this one."""
+    def plan(self, *faults: Fault | None, everywhere: bool = False) -> None:
+        """Misbehave in the next questions, or in all next requests, in this order; None: behave in this one."""
         self._planned.extend(faults)
+        self._plans_all = everywhere
 
     def always(self, fault: Fault | None) -> None:
         """Misbehave in every question from now on that has no plan; None: behave again."""
@@ -193,6 +206,7 @@ class ChatServer:
     def behave(self) -> None:
         """Drop all plans."""
         self._planned.clear()
+        self._plans_all = False
         self._always = None
 
     def drop_items(self) -> None:
@@ -227,8 +241,9 @@ class ChatServer:
         request = Received(next(self._numbers), path, headers, body, connection, time.monotonic())
         with self._lock:
             self.received.append(request)
-            fault = self._planned.popleft() if self._planned and path == _CHAT else None
-        return request, fault or (self._always if path == _CHAT and not self._planned else None)
+            if self._planned and (path == _CHAT or self._plans_all):
+                return request, self._planned.popleft()
+        return request, self._always if path == _CHAT else None
 
     def missing_item(self, request: Received) -> int | None:
         """Keep the request's items. Return the index of the first one without data that is unknown; None: all known."""
@@ -238,7 +253,7 @@ class ChatServer:
                 if data is None and identifier not in self._items:
                     return index
                 if data is not None and identifier is not None:
-                    content = _digest(data)
+                    content = (_digest(data), _tokens_of(data))
                     if self._items.setdefault(identifier, content) != content:
                         self.conflicts.append(identifier)
         return None
@@ -246,15 +261,29 @@ class ChatServer:
     def count_tokens(self, request: Received) -> tuple[int, int]:
         """Return the tokens of a request's prompt and how many of these are cached: full blocks only."""
         tokens: list[str] = []
-        for part in request.parts:
-            if part["type"] == "text":
-                tokens += part["text"].split()
-            else:
-                tokens += [part.get("uuid") or _digest(str(_data_of(part)))] * IMAGE_TOKENS
         with self._lock:
+            for part in request.parts:
+                if part["type"] == "text":
+                    tokens += part["text"].split()
+                else:
+                    key, size = self._key_and_tokens(part)
+                    tokens += [key] * size
             same = max((_common_length(tokens[:-1], earlier) for earlier in self._prompts), default=0)
             self._prompts.append(tokens)
         return len(tokens), same // BLOCK_TOKENS * BLOCK_TOKENS
+
+    def _key_and_tokens(self, part: dict[str, Any]) -> tuple[str, int]:
+        data, identifier = _data_of(part), part.get("uuid")
+        if data is None:
+            return self._items[identifier]
+        return identifier or _digest(data), _tokens_of(data)
+
+
+def _tokens_of(data: str) -> int:
+    """Return the tokens of an image, or of a video of pairs of images."""
+    images = data.partition(",")[2].split(",")
+    image = cv2.imdecode(np.frombuffer(base64.b64decode(images[0]), np.uint8), cv2.IMREAD_COLOR)
+    return (image.shape[0] // CELL) * (image.shape[1] // CELL) * ((len(images) + 1) // 2)
 
 
 def _digest(data: str) -> str:
@@ -340,8 +369,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.chat
 
     def do_GET(self) -> None:
-        request, _ = self._accept(b"")
-        if not self._is_allowed(request):
+        request, fault = self._accept(b"")
+        if fault in _INSTEAD:
+            _INSTEAD[fault](self)
+        elif not self._is_allowed(request):
             self._send_error(401, "Unauthorized", "AuthenticationError")
         elif self.path == "/v1/models":
             model = {"id": self._chat.model, "object": "model", "created": 0, "owned_by": "vllm", "max_model_len": 4096}
@@ -380,6 +411,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, request: Received, fault: Fault | None) -> None:
         if not self._is_allowed(request):
             self._send_error(401, "Unauthorized", "AuthenticationError")
+        elif request.path == "/detokenize":
+            self._send_json(200, {"prompt": TIME_TEXT if self._chat.writes_times else ""})
         elif request.path != _CHAT:
             self._send_json(404, {"detail": "Not Found"})
         elif request.json["model"] != self._chat.model:
@@ -398,7 +431,7 @@ class _Handler(BaseHTTPRequestHandler):
         if index is None:
             return ""
         modality = request.items[index]["type"].removesuffix("_url")
-        return f"Cache miss for {modality} at index {index} but data is not provided."
+        return f"{CACHE_MISS} {modality} at index {index} but data is not provided."
 
     def _tokens(self, request: Received, fault: Fault | None) -> Iterator[str]:
         if fault is Fault.LONG_ANSWER:
@@ -472,6 +505,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        if request.json.get("return_token_ids"):
+            self._send_data({**self._head(request), "choices": [], "prompt_token_ids": [1, 2, 3]})
         self._send_event(request, {"role": "assistant", "content": ""}, [], fault)
         count = 0
         for token in self._tokens(request, fault):
@@ -619,8 +654,10 @@ _INSTEAD = {
     Fault.TOO_MANY_REQUESTS_LONG_WAIT: lambda handler: handler._busy(Retry_After="3600"),
     Fault.UNAUTHORIZED: lambda handler: handler._send_error(401, "Unauthorized", "AuthenticationError"),
     Fault.NOT_FOUND: lambda handler: handler._send_error(404, "The model `x` does not exist.", "NotFoundError"),
+    Fault.CACHE_MISS: lambda handler: handler._send_error(400, f"{CACHE_MISS} image at index 0", "BadRequestError"),
     Fault.TOO_LARGE: lambda handler: handler._send_page(413),
-    Fault.INTERNAL_ERROR: lambda handler: handler._send_error(500, "EngineCore died", "InternalServerError"),
+    Fault.INTERNAL_ERROR: lambda handler: handler._send_error(500, "internal error", "InternalServerError"),
+    Fault.ENGINE_DIED: lambda handler: handler._send_error(500, "EngineCore died", "InternalServerError"),
     Fault.BAD_GATEWAY: lambda handler: handler._send_page(502),
     Fault.UNAVAILABLE: lambda handler: handler._send_error(503, "the server is loading", "ServiceUnavailable"),
     Fault.CLOSED: _Handler._close_connection,

@@ -87,6 +87,7 @@ def ask_metrics(metrics: AskMetrics, queue_latency: float, warnings: Sequence[st
         kv_tokens_reused=metrics.kv_tokens_reused,
         answer_tokens=metrics.answer_tokens,
         video_grid_thw=[int(size) for size in metrics.video_grid_thw],
+        bytes_sent=metrics.bytes_sent,
         finish_reason=metrics.finish_reason,
         exact=bool(metrics.exact),
         warnings=[escaped(warning) for warning in (*metrics.warnings, *warnings)],

@@ -8,19 +8,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg
 from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.progress import Progress, Stage
+from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
 from delayed_vlm_ros.ingest.ingestor import SamplingIngestor
@@ -43,10 +41,8 @@ from delayed_vlm_ros.web.backend import (
     Question,
     SceneState,
 )
+from delayed_vlm_ros.web.backends.in_process_model import LoadedModel, load_engine, resolve_model
 from delayed_vlm_ros.web.backends.in_process_watches import InProcessWatches
-
-if TYPE_CHECKING:
-    from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,6 +51,7 @@ _WATCHES = "watches"  # name of the worker's idle task
 _TIMEOUT_SEC = 300.0
 _CLOSE_TIMEOUT_SEC = 0.5
 _MAX_LATENCIES = 100
+_CHECK_PERIOD_SEC = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +61,10 @@ class InProcessSettings:
     Attributes:
         video: Path of a video file, or a camera device.
         loop: Whether to repeat a file at its end.
-        model: Checkpoint, as for ``resolve_checkpoint``.
+        model: Checkpoint, as for ``resolve_checkpoint``, or address of a model server.
         device: Device of the model: ``auto``, ``cpu`` or ``cuda[:N]``.
         memory: Settings of the memory.
+        remote: Settings for a model server.
     """
 
     video: str
@@ -74,6 +72,7 @@ class InProcessSettings:
     model: str = "auto"
     device: str = "auto"
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
 
 
 def _camera_name(player: VideoPlayer, video: str) -> str:
@@ -101,10 +100,10 @@ class InProcessBackend:
 
     def __init__(self, settings: InProcessSettings) -> None:
         self._settings = settings
-        self._checkpoint = resolve_checkpoint(settings.model, device=settings.device)
+        self._model = resolve_model(settings.model, settings.device, settings.remote)
         self._memory = settings.memory.build()
         self._ingestor = SamplingIngestor(
-            self._checkpoint.geometry(settings.memory.max_pixels),
+            self._model.geometry(settings.memory.max_pixels),
             self._memory,
             settings.memory.sample_fps,
             topic=settings.video,
@@ -121,11 +120,18 @@ class InProcessBackend:
         self._served = self._failed = 0
         self._latencies: deque[Latency] = deque(maxlen=_MAX_LATENCIES)
         self._watches = InProcessWatches(_WatchedVideo(self._camera_name, self._memory, self._why_silent), self._frame)
-        self._worker: ModelWorker[DelayedBatchInferenceEngine] = ModelWorker(
-            self._load,
+        self._worker: ModelWorker[LoadedModel] = ModelWorker(
+            lambda: load_engine(self._model, settings.device, self._memory, settings.memory.max_pixels),
             _QUEUE_SIZE,
+            unload=lambda loaded: loaded.engine.close(),
             idle_tasks=[
-                IdleTask(_WATCHES, self._watches.check, quiet_sec=0.0, needs_model=lambda: self._watches.needs_model)
+                IdleTask(
+                    _WATCHES,
+                    lambda loaded, control: self._watches.check(loaded.engine, control),
+                    quiet_sec=0.0,
+                    needs_model=lambda: self._watches.needs_model,
+                ),
+                IdleTask("check of the model server", _check_server, quiet_sec=0.0, period_sec=_CHECK_PERIOD_SEC),
             ],
         )
 
@@ -139,24 +145,6 @@ class InProcessBackend:
         """Stop the video and the model's thread; wait for each for ``timeout_sec`` seconds at most."""
         self._player.close(timeout_sec)
         self._worker.close(timeout_sec)
-
-    def _load(self) -> DelayedBatchInferenceEngine:
-        # Importing torch and transformers takes seconds, so it is part of loading.
-        with explained_imports():
-            from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
-            from delayed_vlm_ros.inference.local.models.loading import load_model  # noqa: PLC0415
-
-        loaded = load_model(self._checkpoint, device=self._settings.device)
-        for note in loaded.notes:
-            _LOGGER.warning(note)
-        return DelayedBatchInferenceEngine(
-            loaded.model,
-            loaded.processor,
-            max_pixels=self._settings.memory.max_pixels,
-            frame_manager=self._memory,
-            warnings=self._checkpoint.warnings,
-            familiar_images=loaded.familiar_images,
-        )
 
     def _on_image(self, image: NDArray[np.uint8]) -> None:
         now = time.monotonic()
@@ -184,10 +172,10 @@ class InProcessBackend:
             now_ns=time.time_ns(),
             cameras=(camera,),
             diagnostics=(self._camera_diagnostic(camera), self._model_diagnostic()),
-            model=self._checkpoint.name,
-            warnings=self._checkpoint.warnings,
+            model=self._model.name,
+            warnings=self._model.warnings,
             model_state=self._worker.status.state.value,
-            device=str(model.model.device) if model is not None else "",
+            device=model.device if model is not None else "",
             questions_answered=self._served,
             questions_failed=self._failed,
             latencies=tuple(self._latencies),
@@ -200,7 +188,7 @@ class InProcessBackend:
         frames = tuple(self._frame(kept) for kept in self._memory.snapshot())
         statistics = self._memory.statistics()
         model = self._worker.status.model
-        cached = model.cached_bytes() if model is not None else None
+        cached = model.engine.cached_bytes() if model is not None else None
         return CameraState(
             name=self._camera_name,
             input_rate_hz=self._input_rate.rate(now),
@@ -253,9 +241,11 @@ class InProcessBackend:
         if status.error:
             return Diagnostic("model", Level.ERROR, status.error)
         if status.state is not ModelState.READY:
-            return Diagnostic("model", Level.WARN, f"{status.state.value}: {self._checkpoint.name}")
-        if self._checkpoint.warnings:
-            return Diagnostic("model", Level.WARN, "; ".join(self._checkpoint.warnings))
+            return Diagnostic("model", Level.WARN, f"{status.state.value}: {self._model.name}")
+        if status.model is not None and status.model.fault:
+            return Diagnostic("model", Level.ERROR, status.model.fault)
+        if self._model.warnings:
+            return Diagnostic("model", Level.WARN, "; ".join(self._model.warnings))
         return Diagnostic("model", Level.OK, "ready")
 
     def _why_silent(self) -> str:
@@ -276,7 +266,7 @@ class InProcessBackend:
             return f"cannot load the model: {status.error}"
         if status.state is not ModelState.READY:
             return f"the model is {status.state.value}"
-        return status.idle_errors.get(_WATCHES, "")
+        return status.idle_errors.get(_WATCHES, "") or (status.model.fault if status.model is not None else "")
 
     def live_image(self, camera: str) -> LiveImage | None:
         """Return the newest image of the camera; None before its first image."""
@@ -369,7 +359,7 @@ class InProcessBackend:
         )
         check_request(request)
         return self._worker.run(
-            lambda engine, job_control: engine.answer(request, job_control),
+            lambda loaded, job_control: loaded.engine.answer(request, job_control),
             _TIMEOUT_SEC,
             control=control,
             on_progress=on_progress,
@@ -385,6 +375,11 @@ class InProcessBackend:
             ),
             warnings=metrics.warnings,
         )
+
+
+def _check_server(loaded: LoadedModel, control: AskControl) -> None:
+    if loaded.server is not None:
+        loaded.server.check(control)
 
 
 class _InProcessQuestion:

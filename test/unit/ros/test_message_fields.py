@@ -48,6 +48,7 @@ METRICS = AskMetrics(
     video_grid_thw=tuple(np.array([5, 8, 10])),
     exact=True,
     warnings=("demo model",),
+    bytes_sent=1234,
 )
 
 

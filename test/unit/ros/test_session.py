@@ -357,11 +357,10 @@ def test_reason_is_reported_while_the_new_process_loads(load_with):
     assert settled(session).state == "failed"
 
 
-def test_memory_report_has_the_budget(started):
-    session, _ = started
-    camera = show(session, 4)
-    assert session.memory_report(camera).budget_bytes == 0
-    assert replace(session, budget_bytes=7_000_000).memory_report(camera).budget_bytes == 7_000_000
+@pytest.mark.parametrize(("budget_mb", "budget_bytes"), [(0.0, 0), (7.0, 7_000_000)])
+def test_memory_report_has_the_budget(start_with, budget_mb, budget_bytes):
+    session, _ = start_with(budget_mb=budget_mb)
+    assert session.memory_report(show(session, 4)).budget_bytes == budget_bytes
 
 
 def test_images_do_not_wait_for_a_running_question(started):

@@ -22,6 +22,7 @@ _OPTIONAL_EXTRAS = {
     "evaluation": "delayed-vlm replay",
     "ray": "delayed-vlm replay --ray",
     "web": "the web page",
+    "mcp": "delayed-vlm mcp",
     "scenes": "questions at scene changes",
 }
 _BUSY = 1.5

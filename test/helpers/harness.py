@@ -12,7 +12,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -478,6 +479,25 @@ class Client:
         """Wait until the node is active and its model is loaded."""
         self.wait_until_active()
         self.wait_for_node_stats(lambda stats: stats.model_state == "ready")
+
+
+@contextmanager
+def showing(observer: Client) -> Iterator[None]:
+    """Show images all the time: a check of a watch needs a new one."""
+    ends = threading.Event()
+
+    def show() -> None:
+        while not ends.wait(0.1):
+            observer.publish(observer.image())
+
+    observer.connect_images()
+    thread = threading.Thread(target=show)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
 
 
 def _record(reports: list[Report], message: Any) -> None:

@@ -5,14 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 
 import pytest
 from command_line import run_here
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.msg import Alert, WatchSettings, WatchState
-from harness import FAKE_SCENE_MEMORY, NodeProcess
+from harness import FAKE_SCENE_MEMORY, NodeProcess, showing
 from waiting import PATIENCE_SEC, wait_until
 
 from delayed_vlm_ros.errors import NodeNotFoundError
@@ -39,25 +37,6 @@ class Connected:
             return name in states and states[name].level == level
 
         assert self.client.wait_until(found, PATIENCE_SEC), self.watches.states
-
-
-@contextmanager
-def showing(observer):
-    """Show images all the time: a check needs a new one."""
-    ends = threading.Event()
-
-    def show():
-        while not ends.wait(0.1):
-            observer.publish(observer.image())
-
-    observer.connect_images()
-    thread = threading.Thread(target=show)
-    thread.start()
-    try:
-        yield
-    finally:
-        ends.set()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

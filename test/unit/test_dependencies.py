@@ -51,6 +51,7 @@ def import_error(name):
         ("rosbags", "'.[evaluation]'"),
         ("sacrebleu", "'.[evaluation]'"),
         ("ray", "'.[ray]'"),
+        ("mcp", "'.[mcp]'"),
         ("scenedetect", "'.[scenes]'"),
         ("typer", "pip install ."),
         ("rclpy", "source your ROS workspace"),

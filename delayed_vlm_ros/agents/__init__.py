@@ -1,0 +1,1 @@
+"""The MCP server: a running ``scene_memory`` node as tools and resources of language-model agents."""

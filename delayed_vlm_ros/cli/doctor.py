@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated
+from typing import IO, Annotated
 
 import typer
-from rich.table import Table
 
-from delayed_vlm_ros.cli import options, terminal
+from delayed_vlm_ros.cli import options, output, terminal
 from delayed_vlm_ros.errors import BadRequestError
-
-if TYPE_CHECKING:
-    from delayed_vlm_ros.doctor.diagnosis import Diagnosis
-
-_STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
 
 
 def doctor(
@@ -55,7 +49,7 @@ def doctor(
         if as_json:
             terminal.write_json(diagnosis_json(found))
         else:
-            _show(found)
+            output.show_findings(found.findings)
         if file is not None:
             names = write_bundle(file, found, namespace=namespace, with_images=with_images)
             note = f"wrote {bundle}: {', '.join(names)}. Read it before you send it."
@@ -74,25 +68,3 @@ def _opened(bundle: Path | None) -> Iterator[IO[bytes] | None]:
 
     with new_file(bundle) as file:
         yield file
-
-
-def _show(found: Diagnosis) -> None:
-    """Print one line for each finding; in a terminal, continued lines are indented."""
-    console = terminal.console()
-    if not console.is_terminal:
-        terminal.write("\n".join(one.line for one in found.findings))
-        return
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for one in found.findings:
-        style = _STYLES[one.level.name]
-        table.add_row(
-            f"[{style}]{one.level.name}[/]",
-            f"[bold]{terminal.literal(one.subject)}:[/] {terminal.literal(_rest(one.text, one.remedy))}",
-        )
-    console.print(table, highlight=False)
-
-
-def _rest(text: str, remedy: str) -> str:
-    return f"{text}: {remedy}" if remedy else text

@@ -22,6 +22,7 @@ from delayed_vlm_ros.cli.doctor import doctor
 from delayed_vlm_ros.cli.mcp import mcp
 from delayed_vlm_ros.cli.record_scene import record_scene
 from delayed_vlm_ros.cli.replay import replay
+from delayed_vlm_ros.cli.server_check import server_check
 from delayed_vlm_ros.cli.status import status
 from delayed_vlm_ros.cli.sweep import sweep
 from delayed_vlm_ros.cli.watch import watch
@@ -36,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, web, ask, watch, status, doctor, mcp, basic, compare, replay, record_scene, sweep):
+for command in (demo, web, ask, watch, status, doctor, server_check, mcp, basic, compare, replay, record_scene, sweep):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 

@@ -21,7 +21,21 @@ def _check_dtype(dtype: str) -> str:
 
 Model = Annotated[
     str,
-    typer.Option(help="Folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto' (best one available)."),
+    typer.Option(
+        help="Folder of a checkpoint, name on the Hugging Face Hub, 'demo', 'auto' (best one available), or a model on "
+        "a server (openai:http://server:8000/v1#NAME)."
+    ),
+]
+ApiKeyEnv = Annotated[
+    str, typer.Option(help="Environment variable that has the key of the model server.", show_default="no key")
+]
+FrameMultiple = Annotated[
+    int,
+    typer.Option(
+        help="With a model on a server: divisor of a frame's sides, in pixels; 28 for Qwen2.5-VL, 32 for Qwen3-VL and "
+        "Qwen3.5.",
+        min=1,
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Device of the model: auto, cpu or cuda[:N].")]
 Dtype = Annotated[

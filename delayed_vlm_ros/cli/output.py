@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from delayed_vlm_ros.cli import terminal
 from delayed_vlm_ros.cli.terminal import literal
 
 if TYPE_CHECKING:
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.action import AskScene as AskSceneAction
     from delayed_vlm_ros.demo.basic import Stage
     from delayed_vlm_ros.demo.run import DemoRun
+    from delayed_vlm_ros.doctor.finding import Finding
     from delayed_vlm_ros.msg import CameraAnswer, MemoryStats, NodeStats
     from delayed_vlm_ros.replay.compare import Comparison
 
 _STAGES = ("waiting for the model", "encoding frames", "answering")
+_FINDING_STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
 _LEVELS = {0: "[green]OK   [/]", 1: "[yellow]WARN [/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
 
 
@@ -157,6 +160,22 @@ def show_diagnostics(console: Console, diagnostics: Sequence[DiagnosticStatus]) 
         console.print(Padding(f"[dim]{literal('; '.join(values))}[/]", (0, 0, 0, 3)), highlight=False)
 
 
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Print one line for each finding of a check; in a terminal, continued lines are indented."""
+    console = terminal.console()
+    if not console.is_terminal:
+        terminal.write("\n".join(one.line for one in findings))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for one in findings:
+        style = _FINDING_STYLES[one.level.name]
+        text = f"{one.text}: {one.remedy}" if one.remedy else one.text
+        table.add_row(f"[{style}]{one.level.name}[/]", f"[bold]{literal(one.subject)}:[/] {literal(text)}")
+    console.print(table, highlight=False)
+
+
 def demo_json(run: DemoRun) -> dict[str, Any]:
     """Return the object that ``delayed-vlm demo --json`` prints."""
     return {
@@ -229,6 +248,8 @@ def _show_cost(console: Console, metrics: Mapping[str, Any]) -> None:
         f"{metrics['visual_tokens']} visual tokens, KV cache {metrics['kv_cache_length']} "
         f"({metrics['kv_tokens_reused']} reused); exact: {str(metrics['exact']).lower()}"
     )
+    if metrics.get("bytes_sent"):
+        work = f"{work}; {metrics['bytes_sent']} bytes sent"
     for line in (times, work):
         console.print(f"   {line}", highlight=False, soft_wrap=True)
 

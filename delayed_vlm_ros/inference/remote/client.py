@@ -7,9 +7,12 @@ cannot delay a cancellation. Importing this module takes seconds, because it imp
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from socket import gaierror
+from ssl import SSLError
 from typing import Any, TypeVar
 
 import httpx2
@@ -35,6 +38,7 @@ _MAX_QUOTED_CHARACTERS = 300
 _MAX_PARTS_PER_TOKEN = 4  # of servers that send characters
 _FORBIDDEN = (401, 403)
 _NOT_FOUND = 404
+_TOO_LARGE = 413
 _TOO_MANY_REQUESTS = 429
 _SERVER_FAULT = 500  # and higher
 _OVERLOADED = 503  # of vLLM with a limit of its queue; otherwise of a proxy whose server is away
@@ -249,6 +253,7 @@ class ServerClient:
         """Close all connections."""
         if not self._loop.is_closed():
             self._loop.run_until_complete(self._openai.close())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # of answers that were not read to the end
             self._loop.close()
 
     @property
@@ -290,7 +295,9 @@ class ServerClient:
         if isinstance(error, openai.APIStatusError):
             return _status_error(host, error)
         if isinstance(error, openai.APIError):  # an error event in the middle of an answer
-            return ServerError(f"the model server {host} ended the answer with an error: {_quoted(error)}")
+            return ServerError(
+                f"the model server {host} ended the answer with an error ({_quoted(error)}): see its log"
+            )
         return None
 
     def _invalid(self, reason: str) -> ServerError:
@@ -426,13 +433,20 @@ async def _on_response(response: httpx2.Response) -> None:
 
 
 def _connection_error(host: str, error: openai.APIConnectionError) -> ModelNotReadyError:
-    cause = error.__cause__ or error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    reason = shortened(str(cause) or type(cause).__name__, _MAX_QUOTED_CHARACTERS)
     return ModelNotReadyError(
-        f"cannot reach the model server {host} ({reason}): check that it is running, its address, and the network"
+        f"cannot reach the model server {host} ({_reason(error)}): check that it is running, its address, and the "
+        "network"
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the operating system says about a failed connection."""
+    cause = error
+    while (earlier := cause.__cause__ or cause.__context__) is not None:
+        cause = earlier
+    if isinstance(cause, OSError) and not isinstance(cause, (SSLError, gaierror)) and cause.errno:
+        return os.strerror(cause.errno)
+    return shortened(str(cause) or type(cause).__name__, _MAX_QUOTED_CHARACTERS)
 
 
 def _is_passing(error: openai.APIStatusError) -> bool:
@@ -448,7 +462,10 @@ def _status_error(host: str, error: openai.APIStatusError) -> DelayedVlmError:
     if status == _OVERLOADED and _BUSY in quoted.lower():
         return BusyError(f"the model server {host} is busy: retry later")
     if status in _UNAVAILABLE or _ENGINE_DIED in quoted:
-        return ModelNotReadyError(f"the model server {host} is not available (HTTP {status}): {quoted}")
+        return ModelNotReadyError(
+            f"the model server {host} is not available (HTTP {status}: {quoted}): wait until it has started, and see "
+            "its log"
+        )
     if _CACHE_MISS in quoted:
         return CacheMissError(f"the model server {host} no longer holds a frame: {quoted}")
     if status in _FORBIDDEN:
@@ -459,6 +476,13 @@ def _status_error(host: str, error: openai.APIStatusError) -> DelayedVlmError:
         reason = f"redirects to another address (HTTP {status}): use that address, ending in /v1"
     elif status == _NOT_FOUND:
         reason = f"has no such model or API (HTTP {status}): {quoted}"
+    elif status == _TOO_LARGE:
+        reason = (
+            f"refuses the size of the request (HTTP {status}): raise the limit of the server or its proxy, or lower "
+            "remote.jpeg_quality or the memory sizes"
+        )
+    elif status >= _SERVER_FAULT:
+        reason = f"failed (HTTP {status}: {quoted}): see its log"
     else:
         reason = f"refuses the request (HTTP {status}): {quoted}"
     return RefusedError(f"the model server {host} {reason}")

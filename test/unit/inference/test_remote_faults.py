@@ -1,5 +1,6 @@
 """A remote engine with a server that misbehaves: each fault is one error in time, and the next answer is right."""
 
+import gc
 import json
 import logging
 import os
@@ -316,7 +317,7 @@ def test_killed_server_is_named_and_the_restarted_one_gets_all_frames(server, ro
     kept = robot.kept
     error, seconds = fail(robot)
     assert type(error) is ModelNotReadyError
-    assert robot.host in str(error)
+    assert f"{robot.host} (Connection refused)" in str(error)
     assert seconds < LATE_SEC
     assert robot.host in robot.connection.fault
     assert robot.kept == kept
@@ -422,6 +423,34 @@ def test_cancellation_closes_the_request(server, robot, fault):
     assert len(questions(server)) == 1
     server.answer, server.token_sec = ANSWER, 0.0
     assert robot.ask().answer == ANSWER
+
+
+def test_connection_closes_without_work_left_over_from_a_cancelled_answer(server, start, caplog):
+    robot = start(server)
+    robot.ask()
+    server.answer, server.token_sec = "word " * 200, 0.02
+    control = AskControl()
+    threading.Timer(0.2, control.cancel).start()
+    error, _ = fail(robot, control=control)
+    assert type(error) is AskCancelledError
+    # when
+    robot.close()
+    gc.collect()
+    # then
+    assert "Task was destroyed" not in caplog.text
+
+
+def test_slow_name_server_delays_neither_deadline_nor_close(start, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: released.wait(30.0) and [])
+    robot = start(SimpleNamespace(url="http://robot-server.local:8000/v1"))
+    error, seconds = fail(robot, timeout_sec=DEADLINE_SEC)
+    assert type(error) is AskTimeoutError
+    assert seconds < DEADLINE_SEC + LATE_SEC
+    began = time.monotonic()
+    robot.close()
+    assert (time.monotonic() - began) / slowdown() < LATE_SEC
+    released.set()
 
 
 def test_question_cancelled_before_it_is_sent_is_not_sent(server, robot):
@@ -589,6 +618,14 @@ def test_untrusted_certificate_is_refused(certificate, start, monkeypatch, name,
     assert words in str(error)
     assert server.received == []
     server.close()
+
+
+def test_unknown_host_is_named():
+    robot = Robot("http://no-such-host.invalid:8000/v1")
+    error, _ = fail(robot)
+    assert type(error) is ModelNotReadyError
+    assert "no-such-host.invalid:8000 (" in str(error)
+    robot.close()
 
 
 def test_server_without_tls_is_refused_at_a_tls_address(server):

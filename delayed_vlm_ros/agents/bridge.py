@@ -38,7 +38,7 @@ _CHECK_PERIOD_SEC = 0.5
 _REPORTS_SEC = 3.0
 _KEY_FRAMES_SEC = 5.0
 _SETTLE_SEC = 0.4  # the node publishes a change of the last second at its next check, every 0.25 s
-_CLOSE_SEC = 1.0
+_CLOSE_SEC = 1.6  # the process ends within 2 s
 _CAMERA = "camera "
 _LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

@@ -491,5 +491,5 @@ def _status_error(host: str, error: openai.APIStatusError) -> DelayedVlmError:
 def _quoted(error: openai.APIError) -> str:
     """Return the server's own words."""
     body = error.body
-    message = body.get("message") if isinstance(body, Mapping) else None
+    message = body.get("message") or body.get("detail") if isinstance(body, Mapping) else None  # detail: of FastAPI
     return shortened(str(message or error.message), _MAX_QUOTED_CHARACTERS)

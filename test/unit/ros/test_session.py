@@ -20,6 +20,7 @@ from waiting import PATIENCE_SEC
 from delayed_vlm_ros.errors import (
     ConfigurationError,
     DeviceMemoryError,
+    ModelNotFoundError,
     ModelNotReadyError,
     NoFramesError,
     UnknownCameraError,
@@ -236,6 +237,50 @@ def test_model_is_not_loaded_for_a_session_closed_while_it_waits_for_the_device(
     assert session.close(PATIENCE_SEC)
     assert not loads
     assert not context.device_lock.locked()
+
+
+# --- a model server -------------------------------------------------------------------------------------------------
+
+AWAY = "openai:http://127.0.0.1:9/v1#model"  # nobody listens there
+
+
+def test_session_starts_while_the_model_server_is_away_and_names_it(start_with, monkeypatch):
+    monkeypatch.setattr(engines, "load_engines", lambda *_: pytest.fail("loaded"))
+    session = build_session(replace(PARAMETERS, model=AWAY, precompute="full"), make_context())
+    session.start()
+    show(session, 4)
+    with pytest.raises(ModelNotReadyError, match=r"127\.0\.0\.1:9"):
+        ask(session, question())
+    report = session.model_report()
+    assert (report.name, report.state) == (AWAY, "ready")
+    assert "127.0.0.1:9" in report.error
+    assert "precompute.mode" in report.warnings[-1]
+    assert "127.0.0.1:9" in session.model_fault
+    assert session.memory_report(session.cameras["camera"]).statistics.unique_frames == 4
+    assert session.close(PATIENCE_SEC)
+
+
+def test_fallback_answers_with_a_warning_and_frees_the_device_at_the_end(start_with):
+    context = make_context()
+    session = build_session(replace(PARAMETERS, model=AWAY, remote_fallback="demo"), context)
+    session.start()
+    show(session, 4)
+    assert not context.device_lock.locked()
+    # when
+    answer = ask(session, question())
+    # then
+    assert answer.parts[0].result.answer.startswith("answer to")
+    assert "demo" in answer.parts[0].result.metrics.warnings[0]
+    assert "127.0.0.1:9" in answer.parts[0].result.metrics.warnings[0]
+    assert context.device_lock.locked()
+    assert session.close(PATIENCE_SEC)
+    assert not context.device_lock.locked()
+
+
+@pytest.mark.parametrize("fallback", ["openai:http://server/v1", "unknown/model"])
+def test_fallback_that_cannot_be_used_is_refused_at_configure(fallback):
+    with pytest.raises((ConfigurationError, ModelNotFoundError)):
+        build_session(replace(PARAMETERS, model=AWAY, remote_fallback=fallback), make_context())
 
 
 # --- a load that fails ----------------------------------------------------------------------------------------------

@@ -368,6 +368,30 @@ def test_too_large_request_is_refused(http):
 # Faults ---------------------------------------------------------------------------------------------------------------
 
 
+def show_to_cameras(observer, *names):
+    """Publish images until all cameras have a complete key frame."""
+
+    def is_shown(name):
+        for topic in names:
+            observer.publish(observer.image(), f"{topic}/image")
+        return observer.find_stats(lambda stats: stats.camera == name and stats.unique_frames >= 2, 0)
+
+    for name in names:
+        wait_until(lambda name=name: is_shown(name), f"frames of camera {name}")
+
+
+async def check_cameras(client):
+    assert [one["name"] for one in (await use(client, "status"))["cameras"]] == ["front", "rear"]
+    for given, camera in (("", "front"), ("front", "front"), ("rear", "rear")):
+        listed = await use(client, "list_key_frames", {"camera": given})
+        assert listed["camera"] == camera
+        assert {one["camera"] for one in listed["key_frames"]} == {camera}
+    answer = await use(client, "ask_scene", {"question": "x", "camera": "*"})
+    assert [(one["camera"], one["error"]) for one in answer["camera_answers"]] == [("front", ""), ("rear", "")]
+    assert {one["camera"] for one in answer["key_frames"]} == {"front", "rear"}
+    assert "the cameras are front, rear" in await refusal(client, "list_key_frames", {"camera": "attic"})
+
+
 def test_server_outlives_its_node(start, tmp_path):
     namespace = "/mcp_late"
 
@@ -376,12 +400,15 @@ def test_server_outlives_its_node(start, tmp_path):
             missing = await refusal(client, "status", {})
             assert missing.startswith("no scene_memory node at mcp_late/scene_memory in ROS domain")
             # when the node comes
-            process, observer = await asyncio.to_thread(start, namespace=namespace, **PARAMETERS)
+            process, observer = await asyncio.to_thread(
+                start, namespace=namespace, cameras="[front, rear]", **PARAMETERS
+            )
             await asyncio.to_thread(observer.wait_until_ready)
             while (await client.call_tool("status", {})).is_error:
                 await asyncio.sleep(0.1)
-            assert "camera camera is empty" in await refusal(client, "ask_scene", {"question": "x"})
-            await asyncio.to_thread(observer.show_images, 2)
+            assert "camera front is empty" in await refusal(client, "ask_scene", {"question": "x"})
+            await asyncio.to_thread(show_to_cameras, observer, "front", "rear")
+            await check_cameras(client)
             # when it dies while it answers
             asking = asyncio.create_task(client.call_tool("ask_scene", {"question": "work 100", "timeout_sec": 100}))
             await asyncio.to_thread(wait_until, lambda: running_questions(observer), "the question on the node")

@@ -123,6 +123,34 @@ def test_parameter_of_configure_cannot_change_while_configured(name):
         validate_change(DEFAULTS, {name: other}, configured=True)
 
 
+SERVER = "openai:https://server/v1#model"
+
+
+@pytest.mark.parametrize(
+    ("present", "new", "is_allowed"),
+    [
+        (SERVER, "openai:https://server/v1#other", True),
+        (SERVER, "demo", True),
+        (SERVER, "openai:https://elsewhere/v1#model", False),
+        (SERVER, "openai:http://server/v1#model", False),  # the key would travel unencrypted
+        ("demo", "openai:https://elsewhere/v1#model", False),
+    ],
+)
+def test_key_of_a_model_server_goes_to_no_other_server(present, new, is_allowed):
+    values = {**DEFAULTS, "model.name": present, "remote.api_key_env": "KEY"}
+    if is_allowed:
+        validate_change(values, {"model.name": new}, configured=False)
+    else:
+        with pytest.raises(ConfigurationError, match=r"remote\.api_key_env"):
+            validate_change(values, {"model.name": new}, configured=False)
+    validate_change({**values, "remote.api_key_env": ""}, {"model.name": new}, configured=False)
+
+
+def test_invalid_address_of_a_model_server_is_rejected():
+    with pytest.raises(ConfigurationError, match=r"model\.name"):
+        validate_change(DEFAULTS, {"model.name": "openai:server"}, configured=False)
+
+
 def test_integer_is_accepted_for_a_float():
     validate_change(DEFAULTS, {"memory.sample_fps": 5}, configured=False)
 

@@ -7,10 +7,13 @@ import typer
 from lab.commands.answers import answers
 from lab.commands.camera_load import camera_load
 from lab.commands.familiar_images import familiar_images
+from lab.commands.fleet import fleet
 from lab.commands.load import load
 from lab.commands.memory import memory
 from lab.commands.old_frames import old_frames
 from lab.commands.quality import quality
+from lab.commands.remote_answers import remote_answers
+from lab.commands.remote_reuse import remote_reuse
 from lab.commands.replay_memory import replay_memory
 from lab.commands.soak import soak
 from lab.commands.time_text import time_text
@@ -42,6 +45,9 @@ for command in (
     replay_memory,
     watches,
     watch_cost,
+    remote_answers,
+    remote_reuse,
+    fleet,
 ):
     bench.command()(command)
 app.add_typer(bench, name="bench")

@@ -30,7 +30,8 @@ GROUPS = {
 """Kinds of questions, by group."""
 
 _PER_KIND = 2
-_LONGEST_ANSWER = 32
+LONGEST_ANSWER = 32
+"""Length limit of an answer in tokens."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,25 @@ class SceneAnswers:
     correct: NDArray[np.bool_]
 
 
-def ask_scene(engines: Sequence[DelayedBatchInferenceEngine], seed: int, spacing: str, pairs: int) -> SceneAnswers:
-    """Ask every model the same questions about the same frames of a scene.
+@dataclass(frozen=True)
+class AskedScene:
+    """Frames of a scene, with questions about them.
+
+    Attributes:
+        images: RGB images, two of each pair.
+        stamps: Stamp of each image in seconds.
+        questions: Group and correct answer by question.
+    """
+
+    images: tuple[NDArray[np.uint8], ...]
+    stamps: tuple[float, ...]
+    questions: Mapping[str, tuple[str, str]]
+
+
+def draw_asked_scene(seed: int, spacing: str, pairs: int) -> AskedScene:
+    """Return the frames and questions that belong to a seed.
 
     Args:
-        engines: An engine with each model.
         seed: Seed of the scene.
         spacing: One of ``SPACINGS``.
         pairs: Number of pairs.
@@ -66,14 +81,26 @@ def ask_scene(engines: Sequence[DelayedBatchInferenceEngine], seed: int, spacing
         for one in (draw_question(kind, story, random) for kind in kinds for _ in range(_PER_KIND)):
             if one is not None:
                 questions[one.text] = (group, one.answer)
-    stamps = times.reshape(-1).tolist()
-    images = [render(scene, stamp, *IMAGE_SIZE) for stamp in stamps]
+    stamps = tuple(times.reshape(-1).tolist())
+    return AskedScene(tuple(render(scene, stamp, *IMAGE_SIZE) for stamp in stamps), stamps, questions)
+
+
+def ask_scene(engines: Sequence[DelayedBatchInferenceEngine], seed: int, spacing: str, pairs: int) -> SceneAnswers:
+    """Ask every model the same questions about the same frames of a scene.
+
+    Args:
+        engines: An engine with each model.
+        seed: Seed of the scene.
+        spacing: One of ``SPACINGS``.
+        pairs: Number of pairs.
+    """
+    asked = draw_asked_scene(seed, spacing, pairs)
     correct = []
     for engine in engines:
-        holding = engine_with(engine, images, stamps)
-        answers = [holding.answer(AskRequest(text, max_new_tokens=_LONGEST_ANSWER)).answer for text in questions]
-        correct.append([said == true for said, (_, true) in zip(answers, questions.values(), strict=True)])
-    groups, expected = zip(*questions.values(), strict=True)
+        holding = engine_with(engine, asked.images, asked.stamps)
+        answers = [holding.answer(AskRequest(text, max_new_tokens=LONGEST_ANSWER)).answer for text in asked.questions]
+        correct.append([said == true for said, (_, true) in zip(answers, asked.questions.values(), strict=True)])
+    groups, expected = zip(*asked.questions.values(), strict=True)
     return SceneAnswers(groups, expected, np.array(correct))
 
 

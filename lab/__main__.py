@@ -11,6 +11,7 @@ from lab.commands.fleet import fleet
 from lab.commands.load import load
 from lab.commands.memory import memory
 from lab.commands.old_frames import old_frames
+from lab.commands.outage import outage
 from lab.commands.quality import quality
 from lab.commands.remote_answers import remote_answers
 from lab.commands.remote_reuse import remote_reuse
@@ -41,6 +42,7 @@ for command in (
     soak,
     camera_load,
     waiting_questions,
+    outage,
     web_page,
     replay_memory,
     watches,

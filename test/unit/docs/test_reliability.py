@@ -39,3 +39,18 @@ def test_short_load_drops_no_image_and_fails_no_question():
     assert found["largest_gap_between_sampled_sec"] > 0.0
     for spread in (found["published_to_callback_ms"], found["callback_ms"], found["question_ms"]):
         assert 0 < spread["p50"] <= spread["p99"] <= spread["max"]
+
+
+@pytest.mark.ros
+@pytest.mark.timeout(700)
+def test_short_outage_loses_no_image_and_every_question_ends():
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    found = run("outage", "--robots", "1", "--seconds", "10", "--pause", "0.1")
+    assert found["nodes_died"] == 0
+    assert found["answered"] > 3
+    assert sum(found["errors"].values()) == found["questions"] - found["answered"] > 0
+    assert all(error.startswith("MODEL_NOT_READY: cannot reach the model server") for error in found["errors"])
+    for mistake in ("without_response", "without_sentence", "later_than_deadline", "images_dropped"):
+        assert found[mistake] == 0, mistake
+    assert found["images_received"] == found["images_published"] > 30
+    assert [outage["robots_with_an_answer_after_it"] for outage in found["outages"]] == [1, 1]

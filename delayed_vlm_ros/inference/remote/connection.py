@@ -29,6 +29,7 @@ class ServerConnection:
     """
 
     def __init__(self, address: ServerAddress, settings: RemoteSettings) -> None:
+        self._requested = address
         self._settings = settings
         self._client = ServerClient(address, settings.api_key())
         self._capabilities: Capabilities | None = None
@@ -106,7 +107,7 @@ class ServerConnection:
         Raises:
             ServerError: It serves none or several.
         """
-        address = self._client.address
+        address = self._requested
         if address.model:
             return
         names = [*self._client.models(control)]

@@ -69,7 +69,7 @@ class Robot:
         for _ in range(FRAMES):
             self.see()
         self.host = url.split("/")[2]
-        remote = remote_model(f"openai:{url}#{model}", RemoteSettings(**settings))
+        remote = remote_model(f"openai:{url}{f'#{model}' if model else ''}", RemoteSettings(**settings))
         self.connection = remote.connect()
         self.engine = remote.engine(self.memory, self.connection)
 
@@ -338,6 +338,19 @@ def test_server_that_is_restarted_between_two_questions_gets_all_frames(server, 
     assert result.answer == ANSWER
     assert [chat.items_with_data for chat in questions(server)[-2:]] == [0, len(robot.kept)]
     assert result.metrics.bytes_sent == sum(len(chat.body) for chat in questions(server)[-2:])
+
+
+def test_only_model_of_a_server_may_be_another_one_after_a_restart(start):
+    server = ChatServer()
+    robot = start(server, model="")
+    robot.ask()
+    server.kill()
+    fail(robot)
+    server.model = "another/model"
+    server.start()
+    assert robot.ask().answer == ANSWER
+    assert questions(server)[-1].json["model"] == "another/model"
+    server.close()
 
 
 def test_server_killed_during_an_answer_ends_the_question(server, robot):

@@ -14,7 +14,7 @@ from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.cli.replay_watches import watch_table
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
 from delayed_vlm_ros.memory import MemoryConfig
-from delayed_vlm_ros.replay.methods import METHOD_KEYS
+from delayed_vlm_ros.replay.methods import DELAYED, METHOD_KEYS, left_out_warnings, local_methods
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -37,13 +37,17 @@ def replay(
     make_questions: Annotated[
         bool, typer.Option("--make-questions", help="Write an example question file to --questions and exit.")
     ] = False,
-    model: Annotated[
-        str, typer.Option(help="Folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto'.")
-    ] = "auto",
+    model: options.Model = "auto",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    api_key_env: options.ApiKeyEnv = "",
+    frame_multiple: options.FrameMultiple = 32,
     methods: Annotated[
-        str, typer.Option(help=f"Answering methods, separated by commas: {', '.join(METHOD_KEYS)}.")
+        str,
+        typer.Option(
+            help=f"Answering methods, separated by commas: {', '.join(METHOD_KEYS)}. A model on a server answers by "
+            f"{DELAYED} only."
+        ),
     ] = ",".join(METHOD_KEYS),
     star: Annotated[int, typer.Option(help="Size of Star memory, in frames.", min=0)] = MemoryConfig.star_memory_size,
     stream: Annotated[
@@ -90,15 +94,14 @@ def replay(
     asked = [question_file.find_questions(recording, questions) for recording in by_path.values()]
     watched = [watch_file.find_watches(recording, questions) for recording in by_path.values()]
 
-    # These imports load torch, which takes seconds; mistakes in options and files are reported first.
-    from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
-    from delayed_vlm_ros.memory import MemoryConfig  # noqa: PLC0415
+    from delayed_vlm_ros.inference.remote.settings import RemoteSettings  # noqa: PLC0415
     from delayed_vlm_ros.replay.runner import ReplaySettings  # noqa: PLC0415
 
     settings = ReplaySettings(
         model=model,
         device=device,
         dtype=dtype,
+        remote=RemoteSettings(api_key_env=api_key_env, frame_multiple=frame_multiple),
         methods=chosen,
         memory=MemoryConfig(
             star_memory_size=star,
@@ -111,10 +114,10 @@ def replay(
         on_time_jump=on_time_jump,
         max_new_tokens=max_new_tokens,
     )
-    checkpoint = resolve_checkpoint(model, device=device)
+    standing = _model_warnings(settings)
     _make_folder(out)
     jobs = _jobs(tuple(by_path), asked, watched, settings, out, topic, image_rate)
-    _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh, standing=checkpoint.warnings)
+    _evaluate(jobs, out, workers=workers, ray=ray, fresh=fresh, standing=standing)
 
 
 def _make_questions(file: Path) -> None:
@@ -134,6 +137,24 @@ def _check_choices(option: str, chosen: Sequence[str], choices: Sequence[str]) -
     if unknown or not chosen:
         listed = ", ".join(choices)
         raise typer.BadParameter(f"must be one of {listed}, got '{', '.join(unknown)}'", param_hint=option)
+
+
+def _model_warnings(settings: ReplaySettings) -> tuple[str, ...]:
+    """Return the limitations of the model that are known before it is loaded.
+
+    Raises:
+        DelayedVlmError: There is no such model on this machine, or its server's address or key is invalid.
+    """
+    from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint  # noqa: PLC0415
+    from delayed_vlm_ros.inference.remote.address import is_remote  # noqa: PLC0415
+    from delayed_vlm_ros.inference.remote.model import remote_model  # noqa: PLC0415
+
+    if not is_remote(settings.model):
+        return resolve_checkpoint(settings.model, device=settings.device).warnings
+    if DELAYED not in settings.methods:
+        raise typer.BadParameter(f"must include {DELAYED} with a model on a server", param_hint="--methods")
+    left_out = left_out_warnings(local_methods(settings.methods))
+    return (*remote_model(settings.model, settings.remote).warnings, *left_out)
 
 
 def _jobs(
@@ -242,6 +263,8 @@ def _show_result(console: Console, job: ReplayJob, result: Mapping[str, Any], st
     for method, summary in result["summary"].items():
         first = summary["first_token_sec"]
         latency = "" if first is None else f"first token {first:.3f} s"
+        if summary["bytes_sent"]:
+            latency = f"{latency}, {summary['bytes_sent'] / 1e6:.2f} MB sent"
         _print(console, f"  {method:18} {_exact(summary):44} {latency}".rstrip())
         if summary["expected"] != summary["scored"] or summary["scored_in_gap"]:
             in_gap = summary["scored_in_gap"]

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import closing
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -35,9 +36,9 @@ def run_sequentially(
     Raises:
         IncompleteError: A result cannot be written.
     """
-    evaluator = Evaluator()
-    for job in jobs:
-        yield job, evaluator.run(job, partial(on_progress, job))
+    with closing(Evaluator()) as evaluator:
+        for job in jobs:
+            yield job, evaluator.run(job, partial(on_progress, job))
 
 
 def run_in_processes(jobs: Sequence[ReplayJob], workers: int) -> Iterator[JobResult]:

@@ -14,17 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from delayed_vlm_ros import __version__
 from delayed_vlm_ros.errors import DelayedVlmError, IncompleteError
-from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
-from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
-from delayed_vlm_ros.inference.local.models.device import dtype_name
-from delayed_vlm_ros.inference.local.models.loading import LoadedModel, load_model
-from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.replay.answerers import Answerers
+from delayed_vlm_ros.replay.models import ReplayModel, load_model, model_identity
 from delayed_vlm_ros.replay.question_file import FILE_NAME, TimedQuestion
 from delayed_vlm_ros.replay.recordings import open_recording
 from delayed_vlm_ros.replay.recordings.folder import DEFAULT_RATE
@@ -35,12 +27,8 @@ from delayed_vlm_ros.replay.watching import WatchReplay
 from delayed_vlm_ros.text import escaped_json
 
 RESULT_FILE = "result.json"
-RESULT_VERSION = 6
+RESULT_VERSION = 7
 
-_DEMO_IS_ASKED = (
-    "the replay asks the demo model about all images; the node does not ask it about images unlike its synthetic "
-    "scenes: its answers and scores on a recording of a real camera mean nothing"
-)
 _IGNORED_SUFFIXES = (".html", ".csv", ".draft")  # files next to a recording that are not part of it
 
 
@@ -74,19 +62,19 @@ class ReplayJob:
     def fingerprint(self) -> str:
         """Return a hash of everything that the result depends on; files count by size and modification time.
 
+        The model on a server counts by its name alone: a server that has changed does not say so.
+
         Raises:
             ModelNotFoundError: The checkpoint does not exist.
             OSError: The recording does not exist.
         """
-        checkpoint = resolve_checkpoint(self.settings.model, device=self.settings.device)
-        versions = (__version__, torch.__version__, transformers.__version__)
+        model = model_identity(self.settings)
         content = (
             RESULT_VERSION,
-            versions,
-            torch.cuda.is_available(),
+            (__version__, *model.versions),
             asdict(replace(self, folder="")),
             _file_states(Path(self.path)),
-            _file_states(checkpoint.path),
+            [] if model.folder is None else _file_states(model.folder),
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -131,7 +119,7 @@ class Evaluator:
     """Evaluates recordings with one model, which the first of them loads."""
 
     def __init__(self) -> None:
-        self._loaded: tuple[ReplaySettings, Checkpoint, LoadedModel] | None = None
+        self._loaded: tuple[ReplaySettings, ReplayModel] | None = None
 
     def run(self, job: ReplayJob, on_progress: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
         """Evaluate a recording and write its result. An error of the recording or the model is part of the result.
@@ -157,38 +145,35 @@ class Evaluator:
         fingerprint = job.fingerprint()
         memory = job.settings.memory.build()
         with open_recording(job.path, topic=job.topic, image_rate=job.image_rate) as recording:
-            checkpoint, loaded = self._load(job.settings)
+            model = self._load(job.settings)
             max_pixels = job.settings.memory.max_pixels
-            answerers = Answerers(loaded.model, loaded.processor, memory, job.settings.methods, max_pixels)
-            geometry = checkpoint.geometry(max_pixels)
-            watching = (
-                WatchReplay(job.watches, _watch_engine(loaded, memory, max_pixels), memory) if job.watches else None
-            )
+            answerers = model.answerers(memory, max_pixels)
+            watching = WatchReplay(job.watches, model.watch_engine(memory, max_pixels), memory) if job.watches else None
+            geometry = model.geometry(max_pixels)
             replay = Replay(recording, job.questions, memory, geometry, answerers, job.settings, watching)
             result = replay.run(on_progress)
         result["recording"]["path"] = job.path
-        asked = [] if loaded.familiar_images is None else [_DEMO_IS_ASKED]
-        result["warnings"] = [*checkpoint.warnings, *asked, *loaded.notes, *result["warnings"]]
+        result["warnings"] = [*model.warnings, *result["warnings"]]
         return {
             "version": RESULT_VERSION,
             "fingerprint": fingerprint,
             "error": "",
             **result,
-            "settings": _flat_settings(job),
-            "environment": _environment(checkpoint, loaded),
+            "settings": _flat_settings(job, model),
+            "environment": _environment(model),
         }
 
-    def _load(self, settings: ReplaySettings) -> tuple[Checkpoint, LoadedModel]:
+    def close(self) -> None:
+        """Close the connection to a model server."""
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def _load(self, settings: ReplaySettings) -> ReplayModel:
         if self._loaded is None or self._loaded[0] != settings:
-            checkpoint = resolve_checkpoint(settings.model, device=settings.device)
-            loaded = load_model(checkpoint, device=settings.device, dtype=settings.dtype)
-            self._loaded = (settings, checkpoint, loaded)
-        return self._loaded[1], self._loaded[2]
-
-
-def _watch_engine(loaded: LoadedModel, memory: SmartFrameManager, max_pixels: int) -> DelayedBatchInferenceEngine:
-    """Return an engine for watches alone, so that their caches do not change the cost of questions."""
-    return DelayedBatchInferenceEngine(loaded.model, loaded.processor, max_pixels=max_pixels, frame_manager=memory)
+            self.close()
+            self._loaded = (settings, load_model(settings))
+        return self._loaded[1]
 
 
 def write_failed_result(job: ReplayJob, error: str, trace: str = "") -> dict[str, Any]:
@@ -237,26 +222,20 @@ def _write(job: ReplayJob, result: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _flat_settings(job: ReplayJob) -> dict[str, Any]:
+def _flat_settings(job: ReplayJob, model: ReplayModel) -> dict[str, Any]:
     settings = asdict(job.settings)
-    settings |= {**settings.pop("memory"), "methods": ", ".join(job.settings.methods)}
+    remote = {f"remote_{name}": value for name, value in settings.pop("remote").items()} if model.is_remote else {}
+    settings.pop("remote", None)
+    settings |= {**settings.pop("memory"), **remote, "methods": ", ".join(model.methods)}
     return {**settings, "topic": job.topic, "image_rate": job.image_rate}
 
 
-def _environment(checkpoint: Checkpoint, loaded: LoadedModel) -> dict[str, Any]:
-    device = loaded.device
-    if device.startswith("cuda"):
-        device = f"{device}, {torch.cuda.get_device_name(device)}"
+def _environment(model: ReplayModel) -> dict[str, Any]:
     return {
         "delayed_vlm_ros": __version__,
         "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
         "system": platform.platform(terse=True),
         "machine": f"{platform.machine()}, {os.cpu_count()} processors",
-        "device": device,
-        "dtype": dtype_name(loaded.model.dtype),
-        "model": checkpoint.name,
-        "model type": loaded.model.config.model_type,
-        "model warnings": "; ".join((*checkpoint.warnings, *loaded.notes)),
+        **model.environment,
+        "model warnings": "; ".join(model.notes),
     }

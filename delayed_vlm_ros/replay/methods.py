@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 DELAYED = "delayed"
@@ -34,3 +35,13 @@ METHODS = (
     Method(NEWEST_4, "newest 4 frames only", "newest 4"),
 )
 METHOD_KEYS = tuple(method.key for method in METHODS)
+
+
+def local_methods(methods: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the methods that need a model on this machine."""
+    return tuple(method for method in methods if method != DELAYED)
+
+
+def left_out_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
+    """Return what to say about methods that need a model on this machine."""
+    return (f"left out, because the model is on a server: {', '.join(left_out)}",) if left_out else ()

@@ -29,9 +29,10 @@ def answer_entries(answers: Mapping[str, MethodAnswer], expect: Sequence[str]) -
     entries = {}
     for method, answer in answers.items():
         entry: dict[str, Any] = {**asdict(answer), "evidence": list(answer.evidence)}
-        entry |= {"scores": None, "agreement": None, "warnings": []}
+        entry |= {"scores": None, "agreement": None, "warnings": list(answer.warnings)}
         if answer.finish_reason is not None:
-            entry["warnings"] += finish_warnings(answer.finish_reason, answer.answer_tokens or 0)
+            by_reason = finish_warnings(answer.finish_reason, answer.answer_tokens or 0)
+            entry["warnings"] += [one for one in by_reason if one not in answer.warnings]
         if not answer.error:
             if expect:
                 entry["scores"] = asdict(score(answer.answer, expect))
@@ -59,7 +60,7 @@ def summarise_methods(questions: Sequence[Mapping[str, Any]]) -> dict[str, dict[
     """Return averages over a recording's questions, by method; None where there is nothing to average.
 
     Scores are means over the questions with an expected answer. Costs are medians over the answered questions, except
-    peak memory, which is the maximum.
+    peak memory, which is the maximum, and bytes sent to a model server, which are a sum.
     """
     methods = dict.fromkeys(method for question in questions for method in question["answers"])
     return {
@@ -97,6 +98,7 @@ def _summarise(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         known = _known(answered, name)
         summary[name] = median(known) if known else None
     summary["peak_memory_bytes"] = max(_known(answered, "peak_memory_bytes"), default=None)
+    summary["bytes_sent"] = sum(_known(answered, "bytes_sent")) or None
     return summary
 
 

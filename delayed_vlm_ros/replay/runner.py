@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 
 from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import CONTINUES, SamplingIngestor
@@ -44,9 +45,10 @@ class ReplaySettings:
     """Settings of a replay. The defaults are those of the ``scene_memory`` node.
 
     Attributes:
-        model: Model, as for ``resolve_checkpoint``.
+        model: Model, as for ``resolve_checkpoint``, or address of one on a server.
         device: Device, as for ``load_model``.
         dtype: Floating-point type, as for ``load_model``.
+        remote: Settings for a model on a server.
         methods: Some of ``METHOD_KEYS``.
         memory: Settings of the memory.
         on_time_jump: Effect of a backward time jump on the memory: ``restart`` or ``continue``.
@@ -56,6 +58,7 @@ class ReplaySettings:
     model: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
     methods: tuple[str, ...] = METHOD_KEYS
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     on_time_jump: str = CONTINUE

@@ -31,6 +31,8 @@ _FIGURES = (
     "cached_bytes",
     "answer_tokens",
     "finish_reason",
+    "exact",
+    "bytes_sent",
 )
 _SCORES = ("exact_match", "contains", "token_f1", "chrf", "length_ratio")
 _MAX_NAMES_IN_TITLE = 3

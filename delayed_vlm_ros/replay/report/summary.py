@@ -99,6 +99,7 @@ def summarise(questions: Sequence[Mapping[str, Any]], method: str) -> dict[str, 
             for name in ("first_token_sec", "total_sec", "visual_tokens")
         },
         "peak_memory_bytes": _statistic(max, [answer["peak_memory_bytes"] for answer in answers]),
+        "bytes_sent": _statistic(sum, [answer.get("bytes_sent") for answer in answers]),
         **count_scored(questions, method),
         "kinds": {kind: {"scored": len(found), "exact_match": fmean(found)} for kind, found in by_kind.items()},
     }
@@ -164,6 +165,7 @@ def _columns(kinds: Sequence[str]) -> list[_Column]:
         _Column(cost, "total time", seconds, figure("total_sec"), min),
         _Column(cost, "visual tokens", count, figure("visual_tokens"), min),
         _Column(cost, "peak memory", size, figure("peak_memory_bytes"), min),
+        _Column("model server", "bytes sent", size, figure("bytes_sent"), label="bytes sent to the model server"),
     ]
 
 

@@ -26,6 +26,7 @@ METRICS = {
     "exact",
     "warnings",
     "finish_reason",
+    "bytes_sent",
 }
 
 

@@ -7,8 +7,8 @@ from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.replay import answerers
-from delayed_vlm_ros.replay.answerers import Answerers
+from delayed_vlm_ros.replay import local_answerers
+from delayed_vlm_ros.replay.local_answerers import LocalAnswerers
 from delayed_vlm_ros.replay.methods import METHOD_KEYS, NATIVE_ALL, NEWEST_4
 
 REQUEST = AskRequest("what has moved?", max_new_tokens=4)
@@ -23,7 +23,7 @@ def loaded():
 def make_answerers(loaded):
     def make(methods):
         memory = SmartFrameManager(4, 4)
-        return memory, Answerers(loaded.model, loaded.processor, memory, methods, 200_704)
+        return memory, LocalAnswerers(loaded.model, loaded.processor, memory, methods, 200_704)
 
     return make
 
@@ -58,7 +58,7 @@ def test_reset_drops_the_frames_of_every_method(make_answerers):
 
 def test_native_inference_on_too_many_frames_is_skipped(make_answerers, monkeypatch):
     # given
-    monkeypatch.setattr(answerers, "MAX_NATIVE_FRAMES", 4)
+    monkeypatch.setattr(local_answerers, "MAX_NATIVE_FRAMES", 4)
     memory, answering = make_answerers((NATIVE_ALL,))
     # then
     add_frames(memory, answering, [0.0, 0.5, 1.0, 1.5])

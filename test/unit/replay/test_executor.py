@@ -46,7 +46,7 @@ def jobs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def spawning():
     """Stand-in for ``multiprocessing`` whose processes have imported torch."""
-    with preloaded("delayed_vlm_ros.replay.executor") as context:
+    with preloaded("delayed_vlm_ros.replay.local_model") as context:
         yield SimpleNamespace(get_context=lambda _method: context)
 
 

@@ -12,6 +12,8 @@ import typer
 
 from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.inference.remote.address import is_remote
+from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
 
 
@@ -27,9 +29,12 @@ def web(
     model: Annotated[
         str,
         typer.Option(
-            help="With --video or --demo: folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto'."
+            help="With --video or --demo: folder of a checkpoint, name on the Hugging Face Hub, 'demo', or 'auto'; "
+            "with --video also a model on a server (openai:http://server:8000/v1#NAME)."
         ),
     ] = "auto",
+    api_key_env: options.ApiKeyEnv = "",
+    frame_multiple: options.FrameMultiple = RemoteSettings.frame_multiple,
     namespace: options.Namespace = "/",
     address: Annotated[
         str,
@@ -49,8 +54,11 @@ def web(
         raise BadRequestError("--namespace selects a running node: omit it with --video and --demo")
     if model != "auto" and not (video or demo):
         raise BadRequestError("--model requires --video or --demo: a running node has its own parameter model.name")
+    if demo and is_remote(model):
+        raise BadRequestError("--demo requires a model on this machine: use --video with a model on a server")
     if video:
-        _serve_video(video, loop=loop, model=model, address=address, port=port)
+        remote = RemoteSettings(api_key_env=api_key_env, frame_multiple=frame_multiple)
+        _serve_video(video, loop=loop, model=model, remote=remote, address=address, port=port)
     elif demo:
         # Requires ROS.
         from delayed_vlm_ros.demo.web import run_web_demo  # noqa: PLC0415
@@ -65,8 +73,8 @@ def web(
         sys.exit(main(["--ros-args", "-r", f"__ns:={namespace}", *parameters]))
 
 
-def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int) -> None:
-    # These imports load torch and NiceGUI, which takes seconds.
+def _serve_video(video: str, *, loop: bool, model: str, remote: RemoteSettings, address: str, port: int) -> None:
+    # These imports load NiceGUI, which takes seconds.
     from delayed_vlm_ros.web.backends.in_process import InProcessBackend, InProcessSettings  # noqa: PLC0415
     from delayed_vlm_ros.web.conversation import MAX_CHARACTERS, QUESTIONS_PER_MINUTE, Conversation  # noqa: PLC0415
     from delayed_vlm_ros.web.server import WebServer  # noqa: PLC0415
@@ -75,7 +83,7 @@ def _serve_video(video: str, *, loop: bool, model: str, address: str, port: int)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    backend = InProcessBackend(InProcessSettings(video, loop=loop, model=model))
+    backend = InProcessBackend(InProcessSettings(video, loop=loop, model=model, remote=remote))
     conversation = Conversation(backend, max_characters=MAX_CHARACTERS, questions_per_minute=QUESTIONS_PER_MINUTE)
     server = WebServer(backend, conversation, access, port)
     backend.start()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from delayed_vlm_ros.errors import AskTimeoutError, BusyError, ModelError, ServerError
+from delayed_vlm_ros.errors import AskTimeoutError, BusyError, ModelError, ModelNotReadyError, ServerError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.remote.address import ServerAddress
 from delayed_vlm_ros.inference.remote.capabilities import Capabilities, probe
@@ -33,7 +33,7 @@ class ServerConnection:
         self._settings = settings
         self._client = ServerClient(address, settings.api_key())
         self._capabilities: Capabilities | None = None
-        self._fault = ""
+        self._error: ModelError | None = None  # replaced as a whole: other threads read it
 
     @property
     def address(self) -> ServerAddress:
@@ -48,7 +48,12 @@ class ServerConnection:
     @property
     def fault(self) -> str:
         """Why the server could not be used when it was last tried; empty if it could. Safe to read in any thread."""
-        return self._fault
+        return "" if self._error is None else str(self._error)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the server could not be reached when it was last tried."""
+        return isinstance(self._error, ModelNotReadyError)
 
     def capabilities(self, control: AskControl) -> Capabilities:
         """Return what the server can do; ask it if it was not asked since it was last away.
@@ -90,12 +95,18 @@ class ServerConnection:
         """
         control.deadline = time.monotonic() + _CHECK_SEC
         try:
-            with self._noted():
-                self._client.check(control)
+            self._client.check(control)
         except AskTimeoutError:
-            self._fault = f"the model server {self.address.host} does not answer within {_CHECK_SEC:g} s"
-        except (ModelError, BusyError):
-            pass  # noted
+            self._note(
+                ModelNotReadyError(f"the model server {self.address.host} does not answer within {_CHECK_SEC:g} s")
+            )
+        except ModelError as error:
+            self._note(error)
+        except BusyError:
+            pass
+        else:
+            if self.is_away:  # otherwise it has refused a question, which only an answer can end
+                self._error = None
 
     def close(self) -> None:
         """Close all connections."""
@@ -126,7 +137,10 @@ class ServerConnection:
         except CacheMissError:
             raise
         except ModelError as error:
-            self._fault = str(error)
-            self._capabilities = None  # another server may answer next
+            self._note(error)
             raise
-        self._fault = ""
+        self._error = None
+
+    def _note(self, error: ModelError) -> None:
+        self._error = error
+        self._capabilities = None  # another server may answer next

@@ -31,6 +31,7 @@ DEFAULT_MAX_NEW_TOKENS = 128
 _SCORES_AT_ONCE = 4
 _MAX_HELD = 5000  # names; a server that has dropped an item says so
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?think>")
+_THINKING = "</think>"
 _ONE_INTERVAL = (
     "uneven times: the model has one interval for all frames of a video, but the kept frames follow one another at "
     "different intervals: answers about durations are wrong"
@@ -62,6 +63,7 @@ class RemoteEngine:
             ModelNotReadyError: The server cannot be reached.
             BusyError: The server has too many requests.
             ServerError: The server refuses the request, or its response is invalid.
+            UnsupportedModelError: The answer is a chain of thought.
             AskCancelledError: The question was cancelled.
             AskTimeoutError: The deadline has passed.
         """
@@ -85,6 +87,11 @@ class RemoteEngine:
             return self._connection.chat(chat, control, on_text)
 
         content, capabilities, result = self._send(kept, snapshot, control, ask)
+        if _THINKING in result.text:
+            raise UnsupportedModelError(
+                f"the model of the server {self._connection.address.host} answers with a chain of thought: serve an "
+                "Instruct model"
+            )
         warnings = (*_warnings(content, capabilities, snapshot), *self._count_warnings(content, result))
         finish_reason: FinishReason = LENGTH if result.finish_reason == "length" else STOP
         if result.finish_reason not in ("stop", "length"):

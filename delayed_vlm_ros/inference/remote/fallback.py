@@ -95,12 +95,12 @@ class FallbackEngine:
 
     def _run(self, ask_server: Callable[[], _Result], ask_local: Callable[[Engine], _Result]) -> tuple[_Result, str]:
         """Return the result, and why the server did not give it; empty if it did."""
-        fault = self._connection.fault
-        if not fault:  # otherwise every question would wait for the server first; a check in idle time ends the fault
+        if not self._connection.is_away:  # otherwise every question would wait for it; a check in idle time ends this
             try:
                 return ask_server(), ""
-            except ModelNotReadyError as error:
-                fault = str(error)
+            except ModelNotReadyError:
+                pass  # noted by the connection
+        fault = self._connection.fault
         if self._local is None:
             _LOGGER.warning("the model %s is loaded: %s", self._local_name, fault)
             self._local = self._load_local()

@@ -236,6 +236,12 @@ def test_answer_at_its_length_limit_is_a_warning(server, ask):
     assert "answer cut at 2 tokens" in result.metrics.warnings[-1]
 
 
+def test_chain_of_thought_is_no_answer(server, ask):
+    server.answer = "The user wants to know … </think> a red box"
+    with pytest.raises(UnsupportedModelError, match="Instruct"):
+        ask(filled_memory())
+
+
 def test_model_is_the_only_one_of_the_server(server, ask):
     ask(filled_memory())
     assert server.chats[-1].json["model"] == MODEL
@@ -346,9 +352,12 @@ def test_model_on_this_machine_does_not_answer_for_a_server_that_refuses(server,
     model = remote_model(f"openai:{server.url}#unknown", RemoteSettings(frame_multiple=CELL))
     connection = model.connect()
     engine = model.with_fallback(model.engine(filled_memory(), connection), connection, lambda: local, "demo")
-    with pytest.raises(ServerError):
-        engine.answer(AskRequest(QUESTION))
+    for _ in range(2):
+        with pytest.raises(ServerError):
+            engine.answer(AskRequest(QUESTION))
     assert local.questions == []
+    connection.check(AskControl())  # the server is there
+    assert "unknown" in connection.fault  # and still does not serve the model
     connection.close()
 
 

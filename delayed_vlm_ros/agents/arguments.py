@@ -81,8 +81,14 @@ class AskArguments(Arguments):
     since: _Since = None
     until: _Until = None
     timeout_sec: Annotated[
-        float, Field(description="Deadline in seconds, the wait in the queue included.", gt=0, le=MAX_TIMEOUT_SEC)
-    ] = 60.0
+        float,
+        Field(
+            description="Deadline in seconds, the wait in the queue included. Keep it below the client's own "
+            "time limit, often 60 s.",
+            gt=0,
+            le=MAX_TIMEOUT_SEC,
+        ),
+    ] = 50.0
     max_new_tokens: Annotated[
         int, Field(description="Longest answer in tokens; 0: the node's default.", ge=0, le=2**32 - 1)
     ] = 0

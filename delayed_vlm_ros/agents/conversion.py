@@ -156,8 +156,20 @@ def to_camera_status(name: str, topic: str, statistics: Any) -> CameraStatus:
     Args:
         name: Name of the camera.
         topic: Its image topic.
-        statistics: Its newest ``MemoryStats`` message.
+        statistics: Its newest ``MemoryStats`` message; None before the first.
     """
+    if statistics is None:
+        return CameraStatus(
+            name=name,
+            topic=topic,
+            input_rate_hz=0.0,
+            newest_frame_age_sec=None,
+            oldest_frame_age_sec=None,
+            kept_frames=0,
+            frames_seen=0,
+            memory_bytes=0,
+            warnings=["no report about this camera has arrived: see the diagnostics, then call status again"],
+        )
     return CameraStatus(
         name=name,
         topic=topic,

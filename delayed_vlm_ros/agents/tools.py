@@ -229,11 +229,7 @@ def _status(bridge: NodeBridge, _asked: given.NoArguments, _call: Call) -> Outpu
         results.Status(
             node=bridge.name,
             now=format_time(bridge.now_ns),
-            cameras=[
-                to_camera_status(name, topic, statistics[name])
-                for name, topic in bridge.cameras().items()
-                if name in statistics
-            ],
+            cameras=[to_camera_status(name, topic, statistics.get(name)) for name, topic in bridge.cameras().items()],
             model=None if node is None else to_model_status(node),
             diagnostics=to_diagnostics(bridge.diagnostics, bridge.client.status_prefix),
         )

@@ -37,7 +37,19 @@ def serve_stdio(scene: SceneServer) -> None:
     Args:
         scene: The server.
     """
-    asyncio.run(_serve_stdio(scene))
+    try:
+        asyncio.run(_serve_stdio(scene))
+    except Exception as error:
+        cause = _innermost(error)
+        if not isinstance(cause, BrokenPipeError):  # the client is gone, and its end of input follows
+            raise cause from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the first error in groups of errors, in which task groups raise them."""
+    while members := getattr(error, "exceptions", ()):
+        error = members[0]
+    return error
 
 
 async def _serve_stdio(scene: SceneServer) -> None:
@@ -116,7 +128,6 @@ class HttpServer:
         await self._server.serve(sockets=[self._socket])
 
     def _end(self) -> None:
-        self._scene.cancel_calls()
         self._server.should_exit = True
 
 

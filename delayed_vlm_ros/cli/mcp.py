@@ -45,9 +45,10 @@ def mcp(
     from delayed_vlm_ros.agents.access import TOKEN_VARIABLE, make_access  # noqa: PLC0415
     from delayed_vlm_ros.agents.server import SceneServer  # noqa: PLC0415
     from delayed_vlm_ros.agents.transports import HttpServer, serve_stdio  # noqa: PLC0415
-    from delayed_vlm_ros.ros.initialisation import check_namespace  # noqa: PLC0415
+    from delayed_vlm_ros.ros.initialisation import check_namespace, ros_domain  # noqa: PLC0415
 
     check_namespace(namespace)
+    ros_domain()
     scene = SceneServer(namespace)
     if http:
         server = HttpServer(

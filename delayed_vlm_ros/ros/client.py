@@ -23,7 +23,7 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.ros.action_call import ActionCall
-from delayed_vlm_ros.ros.initialisation import check_namespace, initialise
+from delayed_vlm_ros.ros.initialisation import check_namespace, initialise, ros_domain
 from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
@@ -117,11 +117,8 @@ class SceneMemoryClient:
             ConfigurationError: The ROS arguments of the command line are invalid.
         """
         check_namespace(namespace)
-        domain = environment.get("ROS_DOMAIN_ID") or "0"
-        if not domain.isdecimal():
-            raise BadRequestError(f"'ROS_DOMAIN_ID' must be a number such as 0 to 101, got '{domain}'")
         context = Context()
-        initialise(context=context, domain=int(domain), log_file=False)
+        initialise(context=context, domain=ros_domain(environment), log_file=False)
         node = LoggingNode(f"delayed_vlm_client_{os.getpid()}", context=context, namespace=namespace)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)

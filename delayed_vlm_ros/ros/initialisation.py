@@ -41,6 +41,18 @@ def check_namespace(namespace: str) -> None:
         ) from None
 
 
+def ros_domain(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the ROS domain that the environment selects.
+
+    Raises:
+        BadRequestError: ``ROS_DOMAIN_ID`` is no number.
+    """
+    domain = environment.get("ROS_DOMAIN_ID") or "0"
+    if not domain.isdecimal():
+        raise BadRequestError(f"'ROS_DOMAIN_ID' must be a number such as 0 to 101, got '{domain}'")
+    return int(domain)
+
+
 def initialise(
     arguments: Sequence[str] | None = None,
     *,

@@ -116,7 +116,7 @@ def _received(end: Connection) -> Sequence[AskedQuestion]:
 def _run_robot(plan: FleetPlan, number: int, start: Any, results: Connection) -> None:
     connection = ServerConnection(parse_address(plan.server), plan.settings)
     connection.capabilities(AskControl())
-    asking = robot(connection, plan.settings, plan.first_seed + number, plan.memory, plan.max_pixels)
+    asking = robot(connection, plan.settings, plan.first_seed + number, plan.memory.build(), plan.max_pixels)
     filling = plan.memory.star_memory_size + plan.memory.stream_window_size
     asking.see(0, filling)
     try:

@@ -22,9 +22,8 @@ from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 from delayed_vlm_ros.ingest.ingestor import FrameIngestor
-from delayed_vlm_ros.memory import MemoryConfig
+from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
-from delayed_vlm_ros.replay.compare import keep_everything
 from delayed_vlm_ros.scenes import Scene, render
 
 IMAGE_SIZE = (120, 160)
@@ -73,21 +72,20 @@ class Robot:
 
 
 def robot(
-    connection: ServerConnection, settings: RemoteSettings, seed: int, memory: MemoryConfig | None, max_pixels: int
+    connection: ServerConnection, settings: RemoteSettings, seed: int, memory: SmartFrameManager, max_pixels: int
 ) -> Robot:
-    """Return a robot with an empty memory.
+    """Return a robot that has seen nothing.
 
     Args:
         connection: Connection to the server.
         settings: Settings of the engine.
         seed: Seed of the scene.
-        memory: Settings of the memory; None: it keeps everything.
+        memory: Its empty memory.
         max_pixels: Largest height × width of a kept frame.
     """
-    manager = keep_everything() if memory is None else memory.build()
     geometry = FrameGeometry(settings.frame_multiple, settings.frame_multiple**2, max_pixels)
-    engine = RemoteEngine(manager, connection, settings)
-    return Robot(Scene.from_seed(seed), FrameIngestor(geometry, manager), engine)
+    engine = RemoteEngine(memory, connection, settings)
+    return Robot(Scene.from_seed(seed), FrameIngestor(geometry, memory), engine)
 
 
 class RecordingConnection(ServerConnection):
@@ -123,8 +121,9 @@ def measure_reuse(
         max_pixels: Largest height × width of a kept frame.
     """
     connection = RecordingConnection(server, settings)
-    asking = robot(connection, settings, seed, None, max_pixels)
     frames = FRAMES_PER_PAIR * pairs
+    memory = SmartFrameManager(0, frames + FRAMES_PER_PAIR)  # keeps all frames
+    asking = robot(connection, settings, seed, memory, max_pixels)
     asking.see(0, frames)
     results = [asking.ask(question) for question in QUESTIONS[:2]]
     asking.see(frames, FRAMES_PER_PAIR)
@@ -203,7 +202,7 @@ def measure_rhythm(
     """
     connection = ServerConnection(parse_address(server), settings)
     connection.capabilities(AskControl())
-    asking = robot(connection, settings, seed, rhythm.memory, max_pixels)
+    asking = robot(connection, settings, seed, rhythm.memory.build(), max_pixels)
     seen, rows = 0, []
     for number, frames in enumerate(rhythm.frames()):
         asking.see(seen, frames)

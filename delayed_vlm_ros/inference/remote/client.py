@@ -253,7 +253,6 @@ class ServerClient:
         """Close all connections."""
         if not self._loop.is_closed():
             self._loop.run_until_complete(self._openai.close())
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())  # of answers that were not read to the end
             self._loop.close()
 
     @property

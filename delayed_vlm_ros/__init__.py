@@ -3,6 +3,7 @@
 The public names below are imported on first access. Importing the package itself imports neither torch nor ROS.
 
 * ``DelayedBatchInferenceEngine``: memory and model of one camera, without ROS; requires torch.
+* ``RemoteInferenceEngine``: the same with a model on a server; requires the extra ``remote``, no torch.
 * ``SmartFrameManager``, ``MemoryConfig``: the memory alone.
 * ``SceneMemoryClient``: questions to a running ``scene_memory`` node; requires ROS 2.
 * Error classes: ``delayed_vlm_ros.errors`` shows them as a tree.
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         VideoSourceError,
     )
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+    from delayed_vlm_ros.inference.remote.scene import RemoteInferenceEngine
     from delayed_vlm_ros.memory.config import MemoryConfig
     from delayed_vlm_ros.memory.manager import SmartFrameManager
     from delayed_vlm_ros.ros.client import SceneMemoryClient
@@ -79,6 +81,7 @@ __all__ = [
     "PairNotKeptError",
     "QuestionsError",
     "RecordingError",
+    "RemoteInferenceEngine",
     "SceneMemoryClient",
     "SmartFrameManager",
     "StampOrderError",
@@ -94,6 +97,7 @@ __path__ = pkgutil.extend_path(__path__, __name__)
 _MODULES = {
     "DelayedBatchInferenceEngine": "inference.local.engine",
     "MemoryConfig": "memory.config",
+    "RemoteInferenceEngine": "inference.remote.scene",
     "SceneMemoryClient": "ros.client",
     "SmartFrameManager": "memory.manager",
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.doctor.finding import Finding
     from delayed_vlm_ros.msg import CameraAnswer, MemoryStats, NodeStats
     from delayed_vlm_ros.replay.compare import Comparison
+    from delayed_vlm_ros.replay.compare_server import ServerComparison
 
 _STAGES = ("waiting for the model", "encoding frames", "answering")
 _FINDING_STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
@@ -112,32 +113,31 @@ def show_stage(view: AnswerView, number: int, stage: Stage) -> None:
         view.show(stage.answer.question, stage.answer.answer, dict(stage.answer.metrics))
 
 
-def show_comparison(view: AnswerView, comparison: Comparison) -> None:
+def show_comparison(view: AnswerView, comparison: Comparison | ServerComparison) -> None:
     """Show one question of ``delayed-vlm compare``."""
     console = view.console
     _print_line(console, "Q", comparison.question)
     table = Table(box=None, pad_edge=False)
     for heading in ("method", "answer", "time, s"):
         table.add_column(heading, overflow="fold")
-    table.add_row("native", literal(one_line(comparison.native)), f"{comparison.native_seconds:.3f}")
-    table.add_row("delayed", literal(one_line(comparison.delayed)), f"{comparison.delayed_seconds:.3f}")
-    table.add_row("native, HF default positions", literal(one_line(comparison.native_stock)), "")
+    for method, answer, seconds in comparison.rows:
+        table.add_row(method, literal(one_line(answer)), "" if seconds is None else f"{seconds:.3f}")
     console.print(table)
-    same = ", identical" if comparison.native == comparison.delayed else ""
+    same = ", identical" if comparison.is_identical else ""
     console.print(
         f"   length ratio {comparison.length_ratio:.2f}, similarity {comparison.similarity:.2f}{same}", highlight=False
     )
     view.show_warnings(comparison.metrics.warnings)
 
 
-def show_frame_counts(console: Console, kept: int, all_frames: int) -> None:
-    """Show the number of frames of native inference and of the delayed memory."""
+def show_frame_counts(console: Console, kept: int, all_frames: int, reference: str) -> None:
+    """Show the number of frames of the reference, such as native inference, and of the delayed memory."""
     note = (
         ""
         if kept < all_frames
         else ": no frame was evicted, so both see the same frames. Lower --stream and --star to see a difference"
     )
-    console.print(f"native: {all_frames} frames, delayed: {kept} frames{note}", highlight=False, soft_wrap=True)
+    console.print(f"{reference}: {all_frames} frames, delayed: {kept} frames{note}", highlight=False, soft_wrap=True)
 
 
 def show_statistics(console: Console, statistics: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from delayed_vlm_ros.errors import NoFramesError
 from delayed_vlm_ros.images.video import VideoFrame
-from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.engine import SceneEngine
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.replay.video_frames import all_but_last
 
@@ -59,7 +59,7 @@ class Stage:
 
 
 def run_stages(
-    engine: DelayedBatchInferenceEngine, frames: Iterable[VideoFrame], questions: Sequence[str], max_new_tokens: int
+    engine: SceneEngine, frames: Iterable[VideoFrame], questions: Sequence[str], max_new_tokens: int
 ) -> Iterator[Stage]:
     """Run the four stages.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.inference.yes_no import ScoreResult
+from delayed_vlm_ros.memory import SmartFrameManager
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,25 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Release the model or the connection."""
+
+
+class SceneEngine(Engine, Protocol):
+    """An engine with the memory of one camera, as Python programs use it."""
+
+    @property
+    def frame_manager(self) -> SmartFrameManager:
+        """The memory."""
+
+    def add_frame(self, image: Any, timestamp: float) -> str:
+        """Add an image to the memory.
+
+        Raises:
+            ImageError: The image cannot be used, or its stamp is not newer than the last one.
+        """
+
+    def ask(self, question: str, *, max_new_tokens: int | None = None) -> tuple[str, AskMetrics]:
+        """Return the answer to a question about the kept frames, and its metrics.
+
+        Raises:
+            DelayedVlmError: There is no answer.
+        """

@@ -1,20 +1,17 @@
-"""Compare delayed encoding of the kept frames with native video inference on all frames of a video."""
+"""Compare answers from the kept frames with answers from all frames of a video."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
 from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.images.video import VideoFrame
-from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
+from delayed_vlm_ros.inference.engine import SceneEngine
 from delayed_vlm_ros.inference.metrics import AskMetrics
-from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import SmartFrameManager
-from delayed_vlm_ros.replay.native import native_answer
 
 MAX_NATIVE_FRAMES = 768  # frame limit of the models' own video processors
 
@@ -42,6 +39,20 @@ class Comparison:
     metrics: AskMetrics
 
     @property
+    def rows(self) -> tuple[tuple[str, str, float | None], ...]:
+        """Method, answer and time in seconds of each answer; None: not measured."""
+        return (
+            ("native", self.native, self.native_seconds),
+            ("delayed", self.delayed, self.delayed_seconds),
+            ("native, HF default positions", self.native_stock, None),
+        )
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether the delayed answer is the native one."""
+        return self.native == self.delayed
+
+    @property
     def length_ratio(self) -> float:
         """Characters of the delayed answer ÷ characters of the native one."""
         return len(self.delayed) / max(1, len(self.native))
@@ -63,7 +74,7 @@ class Comparison:
             "delayed": {"answer": self.delayed, "seconds": self.delayed_seconds, "metrics": dict(self.metrics)},
             "length_ratio": self.length_ratio,
             "similarity": self.similarity,
-            "identical": self.native == self.delayed,
+            "identical": self.is_identical,
         }
 
 
@@ -72,9 +83,7 @@ def similarity(one: str, other: str) -> float:
     return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
-def stream_in(
-    engine: DelayedBatchInferenceEngine, everything: DelayedBatchInferenceEngine, frames: Iterable[VideoFrame]
-) -> None:
+def stream_in(engine: SceneEngine, everything: SceneEngine, frames: Iterable[VideoFrame]) -> None:
     """Add each frame to the delayed memory and to a memory that keeps all frames.
 
     Raises:
@@ -93,33 +102,3 @@ def stream_in(
 def keep_everything() -> SmartFrameManager:
     """Return a memory that keeps every frame of a video that native inference accepts."""
     return SmartFrameManager(star_memory_size=0, stream_window_size=MAX_NATIVE_FRAMES)
-
-
-def compare_answers(
-    engine: DelayedBatchInferenceEngine,
-    everything: DelayedBatchInferenceEngine,
-    questions: Sequence[str],
-    max_new_tokens: int,
-) -> Iterator[Comparison]:
-    """Answer each question natively and from the delayed memory.
-
-    Args:
-        engine: Engine with the delayed memory, which holds the frames.
-        everything: Engine whose memory keeps all frames; only its frames are used.
-        questions: Question texts.
-        max_new_tokens: Maximum length of each answer, in tokens.
-
-    Yields:
-        Each comparison as soon as both answers are complete.
-    """
-    frames = everything.snapshot()
-    for question in questions:
-        request = AskRequest(question, max_new_tokens=max_new_tokens)
-        native = native_answer(engine.model, engine.processor, frames, request)
-        stock = native_answer(engine.model, engine.processor, frames, request, stock_positions=True)
-        started = time.monotonic()
-        result = engine.answer(request)
-        delayed_seconds = time.monotonic() - started
-        yield Comparison(
-            question, native.text, native.seconds, stock.text, result.answer, delayed_seconds, result.metrics
-        )

@@ -11,7 +11,11 @@ import delayed_vlm_ros
 from delayed_vlm_ros import errors
 
 ROOT = Path(__file__).parents[2]
-REQUIRES = {"DelayedBatchInferenceEngine": "torch", "SceneMemoryClient": "rclpy"}
+REQUIRES = {
+    "DelayedBatchInferenceEngine": "torch",
+    "RemoteInferenceEngine": "openai",
+    "SceneMemoryClient": "rclpy",
+}
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from delayed_vlm_ros.doctor import clocks, compute, disk, environment, middleware, model, node, page, self_test, topics
+from delayed_vlm_ros.doctor import (
+    clocks,
+    compute,
+    disk,
+    environment,
+    middleware,
+    model,
+    model_server,
+    node,
+    page,
+    self_test,
+    topics,
+)
 from delayed_vlm_ros.doctor.finding import Finding, Level, error
 from delayed_vlm_ros.doctor.observation import Observation, from_json
 from delayed_vlm_ros.doctor.running import Answer, in_background, run_check, run_child
@@ -61,17 +73,13 @@ def _diagnose(namespace: str, timeout_sec: float) -> Diagnosis:
     parameters = seen.parameters if seen is not None else None
     settings = model.settings_of(parameters)
     found_torch, converted, exchanged = _answer(torch), _answer(converter), _answer(exchange)
-    loaded = node.is_model_loaded(seen)
     return Diagnosis(
         (
             *quick["environment"],
+            *_check("packages", lambda: environment.package_findings(settings.extras)),
+            *quick["load"],
             *_check("image conversion", lambda: environment.converter_findings(converted)),
-            *_check("torch", lambda: compute.compute_findings(found_torch, settings.device)),
-            *run_check(
-                "model",
-                lambda: model.model_findings(settings, found_torch.value, is_loaded=loaded),
-                timeout_sec,  # it imports a library
-            ),
+            *_model_findings(settings, found_torch, timeout_sec, is_loaded=node.is_model_loaded(seen)),
             *quick["middleware"],
             *_check("socket buffers", lambda: middleware.socket_findings(seen.topics if seen is not None else ())),
             *_check("message exchange", lambda: middleware.delivery_findings(exchanged, is_busy=environment.is_busy())),
@@ -84,13 +92,31 @@ def _diagnose(namespace: str, timeout_sec: float) -> Diagnosis:
     )
 
 
+def _model_findings(
+    settings: model.ModelSettings, torch: Answer, timeout_sec: float, *, is_loaded: bool
+) -> list[Finding]:
+    """Check the model server, and torch, GPU and checkpoint where a model on this machine is used."""
+    found = []
+    if settings.server:
+        found += run_check(
+            "model server",
+            lambda: model_server.server_findings(settings.server, settings.remote),
+            timeout_sec,  # it imports a library
+        )
+    if settings.model:
+        found += _check("torch", lambda: compute.compute_findings(torch, settings.device))
+        found += run_check(
+            "model",
+            lambda: model.model_findings(settings, torch.value, is_loaded=is_loaded),
+            timeout_sec,  # it imports a library
+        )
+    return found
+
+
 def _quick_checks() -> dict[str, list[Finding]]:
     return {
-        "environment": [
-            *_check("python", environment.python_findings),
-            *_check("packages", environment.package_findings),
-            *_check("load", environment.load_findings),
-        ],
+        "environment": _check("python", environment.python_findings),
+        "load": _check("load", environment.load_findings),
         "middleware": [
             *_check("ros variables", middleware.variable_findings),
             *_check("ROS_STATIC_PEERS", middleware.peer_findings),

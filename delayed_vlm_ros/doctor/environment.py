@@ -17,8 +17,9 @@ from delayed_vlm_ros.doctor.running import Answer
 
 _PACKAGE = "delayed_vlm_ros"
 _MIN_PYTHON = (3, 10)
-_NODE_EXTRAS = {"": "the commands and the memory", "vlm": "the model"}
+_NODE_EXTRAS = {"": "the commands and the memory", "vlm": "the model", "remote": "a model on a server"}
 _OPTIONAL_EXTRAS = {
+    "remote": _NODE_EXTRAS["remote"],
     "evaluation": "delayed-vlm replay",
     "ray": "delayed-vlm replay --ray",
     "web": "the web page",
@@ -66,8 +67,12 @@ def load_per_processor() -> float:
     return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
-def package_findings() -> list[Finding]:
-    """Compare the installed packages with the requirements of this package and its extras."""
+def package_findings(model_extras: Sequence[str] = ("vlm",)) -> list[Finding]:
+    """Compare the installed packages with the requirements of this package and its extras.
+
+    Args:
+        model_extras: Extras that the node's model needs: ``vlm``, ``remote`` for one on a server, or both.
+    """
     declared = _requirements()
     if not declared:
         return [
@@ -77,8 +82,8 @@ def package_findings() -> list[Finding]:
                 install_command("vlm"),
             )
         ]
-    needed = [_node_extra(extra, use, declared) for extra, use in _NODE_EXTRAS.items()]
-    return [*needed, *_optional_extras(declared), *_opencv_findings(), *_torchvision_findings()]
+    needed = [_node_extra(extra, _NODE_EXTRAS[extra], declared) for extra in ("", *model_extras)]
+    return [*needed, *_optional_extras(declared, model_extras), *_opencv_findings(), *_torchvision_findings()]
 
 
 def converter_findings(answer: Answer) -> list[Finding]:
@@ -155,9 +160,10 @@ def _node_extra(extra: str, use: str, declared: Sequence[Requirement]) -> Findin
     return ok(subject, ", ".join(names))
 
 
-def _optional_extras(declared: Sequence[Requirement]) -> Iterator[Finding]:
+def _optional_extras(declared: Sequence[Requirement], needed: Sequence[str]) -> Iterator[Finding]:
+    optional = {extra: use for extra, use in _OPTIONAL_EXTRAS.items() if extra not in needed}
     absent = []
-    for extra, use in _OPTIONAL_EXTRAS.items():
+    for extra, use in optional.items():
         missing, wrong = _unsatisfied(declared, extra)
         if wrong:
             yield warn(f"packages for {use}", ", ".join(wrong), f"in the repository, run {install_command(extra)}")
@@ -166,7 +172,7 @@ def _optional_extras(declared: Sequence[Requirement]) -> Iterator[Finding]:
     if absent:
         yield ok("optional packages", f"not installed: {'; '.join(absent)}")
     else:
-        yield ok("optional packages", f"all installed ({', '.join(_OPTIONAL_EXTRAS)})")
+        yield ok("optional packages", f"all installed ({', '.join(optional)})")
 
 
 def _opencv_findings() -> Iterator[Finding]:

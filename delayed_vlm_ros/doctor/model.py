@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,27 @@ from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolv
 from delayed_vlm_ros.inference.local.models.files import weight_bytes, weight_files
 from delayed_vlm_ros.inference.local.models.gpu_memory import MEMINFO, system_memory
 from delayed_vlm_ros.inference.local.models.quantization import EXPANDED_METHODS, packed_weights, quantized_dtype
+from delayed_vlm_ros.inference.remote.address import is_remote
+from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.memory import MemoryConfig
 
 _HALF, _SINGLE = 2, 4  # bytes of a number
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _SMALLER = "choose a smaller model or preset (docs/presets.md), or lower memory.max_pixels and the memory's sizes"
 _ROBOT_MODEL = "for real images, set model.name to a model of docs/presets.md"
+_FALLBACKS = {"none": "", "local": "auto"}  # of the parameter remote.fallback: name of the model on this machine
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The node's parameters that concern the model."""
+    """The node's parameters that concern the model.
+
+    Attributes:
+        model: Name of the model on this machine; empty: there is none.
+        server: Address of the model on a server; empty: there is none.
+        remote: Settings for the server.
+    """
 
     model: str = "auto"
     device: str = "auto"
@@ -35,6 +44,13 @@ class ModelSettings:
     max_pixels: int = MemoryConfig.max_pixels
     frames: int = MemoryConfig.star_memory_size + MemoryConfig.stream_window_size
     cameras: int = 1
+    server: str = ""
+    remote: RemoteSettings = field(default_factory=RemoteSettings)
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Extras of this package that the model needs."""
+        return (*(("vlm",) if self.model else ()), *(("remote",) if self.server else ()))
 
 
 def settings_of(parameters: Mapping[str, Any] | None) -> ModelSettings:
@@ -42,8 +58,16 @@ def settings_of(parameters: Mapping[str, Any] | None) -> ModelSettings:
     if parameters is None:
         return ModelSettings()
     default = ModelSettings()
+    name = str(parameters.get("model.name", default.model))
+    server = name if is_remote(name) else ""
+    fallback = str(parameters.get("remote.fallback", "none"))
     return ModelSettings(
-        model=str(parameters.get("model.name", default.model)),
+        model=_FALLBACKS.get(fallback, fallback) if server else name,
+        server=server,
+        remote=RemoteSettings(
+            api_key_env=str(parameters.get("remote.api_key_env", "")),
+            frame_multiple=int(parameters.get("remote.frame_multiple", RemoteSettings.frame_multiple)),
+        ),
         device=str(parameters.get("model.device", default.device)),
         dtype=str(parameters.get("model.dtype", default.dtype)),
         max_pixels=int(parameters.get("memory.max_pixels", default.max_pixels)),

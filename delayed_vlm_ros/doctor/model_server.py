@@ -12,10 +12,10 @@ import numpy as np
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.doctor.finding import Finding, Level, error, ok, warn
-from delayed_vlm_ros.errors import AskTimeoutError, DelayedVlmError, ModelNotReadyError
+from delayed_vlm_ros.errors import AskTimeoutError, ConfigurationError, DelayedVlmError, ModelNotReadyError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics
-from delayed_vlm_ros.inference.remote.address import ServerAddress
+from delayed_vlm_ros.inference.remote.address import ServerAddress, parse_address
 from delayed_vlm_ros.inference.remote.encodings import JpegCache, image_url
 from delayed_vlm_ros.inference.remote.model import RemoteModel
 from delayed_vlm_ros.inference.remote.settings import Encoding, RemoteSettings
@@ -116,21 +116,36 @@ def _fields(capabilities: Capabilities) -> list[tuple[str, Any]]:
     return [(name, value.value if isinstance(value, Encoding) else value) for name, value in values]
 
 
-def server_findings(model: RemoteModel) -> list[Finding]:
-    """Check the connection to a model server, by a request that costs its model nothing.
+def server_findings(name: str, settings: RemoteSettings) -> list[Finding]:
+    """Check the connection of a node to its model server, by a request that costs the model nothing.
+
+    Args:
+        name: Address of the model.
+        settings: Settings of the node, whose environment may have a key that this shell does not have.
 
     Raises:
+        ConfigurationError: The address is invalid.
         DependencyError: The client library is not installed.
     """
-    connected = _connection_finding(model)
+    model = RemoteModel(parse_address(name), settings)
+    key, missing = _key_here(settings)
     with explained_imports():
         from delayed_vlm_ros.inference.remote.client import ServerClient  # noqa: PLC0415  takes seconds
 
-    client = ServerClient(model.address, model.settings.api_key())
+    client = ServerClient(model.address, key)
     try:
-        return [_reached(client), connected]
+        return [_reached(client), _connection_finding(model), *missing]
     finally:
         client.close()
+
+
+def _key_here(settings: RemoteSettings) -> tuple[str, list[Finding]]:
+    """Return the server's key, and a finding if this shell does not have it."""
+    try:
+        return settings.api_key(), []
+    except ConfigurationError:
+        text = f"the environment variable {settings.api_key_env} (remote.api_key_env) is not set in this shell"
+        return "", [warn("key", text, "run this command in the shell that starts the node, which needs the variable")]
 
 
 def examine(model: RemoteModel) -> ServerExamination:

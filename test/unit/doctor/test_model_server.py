@@ -11,6 +11,9 @@ import pytest
 from chat_server import MODEL, ChatServer, Fault
 from command_line import run_here
 
+from delayed_vlm_ros.doctor import diagnosis, environment, model
+from delayed_vlm_ros.doctor.running import Answer
+
 pytest.importorskip("openai", reason="the extra 'remote' is not installed")
 
 COMMAND = Path(sys.executable).with_name("delayed-vlm")
@@ -153,3 +156,50 @@ def test_installed_command_ends_with_an_error_for_a_server_that_is_away(serve, t
     assert done.returncode == 1
     assert f"cannot reach the model server 127.0.0.1:{server.port}" in done.stdout
     assert "parameter" not in done.stdout
+
+
+def node_lines(server, **parameters):
+    """Return what doctor says about the model of a node with a server, by subject."""
+    address = f"openai:http://127.0.0.1:{server.port}/v1#{MODEL}"
+    settings = model.settings_of({"model.name": address, **parameters})
+    found = diagnosis._model_findings(settings, Answer(error="no torch"), 20.0, is_loaded=False)
+    return {one.subject: one.line for one in found}
+
+
+def test_doctor_checks_the_server_of_a_node_and_neither_torch_nor_checkpoint(serve):
+    server = serve()
+    lines = node_lines(server)
+    assert set(lines) == {"server", "connection"}
+    assert lines["server"].startswith("OK")
+    assert server.chats == []  # a question would cost the model
+    server.kill()
+    assert node_lines(server)["server"].startswith("ERROR  server: cannot reach the model server")
+
+
+def test_doctor_checks_the_fallback_model_of_a_node_too(serve):
+    lines = node_lines(serve(), **{"remote.fallback": "demo"})
+    assert set(lines) > {"server", "torch", "model", "memory plan"}
+
+
+def test_doctor_names_a_key_that_this_shell_does_not_have(serve, monkeypatch):
+    server = serve(api_key="right-key-1")
+    lines = node_lines(server, **{"remote.api_key_env": "ROBOT_KEY"})
+    assert lines["key"].startswith("WARN   key: the environment variable ROBOT_KEY")
+    monkeypatch.setenv("ROBOT_KEY", "right-key-1")
+    lines = node_lines(server, **{"remote.api_key_env": "ROBOT_KEY"})
+    assert "key" not in lines
+    assert lines["connection"].startswith("WARN   connection: not encrypted")
+    assert "right-key-1" not in str(lines)
+
+
+def test_node_with_a_server_needs_the_client_and_no_torch(monkeypatch):
+    settings = model.settings_of({"model.name": "openai:http://server/v1", "remote.fallback": "none"})
+    assert (settings.extras, settings.model) == (("remote",), "")
+    both = model.settings_of({"model.name": "openai:http://server/v1", "remote.fallback": "local"})
+    assert (both.extras, both.model) == (("vlm", "remote"), "auto")
+    assert model.settings_of(None).extras == ("vlm",)
+    monkeypatch.setattr(environment, "_version", lambda name: "" if name == "torch" else "999")
+    levels = {one.subject: one.level.name for one in environment.package_findings(("remote",))}
+    assert "packages for the model" not in levels
+    assert "packages for a model on a server" in levels
+    assert environment.package_findings()[1].level.name == "ERROR"  # torch is missing

@@ -6,8 +6,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import rclpy
@@ -19,7 +19,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.agents.conversion import ALERTS_URI, WATCHES_URI, watch_alerts_uri
-from delayed_vlm_ros.errors import AskCancelledError, AskError, NodeNotFoundError, UnknownCameraError
+from delayed_vlm_ros.agents.frame_cache import CachedFrame, FrameCache
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    AskError,
+    DelayedVlmError,
+    NodeNotFoundError,
+    PairNotKeptError,
+    UnknownCameraError,
+)
 from delayed_vlm_ros.msg import Alert, KeyFrameArray, MemoryStats, NodeStats, WatchState
 from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.initialisation import initialise
@@ -66,6 +74,8 @@ class NodeBridge:
         self._statuses: tuple[DiagnosticStatus, ...] = ()
         self._alerts: dict[tuple[int, int], Alert] = {}  # by id and stamp, oldest first
         self._levels: tuple[Any, ...] = ()
+        self._frames = FrameCache()
+        self._frames_added: dict[str, int] = {}  # by camera
         self._closing = threading.Event()
         self._calls = 0
         self._calls_ended = threading.Condition()
@@ -87,8 +97,12 @@ class NodeBridge:
 
     # Messages, in the executor's thread -----------------------------------------------------------------------------
 
-    def _on_statistics(self, _message: MemoryStats) -> None:
+    def _on_statistics(self, message: MemoryStats) -> None:
         self._heard_at = time.monotonic()
+        added = int(message.total_frames_added)
+        if added < self._frames_added.get(message.camera, 0):  # a reset, or another run, which may use ids again
+            self._frames.clear()
+        self._frames_added[message.camera] = added
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         statuses = tuple(one for one in message.status if one.name.startswith(self.client.status_prefix))
@@ -206,6 +220,49 @@ class NodeBridge:
             with self._calls_ended:
                 self._calls -= 1
                 self._calls_ended.notify_all()
+
+    def keep_images(self, frames: Iterable[Any]) -> None:
+        """Cache the images of those key frames that newer ones replace soon. Those that have left already are not.
+
+        Args:
+            frames: ``KeyFrame`` messages of an answer.
+        """
+        ids = [frame.id for frame in frames if not frame.in_star]
+        if ids:
+            with suppress(DelayedVlmError):  # the answer counts
+                self._fetch(ids)
+
+    def show_frame(self, frame_id: int) -> tuple[CachedFrame, bool]:
+        """Return a key frame with its images, and whether the memory still keeps it.
+
+        Args:
+            frame_id: Id of the key frame.
+
+        Raises:
+            AskError: The node refuses the request.
+            NodeNotFoundError: The node does not run.
+            PairNotKeptError: The frame is neither kept nor cached.
+        """
+        self.require_node()
+        if self._fetch([frame_id]):
+            cached = self._frames.get(frame_id)
+            if cached is not None:
+                return cached, True
+        cached = self._frames.get(frame_id)
+        if cached is None:
+            raise PairNotKeptError(
+                f"key frame {frame_id} is not kept: it was evicted or never existed; list_key_frames has those that are"
+            )
+        return cached, False
+
+    def _fetch(self, ids: Sequence[int]) -> bool:
+        """Cache the images of key frames; return whether the node keeps any of them."""
+        response = self.client.get_frames(ids, image_format="jpeg")
+        if not response.success:
+            raise AskError(response.error_msg)
+        for images in zip(response.key_frames, response.first_images, response.second_images, strict=True):
+            self._frames.add(CachedFrame(*images))
+        return bool(response.key_frames)
 
     def key_frames(self, camera: str) -> KeyFrameArray:
         """Return the key frames of a camera, as the node publishes them.

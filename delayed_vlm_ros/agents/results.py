@@ -60,6 +60,7 @@ class ShownFrame(Result):
     """Result of ``show_frame``, with the images as content."""
 
     key_frame: KeyFrame
+    kept: Annotated[bool, Field(description="False: it has left the memory since an answer was based on it.")]
     images: Annotated[list[str], Field(description="Which image each content is, with its size in pixels.")]
 
 

@@ -105,6 +105,7 @@ def _ask_scene(bridge: NodeBridge, asked: given.AskArguments, call: Call) -> Out
     response = bridge.ask(goal, on_progress, lambda: call.is_cancelled)
     if not response.success:
         raise AskError(response.error_msg)
+    bridge.keep_images(response.frames_used)
     return Output(to_answer(response))
 
 
@@ -131,22 +132,16 @@ def _limits(since: float | str | None, until: float | str | None) -> tuple[int, 
 
 
 def _show_frame(bridge: NodeBridge, asked: given.ShowArguments, _call: Call) -> Output:
-    bridge.require_node()
-    response = bridge.client.get_frames([asked.id], image_format="jpeg")
-    if not response.success:
-        raise AskError(response.error_msg)
-    if not response.key_frames:
-        raise PairNotKeptError(
-            f"key frame {asked.id} is not kept: it was evicted or never existed; list_key_frames has those that are"
-        )
-    named = {"first": response.first_images[0], "second": response.second_images[0]}
+    frame, is_kept = bridge.show_frame(asked.id)
+    named = {"first": frame.first, "second": frame.second}
     names = list(named) if asked.image is given.FrameImage.BOTH else [asked.image.value]
     present = [name for name in names if len(named[name].data)]
     if not present:
         raise PairNotKeptError(f"key frame {asked.id} has no second image yet: it is the newest; show the first image")
     images = tuple(bounded_image(named[name]) for name in present)
     shown = results.ShownFrame(
-        key_frame=to_key_frame(response.key_frames[0]),
+        key_frame=to_key_frame(frame.key_frame),
+        kept=is_kept,
         images=[_image_text(name, image) for name, image in zip(present, images, strict=True)],
     )
     return Output(shown, images)
@@ -277,7 +272,8 @@ TOOLS = (
         "show_frame",
         "Show a key frame",
         "Show one or both images of a kept key frame as JPEG, at most 1024 pixels wide and high. Frames are evicted "
-        'over time; an id that is not kept is an error. Example: {"id": 17}. ' + _UNTRUSTED.format(what="images"),
+        "over time; those of recent answers can be shown a while longer. Any other id that is not kept is an error. "
+        'Example: {"id": 17}. ' + _UNTRUSTED.format(what="images"),
         given.ShowArguments,
         results.ShownFrame,
         _reads(of_images=True),

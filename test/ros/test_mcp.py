@@ -153,6 +153,11 @@ async def drive_every_tool(client, tmp_path):
     for image in shown.content[1:]:
         decoded = Image.open(io.BytesIO(base64.b64decode(image.data)))
         assert (image.mime_type, decoded.format, decoded.size) == ("image/jpeg", "JPEG", (140, 112))
+    # an image that an answer was based on, after it has left the memory
+    newest = (await use(client, "ask_scene", {"question": "What is it?"}))["key_frames"][-1]["id"]
+    while (shown := (await client.call_tool("show_frame", {"id": newest}))).structured_content["kept"]:
+        await asyncio.sleep(0.2)
+    assert [one.type for one in shown.content] == ["text", "image"]
     # marks
     marked = await use(client, "mark", {"id": frame["id"], "label": "my bag"}, called=called)
     assert (marked["key_frame"]["marked"], marked["key_frame"]["label"]) == (True, "my bag")

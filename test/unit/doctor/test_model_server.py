@@ -92,6 +92,13 @@ def test_one_interval_for_all_frames_is_a_warning(serve, check):
     assert lines["times"].startswith("WARN one interval")
 
 
+def test_times_are_found_in_a_prompt_with_spaces_between_tokens(serve, check, monkeypatch):
+    monkeypatch.setattr(chat_server, "TIME_TEXT", "< 1. 2 seconds >")
+    assert check(serve())[2]["writes_times"] is True
+    monkeypatch.setattr(chat_server, "TIME_TEXT", "< 2. 4 seconds >")  # not the mean time of the pair
+    assert check(serve())[2]["writes_times"] is False
+
+
 def test_server_without_probabilities_cannot_serve_watches(serve, check):
     server = serve()
     server.always(Fault.NO_LOGPROBS)

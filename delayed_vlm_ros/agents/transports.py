@@ -128,6 +128,7 @@ class HttpServer:
         await self._server.serve(sockets=[self._socket])
 
     def _end(self) -> None:
+        self._scene.cancel_calls()
         self._server.should_exit = True
 
 

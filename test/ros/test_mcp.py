@@ -302,6 +302,7 @@ def test_question_of_an_http_client_that_dies_is_cancelled(node, http):
 # Alerts ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:resources/")  # older clients subscribe so
 def test_alerts_arrive_as_notices(http, tmp_path):
     file, updated = tmp_path / "open", []
     watch = {"name": "door", "question": f"file {file}", "period_sec": 0.1}

@@ -73,7 +73,8 @@ class _Robot:
 
     process: subprocess.Popen[bytes]
     log: Path
-    published: int = 0
+    published: int = 0  # since the run began
+    received_before: int = 0
     due: float = 0.0  # of the next image, on the clock of ``time.monotonic``
     asks_at: float = 0.0
     began: float = 0.0
@@ -230,11 +231,21 @@ class _Fleet:
         self.spin_until(time.monotonic() + _DISCOVERY_SEC)
         for robot in self.robots:
             robot.due = time.monotonic()
-        self._publishes = True
-        self.spin_until(time.monotonic() + _SETTLING_SEC)
+        self._publish(_SETTLING_SEC)
         if not all(robot.stats is not None and robot.stats.unique_frames for robot in self.robots):
             sys.exit("no frames arrive at a robot")
-        self._asks = True
+        for robot in self.robots:  # the first images may be lost: a subscription is not reliable from the start
+            robot.received_before, robot.published = _received(robot), 0
+        self._publishes = self._asks = True
+
+    def _publish(self, seconds: float) -> None:
+        """Publish for some time, and wait until it is reported."""
+        self._publishes = True
+        self.spin_until(time.monotonic() + seconds)
+        self._publishes = False
+        self.spin_until(time.monotonic() + _SETTLING_SEC)
+        for robot in self.robots:
+            robot.due = time.monotonic()
 
     def spin_until(self, end: float) -> None:
         """Publish and ask until a time on the clock of ``time.monotonic``."""
@@ -315,10 +326,13 @@ def _summary(fleet: _Fleet, outages: list[_Outage], timeout_sec: float) -> dict[
 
 def _images(fleet: _Fleet) -> dict[str, int]:
     stats = [robot.stats for robot in fleet.robots if robot.stats is not None]
-    return {
-        name: sum(int(getattr(one, name)) for one in stats)
-        for name in ("images_received", "images_sampled", "images_dropped", "images_missed")
-    }
+    received = sum(_received(robot) - robot.received_before for robot in fleet.robots)
+    faults = {name: sum(int(getattr(one, name)) for one in stats) for name in ("images_dropped", "images_missed")}
+    return {"images_received": received, **faults}
+
+
+def _received(robot: _Robot) -> int:
+    return 0 if robot.stats is None else int(robot.stats.images_received)
 
 
 def _outage(fleet: _Fleet, outage: _Outage) -> dict[str, Any]:

@@ -480,7 +480,7 @@ def test_process_of_a_client_that_dies_ends_and_cancels_its_question(node, tmp_p
     assert code == 0
     wait_until(lambda: not running_questions(node), "the end of the question", 10.0)
     if end != "end of input":
-        assert {json.loads(line)["jsonrpc"] for line in process.stdout} == {"2.0"}
+        assert {json.loads(line)["jsonrpc"] for line in process.stdout} <= {"2.0"}
     assert "Traceback" not in (tmp_path / "errors").read_text()
 
 

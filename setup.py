@@ -49,7 +49,7 @@ setup(
         "ray": ["ray"],
         "web": ["fastapi", "nicegui>=3.4,<4", "uvicorn<1"],
         "remote": ["httpx2", "openai>=3"],
-        "mcp": ["mcp>=2.3,<3", "pydantic>=2.12", "starlette", "uvicorn<1"],
+        "mcp": ["anyio", "mcp>=2.3,<3", "pydantic>=2.12", "starlette", "uvicorn<1"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],

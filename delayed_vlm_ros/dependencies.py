@@ -38,7 +38,7 @@ _SOURCES = {
     ),
     **dict.fromkeys(("fastapi", "nicegui", "uvicorn"), "web"),
     **dict.fromkeys(("httpx2", "openai"), "remote"),
-    **dict.fromkeys(("mcp", "pydantic", "starlette"), "mcp"),
+    **dict.fromkeys(("anyio", "mcp", "pydantic", "starlette"), "mcp"),
     "ray": "ray",
     "scenedetect": "scenes",
     **dict.fromkeys(

@@ -219,7 +219,10 @@ class RemoteEngine:
             f"{result.prompt_tokens} tokens in the prompt, at least {content.visual_tokens} expected for "
             f"{content.items} frames"
         )
-        remedy = "check remote.frame_multiple (28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5)"
+        remedy = (
+            "check remote.frame_multiple (28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5), and lower memory.max_pixels to "
+            "what the model accepts"
+        )
         if content.is_video:
             raise ServerError(
                 f"the model server {self._connection.address.host} left out frames of the video ({counts}): {remedy}, "

@@ -22,7 +22,7 @@ class Engines:
     """The loaded model.
 
     Attributes:
-        device: Device of the model, or host of its server.
+        device: Device of the model; ``server`` if it is not on this machine.
         by_camera: Engine of each camera; all engines share the model.
         notes: Settings of the checkpoint that answers do not follow, one sentence each, to report once.
         server: Connection to the server of a remote model; None: the model is on this machine.

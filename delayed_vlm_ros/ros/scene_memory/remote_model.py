@@ -29,6 +29,9 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     naming_parameters,
 )
 
+SERVER = "server"
+"""Device of a model that is not on this machine."""
+
 _CHECK_PERIOD_SEC = 5.0
 
 
@@ -105,7 +108,7 @@ class RemoteNodeModel:
                     remote, server, partial(local.engine, camera), local.model.name
                 )
         logger.info(f"the model server {server.address.host} answers questions")
-        return Engines(server.address.host, by_camera, server=server, on_close=None if local is None else local.close)
+        return Engines(SERVER, by_camera, server=server, on_close=None if local is None else local.close)
 
     def unload(self, loaded: Engines) -> None:
         """Close the connection, and free the device of the fallback."""

@@ -26,7 +26,7 @@ class LoadedModel:
 
     Attributes:
         engine: Engine of the memory.
-        device: Device of the model, or host of its server.
+        device: Device of the model; ``server`` if it is not on this machine.
         server: Connection to the server; None: the model is on this machine.
     """
 
@@ -70,7 +70,7 @@ def load_engine(
     """
     if isinstance(model, RemoteModel):
         server = model.connect()
-        return LoadedModel(model.engine(memory, server), server.address.host, server)
+        return LoadedModel(model.engine(memory, server), "server", server)
     # Importing torch and transformers takes seconds, so it is part of loading.
     with explained_imports():
         from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415

@@ -220,8 +220,8 @@ class RemoteEngine:
             f"{content.items} frames"
         )
         remedy = (
-            "check remote.frame_multiple (28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5), and lower memory.max_pixels to "
-            "what the model accepts"
+            "check remote.frame_multiple (28 for Qwen2.5-VL, 32 for Qwen3-VL and Qwen3.5), and lower memory.max_pixels "
+            "to what the model accepts"
         )
         if content.is_video:
             raise ServerError(

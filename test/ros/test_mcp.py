@@ -399,6 +399,18 @@ async def check_cameras(client):
     assert "the cameras are front, rear" in await refusal(client, "list_key_frames", {"camera": "attic"})
 
 
+async def check_reset(client, observer):
+    """Reset the memory: cached images must go as well. Fill it again."""
+    frame = (await use(client, "list_key_frames"))["key_frames"][0]["id"]
+    assert (await use_show(client, frame)).structured_content["kept"]
+    await asyncio.to_thread(observer.reset)
+    while not (shown := await client.call_tool("show_frame", {"id": frame})).is_error:
+        await asyncio.sleep(0.1)
+    assert f"key frame {frame} is not kept" in shown.content[0].text
+    while not (await use(client, "status"))["cameras"][0]["kept_frames"]:
+        observer.publish(observer.image(), "front/image")
+
+
 def test_server_outlives_its_node(start, tmp_path):
     namespace = "/mcp_late"
 
@@ -416,6 +428,7 @@ def test_server_outlives_its_node(start, tmp_path):
             assert "camera front is empty" in await refusal(client, "ask_scene", {"question": "x"})
             await asyncio.to_thread(show_to_cameras, observer, "front", "rear")
             await check_cameras(client)
+            await asyncio.wait_for(check_reset(client, observer), PATIENCE_SEC)
             # when it dies while it answers
             asking = asyncio.create_task(client.call_tool("ask_scene", {"question": "work 100", "timeout_sec": 100}))
             await asyncio.to_thread(wait_until, lambda: running_questions(observer), "the question on the node")

@@ -124,6 +124,7 @@ def _run_robot(plan: FleetPlan, number: int, start: Any, results: Connection) ->
     except BrokenBarrierError:
         return
     results.send(_questions(plan, number, asking, filling))
+    connection.close()
 
 
 def _questions(plan: FleetPlan, number: int, asking: Robot, seen: int) -> list[AskedQuestion]:

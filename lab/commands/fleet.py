@@ -16,6 +16,7 @@ from lab.commands.remote_answers import FrameMultiple, JpegQuality, Server
 
 _MOST_ROBOTS = 64
 _FIRST_SCENE = 5_000  # scenes that no other benchmark shows
+_SCENES = 100  # of a run
 
 
 def fleet(
@@ -29,6 +30,7 @@ def fleet(
     stream: Annotated[int, typer.Option(help="Newest frames, in frames.", min=2)] = 20,
     frame_multiple: FrameMultiple = 28,
     max_pixels: Annotated[int, typer.Option(help="Largest height × width of a kept frame.", min=1)] = 112 * 140,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes; a server knows those of earlier runs.", min=0)] = 0,
     jpeg_quality: JpegQuality = RemoteSettings.jpeg_quality,
     as_json: AsJson = False,
 ) -> None:
@@ -37,7 +39,7 @@ def fleet(
 
     console = Console(stderr=as_json)
     settings = RemoteSettings(encoding, jpeg_quality=jpeg_quality, frame_multiple=frame_multiple)
-    rows, scene = [], HELD_OUT_SEEDS.start + _FIRST_SCENE
+    rows, scene = [], HELD_OUT_SEEDS.start + _FIRST_SCENE + _SCENES * seed
     for number in _numbers(robots):
         plan = FleetPlan(server, settings, MemoryConfig(star, stream), max_pixels, seconds, every, paced, scene)
         with console.status(f"robots: {number}"):

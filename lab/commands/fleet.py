@@ -46,7 +46,7 @@ def fleet(
             rows.append(measure_fleet(plan, number))
         scene += number
     if as_json:
-        shape = {"encoding": encoding.value, "seconds": seconds, "every_sec": every, "paced": paced}
+        shape = {"encoding": encoding.value, "seconds": seconds, "every_sec": every, "paced": paced, "seed": seed}
         print_json({"shape": {**shape, "star": star, "stream": stream}, "fleets": rows})
         return
     console.print(_table(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -16,7 +15,6 @@ from delayed_vlm_ros.inference.remote.engine import RemoteEngine
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.inference.yes_no import ScoreResult
 
-_LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
@@ -102,7 +100,6 @@ class FallbackEngine:
                 pass  # noted by the connection
         fault = self._connection.fault
         if self._local is None:
-            _LOGGER.warning("the model %s is loaded: %s", self._local_name, fault)
             self._local = self._load_local()
         return ask_local(self._local), fault
 

@@ -107,7 +107,7 @@ class RemoteNodeModel:
                 by_camera[camera] = self.model.with_fallback(
                     remote, server, partial(local.engine, camera), local.model.name
                 )
-        logger.info(f"the model server {server.address.host} answers questions")
+        logger.info(f"questions go to the model server {server.address.host}")
         return Engines(SERVER, by_camera, server=server, on_close=None if local is None else local.close)
 
     def unload(self, loaded: Engines) -> None:
@@ -130,6 +130,8 @@ class _LocalEngines:
     def engine(self, camera: str) -> Engine:
         """Return the engine of a camera."""
         if self._loaded is None:
+            logger = self.model.context.logger
+            logger.warning(f"the model {self.model.name} on this machine answers while the model server is away")
             self._loaded = self.model.load(self._memories, self._worker)
         return self._loaded.by_camera[camera]
 

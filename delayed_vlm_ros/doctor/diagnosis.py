@@ -23,7 +23,7 @@ from delayed_vlm_ros.doctor.finding import Finding, Level, error
 from delayed_vlm_ros.doctor.observation import Observation, from_json
 from delayed_vlm_ros.doctor.running import Answer, in_background, run_check, run_child
 
-_CHILD_TIMEOUT_SEC = 12.0  # about twice the time that importing libraries and waiting for messages takes
+_CHILD_TIMEOUT_SEC = 14.0  # about twice the time that importing libraries and waiting for messages takes
 _MAX_STRETCH = 4.0  # of the time limit on a busy machine
 
 _CHECK_TIMEOUT_SEC = 5.0

@@ -36,7 +36,8 @@ from delayed_vlm_ros.ros.scene_memory.parameters import COMPRESSED
 from delayed_vlm_ros.time import nanoseconds_of, read_stamp
 
 _DISCOVERY_SEC = 1.5
-_MORE_DISCOVERY_SEC = 2.5  # for what is still missing: the node, its diagnostics (one a second), or its cameras
+_MORE_DISCOVERY_SEC = 2.5  # for what is still missing: the node, or its diagnostics (one a second)
+_CAMERA_DISCOVERY_SEC = 4.0  # Fast DDS repeats a lost announcement of a publisher after 3 s
 _SERVICE_SHARE = 6  # of the time limit: a node that imports torch answers late
 _MEASURE_SEC = 2.0
 _MAX_MEASURED = 4  # topics other than the node's: a robot's network carries no needless images
@@ -89,7 +90,7 @@ class _Observer:
             cameras=self._cameras(parameters) if parameters is not None else (),
         )
         wanted = {camera.topic for camera in seen.cameras}
-        self._spin(_MORE_DISCOVERY_SEC, lambda: all(self._publishers(topic) for topic in wanted))
+        self._spin(_CAMERA_DISCOVERY_SEC, lambda: all(self._publishers(topic) for topic in wanted))
         topics = self._measured(self._topics(wanted), wanted)
         clock = ClockTopic(self._publishers("/clock"), tuple(self._clock_times))
         diagnostics = tuple(self._diagnostics.values())

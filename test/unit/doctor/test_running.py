@@ -102,7 +102,7 @@ def test_failing_checks_hide_no_other_check(monkeypatch, idle_machine):
     assert found.observation is None
 
 
-@pytest.mark.parametrize(("load", "expected_sec"), [(0.1, 12.0), (2.0, 24.0), (50.0, 48.0)])
+@pytest.mark.parametrize(("load", "expected_sec"), [(0.1, 14.0), (2.0, 28.0), (50.0, 56.0)])
 def test_time_limit_grows_with_the_load(monkeypatch, load, expected_sec):
     monkeypatch.setattr(environment, "load_per_processor", lambda: load)
     assert diagnosis.default_timeout_sec() == expected_sec

@@ -16,6 +16,7 @@ from mcp.server.stdio import stdio_server
 from delayed_vlm_ros.agents.access import Access, AccessMiddleware
 from delayed_vlm_ros.agents.server import SceneServer
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.web.listening import bind
 
 PATH = "/mcp"
 """Path of the server over HTTP."""
@@ -83,7 +84,7 @@ class HttpServer:
 
     def __init__(self, scene: SceneServer, access: Access, port: int) -> None:
         self._scene = scene
-        self._socket = _bind(access.address, port)
+        self._socket = bind(access.address, port, "cannot serve")
         host = f"[{access.address}]" if ":" in access.address else access.address
         self.url = f"http://{host}:{self._socket.getsockname()[1]}{PATH}"
         app = scene.server.streamable_http_app(
@@ -147,16 +148,3 @@ class _Uvicorn(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self.on_started()
-
-
-def _bind(address: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((address, port))
-    except (OSError, OverflowError) as error:
-        raise ConfigurationError(
-            f"cannot serve at {address} port {port} ({error}): choose a free port, and an address of this machine"
-        ) from None
-    return bound

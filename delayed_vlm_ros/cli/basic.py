@@ -23,7 +23,7 @@ def basic(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     api_key_env: options.ApiKeyEnv = "",
-    frame_multiple: options.FrameMultiple = 32,
+    frame_multiple: options.FrameMultiple = RemoteSettings.frame_multiple,
     question: options.Questions = None,
     sample_fps: options.SampleFps = None,
     star: options.Star = MemoryConfig.star_memory_size,

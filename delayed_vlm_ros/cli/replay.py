@@ -13,6 +13,7 @@ from rich.console import Console
 from delayed_vlm_ros.cli import options, terminal
 from delayed_vlm_ros.cli.replay_watches import watch_table
 from delayed_vlm_ros.errors import IncompleteError, QuestionsError
+from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.replay.methods import DELAYED, METHOD_KEYS, left_out_warnings, local_methods
 
@@ -41,7 +42,7 @@ def replay(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     api_key_env: options.ApiKeyEnv = "",
-    frame_multiple: options.FrameMultiple = 32,
+    frame_multiple: options.FrameMultiple = RemoteSettings.frame_multiple,
     methods: Annotated[
         str,
         typer.Option(
@@ -94,7 +95,6 @@ def replay(
     asked = [question_file.find_questions(recording, questions) for recording in by_path.values()]
     watched = [watch_file.find_watches(recording, questions) for recording in by_path.values()]
 
-    from delayed_vlm_ros.inference.remote.settings import RemoteSettings  # noqa: PLC0415
     from delayed_vlm_ros.replay.runner import ReplaySettings  # noqa: PLC0415
 
     settings = ReplaySettings(

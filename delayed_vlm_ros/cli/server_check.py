@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from delayed_vlm_ros.cli import options, output, terminal
+from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 
 
 def server_check(
@@ -16,7 +17,7 @@ def server_check(
         typer.Argument(help="Server and model, such as openai:http://server:8000/v1#Qwen/Qwen3-VL-8B-Instruct."),
     ],
     api_key_env: options.ApiKeyEnv = "",
-    frame_multiple: options.FrameMultiple = 32,
+    frame_multiple: options.FrameMultiple = RemoteSettings.frame_multiple,
     as_json: options.Json = False,
 ) -> None:
     """Find out what a model server can do: encoding of frames, times, watches, what to set. Sends about ten requests.
@@ -26,7 +27,6 @@ def server_check(
     # Keep --help fast.
     from delayed_vlm_ros.doctor.model_server import examine  # noqa: PLC0415
     from delayed_vlm_ros.inference.remote.model import remote_model  # noqa: PLC0415
-    from delayed_vlm_ros.inference.remote.settings import RemoteSettings  # noqa: PLC0415
 
     model = remote_model(url, RemoteSettings(api_key_env=api_key_env, frame_multiple=frame_multiple))
     with terminal.console(stderr=True).status(f"asking {model.address.host}"):

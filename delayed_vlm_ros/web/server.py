@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import socket
 import threading
 import time
 
@@ -26,6 +25,7 @@ from delayed_vlm_ros.web.connections import (
     handle_loop_error,
 )
 from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.listening import bind
 from delayed_vlm_ros.web.log_limit import limit_server_log, report_left_out
 from delayed_vlm_ros.web.page import register_page
 from delayed_vlm_ros.web.thumbnail_cache import ThumbnailCache
@@ -71,7 +71,7 @@ class WebServer:
     ) -> None:
         self._access = access
         self._guard = ConnectionGuard(limits, time.monotonic)
-        self._socket = _bind(access.address, port)
+        self._socket = bind(access.address, port, "cannot serve the page")
         self.port: int = self._socket.getsockname()[1]
         outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
         server_id = secrets.token_hex(_SERVER_ID_BYTES)
@@ -147,20 +147,6 @@ class WebServer:
         await self._server.serve(sockets=[self._socket])
         watch.cancel()
         report_left_out(is_last=True)
-
-
-def _bind(address: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((address, port))
-    except (OSError, OverflowError) as error:
-        raise ConfigurationError(
-            f"cannot serve the page at {address} port {port} ({error}): choose a free port, and an address of this "
-            "machine"
-        ) from None
-    return bound
 
 
 def _not_found(_request: Request, _error: Exception) -> Response:

@@ -198,7 +198,7 @@ class ServerClient:
         return self._run(text, control)
 
     def chat(
-        self, request: ChatRequest, control: AskControl, on_text: Callable[[str, int], None] | None = None
+        self, request: ChatRequest, control: AskControl, on_text: Callable[[Sequence[str]], None] | None = None
     ) -> ChatResult:
         """Return the model's answer.
 
@@ -207,7 +207,7 @@ class ServerClient:
         Args:
             request: The request.
             control: Deadline and cancellation.
-            on_text: Called with the text so far and the number of its parts, for each part.
+            on_text: Called with the parts of the text so far, for each part.
 
         Raises:
             AskCancelledError: The request was cancelled; its connection is closed.
@@ -305,13 +305,13 @@ class ServerClient:
             "check that its address is that of an OpenAI-compatible API"
         )
 
-    async def _chat(self, request: ChatRequest, on_text: Callable[[str, int], None] | None) -> ChatResult:
+    async def _chat(self, request: ChatRequest, on_text: Callable[[Sequence[str]], None] | None) -> ChatResult:
         answer = _Answer()
         stream = await self._open(request)
         async with stream:
             async for chunk in stream:
                 if answer.add(chunk) and on_text is not None:
-                    on_text(answer.text, len(answer.parts))
+                    on_text(answer.parts)
                 if len(answer.parts) > _MAX_PARTS_PER_TOKEN * request.max_tokens:  # the server knows no limit
                     answer.finish_reason = "length"
                     break

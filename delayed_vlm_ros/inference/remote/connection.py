@@ -68,7 +68,7 @@ class ServerConnection:
         return self._capabilities
 
     def chat(
-        self, request: ChatRequest, control: AskControl, on_text: Callable[[str, int], None] | None = None
+        self, request: ChatRequest, control: AskControl, on_text: Callable[[Sequence[str]], None] | None = None
     ) -> ChatResult:
         """Return the model's answer.
 

@@ -75,12 +75,13 @@ class RemoteEngine:
         control.report(Progress(Stage.ENCODING))
         max_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
 
-        def on_text(text: str, tokens: int) -> None:
+        def on_text(parts: Sequence[str]) -> None:
             if not call.first_token:
                 call.first_token = time.monotonic()
                 control.report(Progress(Stage.GENERATING))
             if control.wants_text:
-                control.report(Progress(Stage.GENERATING, escaped_lines(text.strip()), tokens))
+                text = escaped_lines("".join(parts).strip())
+                control.report(Progress(Stage.GENERATING, text, len(parts)))
 
         def ask(content: Content, capabilities: Capabilities) -> ChatResult:
             chat = _chat_request(content, capabilities, request.question, max_tokens)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.remote.address import ServerAddress, parse_address
 from delayed_vlm_ros.inference.remote.settings import RemoteSettings
+from delayed_vlm_ros.inference.worker import IdleTask
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.inference.remote.engine import RemoteEngine
     from delayed_vlm_ros.memory import SmartFrameManager
 
+_Loaded = TypeVar("_Loaded")
+
+SERVER = "server"
+"""Device of a model that is not on this machine."""
+
+_CHECK_PERIOD_SEC = 5.0
 _UNENCRYPTED_KEY = (
     "the key of the model server travels unencrypted (http): use an https address, or a network that nobody else uses"
 )
@@ -94,3 +102,18 @@ def remote_model(name: str, settings: RemoteSettings | None = None) -> RemoteMod
     settings = settings or RemoteSettings()
     settings.api_key()
     return RemoteModel(parse_address(name), settings)
+
+
+def server_check(server_of: Callable[[_Loaded], ServerConnection | None]) -> IdleTask[_Loaded]:
+    """Return a worker's idle task that checks that the server is there.
+
+    Args:
+        server_of: Returns the connection of what the worker has loaded; None: it has none.
+    """
+
+    def check(loaded: _Loaded, control: AskControl) -> None:
+        server = server_of(loaded)
+        if server is not None:
+            server.check(control)
+
+    return IdleTask("check of the model server", check, quiet_sec=0.0, period_sec=_CHECK_PERIOD_SEC)

@@ -8,10 +8,9 @@ from functools import partial
 
 from delayed_vlm_ros.dependencies import is_installed, missing
 from delayed_vlm_ros.errors import ConfigurationError, DependencyError
-from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.engine import Engine
 from delayed_vlm_ros.inference.remote.address import is_remote
-from delayed_vlm_ros.inference.remote.model import RemoteModel, remote_model
+from delayed_vlm_ros.inference.remote.model import SERVER, RemoteModel, remote_model, server_check
 from delayed_vlm_ros.inference.remote.settings import Encoding, RemoteSettings
 from delayed_vlm_ros.inference.worker import IdleTask, ModelWorker
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
@@ -28,11 +27,6 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
     naming_parameters,
 )
-
-SERVER = "server"
-"""Device of a model that is not on this machine."""
-
-_CHECK_PERIOD_SEC = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,12 +76,7 @@ class RemoteNodeModel:
     @property
     def idle_tasks(self) -> Sequence[IdleTask[Engines]]:
         """Checks that the server is there."""
-
-        def check(loaded: Engines, control: AskControl) -> None:
-            if loaded.server is not None:
-                loaded.server.check(control)
-
-        return (IdleTask("check of the model server", check, quiet_sec=0.0, period_sec=_CHECK_PERIOD_SEC),)
+        return (server_check(lambda loaded: loaded.server),)
 
     def load(self, memories: Mapping[str, SmartFrameManager], worker: ModelWorker[Engines]) -> Engines:
         """Build the engines. They reach the server at the first question.

@@ -18,6 +18,7 @@ from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.progress import Progress, Stage
+from delayed_vlm_ros.inference.remote.model import server_check
 from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.inference.request import AskRequest, AskResult, check_request
 from delayed_vlm_ros.inference.worker import IdleTask, ModelState, ModelWorker
@@ -51,7 +52,6 @@ _WATCHES = "watches"  # name of the worker's idle task
 _TIMEOUT_SEC = 300.0
 _CLOSE_TIMEOUT_SEC = 0.5
 _MAX_LATENCIES = 100
-_CHECK_PERIOD_SEC = 5.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class InProcessBackend:
                     quiet_sec=0.0,
                     needs_model=lambda: self._watches.needs_model,
                 ),
-                IdleTask("check of the model server", _check_server, quiet_sec=0.0, period_sec=_CHECK_PERIOD_SEC),
+                server_check(lambda loaded: loaded.server),
             ],
         )
 
@@ -375,11 +375,6 @@ class InProcessBackend:
             ),
             warnings=metrics.warnings,
         )
-
-
-def _check_server(loaded: LoadedModel, control: AskControl) -> None:
-    if loaded.server is not None:
-        loaded.server.check(control)
 
 
 class _InProcessQuestion:

@@ -10,7 +10,7 @@ from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.inference.engine import Engine
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
 from delayed_vlm_ros.inference.remote.address import is_remote
-from delayed_vlm_ros.inference.remote.model import RemoteModel, remote_model
+from delayed_vlm_ros.inference.remote.model import SERVER, RemoteModel, remote_model
 from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.memory import SmartFrameManager
 
@@ -70,7 +70,7 @@ def load_engine(
     """
     if isinstance(model, RemoteModel):
         server = model.connect()
-        return LoadedModel(model.engine(memory, server), "server", server)
+        return LoadedModel(model.engine(memory, server), SERVER, server)
     # Importing torch and transformers takes seconds, so it is part of loading.
     with explained_imports():
         from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415

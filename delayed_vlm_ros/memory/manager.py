@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,7 @@ class SmartFrameManager:
         self._importance_threshold = importance_threshold
         self._lock = threading.Lock()
         self._pair_ids = PairIds() if pair_ids is None else pair_ids
+        self._on_evicted: Callable[[KeptPair], None] | None = None
         self._max_marked_pairs = max_marked_pairs(max_marked_frames, star_memory_size)
         self._changes = 0
         self._extra_evictions = max(eviction_chunk // FRAMES_PER_PAIR - 1, 0)  # pairs
@@ -135,6 +136,7 @@ class SmartFrameManager:
         self._event_detector = EventDetector(stream_pairs if self._star_memory_size else 0)
         self._frames_added = 0
         self._newest_features: FrameFeatures | None = None
+        self._seen_in_star: set[int] = set()  # ids of kept pairs that are or were in Star memory
 
     @property
     def capacity(self) -> int:
@@ -155,6 +157,18 @@ class SmartFrameManager:
     def changes(self) -> int:
         """Number of changes to kept frames and marks since the start."""
         return self._changes
+
+    def set_eviction_listener(self, listener: Callable[[KeptPair], None] | None) -> None:
+        """Set the function to call with each pair that was in Star memory and is no longer kept; set it at the start.
+
+        A pair that leaves Star memory and is still in Stream memory is reported when it leaves that too. A reset
+        reports nothing. Called in the thread that changes the memory, after the change. Must neither block nor raise.
+
+        Args:
+            listener: Called with the pair as it was kept last; None: nothing is called.
+        """
+        with self._lock:
+            self._on_evicted = listener
 
     def add(self, image: RgbArray, stamp: float, source: Any = None) -> AddedFrame:
         """Add a frame. An error leaves the memory unchanged.
@@ -190,6 +204,7 @@ class SmartFrameManager:
                 reason=importance.reason if is_notable else "",
                 source=source,
             )
+            before = self._watched()
             star_before = {kept.id for kept in self._star.pairs}
             # Nothing above changes the memory, and nothing below can fail.
             pair = self._keep(frame, features, is_notable=is_notable)
@@ -201,7 +216,8 @@ class SmartFrameManager:
             self._newest_features = features
             self._frames_added = frame.number
             self._changes += 1
-            return AddedFrame(
+            evicted = self._evicted(before)
+            added = AddedFrame(
                 number=frame.number,
                 pair_id=pair.id,
                 in_star=self._star.contains(pair.id),
@@ -210,6 +226,29 @@ class SmartFrameManager:
                 star_frames=self._star.frame_count,
                 stream_frames=self._stream.frame_count,
             )
+        self._report_evicted(evicted)
+        return added
+
+    def _watched(self) -> Snapshot:
+        """Return the pairs kept before a change; none if nobody listens."""
+        return self._snapshot() if self._on_evicted is not None else ()
+
+    def _evicted(self, before: Snapshot) -> Snapshot:
+        """Return the pairs that were in Star memory at some time and have left both memories.
+
+        Args:
+            before: Pairs kept before the change.
+        """
+        in_star = {pair.id for pair in self._star.pairs}
+        kept_ids = in_star | {pair.id for pair in self._stream.pairs}
+        seen = self._seen_in_star
+        self._seen_in_star = (seen | in_star) & kept_ids
+        return tuple(kept for kept in before if kept.id in seen and kept.id not in kept_ids)
+
+    def _report_evicted(self, evicted: Snapshot) -> None:
+        if self._on_evicted is not None:
+            for kept in evicted:
+                self._on_evicted(kept)
 
     def _check_fits(self, image: RgbArray, stamp: float) -> None:
         newest = self._newest_frame()
@@ -312,6 +351,9 @@ class SmartFrameManager:
                 self._frames_added = kept.pair.last.number
                 self._pair_ids.continue_after(kept.id)
             self._changes += 1
+            self._seen_in_star = {kept.id for kept in pairs}
+            evicted = self._evicted(tuple(pairs))
+        self._report_evicted(evicted)
 
     def mark(self, pair_id: int, label: str = "") -> KeptPair:
         """Keep a pair in Star memory until it is unmarked. Marking it again changes the label.
@@ -333,13 +375,17 @@ class SmartFrameManager:
         """
         with self._lock:
             pair = self._kept(pair_id).pair
+            before = self._watched()
             self._marks.add(pair_id, label)
             # Protect it first, so that adding it cannot evict it as the least valuable.
             self._star.protect(pair_id)
             if not self._star.contains(pair_id):
                 self._star.add(pair, [describe(frame.image) for frame in pair.present_frames])
             self._changes += 1
-            return self._kept(pair_id)
+            evicted = self._evicted(before)
+            marked = self._kept(pair_id)
+        self._report_evicted(evicted)
+        return marked
 
     def unmark(self, pair_id: int) -> KeptPair:
         """Remove the mark of a pair. The pair stays in the memory until it is evicted like any other.

@@ -17,10 +17,11 @@ from delayed_vlm_ros.errors import (
     UnknownCameraError,
 )
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.duty import DutyLimit
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
 from delayed_vlm_ros.memory import Activity, KeptPair
-from delayed_vlm_ros.watches.schedule import Candidate, DutyLimit, is_due, next_group
+from delayed_vlm_ros.watches.schedule import Candidate, is_due, next_group
 from delayed_vlm_ros.watches.state import Edge, Level, Observation, WatchState, advance, interrupted, is_waiting
 from delayed_vlm_ros.watches.watch import Watch, check_watch
 

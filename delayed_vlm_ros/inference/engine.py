@@ -10,7 +10,7 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.inference.yes_no import ScoreResult
-from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,24 @@ class CachedBytes:
 class Engine(Protocol):
     """Answers questions about one camera's memory. Only one thread may use it at a time."""
 
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
-        """Answer a question about the kept frames.
+    def answer(
+        self, request: AskRequest, control: AskControl | None = None, *, frames: Snapshot | None = None
+    ) -> AskResult:
+        """Answer a question about the kept frames, or about other ``frames`` of this camera.
 
         Raises:
             DelayedVlmError: There is no answer.
         """
 
     def score(
-        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+        self,
+        questions: Sequence[str],
+        *,
+        window_sec: float | None = None,
+        frames: Snapshot | None = None,
+        control: AskControl | None = None,
     ) -> ScoreResult:
-        """Return what the model would answer to yes/no questions about the newest frames.
+        """Return what the model would answer to yes/no questions about the newest frames, or about other ``frames``.
 
         Raises:
             DelayedVlmError: There are no scores.

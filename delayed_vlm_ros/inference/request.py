@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.inference.metrics import AskMetrics
-from delayed_vlm_ros.memory import Snapshot
+from delayed_vlm_ros.memory import KeptPair, Snapshot
 
 WINDOW_STRETCH = 1.5
 """Longest span of a window, as a multiple of its length."""
@@ -23,6 +23,7 @@ class AskRequest:
         until: Stamp of the newest frame to use, in seconds; None: unbounded.
         last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
         max_new_tokens: Length limit of the answer in tokens; None: the engine's default.
+        ranks_evidence: Whether to rank the pairs by how much the answer rests on them.
     """
 
     question: str
@@ -30,11 +31,25 @@ class AskRequest:
     until: float | None = None
     last_sec: float | None = None
     max_new_tokens: int | None = None
+    ranks_evidence: bool = False
 
     @property
     def has_time_limit(self) -> bool:
         """Whether the question is about a part of the memory only."""
         return (self.since, self.until, self.last_sec) != (None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A pair that an answer rests on.
+
+    Attributes:
+        kept: The pair.
+        relevance: Share of the answer that rests on it, 0..1; all pairs of the question together have 1.
+    """
+
+    kept: KeptPair
+    relevance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +60,14 @@ class AskResult:
         answer: Text of the answer.
         metrics: Cost of the answer.
         frames_used: Encoded pairs, oldest first.
+        evidence: The pairs that the answer rests on most, best first, at most 5; empty if the request does not ask for
+            them, or the engine cannot rank pairs.
     """
 
     answer: str
     metrics: AskMetrics
     frames_used: Snapshot
+    evidence: tuple[Evidence, ...] = ()
 
 
 def check_request(request: AskRequest) -> None:

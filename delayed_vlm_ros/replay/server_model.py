@@ -17,7 +17,7 @@ from delayed_vlm_ros.inference.remote.model import RemoteModel, remote_model
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.inference.yes_no import ScoreResult
 from delayed_vlm_ros.ingest.geometry import FrameGeometry
-from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory import SmartFrameManager, Snapshot
 from delayed_vlm_ros.memory.frame import Frame
 from delayed_vlm_ros.replay.answerers import MethodAnswer, engine_answer
 from delayed_vlm_ros.replay.methods import DELAYED, left_out_warnings, local_methods
@@ -114,23 +114,30 @@ class PatientEngine:
         self._engine = engine
         self._is_away = False
 
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+    def answer(
+        self, request: AskRequest, control: AskControl | None = None, *, frames: Snapshot | None = None
+    ) -> AskResult:
         """Answer a request.
 
         Raises:
             DelayedVlmError: As for ``RemoteEngine.answer``.
         """
-        return self._ask(lambda: self._engine.answer(request, control))
+        return self._ask(lambda: self._engine.answer(request, control, frames=frames))
 
     def score(
-        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+        self,
+        questions: Sequence[str],
+        *,
+        window_sec: float | None = None,
+        frames: Snapshot | None = None,
+        control: AskControl | None = None,
     ) -> ScoreResult:
         """Return what the model would answer to yes/no questions about the newest frames.
 
         Raises:
             DelayedVlmError: As for ``RemoteEngine.score``.
         """
-        return self._ask(lambda: self._engine.score(questions, window_sec=window_sec, control=control))
+        return self._ask(lambda: self._engine.score(questions, window_sec=window_sec, frames=frames, control=control))
 
     def precompute(self, control: AskControl | None = None, *, prefill: bool) -> bool:
         """Do nothing, as ``RemoteEngine.precompute``."""

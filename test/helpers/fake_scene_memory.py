@@ -41,8 +41,8 @@ class FakeEngine:
     def __init__(self, memory) -> None:
         self._memory = memory
 
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
-        snapshot = select_frames(self._memory.snapshot(), request)
+    def answer(self, request: AskRequest, control: AskControl | None = None, *, frames=None) -> AskResult:
+        snapshot = select_frames(self._memory.snapshot() if frames is None else frames, request)
         started = time.monotonic()
         word, _, rest = request.question.partition(" ")
         if word == "work":
@@ -85,13 +85,14 @@ class FakeEngine:
         )
         return AskResult(f"about {request.question}", metrics, snapshot)
 
-    def score(self, questions, *, window_sec=None, control) -> ScoreResult:
-        snapshot = self._memory.snapshot()
+    def score(self, questions, *, window_sec=None, frames=None, control) -> ScoreResult:
+        snapshot = self._memory.snapshot() if frames is None else frames
         return ScoreResult(
             tuple(self._score(question, snapshot, control) for question in questions), snapshot, metrics_of_scores()
         )
 
     def _score(self, question, snapshot, control) -> YesNo:
+        question = question.rstrip(" ?")  # of a search
         word, _, rest = question.partition(" ")
         if word == "slow":
             started = time.monotonic()

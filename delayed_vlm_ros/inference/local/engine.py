@@ -240,8 +240,16 @@ class DelayedBatchInferenceEngine:
         result = self.answer(AskRequest(question, since, until, last_sec, max_new_tokens))
         return result.answer, result.metrics
 
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+    def answer(
+        self, request: AskRequest, control: AskControl | None = None, *, frames: Snapshot | None = None
+    ) -> AskResult:
         """Answer a request, like ``ask``, with deadline, cancellation and the frames used.
+
+        Args:
+            request: The question with its limits.
+            control: Control of the work, checked between chunks of frames and after every token.
+            frames: Pairs to use instead of the kept ones, oldest first; nothing computed for them stays cached, except
+                features of pairs that are kept.
 
         Raises:
             AskCancelledError: The question was cancelled.
@@ -254,9 +262,14 @@ class DelayedBatchInferenceEngine:
         check_request(request)
         control = control or AskControl()
         started = time.monotonic()
-        requested = select_frames(self.snapshot(), request)
+        requested = select_frames(self.snapshot() if frames is None else frames, request)
+        is_partial = request.has_time_limit or frames is not None
         return self._run_with_less_when_short(
-            requested, control, lambda snapshot, warnings: self._answer(request, snapshot, control, warnings, started)
+            requested,
+            control,
+            lambda snapshot, warnings: self._answer(
+                request, snapshot, control, warnings, started, is_partial=is_partial
+            ),
         )
 
     def score(
@@ -267,6 +280,7 @@ class DelayedBatchInferenceEngine:
         until: float | None = None,
         last_sec: float | None = None,
         window_sec: float | None = None,
+        frames: Snapshot | None = None,
         control: AskControl | None = None,
     ) -> ScoreResult:
         """Return what the model would answer to yes/no questions about the kept frames, without decoding answers.
@@ -281,6 +295,7 @@ class DelayedBatchInferenceEngine:
             last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
             window_sec: Like ``last_sec``, for questions that are repeated while frames arrive: the span is up to half
                 longer, so that its start moves rarely, and its encoding is kept for the next call. None: no window.
+            frames: Pairs to use instead of the kept ones, as for ``answer``.
             control: Control of the work, checked between chunks of frames and of questions.
 
         Raises:
@@ -294,7 +309,7 @@ class DelayedBatchInferenceEngine:
         """
         if isinstance(questions, str):  # whose characters would be questions
             raise BadRequestError("'questions' must be a list of texts, got one text")
-        snapshot = self.snapshot()
+        snapshot = self.snapshot() if frames is None else frames
         if window_sec is not None:
             since = window_start(snapshot, window_sec)
         requests = [AskRequest(question, since, until, last_sec) for question in questions]
@@ -319,6 +334,7 @@ class DelayedBatchInferenceEngine:
                 control,
                 warnings,
                 started,
+                is_partial=requests[0].has_time_limit or frames is not None,
                 is_complete=snapshot == requested,
             ),
         )
@@ -437,6 +453,8 @@ class DelayedBatchInferenceEngine:
         control: AskControl,
         warnings: tuple[str, ...],
         started: float,
+        *,
+        is_partial: bool,
     ) -> AskResult:
         control.report(Progress(Stage.ENCODING))
         prompt = build_prompt(self.processor, request.question)
@@ -444,9 +462,7 @@ class DelayedBatchInferenceEngine:
         max_new_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
         capacity = len(prompt.after) + min(max_new_tokens, _MAX_RESERVED_ANSWER_TOKENS)
         with self._cache.evicting(self.snapshot):
-            prefix = self._cache.prefix(
-                prompt, layout, snapshot, control, capacity=capacity, has_time_limit=request.has_time_limit
-            )
+            prefix = self._cache.prefix(prompt, layout, snapshot, control, capacity=capacity, is_partial=is_partial)
             unfamiliar = self._count_unfamiliar(snapshot, layout, control)
             is_refused = are_mostly_unfamiliar(unfamiliar, len(snapshot))
             encoded = time.monotonic()
@@ -499,6 +515,7 @@ class DelayedBatchInferenceEngine:
         warnings: tuple[str, ...],
         started: float,
         *,
+        is_partial: bool,
         is_complete: bool,
     ) -> ScoreResult:
         prompts = [build_prompt(self.processor, request.question) for request in requests]
@@ -511,7 +528,7 @@ class DelayedBatchInferenceEngine:
                 snapshot,
                 control,
                 capacity=capacity,
-                has_time_limit=requests[0].has_time_limit,
+                is_partial=is_partial,
                 window_sec=window_sec,
             )
             unfamiliar = self._count_unfamiliar(snapshot, layout, control)

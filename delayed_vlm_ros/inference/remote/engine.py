@@ -54,8 +54,15 @@ class RemoteEngine:
         self._jpegs = JpegCache(settings.jpeg_quality)
         self._held: dict[str, None] = {}  # names of the items that the server should hold, the newest last
 
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+    def answer(
+        self, request: AskRequest, control: AskControl | None = None, *, frames: Snapshot | None = None
+    ) -> AskResult:
         """Answer a request.
+
+        Args:
+            request: The question with its limits.
+            control: Control of the work.
+            frames: Pairs to use instead of the kept ones, oldest first.
 
         Raises:
             BadRequestError: The question or a limit is invalid.
@@ -71,7 +78,7 @@ class RemoteEngine:
         control = control or AskControl()
         call = _Call(time.monotonic(), self._connection.bytes_sent)
         kept = self._memory.snapshot()
-        snapshot = select_frames(kept, request)
+        snapshot = select_frames(kept if frames is None else frames, request)
         control.report(Progress(Stage.ENCODING))
         max_tokens = request.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
 
@@ -107,7 +114,12 @@ class RemoteEngine:
         return AskResult(escaped_lines(result.text.strip()), metrics, snapshot)
 
     def score(
-        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+        self,
+        questions: Sequence[str],
+        *,
+        window_sec: float | None = None,
+        frames: Snapshot | None = None,
+        control: AskControl | None = None,
     ) -> ScoreResult:
         """Return what the model would answer to yes/no questions about the newest frames.
 
@@ -117,6 +129,7 @@ class RemoteEngine:
         Args:
             questions: Plain texts.
             window_sec: Shortest span of the newest frames to use, in seconds; None: all kept frames.
+            frames: Pairs to use instead of the kept ones, oldest first.
             control: Control of the work.
 
         Raises:
@@ -126,27 +139,28 @@ class RemoteEngine:
         control = control or AskControl()
         call = _Call(time.monotonic(), self._connection.bytes_sent)
         kept = self._memory.snapshot()
-        since = None if window_sec is None else window_start(kept, window_sec)
+        asked = kept if frames is None else frames
+        since = None if window_sec is None else window_start(asked, window_sec)
         requests = [AskRequest(question, since=since) for question in questions]
         for request in requests:
             _check_question(request)
         if not requests:
             raise BadRequestError("no question: give at least one")
-        snapshot = select_frames(kept, requests[0])
+        snapshot = select_frames(asked, requests[0])
 
-        def ask(content: Content, capabilities: Capabilities, asked: Sequence[AskRequest]) -> list[ChatResult]:
+        def ask(content: Content, capabilities: Capabilities, some: Sequence[AskRequest]) -> list[ChatResult]:
             if not capabilities.reports_scores:
                 raise UnsupportedModelError(
                     f"the model server {self._connection.address.host} does not report probabilities (logprobs), which "
                     "standing questions need: use a server that does, such as vLLM"
                 )
-            chats = [_chat_request(content, capabilities, one.question, 1, TOP_LOGPROBS) for one in asked]
+            chats = [_chat_request(content, capabilities, one.question, 1, TOP_LOGPROBS) for one in some]
             return self._connection.chat_all(chats, control, at_once=_SCORES_AT_ONCE)
 
         # The others follow when the server holds the images: these travel once.
-        content, capabilities, results = self._send(kept, snapshot, control, partial(ask, asked=requests[:1]))
+        content, capabilities, results = self._send(kept, snapshot, control, partial(ask, some=requests[:1]))
         if len(requests) > 1:
-            results += self._send(kept, snapshot, control, partial(ask, asked=requests[1:]))[-1]
+            results += self._send(kept, snapshot, control, partial(ask, some=requests[1:]))[-1]
         metrics = self._metrics(call, content, results)
         warnings = (*_warnings(content, capabilities, snapshot), *self._count_warnings(content, results[0]))
         return ScoreResult(

@@ -14,6 +14,7 @@ from delayed_vlm_ros.inference.remote.connection import ServerConnection
 from delayed_vlm_ros.inference.remote.engine import RemoteEngine
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.inference.yes_no import ScoreResult
+from delayed_vlm_ros.memory import Snapshot
 
 _Result = TypeVar("_Result")
 
@@ -41,19 +42,27 @@ class FallbackEngine:
         self._local_name = local_name
         self._local: Engine | None = None
 
-    def answer(self, request: AskRequest, control: AskControl | None = None) -> AskResult:
+    def answer(
+        self, request: AskRequest, control: AskControl | None = None, *, frames: Snapshot | None = None
+    ) -> AskResult:
         """Answer a request.
 
         Raises:
             DelayedVlmError: As for both engines.
         """
         result, fault = self._run(
-            lambda: self._remote.answer(request, control), lambda local: local.answer(request, control)
+            lambda: self._remote.answer(request, control, frames=frames),
+            lambda local: local.answer(request, control, frames=frames),
         )
         return replace(result, metrics=self._with_warning(result.metrics, fault))
 
     def score(
-        self, questions: Sequence[str], *, window_sec: float | None = None, control: AskControl | None = None
+        self,
+        questions: Sequence[str],
+        *,
+        window_sec: float | None = None,
+        frames: Snapshot | None = None,
+        control: AskControl | None = None,
     ) -> ScoreResult:
         """Return what the model would answer to yes/no questions about the newest frames.
 
@@ -61,8 +70,8 @@ class FallbackEngine:
             DelayedVlmError: As for both engines.
         """
         result, fault = self._run(
-            lambda: self._remote.score(questions, window_sec=window_sec, control=control),
-            lambda local: local.score(questions, window_sec=window_sec, control=control),
+            lambda: self._remote.score(questions, window_sec=window_sec, frames=frames, control=control),
+            lambda local: local.score(questions, window_sec=window_sec, frames=frames, control=control),
         )
         return replace(result, metrics=self._with_warning(result.metrics, fault))
 

@@ -270,6 +270,17 @@ def test_questions_are_scored_by_their_first_token(server, ask):
         ask.engine.score([])
 
 
+def test_given_frames_travel_instead_of_the_kept_ones(server, ask):
+    ask(filled_memory(EVEN[:2]))
+    frames = filled_memory().snapshot()[1:3]
+    chats = len(server.chats)
+    assert ask.engine.answer(AskRequest(QUESTION), frames=frames).frames_used == frames
+    assert ask.engine.score([QUESTION], frames=frames).frames_used == frames
+    assert [(len(chat.items), chat.items_with_data) for chat in server.chats[chats:]] == [(2, 2), (2, 0)]
+    with pytest.raises(NoFramesError):
+        ask.engine.score([QUESTION], frames=())
+
+
 def test_first_score_sends_each_image_once(server):
     model = remote_model(f"openai:{server.url}", RemoteSettings(frame_multiple=CELL))
     engine = model.engine(filled_memory(), model.connect())
@@ -310,7 +321,7 @@ class LocalEngine:
     def __init__(self):
         self.questions = []
 
-    def answer(self, request, control=None):
+    def answer(self, request, control=None, *, frames=None):
         self.questions.append(request.question)
         return AskResult("from here", metrics_of_scores("demo model"), ())
 

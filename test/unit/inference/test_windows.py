@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.inference.local import engine as engine_module
 from delayed_vlm_ros.inference.local.models.adapters.registry import SUPPORTED_MODEL_TYPES
-from delayed_vlm_ros.inference.request import WINDOW_STRETCH, window_start
+from delayed_vlm_ros.inference.request import WINDOW_STRETCH, AskRequest, window_start
 from delayed_vlm_ros.inference.yes_no import AnswerForms
 
 QUESTIONS = ["Is the door open?", "Is a person in the room?"]
@@ -135,3 +135,30 @@ def test_window_without_a_length_is_refused(load_tiny, make_engine, length):
 
 def test_window_before_its_first_step_has_no_start():
     assert window_start((), 2.0) is None
+
+
+@pytest.mark.parametrize("family", SUPPORTED_MODEL_TYPES)
+def test_given_frames_are_used_instead_of_the_kept_ones_and_leave_the_cache_as_it_was(load_tiny, make_engine, family):
+    other = make_engine(load_tiny(family), stamps=STAMPS[:6])
+    frames = other.snapshot()[1:]  # of another memory, as evicted pairs are
+    engine = make_engine(load_tiny(family), stamps=STAMPS[6:])
+    answer, _ = engine.ask("What?", max_new_tokens=4)
+    cached = engine.cached_bytes()
+    result = engine.answer(AskRequest("What?", max_new_tokens=4), frames=frames)
+    assert result.frames_used == frames
+    assert result.answer == other.answer(AskRequest("What?", max_new_tokens=4, since=STAMPS[2])).answer
+    assert engine.score(QUESTIONS, frames=frames).scores == other.score(QUESTIONS, since=STAMPS[2]).scores
+    assert engine.cached_bytes() == cached
+    again, metrics = engine.ask("What?", max_new_tokens=4)
+    assert again == answer
+    assert metrics.encoding_latency is None  # everything was cached
+
+
+def test_given_frames_are_limited_in_time_and_may_not_be_empty(load_tiny, make_engine):
+    engine = make_engine(load_tiny("qwen2_5_vl"), stamps=STAMPS)
+    kept = engine.snapshot()
+    result = engine.answer(AskRequest("What?", max_new_tokens=1, until=STAMPS[5]), frames=kept[1:])
+    assert result.frames_used == kept[1:3]
+    for ask in (lambda: engine.answer(AskRequest("What?"), frames=()), lambda: engine.score(QUESTIONS, frames=())):
+        with pytest.raises(NoFramesError):
+            ask()

@@ -144,7 +144,7 @@ class EncodingCache:
         control: AskControl,
         *,
         capacity: int,
-        has_time_limit: bool = False,
+        is_partial: bool = False,
         window_sec: float | None = None,
     ) -> EncodedPrefix:
         """Return the prefix of a prompt; encodes and prefills the part that is not cached.
@@ -157,8 +157,8 @@ class EncodingCache:
             snapshot: At least one pair.
             control: Control of the question, checked between chunks.
             capacity: Tokens to reserve after the prefix.
-            has_time_limit: Whether the pairs are a part of the memory. Then their prefix must not replace the one that
-                the next question without a limit needs.
+            is_partial: Whether the pairs are not the whole memory. Then their prefix must not replace the one that the
+                next question about the whole memory needs.
             window_sec: Length of the window of these pairs, in seconds, to keep their prefix for the next question
                 about a window of this length; None: it is not kept.
 
@@ -168,7 +168,7 @@ class EncodingCache:
             NonFiniteError: The model's output contains NaN or infinity.
         """
         segments = segments_of(prompt, layout, snapshot)
-        cache = self._cache_for(segments, window_sec) if has_time_limit else self._cache_for_all()
+        cache = self._cache_for(segments, window_sec) if is_partial else self._cache_for_all()
         common = cache.common_prefix_length(segments)
         valid = valid_segments(cache, segments, common, chunk_pairs(layout.tokens_per_pair), canonical=self._canonical)
         valid_pairs = max(0, valid - 1)

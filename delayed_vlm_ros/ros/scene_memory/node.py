@@ -66,10 +66,13 @@ from delayed_vlm_ros.ros.scene_memory.parameters import (
 from delayed_vlm_ros.ros.scene_memory.session import Session, build_session
 from delayed_vlm_ros.ros.scene_memory.watches import AlertIds, Watches
 from delayed_vlm_ros.ros.services.ask_services import AskServices
+from delayed_vlm_ros.ros.services.find_handler import FoundInCameras
+from delayed_vlm_ros.ros.services.find_services import FindServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.services.watch_services import WatchServices
 from delayed_vlm_ros.ros.time import steady_clock
+from delayed_vlm_ros.srv import FindMoments
 from delayed_vlm_ros.watches import Watch
 
 # One for each callback that may take long: a transition or parameter, images for a client, images out, and all others.
@@ -120,6 +123,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
         self._pose_group = MutuallyExclusiveCallbackGroup()
         self._ask_services = AskServices(self, self._submit)
         self._memory_services = MemoryServices(self, self._cameras)
+        self._find_services = FindServices(self, self._submit_search)
         self._watch_services = WatchServices(self, self)
         self._memory_publisher = MemoryPublisher(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
@@ -315,6 +319,9 @@ class SceneMemory(LoggingNode, LifecycleNode):
     ) -> Future[Answer]:
         handler = self._active_session().ask_handler
         return handler.submit(message, read(self, SceneMemoryParameters), control=control, on_progress=on_progress)
+
+    def _submit_search(self, message: FindMoments.Request) -> Future[FoundInCameras]:
+        return self._active_session().find_handler.submit(message, read(self, SceneMemoryParameters))
 
     def _active_session(self) -> Session:
         session = self._session

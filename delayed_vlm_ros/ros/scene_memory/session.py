@@ -31,6 +31,7 @@ from delayed_vlm_ros.ros.scene_memory.persistence import Persistence
 from delayed_vlm_ros.ros.scene_memory.remote_model import resolve_model
 from delayed_vlm_ros.ros.scene_memory.watches import Watches
 from delayed_vlm_ros.ros.services.ask_handler import AskHandler
+from delayed_vlm_ros.ros.services.find_handler import FindHandler
 from delayed_vlm_ros.watches import Watch, WatchRunner
 from delayed_vlm_ros.watches.store import WatchStore
 
@@ -50,6 +51,7 @@ class Session:
         cameras: Cameras by name, in the order of the parameter.
         worker: The thread that owns the model.
         ask_handler: Submits questions to the worker.
+        find_handler: Submits searches to the worker.
         watches: Standing questions.
         persistence: Saves Star memories to disk; None if persistence is off.
     """
@@ -58,6 +60,7 @@ class Session:
     cameras: Mapping[str, CameraMemory]
     worker: ModelWorker[Engines]
     ask_handler: AskHandler
+    find_handler: FindHandler
     watches: Watches
     persistence: Persistence | None = None
 
@@ -178,7 +181,7 @@ def build_session(
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
         persistence = Persistence(folder, period_sec, cameras, geometry, context.logger)
-    return Session(model, cameras, worker, ask_handler, watches, persistence)
+    return Session(model, cameras, worker, ask_handler, FindHandler(worker, cameras), watches, persistence)
 
 
 def _worker(

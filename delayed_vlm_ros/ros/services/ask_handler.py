@@ -112,7 +112,7 @@ class AskHandler:
 
     def _finish_empty(self, cameras: Sequence[CameraMemory], outcome: Future[Answer], *, is_of_all: bool) -> None:
         """End a question whose cameras keep no frames, without waiting for the model."""
-        failures = tuple(CameraFailure(camera, NoFramesError(_empty_memory(camera))) for camera in cameras)
+        failures = tuple(CameraFailure(camera, NoFramesError(empty_memory_message(camera))) for camera in cameras)
         if not is_of_all:
             raise failures[0].error
         answer = Answer((), 0.0, is_of_all, failures)
@@ -172,7 +172,8 @@ def _answer_of(job: Future[Answer], asking: MultiCameraAsk) -> Answer:
         del job  # an error's traceback holds this frame; the future would close the cycle
 
 
-def _empty_memory(camera: CameraMemory) -> str:
+def empty_memory_message(camera: CameraMemory) -> str:
+    """Return the error message about a camera that keeps no frames."""
     dropped = f" (last image dropped: {camera.last_drop_reason})" if camera.last_drop_reason else ""
     return (
         f"no frames: the memory of camera {camera.name} is empty{dropped}. Check that images arrive on {camera.topic}, "

@@ -39,7 +39,7 @@ def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskReques
             "it, or raise the parameter ask.max_new_tokens_limit"
         )
     for name in ("client_id", "request_id"):
-        _check_id(name, getattr(message, name))
+        check_id(name, getattr(message, name))
     _check_reserved(message)
     request = AskRequest(
         question=message.question,
@@ -57,7 +57,12 @@ def choose_request_id(message: Any) -> str:
     return message.request_id if message.request_id and _is_id(message.request_id) else uuid.uuid4().hex[:12]
 
 
-def _check_id(name: str, value: str) -> None:
+def check_id(name: str, value: str) -> None:
+    """Check the id of a client or of a request.
+
+    Raises:
+        BadRequestError: The id is too long or not printable.
+    """
     if not _is_id(value):
         raise BadRequestError(
             f"'{name}' must have at most {MAX_ID_CHARACTERS} printable characters, got {len(value)} characters"

@@ -1,0 +1,294 @@
+"""Submits searches for moments to the worker: validation, several cameras, pauses, deadlines.
+
+A search takes as long as many questions. It therefore pauses after a pair when a question waits, and continues after
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    AskTimeoutError,
+    BadRequestError,
+    BusyError,
+    DelayedVlmError,
+    NoFramesError,
+)
+from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, Moment, MomentSearch, check_search
+from delayed_vlm_ros.inference.worker import ModelWorker
+from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
+from delayed_vlm_ros.ros.scene_memory.engines import Engines
+from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
+from delayed_vlm_ros.ros.services.ask_handler import empty_memory_message
+from delayed_vlm_ros.ros.services.multi_camera_ask import CameraFailure
+from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, check_id, parse_stamp, parse_timeout, select_cameras
+
+
+@dataclass(frozen=True)
+class FindRequest:
+    """One search.
+
+    Attributes:
+        description: What to find.
+        since: Stamp of the oldest frame to search, in seconds; None: unbounded.
+        until: Stamp of the newest frame to search, in seconds; None: unbounded.
+        max_moments: Number of moments to return.
+    """
+
+    description: str
+    since: float | None
+    until: float | None
+    max_moments: int
+
+
+@dataclass(frozen=True)
+class CameraMoment:
+    """A moment with its camera."""
+
+    camera: CameraMemory
+    moment: Moment
+
+
+@dataclass(frozen=True)
+class FoundInCameras:
+    """Result of a search.
+
+    Attributes:
+        moments: Moments of all cameras, best first.
+        question: Yes/no question that the model was asked; empty if it was not asked.
+        pairs_searched: Pairs that the model was asked about.
+        warnings: Limitations of the result, one sentence each.
+    """
+
+    moments: tuple[CameraMoment, ...]
+    question: str
+    pairs_searched: int
+    warnings: tuple[str, ...]
+
+
+def parse_search(message: Any, parameters: SceneMemoryParameters) -> FindRequest:
+    """Return the search of a ``FindMoments`` request; zeros become defaults.
+
+    Raises:
+        BadRequestError: A field is invalid.
+    """
+    if len(message.description) > parameters.max_question_characters:
+        raise BadRequestError(
+            f"description too long ({len(message.description)} characters, limit "
+            f"{parameters.max_question_characters}): shorten it, or raise the parameter ask.max_question_characters"
+        )
+    check_id("client_id", message.client_id)
+    request = FindRequest(
+        message.description,
+        parse_stamp("since", message.since),
+        parse_stamp("until", message.until),
+        message.max_moments or DEFAULT_MAX_MOMENTS,
+    )
+    check_search(request.description, request.since, request.until, request.max_moments)
+    return request
+
+
+class MultiCameraSearch:
+    """Searches the cameras of one request one after another, with the same question.
+
+    The worker's thread runs it. Another thread may take what was found when the deadline passes.
+
+    Args:
+        request: The search.
+        cameras: Cameras to search.
+        is_of_all: Whether the search is for all cameras.
+    """
+
+    def __init__(self, request: FindRequest, cameras: Sequence[CameraMemory], *, is_of_all: bool) -> None:
+        self._request = request
+        self._cameras = cameras
+        self._is_of_all = is_of_all
+        self._searches: dict[str, MomentSearch] = {}
+        self._failures: dict[str, CameraFailure] = {}
+
+    def run(self, pauses: Callable[[], bool], engines: Engines, control: AskControl) -> bool:
+        """Search until all is done, or until a pause after a pair; return whether all is done.
+
+        Args:
+            pauses: Whether to pause.
+            engines: The loaded model.
+            control: Control of the job.
+
+        Raises:
+            AskCancelledError: The search was cancelled.
+            DelayedVlmError: The search was for one camera, which could not be searched.
+        """
+        for camera in self._cameras:
+            if camera.name not in self._failures and not self._search(camera, pauses, engines, control):
+                return False
+        if self._failures and not (self._is_of_all and self._searches):
+            try:
+                raise self._failures[self._cameras[0].name].error
+            finally:
+                self._failures.clear()  # the error would keep itself alive through them
+        return True
+
+    def _search(self, camera: CameraMemory, pauses: Callable[[], bool], engines: Engines, control: AskControl) -> bool:
+        """Search a camera; return False at a pause."""
+        try:
+            search = self._search_of(camera)
+            while not search.is_complete:
+                search.step(engines.by_camera[camera.name], control)
+                if pauses() and not search.is_complete:
+                    return False
+        except (AskCancelledError, AskTimeoutError):
+            raise
+        except DelayedVlmError as error:
+            # The frames of its traceback would keep device memory while the next camera is searched.
+            self._failures[camera.name] = CameraFailure(camera, error.with_traceback(None))
+        return True
+
+    def _search_of(self, camera: CameraMemory) -> MomentSearch:
+        if camera.name not in self._searches:
+            if camera.frame_manager.newest_stamp is None:
+                raise NoFramesError(empty_memory_message(camera))
+            request = self._request
+            self._searches[camera.name] = MomentSearch(
+                camera.frame_manager.snapshot(),
+                request.description,
+                since=request.since,
+                until=request.until,
+                max_moments=request.max_moments,
+                question=next((search.question for search in self._searches.values() if search.is_complete), ""),
+            )
+        return self._searches[camera.name]
+
+    @property
+    def rest(self) -> str:
+        """What is not searched yet, with the remedy, as text."""
+        left = [f"{search.pairs_left} older key frames of {name}" for name, search in self._searches.items()]
+        left += [f"camera {camera.name}" for camera in self._cameras if camera.name not in self._searches]
+        return f"not searched: {', '.join(left)}. Allow more time, or limit the search with since and until"
+
+    def found(self, *warnings: str) -> FoundInCameras:
+        """Return what was found so far.
+
+        Args:
+            *warnings: Further limitations of the result.
+        """
+        searches = dict(self._searches)
+        by_camera = [(camera, searches[camera.name].found()) for camera in self._cameras if camera.name in searches]
+        moments = [CameraMoment(camera, moment) for camera, found in by_camera for moment in found.moments]
+        moments.sort(key=lambda one: -one.moment.score)
+        missing = (f"camera {one.camera.name} was not searched: {one.error}" for one in [*self._failures.values()])
+        own = (
+            f"camera {camera.name}: {warning}" if self._is_of_all else warning
+            for camera, found in by_camera
+            for warning in (*found.warnings, *camera.warnings)
+        )
+        return FoundInCameras(
+            tuple(moments[: self._request.max_moments]),
+            next((found.question for _, found in by_camera), ""),
+            sum(found.pairs_searched for _, found in by_camera),
+            tuple(dict.fromkeys((*warnings, *missing, *own))),
+        )
+
+
+class FindHandler:
+    """Validates searches and submits them to the worker. Thread-safe.
+
+    Args:
+        worker: Owner of the model.
+        cameras: Cameras by name. A search without a camera name is for the first one.
+    """
+
+    def __init__(self, worker: ModelWorker[Engines], cameras: Mapping[str, CameraMemory]) -> None:
+        self._worker = worker
+        self._cameras = cameras
+
+    def submit(self, message: Any, parameters: SceneMemoryParameters) -> Future[FoundInCameras]:
+        """Submit the search of a ``FindMoments`` request; does not wait for the result.
+
+        Args:
+            message: The request.
+            parameters: Current parameters of the node.
+
+        Returns:
+            What was found, or the error that prevented it. When the deadline passes, what was found so far.
+
+        Raises:
+            DelayedVlmError: The request is invalid or cannot be queued.
+        """
+        cameras = select_cameras(self._cameras, message.camera)
+        request = parse_search(message, parameters)
+        timeout_sec = parse_timeout(message, parameters)
+        if all(camera.frame_manager.newest_stamp is None for camera in cameras):
+            raise NoFramesError("; ".join(empty_memory_message(camera) for camera in cameras))
+        search = MultiCameraSearch(request, cameras, is_of_all=message.camera == ALL_CAMERAS)
+        job = _Job(search, AskControl(), message.client_id, timeout_sec, Future())
+        self._continue(job, timeout_sec)
+        return job.outcome
+
+    def _continue(self, job: _Job, timeout_sec: float) -> None:
+        self._worker.submit(
+            partial(job.search.run, self._is_awaited),
+            timeout_sec,
+            control=job.control,
+            client_id=job.client_id,
+            on_done=partial(self._on_done, job),
+        )
+
+    def _is_awaited(self) -> bool:
+        return self._worker.status.waiting > 0
+
+    def _on_done(self, job: _Job, part: Future[bool]) -> None:
+        """End a search, or queue its continuation after the questions that wait."""
+        try:
+            if not part.result():
+                self._continue(job, max(0.0, job.control.remaining() or 0.0))
+                return
+            found = job.search.found()
+        except AskTimeoutError as error:
+            job.end_early(error, f"the deadline of {job.timeout_sec:g} s passed")
+        except BusyError as error:
+            job.end_early(error, "the queue is full")
+        except Exception as error:  # noqa: BLE001  the client receives any error
+            job.outcome.set_exception(error)
+        else:
+            job.outcome.set_result(found)
+        finally:
+            del part  # an error's traceback holds this frame; the future would close the cycle
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A search that is queued or runs.
+
+    Attributes:
+        search: The search.
+        control: Control of its parts.
+        client_id: Client that searches.
+        timeout_sec: Deadline from the arrival of the request, in seconds.
+        outcome: Result for the client.
+    """
+
+    search: MultiCameraSearch
+    control: AskControl
+    client_id: str
+    timeout_sec: float
+    outcome: Future[FoundInCameras]
+
+    def end_early(self, error: Exception, reason: str) -> None:
+        """End with what was found so far, or with the error if nothing was searched.
+
+        Args:
+            error: Why the search ends.
+            reason: The same for a warning.
+        """
+        found = self.search.found(f"stopped early ({reason}), {self.search.rest}")
+        if found.pairs_searched:
+            self.outcome.set_result(found)
+        else:
+            self.outcome.set_exception(error)

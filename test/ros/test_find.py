@@ -1,0 +1,180 @@
+"""``~/find_moments`` over DDS: moments with times, poses and thumbnails, faults, deadlines, and questions meanwhile."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from builtin_interfaces.msg import Time
+from delayed_vlm_ros.srv import AskScene, FindMoments
+from geometry_msgs.msg import PoseStamped
+from harness import nanoseconds
+from PIL import Image
+from waiting import PATIENCE_SEC, wait_until
+
+from delayed_vlm_ros.ros.client import SceneMemoryClient
+
+ERROR = AskScene.Response
+DARK, BRIGHT = 20, 240
+
+
+@pytest.fixture(scope="module")
+def room(start_for_module):
+    """A node whose camera saw the dark, a light, and the dark again, with poses; and the stamps of its images."""
+    process, client = start_for_module(
+        memory__sample_fps=50.0, pose__source="PoseStamped", ask__max_question_characters=2000
+    )
+    client.wait_until_ready()
+    client.connect_images()
+    client.reset()
+    stamps = []
+    for number, shade in enumerate([DARK] * 6 + [BRIGHT] * 4 + [DARK] * 6):
+        image = client.image(shade=shade, frame_id="lens")
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = image.header.stamp, "map"
+        pose.pose.position.x = float(number)
+        client.publish(pose, "pose")
+        time.sleep(0.02)
+        client.publish(image)
+        stamps.append(nanoseconds(image.header.stamp))
+    client.wait_for_stats(lambda stats: stats.unique_frames == len(stamps))
+    return process, client, stamps
+
+
+@pytest.fixture
+def find(room):
+    """Return a function that searches, and returns the response."""
+    _, client, _ = room
+
+    def call(description, **fields):
+        request = FindMoments.Request(description=description, **fields)
+        return client.call(FindMoments, "scene_memory/find_moments", request)
+
+    return call
+
+
+def warnings_of(response):
+    """Return the warnings without the one of all cameras whose images cv_bridge does not convert."""
+    return [warning for warning in response.warnings if "cv_bridge" not in warning]
+
+
+def test_moment_has_its_times_pose_and_thumbnail(room, find):
+    _, client, stamps = room
+    response = find("a light", include_thumbnails=True)
+    assert response.success, response.error_msg
+    best = response.moments[0]
+    assert best.score == pytest.approx(0.9)
+    assert (best.camera, best.header.frame_id) == ("camera", "lens")
+    assert [nanoseconds(best.header.stamp), nanoseconds(best.end_stamp)] == [stamps[6], stamps[9]]
+    assert best.id in [frame.id for frame in client.ask().frames_used]
+    assert best.pose_valid
+    assert 6 <= best.pose.pose.position.x <= 9
+    image = Image.open(io.BytesIO(bytes(best.thumbnail.data)))
+    assert image.convert("L").getpixel((5, 5)) > 200
+    # then all others follow, with lower scores
+    assert [moment.score for moment in response.moments[1:]] == pytest.approx([0.1] * (len(response.moments) - 1))
+    assert response.pairs_searched == len(stamps) // 2
+    assert response.question == 'Does the video show this: "a light"? Answer yes or no.'
+    assert (response.journal_lines_searched, warnings_of(response)) == (0, [])
+
+
+def test_limits_are_respected(room, find):
+    _, _, stamps = room
+    dark = find("a light", until=Time(sec=stamps[5] // 10**9, nanosec=stamps[5] % 10**9))
+    assert {round(moment.score, 1) for moment in dark.moments} == {0.1}
+    assert dark.pairs_searched == 3
+    assert len(find("a light", max_moments=2).moments) == 2
+    assert not len(find("a light").moments[0].thumbnail.data)
+
+
+@pytest.mark.parametrize(
+    ("description", "fields", "code", "words"),
+    [
+        ("", {}, ERROR.BAD_REQUEST, "empty"),
+        (" ...", {}, ERROR.BAD_REQUEST, "empty"),
+        ("x" * 10_000, {}, ERROR.BAD_REQUEST, "10000 characters, limit 2000"),
+        ("a light", {"camera": "rear"}, ERROR.UNKNOWN_CAMERA, "rear"),
+        ("a light", {"since": Time(sec=20), "until": Time(sec=10)}, ERROR.BAD_REQUEST, "'since'"),
+        ("a light", {"since": Time(sec=-1)}, ERROR.BAD_REQUEST, "'since'"),
+        ("a light", {"until": Time(sec=10)}, ERROR.NO_FRAMES, "within the limits"),
+        ("a light", {"max_moments": 101}, ERROR.BAD_REQUEST, "from 1 to 100"),
+        ("a light", {"timeout_sec": -1.0}, ERROR.BAD_REQUEST, "'timeout_sec'"),
+        ("a light", {"timeout_sec": float("nan")}, ERROR.BAD_REQUEST, "'timeout_sec'"),
+        ("a light", {"client_id": "\n"}, ERROR.BAD_REQUEST, "'client_id'"),
+        ("defect?", {}, ERROR.INTERNAL, "ZeroDivisionError"),
+        ("out of memory?", {}, ERROR.OUT_OF_MEMORY, "out of memory"),
+    ],
+)
+def test_search_that_cannot_succeed_says_why(room, find, description, fields, code, words):
+    process, _, _ = room
+    response = find(description, **fields)
+    assert not response.success
+    assert (response.error_code, list(response.moments)) == (code, [])
+    assert words in response.error_msg
+    assert process.alive
+
+
+@pytest.mark.parametrize("description", ["Glühbirne im Flur", "赤い箱", "🔦", 'a "light" {0} %s \\'])
+def test_any_text_is_a_description(find, description):
+    response = find(description)
+    assert response.success, response.error_msg
+    assert description in response.question
+    assert response.moments[0].score == pytest.approx(0.9)
+
+
+def test_description_that_the_model_does_not_understand_is_reported(find):
+    response = find("strange?")
+    assert (response.success, list(response.moments)) == (True, [])
+    assert "does not answer yes or no about 8 of 8 key frames" in warnings_of(response)[0]
+
+
+def test_deadline_returns_what_was_found_so_far_and_says_so(find):
+    response = find("slow 0.2 ?", timeout_sec=1.0)
+    assert response.success, response.error_msg
+    assert 0 < response.pairs_searched < 8
+    assert len(response.moments) > 0
+    assert f"not searched: {8 - response.pairs_searched} older key frames of camera" in warnings_of(response)[0]
+    nothing = find("slow 5 ?", timeout_sec=0.3)
+    assert (nothing.success, nothing.error_code) == (False, ERROR.TIMEOUT)
+
+
+def test_question_does_not_wait_for_the_end_of_a_search(room):
+    """A search of all pairs takes 4 s here; a question is answered after the pair at which it arrives."""
+    _, client, _ = room
+    request = FindMoments.Request(description="slow 0.3 ?", timeout_sec=60.0)
+    search = client.start_call(FindMoments, "scene_memory/find_moments", request)
+    client.wait_for_node_stats(lambda stats: stats.questions_running == 1)
+    assert client.ask("What?", client_id="another").success
+    assert not search.done()
+    wait_until(search.done, "the search")
+    response = search.result()
+    assert response.success, response.error_msg
+    assert (response.pairs_searched, warnings_of(response)) == (8, [])
+
+
+def test_client_returns_moments_and_refuses_a_deadline_of_zero(room):
+    _, client, stamps = room
+    with SceneMemoryClient.connect(client.namespace) as own:
+        response = own.find_moments("a light", timeout_sec=PATIENCE_SEC, since_ns=stamps[6], until_ns=stamps[9])
+        assert response.success, response.error_msg
+        assert response.pairs_searched == 2
+        started = time.monotonic()
+        with pytest.raises(Exception, match="was cancelled"):
+            own.find_moments("slow 0.5 ?", timeout_sec=5.0, cancelled=lambda: time.monotonic() > started + 0.3)
+        assert time.monotonic() < started + 3.0
+        with pytest.raises(Exception, match="'timeout_sec'"):
+            own.find_moments("a light", timeout_sec=0.0)
+
+
+def test_empty_memory_and_unconfigured_node_are_reported(start):
+    _, client = start(autostart=False)
+    request = FindMoments.Request(description="a light")
+    response = client.call(FindMoments, "scene_memory/find_moments", request)
+    assert response.error_code == ERROR.MODEL_NOT_READY
+    assert client.transition("configure")
+    assert client.transition("activate")
+    client.wait_until_ready()
+    response = client.call(FindMoments, "scene_memory/find_moments", request)
+    assert response.error_code == ERROR.NO_FRAMES
+    assert f"{client.namespace}/image" in response.error_msg

@@ -19,6 +19,7 @@ from delayed_vlm_ros.cli.basic import basic
 from delayed_vlm_ros.cli.compare import compare
 from delayed_vlm_ros.cli.demo import demo
 from delayed_vlm_ros.cli.doctor import doctor
+from delayed_vlm_ros.cli.find import find
 from delayed_vlm_ros.cli.mcp import mcp
 from delayed_vlm_ros.cli.record_scene import record_scene
 from delayed_vlm_ros.cli.replay import replay
@@ -37,7 +38,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (demo, web, ask, watch, status, doctor, server_check, mcp, basic, compare, replay, record_scene, sweep):
+for command in (
+    demo,
+    web,
+    ask,
+    find,
+    watch,
+    status,
+    doctor,
+    server_check,
+    mcp,
+    basic,
+    compare,
+    replay,
+    record_scene,
+    sweep,
+):
     app.command()(command)
 app.add_typer(bench.app, name="bench")
 

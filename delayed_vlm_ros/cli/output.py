@@ -55,11 +55,11 @@ class AnswerView:
         """Show the standing warnings that have not been shown."""
         new = [warning for warning in warnings if warning not in self._standing]
         self._standing.update(new)
-        _show_warnings(console or self.console, new, indent="")
+        show_warnings(console or self.console, new, indent="")
 
     def show_warnings(self, warnings: Iterable[str]) -> None:
         """Show the warnings of one answer, without the standing ones."""
-        _show_warnings(self.console, [warning for warning in warnings if warning not in self._standing])
+        show_warnings(self.console, [warning for warning in warnings if warning not in self._standing])
 
     def show_response(self, question: str, response: Any, expected: str | None = None) -> None:
         """Show a question and its ``AskScene`` response.
@@ -254,7 +254,8 @@ def _show_cost(console: Console, metrics: Mapping[str, Any]) -> None:
         console.print(f"   {line}", highlight=False, soft_wrap=True)
 
 
-def _show_warnings(console: Console, warnings: Sequence[str], indent: str = "   ") -> None:
+def show_warnings(console: Console, warnings: Iterable[str], indent: str = "   ") -> None:
+    """Show warnings, one on a line."""
     for warning in warnings:
         console.print(f"{indent}[yellow]warning:[/] {literal(warning)}", highlight=False, soft_wrap=True)
 

@@ -24,12 +24,14 @@ DEFAULT_MAX_MOMENTS = 10
 MAX_MOMENTS = 100
 """Largest number of moments that a search returns."""
 
+FITS = 0.5
+"""Score from which a moment fits; such pairs that follow each other are one moment."""
+
 WINDOW_PAIRS = 3
 """Largest number of pairs in a window."""
 
 _WINDOW_GAP_SEC = 3.0  # between two pairs of a window, at most
 _MOMENT_GAP_SEC = 10.0  # between two pairs of a moment, at most
-_FITS = 0.5  # probability of yes from which a pair is part of a longer moment
 _QUESTION_MARKS = "?？؟"
 _QUESTIONS = ('Does the video show this: "{}"? Answer yes or no.', "Do you see {}?")
 """Questions from a description, best first. A model with a small vocabulary understands only the second one."""
@@ -268,7 +270,7 @@ def _moments(pairs: Snapshot, scores: Mapping[int, float]) -> Iterator[Moment]:
     """Yield all moments, oldest first: pairs that fit and follow each other are one, each other pair is its own."""
     group: list[int] = []
     for index in sorted(scores):
-        joins = group and index == group[-1] + 1 and min(scores[group[-1]], scores[index]) >= _FITS
+        joins = group and index == group[-1] + 1 and min(scores[group[-1]], scores[index]) >= FITS
         if group and not (joins and _gap_sec(pairs[group[-1]], pairs[index]) <= _MOMENT_GAP_SEC):
             yield _moment(pairs, scores, group)
             group = []

@@ -12,7 +12,6 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -23,6 +22,7 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BadRequestError, NodeNotFoundError
 from delayed_vlm_ros.msg import MemoryStats, NodeStats
 from delayed_vlm_ros.ros.action_call import ActionCall
+from delayed_vlm_ros.ros.action_client import SpunActionClient
 from delayed_vlm_ros.ros.initialisation import check_namespace, initialise, ros_domain
 from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.time import time_message
@@ -82,7 +82,7 @@ class SceneMemoryClient:
             GetFrames, "scene_memory/get_frames", qos_profile=REPLIES
         )
         self._find: Client[Any, Any] = node.create_client(FindMoments, "scene_memory/find_moments", qos_profile=REPLIES)
-        self._stream: ActionClient[Any, Any, Any] = ActionClient(
+        self._stream = SpunActionClient(
             node,
             AskSceneAction,
             "ask_scene_stream",
@@ -187,6 +187,10 @@ class SceneMemoryClient:
     def service_is_ready(self) -> bool:
         """Return whether the service ``ask_scene`` is available."""
         return bool(self._ask.service_is_ready())
+
+    def search_is_ready(self) -> bool:
+        """Return whether the service ``find_moments`` is available."""
+        return bool(self._find.service_is_ready())
 
     def action_is_ready(self) -> bool:
         """Return whether the action ``ask_scene_stream`` is available."""

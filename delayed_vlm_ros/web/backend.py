@@ -18,6 +18,17 @@ WATCH_DIAGNOSTIC = "watch "
 """Start of the name of a standing question's diagnostic; its name follows."""
 
 
+MAX_ALERTS = 1000
+"""Number of alerts that a backend remembers."""
+
+MAX_ANSWERS = 1000
+"""Number of answered questions that a backend remembers."""
+
+
+MAX_JOURNAL_LINES = 5000
+"""Number of lines of the journal that the page shows, the newest ones."""
+
+
 class Level(Enum):
     """Severity of a diagnostic."""
 
@@ -89,6 +100,21 @@ class MemoryCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class CameraSpan:
+    """A time for which it is known whether a camera sent images. Between two spans nothing is known.
+
+    Attributes:
+        since_ns: Start, in nanoseconds on the camera's clock.
+        until_ns: End; for the newest span, the last observation.
+        has_images: Whether images arrived; False for a gap.
+    """
+
+    since_ns: int
+    until_ns: int
+    has_images: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CameraState:
     """State of a camera and its memory.
 
@@ -102,6 +128,7 @@ class CameraState:
         silent_sec: Time since the page received an image, in seconds, if that is unusually long; 0 otherwise.
         counts: Frames and bytes in memory.
         frames: All kept pairs, oldest first.
+        spans: Times with images and gaps that the page's process has observed, oldest first.
     """
 
     name: str
@@ -113,6 +140,7 @@ class CameraState:
     silent_sec: float = 0.0
     counts: MemoryCounts = MemoryCounts()
     frames: tuple[KeptFrame, ...] = ()
+    spans: tuple[CameraSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +228,56 @@ class WatchAlert:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """A question of any client, with its answer or error.
+
+    Attributes:
+        id: Identifier of the question.
+        stamp_ns: Time of the answer on the cameras' clock, in nanoseconds.
+        camera: Camera of the question; empty for the first one, ``*`` for all.
+        question: Text of the question.
+        answer: Text of the answer; empty after an error.
+        error: Why there is no answer; empty on success.
+        frame_ids: Ids of the pairs that the answer is based on.
+        evidence: Pairs that the answer rests on most, best first; empty if they are not known.
+        warnings: Reasons why the answer may be less accurate than usual.
+    """
+
+    id: str
+    stamp_ns: int
+    camera: str
+    question: str
+    answer: str
+    error: str = ""
+    frame_ids: tuple[int, ...] = ()
+    evidence: tuple[KeptFrame, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JournalLine:
+    """A line of the journal, about a pair that has left the memory.
+
+    Attributes:
+        id: Number of the line.
+        camera: Camera of the pair.
+        stamp_ns: Stamp of the first image, in nanoseconds.
+        end_stamp_ns: Stamp of the second image.
+        caption: Text of the line.
+        reason: Why the pair was a key frame.
+        label: Label of its mark; empty without one.
+    """
+
+    id: int
+    camera: str
+    stamp_ns: int
+    end_stamp_ns: int
+    caption: str
+    reason: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SceneState:
     """State of the whole system at one time.
 
@@ -217,7 +295,8 @@ class SceneState:
         latencies: Latencies of the latest answers, oldest first.
         warnings: Limitations of all answers, one sentence each.
         watches: Standing questions, in the order in which they were added.
-        alerts: Their last alerts, oldest first.
+        alerts: Their last ``MAX_ALERTS`` alerts, oldest first.
+        answers: The last ``MAX_ANSWERS`` questions of all clients with their answers, oldest first.
     """
 
     connected: bool
@@ -234,6 +313,7 @@ class SceneState:
     warnings: tuple[str, ...] = ()
     watches: tuple[WatchedQuestion, ...] = ()
     alerts: tuple[WatchAlert, ...] = ()
+    answers: tuple[AnsweredQuestion, ...] = ()
 
     def camera(self, name: str) -> CameraState | None:
         """Return the camera with this name, the first camera for an empty name, or None."""
@@ -261,7 +341,7 @@ class LiveImage:
 
 @dataclass(frozen=True, slots=True)
 class KeptFrameImages:
-    """The two images of a kept pair as JPEG data; the second is empty until it arrives."""
+    """The two images of a kept pair as JPEG or PNG data; the second is empty until it arrives."""
 
     first: bytes
     second: bytes
@@ -342,8 +422,26 @@ class Backend(Protocol):
         Calling this method keeps the camera's image topic subscribed for a few seconds.
         """
 
-    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
-        """Return the images of kept pairs by ``KeptFrame.key``, without the pairs that left the memory."""
+    def images(self, ids: Sequence[int], image_format: str = "jpeg") -> Mapping[str, KeptFrameImages]:
+        """Return the images of kept pairs by ``KeptFrame.key``, without the pairs that left the memory.
+
+        Args:
+            ids: Ids of the pairs.
+            image_format: ``jpeg`` or ``png``; PNG is lossless.
+        """
+
+    def journal(self, after_id: int) -> tuple[JournalLine, ...]:
+        """Return the newest lines of the journal, at most ``MAX_JOURNAL_LINES``; none without a journal.
+
+        Args:
+            after_id: Return only lines with a larger number.
+
+        Raises:
+            DelayedVlmError: The journal cannot be read.
+        """
+
+    def journal_image(self, line_id: int) -> bytes:
+        """Return the small JPEG image of a line of the journal; empty if there is none."""
 
     def mark(self, frame: KeptFrame, label: str) -> None:
         """Protect a pair from eviction, or change its label.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import datetime, timedelta, timezone
 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+_OFFSET_STEP_SEC = 6 * _HOUR
+_MAX_OFFSET_STEPS = 1000
 
 _FIRST_CALENDAR_NS = 1_000_000_000 * NANOSECONDS_PER_SECOND
 """Later stamps are Unix times; earlier ones count from the start of a recording or a simulation."""
@@ -78,40 +80,38 @@ def _utc_offset_sec(stamp_ns: int) -> int:
     return (_local(stamp_ns).utcoffset() or timedelta()) // timedelta(seconds=1)
 
 
-_MARK_STEPS_SEC = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200)
-_MAX_MARKS = 5
-
-
-def time_marks(since_ns: int, until_ns: int) -> list[tuple[int, str]]:
-    """Return round times between two stamps with short labels, for the axis of a timeline.
+def utc_offsets(since_ns: int, until_ns: int) -> list[tuple[int, int]]:
+    """Return the offsets of local time between two stamps, for a browser in another time zone.
 
     Args:
-        since_ns: Start of the axis, in nanoseconds.
-        until_ns: End of the axis, in nanoseconds.
+        since_ns: First stamp, in nanoseconds.
+        until_ns: Last stamp.
 
     Returns:
-        Stamps in nanoseconds with their labels, oldest first: local times and dates, or the time since the start of the
-        clock if it does not count from the Unix epoch.
+        Stamps in seconds from which an offset in seconds is valid, oldest first; none if the stamps do not count from
+        the Unix epoch.
     """
-    span = max(1.0, seconds_of(until_ns - since_ns))
-    days = math.ceil(span / _DAY / _MAX_MARKS)
-    step = next((step for step in _MARK_STEPS_SEC if span / step <= _MAX_MARKS), days * _DAY)
-    offset = 0 if since_ns < _FIRST_CALENDAR_NS else _utc_offset_sec(until_ns)
-    since_sec = -(-since_ns // NANOSECONDS_PER_SECOND)  # rounded up
-    first = -(-(since_sec + offset) // step) * step - offset
-    stamps = range(first * NANOSECONDS_PER_SECOND, until_ns + 1, step * NANOSECONDS_PER_SECOND)
-    return [(stamp_ns, _mark_label(stamp_ns, step)) for stamp_ns in stamps]
+    if since_ns < _FIRST_CALENDAR_NS:
+        return []
+    since, until = since_ns // NANOSECONDS_PER_SECOND, until_ns // NANOSECONDS_PER_SECOND
+    offsets = [(since, _utc_offset_sec(since_ns))]
+    step = max(_OFFSET_STEP_SEC, (until - since) // _MAX_OFFSET_STEPS)
+    for end in [*range(since + step, until, step), until]:
+        offset = _utc_offset_sec(end * NANOSECONDS_PER_SECOND)
+        if offset != offsets[-1][1]:
+            offsets.append((_start_of_offset(max(since, end - step), end, offset), offset))
+    return offsets
 
 
-def _mark_label(stamp_ns: int, step: int) -> str:
-    if stamp_ns < _FIRST_CALENDAR_NS:
-        seconds = stamp_ns // NANOSECONDS_PER_SECOND
-        unit, name = next((unit, name) for unit, name in ((_HOUR, "h"), (_MINUTE, "min"), (1, "s")) if not step % unit)
-        return f"{seconds // unit} {name}"
-    local = _local(stamp_ns)
-    if step >= _DAY or (step >= _MINUTE and not (local.hour or local.minute)):
-        return local.strftime("%d %b")
-    return local.strftime("%H:%M" if step >= _MINUTE else "%H:%M:%S")
+def _start_of_offset(before: int, valid: int, offset: int) -> int:
+    """Return the first second of an offset, between a second with another one and a second with it."""
+    while valid - before > 1:
+        middle = (before + valid) // 2
+        if _utc_offset_sec(middle * NANOSECONDS_PER_SECOND) == offset:
+            valid = middle
+        else:
+            before = middle
+    return valid
 
 
 def sentence(message: object) -> str:

@@ -57,8 +57,9 @@ class FrameDialog:
             text("p", "A marked frame stays in Star memory until you unmark it.", "quiet small")
             self._error = text("p", "", "error").props("role=alert")
             with block("footer", "frame-dialog-foot"):
-                button("Ask from here on", lambda: self._limit(since=True), "plain")
-                button("Ask up to here", lambda: self._limit(since=False), "plain")
+                button("Ask about this", lambda: self._limit(since=True, until=True), "plain")
+                button("Ask from here on", lambda: self._limit(since=True, until=False), "plain")
+                button("Ask up to here", lambda: self._limit(since=False, until=True), "plain")
 
     def open(self, frame: KeptFrame, neighbours: Sequence[KeptFrame], now_ns: int) -> None:
         """Show a kept pair.
@@ -141,10 +142,10 @@ class FrameDialog:
             set_text(self._error, "")
             self._on_change()
 
-    def _limit(self, *, since: bool) -> None:
+    def _limit(self, *, since: bool, until: bool) -> None:
         frame = self._frame
         if frame is not None:
-            self._on_limit(frame.stamp_ns if since else 0, 0 if since else frame.end_stamp_ns)
+            self._on_limit(frame.stamp_ns if since else 0, frame.end_stamp_ns if until else 0)
             self._dialog.close()
 
 

@@ -6,15 +6,29 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.web.backend import WATCH_DIAGNOSTIC, Backend, CameraState, KeptFrame, Level, SceneState
+from delayed_vlm_ros.web.backend import (
+    WATCH_DIAGNOSTIC,
+    AnsweredQuestion,
+    Backend,
+    CameraState,
+    JournalLine,
+    KeptFrame,
+    Level,
+    SceneState,
+    WatchAlert,
+)
 from delayed_vlm_ros.web.components import block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation
 from delayed_vlm_ros.web.formatting import capitalised
 from delayed_vlm_ros.web.frame_dialog import FrameDialog
 from delayed_vlm_ros.web.health_panel import HealthPanel
+from delayed_vlm_ros.web.journal_feed import JournalFeed
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
+from delayed_vlm_ros.web.moment_dialog import MomentDialog
 from delayed_vlm_ros.web.now_panel import NowPanel
 from delayed_vlm_ros.web.talk_panel import TalkPanel
+from delayed_vlm_ros.web.timeline import Timeline
+from delayed_vlm_ros.web.timeline_events import Moment
 from delayed_vlm_ros.web.visitors import UnopenedPages
 from delayed_vlm_ros.web.watches_panel import WatchesPanel
 
@@ -23,13 +37,15 @@ MAX_LIVE_FPS = 4.0
 
 _SCENE_PERIOD_SEC = 0.5
 _TALK_PERIOD_SEC = 0.1
+_JOURNAL_PERIOD_SEC = 1.0
 _HEARTBEAT = "heartbeat()"  # in connection.js
+_SHOW_QUESTION = "showQuestion()"  # in page.js
 _VIEWS = ("talk", "now", "watches", "memory", "health")
 _FIRST_VIEW = "talk"  # on a phone
 _HEAD = (
     '<link rel="stylesheet" href="/assets/page.css">'
     '<script src="/assets/connection.js" defer></script><script src="/assets/grids.js" defer></script>'
-    '<script src="/assets/page.js" defer></script>'
+    '<script src="/assets/page.js" defer></script><script src="/assets/timeline.js" defer></script>'
     '<meta name="theme-color" content="#f5f6f8" media="(prefers-color-scheme: light)">'
     '<meta name="theme-color" content="#0f1216" media="(prefers-color-scheme: dark)">'
 )
@@ -56,17 +72,18 @@ def register_page(backend: Backend, conversation: Conversation, server_id: str, 
         unopened_pages: Maximum number of pages without a browser.
     """
     unopened = UnopenedPages(unopened_pages)
+    journal = JournalFeed(backend)
 
     @ui.page("/")
     def page() -> None:
         unopened.add(ui.context.client)
-        _View(backend, conversation, server_id)
+        _View(backend, conversation, journal, server_id)
 
 
 class _View:
     """The page in one browser."""
 
-    def __init__(self, backend: Backend, conversation: Conversation, server_id: str) -> None:
+    def __init__(self, backend: Backend, conversation: Conversation, journal: JournalFeed, server_id: str) -> None:
         self._backend = backend
         self._camera_name = ""
         self._state = backend.state()
@@ -79,7 +96,9 @@ class _View:
                 self._now = NowPanel(MAX_LIVE_FPS)
                 self._health = HealthPanel()
                 self._watches = WatchesPanel(backend, conversation.max_characters, self._open, self._update)
-                self._memory = MemoryPanel(self._open_kept, self._open)
+                self._memory = MemoryPanel(
+                    lambda: Timeline(journal, self._open_moment, self._limit_to), self._open_kept
+                )
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
                     pressed = str(view == _FIRST_VIEW).lower()
@@ -87,10 +106,12 @@ class _View:
                         f"type=button data-show={view} aria-pressed={pressed}"
                     )
         self._dialog = FrameDialog(backend, self._update, self._limit)
+        self._moment_dialog = MomentDialog(self._open, self._limit)
         self._update()
         self._talk.update_exchanges()
         ui.timer(_SCENE_PERIOD_SEC, self._update)
         ui.timer(_TALK_PERIOD_SEC, self._talk.update_exchanges)
+        ui.timer(_JOURNAL_PERIOD_SEC, journal.refresh)
 
     def _header(self) -> None:
         with block("header", "top"):
@@ -111,7 +132,7 @@ class _View:
         self._update_camera_buttons()
         self._now.update(state, camera)
         self._watches.update(state)
-        self._memory.update(camera, state.alerts, state.now_ns)
+        self._memory.update(state, camera)
         self._health.update(state, camera)
         self._talk.update(state)
         self._dialog.update([frame for one in state.cameras for frame in one.frames], state.now_ns)
@@ -147,9 +168,31 @@ class _View:
     def _open(self, frame: KeptFrame, neighbours: Sequence[KeptFrame]) -> None:
         self._dialog.open(frame, neighbours, self._state.now_ns)
 
+    def _open_moment(self, moment: Moment) -> None:
+        """Show a moment of the timeline."""
+        if isinstance(moment, KeptFrame):
+            self._open_kept(moment)
+        elif isinstance(moment, WatchAlert) and moment.evidence:
+            self._open(moment.evidence[0], moment.evidence)
+        elif isinstance(moment, AnsweredQuestion | JournalLine | WatchAlert):
+            self._moment_dialog.open(moment, self._frames_of(moment))
+
+    def _frames_of(self, moment: Moment) -> Sequence[KeptFrame]:
+        """Return the frames of an answer that are still kept; those that it rests on most if they are known."""
+        if not isinstance(moment, AnsweredQuestion):
+            return ()
+        kept = {frame.id: frame for camera in self._state.cameras for frame in camera.frames}
+        used = [frame.id for frame in moment.evidence] or moment.frame_ids
+        return [kept[frame_id] for frame_id in used if frame_id in kept]
+
     def _limit(self, since_ns: int, until_ns: int) -> None:
         self._talk.limit(since_ns, until_ns)
         self._talk.update(self._state)
+        ui.run_javascript(_SHOW_QUESTION)
+
+    def _limit_to(self, since_ns: int, until_ns: int) -> None:
+        self._talk.limit_to(since_ns, until_ns)
+        ui.run_javascript(_SHOW_QUESTION)
 
 
 def status_line(state: SceneState, camera: CameraState | None) -> tuple[Level, str]:

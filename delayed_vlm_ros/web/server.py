@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from nicegui import app, ui
 
-from delayed_vlm_ros.errors import ConfigurationError
+from delayed_vlm_ros.errors import ConfigurationError, DelayedVlmError
 from delayed_vlm_ros.resources import data_folder
 from delayed_vlm_ros.web.access import Access, AccessMiddleware
 from delayed_vlm_ros.web.backend import Backend
@@ -41,6 +41,8 @@ _SERVER_ID_BYTES = 8
 _BACKLOG = 128  # visitors who wait to be accepted; uvicorn's own value also is what asyncio accepts at once
 _MAX_MESSAGE_BYTES = 1_000_000  # of a websocket; Engine.IO's own limit
 _FRAME_KEY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+_IMMUTABLE = {"cache-control": "private, max-age=86400, immutable"}
+_JOURNAL_LINE = re.compile(r"[0-9]{1,18}\.jpg")
 _NO_STORE = {"cache-control": "no-store"}
 
 
@@ -182,4 +184,16 @@ def _add_image_routes(outer: FastAPI, backend: Backend) -> None:
         jpeg = (images.second if second else images.first) if images is not None else b""
         if not jpeg:  # the pair left the memory: no error for the browser's console
             return Response(status_code=204, headers=_NO_STORE)
-        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400, immutable"})
+        return Response(jpeg, media_type="image/jpeg", headers=_IMMUTABLE)
+
+    @outer.get("/journal/{name}")
+    async def journal_image(name: str) -> Response:
+        if not _JOURNAL_LINE.fullmatch(name):
+            return Response(status_code=404)
+        try:
+            jpeg = await asyncio.to_thread(backend.journal_image, int(name.removesuffix(".jpg")))
+        except DelayedVlmError:
+            jpeg = b""
+        if not jpeg:
+            return Response(status_code=204, headers=_NO_STORE)
+        return Response(jpeg, media_type="image/jpeg", headers=_NO_STORE)

@@ -117,6 +117,11 @@ class TalkPanel:
             self._limits.since_ns, self._limits.until_ns = since_ns, until_ns
         self._update_limit()
 
+    def limit_to(self, since_ns: int, until_ns: int) -> None:
+        """Limit the next questions to stamps from ``since_ns`` to ``until_ns``; 0 removes a limit."""
+        self._limits.since_ns, self._limits.until_ns = since_ns, until_ns
+        self._update_limit()
+
     def _remove_limit(self) -> None:
         self._limits.since_ns = self._limits.until_ns = 0
         self._update_limit()

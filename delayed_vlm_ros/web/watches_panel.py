@@ -9,7 +9,7 @@ from nicegui import ui
 
 from delayed_vlm_ros.errors import BadRequestError, DelayedVlmError
 from delayed_vlm_ros.watches import Level, Watch
-from delayed_vlm_ros.watches.watch import MAX_NAME_CHARACTERS
+from delayed_vlm_ros.watches.watch import ALERTS_KEPT, MAX_NAME_CHARACTERS
 from delayed_vlm_ros.web.backend import Backend, KeptFrame, SceneState, WatchAlert, WatchedQuestion
 from delayed_vlm_ros.web.components import alert_description, block, button, set_text, set_visible, text, thumbnail
 from delayed_vlm_ros.web.conversation import check_text
@@ -96,7 +96,7 @@ class WatchesPanel:
                 with self._list:
                     self._rows[one.watch.name] = _Row(one.watch.name, self._remove)
             self._rows[one.watch.name].update(one, names)
-        self._alerts.update(state.alerts)
+        self._alerts.update(state.alerts[-ALERTS_KEPT:])
 
     def _update_camera_choice(self, names: Sequence[str]) -> None:
         self._camera_choice.clear()

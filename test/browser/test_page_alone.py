@@ -215,8 +215,8 @@ def test_question_is_three_tab_presses_away_and_each_group_of_frames_one(browser
         page.locator(".strip-star .frame-card").nth(20).wait_for()
         assert presses_to(page, "Tab", "#question") <= 3
         assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "2px"
-        for group in (".tick", ".strip-star .frame-card", ".strip-stream .frame-card"):
-            presses_to(page, "Tab", group, most=16 if group == ".tick" else 1)
+        for group in (".timeline-plot", ".strip-star .frame-card", ".strip-stream .frame-card"):
+            presses_to(page, "Tab", group, most=24 if group == ".timeline-plot" else 1)
 
         # when
         newest = page.evaluate("document.activeElement.getAttribute('aria-label')")
@@ -282,7 +282,5 @@ def test_phone_opens_on_the_question(browser, server):
         assert question["y"] + question["height"] <= 640
         assert "All browsers share this conversation" in page.locator(".talk").inner_text()
         page.get_by_role("button", name="Memory").click()
-        labels = page.locator(".timeline-label:visible").all_inner_texts()
-        assert 2 <= len(labels) <= 6, labels
-        assert all(re.fullmatch(r"\d\d:\d\d|\d\d \w{3}", label) for label in labels)
+        page.locator(".timeline-plot[data-drawn]").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0

@@ -101,6 +101,11 @@ function showView(view) {
   fetchImage();
 }
 
+function showQuestion() {
+  showView("talk");
+  document.getElementById("question").focus();
+}
+
 document.addEventListener("click", (event) => {
   const tab = event.target.closest("[data-show]");
   if (tab) showView(tab.dataset.show);
@@ -117,8 +122,7 @@ document.addEventListener("keydown", (event) => {
   const dialog = document.querySelector(".frame-dialog");
   if (event.key === "/") {
     event.preventDefault();
-    showView("talk");
-    document.getElementById("question").focus();
+    showQuestion();
   } else if (event.key === "ArrowLeft" && dialog) {
     press(".frame-dialog .older");
   } else if (event.key === "ArrowRight" && dialog) {

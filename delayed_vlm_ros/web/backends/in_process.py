@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
-from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg
+from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg, encode_png
 from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
@@ -29,10 +29,13 @@ from delayed_vlm_ros.time import seconds_of
 from delayed_vlm_ros.watches import Watch
 from delayed_vlm_ros.web.backend import (
     ALL_CAMERAS,
+    MAX_ANSWERS,
     AnswerCost,
+    AnsweredQuestion,
     AskOutcome,
     CameraState,
     Diagnostic,
+    JournalLine,
     KeptFrame,
     KeptFrameImages,
     Latency,
@@ -44,6 +47,7 @@ from delayed_vlm_ros.web.backend import (
 )
 from delayed_vlm_ros.web.backends.in_process_model import LoadedModel, load_engine, resolve_model
 from delayed_vlm_ros.web.backends.in_process_watches import InProcessWatches
+from delayed_vlm_ros.web.camera_record import CameraRecord
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -119,6 +123,8 @@ class InProcessBackend:
         self._counting = threading.Lock()
         self._served = self._failed = 0
         self._latencies: deque[Latency] = deque(maxlen=_MAX_LATENCIES)
+        self._answered: deque[AnsweredQuestion] = deque(maxlen=MAX_ANSWERS)
+        self._record = CameraRecord(max_unobserved_sec=None)
         self._watches = InProcessWatches(_WatchedVideo(self._camera_name, self._memory, self._why_silent), self._frame)
         self._worker: ModelWorker[LoadedModel] = ModelWorker(
             lambda: load_engine(self._model, settings.device, self._memory, settings.memory.max_pixels),
@@ -153,6 +159,7 @@ class InProcessBackend:
         self._newest = number, image
         self._silence.tick(now)
         stamp_ns = time.time_ns()
+        self._record.observe(stamp_ns, number)
         try:
             decision = self._ingestor.decide(stamp_ns, now, stamp_ns)
             if not decision.is_due:
@@ -165,6 +172,7 @@ class InProcessBackend:
 
     def state(self) -> SceneState:
         """Return the current state."""
+        self._record.observe(time.time_ns(), self._newest[0] if self._newest is not None else 0)
         camera = self._camera()
         model = self._worker.status.model
         return SceneState(
@@ -181,6 +189,7 @@ class InProcessBackend:
             latencies=tuple(self._latencies),
             watches=self._watches.questions(self._why_unavailable()),
             alerts=self._watches.alerts,
+            answers=tuple(self._answered.copy()),
         )
 
     def _camera(self) -> CameraState:
@@ -207,6 +216,7 @@ class InProcessBackend:
                 kv_bytes=cached.kv if cached is not None else 0,
             ),
             frames=frames,
+            spans=self._record.spans,
         )
 
     def _frame(self, kept: KeptPair) -> KeptFrame:
@@ -280,17 +290,26 @@ class InProcessBackend:
             self._live = live = LiveImage(number, encode_live_jpeg(image), width, height)
         return live
 
-    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
+    def images(self, ids: Sequence[int], image_format: str = "jpeg") -> Mapping[str, KeptFrameImages]:
         """Return the images of pairs that are kept or in an alert by ``KeptFrame.key``, without all others."""
         wanted = set(ids)
+        encode = encode_png if image_format == "png" else encode_jpeg
         found = {}
         for kept in (*self._watches.evidence.values(), *self._memory.snapshot()):
             if kept.id in wanted:
                 second = kept.pair.second
                 found[self._frame(kept).key] = KeptFrameImages(
-                    encode_jpeg(kept.pair.first.image), encode_jpeg(second.image) if second is not None else b""
+                    encode(kept.pair.first.image), encode(second.image) if second is not None else b""
                 )
         return found
+
+    def journal(self, after_id: int) -> tuple[JournalLine, ...]:  # noqa: ARG002
+        """Return no lines: this backend has no journal."""
+        return ()
+
+    def journal_image(self, line_id: int) -> bytes:  # noqa: ARG002
+        """Return no image: this backend has no journal."""
+        return b""
 
     def mark(self, frame: KeptFrame, label: str) -> None:
         """Protect a pair from eviction, or change its label."""
@@ -340,6 +359,7 @@ class InProcessBackend:
             outcome = AskOutcome(answer=latest.text, error=str(error))
         except Exception as error:  # noqa: BLE001  a defect: the user must see it
             outcome = AskOutcome(error=f"internal error: {type(error).__name__}: {error}")
+        self._answered.append(self._answered_question(question, outcome))
         with self._counting:
             if outcome.cost is not None:
                 self._served += 1
@@ -347,6 +367,20 @@ class InProcessBackend:
             elif not outcome.was_stopped:
                 self._failed += 1
         on_done(outcome)
+
+    def _answered_question(self, question: Question, outcome: AskOutcome) -> AnsweredQuestion:
+        stamp_ns = time.time_ns()
+        return AnsweredQuestion(
+            id=str(stamp_ns),
+            stamp_ns=stamp_ns,
+            camera=question.camera,
+            question=question.text,
+            answer=outcome.answer,
+            error="stopped" if outcome.was_stopped else outcome.error,
+            frame_ids=tuple(frame.id for frame in outcome.frames_used),
+            evidence=(),
+            warnings=outcome.warnings,
+        )
 
     def _answer(self, question: Question, control: AskControl, on_progress: Callable[[Progress], None]) -> AskResult:
         if question.camera not in ("", ALL_CAMERAS, self._camera_name):

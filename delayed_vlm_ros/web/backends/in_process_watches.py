@@ -10,7 +10,7 @@ from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.watches import Alert, Edge, Level, Watch, WatchRunner, WatchStatus
 from delayed_vlm_ros.watches.runner import ScoringEngine, WatchedCamera
 from delayed_vlm_ros.watches.watch import ALERTS_KEPT
-from delayed_vlm_ros.web.backend import KeptFrame, WatchAlert, WatchedQuestion
+from delayed_vlm_ros.web.backend import MAX_ALERTS, KeptFrame, WatchAlert, WatchedQuestion
 
 _MAX_WATCHES = 32  # this and the next as the defaults of the scene_memory node
 _MAX_DUTY = 0.2
@@ -27,7 +27,8 @@ class InProcessWatches:
     def __init__(self, camera: WatchedCamera, to_frame: Callable[[KeptPair], KeptFrame]) -> None:
         self._camera = camera
         self._to_frame = to_frame
-        self._alerts: deque[tuple[WatchAlert, Alert]] = deque(maxlen=ALERTS_KEPT)
+        self._alerts: deque[WatchAlert] = deque(maxlen=MAX_ALERTS)
+        self._with_images: deque[Alert] = deque(maxlen=ALERTS_KEPT)
         self._count = 0
         self._runner = WatchRunner(
             {camera.name: camera}, max_watches=_MAX_WATCHES, max_duty=_MAX_DUTY, on_alert=self._add_alert
@@ -58,17 +59,18 @@ class InProcessWatches:
             stamp_ns=self._to_frame(alert.evidence[-1]).end_stamp_ns,
             evidence=tuple(map(self._to_frame, alert.evidence)),
         )
-        self._alerts.append((shown, alert))
+        self._with_images.append(alert)
+        self._alerts.append(shown)
 
     @property
     def alerts(self) -> tuple[WatchAlert, ...]:
         """The last alerts, oldest first."""
-        return tuple(shown for shown, _ in self._alerts.copy())
+        return tuple(self._alerts.copy())
 
     @property
     def evidence(self) -> Mapping[int, KeptPair]:
-        """The pairs of the last alerts by id, also those that the memory has evicted."""
-        return {kept.id: kept for _, alert in self._alerts.copy() for kept in alert.evidence}
+        """The pairs of the last ``ALERTS_KEPT`` alerts by id, also those that the memory has evicted."""
+        return {kept.id: kept for alert in self._with_images.copy() for kept in alert.evidence}
 
     def questions(self, unavailable: str) -> tuple[WatchedQuestion, ...]:
         """Return the standing questions.

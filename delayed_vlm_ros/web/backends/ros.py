@@ -26,11 +26,14 @@ from delayed_vlm_ros.ros.watch_client import WatchClient
 from delayed_vlm_ros.srv import Mark
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of
 from delayed_vlm_ros.watches import Watch
-from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 from delayed_vlm_ros.web.backend import (
+    MAX_ALERTS,
+    MAX_ANSWERS,
     WATCH_DIAGNOSTIC,
+    AnsweredQuestion,
     AskOutcome,
     Diagnostic,
+    JournalLine,
     KeptFrame,
     KeptFrameImages,
     Latency,
@@ -43,6 +46,7 @@ from delayed_vlm_ros.web.backend import (
 )
 from delayed_vlm_ros.web.backends.live_camera import LiveCamera
 from delayed_vlm_ros.web.backends.ros_conversion import (
+    to_answered_question,
     to_camera_state,
     to_diagnostic,
     to_goal,
@@ -52,6 +56,7 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_watch_alert,
     to_watched_question,
 )
+from delayed_vlm_ros.web.camera_record import CameraRecord
 
 MAX_LIVE_PIXELS = 32_000_000
 """Maximum height × width of a camera's image on the page. The node's own limit does not apply to this process."""
@@ -97,6 +102,8 @@ class RosBackend:
         self._client = SceneMemoryClient(node, on_statistics=self._on_statistics, on_diagnostics=self._on_diagnostics)
         self._watches = WatchClient(self._client, on_alert=self._on_alert)
         self._alerts: dict[str, WatchAlert] = {}  # by key, oldest first
+        self._answered: deque[AnsweredQuestion] = deque(maxlen=MAX_ANSWERS)
+        self._records: dict[str, CameraRecord] = {}
         self._prefix = self._client.status_prefix
         self._answers = node.create_subscription(SceneAnswer, "scene_memory/answers", self._on_answer, 10)
         self._timer = node.create_timer(
@@ -118,6 +125,8 @@ class RosBackend:
     def _on_statistics(self, message: MemoryStats) -> None:
         self._received_at = time.monotonic()
         self._statistics[message.camera] = message
+        record = self._records.setdefault(message.camera, CameraRecord(_SILENT_AFTER_SEC))
+        record.observe(nanoseconds_of(message.header.stamp), int(message.images_received))
         if not message.unique_frames:
             self._frames.pop(message.camera, None)
 
@@ -150,11 +159,12 @@ class RosBackend:
         if message.success:
             metrics = message.metrics
             self._latencies.append(Latency(metrics.time_to_first_token, metrics.total_latency))
+        self._answered.append(to_answered_question(message, self._now_ns() or nanoseconds_of(message.header.stamp)))
 
     def _on_alert(self, message: Alert) -> None:
         alert = to_watch_alert(message)
         alerts = {**self._alerts, alert.key: alert}  # a restarted node repeats its alerts
-        self._alerts = dict(list(alerts.items())[-ALERTS_KEPT:])
+        self._alerts = dict(list(alerts.items())[-MAX_ALERTS:])
 
     def _on_key_frames(self, message: KeyFrameArray) -> None:
         self._frames[message.camera] = tuple(to_kept_frame(frame) for frame in message.key_frames)
@@ -190,18 +200,17 @@ class RosBackend:
         """See ``Backend``."""
         self._watched_until = time.monotonic() + _WATCHED_SEC
         connected = self._is_connected
-        clock_ns, received_at = self._clock_ns
-        now_ns = clock_ns + round((time.monotonic() - received_at) * NANOSECONDS_PER_SECOND) if clock_ns else 0
         statistics, cameras, frames = self._statistics, self._cameras, self._frames
         node = self._client.node_statistics
         return SceneState(
             connected=connected,
             waiting_for="" if connected else _sentence(self._client.no_server_message()),
-            now_ns=now_ns,
+            now_ns=self._now_ns(),
             cameras=tuple(
                 replace(
                     to_camera_state(name, camera.base_topic, statistics.get(name), frames.get(name, ())),
                     silent_sec=camera.silent_sec,
+                    spans=self._records[name].spans if name in self._records else (),
                 )
                 for name, camera in cameras.items()
             ),
@@ -215,7 +224,13 @@ class RosBackend:
             latencies=tuple(self._latencies),
             watches=self._watched_questions(connected=connected),
             alerts=tuple(self._alerts.values()),
+            answers=tuple(self._answered.copy()),
         )
+
+    def _now_ns(self) -> int:
+        """Return the current time on the node's clock, in nanoseconds; 0 before its first message."""
+        clock_ns, received_at = self._clock_ns
+        return clock_ns + round((time.monotonic() - received_at) * NANOSECONDS_PER_SECOND) if clock_ns else 0
 
     def _watched_questions(self, *, connected: bool) -> tuple[WatchedQuestion, ...]:
         questions = tuple(map(to_watched_question, self._watches.states or ()))
@@ -240,14 +255,14 @@ class RosBackend:
         live = self._cameras.get(camera)
         return live.image() if live is not None else None
 
-    def images(self, ids: Sequence[int]) -> Mapping[str, KeptFrameImages]:
+    def images(self, ids: Sequence[int], image_format: str = "jpeg") -> Mapping[str, KeptFrameImages]:
         """See ``Backend``."""
         found: dict[str, KeptFrameImages] = {}
         wanted = list(ids)
         for _ in range(_MAX_CALLS):
             if not wanted:
                 break
-            response = self._client.get_frames(wanted, image_format="jpeg")
+            response = self._client.get_frames(wanted, image_format=image_format)
             returned = zip(response.key_frames, response.first_images, response.second_images, strict=True)
             for frame, first, second in returned:
                 try:
@@ -256,6 +271,14 @@ class RosBackend:
                     self._node.get_logger().warning(f"kept frame: {error}", throttle_duration_sec=10.0)
             wanted = list(response.left_out)
         return found
+
+    def journal(self, after_id: int) -> tuple[JournalLine, ...]:  # noqa: ARG002  until the node has a journal
+        """See ``Backend``."""
+        return ()
+
+    def journal_image(self, line_id: int) -> bytes:  # noqa: ARG002  until the node has a journal
+        """See ``Backend``."""
+        return b""
 
     # Requests -------------------------------------------------------------------------------------------------------
 

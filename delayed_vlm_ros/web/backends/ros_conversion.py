@@ -10,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.images.messages import CompressedMessage
 from delayed_vlm_ros.images.validation import validate_compressed
-from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, WatchState
+from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, SceneAnswer, WatchState
 from delayed_vlm_ros.ros.services.watch_requests import as_decimal
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
@@ -18,6 +18,7 @@ from delayed_vlm_ros.watches import Level as WatchLevel
 from delayed_vlm_ros.watches import Watch
 from delayed_vlm_ros.web.backend import (
     AnswerCost,
+    AnsweredQuestion,
     AskOutcome,
     CameraState,
     Diagnostic,
@@ -72,6 +73,26 @@ def to_outcome(result: Any) -> AskOutcome:
             metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
         ),
         warnings=tuple(metrics.warnings),
+    )
+
+
+def to_answered_question(message: SceneAnswer, stamp_ns: int) -> AnsweredQuestion:
+    """Return the question of a message with its answer.
+
+    Args:
+        message: The message.
+        stamp_ns: Time of the answer, in nanoseconds; the message has only the stamp of the newest frame.
+    """
+    return AnsweredQuestion(
+        id=message.request_id,
+        stamp_ns=stamp_ns,
+        camera=message.camera,
+        question=message.question,
+        answer=message.answer,
+        error=message.error_msg,
+        frame_ids=tuple(int(frame_id) for frame_id in message.frame_ids),
+        evidence=tuple(to_kept_frame(frame) for frame in message.evidence),
+        warnings=tuple(message.metrics.warnings),
     )
 
 

@@ -78,35 +78,35 @@ def in_kathmandu(monkeypatch):
     time.tzset()
 
 
-@pytest.mark.parametrize(
-    ("span_sec", "labels"),
-    [
-        (60, ["17:44:15", "17:44:30", "17:44:45", "17:45:00"]),
-        (600, ["17:36", "17:38", "17:40", "17:42", "17:44"]),
-        (3600, ["17:00", "17:15", "17:30", "17:45"]),
-        (6 * 3600, ["12:00", "14:00", "16:00"]),
-        (24 * 3600, ["18:00", "29 Nov", "06:00", "12:00"]),
-        (5 * 24 * 3600, ["25 Nov", "26 Nov", "27 Nov", "28 Nov", "29 Nov"]),
-    ],
-)
-def test_time_marks_are_at_round_local_times(in_kathmandu, span_sec, labels):
-    marks = formatting.time_marks(NOON_NS - span_sec * SECOND_NS + 1, NOON_NS)
-    assert [label for _, label in marks] == labels
+@pytest.fixture
+def in_berlin(monkeypatch):
+    """Local time that ends summer time at 25 October 2026, 01:00:00 UTC."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
-@pytest.mark.parametrize("span_sec", [0, 1, 10, 47, 86399, 90_000, 30 * 86400, 56 * 365 * 86400])
-def test_time_marks_are_few_increasing_and_within_the_axis(span_sec):
-    for until_ns in (NOON_NS, (span_sec + 5) * SECOND_NS):
-        marks = [stamp for stamp, _ in formatting.time_marks(until_ns - span_sec * SECOND_NS, until_ns)]
-        assert len(marks) <= 6
-        assert marks == sorted(set(marks))
-        assert all(until_ns - span_sec * SECOND_NS <= mark <= until_ns for mark in marks)
+END_OF_SUMMER = 1_792_890_000
 
 
-def test_time_marks_of_a_recording_count_from_its_start():
-    labels = [label for _, label in formatting.time_marks(5 * SECOND_NS, 305 * SECOND_NS)]
-    assert labels == ["1 min", "2 min", "3 min", "4 min", "5 min"]
-    assert formatting.time_marks(0, 40 * SECOND_NS)[1] == (10 * SECOND_NS, "10 s")
+def test_offset_of_local_time_is_constant_without_summer_time(in_kathmandu):
+    assert formatting.utc_offsets(NOON_NS - 90 * 86400 * SECOND_NS, NOON_NS) == [
+        (NOON_NS // SECOND_NS - 90 * 86400, 20_700)
+    ]
+
+
+@pytest.mark.parametrize("days", [1, 3, 3000])
+def test_offset_changes_in_the_second_in_which_summer_time_ends(in_berlin, days):
+    since = END_OF_SUMMER - days * 43_200
+    offsets = formatting.utc_offsets(since * SECOND_NS, (END_OF_SUMMER + 43_200) * SECOND_NS)
+    assert offsets[-2:] == [(offsets[-2][0], 7200), (END_OF_SUMMER, 3600)]
+    assert offsets[0][0] == since
+
+
+def test_recording_without_calendar_has_no_offsets():
+    assert formatting.utc_offsets(5 * SECOND_NS, 305 * SECOND_NS) == []
 
 
 def test_latency_chart_has_two_bars_an_answer():

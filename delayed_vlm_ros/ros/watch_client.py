@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
@@ -14,6 +13,7 @@ from delayed_vlm_ros.action import WatchFor
 from delayed_vlm_ros.errors import NodeNotFoundError
 from delayed_vlm_ros.msg import Alert, NodeStats, WatchSettings, WatchState, WatchStateArray
 from delayed_vlm_ros.ros.action_call import ActionCall
+from delayed_vlm_ros.ros.action_client import SpunActionClient
 from delayed_vlm_ros.ros.client import REPLIES, SceneMemoryClient
 from delayed_vlm_ros.srv import ListWatches, Unwatch, Watch
 from delayed_vlm_ros.watches.watch import ALERTS_KEPT
@@ -57,7 +57,7 @@ class WatchClient:
         self._watch: Client[Any, Any] = node.create_client(Watch, "scene_memory/watch", qos_profile=REPLIES)
         self._unwatch: Client[Any, Any] = node.create_client(Unwatch, "scene_memory/unwatch", qos_profile=REPLIES)
         self._list: Client[Any, Any] = node.create_client(ListWatches, "scene_memory/list_watches", qos_profile=REPLIES)
-        self._watch_for: ActionClient[Any, Any, Any] = ActionClient(
+        self._watch_for = SpunActionClient(
             node,
             WatchFor,
             "scene_memory/watch_for",

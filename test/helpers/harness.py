@@ -29,7 +29,6 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -37,6 +36,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from waiting import PATIENCE_SEC, end_process, wait_until
+
+from delayed_vlm_ros.ros.action_client import SpunActionClient
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENE_MEMORY = ["-m", "delayed_vlm_ros.ros.scene_memory.node"]
@@ -137,7 +138,7 @@ class Goal:
         feedback: Feedback received so far, oldest first.
     """
 
-    def __init__(self, action: ActionClient, message: AskSceneAction.Goal) -> None:
+    def __init__(self, action: SpunActionClient, message: AskSceneAction.Goal) -> None:
         self.feedback: list[AskSceneAction.Feedback] = []
         self._sent = action.send_goal_async(message, lambda got: self.feedback.append(got.feedback))
         self._result: Any = None
@@ -196,6 +197,11 @@ class Spinning:
         while not self._closing.is_set():
             self.executor.spin_once(timeout_sec=0.05)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread spins."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
@@ -221,7 +227,7 @@ class Client:
         self._stats: list[Report] = []
         self._node_stats: list[Report] = []
         self._clients: dict[str, Any] = {}
-        self._action: ActionClient | None = None
+        self._action: SpunActionClient | None = None
         self._publishers: dict[tuple[str, bool], Any] = {}
         self._last_stamp_ns = 0
         self._shown = 0
@@ -283,9 +289,7 @@ class Client:
     def start_goal(self, question: str = "What is there?", **fields: Any) -> Goal:
         """Ask a question through the action and return the goal. The default deadline is ``PATIENCE_SEC``."""
         if self._action is None:
-            # In the executor's thread: the executor must not find a partly built client.
-            built = self._spinning.executor.create_task(ActionClient, self.node, AskSceneAction, "ask_scene_stream")
-            self._action = wait_until(built.done, "the action client") and built.result()
+            self._action = SpunActionClient(self.node, AskSceneAction, "ask_scene_stream")
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC), "no action ask_scene_stream"
         message = AskSceneAction.Goal(
             question=question, **{"timeout_sec": PATIENCE_SEC, "include_frames": True, **fields}

@@ -9,8 +9,9 @@ from delayed_vlm_ros.action import WatchFor
 from delayed_vlm_ros.msg import Alert, WatchSettings, WatchState
 from delayed_vlm_ros.srv import AskScene, ListWatches
 from harness import Client
-from rclpy.action import ActionClient
 from waiting import PATIENCE_SEC, wait_until
+
+from delayed_vlm_ros.ros.action_client import SpunActionClient
 
 ERROR = AskScene.Response
 OK, WARN, ERROR_LEVEL, STALE = (bytes([level]) for level in range(4))
@@ -305,7 +306,7 @@ def test_invalid_watches_in_the_parameter_file_fail_configure(start):
 
 class WatchGoal:
     def __init__(self, client, **settings):
-        self._action = ActionClient(client.node, WatchFor, "scene_memory/watch_for")
+        self._action = SpunActionClient(client.node, WatchFor, "scene_memory/watch_for")
         assert self._action.wait_for_server(timeout_sec=PATIENCE_SEC)
         self.feedback = []
         message = WatchFor.Goal(settings=WatchSettings(**{"period_sec": 0.1, "yes_checks": 1, **settings}))

@@ -7,6 +7,7 @@ import typer
 from lab.commands.answers import answers
 from lab.commands.camera_load import camera_load
 from lab.commands.familiar_images import familiar_images
+from lab.commands.find import find
 from lab.commands.fleet import fleet
 from lab.commands.load import load
 from lab.commands.memory import memory
@@ -50,6 +51,7 @@ for command in (
     remote_answers,
     remote_reuse,
     fleet,
+    find,
 ):
     bench.command()(command)
 app.add_typer(bench, name="bench")

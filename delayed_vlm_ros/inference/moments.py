@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.engine import Engine
 from delayed_vlm_ros.inference.request import AskRequest, check_request, select_frames
-from delayed_vlm_ros.inference.yes_no import CLEAR_MASS, UNKNOWN, YesNo
+from delayed_vlm_ros.inference.yes_no import CLEAR_MASS, UNKNOWN, ScoreResult, YesNo
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 
 DEFAULT_MAX_MOMENTS = 10
@@ -35,6 +35,13 @@ _MOMENT_GAP_SEC = 10.0  # between two pairs of a moment, at most
 _QUESTION_MARKS = "?？؟"
 _QUESTIONS = ('Does the video show this: "{}"? Answer yes or no.', "Do you see {}?")
 """Questions from a description, best first. A model with a small vocabulary understands only the second one."""
+
+
+class ScoringEngine(Protocol):
+    """The method of an engine that a search uses."""
+
+    def score(self, questions: Sequence[str], *, frames: Snapshot, control: AskControl) -> ScoreResult:
+        """Return what the model would answer to yes/no questions about the pairs in ``frames``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class FoundMoments:
 
 
 def find_moments(
-    engine: Engine,
+    engine: ScoringEngine,
     snapshot: Snapshot,
     description: str,
     *,
@@ -89,7 +96,7 @@ def find_moments(
     """Return the moments that fit a description, best first.
 
     Args:
-        engine: Engine of the camera.
+        engine: ScoringEngine of the camera.
         snapshot: Kept pairs of the camera, oldest first, such as ``engine.frame_manager.snapshot()``.
         description: What to find, such as "a person who carries something"; or a yes/no question that ends with "?".
         since: Stamp of the oldest frame to search, in seconds; None: unbounded.
@@ -163,7 +170,7 @@ class MomentSearch:
         """Number of pairs that are not searched yet: the oldest ones."""
         return len(self._pairs) - len(self._outcomes)
 
-    def step(self, engine: Engine, control: AskControl) -> None:
+    def step(self, engine: ScoringEngine, control: AskControl) -> None:
         """Ask about the next pair, from the newest to the oldest.
 
         Raises:
@@ -178,7 +185,7 @@ class MomentSearch:
         )
         self._search_sec += time.monotonic() - started
 
-    def _best_question(self, engine: Engine, control: AskControl) -> str:
+    def _best_question(self, engine: ScoringEngine, control: AskControl) -> str:
         """Return the first question that the model answers with yes or no, or else the one that comes closest to it."""
         probed = {0, len(self._pairs) // 2, len(self._pairs) - 1}
         masses = [0.0 for _ in self._questions]
@@ -189,7 +196,7 @@ class MomentSearch:
         return self._questions[clear[0] if clear else masses.index(max(masses))]
 
     def _ask(
-        self, engine: Engine, questions: Sequence[str], window: Snapshot, control: AskControl
+        self, engine: ScoringEngine, questions: Sequence[str], window: Snapshot, control: AskControl
     ) -> tuple[YesNo, ...]:
         control.check()
         result = engine.score(questions, frames=window, control=control)

@@ -20,6 +20,7 @@ from delayed_vlm_ros.cli.compare import compare
 from delayed_vlm_ros.cli.demo import demo
 from delayed_vlm_ros.cli.doctor import doctor
 from delayed_vlm_ros.cli.find import find
+from delayed_vlm_ros.cli.journal import journal
 from delayed_vlm_ros.cli.mcp import mcp
 from delayed_vlm_ros.cli.record_scene import record_scene
 from delayed_vlm_ros.cli.replay import replay
@@ -43,6 +44,7 @@ for command in (
     web,
     ask,
     find,
+    journal,
     watch,
     status,
     doctor,

@@ -14,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from delayed_vlm_ros.ros.output.node_report import (
     CameraReport,
+    JournalReport,
     LifecycleReport,
     MemoryReport,
     ModelReport,
@@ -71,6 +72,7 @@ def node_statuses(report: NodeReport, previous: NodeReport | None) -> tuple[Stat
         model_status(report.model),
         question_status(report.questions, questions_before),
         *((persistence_status(report.persistence, report.watches_error),) if report.persistence else ()),
+        *((journal_status(report.journal, previous.journal if previous else None),) if report.journal else ()),
         *(watch_status(watch, report.watches_unavailable) for watch in report.watches),
     )
 
@@ -241,6 +243,37 @@ def persistence_status(report: PersistenceReport, watches_error: str = "") -> St
         *_numbered("set aside", report.warnings),
     )
     return Status("persistence", level, message, values=values)
+
+
+def journal_status(report: JournalReport, previous: JournalReport | None) -> Status:
+    """Return whether evicted pairs get their lines in the journal.
+
+    Args:
+        report: Present state of the journal.
+        previous: State one second ago; None at the start.
+    """
+    dropped = _since(report.dropped, previous.dropped if previous else 0)
+    if report.error:
+        level, message = Level.WARN, report.error
+    elif report.warning and not report.written:
+        level, message = Level.WARN, report.warning
+    elif dropped > 0:
+        level, message = Level.WARN, f"{dropped} evicted pairs get no line: the model or the disk is too slow"
+    else:
+        level, message = Level.OK, f"{report.lines} lines"
+    values = (
+        ("lines", str(report.lines)),
+        ("file", f"{report.file_bytes} B"),
+        ("written", str(report.written)),
+        ("waiting", str(report.waiting)),
+        ("dropped", str(report.dropped)),
+        ("device time", f"{report.device_sec:.1f} s"),
+        ("device time per hour", f"{report.device_sec_per_hour:.1f} s/h"),
+        ("error", report.error),
+        ("set aside", report.warning),
+        *_numbered("caption warnings", report.caption_warnings),
+    )
+    return Status("journal", level, message, values=values)
 
 
 def watch_status(report: WatchStatus, unavailable: str) -> Status:

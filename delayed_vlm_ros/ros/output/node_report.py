@@ -179,6 +179,40 @@ class PersistenceReport:
 
 
 @dataclass(frozen=True)
+class JournalReport:
+    """State of the journal. Counts start at configure.
+
+    Attributes:
+        lines: Lines in the file.
+        file_bytes: Bytes of the file in use.
+        waiting: Evicted pairs that wait for their caption or for the disk.
+        written: Lines written.
+        dropped: Evicted pairs that got no line.
+        device_sec: Device time of captions, in seconds.
+        running_sec: Time since configure, in seconds.
+        error: Why lines are not written now, or the last caption failed; empty if neither.
+        warning: Why an earlier file could not be used; empty if it could.
+        caption_warnings: Limitations of the last caption.
+    """
+
+    lines: int
+    file_bytes: int
+    waiting: int
+    written: int
+    dropped: int
+    device_sec: float
+    running_sec: float
+    error: str
+    warning: str
+    caption_warnings: tuple[str, ...] = ()
+
+    @property
+    def device_sec_per_hour(self) -> float:
+        """Device time that captions take in an hour, in seconds."""
+        return self.device_sec / self.running_sec * 3600.0 if self.running_sec > 0 else 0.0
+
+
+@dataclass(frozen=True)
 class NodeReport:
     """State of the whole node. An unconfigured node has no cameras and no memories.
 
@@ -193,6 +227,7 @@ class NodeReport:
         watches: Standing questions.
         watches_unavailable: Why none can be checked; empty if they can.
         watches_error: Why they could not be saved; empty if they could.
+        journal: State of the journal; None if it is off.
     """
 
     lifecycle: LifecycleReport
@@ -205,3 +240,4 @@ class NodeReport:
     watches: tuple[WatchStatus, ...] = ()
     watches_unavailable: str = ""
     watches_error: str = ""
+    journal: JournalReport | None = None

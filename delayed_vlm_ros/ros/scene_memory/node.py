@@ -54,6 +54,7 @@ from delayed_vlm_ros.ros.parameters import (
 from delayed_vlm_ros.ros.process import EXIT_RESTART, run_node
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.context import NodeContext
+from delayed_vlm_ros.ros.scene_memory.journal import Journal
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     SceneMemoryParameters,
     WatchParameters,
@@ -68,6 +69,7 @@ from delayed_vlm_ros.ros.scene_memory.watches import AlertIds, Watches
 from delayed_vlm_ros.ros.services.ask_services import AskServices
 from delayed_vlm_ros.ros.services.find_handler import FoundInCameras
 from delayed_vlm_ros.ros.services.find_services import FindServices
+from delayed_vlm_ros.ros.services.journal_services import JournalServices
 from delayed_vlm_ros.ros.services.memory_services import MemoryServices
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer
 from delayed_vlm_ros.ros.services.watch_services import WatchServices
@@ -125,6 +127,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
         self._memory_services = MemoryServices(self, self._cameras)
         self._find_services = FindServices(self, self._submit_search)
         self._watch_services = WatchServices(self, self)
+        self._journal_services = JournalServices(self, self)
         self._memory_publisher = MemoryPublisher(self, self._cameras)
         self._reset_service = self.create_service(Trigger, "~/reset", self._on_reset)
         self._reporter = Reporter(self, self._report)
@@ -355,6 +358,17 @@ class SceneMemory(LoggingNode, LifecycleNode):
             raise self._not_active()
         return watches
 
+    def require_journal(self) -> Journal | None:
+        """Return the journal; None if it is off.
+
+        Raises:
+            ModelNotReadyError: The node is not configured.
+        """
+        session = self._session
+        if session is None:
+            raise self._not_active()
+        return session.journal
+
     def watch_parameters(self) -> SceneMemoryParameters:
         """Return the present parameters."""
         return read(self, SceneMemoryParameters)
@@ -437,6 +451,7 @@ class SceneMemory(LoggingNode, LifecycleNode):
             watches_error=session.watches.error,
             stale_after_sec=stale_after_sec,
             persistence=session.persistence.report() if session.persistence is not None else None,
+            journal=session.journal.report() if session.journal is not None else None,
         )
 
 

@@ -187,6 +187,33 @@ class SceneMemoryParameters:
         maximum=86_400.0,
     )
 
+    journal_enabled: bool = _at_configure(
+        default=False,
+        description="write one line, with the model's caption, about each pair that leaves Star memory, while the node "
+        "is idle; needs persistence.folder",
+        name="journal.enabled",
+    )
+    journal_question: str = _at_configure(
+        "What do you see?",
+        "question whose answer is the caption of a line",
+        name="journal.question",
+    )
+    journal_max_rows: int = _at_configure(
+        100_000,
+        "maximum number of lines; the first ones are removed",
+        name="journal.max_rows",
+        minimum=1,
+        maximum=10_000_000,
+    )
+    journal_max_mb: float = _at_configure(
+        512.0,
+        "maximum size of the journal's file; the first lines are removed",
+        name="journal.max_mb",
+        unit="MB",
+        minimum=1.0,
+        maximum=1e6,
+    )
+
     pose_source: str = _at_configure(
         "PoseStamped",
         "source of camera poses: messages of this type on pose (with several cameras <name>/pose), TF (tf), or none",
@@ -508,7 +535,20 @@ def validate_parameters(parameters: SceneMemoryParameters) -> None:
         raise ConfigurationError(
             f"parameter persistence.folder must be an absolute path, got '{parameters.persistence_folder}'"
         )
+    _check_journal(parameters)
     memory_config(parameters)
+
+
+def _check_journal(parameters: SceneMemoryParameters) -> None:
+    if not parameters.journal_enabled:
+        return
+    if not parameters.persistence_folder:
+        raise ConfigurationError(
+            "parameter journal.enabled needs persistence.folder, where the journal's file is: set it, or switch the "
+            "journal off"
+        )
+    if not parameters.journal_question.strip():
+        raise ConfigurationError("parameter journal.question must be a question, got ''")
 
 
 def _check_cameras(names: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from delayed_vlm_ros.ros.output.node_report import MemoryReport, ModelReport
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.context import NodeContext
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
+from delayed_vlm_ros.ros.scene_memory.journal import Journal
 from delayed_vlm_ros.ros.scene_memory.model import NodeModel, logged
 from delayed_vlm_ros.ros.scene_memory.parameters import (
     AUTO,
@@ -54,6 +55,7 @@ class Session:
         find_handler: Submits searches to the worker.
         watches: Standing questions.
         persistence: Saves Star memories to disk; None if persistence is off.
+        journal: Writes lines about evicted pairs; None if the journal is off.
     """
 
     model: NodeModel
@@ -63,11 +65,14 @@ class Session:
     find_handler: FindHandler
     watches: Watches
     persistence: Persistence | None = None
+    journal: Journal | None = None
 
     def start(self) -> None:
         """Restore the memories and start loading the model in the worker. May read files for seconds."""
         if self.persistence is not None:
             self.persistence.start()
+            if self.journal is not None:
+                self.journal.start("" if self.persistence.is_open else self.persistence.report().error)
             if self.persistence.is_open:
                 self.watches.restore()
         self.worker.start()
@@ -85,12 +90,14 @@ class Session:
         if self.persistence is not None:
             self.persistence.request_close(save_sec)  # saves while the worker ends
         has_ended = self.worker.close(timeout_sec)
+        if self.journal is not None:
+            self.journal.close(save_sec)  # before the folder is released
         if self.persistence is not None:
             self.persistence.close(save_sec)
         return has_ended
 
     def reset(self) -> None:
-        """Drop all frames and everything computed for them."""
+        """Drop all frames and everything computed for them. The journal stays."""
         for camera in self.cameras.values():
             camera.reset()
         self.watches.runner.interrupt("the memory was reset")
@@ -174,14 +181,17 @@ def build_session(
         alert_ids=context.alert_ids,
     )
     watches.start(watches_of_file)
-    worker = _worker(model, parameters.queue_size, memories, watches.runner, context)
+    journal = Journal(parameters, cameras, context.logger) if parameters.journal_enabled else None
+    worker = _worker(model, parameters.queue_size, memories, watches.runner, journal, context)
     watches.set_wake(worker.wake)
+    if journal is not None:
+        journal.set_wake(worker.wake)
     ask_handler = AskHandler(worker, cameras, parameters.queue_size)
     persistence = None
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
         persistence = Persistence(folder, period_sec, cameras, geometry, context.logger)
-    return Session(model, cameras, worker, ask_handler, FindHandler(worker, cameras), watches, persistence)
+    return Session(model, cameras, worker, ask_handler, FindHandler(worker, cameras), watches, persistence, journal)
 
 
 def _worker(
@@ -189,6 +199,7 @@ def _worker(
     queue_size: int,
     memories: Mapping[str, SmartFrameManager],
     watches: WatchRunner,
+    journal: Journal | None,
     context: NodeContext,
 ) -> ModelWorker[Engines]:
     def check_watches(loaded: Engines, control: AskControl) -> None:
@@ -200,7 +211,7 @@ def _worker(
         lambda: model.load(memories, worker),
         queue_size,
         unload=model.unload,
-        idle_tasks=[check, *model.idle_tasks],
+        idle_tasks=[check, *model.idle_tasks, *([journal.idle_task] if journal is not None else [])],
         unload_after_idle_sec=model.unload_after_idle_sec,
     )
     return worker

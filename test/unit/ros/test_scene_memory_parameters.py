@@ -114,7 +114,8 @@ def test_parameter_of_configure_cannot_change_while_configured(name):
         other = 0  # their maximum is larger than the default memory
     if name == "persistence.folder":
         other = "/somewhere"
-    validate_change(DEFAULTS, {name: other}, configured=False)
+    with_folder = {"persistence.folder": "/somewhere"} if name == "journal.enabled" else {}  # which it needs
+    validate_change(DEFAULTS, {name: other, **with_folder}, configured=False)
     validate_change(DEFAULTS, {name: spec.default}, configured=True)
     if spec.at_configure and other != spec.default:
         with pytest.raises(ConfigurationError, match=re.escape(name)):

@@ -53,10 +53,10 @@ class CountingEngine:
         self.may_answer.set()
         self.asked = threading.Event()
 
-    def answer(self, request, control=None):
+    def answer(self, request, control=None, *, frames=None):
         self.calls += 1
         self.asked.set()
-        snapshot = select_frames(self.memory.snapshot(), request)
+        snapshot = select_frames(self.memory.snapshot() if frames is None else frames, request)
         self.may_answer.wait(PATIENCE_SEC)
         metrics = AskMetrics(0.5, 0.2, 0.3, 0.25, 4, 0, 10, 20, 0, 5, (2, 4, 4), True, ("engine's note",))
         return AskResult(f"answer to {request.question}", metrics, snapshot)

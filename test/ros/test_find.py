@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -178,3 +182,60 @@ def test_empty_memory_and_unconfigured_node_are_reported(start):
     response = client.call(FindMoments, "scene_memory/find_moments", request)
     assert response.error_code == ERROR.NO_FRAMES
     assert f"{client.namespace}/image" in response.error_msg
+
+
+# The command ----------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments, namespace):
+    return subprocess.run(
+        [sys.executable, "-m", "delayed_vlm_ros.cli.main", "find", *arguments, "--namespace", namespace],
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_command_prints_the_moments(room):
+    _, client, _ = room
+    done = command("a [bold]light[/]", "--max", "2", namespace=client.namespace)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == 'Q: Does the video show this: "a [bold]light[/]"? Answer yes or no.'
+    assert lines[1].split() == ["score", "time", "key", "frame", "position"]
+    assert lines[2].split()[0] == "0.90"
+    assert "(map)" in lines[2]
+    assert lines[3].split()[0] == "0.10"
+    assert "1 moment fits; 8 key frames searched" in done.stdout
+
+
+def test_command_with_json_prints_one_object(room):
+    _, client, stamps = room
+    since = f"{stamps[6] // 10**9}.{stamps[6] % 10**9:09d}"
+    done = command("a light", "--since", since, "--json", namespace=client.namespace)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert (printed["success"], printed["pairs_searched"], printed["journal_lines_searched"]) == (True, 5, 0)
+    best = printed["moments"][0]
+    assert (best["stamp"], best["end_stamp"]) == (stamps[6] / 1e9, stamps[9] / 1e9)
+    assert (best["frame_id"], best["position"][1:]) == ("map", [0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("",), "the description is empty"),
+        (("a light", "--since", "soon"), "--since must be a time such as 10:30"),
+        (("a light", "--since", "20", "--until", "10"), "swap them"),
+        (("a light", "--camera", "attic"), "unknown camera 'attic'"),
+    ],
+)
+def test_command_fails_with_one_sentence(room, arguments, words):
+    _, client, _ = room
+    done = command(*arguments, namespace=client.namespace)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -13,16 +13,17 @@ const timeline = (() => {
   const CALENDAR_MS = 1e12; // later times are Unix times
   const CAMERA = "Camera";
   const TOP_LANES = ["Questions", "Alerts"], BOTTOM_LANES = ["Journal", CAMERA];
-  const KINDS = {
-    star: ["rect", [4, 15], "--star"], stream: ["rect", [4, 9], "--stream"], marked: ["triangle", [13, 15], "--accent"],
+  // Symbols of rare moments: shape, size, colour, border. Frequent ones are bars: width, height, colour.
+  const SYMBOLS = {
+    marked: ["triangle", [13, 15], "--accent"],
     yes: ["diamond", [13, 13], "--alert"], no: ["diamond", [11, 11], "--panel", "--alert"],
     answered: ["circle", [9, 9], "--accent"], failed: ["circle", [7, 7], "--panel", "--error"],
-    line: ["roundRect", [5, 8], "--kv"],
   };
+  const BARS = { star: [4, 15, "--star"], stream: [4, 9, "--stream"], line: [4, 8, "--kv"] };
 
   const state = {
     events: new Map(), spans: [], offsets: [], first: 0, now: 0, lanes: [], byLane: new Map(),
-    follow: "all", window: [0, 0], current: null, hover: null,
+    bars: [], extent: [0, 0], follow: "all", window: [0, 0], narrow: false, current: null, hover: null,
     id: null, chart: null, changed: true, drawnAt: 0, movedAt: 0, pending: null, colours: null,
   };
 
@@ -136,6 +137,7 @@ const timeline = (() => {
     const found = chart();
     if (!found) return void setTimeout(() => schedule(0), 50);
     if (!plot().offsetParent) return; // on a phone, another view is open
+    state.narrow = plot().clientWidth < NARROW_PX;
     followWindow();
     if (state.changed) arrange();
     found.setOption(options(), { lazyUpdate: false });
@@ -157,24 +159,23 @@ const timeline = (() => {
     const present = (lane) => lanes.has(lane) || lane === CAMERA;
     state.lanes = [...TOP_LANES.filter(present), ...reasons, ...BOTTOM_LANES.filter(present)];
     state.byLane = lanes;
+    state.bars = Object.keys(BARS).flatMap((kind) => state.lanes
+      .map((lane) => ({ kind, lane, times: (lanes.get(lane) || []).filter((one) => one.kind === kind).map((one) => one.at) }))
+      .filter(({ times }) => times.length));
   }
 
   // On a phone the name of a lane is above its moments.
-  function isNarrow() {
-    return plot().clientWidth < NARROW_PX;
-  }
-
   function laneHeight() {
-    return isNarrow() ? 36 : 22;
+    return state.narrow ? 36 : 22;
   }
 
   function laneShift() {
-    return isNarrow() ? 8 : 0;
+    return state.narrow ? 8 : 0;
   }
 
   function options() {
     state.colours ||= colours();
-    const [from, to] = extent();
+    const [from, to] = state.extent = extent();
     const zoom = { xAxisIndex: 0, startValue: state.window[0] + shift(), endValue: state.window[1] + shift(),
       minValueSpan: MIN_WINDOW_MS, filterMode: "weakFilter", throttle: 30 };
     const base = {
@@ -187,7 +188,7 @@ const timeline = (() => {
 
   function complete(base) {
     const { colours: colour, lanes } = state;
-    const narrow = isNarrow();
+    const { narrow } = state;
     const height = lanes.length * laneHeight();
     const total = `${height + (narrow ? 68 : 60)}px`;
     if (plot().style.height !== total) {
@@ -225,7 +226,9 @@ const timeline = (() => {
       ],
       series: [
         { ...base.series[0], type: "custom", silent: true, renderItem: renderSpan, encode: { x: [0, 1] }, clip: true },
-        ...Object.entries(KINDS).map(([kind, look]) => series(kind, look)),
+        { id: "bars", type: "custom", silent: true, renderItem: renderBars, encode: { x: [0, 1] }, clip: true, animation: false,
+          data: state.bars.map((_, index) => [base.xAxis.min, base.xAxis.max, index]) },
+        ...Object.entries(SYMBOLS).map(([kind, look]) => series(kind, look)),
       ],
     };
   }
@@ -265,6 +268,29 @@ const timeline = (() => {
     return { type: "rect", style: { fill }, shape };
   }
 
+  // One shape for the moments of a kind in a lane; moments that overlap are one bar.
+  function renderBars({ coordSys }, api) {
+    const { kind, lane, times } = state.bars[api.value(2)];
+    const [width, height, name] = BARS[kind];
+    const [from, to] = state.extent;
+    const [left, middle] = api.coord([from + shift(), state.lanes.indexOf(lane)]);
+    const scale = (api.coord([to + shift(), 0])[0] - left) / (to - from);
+    const [first, last] = [coordSys.x - width, coordSys.x + coordSys.width + width].map((x) => from + (x - left) / scale);
+    const top = middle + laneShift() - height / 2;
+    let pathData = "", start = null, end = 0;
+    const close = () => { if (start !== null) pathData += `M${start} ${top}H${end}V${top + height}H${start}Z`; };
+    for (let index = firstFrom(times, first); index < times.length && times[index] <= last; index += 1) {
+      const at = Math.round(left + (times[index] - from) * scale - width / 2);
+      if (start === null || at > end) {
+        close();
+        start = at;
+      }
+      end = at + width;
+    }
+    close();
+    return pathData ? { type: "path", shape: { pathData }, style: { fill: state.colours[name] } } : null;
+  }
+
   function fade(colour, share) {
     return colour.replace("rgb(", "rgba(").replace(")", `, ${share})`);
   }
@@ -282,19 +308,21 @@ const timeline = (() => {
 
   // Moving ------------------------------------------------------------------------------------------------------------
 
-  function readWindow() {
-    const { startValue, endValue } = state.chart.getOption().dataZoom[0];
-    const [from, to] = extent();
-    const [start, end] = state.window = [startValue - shift(), endValue - shift()];
+  function readWindow(event) {
+    const moved = event.batch ? event.batch[0] : event;
+    const [from, to] = state.extent;
+    const at = (percent) => from + (to - from) * percent / 100;
+    const [start, end] = state.window = "startValue" in moved && moved.startValue !== undefined
+      ? [moved.startValue - shift(), moved.endValue - shift()] : [at(moved.start), at(moved.end)];
     const isAtEnd = to - end < (end - start) * 0.005;
     state.follow = !isAtEnd ? null : start - from < (end - start) * 0.005 ? "all" : end - start;
-    state.movedAt = performance.now();
+    Object.assign(state, { movedAt: performance.now(), hover: null });
     showRange();
     showCurrent();
   }
 
   function moveTo(from, to) {
-    const [first, last] = extent();
+    const [first, last] = state.extent;
     const span = Math.min(Math.max(to - from, MIN_WINDOW_MS), last - first);
     const start = Math.min(Math.max(from, first), last - span) + shift();
     state.chart.dispatchAction({ type: "dataZoom", dataZoomIndex: 0, startValue: start, endValue: start + span });
@@ -319,17 +347,17 @@ const timeline = (() => {
     return [x, y + laneShift()];
   }
 
-  function firstFrom(events, at) {
-    let low = 0, high = events.length;
+  function firstFrom(times, at) {
+    let low = 0, high = times.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (events[middle].at < at) low = middle + 1; else high = middle;
+      if (times[middle] < at) low = middle + 1; else high = middle;
     }
     return low;
   }
 
   function nearest(events, at) {
-    const index = firstFrom(events, at);
+    const index = firstFrom(events.map((event) => event.at), at);
     const [before, after] = [events[index - 1], events[index]];
     if (!before || !after) return before || after || null;
     return at - before.at <= after.at - at ? before : after;
@@ -454,6 +482,11 @@ const timeline = (() => {
     event.preventDefault();
     act();
   });
+
+  // ECharts stops every wheel event: without a key, it scrolls the page.
+  document.addEventListener("wheel", (event) => {
+    if (event.target.closest(".timeline-plot") && !event.ctrlKey && !event.shiftKey) event.stopPropagation();
+  }, { capture: true, passive: true });
 
   document.addEventListener("focusin", (event) => { if (event.target.matches(".timeline-plot")) showCurrent(); });
   document.addEventListener("focusout", (event) => { if (event.target.matches(".timeline-plot")) showCurrent(); });

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictStr, ValidationError
 
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, MAX_MOMENTS
 from delayed_vlm_ros.watches import Gate, Watch
 from delayed_vlm_ros.watches.watch import MAX_NAME_CHARACTERS, MAX_SECONDS, MIN_PERIOD_SEC
 
@@ -92,6 +93,34 @@ class AskArguments(Arguments):
     max_new_tokens: Annotated[
         int, Field(description="Longest answer in tokens; 0: the node's default.", ge=0, le=2**32 - 1)
     ] = 0
+
+
+class FindArguments(Arguments):
+    """Arguments of ``find_moments``."""
+
+    description: Annotated[
+        _Text,
+        Field(
+            description="What to find, in a few words; or a yes/no question that ends with '?'.",
+            min_length=1,
+            examples=["a red box", "a person who carries something", "Is the door open?"],
+        ),
+    ]
+    camera: _CameraNameOrAll = ""
+    since: _Since = None
+    until: _Until = None
+    max_moments: Annotated[
+        int, Field(description="Return at most this many moments of each kind.", ge=1, le=MAX_MOMENTS)
+    ] = DEFAULT_MAX_MOMENTS
+    timeout_sec: Annotated[
+        float,
+        Field(
+            description="Deadline in seconds; what was found until then is returned. Keep it below the client's own "
+            "time limit, often 60 s.",
+            gt=0,
+            le=MAX_TIMEOUT_SEC,
+        ),
+    ] = 50.0
 
 
 class ListArguments(Arguments):

@@ -34,6 +34,7 @@ from delayed_vlm_ros.ros.initialisation import initialise
 from delayed_vlm_ros.ros.log import LoggingNode
 from delayed_vlm_ros.ros.time import steady_clock
 from delayed_vlm_ros.ros.watch_client import WatchClient
+from delayed_vlm_ros.srv import FindMoments
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of
 from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 
@@ -209,6 +210,43 @@ class NodeBridge:
         self.require_node()
         with self._counted():
             return self.client.stream(goal, on_progress, cancelled=lambda: is_cancelled() or self._closing.is_set())
+
+    def find(
+        self,
+        description: str,
+        *,
+        camera: str,
+        limits_ns: tuple[int, int],
+        max_moments: int,
+        timeout_sec: float,
+        is_cancelled: Callable[[], bool],
+    ) -> FindMoments.Response:
+        """Search for moments, and return the response, which may hold an error.
+
+        Args:
+            description: What to find.
+            camera: Camera to search.
+            limits_ns: Earliest and latest time in nanoseconds; 0 for no limit.
+            max_moments: Largest number of moments.
+            timeout_sec: Deadline in seconds.
+            is_cancelled: Returns whether to wait no longer; checked every 50 ms.
+
+        Raises:
+            AskCancelledError: The call was cancelled.
+            AskTimeoutError: No response arrived.
+            NodeNotFoundError: The node does not run.
+        """
+        self.require_node()
+        with self._counted():
+            return self.client.find_moments(
+                description,
+                camera=camera,
+                since_ns=limits_ns[0],
+                until_ns=limits_ns[1],
+                max_moments=max_moments,
+                timeout_sec=timeout_sec,
+                cancelled=lambda: is_cancelled() or self._closing.is_set(),
+            )
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

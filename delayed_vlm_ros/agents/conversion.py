@@ -14,6 +14,8 @@ from delayed_vlm_ros.agents.results import (
     CameraStatus,
     Cost,
     Diagnostic,
+    FoundMoment,
+    FoundMoments,
     FrameReference,
     KeyFrame,
     ModelStatus,
@@ -44,6 +46,31 @@ def watch_of_uri(uri: str) -> str | None:
     """Return the watch whose alerts a resource has; None for another resource."""
     prefix = f"{ALERTS_URI}/"
     return unquote(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
+
+
+def to_found_moments(response: Any) -> FoundMoments:
+    """Return the moments of a successful ``FindMoments`` response."""
+    return FoundMoments(
+        moments=[_to_found_moment(moment) for moment in response.moments],
+        question=response.question,
+        key_frames_searched=response.pairs_searched,
+        journal_lines_searched=response.journal_lines_searched,
+        warnings=list(response.warnings),
+    )
+
+
+def _to_found_moment(moment: Any) -> FoundMoment:
+    return FoundMoment(
+        score=as_decimal(moment.score),
+        camera=moment.camera,
+        time=format_time(nanoseconds_of(moment.header.stamp)),
+        end_time=format_time(nanoseconds_of(moment.end_stamp)),
+        key_frame_id=moment.id or None,
+        caption=moment.caption,
+        reason=moment.reason,
+        label=moment.label,
+        position=_to_position(moment),
+    )
 
 
 def to_answer(response: Any) -> Answer:

@@ -17,6 +17,7 @@ from delayed_vlm_ros.agents.conversion import (
     to_answer,
     to_camera_status,
     to_diagnostics,
+    to_found_moments,
     to_key_frame,
     to_model_status,
     to_watch_info,
@@ -107,6 +108,21 @@ def _ask_scene(bridge: NodeBridge, asked: given.AskArguments, call: Call) -> Out
         raise AskError(response.error_msg)
     bridge.keep_images(response.frames_used)
     return Output(to_answer(response))
+
+
+def _find_moments(bridge: NodeBridge, asked: given.FindArguments, call: Call) -> Output:
+    call.progress = "searching"
+    response = bridge.find(
+        asked.description,
+        camera=asked.camera,
+        limits_ns=_limits(asked.since, asked.until),
+        max_moments=asked.max_moments,
+        timeout_sec=asked.timeout_sec,
+        is_cancelled=lambda: call.is_cancelled,
+    )
+    if not response.success:
+        raise AskError(response.error_msg)
+    return Output(to_found_moments(response))
 
 
 def _list_key_frames(bridge: NodeBridge, asked: given.ListArguments, _call: Call) -> Output:
@@ -256,6 +272,19 @@ TOOLS = (
         results.Answer,
         _reads(of_images=True),
         _ask_scene,
+    ),
+    Tool(
+        "find_moments",
+        "Find when and where something was seen",
+        "Search the memory for moments that fit a description, best first, with time, position and key frame: the "
+        "model is asked about each key frame, and captions of older frames are searched if the node keeps a journal. "
+        "Use it for when, where or how often; use ask_scene for anything else. A search takes as long as many "
+        'questions. Example: {"description": "a red box", "max_moments": 5}. Moments with a score below 0.5 do not '
+        "fit. Then show_frame shows a moment's key frame. " + _UNTRUSTED.format(what="captions"),
+        given.FindArguments,
+        results.FoundMoments,
+        _reads(of_images=True),
+        _find_moments,
     ),
     Tool(
         "list_key_frames",

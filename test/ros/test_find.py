@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import array
 import io
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import AskScene, FindMoments
 from geometry_msgs.msg import PoseStamped
-from harness import nanoseconds
+from harness import nanoseconds, values_of
 from PIL import Image
 from waiting import PATIENCE_SEC, wait_until
 
@@ -239,3 +242,66 @@ def test_command_fails_with_one_sentence(room, arguments, words):
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# The journal ----------------------------------------------------------------------------------------------------------
+
+
+def novel_image(client, seed):
+    """Return a message with an image that differs from all others."""
+    cells = np.random.default_rng(seed).integers(20, 220, (4, 4, 3), np.uint8)
+    pixels = cells.repeat(28, axis=0).repeat(35, axis=1)
+    return client.image(height=112, width=140, data=array.array("B", pixels.tobytes()))
+
+
+def test_search_finds_lines_of_pairs_that_are_no_longer_kept(start, tmp_path):
+    # given a node whose memory is too small for what its camera saw
+    _, client = start(
+        memory__sample_fps=60.0,
+        memory__star__size=4,
+        memory__stream__size=4,
+        journal__enabled=True,
+        persistence__folder=str(tmp_path),
+    )
+    client.wait_until_ready()
+    client.connect_images()
+    seeds = itertools.count()
+
+    def has_lines():
+        for _ in range(10):
+            client.publish(novel_image(client, next(seeds)))
+        status = client.find_status("journal", lambda one: int(values_of(one)["lines"]) >= 4, 0)
+        return status is not None
+
+    wait_until(has_lines, "lines in the journal")
+    client.wait_for_status("journal", lambda one: values_of(one)["waiting"] == "0")
+
+    def search(description, **fields):
+        request = FindMoments.Request(description=description, include_thumbnails=True, **fields)
+        return client.call(FindMoments, "scene_memory/find_moments", request)
+
+    # then key frames come first, and the lines follow with the share of the words that they have
+    response = search("about a light")  # each caption is "about What do you see?"
+    assert response.success, response.error_msg
+    lines = [moment for moment in response.moments if moment.journal_id]
+    assert list(response.moments[-len(lines) :]) == lines
+    assert all(moment.id for moment in response.moments[: -len(lines)])
+    assert response.journal_lines_searched >= len(lines) >= 4
+    assert {(line.caption, line.score, line.id) for line in lines} == {("about What do you see?", 0.5, 0)}
+    assert all(len(moment.thumbnail.data) for moment in response.moments)
+    assert len(search("about", max_moments=3).moments) == 6
+
+    # and a search of a time whose pairs have all left finds its lines
+    old = search("about", until=lines[0].end_stamp, since=lines[0].header.stamp)
+    assert old.success, old.error_msg
+    assert [moment.journal_id for moment in old.moments] == [lines[0].journal_id]
+    assert (old.moments[0].score, old.pairs_searched, old.question) == (1.0, 0, "")
+    assert any("no frames within the limits" in warning for warning in old.warnings)
+
+    # and so does one of an empty memory, without the model
+    client.reset()
+    empty = search("about")
+    assert {moment.id for moment in empty.moments} == {0}
+    assert "is empty" in empty.warnings[0]
+    nothing = search("about", until=Time(sec=10))
+    assert (nothing.success, nothing.error_code) == (False, ERROR.NO_FRAMES)

@@ -146,6 +146,13 @@ async def drive_every_tool(client, tmp_path):
     assert [one["id"] for one in answer["key_frames"]] == [frame["id"]]
     assert answer["key_frames"][0]["time"] == frame["time"]
     assert (answer["exact"], "fake engine" in answer["warnings"]) == (True, True)
+    # a search among these
+    found = await use(client, "find_moments", {"description": "a light", "max_moments": 2, **exactly}, called=called)
+    assert [one["key_frame_id"] for one in found["moments"]] == [frame["id"]]
+    assert (found["key_frames_searched"], found["journal_lines_searched"]) == (1, 0)
+    assert (found["moments"][0]["time"], found["moments"][0]["end_time"]) == (frame["time"], frame["end_time"])
+    assert 0 <= found["moments"][0]["score"] <= 1
+    assert '"a light"' in found["question"]
     # images
     shown = await client.call_tool("show_frame", {"id": frame["id"], "image": "both"})
     called.append("show_frame")
@@ -208,6 +215,15 @@ MISTAKES = [
     ("ask_scene", {"question": "x", "last_sec": -1}, "'last_sec': Input should be greater than or equal to 0"),
     ("ask_scene", {"question": "x", "last_sec": 1e300}, "'last_sec': Input should be less than"),
     ("ask_scene", {"question": "out of memory"}, "ran out of memory"),
+    ("find_moments", {}, "'description' is missing"),
+    ("find_moments", {"description": "."}, "the description is empty"),
+    ("find_moments", {"description": "x" * 100_000}, "description too long (100000 characters"),
+    ("find_moments", {"description": "x", "max_moments": 101}, "'max_moments': Input should be less than"),
+    ("find_moments", {"description": "x", "last_sec": 5}, "'last_sec' is unknown: the arguments are description,"),
+    ("find_moments", {"description": "x", "camera": "attic"}, "unknown camera 'attic': the cameras are camera"),
+    ("find_moments", {"description": "x", "since": 2e9, "until": 1e9}, "'since' (2000000000.0) is after 'until'"),
+    ("find_moments", {"description": "x", "until": 1e9}, "no frames within the limits"),
+    ("find_moments", {"description": "defect?"}, "ZeroDivisionError"),
     ("list_key_frames", {"camera": "attic"}, "unknown camera 'attic'"),
     ("show_frame", {"id": 123_456}, "key frame 123456 is not kept"),
     ("show_frame", {"id": -1}, "'id': Input should be greater than or equal to 1"),

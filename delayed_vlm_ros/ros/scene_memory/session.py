@@ -191,7 +191,9 @@ def build_session(
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec
         persistence = Persistence(folder, period_sec, cameras, geometry, context.logger)
-    return Session(model, cameras, worker, ask_handler, FindHandler(worker, cameras), watches, persistence, journal)
+    return Session(
+        model, cameras, worker, ask_handler, FindHandler(worker, cameras, journal), watches, persistence, journal
+    )
 
 
 def _worker(

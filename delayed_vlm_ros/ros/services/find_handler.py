@@ -1,4 +1,4 @@
-"""Submits searches for moments to the worker: validation, several cameras, pauses, deadlines.
+"""Submits searches for moments to the worker: validation, several cameras, the journal, pauses, deadlines.
 
 A search takes as long as many questions. It therefore pauses after a pair when a question waits, and continues after
 it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,15 +18,19 @@ from delayed_vlm_ros.errors import (
     BadRequestError,
     BusyError,
     DelayedVlmError,
+    MemoryFileError,
     NoFramesError,
 )
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, Moment, MomentSearch, check_search
 from delayed_vlm_ros.inference.worker import ModelWorker
+from delayed_vlm_ros.journal import JournalMatch, JournalStore
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
+from delayed_vlm_ros.ros.scene_memory.journal import Journal
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.services.ask_handler import empty_memory_message
+from delayed_vlm_ros.ros.services.journal_services import journal_warnings
 from delayed_vlm_ros.ros.services.multi_camera_ask import CameraFailure
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, check_id, parse_stamp, parse_timeout, select_cameras
 
@@ -39,13 +43,15 @@ class FindRequest:
         description: What to find.
         since: Stamp of the oldest frame to search, in seconds; None: unbounded.
         until: Stamp of the newest frame to search, in seconds; None: unbounded.
-        max_moments: Number of moments to return.
+        max_moments: Number of moments, and of lines of the journal, to return.
+        include_thumbnails: Whether lines of the journal have their thumbnails.
     """
 
     description: str
     since: float | None
     until: float | None
     max_moments: int
+    include_thumbnails: bool
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,34 @@ class CameraMoment:
 
 
 @dataclass(frozen=True)
+class FoundLines:
+    """Lines of the journal that a search found.
+
+    Attributes:
+        matches: The lines, best first.
+        searched: Lines within the limits.
+        warnings: Limitations of the journal, one sentence each.
+    """
+
+    matches: tuple[JournalMatch, ...] = ()
+    searched: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FoundInCameras:
     """Result of a search.
 
     Attributes:
         moments: Moments of all cameras, best first.
+        lines: Lines of the journal about pairs that are no longer kept.
         question: Yes/no question that the model was asked; empty if it was not asked.
         pairs_searched: Pairs that the model was asked about.
         warnings: Limitations of the result, one sentence each.
     """
 
     moments: tuple[CameraMoment, ...]
+    lines: FoundLines
     question: str
     pairs_searched: int
     warnings: tuple[str, ...]
@@ -90,6 +113,7 @@ def parse_search(message: Any, parameters: SceneMemoryParameters) -> FindRequest
         parse_stamp("since", message.since),
         parse_stamp("until", message.until),
         message.max_moments or DEFAULT_MAX_MOMENTS,
+        message.include_thumbnails,
     )
     check_search(request.description, request.since, request.until, request.max_moments)
     return request
@@ -103,12 +127,16 @@ class MultiCameraSearch:
     Args:
         request: The search.
         cameras: Cameras to search.
+        lines: Lines of the journal for this search.
         is_of_all: Whether the search is for all cameras.
     """
 
-    def __init__(self, request: FindRequest, cameras: Sequence[CameraMemory], *, is_of_all: bool) -> None:
+    def __init__(
+        self, request: FindRequest, cameras: Sequence[CameraMemory], lines: FoundLines, *, is_of_all: bool
+    ) -> None:
         self._request = request
         self._cameras = cameras
+        self._lines = lines
         self._is_of_all = is_of_all
         self._searches: dict[str, MomentSearch] = {}
         self._failures: dict[str, CameraFailure] = {}
@@ -123,17 +151,26 @@ class MultiCameraSearch:
 
         Raises:
             AskCancelledError: The search was cancelled.
-            DelayedVlmError: The search was for one camera, which could not be searched.
+            DelayedVlmError: No camera could be searched. It is no error that none has frames if the journal has lines.
         """
         for camera in self._cameras:
             if camera.name not in self._failures and not self._search(camera, pauses, engines, control):
                 return False
-        if self._failures and not (self._is_of_all and self._searches):
-            try:
-                raise self._failures[self._cameras[0].name].error
-            finally:
-                self._failures.clear()  # the error would keep itself alive through them
+        if not any(search.is_complete for search in self._searches.values()):
+            self._raise_failure()
         return True
+
+    def _raise_failure(self) -> None:
+        errors = [failure.error for failure in self._failures.values()]
+        serious = [error for error in errors if not isinstance(error, NoFramesError)]
+        try:
+            if serious:
+                raise serious[0]
+            if not self._lines.searched:
+                raise errors[0]
+        finally:
+            errors.clear()  # the error would keep itself alive through them
+            serious.clear()
 
     def _search(self, camera: CameraMemory, pauses: Callable[[], bool], engines: Engines, control: AskControl) -> bool:
         """Search a camera; return False at a pause."""
@@ -190,9 +227,10 @@ class MultiCameraSearch:
         )
         return FoundInCameras(
             tuple(moments[: self._request.max_moments]),
+            self._lines,
             next((found.question for _, found in by_camera), ""),
             sum(found.pairs_searched for _, found in by_camera),
-            tuple(dict.fromkeys((*warnings, *missing, *own))),
+            tuple(dict.fromkeys((*warnings, *missing, *own, *self._lines.warnings))),
         )
 
 
@@ -202,11 +240,15 @@ class FindHandler:
     Args:
         worker: Owner of the model.
         cameras: Cameras by name. A search without a camera name is for the first one.
+        journal: Lines about pairs that are no longer kept; None if the journal is off.
     """
 
-    def __init__(self, worker: ModelWorker[Engines], cameras: Mapping[str, CameraMemory]) -> None:
+    def __init__(
+        self, worker: ModelWorker[Engines], cameras: Mapping[str, CameraMemory], journal: Journal | None = None
+    ) -> None:
         self._worker = worker
         self._cameras = cameras
+        self._journal = journal
 
     def submit(self, message: Any, parameters: SceneMemoryParameters) -> Future[FoundInCameras]:
         """Submit the search of a ``FindMoments`` request; does not wait for the result.
@@ -224,12 +266,33 @@ class FindHandler:
         cameras = select_cameras(self._cameras, message.camera)
         request = parse_search(message, parameters)
         timeout_sec = parse_timeout(message, parameters)
-        if all(camera.frame_manager.newest_stamp is None for camera in cameras):
-            raise NoFramesError("; ".join(empty_memory_message(camera) for camera in cameras))
-        search = MultiCameraSearch(request, cameras, is_of_all=message.camera == ALL_CAMERAS)
+        is_of_all = message.camera == ALL_CAMERAS
+        lines = self._search_journal(request, None if is_of_all else cameras[0].name)
+        search = MultiCameraSearch(request, cameras, lines, is_of_all=is_of_all)
         job = _Job(search, AskControl(), message.client_id, timeout_sec, Future())
-        self._continue(job, timeout_sec)
+        if all(camera.frame_manager.newest_stamp is None for camera in cameras):  # without waiting for the model
+            empty = "; ".join(empty_memory_message(camera) for camera in cameras)
+            if not lines.searched:
+                raise NoFramesError(empty)
+            job.outcome.set_result(search.found(empty))
+        else:
+            self._continue(job, timeout_sec)
         return job.outcome
+
+    def _search_journal(self, request: FindRequest, camera: str | None) -> FoundLines:
+        """Return the lines about a camera, or about all cameras; takes milliseconds."""
+        if self._journal is None:
+            return FoundLines()
+        limits = {"since": request.since, "until": request.until}
+        try:
+            store = self._journal.store
+            matches = store.search(request.description, camera=camera, limit=request.max_moments, **limits)
+            if request.include_thumbnails:
+                matches = tuple(_with_thumbnail(match, store) for match in matches)
+            searched = store.count(camera=camera, **limits)
+        except MemoryFileError as error:
+            return FoundLines(warnings=(f"the journal was not searched: {error}",))
+        return FoundLines(matches, searched, tuple(journal_warnings(self._journal)))
 
     def _continue(self, job: _Job, timeout_sec: float) -> None:
         self._worker.submit(
@@ -260,6 +323,10 @@ class FindHandler:
             job.outcome.set_result(found)
         finally:
             del part  # an error's traceback holds this frame; the future would close the cycle
+
+
+def _with_thumbnail(match: JournalMatch, store: JournalStore) -> JournalMatch:
+    return replace(match, entry=replace(match.entry, thumbnail=store.thumbnail(match.entry.id)))
 
 
 @dataclass(frozen=True, eq=False)

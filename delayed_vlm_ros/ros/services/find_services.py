@@ -10,6 +10,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from delayed_vlm_ros.errors import DelayedVlmError, ErrorCode
+from delayed_vlm_ros.ros.output.journal_messages import journal_moment
 from delayed_vlm_ros.ros.output.messages import error_code, error_text
 from delayed_vlm_ros.ros.output.moment_messages import moment_message
 from delayed_vlm_ros.ros.services.channel import Channel, resume_running_handler
@@ -66,7 +67,10 @@ class FindServices:
 
 def _fill(response: FindMoments.Response, found: FoundInCameras, *, include_thumbnails: bool) -> None:
     response.success, response.error_code = True, int(ErrorCode.NONE)
-    response.moments = [moment_message(one, include_thumbnail=include_thumbnails) for one in found.moments]
+    kept = [moment_message(one, include_thumbnail=include_thumbnails) for one in found.moments]
+    lines = [journal_moment(match.entry, score=match.share) for match in found.lines.matches]
+    response.moments = [*kept, *lines]
+    response.journal_lines_searched = found.lines.searched
     response.question = escaped(found.question)
     response.pairs_searched = found.pairs_searched
     response.warnings = [escaped(warning) for warning in found.warnings]

@@ -81,7 +81,7 @@ class JournalServices:
         )
         response.lines = [journal_moment(entry) for entry in page.entries]
         response.lines_left = page.left
-        response.warnings = list(map(escaped, _warnings(journal)))
+        response.warnings = list(map(escaped, journal_warnings(journal)))
 
     def _on_clear(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
@@ -110,7 +110,7 @@ def _camera(store: JournalStore, name: str) -> str | None:
     return name
 
 
-def _warnings(journal: Journal) -> list[str]:
+def journal_warnings(journal: Journal) -> list[str]:
     """Return why the lines may be incomplete."""
     report = journal.report()
     dropped = f"{report.dropped} evicted pairs got no line: the model or the disk was too slow, or failed"

@@ -11,6 +11,7 @@
     ├── VideoSourceError            video file or camera device that cannot be read
     ├── RecordingError              bag or image folder that cannot be read or written
     ├── MemoryFileError             key-frame file that cannot be read or written
+    ├── ExportError                 export that cannot be written
     ├── QuestionsError              invalid question file
     ├── IncompleteError             incomplete evaluation
     ├── NodeDiedError               a started node has ended
@@ -145,6 +146,10 @@ class RecordingError(DelayedVlmError):
 
 class MemoryFileError(DelayedVlmError):
     """A key-frame file cannot be read or written; the frames in memory are unchanged."""
+
+
+class ExportError(DelayedVlmError):
+    """An export cannot be written; it leaves nothing."""
 
 
 class QuestionsError(DelayedVlmError):

@@ -25,6 +25,7 @@ from delayed_vlm_ros.web.connections import (
     handle_loop_error,
 )
 from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.export import add_export_route
 from delayed_vlm_ros.web.listening import bind
 from delayed_vlm_ros.web.log_limit import limit_server_log, report_left_out
 from delayed_vlm_ros.web.page import register_page
@@ -79,6 +80,7 @@ class WebServer:
         server_id = secrets.token_hex(_SERVER_ID_BYTES)
         _add_image_routes(outer, backend)
         _add_server_route(outer, server_id)
+        add_export_route(outer, backend)
         register_page(backend, conversation, server_id, limits.unopened_pages)
         app.add_static_files("/assets", _ASSETS)
         app.add_exception_handler(404, _not_found)

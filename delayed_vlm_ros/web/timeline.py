@@ -83,6 +83,9 @@ class Timeline:
             text("button", "+", "chip").props('type=button data-zoom=in aria-label="Zoom in"')
             text("span", "", "quiet timeline-range").props("aria-live=off")
             ask = text("button", "Ask about this time", "chip").props("type=button data-ask-range")
+            text("button", "Export", "chip").props(
+                'type=button data-export title="Save the visible time as a ZIP file"'
+            )
             ask.on("ask-range", self._limit, js_handler="(event) => emit(event.detail)")
 
     def update(self, state: SceneState, camera: CameraState | None) -> None:

@@ -321,6 +321,12 @@ const timeline = (() => {
     showCurrent();
   }
 
+  // In milliseconds; 0 where the axis ends.
+  function visibleRange() {
+    const [from, to] = state.window;
+    return [from > state.extent[0] ? Math.max(0, Math.floor(from)) : 0, state.follow ? 0 : Math.ceil(to)];
+  }
+
   function moveTo(from, to) {
     const [first, last] = state.extent;
     const span = Math.min(Math.max(to - from, MIN_WINDOW_MS), last - first);
@@ -496,10 +502,10 @@ const timeline = (() => {
     if (!button || !state.chart) return;
     if (button.dataset.range) choose(button.dataset.range);
     else if (button.dataset.zoom) zoomBy(button.dataset.zoom === "in" ? 0.5 : 2, centre());
-    else if ("askRange" in button.dataset) {
-      const [from, to] = state.window;
-      const range = [Math.max(0, Math.floor(from)), state.follow ? 0 : Math.ceil(to)];
-      button.dispatchEvent(new CustomEvent("ask-range", { detail: range }));
+    else if ("askRange" in button.dataset) button.dispatchEvent(new CustomEvent("ask-range", { detail: visibleRange() }));
+    else if ("export" in button.dataset) {
+      const [since, until] = visibleRange();
+      window.open(`/export.zip?since=${since}&until=${until}`, "_blank", "noopener"); // the reason of a refusal is a page
     }
   });
 

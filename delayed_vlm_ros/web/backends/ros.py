@@ -21,6 +21,7 @@ from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import Alert, KeyFrameArray, MemoryStats, SceneAnswer
 from delayed_vlm_ros.ros.client import SceneMemoryClient, StreamedQuestion
+from delayed_vlm_ros.ros.journal_client import JournalClient
 from delayed_vlm_ros.ros.output.messages import watch_settings
 from delayed_vlm_ros.ros.watch_client import WatchClient
 from delayed_vlm_ros.srv import Mark
@@ -29,6 +30,7 @@ from delayed_vlm_ros.watches import Watch
 from delayed_vlm_ros.web.backend import (
     MAX_ALERTS,
     MAX_ANSWERS,
+    MAX_JOURNAL_LINES,
     WATCH_DIAGNOSTIC,
     AnsweredQuestion,
     AskOutcome,
@@ -50,6 +52,7 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_camera_state,
     to_diagnostic,
     to_goal,
+    to_journal_line,
     to_kept_frame,
     to_kept_images,
     to_outcome,
@@ -101,6 +104,7 @@ class RosBackend:
         self._key_frames: dict[str, Subscription[KeyFrameArray]] = {}
         self._client = SceneMemoryClient(node, on_statistics=self._on_statistics, on_diagnostics=self._on_diagnostics)
         self._watches = WatchClient(self._client, on_alert=self._on_alert)
+        self._journal = JournalClient(self._client)
         self._alerts: dict[str, WatchAlert] = {}  # by key, oldest first
         self._answered: deque[AnsweredQuestion] = deque(maxlen=MAX_ANSWERS)
         self._records: dict[str, CameraRecord] = {}
@@ -272,13 +276,25 @@ class RosBackend:
             wanted = list(response.left_out)
         return found
 
-    def journal(self, after_id: int) -> tuple[JournalLine, ...]:  # noqa: ARG002  until the node has a journal
+    def journal(self, after_id: int) -> tuple[JournalLine, ...]:
         """See ``Backend``."""
-        return ()
+        if not self._journal.is_ready():
+            return ()  # no node, or one without this service: the status says so
+        lines: list[JournalLine] = []
+        for response in self._journal.pages(MAX_JOURNAL_LINES):
+            if not response.success:
+                raise AskError(response.error_msg)
+            new = [to_journal_line(moment) for moment in response.lines if moment.journal_id > after_id]
+            lines += new
+            if len(new) < len(response.lines):
+                break
+        return tuple(reversed(lines))
 
-    def journal_image(self, line_id: int) -> bytes:  # noqa: ARG002  until the node has a journal
+    def journal_image(self, line_id: int) -> bytes:
         """See ``Backend``."""
-        return b""
+        response = self._journal.get_journal(before_id=line_id + 1, max_lines=1, include_thumbnails=True)
+        (image,) = [moment.thumbnail for moment in response.lines if moment.journal_id == line_id] or [None]
+        return to_kept_images(image, image).first if image is not None else b""
 
     # Requests -------------------------------------------------------------------------------------------------------
 

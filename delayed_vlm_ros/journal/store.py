@@ -28,7 +28,7 @@ from delayed_vlm_ros.journal.entry import (
     JournalPage,
     Pose,
 )
-from delayed_vlm_ros.journal.words import indexed_text, query_terms
+from delayed_vlm_ros.journal.words import indexed_text, query_phrases, query_terms
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 FILE = "journal.sqlite3"
@@ -337,7 +337,10 @@ class JournalStore:
         camera: str | None = None,
         limit: int = 10,
     ) -> tuple[JournalMatch, ...]:
-        """Return the lines that have words of a description: those with all words first, then by rank (BM25).
+        """Return the lines that have words of a description.
+
+        Those with all of its phrases, such as "red box", come first, then those with all of its words, then others by
+        the share of the words; equal ones by rank (BM25).
 
         Args:
             description: Any text; nothing in it is query syntax. Case, accents and English endings do not matter.
@@ -359,7 +362,10 @@ class JournalStore:
                 rows = connection.execute(_SEARCH, {**limits, "query": query})
                 return {row[0]: _entry(row) for row in rows}
 
-            found = matching(" AND ".join(terms))
+            phrases = query_phrases(description)
+            found = matching(" AND ".join(phrases))
+            if len(phrases) < len(terms) and len(found) < limit:  # the same words in another order
+                found |= {row: entry for row, entry in matching(" AND ".join(terms)).items() if row not in found}
             shares = dict.fromkeys(found, 1.0)
             if len(found) < limit and len(terms) > 1:
                 some = {row: entry for row, entry in matching(" OR ".join(terms)).items() if row not in found}

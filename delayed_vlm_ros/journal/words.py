@@ -38,11 +38,32 @@ def query_terms(description: str) -> tuple[str, ...]:
     Returns:
         At most ``MAX_TERMS`` terms; none if the description has no words.
     """
+    return tuple(dict.fromkeys(term for run in _runs(description) for term in run))[:MAX_TERMS]
+
+
+def query_phrases(description: str) -> tuple[str, ...]:
+    """Return the parts of a description as phrases of an FTS5 query: words that follow each other, such as "red box".
+
+    The words that ``query_terms`` leaves out separate the parts.
+
+    Args:
+        description: Any text.
+    """
+    return tuple(dict.fromkeys(" + ".join(run[:MAX_TERMS]) for run in _runs(description)))[:MAX_TERMS]
+
+
+def _runs(description: str) -> list[list[str]]:
+    """Return the words as quoted terms, in lists of words that follow each other."""
     words = [_without_punctuation(word).lower() for word in indexed_text(description).split()]
     words = [word for word in words if any(letter.isalnum() for letter in word)]
-    telling = [word for word in words if word not in _COMMON]
-    terms = dict.fromkeys('"' + word.replace('"', '""') + '"' for word in telling or words)
-    return tuple(terms)[:MAX_TERMS]
+    common = _COMMON if any(word not in _COMMON for word in words) else frozenset[str]()
+    runs: list[list[str]] = [[]]
+    for word in words:
+        if word in common:
+            runs.append([])
+        else:
+            runs[-1].append('"' + word.replace('"', '""') + '"')
+    return [run for run in runs if run]
 
 
 def _without_punctuation(word: str) -> str:

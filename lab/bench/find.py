@@ -21,10 +21,11 @@ from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, FITS, FoundMo
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.inference.yes_no import ScoreResult
 from delayed_vlm_ros.journal import JournalEntry, JournalStore
+from delayed_vlm_ros.journal.grouping import LINES_PER_MOMENT, group_lines
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 from lab.bench.asked_scenes import bootstrap_weights
 from lab.bench.watched_rooms import IMAGE_SIZE, Visit, WatchedObject, draw_room
 
@@ -166,8 +167,9 @@ class _Journal:
         return any(_shows(watched, visit, stamps) for stamps in self._stamps)
 
     def search(self, description: str) -> list[tuple[float, float]]:
-        found = self._store.search(description, limit=DEFAULT_MAX_MOMENTS)
-        return [(match.entry.stamp, match.entry.end_stamp) for match in found]
+        lines = self._store.search(description, limit=LINES_PER_MOMENT * DEFAULT_MAX_MOMENTS)
+        moments = group_lines(lines, DEFAULT_MAX_MOMENTS)
+        return [(seconds_of(one.stamp_ns), seconds_of(one.end_stamp_ns)) for one in moments]
 
 
 class _SharedWindows:
@@ -201,8 +203,15 @@ def describe(wanted: str) -> str:
     Args:
         wanted: Words of their names: a colour, a shape, both, or ``person``.
     """
+    if wanted == PERSON:
+        return "anyone"  # as in the questions that the embedded model knows
     thing = f"{wanted} object" if wanted in COLOURS else wanted
     return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+
+
+def _words(wanted: str) -> str:
+    """Return the description for captions, which call people persons."""
+    return wanted if wanted == PERSON else describe(wanted)
 
 
 def _orders(snapshot: Snapshot, seed: int) -> dict[str, Sequence[KeptPair]]:
@@ -227,7 +236,7 @@ def _grade(
     first |= {name: [pair.stamps for pair in order[:DEFAULT_MAX_MOMENTS]] for name, order in orders.items()}
     found = {name: _found(kept, stamps) for name, stamps in first.items()}
     if journal is not None:
-        found[JOURNAL] = _found(gone, journal.search(describe(watched.wanted)))
+        found[JOURNAL] = _found(gone, journal.search(_words(watched.wanted)))
     fitting = [moment.best for moment in result.moments if moment.score >= FITS]
     right = sum(any(watched.truths[stamp] is not False for stamp in best.stamps) for best in fitting)
     return DescriptionGrade(_kind(watched.wanted), _countable(kept), _countable(gone), found, len(fitting), right)

@@ -24,7 +24,8 @@ from delayed_vlm_ros.errors import (
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, Moment, MomentSearch, check_search
 from delayed_vlm_ros.inference.worker import ModelWorker
-from delayed_vlm_ros.journal import JournalMatch, JournalStore
+from delayed_vlm_ros.journal import JournalStore
+from delayed_vlm_ros.journal.grouping import LINES_PER_MOMENT, JournalMoment, group_lines
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.journal import Journal
@@ -67,12 +68,12 @@ class FoundLines:
     """Lines of the journal that a search found.
 
     Attributes:
-        matches: The lines, best first.
+        moments: Lines about the same time together, best first.
         searched: Lines within the limits.
         warnings: Limitations of the journal, one sentence each.
     """
 
-    matches: tuple[JournalMatch, ...] = ()
+    moments: tuple[JournalMoment, ...] = ()
     searched: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -286,13 +287,16 @@ class FindHandler:
         limits = {"since": request.since, "until": request.until}
         try:
             store = self._journal.store
-            matches = store.search(request.description, camera=camera, limit=request.max_moments, **limits)
+            limit = LINES_PER_MOMENT * request.max_moments
+            moments = group_lines(
+                store.search(request.description, camera=camera, limit=limit, **limits), request.max_moments
+            )
             if request.include_thumbnails:
-                matches = tuple(_with_thumbnail(match, store) for match in matches)
+                moments = tuple(_with_thumbnail(moment, store) for moment in moments)
             searched = store.count(camera=camera, **limits)
         except MemoryFileError as error:
             return FoundLines(warnings=(f"the journal was not searched: {error}",))
-        return FoundLines(matches, searched, tuple(journal_warnings(self._journal)))
+        return FoundLines(moments, searched, tuple(journal_warnings(self._journal)))
 
     def _continue(self, job: _Job, timeout_sec: float) -> None:
         self._worker.submit(
@@ -325,8 +329,8 @@ class FindHandler:
             del part  # an error's traceback holds this frame; the future would close the cycle
 
 
-def _with_thumbnail(match: JournalMatch, store: JournalStore) -> JournalMatch:
-    return replace(match, entry=replace(match.entry, thumbnail=store.thumbnail(match.entry.id)))
+def _with_thumbnail(moment: JournalMoment, store: JournalStore) -> JournalMoment:
+    return replace(moment, entry=replace(moment.entry, thumbnail=store.thumbnail(moment.entry.id)))
 
 
 @dataclass(frozen=True, eq=False)

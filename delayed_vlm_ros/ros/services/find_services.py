@@ -10,12 +10,15 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from delayed_vlm_ros.errors import DelayedVlmError, ErrorCode
+from delayed_vlm_ros.journal.grouping import JournalMoment
+from delayed_vlm_ros.msg import Moment
 from delayed_vlm_ros.ros.output.journal_messages import journal_moment
 from delayed_vlm_ros.ros.output.messages import error_code, error_text
 from delayed_vlm_ros.ros.output.moment_messages import moment_message
 from delayed_vlm_ros.ros.services.channel import Channel, resume_running_handler
 from delayed_vlm_ros.ros.services.find_handler import FoundInCameras
 from delayed_vlm_ros.ros.services.goal_replies import BURST
+from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import FindMoments
 from delayed_vlm_ros.text import escaped
 
@@ -68,12 +71,18 @@ class FindServices:
 def _fill(response: FindMoments.Response, found: FoundInCameras, *, include_thumbnails: bool) -> None:
     response.success, response.error_code = True, int(ErrorCode.NONE)
     kept = [moment_message(one, include_thumbnail=include_thumbnails) for one in found.moments]
-    lines = [journal_moment(match.entry, score=match.share) for match in found.lines.matches]
+    lines = [_line_message(one) for one in found.lines.moments]
     response.moments = [*kept, *lines]
     response.journal_lines_searched = found.lines.searched
     response.question = escaped(found.question)
     response.pairs_searched = found.pairs_searched
     response.warnings = [escaped(warning) for warning in found.warnings]
+
+
+def _line_message(moment: JournalMoment) -> Moment:
+    message = journal_moment(moment.entry, score=moment.share)
+    message.header.stamp, message.end_stamp = time_message(moment.stamp_ns), time_message(moment.end_stamp_ns)
+    return message
 
 
 def _refusal(error: Exception) -> FindMoments.Response:

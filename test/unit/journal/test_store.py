@@ -128,6 +128,20 @@ def test_lines_with_all_words_come_first_and_have_the_larger_share(journal):
     assert journal.search("") == journal.search("?!") == journal.search("box", limit=0) == ()
 
 
+def test_lines_with_the_words_of_a_phrase_apart_come_after_those_with_the_phrase(journal):
+    """A caption names several objects: the colour of one and the shape of another are no match."""
+    for caption in (
+        "a red ball, a blue box",
+        "a blue box, a red ball",
+        "on the left is a red box, on the right a ball",
+    ):
+        journal.add(entry(caption))
+    found = journal.search("a red box")
+    assert captions(found)[0] == "on the left is a red box, on the right a ball"
+    assert [match.share for match in found] == [1.0, 1.0, 1.0]
+    assert len(journal.search("a red box", limit=1)) == 1
+
+
 @pytest.mark.parametrize(
     ("caption", "found_by"),
     [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delayed_vlm_ros.journal.words import MAX_TERMS, indexed_text, query_terms
+from delayed_vlm_ros.journal.words import MAX_TERMS, indexed_text, query_phrases, query_terms
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,18 @@ def test_every_description_is_a_valid_query(description):
         for joined in (" AND ".join(query_terms(description)), " OR ".join(query_terms(description))):
             found = connection.execute("SELECT count(*) FROM words WHERE words MATCH ?", (joined,)) if joined else None
             assert found is None or found.fetchone()[0] in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("description", "phrases"),
+    [
+        ("a red box on the table", ('"red" + "box"', '"table"')),
+        ("box", ('"box"',)),
+        ("who is it?", ('"who" + "is" + "it"',)),
+        ("the box, a box", ('"box"',)),
+        ('NOT "near*"', ('"not" + "near"',)),
+        ("?", ()),
+    ],
+)
+def test_words_that_follow_each_other_become_phrases(description, phrases):
+    assert query_phrases(description) == phrases

@@ -6,6 +6,7 @@ import typer
 
 from lab.commands.answers import answers
 from lab.commands.camera_load import camera_load
+from lab.commands.evidence import evidence, evidence_heads
 from lab.commands.familiar_images import familiar_images
 from lab.commands.find import find
 from lab.commands.fleet import fleet
@@ -36,6 +37,7 @@ for command in (
     quality,
     memory,
     answers,
+    evidence,
     old_frames,
     time_text,
     trace,
@@ -57,6 +59,7 @@ for command in (
 app.add_typer(bench, name="bench")
 app.command()(train)
 app.command()(familiar_images)
+app.command()(evidence_heads)
 
 if __name__ == "__main__":
     app(prog_name="python -m lab")

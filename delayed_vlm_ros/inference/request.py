@@ -12,6 +12,9 @@ from delayed_vlm_ros.memory import KeptPair, Snapshot
 WINDOW_STRETCH = 1.5
 """Longest span of a window, as a multiple of its length."""
 
+MAX_EVIDENCE = 5
+"""Most pairs that are evidence of an answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class AskRequest:

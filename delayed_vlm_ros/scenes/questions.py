@@ -44,10 +44,12 @@ class TruthfulQuestion:
     Attributes:
         question: The question, with the correct answer for an observer of the whole story.
         answer_from: Function that returns the correct answer for an observer of this history; None where none is fair.
+        names: What the question names, without synonyms: ``red box``, ``red thing``, ``box`` or ``person``.
     """
 
     question: SceneQuestion
     answer_from: Callable[[History], str | None]
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def draw_truthful_question(
         if glimpse is not None and not is_absent and draft.answer(glimpse) == answer:
             continue
         question = SceneQuestion(kind, question_text(draft.phrasing, random, **draft.names), answer)
-        return TruthfulQuestion(question, draft.answer)
+        return TruthfulQuestion(question, draft.answer, tuple(draft.names.values()))
     return None
 
 

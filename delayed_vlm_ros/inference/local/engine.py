@@ -18,6 +18,7 @@ from delayed_vlm_ros.inference.engine import CachedBytes
 from delayed_vlm_ros.inference.finish import STOP, finish_warnings
 from delayed_vlm_ros.inference.local.budget import cache_bytes, plan_budget, round_up_capacity
 from delayed_vlm_ros.inference.local.cache.encoding import EncodedPrefix, EncodingCache
+from delayed_vlm_ros.inference.local.evidence import NO_RANKING, rank_evidence, recorded_attention
 from delayed_vlm_ros.inference.local.familiarity import (
     UNFAMILIAR_ANSWER,
     FamiliarImages,
@@ -467,20 +468,25 @@ class DelayedBatchInferenceEngine:
             is_refused = are_mostly_unfamiliar(unfamiliar, len(snapshot))
             encoded = time.monotonic()
             control.report(Progress(Stage.GENERATING))
+            ranking = NO_RANKING
             if is_refused:
                 generated = Generated((), encoded, prefix.cache.length, STOP)
             else:
-                generated = generate_answer(
-                    self.model,
-                    layout.token_ids(prompt),
-                    layout.positions(prompt),
-                    prefix.cache.fork(),
-                    max_new_tokens=max_new_tokens,
-                    control=control,
-                    decode=self._text_of,
-                    stop_repetition=self._stop_repetition,
-                    sampling=self._sampling,
-                )
+                cache = prefix.cache.fork()
+                with recorded_attention(self.model, wanted=request.ranks_evidence) as recorder:
+                    generated = generate_answer(
+                        self.model,
+                        layout.token_ids(prompt),
+                        layout.positions(prompt),
+                        cache,
+                        max_new_tokens=max_new_tokens,
+                        control=control,
+                        decode=self._text_of,
+                        stop_repetition=self._stop_repetition,
+                        sampling=self._sampling,
+                    )
+                if request.ranks_evidence:
+                    ranking = rank_evidence(recorder, snapshot, prompt, layout, cache, control)
         self._precomputed = ()  # a tight budget may have evicted something for this question
         text = UNFAMILIAR_ANSWER if is_refused else self._text_of(generated.token_ids).strip()
         ended = time.monotonic()
@@ -499,11 +505,12 @@ class DelayedBatchInferenceEngine:
                 *warnings,
                 *unfamiliar_warnings(unfamiliar, len(snapshot)),
                 *([_SAMPLED] if is_sampled else []),
+                *ranking.warnings,
                 *finish_warnings(generated.finish_reason, len(generated.token_ids)),
             ),
             finish_reason=generated.finish_reason,
         )
-        return AskResult(text, metrics, snapshot)
+        return AskResult(text, metrics, snapshot, ranking.evidence)
 
     def _score(
         self,

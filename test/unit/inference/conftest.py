@@ -358,4 +358,11 @@ def tolerance():
 @pytest.fixture(scope="session")
 def native():
     """The parts of the reference."""
-    return SimpleNamespace(trace=native_trace, one_shot=one_shot, positions=reference_positions, forced=engine_trace)
+    return SimpleNamespace(
+        trace=native_trace,
+        one_shot=one_shot,
+        positions=reference_positions,
+        positions_of=_positions_of,
+        state_of=state_of,
+        forced=engine_trace,
+    )

@@ -50,6 +50,7 @@ setup(
         "web": ["fastapi", "nicegui>=3.4,<4", "uvicorn<1"],
         "remote": ["httpx2", "openai>=3"],
         "mcp": ["anyio", "mcp>=2.3,<3", "pydantic>=2.12", "starlette", "uvicorn<1"],
+        "time": ["dateparser"],
         "scenes": ["scenedetect-headless>=0.7"],
         "docs": ["matplotlib"],
         "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],

@@ -39,6 +39,7 @@ _SOURCES = {
     **dict.fromkeys(("fastapi", "nicegui", "uvicorn"), "web"),
     **dict.fromkeys(("httpx2", "openai"), "remote"),
     **dict.fromkeys(("anyio", "mcp", "pydantic", "starlette"), "mcp"),
+    "dateparser": "time",
     "ray": "ray",
     "scenedetect": "scenes",
     **dict.fromkeys(

@@ -24,6 +24,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="Question in plain text.")],
     camera: Annotated[str, typer.Option(help="Camera to ask about; * for all cameras.", show_default="the first")] = "",
     last: Annotated[float, typer.Option(help="Use only frames of the last seconds; 0 for all frames.", min=0)] = 0.0,
+    parse_time: Annotated[
+        bool, typer.Option("--parse-time", help="Use only frames of the time that the question's words state.")
+    ] = False,
     timeout: Annotated[
         float,
         typer.Option(
@@ -59,6 +62,7 @@ def ask(
                 question=question,
                 camera=camera,
                 last_sec=last,
+                parse_time=parse_time,
                 timeout_sec=remaining(),
                 max_new_tokens=max_new_tokens,
                 include_frames=as_json,
@@ -71,6 +75,7 @@ def ask(
                 question,
                 camera=camera,
                 last_sec=last,
+                parse_time=parse_time,
                 timeout_sec=remaining(),
                 max_new_tokens=max_new_tokens,
                 include_frames=as_json,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from delayed_vlm_ros.errors import BadRequestError, NoFramesError
 from delayed_vlm_ros.inference.metrics import AskMetrics
+from delayed_vlm_ros.inference.time_words import TimeWords
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 
 WINDOW_STRETCH = 1.5
@@ -27,6 +28,7 @@ class AskRequest:
         last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
         max_new_tokens: Length limit of the answer in tokens; None: the engine's default.
         ranks_evidence: Whether to rank the pairs by how much the answer rests on them.
+        time_words: The words of the question that ``since`` and ``until`` come from; None: they were not read.
     """
 
     question: str
@@ -35,6 +37,7 @@ class AskRequest:
     last_sec: float | None = None
     max_new_tokens: int | None = None
     ranks_evidence: bool = False
+    time_words: TimeWords | None = None
 
     @property
     def has_time_limit(self) -> bool:
@@ -111,8 +114,10 @@ def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:
         if (since is None or kept.stamps[0] >= since) and (request.until is None or kept.stamps[1] <= request.until)
     )
     if not selected:
+        understood = request.time_words.text if request.time_words is not None else ""
+        limits = f"the limits ({understood})" if understood else "the limits"
         raise NoFramesError(
-            f"no frames within the limits: kept frames reach from {snapshot[0].stamps[0]:.3f} s to "
+            f"no frames within {limits}: kept frames reach from {snapshot[0].stamps[0]:.3f} s to "
             f"{snapshot[-1].stamps[1]:.3f} s. Widen since, until or last_sec"
         )
     return selected

@@ -284,6 +284,7 @@ class SceneMemoryClient:
         max_new_tokens: int = 0,
         camera: str = "",
         last_sec: float = 0.0,
+        parse_time: bool = False,
         include_frames: bool = False,
     ) -> AskScene.Response:
         """Ask through the service and return the response, which may hold an error.
@@ -294,6 +295,8 @@ class SceneMemoryClient:
             max_new_tokens: Maximum length of the answer in tokens; 0: the node's default.
             camera: Camera to ask about; empty: the first camera; ``*``: all cameras.
             last_sec: Use only frames of the last seconds; 0: all frames.
+            parse_time: Whether to read time limits from the question's own words; ``time_understood`` of the response
+                says what was read.
             include_frames: Whether the response has the key frames and not only their ids.
 
         Raises:
@@ -307,6 +310,7 @@ class SceneMemoryClient:
             max_new_tokens=max_new_tokens,
             camera=camera,
             last_sec=last_sec,
+            parse_time=parse_time,
             include_frames=include_frames,
         )
         self.wait_for_server(self.service_is_ready, timeout_sec)

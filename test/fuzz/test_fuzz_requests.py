@@ -30,6 +30,7 @@ from delayed_vlm_ros.ros.services.watch_requests import parse_watch
 from delayed_vlm_ros.watches.watch import MIN_PERIOD_SEC
 
 PARAMETERS = SceneMemoryParameters(max_question_characters=50)
+NOW = 1_800_000_000.0
 
 # 32-bit floats, as in messages.
 FLOATS = st.floats(width=32) | st.sampled_from([0.0, 1.0, -1.0, 5.0, math.nan, math.inf, -math.inf])
@@ -39,6 +40,11 @@ TIMES = st.builds(
     nanosec=st.integers(0, 2**32 - 1) | st.just(0),
 )
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
+_TIME_WORDS = (
+    "since until after before between from and to at on in the last past 9 10:30 25:99 3 am pm o'clock noon half two "
+    "second minutes hours ago days today yesterday tonight this morning night monday 2026-11-29 2026-99-99"
+)
+TIME_TEXTS = st.lists(st.sampled_from(_TIME_WORDS.split()), max_size=8).map(lambda words: " ".join(words)[:50])
 NAMES = st.sampled_from(["", "front", "rear", "*", "../front", "FRONT", "\x1b[2J\nfront"]) | TEXTS
 IDS = st.integers(0, 30) | st.integers(0, 2**64 - 1)
 
@@ -64,7 +70,8 @@ SERVICES = MemoryServices(NODE, lambda: CAMERAS)
 
 @fuzz(
     kind=st.sampled_from([srv.AskScene.Request, action.AskScene.Goal]),
-    question=TEXTS | st.sampled_from(["", " \n", "x" * 51, "$(reboot)", "<|vision_start|>", "../../etc"]),
+    parse_time=st.booleans(),
+    question=TEXTS | TIME_TEXTS | st.sampled_from(["", " \n", "x" * 51, "$(reboot)", "<|vision_start|>", "../../etc"]),
     camera=NAMES,
     since=TIMES,
     until=TIMES,
@@ -76,7 +83,7 @@ def test_arbitrary_question_is_within_the_limits_or_raises_a_documented_error(ki
     message = kind(**fields)
     try:
         cameras = select_cameras(CAMERAS, message.camera)
-        request = parse_question(message, PARAMETERS)
+        request = parse_question(message, PARAMETERS, NOW)
         timeout_sec = parse_timeout(message, PARAMETERS)
     except (BadRequestError, UnknownCameraError) as error:
         check_message(error)

@@ -11,6 +11,8 @@ from delayed_vlm_ros.srv import AskScene
 from harness import nanoseconds, values_of
 from waiting import wait_until
 
+from delayed_vlm_ros.inference.time_words import NO_WORDS
+
 RESPONSE = AskScene.Response
 
 
@@ -148,6 +150,23 @@ def test_time_limits_select_the_frames(running):
     assert [frame.id for frame in only_last.frames_used] == [last.id]
     before = client.ask("Until?", until=everything[0].end_stamp, max_new_tokens=1)
     assert [frame.id for frame in before.frames_used] == [everything[0].id]
+
+
+def test_words_about_time_select_the_frames_and_are_reported(running):
+    _, client = running
+    client.show_images(6)
+    everything = client.ask("All?", max_new_tokens=1)
+    today = client.ask("Who came today or in the last hour?", parse_time=True, max_new_tokens=1)
+    assert today.frame_ids == everything.frame_ids
+    assert today.time_understood.startswith("'today' and 'in the last hour': from ")
+    assert not client.ask("Who came today?", max_new_tokens=1).time_understood
+    none = client.ask("What is there?", parse_time=True, max_new_tokens=1)
+    assert not none.time_understood
+    assert NO_WORDS in none.metrics.warnings
+    earlier = client.ask("Who came yesterday?", parse_time=True)
+    assert earlier.error_code == AskScene.Response.NO_FRAMES
+    assert "'yesterday': from " in earlier.error_msg
+    assert client.ask("Who came today?", parse_time=True, last_sec=3.0).error_code == AskScene.Response.BAD_REQUEST
 
 
 def test_reset_clears_the_frames_but_not_the_counters(running):

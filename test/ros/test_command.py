@@ -57,6 +57,15 @@ def test_ask_with_json_prints_one_object(with_images):
     assert len(printed["frames_used"]) >= 2
 
 
+def test_ask_shows_what_it_understood_about_time(with_images):
+    done = command("ask", "Who came today?", "--parse-time", "--namespace", with_images.namespace)
+    assert done.returncode == 0, done.stderr
+    assert "T: 'today': from 00:00:00 to now" in done.stdout
+    done = command("ask", "Who came yesterday?", "--parse-time", "--namespace", with_images.namespace)
+    assert done.returncode == 1
+    assert "'yesterday': from " in done.stderr
+
+
 def test_ctrl_c_cancels_the_question(with_images):
     # given
     process = start_command("ask", "say", "--namespace", with_images.namespace)

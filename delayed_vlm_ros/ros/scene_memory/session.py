@@ -186,7 +186,7 @@ def build_session(
     watches.set_wake(worker.wake)
     if journal is not None:
         journal.set_wake(worker.wake)
-    ask_handler = AskHandler(worker, cameras, parameters.queue_size)
+    ask_handler = AskHandler(worker, cameras, parameters.queue_size, context.now_ns)
     persistence = None
     if parameters.persistence_folder:
         folder, period_sec = parameters.persistence_folder, parameters.persistence_period_sec

@@ -18,6 +18,7 @@ from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraFailure, MultiCameraAsk
 from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS, parse_question, parse_timeout, select_cameras
+from delayed_vlm_ros.time import seconds_of
 
 
 class AskHandler:
@@ -27,6 +28,7 @@ class AskHandler:
         worker: Owner of the model.
         cameras: Cameras by name. A question without a camera name is for the first one.
         queue_size: Questions that may wait, for the report.
+        now_ns: Returns the time of the node's clock, in nanoseconds.
     """
 
     def __init__(
@@ -34,10 +36,12 @@ class AskHandler:
         worker: ModelWorker[Engines],
         cameras: Mapping[str, CameraMemory],
         queue_size: int,
+        now_ns: Callable[[], int],
     ) -> None:
         self._worker = worker
         self._cameras = cameras
         self._queue_size = queue_size
+        self._now_ns = now_ns
         self._counting = threading.Lock()
         self._answered = self._failed = self._rejected = self._cancelled = 0
         self._last_error = ""
@@ -92,7 +96,7 @@ class AskHandler:
         on_progress: Callable[[Progress], None] | None,
     ) -> Future[Answer]:
         cameras = select_cameras(self._cameras, message.camera)
-        request = parse_question(message, parameters)
+        request = parse_question(message, parameters, seconds_of(self._now_ns()))
         timeout_sec = parse_timeout(message, parameters)
         is_of_all = message.camera == ALL_CAMERAS
         outcome: Future[Answer] = Future()

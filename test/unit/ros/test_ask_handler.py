@@ -43,6 +43,7 @@ from delayed_vlm_ros.ros.services.requests import choose_request_id, parse_quest
 
 PARAMETERS = SceneMemoryParameters(timeout_sec=7.0, max_new_tokens=33, max_question_characters=20)
 NOW_NS = 1_800_000_000_000_000_000
+NOW = NOW_NS / 10**9
 
 
 def question(**fields):
@@ -53,7 +54,7 @@ def question(**fields):
 
 
 def test_zeros_become_the_defaults_of_the_node():
-    assert parse_question(question(), PARAMETERS) == AskRequest("What?", None, None, None, 33)
+    assert parse_question(question(), PARAMETERS, NOW) == AskRequest("What?", None, None, None, 33)
     assert parse_timeout(question(), PARAMETERS) == 7.0
 
 
@@ -68,13 +69,13 @@ def test_given_fields_are_used():
     )
 
     # then
-    assert parse_question(message, PARAMETERS) == AskRequest("What?", 10.5, 20.0, 2.5, 4096)
+    assert parse_question(message, PARAMETERS, NOW) == AskRequest("What?", 10.5, 20.0, 2.5, 4096)
     assert parse_timeout(message, PARAMETERS) == 0.25
 
 
 def test_limit_equals_the_float_of_a_frame_with_that_stamp():
     message = question(since=Time(sec=1_800_000_000, nanosec=123_456_789))
-    assert parse_question(message, PARAMETERS).since == 1_800_000_000_123_456_789 / 10**9
+    assert parse_question(message, PARAMETERS, NOW).since == 1_800_000_000_123_456_789 / 10**9
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_limit_equals_the_float_of_a_frame_with_that_stamp():
 )
 def test_invalid_request_is_rejected_with_the_name_of_its_field(fields, named):
     with pytest.raises(BadRequestError) as caught:
-        parse_question(question(**fields), PARAMETERS)
+        parse_question(question(**fields), PARAMETERS, NOW)
     assert named in str(caught.value)
 
 
@@ -113,7 +114,7 @@ def test_invalid_request_is_rejected_with_the_name_of_its_field(fields, named):
     ],
 )
 def test_request_at_its_limits_is_valid(fields):
-    parse_question(question(**fields), PARAMETERS)
+    parse_question(question(**fields), PARAMETERS, NOW)
 
 
 @pytest.mark.parametrize("timeout_sec", [-0.001, math.nan, math.inf, -math.inf, 3601.0])
@@ -124,11 +125,11 @@ def test_invalid_deadline_is_rejected(timeout_sec):
 
 def test_limits_come_from_the_parameters():
     parameters = replace(PARAMETERS, max_new_tokens_limit=40)
-    parse_question(question(max_new_tokens=40, client_id="x" * 255), parameters)
+    parse_question(question(max_new_tokens=40, client_id="x" * 255), parameters, NOW)
     with pytest.raises(BadRequestError, match=r"40.*41.*ask\.max_new_tokens_limit"):
-        parse_question(question(max_new_tokens=41), parameters)
+        parse_question(question(max_new_tokens=41), parameters, NOW)
     with pytest.raises(BadRequestError, match=r"client_id.*256"):
-        parse_question(question(client_id="x" * 256), parameters)
+        parse_question(question(client_id="x" * 256), parameters, NOW)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +140,23 @@ def test_limits_come_from_the_parameters():
         ({"client_id": "a\nb"}, "'client_id'"),
         ({"scope": 1}, "'scope'"),
         ({"scope": 7}, "'scope'"),
-        ({"parse_time": True}, "'parse_time'"),
     ],
 )
 def test_invalid_ids_and_reserved_fields_are_rejected(fields, named):
     with pytest.raises(BadRequestError, match=named):
-        parse_question(question(**fields), PARAMETERS)
+        parse_question(question(**fields), PARAMETERS, NOW)
+
+
+def test_words_about_time_limit_the_question_when_the_request_wants_it():
+    parameters = replace(PARAMETERS, max_question_characters=100)
+    text = "Who came in the last minute?"
+    request = parse_question(question(question=text, parse_time=True), parameters, NOW)
+    assert (request.since, request.until) == (NOW - 60, None)
+    assert request.time_words.words == ("in the last minute",)
+    assert parse_question(question(question=text), parameters, NOW).since is None
+    for fields in ({"last_sec": 2.0}, {"since": Time(sec=5)}, {"until": Time(sec=5)}):
+        with pytest.raises(BadRequestError, match="'parse_time'"):
+            parse_question(question(question=text, parse_time=True, **fields), parameters, NOW)
 
 
 def test_request_id_is_the_clients_or_a_new_one():
@@ -241,7 +253,7 @@ def scene():
         camera.see(1_799_999_990.0)
         camera.see(1_799_999_995.0)
     worker = FakeWorker(Engines("cpu", engines))
-    handler = AskHandler(worker, cameras, 8)
+    handler = AskHandler(worker, cameras, 8, lambda: NOW_NS)
     return SimpleNamespace(handler=handler, worker=worker, cameras=cameras, engines=engines)
 
 
@@ -335,7 +347,7 @@ def test_partial_answer_is_returned_at_the_deadline(scene):
 
     scene.engines["rear"].answer = too_slow
     worker = ModelWorker(lambda: scene.worker.engines, 8)
-    scene.handler = AskHandler(worker, scene.cameras, 8)
+    scene.handler = AskHandler(worker, scene.cameras, 8, lambda: NOW_NS)
     worker.start()
     try:
         # when
@@ -508,7 +520,7 @@ def test_failed_question_keeps_no_reference_to_the_frames_of_its_error(scene):
 
     scene.engines["front"].answer = answer
     worker = ModelWorker(lambda: scene.worker.engines, 8)
-    scene.handler = AskHandler(worker, scene.cameras, 8)
+    scene.handler = AskHandler(worker, scene.cameras, 8, lambda: NOW_NS)
     worker.start()
     gc.disable()
     try:

@@ -16,6 +16,7 @@ from delayed_vlm_ros.srv import AskScene
 from delayed_vlm_ros.errors import AskError, BusyError, NoFramesError
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.request import AskResult
+from delayed_vlm_ros.inference.time_words import TimeWords
 from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, MemoryStatistics
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import messages
@@ -125,7 +126,8 @@ def test_encoding_latency_is_zero_if_nothing_was_encoded():
 def test_answer_fills_the_response(response):
     # given
     used = (kept_pair(pair_id=3, complete=False), kept_pair(pair_id=5))
-    answer = Answer((CameraAnswer(CAMERA, AskResult("a red ball", METRICS, used), 2.5),), 0.125)
+    words = TimeWords(since=5.0, words=("today",), text="'today': from 00:00:00 to now", unread=("since",))
+    answer = Answer((CameraAnswer(CAMERA, AskResult("a red ball", METRICS, used), 2.5),), 0.125, time_words=words)
 
     # when
     messages.fill_answer(response, answer, include_frames=True)
@@ -133,12 +135,13 @@ def test_answer_fills_the_response(response):
     # then
     assert (response.success, response.error_code, response.error_msg) == (True, AskScene.Response.NONE, "")
     assert response.answer == "a red ball"
+    assert response.time_understood == "'today': from 00:00:00 to now"
     assert list(response.frame_ids) == [3, 5]
     assert [key_frame.id for key_frame in response.frames_used] == [3, 5]
     assert response.camera_answers == []
     assert response.snapshot_stamp == stamp_of(SECOND_NS)
     assert response.newest_frame_age_sec == 2.5
-    assert response.metrics == messages.ask_metrics(METRICS, 0.125, ("no stamps",))
+    assert response.metrics == messages.ask_metrics(METRICS, 0.125, (*words.warnings, "no stamps"))
 
 
 @pytest.mark.parametrize("response", [AskScene.Response(), AskSceneAction.Result()], ids=["service", "action"])

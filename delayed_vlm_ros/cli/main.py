@@ -19,6 +19,7 @@ from delayed_vlm_ros.cli.basic import basic
 from delayed_vlm_ros.cli.compare import compare
 from delayed_vlm_ros.cli.demo import demo
 from delayed_vlm_ros.cli.doctor import doctor
+from delayed_vlm_ros.cli.export import export
 from delayed_vlm_ros.cli.find import find
 from delayed_vlm_ros.cli.journal import journal
 from delayed_vlm_ros.cli.mcp import mcp
@@ -45,6 +46,7 @@ for command in (
     ask,
     find,
     journal,
+    export,
     watch,
     status,
     doctor,

@@ -1,0 +1,188 @@
+"""Contents of an export, read from a running ``scene_memory`` node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from delayed_vlm_ros.action import AskScene
+from delayed_vlm_ros.errors import ExportError
+from delayed_vlm_ros.export.contents import (
+    Evidence,
+    ExportedAlert,
+    ExportedAnswer,
+    ExportedLine,
+    ExportedPair,
+    LeftPair,
+    PairImages,
+    Pose,
+)
+from delayed_vlm_ros.msg import Alert, KeyFrame, Moment
+from delayed_vlm_ros.ros.client import SceneMemoryClient
+from delayed_vlm_ros.ros.journal_client import JournalClient
+from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.time import nanoseconds_of
+
+ALL_CAMERAS = "*"
+
+MAX_LINES = 100_000
+"""Largest number of lines of the journal in an export, the newest ones."""
+
+_MAX_IDS = 4096  # in one request
+_TIMEOUT_SEC = 30.0  # for 32 MB of images
+
+
+def read_pairs(
+    client: SceneMemoryClient,
+    camera: str,
+    limits_ns: tuple[int, int],
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[PairImages | LeftPair]:
+    """Yield all kept pairs with their images, a few at a time.
+
+    Args:
+        client: Client of the node.
+        camera: Camera of the pairs; ``*``: all cameras.
+        limits_ns: Earliest and latest stamp in nanoseconds; 0 for no limit.
+        interrupted: Returns whether to stop.
+
+    Raises:
+        ExportError: The node refuses the request, or the export was interrupted.
+        NodeNotFoundError: The node is unreachable.
+    """
+    response = client.get_frames(camera=camera, image_format="png", timeout_sec=_TIMEOUT_SEC)
+    waiting: list[int] = []
+    while True:
+        if not response.success:
+            raise ExportError(f"cannot read the frames: {response.error_msg}")
+        for images in zip(response.key_frames, response.first_images, response.second_images, strict=True):
+            if interrupted():
+                raise ExportError("interrupted: nothing was written: start the export again")
+            if is_within(nanoseconds_of(images[0].header.stamp), limits_ns):
+                yield PairImages(to_pair(images[0]), bytes(images[1].data), bytes(images[2].data))
+        yield from map(LeftPair, response.missing)
+        asked, waiting = waiting[:_MAX_IDS], [*response.left_out, *waiting[_MAX_IDS:]]
+        if not waiting:
+            return
+        if asked and not (response.key_frames or response.missing):
+            raise ExportError(
+                f"the node returned none of {len(asked)} frames: read its log, then start the export again"
+            )
+        response = client.get_frames(waiting[:_MAX_IDS], camera=ALL_CAMERAS, timeout_sec=_TIMEOUT_SEC)
+
+
+def read_lines(journal: JournalClient, camera: str, limits_ns: tuple[int, int]) -> tuple[ExportedLine, ...]:
+    """Return the lines of the journal, oldest first; none without a journal.
+
+    Args:
+        journal: Client of the journal.
+        camera: Camera of the lines; ``*``: all cameras.
+        limits_ns: Earliest and latest stamp in nanoseconds; 0 for no limit.
+
+    Raises:
+        ExportError: The node refuses the request.
+        NodeNotFoundError: The node is unreachable.
+    """
+    lines: list[ExportedLine] = []
+    for response in journal.pages(MAX_LINES, camera=camera, since_ns=limits_ns[0], until_ns=limits_ns[1]):
+        if not response.success:
+            raise ExportError(f"cannot read the journal: {response.error_msg}")
+        lines += map(_to_line, response.lines)
+    return tuple(sorted(lines, key=lambda line: (line.stamp_ns, line.id)))
+
+
+def goal_of(question: str, camera: str, limits_ns: tuple[int, int], timeout_sec: float) -> AskScene.Goal:
+    """Return the goal of a question about the exported time."""
+    since_ns, until_ns = limits_ns
+    return AskScene.Goal(
+        question=question,
+        camera=camera,
+        since=time_message(since_ns),
+        until=time_message(until_ns),
+        timeout_sec=timeout_sec,
+    )
+
+
+def to_answer(goal: AskScene.Goal, result: AskScene.Result, stamp_ns: int) -> ExportedAnswer:
+    """Return the answer of a result.
+
+    Args:
+        goal: The question.
+        result: Its result.
+        stamp_ns: Time of the answer in nanoseconds.
+    """
+    return ExportedAnswer(
+        stamp_ns=stamp_ns,
+        camera=goal.camera,
+        question=goal.question,
+        answer=result.answer,
+        error=result.error_msg,
+        pair_ids=tuple(map(int, result.frame_ids)),
+        evidence=tuple(
+            Evidence(int(frame.id), nanoseconds_of(frame.header.stamp), float(frame.relevance))
+            for frame in result.evidence
+        ),
+        warnings=tuple(result.metrics.warnings),
+    )
+
+
+def to_alerts(alerts: Sequence[Alert], camera: str, limits_ns: tuple[int, int]) -> tuple[ExportedAlert, ...]:
+    """Return the alerts of a camera (``*``: of all) within limits, oldest first."""
+    found = [
+        ExportedAlert(
+            stamp_ns=nanoseconds_of(alert.header.stamp),
+            camera=alert.camera,
+            watch=alert.watch,
+            question=alert.question,
+            is_rising=alert.edge == Alert.RISING,
+            p_yes=float(alert.p_yes),
+            pair_ids=tuple(int(frame.id) for frame in alert.evidence),
+        )
+        for alert in alerts
+        if camera in (ALL_CAMERAS, alert.camera)
+    ]
+    return tuple(sorted((one for one in found if is_within(one.stamp_ns, limits_ns)), key=lambda one: one.stamp_ns))
+
+
+def is_within(stamp_ns: int, limits_ns: tuple[int, int]) -> bool:
+    """Return whether a stamp is within limits; 0 is no limit."""
+    since_ns, until_ns = limits_ns
+    return since_ns <= stamp_ns and (not until_ns or stamp_ns <= until_ns)
+
+
+def to_pair(frame: KeyFrame) -> ExportedPair:
+    """Return the pair of a message."""
+    return ExportedPair(
+        id=int(frame.id),
+        camera=frame.camera,
+        stamp_ns=nanoseconds_of(frame.header.stamp),
+        end_stamp_ns=nanoseconds_of(frame.end_stamp),
+        importance=float(frame.importance),
+        reason=frame.reason,
+        in_star=frame.in_star,
+        in_stream=frame.in_stream,
+        marked=frame.marked,
+        label=frame.label,
+        pose=_to_pose(frame.pose) if frame.pose_valid else None,
+    )
+
+
+def _to_pose(stamped: Any) -> Pose:
+    position, orientation = stamped.pose.position, stamped.pose.orientation
+    return Pose(
+        stamped.header.frame_id,
+        (position.x, position.y, position.z),
+        (orientation.x, orientation.y, orientation.z, orientation.w),
+    )
+
+
+def _to_line(moment: Moment) -> ExportedLine:
+    return ExportedLine(
+        id=int(moment.journal_id),
+        camera=moment.camera,
+        stamp_ns=nanoseconds_of(moment.header.stamp),
+        end_stamp_ns=nanoseconds_of(moment.end_stamp),
+        caption=moment.caption,
+        reason=moment.reason,
+        label=moment.label,
+    )

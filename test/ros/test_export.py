@@ -1,0 +1,159 @@
+"""``delayed-vlm export`` of a running node: counts, poses, answers, limits, and frames that leave meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from delayed_vlm_ros.msg import KeyFrame
+from delayed_vlm_ros.srv import GetFrames
+from geometry_msgs.msg import PoseStamped
+from harness import nanoseconds
+from sensor_msgs.msg import CompressedImage
+
+from delayed_vlm_ros.errors import ExportError
+from delayed_vlm_ros.export.contents import LeftPair, PairImages
+from delayed_vlm_ros.ros.memory_export import read_pairs
+from delayed_vlm_ros.ros.time import time_message
+
+IMAGES = 8
+
+
+@pytest.fixture(scope="module")
+def room(start_for_module):
+    """A node with four pairs and their poses; and the stamps of their images."""
+    process, client = start_for_module(memory__sample_fps=50.0, pose__source="PoseStamped")
+    client.wait_until_ready()
+    client.connect_images()
+    client.reset()
+    stamps = []
+    for number in range(IMAGES):
+        image = client.image(shade=20 + 25 * number, frame_id="lens")
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = image.header.stamp, "map"
+        pose.pose.position.x = float(number)
+        client.publish(pose, "pose")
+        time.sleep(0.02)
+        client.publish(image)
+        stamps.append(nanoseconds(image.header.stamp))
+    client.wait_for_stats(lambda stats: stats.unique_frames == IMAGES)
+    return process, client, stamps
+
+
+@pytest.fixture
+def export(room, tmp_path):
+    """Return a function that runs the command, and returns its exit code, output and the exported data."""
+    _, client, _ = room
+
+    def run(*arguments, folder="out"):
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "delayed_vlm_ros.cli.main", "export", folder),
+                *("--namespace", client.namespace, *arguments),
+            ],
+            env={**os.environ, "COLUMNS": "200"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+        file = tmp_path / folder / "export.json"
+        return done, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    return run
+
+
+def test_command_writes_frames_with_poses_and_answers(room, export, tmp_path):
+    done, data = export("-q", "Wo ist die Tür 門?", "-q", "defect")
+    assert done.returncode == 0, done.stderr
+    assert data["counts"] == {"pairs": 4, "images": 8, "pairs_left": 0, "answers": 2, "alerts": 0, "lines": 0}
+    assert done.stdout.startswith("4 pairs of frames (8 images), 2 answers, 0 alerts, 0 journal lines: out/index.html")
+    assert "warning: no answer to 'defect'" in done.stdout
+    assert len(list((tmp_path / "out" / "frames").glob("*.png"))) == 8
+    assert [pair["stamp_ns"] for pair in data["pairs"]] == room[2][::2]
+    assert [pair["pose"]["position"][0] for pair in data["pairs"]] == [0.0, 2.0, 4.0, 6.0]
+    answered, failed = data["answers"]
+    assert answered["answer"] == "about Wo ist die Tür 門?"
+    assert answered["pair_ids"] == [pair["id"] for pair in data["pairs"]]
+    assert failed["error"]
+    assert "Wo ist die Tür 門?" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+
+
+def test_limits_and_json(room, export):
+    since, until = (f"{room[2][number] / 1e9:.9f}" for number in (1, 5))
+    done, data = export("--since", since, "--until", until, "--camera", "camera", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [pair["stamp_ns"] for pair in data["pairs"]] == room[2][2:6:2]
+    shown = json.loads(done.stdout)
+    assert (shown["folder"], shown["pairs"], shown["warnings"]) == ("out", 2, [])
+
+
+def test_refused_export_leaves_nothing(export, tmp_path):
+    done, data = export("--camera", "garden")
+    assert done.returncode == 1
+    assert "cannot read the frames: unknown camera 'garden'" in done.stderr
+    assert data is None
+    assert list(tmp_path.iterdir()) == []
+
+
+# Frames that leave meanwhile -----------------------------------------------------------------------------------------
+
+
+def key_frame(number: int) -> KeyFrame:
+    frame = KeyFrame(id=number, camera="camera")
+    frame.header.stamp = time_message(number * 10**9)
+    return frame
+
+
+class Node:
+    """A client of a node that returns some pairs a call, and has evicted others."""
+
+    def __init__(self, count: int, left=(), pairs_per_call: int = 2) -> None:
+        self.pairs_per_call = pairs_per_call
+        self.ids = list(range(1, count + 1))
+        self.left = set(left)
+        self.is_silent = False
+
+    def get_frames(self, ids=(), *, camera, image_format="png", timeout_sec):
+        assert (camera, image_format) == ("*", "png")
+        wanted = list(ids) or self.ids
+        kept = [number for number in wanted if number not in self.left or not ids]
+        response = GetFrames.Response(success=True)
+        if self.is_silent and ids:
+            response.left_out = wanted
+            return response
+        returned, later = kept[: self.pairs_per_call], kept[self.pairs_per_call :]
+        response.key_frames = list(map(key_frame, returned))
+        response.first_images = [CompressedImage(data=b"1") for _ in returned]
+        response.second_images = [CompressedImage() for _ in returned]
+        response.missing = [number for number in wanted if number not in kept]
+        response.left_out = later
+        return response
+
+
+def test_all_pairs_of_several_responses_are_read_and_those_that_left_are_reported():
+    found = list(read_pairs(Node(7, left=(4, 5)), "*", (0, 0)))
+    assert [one.pair.id for one in found if isinstance(one, PairImages)] == [1, 2, 3, 6, 7]
+    assert [one.id for one in found if isinstance(one, LeftPair)] == [4, 5]
+
+
+def test_more_pairs_than_one_request_may_name_are_read():
+    found = list(read_pairs(Node(4500, pairs_per_call=1000), "*", (0, 0)))
+    assert [one.pair.id for one in found] == list(range(1, 4501))
+
+
+def test_node_that_returns_no_frames_is_an_error():
+    node = Node(7)
+    node.is_silent = True
+    with pytest.raises(ExportError, match="returned none of"):
+        list(read_pairs(node, "*", (0, 0)))
+
+
+def test_interrupted_export_stops():
+    with pytest.raises(ExportError, match="interrupted"):
+        list(read_pairs(Node(7), "*", (0, 0), lambda: True))

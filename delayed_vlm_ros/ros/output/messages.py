@@ -19,6 +19,7 @@ from delayed_vlm_ros.ros.scene_memory.parameters import MAX_QUESTION_CHARACTERS
 from delayed_vlm_ros.ros.services.multi_camera_ask import Answer, CameraAnswer, CameraFailure
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.text import escaped
+from delayed_vlm_ros.time import nanoseconds_of
 from delayed_vlm_ros.watches import Alert, Edge, Gate, Level, Watch, WatchStatus
 
 
@@ -35,14 +36,21 @@ def error_text(error: Exception) -> str:
     return f"internal error, {type(error).__name__}: {text}. The node's log has the traceback: retry, or report it"
 
 
-def key_frame(kept: KeptPair, camera: CameraMemory) -> msg.KeyFrame:
-    """Return the message of a kept pair."""
+def key_frame(kept: KeptPair, camera: CameraMemory, relevance: float = 0.0) -> msg.KeyFrame:
+    """Return the message of a kept pair.
+
+    Args:
+        kept: The pair.
+        camera: Its camera.
+        relevance: Share of an answer that rests on it, 0..1; 0 outside evidence.
+    """
     first, last = (camera.header_of(frame) for frame in (kept.pair.first, kept.pair.last))
     frame = msg.KeyFrame(
         end_stamp=time_message(last.stamp_ns),
         id=kept.id,
         camera=camera.name,
         importance=float(kept.importance),
+        relevance=float(relevance),
         reason=kept.reason,
         in_star=kept.in_star,
         in_stream=kept.in_stream,
@@ -173,12 +181,26 @@ def fill_answer(response: Any, answer: Answer, *, include_frames: bool) -> None:
     response.success = True
     response.error_code = int(errors.ErrorCode.NONE)
     response.answer = answer.text
+    response.time_understood = answer.time_words.text if answer.time_words is not None else ""
     used = [(kept, part.camera) for part in answer.parts for kept in part.result.frames_used]
     response.frame_ids = [kept.id for kept, _ in used]
     response.frames_used = [key_frame(kept, camera) for kept, camera in used] if include_frames else []
+    _fill_evidence(response, answer)
     response.snapshot_stamp = time_message(answer.newest_header.stamp_ns)
     response.newest_frame_age_sec = float(answer.newest_frame_age_sec)
     response.metrics = ask_metrics(answer.metrics, answer.queue_latency, answer.warnings)
+
+
+def _fill_evidence(response: Any, answer: Answer) -> None:
+    """Fill the evidence of an ``AskScene`` response, with its span in time and the pose of the best pair."""
+    frames = [key_frame(one.kept, camera, one.relevance) for one, camera in answer.evidence]
+    response.evidence = frames
+    if not frames:
+        return
+    first = min(frames, key=lambda frame: nanoseconds_of(frame.header.stamp))
+    last = max(frames, key=lambda frame: nanoseconds_of(frame.end_stamp))
+    response.evidence_span = [first.header.stamp, last.end_stamp]
+    response.evidence_pose_valid, response.evidence_pose = frames[0].pose_valid, frames[0].pose
 
 
 def camera_answers(answer: Answer) -> list[msg.CameraAnswer]:
@@ -235,6 +257,7 @@ def scene_answer(request: Any, response: Any, answer: Answer | None) -> msg.Scen
         answer=response.answer,
         frame_ids=response.frame_ids,
         camera_answers=response.camera_answers,
+        evidence=response.evidence,
         metrics=response.metrics,
     )
     published.header.stamp = response.snapshot_stamp

@@ -392,6 +392,12 @@ class SceneMemoryParameters:
         maximum=MAX_QUESTION_CHARACTERS,
     )
 
+    evidence_enabled: bool = _at_any_time(
+        default=True,
+        description="rank the key frames of an answer by how much it rests on them",
+        name="evidence.enabled",
+    )
+
     stale_after_sec: float = _at_any_time(
         1.0,
         "time without an image after which a camera is reported as stale",

@@ -10,7 +10,8 @@ from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, DelayedVl
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.metrics import AskMetrics, combine_metrics
 from delayed_vlm_ros.inference.progress import Progress, ProgressListener
-from delayed_vlm_ros.inference.request import AskRequest, AskResult
+from delayed_vlm_ros.inference.request import MAX_EVIDENCE, AskRequest, AskResult, Evidence
+from delayed_vlm_ros.inference.time_words import TimeWords
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
@@ -58,12 +59,14 @@ class Answer:
         queue_latency: Time from the arrival of the request to the start of processing, in seconds.
         is_of_all: Whether the question was for all cameras: each part then carries its camera's name.
         failures: The cameras without an answer.
+        time_words: The words of the question that its time limits come from; None: they were not read.
     """
 
     parts: tuple[CameraAnswer, ...]
     queue_latency: float
     is_of_all: bool = False
     failures: tuple[CameraFailure, ...] = ()
+    time_words: TimeWords | None = None
 
     @property
     def error(self) -> DelayedVlmError | None:
@@ -83,6 +86,15 @@ class Answer:
         return combine_metrics([_named_metrics(part) if self.is_of_all else part.result.metrics for part in self.parts])
 
     @property
+    def evidence(self) -> tuple[tuple[Evidence, CameraMemory], ...]:
+        """The pairs that the answer rests on most with their cameras, best first, at most ``MAX_EVIDENCE``.
+
+        The relevance of a pair is its share of its own camera's answer.
+        """
+        found = [(one, part.camera) for part in self.parts for one in part.result.evidence]
+        return tuple(sorted(found, key=lambda one: -one[0].relevance)[:MAX_EVIDENCE])
+
+    @property
     def newest_header(self) -> FrameHeader:
         """The header of the newest frame used by any camera."""
         return max((part.newest_header for part in self.parts), key=lambda header: header.stamp_ns)
@@ -94,10 +106,11 @@ class Answer:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The limitations that the engine does not know: missing cameras, and the cameras' own warnings."""
+        """The limitations that the engine does not know: missing cameras, words about time, cameras' warnings."""
         missing = (f"camera {failed.camera.name} is not in the answer: {failed.error}" for failed in self.failures)
+        of_time = () if self.time_words is None else self.time_words.warnings
         of_cameras = (warning for part in self.parts for warning in part.camera.warnings)
-        return tuple(dict.fromkeys((*missing, *of_cameras)))
+        return tuple(dict.fromkeys((*missing, *of_time, *of_cameras)))
 
 
 class MultiCameraAsk:
@@ -171,7 +184,8 @@ class MultiCameraAsk:
             answered = {part.camera.name for part in parts}
             late = (camera for camera in self._cameras if camera.name not in answered)
             failures = {camera.name: CameraFailure(camera, timeout) for camera in late} | failures
-        return Answer(parts, self._started - self._arrived, self._is_of_all, tuple(failures.values()))
+        latency, words = self._started - self._arrived, self._request.time_words
+        return Answer(parts, latency, self._is_of_all, tuple(failures.values()), words)
 
 
 class _CameraListener:

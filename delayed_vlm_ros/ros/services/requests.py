@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros.errors import BadRequestError, UnknownCameraError
 from delayed_vlm_ros.inference.request import AskRequest, check_request
+from delayed_vlm_ros.inference.time_words import read_time_words
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_TIMEOUT_SEC, SceneMemoryParameters
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, nanoseconds_of, seconds_of
@@ -22,11 +24,17 @@ MAX_ID_CHARACTERS = 255
 """Longest client id and request id; the full name of a node fits."""
 
 
-def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskRequest:
+def parse_question(message: Any, parameters: SceneMemoryParameters, now: float) -> AskRequest:
     """Return the question of an ``AskScene`` request or goal; zeros become the node's defaults.
+
+    Args:
+        message: Request or goal message.
+        parameters: Current parameters of the node.
+        now: Time of the node's clock, in seconds.
 
     Raises:
         BadRequestError: A field is invalid.
+        DependencyError: The request sets ``parse_time``, and dateparser is not installed.
     """
     if len(message.question) > parameters.max_question_characters:
         raise BadRequestError(
@@ -47,9 +55,17 @@ def parse_question(message: Any, parameters: SceneMemoryParameters) -> AskReques
         until=parse_stamp("until", message.until),
         last_sec=message.last_sec or None,
         max_new_tokens=message.max_new_tokens or parameters.max_new_tokens,
+        ranks_evidence=parameters.evidence_enabled,
     )
     check_request(request)
-    return request
+    return _with_time_words(request, now) if message.parse_time else request
+
+
+def _with_time_words(request: AskRequest, now: float) -> AskRequest:
+    if request.has_time_limit:
+        raise BadRequestError("'parse_time' reads the limits from the question: leave out since, until and last_sec")
+    words = read_time_words(request.question, now)
+    return replace(request, since=words.since, until=words.until, time_words=words)
 
 
 def choose_request_id(message: Any) -> str:
@@ -74,11 +90,9 @@ def _is_id(value: str) -> bool:
 
 
 def _check_reserved(message: Any) -> None:
-    """Refuse fields that are reserved for later versions: an answer must not ignore them silently."""
+    """Refuse a field that is reserved for later versions: an answer must not ignore it silently."""
     if message.scope != message.SCOPE_ALL:
         raise BadRequestError(f"'scope' must be 0 (all frames) in this version, got {message.scope}: use last_sec")
-    if message.parse_time:
-        raise BadRequestError("'parse_time' must be false in this version: use since, until or last_sec")
 
 
 def parse_timeout(message: Any, parameters: SceneMemoryParameters) -> float:

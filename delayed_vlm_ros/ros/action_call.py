@@ -7,6 +7,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from action_msgs.msg import GoalStatus
 from rclpy.action import ActionClient
 
 from delayed_vlm_ros.errors import DelayedVlmError, NodeNotFoundError
@@ -21,18 +22,24 @@ class ActionCall(Generic[Result]):
         goal: The goal.
         on_feedback: Called in the executor's thread with each feedback before the end.
         in_executor: Runs a function in the executor's thread; returns False if the node is in no executor.
+        lost: Error message for a goal that the node no longer knows.
 
     Attributes:
         future: Result of the action, which may hold an error; or the error of ``fail``.
     """
 
     def __init__(
-        self, goal: Any, on_feedback: Callable[[Any], None], in_executor: Callable[[Callable[[], Any]], bool]
+        self,
+        goal: Any,
+        on_feedback: Callable[[Any], None],
+        in_executor: Callable[[Callable[[], Any]], bool],
+        lost: str,
     ) -> None:
         self.future: Future[Result] = Future()
         self._goal = goal
         self._on_feedback = on_feedback
         self._in_executor = in_executor
+        self._lost = lost
         self._handle: Any = None
         self._is_cancelled = False
 
@@ -61,6 +68,10 @@ class ActionCall(Generic[Result]):
         sending = action.send_goal_async(self._goal, feedback_callback=self._receive_feedback)
         sending.add_done_callback(self._on_accepted)
 
+    def check(self) -> None:
+        """End the call if the node no longer knows the accepted goal, as after a restart. Thread-safe."""
+        self._in_executor(self._request_result)
+
     def fail(self, error: DelayedVlmError) -> None:
         """End the call with an error, unless it has ended."""
         with suppress(InvalidStateError):
@@ -76,14 +87,21 @@ class ActionCall(Generic[Result]):
             self.fail(NodeNotFoundError("scene_memory has rejected the goal: see its log"))
             return
         self._handle = handle
-        handle.get_result_async().add_done_callback(self._on_result)
+        self._request_result()
         if self._is_cancelled:
             self._cancel_goal()
+
+    def _request_result(self) -> None:
+        self._handle.get_result_async().add_done_callback(self._on_result)
 
     def _receive_feedback(self, message: Any) -> None:
         if not self.future.done():
             self._on_feedback(message.feedback)
 
     def _on_result(self, fetching: Any) -> None:
-        with suppress(InvalidStateError):  # the call has failed meanwhile
-            self.future.set_result(fetching.result().result)
+        response = fetching.result()
+        if response.status == GoalStatus.STATUS_UNKNOWN:  # with an empty result
+            self.fail(NodeNotFoundError(self._lost))
+            return
+        with suppress(InvalidStateError):  # the call has ended meanwhile
+            self.future.set_result(response.result)

@@ -11,8 +11,9 @@ from rclpy.action import ActionClient
 class SpunActionClient(ActionClient):  # type: ignore[type-arg]  # not generic on Humble
     """An ``ActionClient`` that may be created and destroyed while another thread spins its node.
 
-    rclpy registers a client at the node before the client is complete, and may use it once more after it was destroyed.
-    Either would end the thread that spins.
+    rclpy registers a client at the node before the client is complete, and may use it once more after it was destroyed:
+    either would end the thread that spins. It also loses the response to a goal that arrives before the call that sends
+    the goal has returned.
 
     Args:
         node: As for ``ActionClient``, as are all other arguments.
@@ -21,7 +22,18 @@ class SpunActionClient(ActionClient):  # type: ignore[type-arg]  # not generic o
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self._is_destroyed = False
         self._lock = threading.Lock()  # rclpy sets it after the registration
+        self._sending = threading.Lock()
         super().__init__(*arguments, **keywords)
+
+    def send_goal_async(self, *arguments: Any, **keywords: Any) -> Any:
+        """Send a goal; return the future of its handle."""
+        with self._sending:
+            return super().send_goal_async(*arguments, **keywords)
+
+    def take_data(self) -> Any:
+        """Take the responses and feedback that have arrived, after a goal that is being sent."""
+        with self._sending:
+            return super().take_data()
 
     def add_to_wait_set(self, wait_set: Any) -> None:
         """Add the client to a wait set; does nothing after ``destroy``."""

@@ -34,7 +34,9 @@ _BUSY_GRACE_SEC = 3.0  # more, for a node that still reports
 _SILENT_SEC = 3.0  # without a report, after which a node may hang; it reports once per second
 _SEND_SEC = 0.2  # to send a cancellation
 _CALL_TIMEOUT_SEC = 10.0
-_IDLE_REPORTS = 3  # consecutive reports of an idle node after which a running question is lost
+_IDLE_REPORTS = 3  # consecutive reports of an idle node after which a running question may be lost
+_IDLE_REPORTS_BEFORE_ACCEPTANCE = 10  # of a question that the node has not accepted
+_LOST = "scene_memory was restarted and has lost the question: ask again"
 
 REPLIES = QoSProfile(depth=200)
 """QoS of a service's client. Replies go to all clients: those to others must not push out the one to this client."""
@@ -76,6 +78,13 @@ class SceneMemoryClient:
         self.service_name: str = node.resolve_service_name("ask_scene")
         self.status_prefix: str = node.resolve_topic_name("scene_memory").lstrip("/") + ": "
         self._client_id: str = node.get_fully_qualified_name()
+        self._running: set[StreamedQuestion] = set()  # of the executor's thread
+        self._newest: MemoryStats | None = None
+        self._statistics: dict[str, MemoryStats] = {}
+        self._node_statistics: NodeStats | None = None
+        self._reported_at: float | None = None
+        self._diagnostics: dict[str, DiagnosticStatus] = {}
+        # Another thread may spin the node: from here on, callbacks may run.
         self._ask: Client[Any, Any] = node.create_client(AskScene, "ask_scene", qos_profile=REPLIES)
         self._mark: Client[Any, Any] = node.create_client(Mark, "scene_memory/mark", qos_profile=REPLIES)
         self._get_frames: Client[Any, Any] = node.create_client(
@@ -95,12 +104,6 @@ class SceneMemoryClient:
             node.create_subscription(NodeStats, "scene_memory/node_stats", self._on_node_statistics, 10),
             node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10),
         ]
-        self._running: set[StreamedQuestion] = set()  # of the executor's thread
-        self._newest: MemoryStats | None = None
-        self._statistics: dict[str, MemoryStats] = {}
-        self._node_statistics: NodeStats | None = None
-        self._reported_at: float | None = None
-        self._diagnostics: dict[str, DiagnosticStatus] = {}
 
     @classmethod
     @contextmanager
@@ -173,8 +176,12 @@ class SceneMemoryClient:
         self._reported_at = time.monotonic()
         is_busy = bool(message.questions_running or message.questions_waiting)
         for question in tuple(self._running):
-            if question.is_lost(is_busy=is_busy):
-                question.fail(NodeNotFoundError(self._lost_message(question)))
+            if not question.may_be_lost(is_busy=is_busy):
+                continue
+            if question.is_accepted:
+                question.check()
+            else:
+                question.fail(NodeNotFoundError(self.no_server_message()))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         own = {status.name: status for status in message.status if status.name.startswith(self.status_prefix)}
@@ -235,11 +242,6 @@ class SceneMemoryClient:
             f"no scene_memory node at {self.status_prefix.rstrip(': ')} in ROS domain {domain}: start it, for example "
             "with ros2 launch delayed_vlm_ros bringup.launch.py, or set ROS_DOMAIN_ID and the namespace as for the node"
         )
-
-    def _lost_message(self, question: StreamedQuestion) -> str:
-        if not question.is_accepted:
-            return self.no_server_message()
-        return "scene_memory was restarted and has lost the question: ask again"
 
     def _send(self, question: StreamedQuestion) -> None:
         if not self.action_is_ready():
@@ -539,19 +541,24 @@ class StreamedQuestion(ActionCall[AskSceneAction.Result]):
         on_progress: Callable[[AskSceneAction.Feedback], None],
         in_executor: Callable[[Callable[[], Any]], bool],
     ) -> None:
-        super().__init__(goal, self._on_progress, in_executor)
+        super().__init__(goal, self._on_progress, in_executor, _LOST)
         self.text = ""
         self._listener = on_progress
         self._idle_reports = 0  # since the node was last busy
 
-    def is_lost(self, *, is_busy: bool) -> bool:
-        """Return whether the node has lost the question, as after a restart; called for each of its reports.
+    def may_be_lost(self, *, is_busy: bool) -> bool:
+        """Return whether the node may have lost the question, as after a restart; called for each of its reports.
+
+        On a busy machine, several reports may overtake a response.
 
         Args:
             is_busy: Whether the node has any question.
         """
         self._idle_reports = 0 if is_busy else self._idle_reports + 1
-        return self._idle_reports >= _IDLE_REPORTS
+        if self._idle_reports < (_IDLE_REPORTS if self.is_accepted else _IDLE_REPORTS_BEFORE_ACCEPTANCE):
+            return False
+        self._idle_reports = 0
+        return True
 
     def _on_progress(self, feedback: Any) -> None:
         self._idle_reports = 0

@@ -21,7 +21,8 @@ from delayed_vlm_ros.watches.watch import ALERTS_KEPT
 _CALL_TIMEOUT_SEC = 10.0
 _CANCEL_SEC = 2.0  # for the result of a cancelled goal
 _SILENT_SEC = 10.0  # without a report of the node, which reports once per second
-_LOST_SEC = 3.0  # for which a node reports but does not have the goal's watch
+_LOST_SEC = 3.0  # for which a node reports without the goal's watch, before it is asked for the goal
+_LOST = "scene_memory was restarted and has lost the watch: wait once more"
 
 
 def _latched(depth: int) -> QoSProfile:
@@ -31,8 +32,7 @@ def _latched(depth: int) -> QoSProfile:
 class WatchClient:
     """Adds, lists and removes the standing questions of one ``scene_memory`` node, and follows their changes.
 
-    Make it where the client was made: in the same thread, or in the thread of the node's executor. Like those of the
-    client, all calls block.
+    Like those of the client, all calls block.
 
     Args:
         client: Client of the node.
@@ -148,7 +148,7 @@ class WatchClient:
         client = self._client
         client.wait_for_server(self._watch_for.server_is_ready, timeout_sec)
         call: ActionCall[WatchFor.Result] = ActionCall(
-            WatchFor.Goal(settings=settings), lambda feedback: on_state(feedback.state), client.in_executor
+            WatchFor.Goal(settings=settings), lambda feedback: on_state(feedback.state), client.in_executor, _LOST
         )
         if not client.in_executor(lambda: call.send(self._watch_for)):
             raise NodeNotFoundError("the client's node has no executor: add it to one that spins, then retry")
@@ -167,7 +167,7 @@ class WatchClient:
 
 
 class _Presence:
-    """Ends the call of a goal whose node is silent, or reports but does not have the goal's watch.
+    """Ends the call of a goal whose node is silent, and checks one whose node does not report the goal's watch.
 
     The node reports once per second, and its states twice per second if they have changed.
     """
@@ -185,7 +185,8 @@ class _Presence:
         if report is not self._report:
             self._report, self._reported_at = report, now
             if now - self._present_at > _LOST_SEC:
-                self._call.fail(NodeNotFoundError("scene_memory was restarted and has lost the watch: wait once more"))
+                self._present_at = now
+                self._call.check()
         elif now - self._reported_at > _SILENT_SEC:
             self._call.fail(
                 NodeNotFoundError(

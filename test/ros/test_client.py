@@ -8,6 +8,7 @@ from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.msg import NodeStats
 from delayed_vlm_ros.srv import AskScene as AskSceneService
 from harness import FAKE_SCENE_MEMORY, Client, NodeProcess
+from rclpy.action import ActionServer
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from waiting import PATIENCE_SEC, Stopwatch, wait_until
@@ -26,17 +27,10 @@ def connected(with_images):
         yield client
 
 
-def make_client(node):
-    """Make a client in the thread of the node's executor, which must not see it half made."""
-    made = node.executor.create_task(SceneMemoryClient, node)
-    wait_until(made.done, "the client")
-    return made.result()
-
-
 @pytest.fixture
 def spun(with_images):
     """A client on a node that another thread spins."""
-    client = make_client(with_images.node)
+    client = SceneMemoryClient(with_images.node)
     wait_until(lambda: client.action_is_ready() and client.service_is_ready(), "service and action")
     yield client
     client.close()
@@ -93,7 +87,7 @@ def test_question_is_lost_when_the_node_restarts(start):
     process, observer = start(namespace="/restarted", memory__sample_fps=50.0)
     observer.wait_until_ready()
     observer.show_images(2)
-    client = make_client(observer.node)
+    client = SceneMemoryClient(observer.node)
     wait_until(client.action_is_ready, "the action")
     question = client.stream_async(AskScene.Goal(question="say", timeout_sec=PATIENCE_SEC), lambda _: None)
     wait_until(lambda: question.text, "feedback")
@@ -108,6 +102,32 @@ def test_question_is_lost_when_the_node_restarts(start):
     finally:
         restarted.close()
         client.close()
+
+
+def test_answer_that_reports_of_an_idle_node_overtake_is_received(ros):
+    server = Client("/overtaken")
+    reports = server.node.create_publisher(NodeStats, "scene_memory/node_stats", 10)
+    may_end = Future()
+
+    async def answer_late(goal):
+        await may_end
+        goal.succeed()
+        return AskScene.Result(answer="late")
+
+    action = ActionServer(server.node, AskScene, "ask_scene_stream", answer_late)
+    client = SceneMemoryClient(server.node)
+    wait_until(client.action_is_ready, "the action")
+    question = client.stream_async(AskScene.Goal(question="What?", timeout_sec=PATIENCE_SEC), lambda _: None)
+    wait_until(lambda: question.is_accepted, "the acceptance")
+    for _ in range(8):
+        received = client.node_statistics
+        reports.publish(NodeStats())
+        wait_until(lambda received=received: client.node_statistics is not received, "the report")
+    may_end.set_result(None)
+    assert question.future.result(PATIENCE_SEC).answer == "late"
+    client.close()
+    action.destroy()
+    server.close()
 
 
 SCALE = 0.1  # of the client's limits, to save time

@@ -26,6 +26,9 @@ MAX_WAITING = 32
 MAX_TOKENS = 64
 """Longest caption, in tokens; a longer one ends with an ellipsis."""
 
+MAX_CAPTION_SEC = 120.0
+"""Longest time for a caption, in seconds: a model server that hangs must not keep the worker from its other tasks."""
+
 _LOGGER = logging.getLogger(__name__)
 _MAX_ATTEMPTS = 3  # of one pair; then it is not its turn but the pair that fails
 _RETRY_SEC = 10.0
@@ -166,6 +169,7 @@ class Captioner:
                 return False
             pair = self._waiting.popleft()
             times_cleared = self._times_cleared
+        control.deadline = time.monotonic() + MAX_CAPTION_SEC
         try:
             result = engines[pair.camera].answer(self._request, control, frames=(pair.kept,))
         except AskCancelledError:

@@ -10,6 +10,7 @@ from fake_metrics import metrics_of_scores
 
 from delayed_vlm_ros.errors import (
     AskCancelledError,
+    AskTimeoutError,
     DeviceMemoryError,
     ModelNotReadyError,
     NonFiniteError,
@@ -17,7 +18,7 @@ from delayed_vlm_ros.errors import (
 )
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
-from delayed_vlm_ros.journal.captioner import MAX_DUTY, MAX_TOKENS, MAX_WAITING, Captioner
+from delayed_vlm_ros.journal.captioner import MAX_CAPTION_SEC, MAX_DUTY, MAX_TOKENS, MAX_WAITING, Captioner
 from delayed_vlm_ros.memory import SmartFrameManager
 
 QUESTION = "What do you see?"
@@ -87,7 +88,8 @@ def test_pairs_get_captions_in_the_order_in_which_they_left(captioner, engine, c
         ("front", first, "a red box"),
         ("front", second, "a red box"),
     ]
-    request, _, frames = engine.asked[0]
+    request, control, frames = engine.asked[0]
+    assert 0 < control.remaining() <= MAX_CAPTION_SEC
     assert (request, frames) == (AskRequest(QUESTION, max_new_tokens=MAX_TOKENS), (first,))
     counts = captioner.counts
     assert (counts.waiting, counts.captioned, counts.dropped, counts.error) == (0, 2, 0, "")
@@ -179,7 +181,7 @@ def test_pair_waits_while_the_model_server_is_away(captioner, engine, captioned,
     assert ([one.kept for one in captioned], captioner.counts.dropped) == ([kept], 0)
 
 
-@pytest.mark.parametrize("error", [NonFiniteError("NaN"), KeyError("defect")])
+@pytest.mark.parametrize("error", [NonFiniteError("NaN"), KeyError("defect"), AskTimeoutError("hangs")])
 def test_pair_that_the_model_cannot_read_is_dropped_after_three_attempts(captioner, engine, captioned, error):
     _, second = offer(captioner, 2)
     engine.failures = [error] * 3

@@ -117,14 +117,15 @@ class Captioner:
         self._times_cleared = 0
 
     def offer(self, camera: str, kept: KeptPair) -> None:
-        """Add a pair. While too many wait, the one that has waited for longest is dropped."""
+        """Add a pair. While too many wait, the least important one is dropped; of equal ones, the oldest."""
         with self._lock:
             self._waiting.append(WaitingPair(camera, kept))
             self._drop_excess()
 
     def _drop_excess(self) -> None:
         while len(self._waiting) > MAX_WAITING:
-            self._waiting.popleft()
+            importances = [pair.kept.importance for pair in self._waiting]
+            del self._waiting[importances.index(min(importances))]
             self._counts = replace(self._counts, dropped=self._counts.dropped + 1)
 
     @property

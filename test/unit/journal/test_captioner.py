@@ -19,7 +19,7 @@ from delayed_vlm_ros.errors import (
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.request import AskRequest, AskResult
 from delayed_vlm_ros.journal.captioner import MAX_CAPTION_SEC, MAX_DUTY, MAX_TOKENS, MAX_WAITING, Captioner
-from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory import FramePair, SmartFrameManager
 
 QUESTION = "What do you see?"
 
@@ -132,11 +132,18 @@ def test_captions_take_at_most_their_share_of_the_device_s_time(captioner, engin
     assert MAX_DUTY - 0.01 < share <= MAX_DUTY
 
 
-def test_oldest_waiting_pairs_are_dropped_and_counted(captioner, engine, captioned):
-    offered = offer(captioner, MAX_WAITING + 3)
+def test_least_important_and_then_oldest_waiting_pairs_are_dropped_and_counted(captioner, engine, captioned):
+    # given ordinary pairs, and one that shows an event
+    event, *ordinary = (
+        replace(kept, pair=FramePair(kept.id, replace(kept.pair.first, importance=0.1), None), deferred_score=score)
+        for kept, score in zip(pairs(MAX_WAITING + 3), [0.9] + [0.0] * MAX_WAITING + [0.5, 0.0], strict=True)
+    )
+    for kept in (event, *ordinary):
+        captioner.offer("front", kept)
     assert (captioner.counts.waiting, captioner.counts.dropped) == (MAX_WAITING, 3)
-    work(captioner, engine)
-    assert captioned[0].kept is offered[3]
+    for _ in range(MAX_WAITING):
+        work(captioner, engine)
+    assert [one.kept for one in captioned] == [event, *ordinary[3:]]
 
 
 def test_model_is_needed_when_many_pairs_wait(captioner):

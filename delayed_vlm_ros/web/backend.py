@@ -377,6 +377,19 @@ class AnswerCost:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceFrame:
+    """A pair that an answer rests on.
+
+    Attributes:
+        frame: The pair.
+        relevance: Share of the answer that rests on it, 0..1.
+    """
+
+    frame: KeptFrame
+    relevance: float
+
+
+@dataclass(frozen=True, slots=True)
 class AskOutcome:
     """Result of a question.
 
@@ -387,6 +400,7 @@ class AskOutcome:
         frames_used: Pairs that the answer is based on.
         cost: Cost of the answer; None without an answer.
         warnings: Reasons why the answer may be less accurate than usual.
+        evidence: Pairs that the answer rests on most, best first; empty if they are not known.
     """
 
     answer: str = ""
@@ -395,6 +409,7 @@ class AskOutcome:
     frames_used: tuple[KeptFrame, ...] = ()
     cost: AnswerCost | None = None
     warnings: tuple[str, ...] = ()
+    evidence: tuple[EvidenceFrame, ...] = ()
 
 
 class RunningQuestion(Protocol):

@@ -74,10 +74,18 @@ class FrameCard:
         frame: Pair to show.
         time: Age or clock time of the pair, as text.
         on_open: Callback for a click, called with the pair.
+        relevance: Share of an answer that rests on the pair, 0..1, to show instead of the score; None outside evidence.
     """
 
-    def __init__(self, frame: KeptFrame, time: str, on_open: Callable[[KeptFrame], None]) -> None:
+    def __init__(
+        self,
+        frame: KeptFrame,
+        time: str,
+        on_open: Callable[[KeptFrame], None],
+        relevance: float | None = None,
+    ) -> None:
         self._frame = frame
+        self._relevance = relevance
         self._aria_label = ""
         self.element = block("button", "frame-card").props("type=button tabindex=-1")
         self.element.on("click", lambda: on_open(self._frame), args=[])
@@ -95,11 +103,13 @@ class FrameCard:
         """Show the current state of the pair."""
         self._frame = frame
         set_text(self._time, time)
-        set_text(self._score, f"{frame.importance:.2f}")
+        relevance = self._relevance
+        set_text(self._score, f"{frame.importance:.2f}" if relevance is None else f"{relevance:.0%}")
         set_text(self._reason, frame.label or frame.reason)
         set_visible(self._mark, visible=frame.marked)
         mark = f", marked {frame.label}".rstrip() if frame.marked else ""
-        aria_label = f"{description(frame)}, score {frame.importance:.2f}{mark}"
+        value = f"score {frame.importance:.2f}" if relevance is None else f"relevance {relevance:.0%}"
+        aria_label = f"{description(frame)}, {value}{mark}"
         if aria_label != self._aria_label:
             self._aria_label = aria_label
             self.element.props["aria-label"] = aria_label

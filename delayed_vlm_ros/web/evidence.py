@@ -1,10 +1,10 @@
-"""Strip of the frames that an answer is based on."""
+"""Strip of the frames that an answer rests on, or, if these are not known, of those that it is based on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from delayed_vlm_ros.web.backend import KeptFrame
+from delayed_vlm_ros.web.backend import EvidenceFrame, KeptFrame
 from delayed_vlm_ros.web.components import FrameCard, block, text
 from delayed_vlm_ros.web.formatting import clock, quantity
 
@@ -13,20 +13,29 @@ _MAX_CARDS = 5
 
 
 class EvidenceStrip:
-    """A few frames of an answer, spread over the time they cover, oldest first.
+    """A few frames of an answer: those that it rests on, best first with their relevance.
+
+    If these are not known, the frames are spread over the time of the answer, oldest first.
 
     Args:
         frames: All pairs that the answer is based on.
         on_open: Callback for a click on a frame, called with the frame and all pairs of the answer, oldest first.
+        evidence: Pairs that the answer rests on most, best first; empty if they are not known.
     """
 
-    def __init__(self, frames: Sequence[KeptFrame], on_open: Callable[[KeptFrame, Sequence[KeptFrame]], None]) -> None:
+    def __init__(
+        self,
+        frames: Sequence[KeptFrame],
+        on_open: Callable[[KeptFrame, Sequence[KeptFrame]], None],
+        evidence: Sequence[EvidenceFrame] = (),
+    ) -> None:
         ordered = sorted(frames, key=lambda frame: frame.stamp_ns)
-        shown = spread_over_time(ordered, _MAX_CARDS)
-        text("p", _summary(len(ordered), len(shown)), "quiet small")
+        best = [(one.frame, one.relevance) for one in evidence[:_MAX_CARDS]]
+        shown = best or [(frame, None) for frame in spread_over_time(ordered, _MAX_CARDS)]
+        text("p", _ranked_summary(len(ordered)) if best else _summary(len(ordered), len(shown)), "quiet small")
         with block("div", "used").props('data-grid role=group aria-label="Frames of this answer"'):
-            for frame in shown:
-                FrameCard(frame, clock(frame.stamp_ns), lambda chosen: on_open(chosen, ordered))
+            for frame, relevance in shown:
+                FrameCard(frame, clock(frame.stamp_ns), lambda chosen: on_open(chosen, ordered), relevance)
 
 
 def spread_over_time(frames: Sequence[KeptFrame], count: int) -> list[KeptFrame]:
@@ -47,6 +56,10 @@ def spread_over_time(frames: Sequence[KeptFrame], count: int) -> list[KeptFrame]
         between.remove(nearest)
         chosen.append(nearest)
     return sorted([*chosen, last], key=lambda frame: frame.stamp_ns)
+
+
+def _ranked_summary(total: int) -> str:
+    return f"Rests most on these of the {quantity(total, 'pair')} used, with their relevance"
 
 
 def _summary(total: int, shown: int) -> str:

@@ -246,7 +246,7 @@ class _ExchangeView:
                     "cost",
                 )
             if outcome.frames_used:
-                EvidenceStrip(outcome.frames_used, self._on_open)
+                EvidenceStrip(outcome.frames_used, self._on_open, outcome.evidence)
             for warning in outcome.warnings:
                 text("p", sentence(warning), "warning")
 

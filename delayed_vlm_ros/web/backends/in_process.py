@@ -35,6 +35,7 @@ from delayed_vlm_ros.web.backend import (
     AskOutcome,
     CameraState,
     Diagnostic,
+    EvidenceFrame,
     JournalLine,
     KeptFrame,
     KeptFrameImages,
@@ -378,7 +379,7 @@ class InProcessBackend:
             answer=outcome.answer,
             error="stopped" if outcome.was_stopped else outcome.error,
             frame_ids=tuple(frame.id for frame in outcome.frames_used),
-            evidence=(),
+            evidence=tuple(one.frame for one in outcome.evidence),
             warnings=outcome.warnings,
         )
 
@@ -390,6 +391,7 @@ class InProcessBackend:
             since=seconds_of(question.since_ns) if question.since_ns else None,
             until=seconds_of(question.until_ns) if question.until_ns else None,
             last_sec=question.last_sec or None,
+            ranks_evidence=True,
         )
         check_request(request)
         return self._worker.run(
@@ -408,6 +410,7 @@ class InProcessBackend:
                 metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
             ),
             warnings=metrics.warnings,
+            evidence=tuple(EvidenceFrame(self._frame(one.kept), one.relevance) for one in result.evidence),
         )
 
 

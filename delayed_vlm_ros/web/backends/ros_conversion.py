@@ -22,6 +22,7 @@ from delayed_vlm_ros.web.backend import (
     AskOutcome,
     CameraState,
     Diagnostic,
+    EvidenceFrame,
     JournalLine,
     KeptFrame,
     KeptFrameImages,
@@ -74,6 +75,7 @@ def to_outcome(result: Any) -> AskOutcome:
             metrics.time_to_first_token, metrics.total_latency, metrics.frames_encoded, metrics.frames_reused
         ),
         warnings=tuple(metrics.warnings),
+        evidence=tuple(EvidenceFrame(to_kept_frame(frame), float(frame.relevance)) for frame in result.evidence),
     )
 
 

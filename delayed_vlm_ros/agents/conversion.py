@@ -14,6 +14,7 @@ from delayed_vlm_ros.agents.results import (
     CameraStatus,
     Cost,
     Diagnostic,
+    EvidenceFrame,
     FoundMoment,
     FoundMoments,
     FrameReference,
@@ -82,6 +83,7 @@ def to_answer(response: Any) -> Answer:
         exact=metrics.exact,
         finish_reason=metrics.finish_reason,
         key_frames=[to_reference(frame) for frame in response.frames_used],
+        evidence=[_to_evidence(frame) for frame in response.evidence],
         camera_answers=[_to_camera_answer(one) for one in response.camera_answers],
         newest_frame_time=format_time(nanoseconds_of(response.snapshot_stamp)),
         newest_frame_age_sec=as_decimal(response.newest_frame_age_sec),
@@ -94,6 +96,12 @@ def to_answer(response: Any) -> Answer:
             frames_reused=metrics.frames_reused,
             answer_tokens=metrics.answer_tokens,
         ),
+    )
+
+
+def _to_evidence(frame: Any) -> EvidenceFrame:
+    return EvidenceFrame(
+        **to_reference(frame).model_dump(), relevance=as_decimal(frame.relevance), position=_to_position(frame)
     )
 
 

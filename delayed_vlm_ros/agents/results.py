@@ -33,6 +33,13 @@ class Position(Result):
     heading_deg: Annotated[float, Field(description="Rotation about z, counter-clockwise from x.")]
 
 
+class EvidenceFrame(FrameReference):
+    """A key frame that an answer rests on."""
+
+    relevance: Annotated[float, Field(description="Share of the answer that rests on it, from 0 to 1.")]
+    position: Annotated[Position | None, Field(description="Where the camera was; null without a pose source.")]
+
+
 class KeyFrame(FrameReference):
     """A kept pair of images."""
 
@@ -102,6 +109,10 @@ class Answer(Result):
     key_frames: Annotated[
         list[FrameReference],
         Field(description="Frames that the model saw, oldest first for each camera; show_frame shows them."),
+    ]
+    evidence: Annotated[
+        list[EvidenceFrame],
+        Field(description="The frames that the answer rests on most, best first: when and where. Empty: not known."),
     ]
     camera_answers: Annotated[list[CameraAnswer], Field(description="With camera *: the answer of each camera.")]
     newest_frame_time: _UtcTime

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from delayed_vlm_ros.cli import terminal
 from delayed_vlm_ros.cli.terminal import literal
+from delayed_vlm_ros.time import nanoseconds_of, seconds_of
+from delayed_vlm_ros.web.formatting import clock
 
 if TYPE_CHECKING:
     from diagnostic_msgs.msg import DiagnosticStatus
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
     from delayed_vlm_ros.demo.basic import Stage
     from delayed_vlm_ros.demo.run import DemoRun
     from delayed_vlm_ros.doctor.finding import Finding
-    from delayed_vlm_ros.msg import CameraAnswer, MemoryStats, NodeStats
+    from delayed_vlm_ros.inference.request import Evidence
+    from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, MemoryStats, NodeStats
     from delayed_vlm_ros.replay.compare import Comparison
     from delayed_vlm_ros.replay.compare_server import ServerComparison
 
 _STAGES = ("waiting for the model", "encoding frames", "answering")
 _FINDING_STYLES = {"OK": "green", "WARN": "yellow", "ERROR": "bold red"}
+_SHOWN_EVIDENCE = 3
 _LEVELS = {0: "[green]OK   [/]", 1: "[yellow]WARN [/]", 2: "[red]ERROR[/]", 3: "[magenta]STALE[/]"}
 
 
@@ -70,11 +74,21 @@ class AnswerView:
             expected: Correct answer; None if unknown.
         """
         if response.success:
-            self.show(question, response.answer, message_fields(response.metrics), expected)
+            if response.time_understood:
+                _print_line(self.console, "T", response.time_understood)
+            evidence = _evidence_text(response)
+            self.show(question, response.answer, message_fields(response.metrics), expected, evidence)
         else:
             _print_line(self.console, "Q", question)
 
-    def show(self, question: str, answer: str, metrics: Mapping[str, Any], expected: str | None = None) -> None:
+    def show(
+        self,
+        question: str,
+        answer: str,
+        metrics: Mapping[str, Any],
+        expected: str | None = None,
+        evidence: str = "",
+    ) -> None:
         """Show a question, its answer and the warnings of the answer.
 
         Args:
@@ -82,9 +96,12 @@ class AnswerView:
             answer: Text of the answer.
             metrics: Metrics of the answer.
             expected: Correct answer; None if unknown.
+            evidence: The frames that the answer rests on, as text; empty if they are not known.
         """
         _print_line(self.console, "Q", question)
         _print_line(self.console, "A", answer)
+        if evidence:
+            self.console.print(f"   [dim]rests on: {literal(evidence)}[/]", highlight=False, soft_wrap=True)
         if expected is not None:
             verdict = "[green]correct[/]" if answer == expected else f"[red]wrong[/], expected: {literal(expected)}"
             self.console.print(f"   {verdict}", highlight=False)
@@ -110,7 +127,8 @@ def show_stage(view: AnswerView, number: int, stage: Stage) -> None:
     added = f", {stage.frames_added} frames added" if stage.frames_added else ""
     view.console.print(f"[bold]stage {number}: {stage.name}[/] ({stage.seconds:.2f} s{added})", highlight=False)
     if stage.answer is not None:
-        view.show(stage.answer.question, stage.answer.answer, dict(stage.answer.metrics))
+        answer = stage.answer
+        view.show(answer.question, answer.answer, dict(answer.metrics), evidence=evidence_text(answer.evidence))
 
 
 def show_comparison(view: AnswerView, comparison: Comparison | ServerComparison) -> None:
@@ -201,11 +219,44 @@ def response_json(response: Any) -> dict[str, Any]:
         "error": response.error_msg,
         "request_id": response.request_id,
         "answer": response.answer,
+        "time_understood": response.time_understood,
         "camera_answers": [_camera_answer_json(answer) for answer in response.camera_answers],
         "newest_frame_age_sec": response.newest_frame_age_sec,
         "frames_used": frames,
+        "evidence": [_evidence_json(frame) for frame in response.evidence],
+        "evidence_pose": _position_json(response.evidence_pose) if response.evidence_pose_valid else None,
         "metrics": message_fields(response.metrics),
     }
+
+
+def _evidence_json(frame: KeyFrame) -> dict[str, Any]:
+    stamp = seconds_of(nanoseconds_of(frame.header.stamp))
+    return {"id": frame.id, "camera": frame.camera, "stamp": stamp, "relevance": round(frame.relevance, 4)}
+
+
+def _evidence_text(response: Any) -> str:
+    """Return the best frames of a response, with the camera's position at the first one if it is known."""
+    best = response.evidence[:_SHOWN_EVIDENCE]
+    is_of_several = len({frame.camera for frame in response.evidence}) > 1
+    names = [f"{frame.camera} " if is_of_several else "" for frame in best]
+    frames = ", ".join(
+        f"{name}{clock(nanoseconds_of(frame.header.stamp))} ({frame.relevance:.0%})"
+        for name, frame in zip(names, best, strict=True)
+    )
+    if not (best and response.evidence_pose_valid):
+        return frames
+    at = response.evidence_pose.pose.position
+    return f"{frames}; the first at x {at.x:.2f}, y {at.y:.2f} m in {response.evidence_pose.header.frame_id}"
+
+
+def _position_json(stamped: Any) -> dict[str, Any]:
+    at = stamped.pose.position
+    return {"frame_id": stamped.header.frame_id, "x": at.x, "y": at.y, "z": at.z}
+
+
+def evidence_text(evidence: Sequence[Evidence]) -> str:
+    """Return the best frames of an answer with their stamps."""
+    return ", ".join(f"{one.kept.stamps[0]:.1f} s ({one.relevance:.0%})" for one in evidence[:_SHOWN_EVIDENCE])
 
 
 def _camera_answer_json(answer: CameraAnswer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from delayed_vlm_ros.errors import NoFramesError
 from delayed_vlm_ros.images.video import VideoFrame
 from delayed_vlm_ros.inference.engine import SceneEngine
 from delayed_vlm_ros.inference.metrics import AskMetrics
+from delayed_vlm_ros.inference.request import AskRequest, Evidence
 from delayed_vlm_ros.replay.video_frames import all_but_last
 
 LATER_FRAMES = 10
@@ -26,15 +27,21 @@ class AnsweredQuestion:
         question: Text of the question.
         answer: Answer of the engine.
         metrics: Metrics of the answer.
+        evidence: The pairs that the answer rests on most, best first.
     """
 
     question: str
     answer: str
     metrics: AskMetrics
+    evidence: tuple[Evidence, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``delayed-vlm basic --json`` prints."""
-        return {"question": self.question, "answer": self.answer, "metrics": dict(self.metrics)}
+        evidence = [
+            {"id": one.kept.id, "stamp": one.kept.stamps[0], "relevance": round(one.relevance, 4)}
+            for one in self.evidence
+        ]
+        return {"question": self.question, "answer": self.answer, "metrics": dict(self.metrics), "evidence": evidence}
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,9 @@ def run_stages(
             added += 1
         answered = None
         if question is not None:
-            answer, metrics = engine.ask(question, max_new_tokens=max_new_tokens)
-            answered = AnsweredQuestion(question, answer, metrics)
+            request = AskRequest(question, max_new_tokens=max_new_tokens, ranks_evidence=True)
+            result = engine.answer(request)
+            answered = AnsweredQuestion(question, result.answer, result.metrics, result.evidence)
         return Stage(name, time.monotonic() - started, added, answered)
 
     first = stage(STAGES[0], all_but_last(frames, LATER_FRAMES, held), None)

@@ -32,6 +32,7 @@ _SCORES_AT_ONCE = 4
 _MAX_HELD = 5000  # names; a server that has dropped an item says so
 _CONTROL_TOKEN = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?think>")
 _THINKING = "</think>"
+_NO_EVIDENCE = "no evidence: a model server does not report the attention that pairs are ranked by"
 _ONE_INTERVAL = (
     "uneven times: the model has one interval for all frames of a video, but the kept frames follow one another at "
     "different intervals: answers about durations are wrong"
@@ -104,6 +105,8 @@ class RemoteEngine:
         finish_reason: FinishReason = LENGTH if result.finish_reason == "length" else STOP
         if result.finish_reason not in ("stop", "length"):
             warnings = (*warnings, f"the model server ended the answer: {result.finish_reason}")
+        if request.ranks_evidence:
+            warnings = (*warnings, _NO_EVIDENCE)
         metrics = self._metrics(call, content, [result])
         metrics = replace(
             metrics,

@@ -260,7 +260,7 @@ def journal_status(report: JournalReport, previous: JournalReport | None) -> Sta
     elif dropped > 0:
         level, message = Level.WARN, f"{dropped} evicted pairs get no line: the model or the disk is too slow"
     else:
-        level, message = Level.OK, f"{report.lines} lines"
+        level, message = Level.OK, "1 line" if report.lines == 1 else f"{report.lines} lines"
     values = (
         ("lines", str(report.lines)),
         ("file", f"{report.file_bytes} B"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -13,6 +14,7 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.worker import IdleTask
 from delayed_vlm_ros.journal import JournalEntry, JournalStore, Pose, check_fts
 from delayed_vlm_ros.journal.captioner import Captioned, Captioner
+from delayed_vlm_ros.journal.store import FILE
 from delayed_vlm_ros.journal.writer import JournalWriter
 from delayed_vlm_ros.memory import KeptPair
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
@@ -52,6 +54,7 @@ class Journal:
         self._logger = logger
         self._started = time.monotonic()
         self._wake: Callable[[], None] = lambda: None
+        self._path = Path(parameters.persistence_folder) / FILE
         self._captioner = Captioner(parameters.journal_question, self._on_caption)
         self._writer = JournalWriter(
             partial(
@@ -78,6 +81,7 @@ class Journal:
         if folder_error:
             self._writer.refuse(f"the journal is not written: {folder_error}")
         else:
+            self._logger.info(f"the journal is on: lines about evicted frames are written to {self._path}")
             self._writer.start()
 
     def close(self, timeout_sec: float) -> None:

@@ -96,7 +96,8 @@ class JournalServices:
             self._node.get_logger().info(f"clear_journal rejected: {response.message}")
             return response
         response.success = True
-        response.message = f"the journal is empty: {removed} lines were removed from the disk"
+        lines = "1 line was" if removed == 1 else f"{removed} lines were"
+        response.message = f"the journal is empty: {lines} removed from the disk"
         self._node.get_logger().info(response.message)
         return response
 

@@ -14,6 +14,19 @@ from delayed_vlm_ros.memory.frame import Frame
 
 
 @dataclass(frozen=True)
+class RankedPair:
+    """A pair that an answer rests on.
+
+    Attributes:
+        pair: Key (``pair_key``) of the pair.
+        relevance: Share of the answer that rests on it, 0..1.
+    """
+
+    pair: str
+    relevance: float
+
+
+@dataclass(frozen=True)
 class MethodAnswer:
     """The answer of one method to a question, with its cost. Figures are None without an answer.
 
@@ -22,6 +35,7 @@ class MethodAnswer:
         error: Reason for a missing answer; empty if there is an answer.
         skipped: Whether a limit of the method excludes the question; no answer is expected then.
         evidence: Keys (``pair_key``) of the kept pairs that the method received; empty for other frames.
+        rests_on: The pairs that the answer rests on most, best first; empty if they were not ranked.
         first_token_sec: Time from the question to the first token, in seconds.
         total_sec: Time from the question to the complete answer, in seconds.
         visual_tokens: Merged visual tokens in the prompt.
@@ -42,6 +56,7 @@ class MethodAnswer:
     error: str = ""
     skipped: bool = False
     evidence: tuple[str, ...] = ()
+    rests_on: tuple[RankedPair, ...] = ()
     first_token_sec: float | None = None
     total_sec: float | None = None
     visual_tokens: int | None = None
@@ -91,6 +106,7 @@ def engine_answer(engine: Engine, request: AskRequest) -> MethodAnswer:
     return MethodAnswer(
         answer=result.answer,
         evidence=tuple(map(pair_key, result.frames_used)),
+        rests_on=tuple(RankedPair(pair_key(one.kept), round(one.relevance, 4)) for one in result.evidence),
         first_token_sec=result.metrics.time_to_first_token,
         total_sec=time.monotonic() - started,
         visual_tokens=result.metrics.visual_tokens,

@@ -77,7 +77,7 @@ class LocalAnswerers:
     def answer(self, request: AskRequest) -> dict[str, MethodAnswer]:
         """Answer a question by every chosen method; a method that fails returns its error."""
         answerers: dict[str, Callable[[AskRequest], MethodAnswer]] = {
-            DELAYED: lambda request: engine_answer(self._cached, request),
+            DELAYED: lambda request: engine_answer(self._cached, replace(request, ranks_evidence=True)),
             DELAYED_UNCACHED: self._answer_uncached,
             NATIVE_KEPT: lambda request: self._answer_natively(self._memory.snapshot(), request, is_evidence=True),
             NATIVE_ALL: self._answer_from_all_frames,

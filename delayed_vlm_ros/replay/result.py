@@ -29,6 +29,7 @@ def answer_entries(answers: Mapping[str, MethodAnswer], expect: Sequence[str]) -
     entries = {}
     for method, answer in answers.items():
         entry: dict[str, Any] = {**asdict(answer), "evidence": list(answer.evidence)}
+        entry["rests_on"] = [asdict(ranked) for ranked in answer.rests_on]
         entry |= {"scores": None, "agreement": None, "warnings": list(answer.warnings)}
         if answer.finish_reason is not None:
             by_reason = finish_warnings(answer.finish_reason, answer.answer_tokens or 0)

@@ -80,6 +80,7 @@ class Answer:
         verdict: ``exact``, ``contains``, ``mismatch``, ``unscored`` or ``error``.
         verdict_text: Verdict for people.
         figures: Formatted figures in the order of ``FIGURES``.
+        rests_on: Pairs that the answer rests on most, best first, each with its relevance as text.
     """
 
     method: Method
@@ -87,6 +88,7 @@ class Answer:
     verdict: str
     verdict_text: str
     figures: list[str]
+    rests_on: list[tuple[Pair, str]]
 
     @property
     def is_long(self) -> bool:
@@ -318,7 +320,9 @@ def _question(
     question: Mapping[str, Any], identifier: str, methods: Sequence[Method], pairs: Mapping[str, Pair], *, is_open: bool
 ) -> Question:
     answers = [
-        _answer(method, question["answers"][method.key]) for method in methods if method.key in question["answers"]
+        _answer(method, question["answers"][method.key], pairs)
+        for method in methods
+        if method.key in question["answers"]
     ]
     flags = {
         "inexact": any(answer.verdict in {"contains", "mismatch", "error"} for answer in answers),
@@ -354,7 +358,7 @@ def _evidence(answers: Sequence[Answer], pairs: Mapping[str, Pair]) -> list[Evid
     ]
 
 
-def _answer(method: Method, data: Mapping[str, Any]) -> Answer:
+def _answer(method: Method, data: Mapping[str, Any], pairs: Mapping[str, Pair]) -> Answer:
     scores = data["scores"]
     if data["error"]:
         verdict = "error"
@@ -364,7 +368,10 @@ def _answer(method: Method, data: Mapping[str, Any]) -> Answer:
         verdict = "exact"
     else:
         verdict = "contains" if scores["contains"] else "mismatch"
-    return Answer(method, data, verdict, _VERDICTS[verdict], [form(data[key]) for _, key, form in FIGURES])
+    figures = [form(data[key]) for _, key, form in FIGURES]
+    ranked = data.get("rests_on", ())  # results of earlier versions have none
+    rests_on = [(pairs[one["pair"]], f"{one['relevance']:.0%}") for one in ranked if one["pair"] in pairs]
+    return Answer(method, data, verdict, _VERDICTS[verdict], figures, rests_on)
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:

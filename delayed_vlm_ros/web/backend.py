@@ -278,6 +278,44 @@ class JournalLine:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundMoment:
+    """A moment that a search found.
+
+    Attributes:
+        score: How well it fits, from 0 to 1.
+        stamp_ns: Stamp of its first image, in nanoseconds.
+        end_stamp_ns: Stamp of its last image.
+        frame: Its best pair; None if that has left the memory.
+        line: Its line of the journal; None if it is about a pair that was kept during the search.
+        jpeg: Small JPEG image; empty if there is none.
+    """
+
+    score: float
+    stamp_ns: int
+    end_stamp_ns: int
+    frame: KeptFrame | None
+    line: JournalLine | None
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOutcome:
+    """Result of a search.
+
+    Attributes:
+        moments: Pairs, best first, then lines of the journal, best first.
+        pairs_searched: Pairs that the model was asked about.
+        journal_lines_searched: Lines of the journal within the limits; 0 without a journal.
+        warnings: Limitations of the result, one sentence each.
+    """
+
+    moments: tuple[FoundMoment, ...]
+    pairs_searched: int
+    journal_lines_searched: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SceneState:
     """State of the whole system at one time.
 
@@ -443,6 +481,17 @@ class Backend(Protocol):
         Args:
             ids: Ids of the pairs.
             image_format: ``jpeg`` or ``png``; PNG is lossless.
+        """
+
+    def find(self, description: str, camera: str) -> SearchOutcome:
+        """Return the moments that fit a description, and lines of the journal.
+
+        Args:
+            description: What to find, or a yes/no question that ends with "?".
+            camera: Name of the camera; empty for the first one.
+
+        Raises:
+            DelayedVlmError: The search is not possible.
         """
 
     def journal(self, after_id: int) -> tuple[JournalLine, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from delayed_vlm_ros.web.backend import CameraState, KeptFrame, SceneState
 from delayed_vlm_ros.web.components import FrameCard, block, set_text, set_visible, text
 from delayed_vlm_ros.web.formatting import age, quantity
+from delayed_vlm_ros.web.search_box import SearchBox
 from delayed_vlm_ros.web.timeline import Timeline
 
 _MAX_CARDS = 80  # in a strip; a memory may hold a thousand pairs
@@ -16,16 +17,23 @@ class MemoryPanel:
     """The memory of one camera.
 
     Args:
-        timeline: Makes the timeline, in the place of the page where it is called.
+        search: Makes the search box, in the part of the page where it is called.
+        timeline: Makes the timeline, in the same way.
         on_open: Callback for a click on a frame, called with the frame.
     """
 
-    def __init__(self, timeline: Callable[[], Timeline], on_open: Callable[[KeptFrame], None]) -> None:
+    def __init__(
+        self,
+        search: Callable[[], SearchBox],
+        timeline: Callable[[], Timeline],
+        on_open: Callable[[KeptFrame], None],
+    ) -> None:
         with block("section", "panel memory").props('data-view=memory aria-label="Memory"'):
             with block("header", "panel-head"):
                 text("h2", "Memory")
                 self._counts = text("span", "", "quiet")
             self._empty = text("p", "", "empty")
+            search()
             self._timeline = timeline()
             self._star = _Strip(
                 "Star",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from nicegui import ui
 
@@ -26,6 +28,7 @@ from delayed_vlm_ros.web.journal_feed import JournalFeed
 from delayed_vlm_ros.web.memory_panel import MemoryPanel
 from delayed_vlm_ros.web.moment_dialog import MomentDialog
 from delayed_vlm_ros.web.now_panel import NowPanel
+from delayed_vlm_ros.web.search_box import SearchBox
 from delayed_vlm_ros.web.talk_panel import TalkPanel
 from delayed_vlm_ros.web.timeline import Timeline
 from delayed_vlm_ros.web.timeline_events import Moment
@@ -72,18 +75,31 @@ def register_page(backend: Backend, conversation: Conversation, server_id: str, 
         unopened_pages: Maximum number of pages without a browser.
     """
     unopened = UnopenedPages(unopened_pages)
-    journal = JournalFeed(backend)
+    shared = _Shared(JournalFeed(backend), asyncio.Lock())
 
     @ui.page("/")
     def page() -> None:
         unopened.add(ui.context.client)
-        _View(backend, conversation, journal, server_id)
+        _View(backend, conversation, shared, server_id)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all open pages share.
+
+    Attributes:
+        journal: Lines of the journal.
+        searching: Held during a search.
+    """
+
+    journal: JournalFeed
+    searching: asyncio.Lock
 
 
 class _View:
     """The page in one browser."""
 
-    def __init__(self, backend: Backend, conversation: Conversation, journal: JournalFeed, server_id: str) -> None:
+    def __init__(self, backend: Backend, conversation: Conversation, shared: _Shared, server_id: str) -> None:
         self._backend = backend
         self._camera_name = ""
         self._state = backend.state()
@@ -97,7 +113,11 @@ class _View:
                 self._health = HealthPanel()
                 self._watches = WatchesPanel(backend, conversation.max_characters, self._open, self._update)
                 self._memory = MemoryPanel(
-                    lambda: Timeline(journal, self._open_moment, self._limit_to), self._open_kept
+                    lambda: SearchBox(
+                        backend, shared.searching, conversation.max_characters, self._camera, self._open_moment
+                    ),
+                    lambda: Timeline(shared.journal, self._open_moment, self._limit_to),
+                    self._open_kept,
                 )
             with block("nav", "tabs").props('aria-label="Views"'):
                 for view in _VIEWS:
@@ -111,7 +131,7 @@ class _View:
         self._talk.update_exchanges()
         ui.timer(_SCENE_PERIOD_SEC, self._update)
         ui.timer(_TALK_PERIOD_SEC, self._talk.update_exchanges)
-        ui.timer(_JOURNAL_PERIOD_SEC, journal.refresh)
+        ui.timer(_JOURNAL_PERIOD_SEC, shared.journal.refresh)
 
     def _header(self) -> None:
         with block("header", "top"):

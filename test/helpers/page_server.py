@@ -2,8 +2,8 @@
 
 Usage: page_server.py PORT CAMERAS FRAMES SPAN_SEC [LIMIT=NUMBER …] [KIND=NUMBER …]; the token is in the environment, as
 for the page. The limits are those of ``VisitorLimits``. Kinds are ``journal``, ``alerts``, ``answers`` and ``gaps``,
-spread over the time of the first camera, and ``new``: frames a second that the Stream memory takes. The signal USR1 prints the
-number of pages in memory.
+spread over the time of the first camera, and ``new``: frames a second that the Stream memory takes. The signal USR1
+prints the number of pages in memory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import numpy as np
 from nicegui import Client
 
+from delayed_vlm_ros.errors import AskError
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_png
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
@@ -25,6 +26,7 @@ from delayed_vlm_ros.web.backend import (
     AskOutcome,
     CameraSpan,
     CameraState,
+    FoundMoment,
     JournalLine,
     KeptFrame,
     KeptFrameImages,
@@ -32,6 +34,7 @@ from delayed_vlm_ros.web.backend import (
     MemoryCounts,
     Question,
     SceneState,
+    SearchOutcome,
     WatchAlert,
 )
 from delayed_vlm_ros.web.connections import VisitorLimits
@@ -162,6 +165,28 @@ class MadeUpMemory:
 
     def journal_image(self, line_id: int) -> bytes:
         return IMAGE if any(line.id == line_id for line in self._lines) else b""
+
+    def find(self, description: str, camera: str) -> SearchOutcome:
+        """Return the oldest frame, one that has left, one that does not fit, and the first line of the journal.
+
+        ``fail`` is an error, and ``slow`` takes 2 s; ``nothing`` is nowhere.
+        """
+        if description == "fail":
+            raise AskError("the model is away: start it")
+        if description == "slow":
+            time.sleep(2.0)
+        frame, other = self._current(camera or self._names[0])[:2]
+        stamps = frame.stamp_ns, frame.end_stamp_ns
+        moments = [
+            FoundMoment(0.97, *stamps, frame, None, IMAGE),
+            FoundMoment(0.8, *stamps, None, None, IMAGE),
+            FoundMoment(0.2, other.stamp_ns, other.end_stamp_ns, other, None, IMAGE),
+        ]
+        moments += [
+            FoundMoment(1.0, line.stamp_ns, line.end_stamp_ns, None, line, b"") for line in tuple(self._lines)[:1]
+        ]
+        found = () if description == "nothing" else tuple(moments)
+        return SearchOutcome(found, 7, len(self._lines), (f"searched for {description}",))
 
     def ask(self, question: Question, on_progress, on_done) -> None:
         outcome = AskOutcome(answer=question.text, frames_used=self._frames[self._names[0]])

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
-from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg, encode_png
+from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg, encode_png, encode_thumbnail
 from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.moments import Moment, find_moments
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.remote.model import server_check
 from delayed_vlm_ros.inference.remote.settings import RemoteSettings
@@ -36,6 +37,7 @@ from delayed_vlm_ros.web.backend import (
     CameraState,
     Diagnostic,
     EvidenceFrame,
+    FoundMoment,
     JournalLine,
     KeptFrame,
     KeptFrameImages,
@@ -45,6 +47,7 @@ from delayed_vlm_ros.web.backend import (
     MemoryCounts,
     Question,
     SceneState,
+    SearchOutcome,
 )
 from delayed_vlm_ros.web.backends.in_process_model import LoadedModel, load_engine, resolve_model
 from delayed_vlm_ros.web.backends.in_process_watches import InProcessWatches
@@ -303,6 +306,21 @@ class InProcessBackend:
                     encode(kept.pair.first.image), encode(second.image) if second is not None else b""
                 )
         return found
+
+    def find(self, description: str, camera: str) -> SearchOutcome:
+        """Return the moments that fit a description."""
+        if camera not in ("", self._camera_name):
+            raise UnknownCameraError(f"no camera '{camera}': the only camera is '{self._camera_name}'")
+        found = self._worker.run(
+            lambda loaded, control: find_moments(loaded.engine, self._memory.snapshot(), description, control=control),
+            _TIMEOUT_SEC,
+        )
+        return SearchOutcome(tuple(map(self._found_moment, found.moments)), found.pairs_searched, 0, found.warnings)
+
+    def _found_moment(self, moment: Moment) -> FoundMoment:
+        first, last, best = (self._frame(kept) for kept in (moment.pairs[0], moment.pairs[-1], moment.best))
+        jpeg = encode_thumbnail(moment.best.pair.first.image)
+        return FoundMoment(moment.score, first.stamp_ns, last.end_stamp_ns, best, None, jpeg)
 
     def journal(self, after_id: int) -> tuple[JournalLine, ...]:  # noqa: ARG002
         """Return no lines: this backend has no journal."""

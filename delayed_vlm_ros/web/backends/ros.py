@@ -43,6 +43,7 @@ from delayed_vlm_ros.web.backend import (
     LiveImage,
     Question,
     SceneState,
+    SearchOutcome,
     WatchAlert,
     WatchedQuestion,
 )
@@ -56,6 +57,7 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_kept_frame,
     to_kept_images,
     to_outcome,
+    to_search_outcome,
     to_watch_alert,
     to_watched_question,
 )
@@ -69,6 +71,7 @@ _WATCHED_SEC = 4.0
 _UPDATE_PERIOD_SEC = 0.2
 _LATENCIES = 100
 _MAX_CALLS = 4  # calls of ~/get_frames for one batch; each response has a size limit
+_SEARCH_TIMEOUT_SEC = 120.0
 _CAMERA = "camera "
 
 
@@ -275,6 +278,16 @@ class RosBackend:
                     self._node.get_logger().warning(f"kept frame: {error}", throttle_duration_sec=10.0)
             wanted = list(response.left_out)
         return found
+
+    def find(self, description: str, camera: str) -> SearchOutcome:
+        """See ``Backend``."""
+        response = self._client.find_moments(
+            description, camera=camera, include_thumbnails=True, timeout_sec=_SEARCH_TIMEOUT_SEC
+        )
+        if not response.success:
+            raise AskError(response.error_msg)
+        kept = {frame.id: frame for frames in self._frames.values() for frame in frames}
+        return to_search_outcome(response, kept)
 
     def journal(self, after_id: int) -> tuple[JournalLine, ...]:
         """See ``Backend``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -13,6 +14,7 @@ from delayed_vlm_ros.images.validation import validate_compressed
 from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, Moment, SceneAnswer, WatchState
 from delayed_vlm_ros.ros.services.watch_requests import as_decimal
 from delayed_vlm_ros.ros.time import time_message
+from delayed_vlm_ros.srv import FindMoments
 from delayed_vlm_ros.time import nanoseconds_of
 from delayed_vlm_ros.watches import Level as WatchLevel
 from delayed_vlm_ros.watches import Watch
@@ -23,12 +25,14 @@ from delayed_vlm_ros.web.backend import (
     CameraState,
     Diagnostic,
     EvidenceFrame,
+    FoundMoment,
     JournalLine,
     KeptFrame,
     KeptFrameImages,
     Level,
     MemoryCounts,
     Question,
+    SearchOutcome,
     WatchAlert,
     WatchedQuestion,
 )
@@ -109,6 +113,35 @@ def to_journal_line(moment: Moment) -> JournalLine:
         caption=moment.caption,
         reason=moment.reason,
         label=moment.label,
+    )
+
+
+def to_search_outcome(response: FindMoments.Response, kept: Mapping[int, KeptFrame]) -> SearchOutcome:
+    """Return the result of a ``FindMoments`` response.
+
+    Args:
+        response: A successful response.
+        kept: Pairs that are kept now, by id.
+
+    Raises:
+        ImageError: A thumbnail is no JPEG or PNG, or too large.
+    """
+    return SearchOutcome(
+        tuple(_to_found_moment(moment, kept) for moment in response.moments),
+        response.pairs_searched,
+        int(response.journal_lines_searched),
+        tuple(response.warnings),
+    )
+
+
+def _to_found_moment(moment: Moment, kept: Mapping[int, KeptFrame]) -> FoundMoment:
+    return FoundMoment(
+        moment.score,
+        nanoseconds_of(moment.header.stamp),
+        nanoseconds_of(moment.end_stamp),
+        kept.get(moment.id),
+        to_journal_line(moment) if moment.journal_id else None,
+        to_kept_images(moment.thumbnail, moment.thumbnail).first,
     )
 
 

@@ -24,6 +24,9 @@ def ask(
     question: Annotated[str, typer.Argument(help="Question in plain text.")],
     camera: Annotated[str, typer.Option(help="Camera to ask about; * for all cameras.", show_default="the first")] = "",
     last: Annotated[float, typer.Option(help="Use only frames of the last seconds; 0 for all frames.", min=0)] = 0.0,
+    now: Annotated[
+        bool, typer.Option("--now", help="Use only the newest frames: a question about the present.")
+    ] = False,
     parse_time: Annotated[
         bool, typer.Option("--parse-time", help="Use only frames of the time that the question's words state.")
     ] = False,
@@ -50,6 +53,7 @@ def ask(
 
     with SceneMemoryClient.connect(namespace) as client:
         deadline = time.monotonic() + timeout
+        scope = AskScene.Goal.SCOPE_NOW if now else AskScene.Goal.SCOPE_ALL
 
         def remaining(limit: float = timeout) -> float:
             return max(_MIN_TIMEOUT_SEC, min(limit, round(deadline - time.monotonic(), 1)))
@@ -63,6 +67,7 @@ def ask(
                 camera=camera,
                 last_sec=last,
                 parse_time=parse_time,
+                scope=scope,
                 timeout_sec=remaining(),
                 max_new_tokens=max_new_tokens,
                 include_frames=as_json,
@@ -76,6 +81,7 @@ def ask(
                 camera=camera,
                 last_sec=last,
                 parse_time=parse_time,
+                scope=scope,
                 timeout_sec=remaining(),
                 max_new_tokens=max_new_tokens,
                 include_frames=as_json,

@@ -13,6 +13,9 @@ from delayed_vlm_ros.memory import KeptPair, Snapshot
 WINDOW_STRETCH = 1.5
 """Longest span of a window, as a multiple of its length."""
 
+NOW_PAIRS = 4
+"""Pairs for a question about the present: enough for an answer, and older ones make such answers worse."""
+
 MAX_EVIDENCE = 5
 """Most pairs that are evidence of an answer."""
 
@@ -27,6 +30,7 @@ class AskRequest:
         until: Stamp of the newest frame to use, in seconds; None: unbounded.
         last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
         max_new_tokens: Length limit of the answer in tokens; None: the engine's default.
+        newest_pairs: Number of the newest pairs within the limits to use; None: all.
         ranks_evidence: Whether to rank the pairs by how much the answer rests on them.
         time_words: The words of the question that ``since`` and ``until`` come from; None: they were not read.
     """
@@ -36,13 +40,19 @@ class AskRequest:
     until: float | None = None
     last_sec: float | None = None
     max_new_tokens: int | None = None
+    newest_pairs: int | None = None
     ranks_evidence: bool = False
     time_words: TimeWords | None = None
 
     @property
     def has_time_limit(self) -> bool:
-        """Whether the question is about a part of the memory only."""
+        """Whether the question is limited in time."""
         return (self.since, self.until, self.last_sec) != (None, None, None)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the question is about a part of the memory only."""
+        return self.has_time_limit or self.newest_pairs is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +101,13 @@ def check_request(request: AskRequest) -> None:
             raise BadRequestError(f"'{name}' must be 0 s or more, got {value}: correct it or leave it out")
     if request.since is not None and request.until is not None and request.since > request.until:
         raise BadRequestError(f"'since' ({request.since:.3f} s) is after 'until' ({request.until:.3f} s): swap them")
-    limit = request.max_new_tokens
-    if limit is not None and not (isinstance(limit, int) and limit >= 1):
-        raise BadRequestError(f"'max_new_tokens' must be a whole number of 1 or more, got {limit}")
+    for name, value in (("newest_pairs", request.newest_pairs), ("max_new_tokens", request.max_new_tokens)):
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise BadRequestError(f"'{name}' must be a whole number of 1 or more, got {value}")
 
 
 def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:
-    """Return the pairs that lie completely within the question's time limits, oldest first.
+    """Return the pairs that the question is about, those completely within its limits, oldest first.
 
     Raises:
         NoFramesError: The snapshot is empty, or no pair lies within the limits.
@@ -120,7 +130,7 @@ def select_frames(snapshot: Snapshot, request: AskRequest) -> Snapshot:
             f"no frames within {limits}: kept frames reach from {snapshot[0].stamps[0]:.3f} s to "
             f"{snapshot[-1].stamps[1]:.3f} s. Widen since, until or last_sec"
         )
-    return selected
+    return selected if request.newest_pairs is None else selected[-request.newest_pairs :]
 
 
 def window_start(snapshot: Snapshot, window_sec: float) -> float | None:

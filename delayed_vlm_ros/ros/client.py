@@ -287,6 +287,7 @@ class SceneMemoryClient:
         camera: str = "",
         last_sec: float = 0.0,
         parse_time: bool = False,
+        scope: int = AskScene.Request.SCOPE_ALL,
         include_frames: bool = False,
     ) -> AskScene.Response:
         """Ask through the service and return the response, which may hold an error.
@@ -299,6 +300,7 @@ class SceneMemoryClient:
             last_sec: Use only frames of the last seconds; 0: all frames.
             parse_time: Whether to read time limits from the question's own words; ``time_understood`` of the response
                 says what was read.
+            scope: ``SCOPE_ALL``, or ``SCOPE_NOW`` for a question about the present.
             include_frames: Whether the response has the key frames and not only their ids.
 
         Raises:
@@ -313,6 +315,7 @@ class SceneMemoryClient:
             camera=camera,
             last_sec=last_sec,
             parse_time=parse_time,
+            scope=scope,
             include_frames=include_frames,
         )
         self.wait_for_server(self.service_is_ready, timeout_sec)

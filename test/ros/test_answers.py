@@ -152,6 +152,17 @@ def test_time_limits_select_the_frames(running):
     assert [frame.id for frame in before.frames_used] == [everything[0].id]
 
 
+def test_scope_now_uses_the_newest_four_pairs_and_keeps_the_encoding_of_all(running):
+    _, client = running
+    client.show_images(10)
+    everything = client.ask("All?", max_new_tokens=1)
+    now = client.ask("Now?", scope=AskScene.Request.SCOPE_NOW, max_new_tokens=1)
+    assert list(now.frame_ids) == list(everything.frame_ids)[-4:]
+    assert now.metrics.frames_encoded == 0
+    again = client.ask("All?", max_new_tokens=1)
+    assert again.metrics.encoding_latency == 0.0
+
+
 def test_words_about_time_select_the_frames_and_are_reported(running):
     _, client = running
     client.show_images(6)

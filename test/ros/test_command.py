@@ -58,7 +58,7 @@ def test_ask_with_json_prints_one_object(with_images):
 
 
 def test_ask_shows_what_it_understood_about_time(with_images):
-    done = command("ask", "Who came today?", "--parse-time", "--namespace", with_images.namespace)
+    done = command("ask", "Who came today?", "--parse-time", "--now", "--namespace", with_images.namespace)
     assert done.returncode == 0, done.stderr
     assert "T: 'today': from 00:00:00 to now" in done.stdout
     done = command("ask", "Who came yesterday?", "--parse-time", "--namespace", with_images.namespace)

@@ -218,6 +218,7 @@ class DelayedBatchInferenceEngine:
         since: float | None = None,
         until: float | None = None,
         last_sec: float | None = None,
+        newest_pairs: int | None = None,
         max_new_tokens: int | None = None,
     ) -> tuple[str, AskMetrics]:
         """Answer a question about the kept frames.
@@ -227,6 +228,7 @@ class DelayedBatchInferenceEngine:
             since: Stamp of the oldest frame to use, in seconds; None: unbounded.
             until: Stamp of the newest frame to use, in seconds; None: unbounded.
             last_sec: Time span before the newest kept frame, in seconds; None: unbounded.
+            newest_pairs: Number of the newest pairs within the limits to use; None: all.
             max_new_tokens: Length limit of the answer in tokens; None: 128.
 
         Returns:
@@ -238,7 +240,7 @@ class DelayedBatchInferenceEngine:
             DeviceMemoryError: The device ran out of memory.
             NonFiniteError: The model computed NaN or infinity; no encoded state is kept.
         """
-        result = self.answer(AskRequest(question, since, until, last_sec, max_new_tokens))
+        result = self.answer(AskRequest(question, since, until, last_sec, max_new_tokens, newest_pairs))
         return result.answer, result.metrics
 
     def answer(
@@ -264,7 +266,7 @@ class DelayedBatchInferenceEngine:
         control = control or AskControl()
         started = time.monotonic()
         requested = select_frames(self.snapshot() if frames is None else frames, request)
-        is_partial = request.has_time_limit or frames is not None
+        is_partial = request.is_limited or frames is not None
         return self._run_with_less_when_short(
             requested,
             control,
@@ -335,7 +337,7 @@ class DelayedBatchInferenceEngine:
                 control,
                 warnings,
                 started,
-                is_partial=requests[0].has_time_limit or frames is not None,
+                is_partial=requests[0].is_limited or frames is not None,
                 is_complete=snapshot == requested,
             ),
         )

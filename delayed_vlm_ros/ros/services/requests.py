@@ -11,7 +11,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 
 from delayed_vlm_ros.errors import BadRequestError, UnknownCameraError
-from delayed_vlm_ros.inference.request import AskRequest, check_request
+from delayed_vlm_ros.inference.request import NOW_PAIRS, AskRequest, check_request
 from delayed_vlm_ros.inference.time_words import read_time_words
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.parameters import MAX_TIMEOUT_SEC, SceneMemoryParameters
@@ -48,12 +48,14 @@ def parse_question(message: Any, parameters: SceneMemoryParameters, now: float) 
         )
     for name in ("client_id", "request_id"):
         check_id(name, getattr(message, name))
-    _check_reserved(message)
+    if message.scope not in (message.SCOPE_ALL, message.SCOPE_NOW):
+        raise BadRequestError(f"'scope' must be 0 (all frames) or 1 (the newest frames), got {message.scope}")
     request = AskRequest(
         question=message.question,
         since=parse_stamp("since", message.since),
         until=parse_stamp("until", message.until),
         last_sec=message.last_sec or None,
+        newest_pairs=NOW_PAIRS if message.scope == message.SCOPE_NOW else None,
         max_new_tokens=message.max_new_tokens or parameters.max_new_tokens,
         ranks_evidence=parameters.evidence_enabled,
     )
@@ -87,12 +89,6 @@ def check_id(name: str, value: str) -> None:
 
 def _is_id(value: str) -> bool:
     return len(value) <= MAX_ID_CHARACTERS and value.isprintable()
-
-
-def _check_reserved(message: Any) -> None:
-    """Refuse a field that is reserved for later versions: an answer must not ignore it silently."""
-    if message.scope != message.SCOPE_ALL:
-        raise BadRequestError(f"'scope' must be 0 (all frames) in this version, got {message.scope}: use last_sec")
 
 
 def parse_timeout(message: Any, parameters: SceneMemoryParameters) -> float:

@@ -74,17 +74,19 @@ def test_valid_request_passes(limits):
 
 
 @pytest.mark.parametrize(
-    ("limits", "limited"),
+    ("limits", "in_time", "limited"),
     [
-        ({}, False),
-        ({"max_new_tokens": 5}, False),
-        ({"since": 0.0}, True),
-        ({"until": 1.0}, True),
-        ({"last_sec": 1}, True),
+        ({}, False, False),
+        ({"max_new_tokens": 5}, False, False),
+        ({"since": 0.0}, True, True),
+        ({"until": 1.0}, True, True),
+        ({"last_sec": 1}, True, True),
+        ({"newest_pairs": 1}, False, True),
     ],
 )
-def test_has_time_limit(limits, limited):
-    assert AskRequest("Who?", **limits).has_time_limit == limited
+def test_request_knows_whether_it_is_limited(limits, in_time, limited):
+    request = AskRequest("Who?", **limits)
+    assert (request.has_time_limit, request.is_limited) == (in_time, limited)
 
 
 def test_selection_from_an_empty_memory_is_refused():
@@ -98,6 +100,9 @@ def test_selection_from_an_empty_memory_is_refused():
         ({}, [1, 2, 3, 4, 5, 6]),
         ({"since": 1.0, "until": 6.0}, [1, 2, 3, 4, 5, 6]),
         ({"since": 3.0}, [3, 4, 5, 6]),
+        ({"newest_pairs": 2}, [3, 4, 5, 6]),
+        ({"newest_pairs": 1, "until": 4.0}, [3, 4]),
+        ({"newest_pairs": 9}, [1, 2, 3, 4, 5, 6]),
         ({"since": 3.1}, [5, 6]),  # both frames of a pair must lie within the limits
         ({"until": 4.0}, [1, 2, 3, 4]),
         ({"until": 3.9}, [1, 2]),

@@ -54,7 +54,7 @@ def question(**fields):
 
 
 def test_zeros_become_the_defaults_of_the_node():
-    assert parse_question(question(), PARAMETERS, NOW) == AskRequest("What?", None, None, None, 33)
+    assert parse_question(question(), PARAMETERS, NOW) == AskRequest("What?", None, None, None, 33, ranks_evidence=True)
     assert parse_timeout(question(), PARAMETERS) == 7.0
 
 
@@ -69,7 +69,7 @@ def test_given_fields_are_used():
     )
 
     # then
-    assert parse_question(message, PARAMETERS, NOW) == AskRequest("What?", 10.5, 20.0, 2.5, 4096)
+    assert parse_question(message, PARAMETERS, NOW) == AskRequest("What?", 10.5, 20.0, 2.5, 4096, ranks_evidence=True)
     assert parse_timeout(message, PARAMETERS) == 0.25
 
 
@@ -138,13 +138,18 @@ def test_limits_come_from_the_parameters():
         ({"request_id": "x" * 256}, "'request_id'"),
         ({"request_id": "red\x1b[31m"}, "'request_id'"),
         ({"client_id": "a\nb"}, "'client_id'"),
-        ({"scope": 1}, "'scope'"),
-        ({"scope": 7}, "'scope'"),
+        ({"scope": 2}, "'scope'"),
     ],
 )
-def test_invalid_ids_and_reserved_fields_are_rejected(fields, named):
+def test_invalid_ids_and_scopes_are_rejected(fields, named):
     with pytest.raises(BadRequestError, match=named):
         parse_question(question(**fields), PARAMETERS, NOW)
+
+
+def test_scope_now_uses_the_newest_pairs():
+    request = parse_question(question(scope=AskScene.Request.SCOPE_NOW, last_sec=2.5), PARAMETERS, NOW)
+    assert (request.newest_pairs, request.last_sec) == (4, 2.5)
+    assert parse_question(question(scope=AskScene.Request.SCOPE_ALL), PARAMETERS, NOW).newest_pairs is None
 
 
 def test_words_about_time_limit_the_question_when_the_request_wants_it():
@@ -414,7 +419,7 @@ def test_progress_of_one_camera_is_its_own(scene):
 def test_engine_receives_the_request_and_worker_the_deadline(scene):
     ask(scene, question(last_sec=2.0))
     ask(scene, question(timeout_sec=0.5))
-    assert scene.engines["front"].requests[0] == AskRequest("What?", None, None, 2.0, 33)
+    assert scene.engines["front"].requests[0] == AskRequest("What?", None, None, 2.0, 33, ranks_evidence=True)
     assert scene.worker.timeouts == [7.0, 0.5]
 
 

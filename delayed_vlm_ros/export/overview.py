@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
-from delayed_vlm_ros.export.contents import ExportCounts, ExportedAnswer, ExportedPair, Records
+from delayed_vlm_ros.export.contents import Evidence, ExportCounts, ExportedAnswer, ExportedPair, Records
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
 
 _FIRST_CALENDAR_NS = 1_000_000_000 * NANOSECONDS_PER_SECOND
@@ -23,11 +23,14 @@ h1 { font-size: 22px; } h2 { font-size: 17px; margin-top: 28px; }
 .pairs li, article { list-style: none; border: 1px solid var(--line); border-radius: 8px; padding: 8px; }
 article { margin: 10px 0; }
 img { width: 100%; border-radius: 5px; display: block; }
-.text { white-space: pre-wrap; margin: 4px 0; }
+p { margin: 4px 0; }
+.text { white-space: pre-wrap; }
+li:target { outline: 3px solid; }
 .question { font-weight: 650; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 th, td { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line); }
-td:first-child { white-space: nowrap; }
+td:not(:last-child) { white-space: nowrap; }
+td:last-child { width: 100%; }
 """
 
 
@@ -50,12 +53,12 @@ def overview(
         pairs: Pairs with their images, oldest first.
         thumbnails: JPEG data of a pair's first image by the pair's id.
     """
-    times = {pair.id: time_text(pair.stamp_ns) for pair in pairs}
+    kept = {pair.id for pair in pairs}
     body = [
         f"<h1>Scene memory: {_text(records.source)}</h1>",
         f'<p class="quiet">Exported {time_text(records.created_ns)}. {_summary(records, counts)}</p>',
         *(f'<p class="warning">{_text(warning)}</p>' for warning in records.warnings),
-        *_section("Answers", (_answer(answer, times) for answer in records.answers)),
+        *_section("Answers", (_answer(answer, kept) for answer in records.answers)),
         *_table(
             "Alerts",
             [(one.stamp_ns, one.camera, _alert_text(one.question, one.is_rising, one.p_yes)) for one in records.alerts],
@@ -106,23 +109,27 @@ def _alert_text(question: str, is_rising: bool, p_yes: float) -> str:  # noqa: F
     return f"{question} {'Yes' if is_rising else 'No'} (probability {p_yes:.2f})"
 
 
-def _answer(answer: ExportedAnswer, times: Mapping[int, str]) -> str:
-    best = ", ".join(
-        times.get(one.pair_id, time_text(one.stamp_ns))
-        + (f" ({one.relevance:.2f})" if one.relevance is not None else "")
-        for one in answer.evidence
-    )
+def _answer(answer: ExportedAnswer, kept: Collection[int]) -> str:
+    best = ", ".join(_link(one, kept) for one in answer.evidence)
     camera = f" · {answer.camera}" if answer.camera else ""
-    facts = f"{time_text(answer.stamp_ns)}{camera}. Based on {len(answer.pair_ids)} pairs."
     paragraphs = [
         ("text question", answer.question),
         ("text", answer.answer),
         ("text warning", answer.error),
-        ("quiet", f"{facts} Rests most on: {best}." if best else facts),
+        ("quiet", f"{time_text(answer.stamp_ns)}{camera}. Based on {len(answer.pair_ids)} pairs."),
         *(("warning", warning) for warning in answer.warnings),
     ]
     shown = "".join(f'<p class="{kind}">{_text(content)}</p>' for kind, content in paragraphs if content)
-    return f"<article>{shown}</article>"
+    return f"<article>{shown}{f'<p>Rests most on: {best}</p>' if best else ''}</article>"
+
+
+def _link(evidence: Evidence, kept: Collection[int]) -> str:
+    """Return the time of a pair, as a link to its image if the page has it."""
+    share = f" ({evidence.relevance:.2f})" if evidence.relevance is not None else ""
+    time = time_text(evidence.stamp_ns)
+    if evidence.pair_id not in kept:
+        return f"{time}{share}, no longer kept"
+    return f'<a href="#pair-{evidence.pair_id}">{time}</a>{share}'
 
 
 def _pair(pair: ExportedPair, thumbnail: bytes) -> str:
@@ -131,7 +138,8 @@ def _pair(pair: ExportedPair, thumbnail: bytes) -> str:
     mark = f"<br>★ {_text(pair.label)}" if pair.marked else ""
     place = f"<br>{_text(_place(pair))}" if pair.pose is not None else ""
     return (
-        f"<li>{image}{time_text(pair.stamp_ns)}{mark}"
+        f'<li id="pair-{pair.id}">'
+        f"{image}{time_text(pair.stamp_ns)}{mark}"
         f'<div class="quiet">{_text(pair.camera)} {pair.id}: {_text(pair.reason or "unremarkable")}, '
         f"score {pair.importance:.2f}, {memories or 'no longer kept'}{place}</div></li>"
     )

@@ -1,4 +1,6 @@
-"""Take the screenshots of the web page in docs/images: the demo's story in a real browser, about two minutes.
+"""Take the screenshots of the web page in docs/images: the demo's story in a real browser, and a made-up day.
+
+It takes about two minutes; ``make_screenshots.py timeline`` takes those of the timeline only.
 
 Needs Chromium: ``sudo apt-get install chromium``.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +18,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "images"
+PAGE_SERVER = Path(__file__).parents[2] / "test" / "helpers" / "page_server.py"
 _QUALITY = 86
 _STORY_MS = 34_000
 _TIMEOUT_MS = 180_000
+_DAY = ("1", "90", "86400", "journal=160", "alerts=14", "answers=9", "gaps=4", "new=0.5")
 _WATCH = "Is there a yellow cylinder?"
 _QUESTIONS = ("What was on the left at the start?", "What happened?")
 
@@ -27,17 +32,33 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("Chromium is not installed: sudo apt-get install chromium")
-    command = [sys.executable, "-m", "delayed_vlm_ros.cli.main", "web", "--demo", "--model", "demo", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:  # noqa: S603  our own command
+    _serve([str(PAGE_SERVER), "0", *_DAY], chromium, _take_timeline)
+    if sys.argv[1:] != ["timeline"]:
+        _serve(["-m", "delayed_vlm_ros.cli.main", "web", "--demo", "--model", "demo", "--port", "0"], chromium, _take)
+
+
+def _serve(arguments: list[str], chromium: str, take: Callable[[Browser, str], None]) -> None:
+    """Start a page, and take screenshots of it."""
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as served:  # noqa: S603  ours
         try:
-            line = demo.stdout.readline() if demo.stdout is not None else ""
-            link = line.rpartition(" ")[2].strip()
+            line = served.stdout.readline() if served.stdout is not None else ""
             with sync_playwright() as driver:
                 browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-                _take(browser, link)
+                take(browser, line.split()[-1])
                 browser.close()
         finally:
-            demo.terminate()
+            served.terminate()
+
+
+def _take_timeline(browser: Browser, link: str) -> None:
+    page = _open(browser, link, 1440, 1100)
+    page.locator(".timeline-plot[data-drawn]").wait_for()
+    page.locator(".timeline-plot").focus()
+    for key in ("End", *["ArrowLeft"] * 30):
+        page.keyboard.press(key)
+    page.wait_for_timeout(1500)
+    wide = Image.open(BytesIO(page.locator(".timeline").screenshot())).convert("RGB")
+    wide.save(IMAGES / "web_timeline.jpg", quality=_QUALITY)
 
 
 def _take(browser: Browser, link: str) -> None:

@@ -53,5 +53,5 @@ def test_documented_time_without_a_server_is_the_one_of_the_script():
 def test_page_can_only_show_ask_mark_and_watch():
     assert "The page cannot reset the memory or change parameters." in PAGE
     methods = {name for name in vars(Backend) if not name.startswith("_")}
-    reads = {"state", "live_image", "images", "journal", "journal_image"}
+    reads = {"state", "live_image", "images", "find", "journal", "journal_image"}
     assert methods == {*reads, "mark", "unmark", "watch", "unwatch", "ask"}

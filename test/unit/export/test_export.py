@@ -138,7 +138,9 @@ def test_page_shows_text_as_text_and_refers_to_nothing_outside(tmp_path):
     assert "script" not in page.tags
     assert page.text.count('<script>alert(1)</script> & "Tür" 門 \'?') >= 6
     assert page.addresses
-    assert all(address.startswith("data:image/jpeg;base64,") for address in page.addresses)
+    assert all(address.startswith(("data:image/jpeg;base64,", "#pair-")) for address in page.addresses)
+    assert "#pair-2" in page.addresses
+    assert 'id="pair-2"' in source
     assert not re.search(r"url\(|@import|https?:", source)
     assert "default-src 'none'" in source
 

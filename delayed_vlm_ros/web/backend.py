@@ -250,7 +250,7 @@ class AnsweredQuestion:
     answer: str
     error: str = ""
     frame_ids: tuple[int, ...] = ()
-    evidence: tuple[KeptFrame, ...] = ()
+    evidence: tuple[EvidenceFrame, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

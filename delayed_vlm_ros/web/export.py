@@ -250,7 +250,7 @@ def _records(backend: Backend, state: SceneState, since_ns: int, until_ns: int) 
                 answer=one.answer,
                 error=one.error,
                 pair_ids=one.frame_ids,
-                evidence=tuple(Evidence(frame.id, frame.stamp_ns, None) for frame in one.evidence),
+                evidence=tuple(Evidence(rank.frame.id, rank.frame.stamp_ns, rank.relevance) for rank in one.evidence),
                 warnings=one.warnings,
             )
             for one in within(state.answers)

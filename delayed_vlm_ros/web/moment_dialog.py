@@ -43,7 +43,7 @@ class MomentDialog:
 
         Args:
             moment: The moment.
-            frames: Kept frames of an answer, best first or oldest first.
+            frames: Frames of an answer that are still kept.
         """
         self._stamps_ns = moment.stamp_ns, moment.stamp_ns
         self._content.clear()
@@ -69,9 +69,10 @@ class MomentDialog:
         for warning in asked.warnings:
             text("p", sentence(warning), "warning")
         if frames:
-            EvidenceStrip(frames, self._open_frame)
+            kept = {frame.id for frame in frames}
+            EvidenceStrip(frames, self._open_frame, [one for one in asked.evidence if one.frame.id in kept])
         left = len(asked.frame_ids) - len(frames)
-        if left > 0 and not asked.evidence:
+        if left > 0:
             text("p", f"{left} of its {len(asked.frame_ids)} pairs are no longer kept.", "quiet small")
 
     def _open_frame(self, frame: KeptFrame, frames: Sequence[KeptFrame]) -> None:

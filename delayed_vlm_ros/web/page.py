@@ -198,12 +198,11 @@ class _View:
             self._moment_dialog.open(moment, self._frames_of(moment))
 
     def _frames_of(self, moment: Moment) -> Sequence[KeptFrame]:
-        """Return the frames of an answer that are still kept; those that it rests on most if they are known."""
+        """Return the frames of an answer that are still kept."""
         if not isinstance(moment, AnsweredQuestion):
             return ()
         kept = {frame.id: frame for camera in self._state.cameras for frame in camera.frames}
-        used = [frame.id for frame in moment.evidence] or moment.frame_ids
-        return [kept[frame_id] for frame_id in used if frame_id in kept]
+        return [kept[frame_id] for frame_id in moment.frame_ids if frame_id in kept]
 
     def _limit(self, since_ns: int, until_ns: int) -> None:
         self._talk.limit(since_ns, until_ns)

@@ -54,7 +54,7 @@ def _take_timeline(browser: Browser, link: str) -> None:
     page = _open(browser, link, 1440, 1100)
     page.locator(".timeline-plot[data-drawn]").wait_for()
     page.locator(".timeline-plot").focus()
-    for key in ("End", *["ArrowLeft"] * 30):
+    for key in ("End", *["ArrowLeft"] * 30, "ArrowUp", "ArrowUp"):
         page.keyboard.press(key)
     page.wait_for_timeout(1500)
     wide = Image.open(BytesIO(page.locator(".timeline").screenshot())).convert("RGB")

@@ -5,11 +5,13 @@ With ``-s`` the tests print how long frames take while the timeline is moved.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import statistics
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -249,6 +251,23 @@ def test_moment_of_the_past_shows_its_text_as_text(whole_day, lane, texts):
     dialog.get_by_role("button", name="Ask from here on").click()
     page.locator(".limit", has_text="from").wait_for()
     page.locator(".limit").click()
+
+
+def test_export_saves_the_visible_time(whole_day):
+    page = whole_day
+    page.locator("[data-range='3600000']").click()
+    page.locator(".timeline-range", has_text="now").wait_for()
+    with page.context.expect_event("page") as opened_tab:
+        page.get_by_role("button", name="Export").click()
+    with opened_tab.value.expect_download() as download:
+        pass
+    with zipfile.ZipFile(download.value.path()) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("export.json")]
+        counts = json.loads(archive.read(name))["counts"]
+        images = sum(name.endswith(".png") for name in archive.namelist())
+    assert images == counts["images"] > 0
+    assert counts["pairs"] + counts["pairs_left"] < 100  # of 1,024
+    assert (counts["alerts"], counts["answers"]) in ((8, 4), (9, 4), (8, 5), (9, 5))
 
 
 def test_alert_opens_its_frames(whole_day):

@@ -397,7 +397,7 @@ class InProcessBackend:
             answer=outcome.answer,
             error="stopped" if outcome.was_stopped else outcome.error,
             frame_ids=tuple(frame.id for frame in outcome.frames_used),
-            evidence=tuple(one.frame for one in outcome.evidence),
+            evidence=outcome.evidence,
             warnings=outcome.warnings,
         )
 

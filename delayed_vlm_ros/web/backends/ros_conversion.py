@@ -98,7 +98,7 @@ def to_answered_question(message: SceneAnswer, stamp_ns: int) -> AnsweredQuestio
         answer=message.answer,
         error=message.error_msg,
         frame_ids=tuple(int(frame_id) for frame_id in message.frame_ids),
-        evidence=tuple(to_kept_frame(frame) for frame in message.evidence),
+        evidence=tuple(EvidenceFrame(to_kept_frame(frame), float(frame.relevance)) for frame in message.evidence),
         warnings=tuple(message.metrics.warnings),
     )
 

@@ -18,6 +18,7 @@ from delayed_vlm_ros.errors import NodeNotFoundError
 from delayed_vlm_ros.web.backend import (
     AnsweredQuestion,
     CameraState,
+    EvidenceFrame,
     JournalLine,
     KeptFrame,
     KeptFrameImages,
@@ -50,7 +51,9 @@ class Memory:
         alert = WatchAlert(
             1, "door", "Open?", "front", is_rising=True, p_yes=0.9, stamp_ns=START_NS, evidence=(frame(1),)
         )
-        answer = AnsweredQuestion("q", START_NS + 10**10, "", "What?", "门", frame_ids=(1,), evidence=(frame(1),))
+        answer = AnsweredQuestion(
+            "q", START_NS + 10**10, "", "What?", "门", frame_ids=(1,), evidence=(EvidenceFrame(frame(1), 0.7),)
+        )
         return SceneState(
             connected=True, cameras=(CameraState("front", frames=self.frames),), alerts=(alert,), answers=(answer,)
         )
@@ -151,7 +154,7 @@ def test_file_has_all_frames_and_records_and_says_which_frames_left(app, memory)
     assert [pair["id"] for pair in data["pairs"]] == [0, 1, 2, 5, 6, 7, 8, 9]
     assert data["pairs_left"] == [3, 4]
     assert data["counts"] == {"pairs": 8, "images": 16, "pairs_left": 2, "answers": 1, "alerts": 1, "lines": 1}
-    assert data["answers"][0]["evidence"] == [{"pair_id": 1, "stamp_ns": START_NS + 10**9, "relevance": None}]
+    assert data["answers"][0]["evidence"] == [{"pair_id": 1, "stamp_ns": START_NS + 10**9, "relevance": 0.7}]
     assert visitor.headers[b"content-disposition"].startswith(b'attachment; filename="scene-memory-')
     assert b"content-length" not in visitor.headers
 

@@ -9,14 +9,16 @@ from image_bombs import jpeg_claiming
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from delayed_vlm_ros.msg import Alert, KeyFrame, WatchSettings, WatchState
+from delayed_vlm_ros.msg import Alert, KeyFrame, Moment, SceneAnswer, WatchSettings, WatchState
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.watches import Level
-from delayed_vlm_ros.web.backend import KeptFrameImages
+from delayed_vlm_ros.web.backend import JournalLine, KeptFrameImages
 from delayed_vlm_ros.web.backends.ros_conversion import (
+    to_answered_question,
+    to_journal_line,
     to_kept_images,
     to_watch_alert,
     to_watched_question,
@@ -59,3 +61,31 @@ def test_alert_of_a_message_has_its_evidence(edge):
     alert = to_watch_alert(message)
     assert alert.is_rising == (edge == Alert.RISING)
     assert (alert.key, alert.evidence[0].id) == ("3-9", 41)
+
+
+def test_answer_of_any_client_has_its_evidence_and_the_time_of_its_arrival():
+    message = SceneAnswer(
+        request_id="r",
+        camera="*",
+        question="What?",
+        success=True,
+        answer="Tür 門",
+        frame_ids=[4, 41],
+        evidence=[KeyFrame(id=41, relevance=0.75)],
+    )
+    message.metrics.warnings = ["old"]
+    message.header.stamp = time_message(5)
+    answer = to_answered_question(message, 9)
+    assert (answer.id, answer.stamp_ns, answer.camera, answer.question) == ("r", 9, "*", "What?")
+    assert (answer.answer, answer.error, answer.frame_ids, answer.warnings) == ("Tür 門", "", (4, 41), ("old",))
+    assert [(one.frame.id, one.relevance) for one in answer.evidence] == [(41, 0.75)]
+
+
+def test_failed_answer_has_its_error():
+    assert to_answered_question(SceneAnswer(error_msg="no frames: wait"), 9).error == "no frames: wait"
+
+
+def test_line_of_the_journal_is_returned_unchanged():
+    moment = Moment(journal_id=7, camera="front", caption="eine Tür", reason="new thing", label="door")
+    moment.header.stamp, moment.end_stamp = time_message(3), time_message(4)
+    assert to_journal_line(moment) == JournalLine(7, "front", 3, 4, "eine Tür", "new thing", "door")

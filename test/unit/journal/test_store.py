@@ -186,6 +186,8 @@ def test_labels_are_searched_and_removed_lines_are_not_found(tmp_path):
     journal.add(entry("second"))
     journal.add(entry("third"))
     assert journal.search("keys") == journal.search("first") == ()
+    for table in ("entry", "words", "thumbnail"):  # no text and no image of a removed line stays
+        assert journal._connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (2,)
     journal.close()
 
 

@@ -10,6 +10,7 @@ from lab.commands.evidence import evidence, evidence_heads
 from lab.commands.familiar_images import familiar_images
 from lab.commands.find import find
 from lab.commands.fleet import fleet
+from lab.commands.journal_cost import journal_cost
 from lab.commands.load import load
 from lab.commands.memory import memory
 from lab.commands.old_frames import old_frames
@@ -54,6 +55,7 @@ for command in (
     remote_reuse,
     fleet,
     find,
+    journal_cost,
 ):
     bench.command()(command)
 app.add_typer(bench, name="bench")

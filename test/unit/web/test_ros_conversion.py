@@ -10,16 +10,18 @@ from image_bombs import jpeg_claiming
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from delayed_vlm_ros.msg import Alert, KeyFrame, Moment, SceneAnswer, WatchSettings, WatchState
+from delayed_vlm_ros.srv import FindMoments
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.watches import Level
-from delayed_vlm_ros.web.backend import JournalLine, KeptFrameImages
+from delayed_vlm_ros.web.backend import FoundMoment, JournalLine, KeptFrame, KeptFrameImages
 from delayed_vlm_ros.web.backends.ros_conversion import (
     to_answered_question,
     to_journal_line,
     to_kept_images,
+    to_search_outcome,
     to_watch_alert,
     to_watched_question,
 )
@@ -89,3 +91,25 @@ def test_line_of_the_journal_is_returned_unchanged():
     moment = Moment(journal_id=7, camera="front", caption="eine Tür", reason="new thing", label="door")
     moment.header.stamp, moment.end_stamp = time_message(3), time_message(4)
     assert to_journal_line(moment) == JournalLine(7, "front", 3, 4, "eine Tür", "new thing", "door")
+
+
+def test_found_moments_have_their_frame_if_it_is_still_kept_or_their_line():
+    kept = Moment(id=4, score=0.9, thumbnail=CompressedImage(data=JPEG))
+    left = Moment(id=5, score=0.8)
+    line = Moment(journal_id=7, camera="front", score=0.5, caption="eine Tür")
+    for moment in (kept, left, line):
+        moment.header.stamp, moment.end_stamp = time_message(3), time_message(4)
+    response = FindMoments.Response(
+        moments=[kept, left, line], pairs_searched=9, journal_lines_searched=2, warnings=["stopped early"]
+    )
+    frame = KeptFrame(4, "front", 2, 3, 0.5, "", in_star=True, in_stream=False)
+    outcome = to_search_outcome(response, {4: frame})
+    assert outcome.moments == (
+        FoundMoment(pytest.approx(0.9), 3, 4, frame, None, JPEG),
+        FoundMoment(pytest.approx(0.8), 3, 4, None, None, b""),
+        FoundMoment(0.5, 3, 4, None, JournalLine(7, "front", 3, 4, "eine Tür"), b""),
+    )
+    assert (outcome.pairs_searched, outcome.journal_lines_searched, outcome.warnings) == (9, 2, ("stopped early",))
+    kept.thumbnail.data = b"GIF89a"
+    with pytest.raises(ImageError):
+        to_search_outcome(response, {})

@@ -1,5 +1,5 @@
 # Entry points. `make demo` and `make test` set up what they need.
-.PHONY: help setup demo test test-fast test-slow test-exact fuzz soak lint format bench train clean
+.PHONY: help setup demo test test-fast test-slow test-exact fuzz soak lint format docs bench train clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,10 @@ lint: setup      ## style, types and the direction of imports
 
 format: setup    ## format the code and fix what can be fixed
 	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+docs: setup      ## the documentation as a site in build/site; fails on a link without a target
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+	@echo "open build/site/index.html; with search: python3 -m http.server --directory build/site"
 
 bench: setup     ## what a question costs on this machine
 	@.venv/bin/delayed-vlm bench ask

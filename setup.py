@@ -52,7 +52,7 @@ setup(
         "mcp": ["anyio", "mcp>=2.3,<3", "pydantic>=2.12", "starlette", "uvicorn<1"],
         "time": ["dateparser"],
         "scenes": ["scenedetect-headless>=0.7"],
-        "docs": ["matplotlib"],
+        "docs": ["matplotlib", "mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1"],
         "test": ["hypothesis", "playwright", "pytest", "pytest-timeout", "pytest-xdist"],
         "lint": ["import-linter", "mypy", "pre-commit", "ruff"],
     },

@@ -14,7 +14,7 @@ from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.journal import JournalEntry, JournalStore, Pose
 from delayed_vlm_ros.journal.captioner import MAX_DUTY, Captioner
-from delayed_vlm_ros.memory import KeptPair
+from delayed_vlm_ros.memory import KeptPair, MemoryConfig
 from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 from lab.bench.watched_rooms import IMAGE_SIZE, draw_room
@@ -29,7 +29,7 @@ _SEED = 24
 def evicted_pairs(
     loaded: DelayedBatchInferenceEngine, seed: int, room: str, minutes: float, keep: int
 ) -> tuple[int, list[KeptPair]]:
-    """Return how many pairs a memory of default size evicts after they were in Star memory, and the first ones.
+    """Return how many pairs a memory with the node's defaults evicts after they were in Star memory, and the first ones.
 
     Args:
         loaded: Engine with the model, whose image sizes are used; its memory is not.
@@ -39,7 +39,8 @@ def evicted_pairs(
         keep: Number of pairs to return.
     """
     drawn = draw_room(seed, room, minutes)
-    engine = DelayedBatchInferenceEngine(loaded.model, loaded.processor)
+    memory = MemoryConfig().build()  # as the node's
+    engine = DelayedBatchInferenceEngine(loaded.model, loaded.processor, frame_manager=memory)
     count = 0
     first: list[KeptPair] = []
 
@@ -49,7 +50,7 @@ def evicted_pairs(
         if len(first) < keep:
             first.append(kept)
 
-    engine.frame_manager.set_eviction_listener(note)
+    memory.set_eviction_listener(note)
     for stamp in drawn.stamps:
         engine.add_frame(render(drawn.scene, stamp, *IMAGE_SIZE), stamp)
     return count, first

@@ -29,7 +29,7 @@ _SEED = 24
 def evicted_pairs(
     loaded: DelayedBatchInferenceEngine, seed: int, room: str, minutes: float, keep: int
 ) -> tuple[int, list[KeptPair]]:
-    """Return how many pairs a memory with the node's defaults evicts after they were in Star memory, and the first ones.
+    """Return how many pairs leave a memory with the node's defaults after they were in Star memory, and the first.
 
     Args:
         loaded: Engine with the model, whose image sizes are used; its memory is not.

@@ -5,6 +5,7 @@
 const timeline = (() => {
   const MIN_SPAN_MS = 10000; // of the axis
   const MIN_WINDOW_MS = 2000;
+  const MARGIN = 0.01; // of the axis
   const RENDER_MS = 900; // between two drawings of new moments
   const BUSY_MS = 400; // after a move: new moments wait
   const REACH_PX = 14; // around a moment
@@ -86,8 +87,9 @@ const timeline = (() => {
 
   function extent() {
     const until = Math.max(state.now, state.first + MIN_SPAN_MS);
-    const margin = (until - state.first) * 0.01;
-    return [state.first - margin, until + margin];
+    const margin = (until - state.first) * MARGIN;
+    const atEnd = typeof state.follow === "number" ? state.follow * MARGIN : margin; // or it would fill a short window
+    return [state.first - margin, until + atEnd];
   }
 
   function followWindow() {
@@ -505,7 +507,7 @@ const timeline = (() => {
     else if ("askRange" in button.dataset) button.dispatchEvent(new CustomEvent("ask-range", { detail: visibleRange() }));
     else if ("export" in button.dataset) {
       const [since, until] = visibleRange();
-      window.open(`/export.zip?since=${since}&until=${until}`, "_blank", "noopener"); // the reason of a refusal is a page
+      location.assign(`/export.zip?since=${since}&until=${until}`); // a file to save, or a page with the reason
     }
   });
 

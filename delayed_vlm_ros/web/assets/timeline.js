@@ -272,7 +272,9 @@ const timeline = (() => {
 
   // One shape for the moments of a kind in a lane; moments that overlap are one bar.
   function renderBars({ coordSys }, api) {
-    const { kind, lane, times } = state.bars[api.value(2)];
+    const bar = state.bars[api.value(2)];
+    if (!bar) return null; // a change of the height draws the former data once more
+    const { kind, lane, times } = bar;
     const [width, height, name] = BARS[kind];
     const [from, to] = state.extent;
     const [left, middle] = api.coord([from + shift(), state.lanes.indexOf(lane)]);

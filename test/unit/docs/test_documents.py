@@ -15,6 +15,7 @@ GENERATORS = [
     "make_parameters",
     "make_performance",
     "make_presets",
+    "make_search",
     "make_watches",
 ]
 

@@ -143,6 +143,17 @@ def test_pairs_that_do_not_fit_are_moments_of_their_own():
     assert sorted(ids for ids, _ in found_ids(found)) == [(1,), (2,), (3,)]
 
 
+def test_pair_without_a_clear_answer_separates_two_moments():
+    engine = ScriptedEngine(lambda _question, ids: YesNo(0.9, 0.1, 2, "A") if ids[-1] == 2 else YES)
+    found = find_moments(engine, pairs_at(0, 4, 8), "is it there?")
+    assert sorted(ids for ids, _ in found_ids(found)) == [(1,), (3,)]
+
+
+def test_question_that_comes_closest_is_asked_if_the_model_understands_none():
+    engine = ScriptedEngine(lambda question, _ids: YesNo(0.9, 0.3 if question.startswith("Do you") else 0.1, 2, "A"))
+    assert find_moments(engine, pairs_at(0, 10), "a red box").question == "Do you see a red box?"
+
+
 def test_only_pairs_within_the_limits_are_asked_about():
     engine = ScriptedEngine(says_yes_to(2))
     found = find_moments(engine, pairs_at(0, 10, 20, 30), "is it there?", since=10.0, until=20.5)

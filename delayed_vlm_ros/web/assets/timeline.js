@@ -168,11 +168,11 @@ const timeline = (() => {
 
   // On a phone the name of a lane is above its moments.
   function laneHeight() {
-    return state.narrow ? 36 : 22;
+    return state.narrow ? 42 : 22;
   }
 
   function laneShift() {
-    return state.narrow ? 8 : 0;
+    return state.narrow ? 11 : 0;
   }
 
   function options() {
@@ -211,7 +211,7 @@ const timeline = (() => {
         type: "category", data: lanes, inverse: true, axisLine: { show: false }, axisTick: { show: false },
         splitLine: { show: true, ...line },
         axisLabel: narrow
-          ? { ...text, fontSize: 10, inside: true, margin: 0, padding: [0, 0, 22, 2], interval: 0 }
+          ? { ...text, fontSize: 10, inside: true, margin: 0, padding: [0, 0, 28, 2], interval: 0 }
           : { ...text, margin: 8, width: 94, overflow: "truncate", interval: 0 },
         z: 5,
       },

@@ -34,7 +34,7 @@ HEAVY_FILES = frozenset(
         *("inference/test_engine_delayed.py", "inference/test_engine_failures.py", "inference/test_exactness.py"),
         *("inference/test_native_equality.py", "inference/test_native_mutations.py", "inference/test_non_finite.py"),
         *("inference/test_decoding.py", "inference/test_familiarity.py", "inference/test_finish_reason.py"),
-        "inference/test_hub_layouts.py",
+        *("inference/test_hub_layouts.py", "inference/test_moments.py", "lab/test_find.py", "web/test_in_process.py"),
         *(
             "inference/test_shortages.py",
             "inference/test_worker.py",

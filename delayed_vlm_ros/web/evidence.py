@@ -30,7 +30,7 @@ class EvidenceStrip:
         evidence: Sequence[EvidenceFrame] = (),
     ) -> None:
         ordered = sorted(frames, key=lambda frame: frame.stamp_ns)
-        best = [(one.frame, one.relevance) for one in evidence[:_MAX_CARDS]]
+        best: list[tuple[KeptFrame, float | None]] = [(one.frame, one.relevance) for one in evidence[:_MAX_CARDS]]
         shown = best or [(frame, None) for frame in spread_over_time(ordered, _MAX_CARDS)]
         text("p", _ranked_summary(len(ordered)) if best else _summary(len(ordered), len(shown)), "quiet small")
         with block("div", "used").props('data-grid role=group aria-label="Frames of this answer"'):

@@ -99,7 +99,7 @@ def test_line_without_pose_and_image_says_so():
         ({}, REPORT, Level.OK, "12 lines"),
         ({}, None, Level.WARN, "2 evicted pairs get no line"),
         ({"dropped": 4}, REPORT, Level.WARN, "2 evicted pairs get no line"),
-        ({"dropped": 0}, REPORT, Level.OK, "12 lines"),  # configured anew
+        ({"dropped": 0}, REPORT, Level.OK, "12 lines"),  # configured again
         ({"error": "disk full"}, REPORT, Level.WARN, "disk full"),
         ({"warning": "set aside", "written": 0}, REPORT, Level.WARN, "set aside"),
         ({"warning": "set aside"}, REPORT, Level.OK, "12 lines"),  # lines are written again

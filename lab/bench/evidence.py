@@ -27,8 +27,10 @@ from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.local.video_input import lay_out
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.memory import Snapshot
-from delayed_vlm_ros.scenes import Scene, render
+from delayed_vlm_ros.scenes import Episode, Scene, render
+from delayed_vlm_ros.scenes.answers import with_article
 from delayed_vlm_ros.scenes.questions import TruthfulQuestion, draw_truthful_question
+from delayed_vlm_ros.scenes.scene import GROUNDS, HOMES
 from delayed_vlm_ros.scenes.schedule import draw_scene_times
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON, SHAPES
 from delayed_vlm_ros.scenes.truth import History, PairTruth, pair_truth, story_of
@@ -44,8 +46,12 @@ _PAIRS = (10, 15, 20, 20)
 _NEWEST_PAIRS = 5  # the question cannot be answered from these
 _NAME_WORDS = frozenset({*COLOURS, *SHAPES, PERSON})
 _LONGEST_ANSWER = 32
-_REPEATS = 5
+_REPEATS = 3
 _TOP = 3
+_ROOMS = 4  # of a patrol, each with one object
+_PAIRS_PER_ROOM = 5
+_PAIR_SEC, _FRAME_SEC = 1.0, 0.5
+_ROOM_SEC = 12.0  # between the first images of two rooms
 
 
 @dataclass(frozen=True)
@@ -337,3 +343,69 @@ def _auc(right: Sequence[float], wrong: Sequence[float]) -> float | None:
         return None
     one, other = np.array(right)[:, None], np.array(wrong)[None]
     return round(float((one > other).mean() + (one == other).mean() / 2), 4)
+
+
+@dataclass(frozen=True)
+class PatrolQuestion:
+    """A question on a patrol about an object that was in one room only.
+
+    Attributes:
+        text: Text of the question.
+        answer_end: End of every correct answer.
+        shown: Numbers of the pairs of the room with the object; the camera's pose is the same in all of them.
+    """
+
+    text: str
+    answer_end: str
+    shown: frozenset[int]
+
+
+def visit_rooms(
+    engine: DelayedBatchInferenceEngine, seed: int
+) -> tuple[DelayedBatchInferenceEngine, list[PatrolQuestion]]:
+    """Visit rooms with one object each, and return an engine that keeps them, with questions about the earlier rooms.
+
+    Args:
+        engine: Engine with the model.
+        seed: Seed of the patrol.
+    """
+    random = np.random.default_rng([seed, 25])
+    colours = [str(one) for one in random.permutation(list(COLOURS))[:_ROOMS]]
+    images, stamps, questions = [], [], []
+    for room, colour in enumerate(colours):
+        shape = str(SHAPES[random.integers(len(SHAPES))])
+        lane, home = int(random.integers(len(GROUNDS))), float(random.choice(HOMES))
+        scene = Scene.from_script(seed * _ROOMS + room, (Episode(lane, 0.0, 1e4, colour, shape, home=home),))
+        for at in _ROOM_SEC * room + _PAIR_SEC * np.arange(_PAIRS_PER_ROOM):
+            for stamp in (float(at), float(at) + _FRAME_SEC):
+                images.append(render(scene, stamp, *_IMAGE_SIZE))
+                stamps.append(stamp)
+        name = with_article(f"{colour} {shape}")
+        shown = frozenset(range(room * _PAIRS_PER_ROOM, (room + 1) * _PAIRS_PER_ROOM))
+        questions += [
+            PatrolQuestion(f"was there {name} earlier?", "yes", shown),
+            PatrolQuestion(f"how long ago did you last see {name}?", "ago", shown),
+        ]
+    holding = engine_with(engine, images, stamps)
+    holding.precompute(prefill=True)
+    return holding, questions[:-2]
+
+
+def patrol_json(engine: DelayedBatchInferenceEngine, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return how often the pose of the best evidence is that of the event, of the questions answered right.
+
+    Args:
+        engine: Engine with the model.
+        seeds: Seeds of the patrols.
+    """
+    asked, hits = 0, []
+    for seed in seeds:
+        holding, questions = visit_rooms(engine, seed)
+        places = {kept.id: number for number, kept in enumerate(holding.snapshot())}
+        for one in questions:
+            asked += 1
+            result = holding.answer(AskRequest(one.text, max_new_tokens=_LONGEST_ANSWER, ranks_evidence=True))
+            if result.answer.endswith(one.answer_end):
+                hits.append(bool(result.evidence) and places[result.evidence[0].kept.id] in one.shown)
+    share = round(float(np.mean(hits)), 4) if hits else None
+    return {"questions": asked, "answered_right": len(hits), "pose_of_event": share, "chance": 1.0 / _ROOMS}

@@ -22,16 +22,17 @@ _FITTED_SCENES = 750
 def evidence(
     model: Model = "demo",
     device: Device = "auto",
-    scenes: Annotated[int, typer.Option(help="Held-out scenes; about four seconds of one core each.", min=2)] = 250,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes; about two seconds of one core each.", min=2)] = 225,
     references: Annotated[
         int, typer.Option(help="Scenes whose pairs are also masked and left out; a minute each.", min=0)
     ] = 0,
+    patrols: Annotated[int, typer.Option(help="Held-out patrols of rooms with poses.", min=1)] = 60,
     as_json: AsJson = False,
 ) -> None:
     """Measure how often the pairs ranked first show what a question about the past or its order is about."""
     # These import torch.
     from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine  # noqa: PLC0415
-    from lab.bench.evidence import evidence_json, rank_scene  # noqa: PLC0415
+    from lab.bench.evidence import evidence_json, patrol_json, rank_scene  # noqa: PLC0415
 
     console = Console(stderr=as_json)
     engine = DelayedBatchInferenceEngine.from_pretrained(model, device=device)
@@ -41,7 +42,8 @@ def evidence(
         for number, seed in enumerate(track(seeds, "scenes", console=console, transient=True))
         for one in rank_scene(engine, seed, with_references=number < references)
     ]
-    result = {"shape": {"model": model, "seeds": [seeds.start, seeds.stop]}, **evidence_json(ranked)}
+    shape = {"model": model, "seeds": [seeds.start, seeds.stop], "patrols": patrols}
+    result = {"shape": shape, **evidence_json(ranked), "patrol": patrol_json(engine, HELD_OUT_SEEDS[:patrols])}
     if as_json:
         print_json(result)
     else:
@@ -61,6 +63,11 @@ def _show(console: Console, result: Mapping[str, Any]) -> None:
         hits = (f"{figures[key]:.3f}" for key in ("hit_at_1", "hit_at_3"))
         table.add_row(name, str(figures["questions"]), *hits, f"{figures['cost']:.2f}" if "cost" in figures else "")
     console.print(table)
+    patrol = result["patrol"]
+    console.print(
+        f"patrol: pose of the event in {patrol['pose_of_event']} of {patrol['answered_right']} right answers, "
+        f"chance {patrol['chance']}"
+    )
     console.print(f"AUC of the best pair's relevance, right against wrong answers: {result['strength_auc']}")
 
 

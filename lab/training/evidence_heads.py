@@ -9,11 +9,12 @@ import torch
 
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.evidence import TOKEN_GROUPS
-from lab.bench.evidence import draw_cases, engine_of, observe
+from lab.bench.evidence import draw_cases, engine_of, observe, visit_rooms
 
 _L2 = 1e-3  # of the weights for features of unit variance
 _STEPS = 200
 _DIGITS = 3
+_SCENES_PER_PATROL = 3
 
 
 def fit_heads(
@@ -28,17 +29,38 @@ def fit_heads(
         seeds: Seeds of the scenes.
         on_scene: Called after each scene.
     """
-    examples = []
+    examples: list[tuple[torch.Tensor, list[int]]] = []
     for seed in seeds:
         scene, times, cases = draw_cases(seed)
         holding = engine_of(engine, scene, times) if cases else engine
         for case in cases:
-            answer, shares = observe(holding, case.asked.question.text)
+            answer, features = _observe(holding, case.asked.question.text)
             if answer == case.asked.question.answer:
-                features = torch.stack([shares[group] for group in TOKEN_GROUPS]).cpu()
                 examples.append((features, sorted(case.shown)))
         on_scene()
-    return _fit(examples)
+    return _fit([*examples, *patrol_examples(engine, seeds[: len(seeds) // _SCENES_PER_PATROL])])
+
+
+def patrol_examples(engine: DelayedBatchInferenceEngine, seeds: Sequence[int]) -> list[tuple[torch.Tensor, list[int]]]:
+    """Return features and evidence of the questions on patrols that the model answers right.
+
+    Args:
+        engine: Engine with the model.
+        seeds: Seeds of the patrols.
+    """
+    examples = []
+    for seed in seeds:
+        holding, questions = visit_rooms(engine, seed)
+        for one in questions:
+            answer, features = _observe(holding, one.text)
+            if answer.endswith(one.answer_end):
+                examples.append((features, sorted(one.shown)))
+    return examples
+
+
+def _observe(engine: DelayedBatchInferenceEngine, question: str) -> tuple[str, torch.Tensor]:
+    answer, shares = observe(engine, question)
+    return answer, torch.stack([shares[group] for group in TOKEN_GROUPS]).cpu()
 
 
 def _fit(examples: Sequence[tuple[torch.Tensor, list[int]]]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def overview(
         pairs: Pairs with their images, oldest first.
         thumbnails: JPEG data of a pair's first image by the pair's id.
     """
-    kept = {pair.id for pair in pairs}
+    kept = {(pair.id, pair.stamp_ns) for pair in pairs}
     body = [
         f"<h1>Scene memory: {_text(records.source)}</h1>",
         f'<p class="quiet">Exported {time_text(records.created_ns)}. {_summary(records, counts)}</p>',
@@ -109,7 +109,7 @@ def _alert_text(question: str, is_rising: bool, p_yes: float) -> str:  # noqa: F
     return f"{question} {'Yes' if is_rising else 'No'} (probability {p_yes:.2f})"
 
 
-def _answer(answer: ExportedAnswer, kept: Collection[int]) -> str:
+def _answer(answer: ExportedAnswer, kept: Collection[tuple[int, int]]) -> str:
     best = ", ".join(_link(one, kept) for one in answer.evidence)
     camera = f" · {answer.camera}" if answer.camera else ""
     paragraphs = [
@@ -123,11 +123,11 @@ def _answer(answer: ExportedAnswer, kept: Collection[int]) -> str:
     return f"<article>{shown}{f'<p>Rests most on: {best}</p>' if best else ''}</article>"
 
 
-def _link(evidence: Evidence, kept: Collection[int]) -> str:
-    """Return the time of a pair, as a link to its image if the page has it."""
+def _link(evidence: Evidence, kept: Collection[tuple[int, int]]) -> str:
+    """Return the time of a pair, as a link to its image if the page has it; a restarted node may use its id again."""
     share = f" ({evidence.relevance:.2f})" if evidence.relevance is not None else ""
     time = time_text(evidence.stamp_ns)
-    if evidence.pair_id not in kept:
+    if (evidence.pair_id, evidence.stamp_ns) not in kept:
         return f"{time}{share}, no longer kept"
     return f'<a href="#pair-{evidence.pair_id}">{time}</a>{share}'
 

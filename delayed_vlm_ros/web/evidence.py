@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from delayed_vlm_ros.web.backend import EvidenceFrame, KeptFrame
+from delayed_vlm_ros.web.backend import AnsweredQuestion, EvidenceFrame, KeptFrame
 from delayed_vlm_ros.web.components import FrameCard, block, text
 from delayed_vlm_ros.web.formatting import clock, quantity
 
@@ -36,6 +36,22 @@ class EvidenceStrip:
         with block("div", "used").props('data-grid role=group aria-label="Frames of this answer"'):
             for frame, relevance in shown:
                 FrameCard(frame, clock(frame.stamp_ns), lambda chosen: on_open(chosen, ordered), relevance)
+
+
+def kept_frames_of(answer: AnsweredQuestion, kept: Iterable[KeptFrame]) -> list[KeptFrame]:
+    """Return the frames of an answer that are still kept, in the order of the answer.
+
+    A restarted node may use the ids for other frames. These have other stamps than the answer's evidence, or are newer
+    than the answer.
+
+    Args:
+        answer: The answer.
+        kept: Kept frames of all cameras.
+    """
+    kept_by_id = {frame.id: frame for frame in kept if frame.stamp_ns <= answer.stamp_ns}
+    evidence_keys = {one.frame.id: one.frame.key for one in answer.evidence}
+    found = [kept_by_id[frame_id] for frame_id in answer.frame_ids if frame_id in kept_by_id]
+    return [frame for frame in found if evidence_keys.get(frame.id, frame.key) == frame.key]
 
 
 def spread_over_time(frames: Sequence[KeptFrame], count: int) -> list[KeptFrame]:

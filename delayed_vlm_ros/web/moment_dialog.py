@@ -69,8 +69,8 @@ class MomentDialog:
         for warning in asked.warnings:
             text("p", sentence(warning), "warning")
         if frames:
-            kept = {frame.id for frame in frames}
-            EvidenceStrip(frames, self._open_frame, [one for one in asked.evidence if one.frame.id in kept])
+            kept = {frame.key for frame in frames}
+            EvidenceStrip(frames, self._open_frame, [one for one in asked.evidence if one.frame.key in kept])
         left = len(asked.frame_ids) - len(frames)
         if left > 0:
             text("p", f"{left} of its {len(asked.frame_ids)} pairs are no longer kept.", "quiet small")

@@ -21,6 +21,7 @@ from delayed_vlm_ros.web.backend import (
 )
 from delayed_vlm_ros.web.components import block, button, markup, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import Conversation
+from delayed_vlm_ros.web.evidence import kept_frames_of
 from delayed_vlm_ros.web.formatting import capitalised
 from delayed_vlm_ros.web.frame_dialog import FrameDialog
 from delayed_vlm_ros.web.health_panel import HealthPanel
@@ -201,8 +202,7 @@ class _View:
         """Return the frames of an answer that are still kept."""
         if not isinstance(moment, AnsweredQuestion):
             return ()
-        kept = {frame.id: frame for camera in self._state.cameras for frame in camera.frames}
-        return [kept[frame_id] for frame_id in moment.frame_ids if frame_id in kept]
+        return kept_frames_of(moment, [frame for camera in self._state.cameras for frame in camera.frames])
 
     def _limit(self, since_ns: int, until_ns: int) -> None:
         self._talk.limit(since_ns, until_ns)

@@ -166,7 +166,8 @@ class RosBackend:
         if message.success:
             metrics = message.metrics
             self._latencies.append(Latency(metrics.time_to_first_token, metrics.total_latency))
-        self._answered.append(to_answered_question(message, self._now_ns() or nanoseconds_of(message.header.stamp)))
+        stamp_ns = max(self._now_ns(), nanoseconds_of(message.header.stamp))  # a camera's clock may be ahead
+        self._answered.append(to_answered_question(message, stamp_ns))
 
     def _on_alert(self, message: Alert) -> None:
         alert = to_watch_alert(message)

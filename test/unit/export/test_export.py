@@ -62,7 +62,9 @@ def records(**changes) -> Records:
 
 ALL = records(
     answers=(
-        ExportedAnswer(NOON_NS, "", MARKUP, MARKUP, "", (1, 2), (Evidence(2, NOON_NS, 0.7),), (MARKUP,)),
+        ExportedAnswer(
+            NOON_NS, "", MARKUP, MARKUP, "", (1, 2), (Evidence(2, NOON_NS + 2 * SECOND_NS, 0.7),), (MARKUP,)
+        ),
         ExportedAnswer(NOON_NS, "*", "What?", "", "no frames", (), (), ()),
     ),
     alerts=(ExportedAlert(NOON_NS, "front", "door", MARKUP, is_rising=True, p_yes=0.9, pair_ids=(1,)),),
@@ -127,7 +129,7 @@ def test_images_answers_and_poses_are_unchanged(tmp_path):
     assert newest["stamp_ns"] == NOON_NS + 2 * SECOND_NS
     assert newest["pose"] == {"frame_id": "map", "position": [1.0, 2.0, 0.5], "orientation": [0.0, 0.0, 0.0, 1.0]}
     assert data["answers"][0]["question"] == MARKUP.replace("\ud800", "?")
-    assert data["answers"][0]["evidence"] == [{"pair_id": 2, "stamp_ns": NOON_NS, "relevance": 0.7}]
+    assert data["answers"][0]["evidence"] == [{"pair_id": 2, "stamp_ns": NOON_NS + 2 * SECOND_NS, "relevance": 0.7}]
     assert data["answers"][1]["error"] == "no frames"
 
 
@@ -143,6 +145,14 @@ def test_page_shows_text_as_text_and_refers_to_nothing_outside(tmp_path):
     assert 'id="pair-2"' in source
     assert not re.search(r"url\(|@import|https?:", source)
     assert "default-src 'none'" in source
+
+
+def test_evidence_of_another_pair_with_the_same_id_is_no_link(tmp_path):
+    answer = ExportedAnswer(NOON_NS, "", "What?", "A box.", "", (1, 2), (Evidence(2, NOON_NS - SECOND_NS, 0.7),), ())
+    exported(tmp_path / "out", records(answers=(answer,)), PAIRS)
+    page = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert "#pair-2" not in page.addresses
+    assert "(0.70), no longer kept" in page.text
 
 
 def test_names_of_cameras_lead_to_no_other_folder(tmp_path):

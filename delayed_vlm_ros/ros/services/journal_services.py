@@ -51,10 +51,10 @@ class JournalServices:
     def __init__(self, node: Node, host: JournalHost) -> None:
         self._node = node
         self._host = host
-        group = MutuallyExclusiveCallbackGroup()
+        reading, clearing = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self._services = [
-            node.create_service(GetJournal, "~/get_journal", self._on_get, callback_group=group),
-            node.create_service(Trigger, "~/clear_journal", self._on_clear, callback_group=group),
+            node.create_service(GetJournal, "~/get_journal", self._on_get, callback_group=reading),
+            node.create_service(Trigger, "~/clear_journal", self._on_clear, callback_group=clearing),
         ]
 
     def _on_get(self, request: GetJournal.Request, response: GetJournal.Response) -> GetJournal.Response:

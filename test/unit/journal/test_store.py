@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -348,7 +349,7 @@ def test_file_that_is_damaged_while_it_is_open_is_set_aside_and_the_line_is_stor
         journal.search("before")
     journal.add(entry("after"))
     assert captions(journal.search("after")) == ["after"]
-    assert "malformed" in journal.warning
+    assert "set aside as journal.sqlite3.aside" in journal.warning
     journal.close()
 
 
@@ -529,6 +530,49 @@ def test_threads_may_add_and_search_together(journal):
         thread.join(60.0)
     assert failures == []
     assert journal.counts().lines == 80
+
+
+def test_hanging_write_delays_no_read(journal, monkeypatch):
+    # given a write that hangs in its transaction
+    row = journal.add(entry("before"))
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(connection):
+        hangs.set()
+        goes_on.wait(60.0)
+
+    monkeypatch.setattr(journal, "_prune", hang)
+    writing = threading.Thread(target=journal.add, args=(entry("during"),))
+    writing.start()
+    assert hangs.wait(10.0)
+
+    # then other threads read what was there before it
+    def read():
+        page = journal.lines()
+        return (
+            (*captions(page.entries),),
+            (*captions(journal.search("before")),),
+            journal.count(),
+            journal.thumbnail(row),
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        reads = [threads.submit(read) for _ in range(4)]
+        try:
+            assert {read.result(10.0) for read in reads} == {(("before",), ("before",), 1, entry("").thumbnail)}
+        finally:
+            goes_on.set()
+            writing.join(10.0)
+    assert captions(journal.lines().entries) == ["during", "before"]
+
+
+def test_read_of_a_removed_file_during_a_hanging_write_is_an_error(journal, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_BUSY_SEC", 0.05)
+    (tmp_path / FILE).unlink()
+    with journal._lock, pytest.raises(MemoryFileError, match="while a write hangs: check the disk"):
+        journal.lines()
+    assert journal.lines().entries == ()
+    assert "was removed" in journal.warning
 
 
 def test_library_without_full_text_search_is_a_configuration_error(monkeypatch):

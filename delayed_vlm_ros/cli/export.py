@@ -44,7 +44,7 @@ def export(
 ) -> None:
     """Write frames (PNG), alerts, journal lines and answers (JSON), and a page (HTML) of a scene_memory node.
 
-    The questions are asked about the exported time first. The page needs no other file and no network. The ROS
+    The questions are asked about the exported time and cameras first. The page needs no other file and no network. The ROS
     environment variables, such as ROS_DOMAIN_ID, select the node.
     """
     limits_ns = parse_stamp("--since", since), parse_stamp("--until", until)

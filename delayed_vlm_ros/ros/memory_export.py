@@ -92,11 +92,11 @@ def read_lines(journal: JournalClient, camera: str, limits_ns: tuple[int, int]) 
 
 
 def goal_of(question: str, camera: str, limits_ns: tuple[int, int], timeout_sec: float) -> AskScene.Goal:
-    """Return the goal of a question about the exported time."""
+    """Return the goal of a question about the exported time and cameras; no camera: all of them."""
     since_ns, until_ns = limits_ns
     return AskScene.Goal(
         question=question,
-        camera=camera,
+        camera=camera or ALL_CAMERAS,
         since=time_message(since_ns),
         until=time_message(until_ns),
         timeout_sec=timeout_sec,
@@ -104,18 +104,20 @@ def goal_of(question: str, camera: str, limits_ns: tuple[int, int], timeout_sec:
 
 
 def to_answer(goal: AskScene.Goal, result: AskScene.Result, stamp_ns: int) -> ExportedAnswer:
-    """Return the answer of a result.
+    """Return the answer of a result. If only one camera was asked, its name is not part of the text.
 
     Args:
         goal: The question.
         result: Its result.
         stamp_ns: Time of the answer in nanoseconds.
     """
+    parts = result.camera_answers
+    camera, answer = (parts[0].camera, parts[0].answer) if len(parts) == 1 else (goal.camera, result.answer)
     return ExportedAnswer(
         stamp_ns=stamp_ns,
-        camera=goal.camera,
+        camera=camera,
         question=goal.question,
-        answer=result.answer,
+        answer=answer,
         error=result.error_msg,
         pair_ids=tuple(map(int, result.frame_ids)),
         evidence=tuple(

@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from delayed_vlm_ros.msg import KeyFrame
+from delayed_vlm_ros.action import AskScene
+from delayed_vlm_ros.msg import CameraAnswer, KeyFrame
 from delayed_vlm_ros.srv import GetFrames
 from geometry_msgs.msg import PoseStamped
 from harness import nanoseconds
@@ -17,7 +18,7 @@ from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ExportError
 from delayed_vlm_ros.export.contents import LeftPair, PairImages
-from delayed_vlm_ros.ros.memory_export import read_pairs
+from delayed_vlm_ros.ros.memory_export import goal_of, read_pairs, to_answer
 from delayed_vlm_ros.ros.time import time_message
 
 IMAGES = 8
@@ -79,6 +80,7 @@ def test_command_writes_frames_with_poses_and_answers(room, export, tmp_path):
     assert [pair["pose"]["position"][0] for pair in data["pairs"]] == [0.0, 2.0, 4.0, 6.0]
     answered, failed = data["answers"]
     assert answered["answer"] == "about Wo ist die Tür 門?"
+    assert answered["camera"] == "camera"
     assert answered["pair_ids"] == [pair["id"] for pair in data["pairs"]]
     assert failed["error"]
     assert "Wo ist die Tür 門?" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
@@ -99,6 +101,19 @@ def test_refused_export_leaves_nothing(export, tmp_path):
     assert "cannot read the frames: unknown camera 'garden'" in done.stderr
     assert data is None
     assert list(tmp_path.iterdir()) == []
+
+
+# Answers -------------------------------------------------------------------------------------------------------------
+
+
+def test_question_without_camera_goes_to_all_cameras_as_the_frames_do():
+    goal = goal_of("What?", "", (0, 0), 5.0)
+    assert goal.camera == "*"
+    assert goal_of("What?", "rear", (0, 0), 5.0).camera == "rear"
+    parts = [CameraAnswer(camera="front", answer="a box"), CameraAnswer(camera="rear", answer="a ball")]
+    result = AskScene.Result(success=True, answer="front: a box\nrear: a ball", camera_answers=parts)
+    answer = to_answer(goal, result, 1)
+    assert (answer.camera, answer.answer) == ("*", "front: a box\nrear: a ball")
 
 
 # Frames that leave meanwhile -----------------------------------------------------------------------------------------

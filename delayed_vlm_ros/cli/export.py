@@ -21,7 +21,7 @@ from delayed_vlm_ros.export.targets import FolderTarget
 from delayed_vlm_ros.export.writer import PAGE, write_export
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.export.contents import ExportedAnswer, ExportedLine
+    from delayed_vlm_ros.export.contents import ExportedLine
     from delayed_vlm_ros.msg import Alert
     from delayed_vlm_ros.ros.client import SceneMemoryClient
 
@@ -44,8 +44,8 @@ def export(
 ) -> None:
     """Write frames (PNG), alerts, journal lines and answers (JSON), and a page (HTML) of a scene_memory node.
 
-    The questions are asked about the exported time and cameras first. The page needs no other file and no network. The ROS
-    environment variables, such as ROS_DOMAIN_ID, select the node.
+    The questions are asked about the exported time and cameras first. The page needs no other file and no network.
+    The ROS environment variables, such as ROS_DOMAIN_ID, select the node.
     """
     limits_ns = parse_stamp("--since", since), parse_stamp("--until", until)
     if all(limits_ns) and limits_ns[0] > limits_ns[1]:
@@ -54,7 +54,7 @@ def export(
     target = FolderTarget(folder)
     # Requires ROS.
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
-    from delayed_vlm_ros.ros.memory_export import ALL_CAMERAS, read_pairs  # noqa: PLC0415
+    from delayed_vlm_ros.ros.memory_export import ALL_CAMERAS, read_answers, read_pairs  # noqa: PLC0415
     from delayed_vlm_ros.ros.watch_client import WatchClient  # noqa: PLC0415
 
     alerts: list[Alert] = []
@@ -69,9 +69,8 @@ def export(
                 target,
             ):
                 records = _records(client, camera, limits_ns, alerts)
-                records = replace(
-                    records, answers=_answers(client, questions or [], camera, limits_ns, timeout, interrupted)
-                )
+                answers = read_answers(client, questions or [], camera, limits_ns, timeout, interrupted)
+                records = replace(records, answers=answers)
                 pairs = read_pairs(client, camera or ALL_CAMERAS, limits_ns, interrupted)
                 counts = write_export(records, _reported(pairs, status.update), target)
         finally:
@@ -103,25 +102,6 @@ def _records(client: SceneMemoryClient, camera: str, limits_ns: tuple[int, int],
         lines=lines,
         warnings=tuple(warnings),
     )
-
-
-def _answers(
-    client: SceneMemoryClient,
-    questions: Iterable[str],
-    camera: str,
-    limits_ns: tuple[int, int],
-    timeout_sec: float,
-    interrupted: Callable[[], bool],
-) -> tuple[ExportedAnswer, ...]:
-    """Ask the questions. An answer that fails has its error."""
-    from delayed_vlm_ros.ros.memory_export import goal_of, to_answer  # noqa: PLC0415
-
-    answers = []
-    for question in questions:
-        goal = goal_of(question, camera, limits_ns, timeout_sec)
-        result = client.stream(goal, lambda _: None, cancelled=interrupted)
-        answers.append(to_answer(goal, result, time.time_ns()))
-    return tuple(answers)
 
 
 def _reported(pairs: Iterable[PairImages | LeftPair], report: Callable[[str], None]) -> Iterator[PairImages | LeftPair]:

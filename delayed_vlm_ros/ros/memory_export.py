@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from delayed_vlm_ros.action import AskScene
@@ -89,6 +89,43 @@ def read_lines(journal: JournalClient, camera: str, limits_ns: tuple[int, int]) 
             raise ExportError(f"cannot read the journal: {response.error_msg}")
         lines += map(_to_line, response.lines)
     return tuple(sorted(lines, key=lambda line: (line.stamp_ns, line.id)))
+
+
+def read_answers(
+    client: SceneMemoryClient,
+    questions: Iterable[str],
+    camera: str,
+    limits_ns: tuple[int, int],
+    timeout_sec: float,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> tuple[ExportedAnswer, ...]:
+    """Ask questions about the exported time and cameras. An answer that fails has its error.
+
+    Args:
+        client: Client of the node.
+        questions: The questions.
+        camera: Camera of the questions; empty or ``*``: all cameras.
+        limits_ns: Earliest and latest stamp in nanoseconds; 0 for no limit.
+        timeout_sec: Deadline of each question, in seconds.
+        interrupted: Returns whether to stop.
+
+    Raises:
+        NodeNotFoundError: The node is unreachable, or was restarted.
+        AskTimeoutError: No result arrived.
+    """
+    answers = []
+    for question in questions:
+        goal = goal_of(question, camera, limits_ns, timeout_sec)
+        result = client.stream(goal, lambda _: None, cancelled=interrupted)
+        answers.append(to_answer(goal, result, _now_ns(client, result)))
+    return tuple(answers)
+
+
+def _now_ns(client: SceneMemoryClient, result: AskScene.Result) -> int:
+    """Return the node's time, which it reports once a second; not before the newest frame of an answer."""
+    statistics = client.node_statistics
+    now_ns = nanoseconds_of(statistics.header.stamp) if statistics is not None else 0
+    return max(now_ns, nanoseconds_of(result.snapshot_stamp))
 
 
 def goal_of(question: str, camera: str, limits_ns: tuple[int, int], timeout_sec: float) -> AskScene.Goal:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from delayed_vlm_ros.action import AskScene
-from delayed_vlm_ros.msg import CameraAnswer, KeyFrame
+from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, NodeStats
 from delayed_vlm_ros.srv import GetFrames
 from geometry_msgs.msg import PoseStamped
 from harness import nanoseconds
@@ -18,7 +18,7 @@ from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ExportError
 from delayed_vlm_ros.export.contents import LeftPair, PairImages
-from delayed_vlm_ros.ros.memory_export import goal_of, read_pairs, to_answer
+from delayed_vlm_ros.ros.memory_export import goal_of, read_answers, read_pairs, to_answer
 from delayed_vlm_ros.ros.time import time_message
 
 IMAGES = 8
@@ -114,6 +114,25 @@ def test_question_without_camera_goes_to_all_cameras_as_the_frames_do():
     result = AskScene.Result(success=True, answer="front: a box\nrear: a ball", camera_answers=parts)
     answer = to_answer(goal, result, 1)
     assert (answer.camera, answer.answer) == ("*", "front: a box\nrear: a ball")
+
+
+class Robot:
+    """A client of a node whose clock is that of a recording."""
+
+    def __init__(self, now_sec: int) -> None:
+        self.node_statistics = NodeStats()
+        self.node_statistics.header.stamp.sec = now_sec
+
+    def stream(self, goal, on_progress, *, cancelled):
+        result = AskScene.Result(success=True, answer=f"about {goal.question}")
+        result.snapshot_stamp.sec = 20
+        return result
+
+
+@pytest.mark.parametrize(("now_sec", "stamp_sec"), [(30, 30), (0, 20)])
+def test_answers_have_stamps_on_the_clock_of_the_cameras(now_sec, stamp_sec):
+    (answer,) = read_answers(Robot(now_sec), ["What?"], "", (0, 0), 5.0)
+    assert (answer.answer, answer.stamp_ns) == ("about What?", stamp_sec * 10**9)
 
 
 # Frames that leave meanwhile -----------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ _UNIT = r"(?:seconds?|secs?|s|minutes?|mins?|min|hours?|hrs?|h|days?|weeks?)\b"
 _ONES = "(?:one|two|three|four|five|six|seven|eight|nine)"
 _TEENS = "(?:ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen)"
 _TENS = rf"(?:twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?:[ -]{_ONES})?"
-_NUMBER = rf"(?:\d+(?:\.\d+)?|half an?|half|an?|{_TENS}|{_TEENS}|{_ONES})"
-_SPAN = rf"{_NUMBER}[ -]?{_UNIT}(?: and {_NUMBER}[ -]?{_UNIT})*"
+_WHOLE = rf"(?:\d+(?:\.\d+)?|{_TENS}|{_TEENS}|{_ONES})"
+_NUMBER = rf"(?:{_WHOLE}(?: and a half)?|half an?|half|an?)"
+_SPAN = rf"{_NUMBER}[ -]?{_UNIT}(?: and {_NUMBER}[ -]?{_UNIT})*(?: and a half)?"
+_ONE_UNIT = rf"{_UNIT}(?: and a half)?"
 _CLOCK = r"(?:\d{1,2}:\d\d(?::\d\d)?(?: ?[ap]\.?m\b\.?)?|\d{1,2} ?[ap]\.?m\b\.?|\d{1,2} ?o'clock\b|noon\b|midnight\b)"
 _WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day\b"
 _DATE = rf"(?:today\b|yesterday\b|(?:last )?{_WEEKDAY}|\d{{4}}-\d\d-\d\d\b)"
@@ -37,17 +39,18 @@ _MOMENT = rf"(?:{_AGO}|{_DATE},? {_AT}{_CLOCK}|{_CLOCK}(?: (?:on )?{_DATE})?)"
 _PART = r"(?:morning|afternoon|evening|night)\b"
 _DAY = rf"(?:this {_PART}|tonight\b|last night\b|{_DATE}(?: {_PART})?)"
 # "at 9" means a time of day, unless a thing follows: "at 3 tables".
-_BARE_HOUR = re.compile(
-    r"\b(?:at|between|and|from|to|since|until|before|after) (?:1?\d|2[0-3])"
-    r"(?=$|[?.!,;]| (?:and|to|until|today|yesterday)\b)",
-    re.IGNORECASE,
-)
+_BARE_HOUR = r"(?:1?\d|2[0-3])(?=$|[?.!,;]| (?:today|yesterday)\b)"
+_LOOSE_MOMENT = rf"(?:{_MOMENT}|{_BARE_HOUR}(?: (?:today|yesterday)\b)?)"
+# A number may begin earlier: "a hundred and five minutes ago", "1 1/2 hours ago".
+_WHOLE_NUMBER = r"(?<!and )(?<!and a )(?<!hundred )(?<!/)(?<!\d )(?<!\d-)"
 # A clause between the preposition and its time: "since I left at 10:30".
 _CLAUSE = r"(?:[^?.!,;]{1,60}? (?:at|on) )?"
 
 _HOURS = {"morning": (0, 12), "afternoon": (12, 18), "evening": (17, 24), "night": (18, 30)}
 _LEFT_OVER = re.compile(
-    rf"\b(?:{_CLOCK}|{_AGO}|{_DAY}|(?:few|couple of|some|several|next|coming) {_UNIT}|(?:since|until|till)\b|"
+    rf"\b(?:{_CLOCK}|{_AGO}|{_DAY}|(?:few|couple of|some|several|next|coming) {_UNIT}|"
+    rf"(?:last|past|previous) [^?.!,;]{{1,30}}? {_UNIT}|(?:between|from) \d{{1,2}} (?:and|to) \d{{1,2}}(?=$|[?.!,;])|"
+    r"(?:since|until|till)\b|"
     r"recently\b|lately\b|earlier today\b)",
     re.IGNORECASE,
 )
@@ -145,8 +148,7 @@ def _combined(phrases: Sequence[_Phrase], unread: tuple[str, ...], now: float) -
 
 
 def _normalized(question: str) -> str:
-    text = re.sub(r"\s+", " ", question.replace("\u2019", "'"))
-    return _BARE_HOUR.sub(lambda match: f"{match[0]}:00", text)
+    return re.sub(r"\s+", " ", question.replace("\u2019", "'"))
 
 
 def _find(text: str, now: datetime) -> list[_Phrase]:
@@ -234,13 +236,17 @@ def _moment(words: str, now: datetime) -> datetime:
     if words.endswith("ago"):
         return _before(now, words.removesuffix(" ago"))
     words = re.sub(r" ?o'clock", ":00", words)
+    words = re.sub(r"(?<![:\d-])(\d{1,2})(?=$| (?:today|yesterday)$)", r"\1:00", words)
     return _parse(re.sub(r",|\b(?:at|around|about|on) ", "", words), now)
 
 
 def _before(now: datetime, duration: str) -> datetime:
-    words = re.sub(r"\bhalf (?:an? )?", "0.5 ", duration).replace("-", " ")
     noon = datetime(2000, 1, 3, 12)
-    span = noon - _parse(f"{words} ago", noon)
+    words = re.sub(rf"({_WHOLE}) and a half ({_UNIT})", r"\1 \2 and half \2", duration)
+    words = re.sub(rf"({_UNIT}) and a half$", r"\1 and half \1", words)
+    words = re.sub(r"\bhalf (?:an? )?", "0.5 ", words).replace("-", " ")
+    parts = (noon - _parse(f"{part} ago", noon) for part in words.split(" and "))
+    span = sum(parts, start=timedelta())
     # Not a difference of local times: the clock may have changed to summer time.
     return datetime.fromtimestamp(now.timestamp() - span.total_seconds())
 
@@ -268,11 +274,13 @@ def _describe(since: datetime | None, until: datetime | None, now: float) -> str
 _Reader = Callable[["re.Match[str]", datetime], _Limits]
 
 _FORMS: tuple[tuple[str, _Reader], ...] = (
-    (rf"(?:(?:in|during|over|within|for) )?(?:the )?(?:last|past|previous) (?P<span>{_SPAN}|{_UNIT})", _last),
-    (rf"(?:between|from) (?P<first>{_MOMENT}) (?:and|to|until|till) (?P<second>{_MOMENT})", _between),
+    (rf"(?:(?:in|during|over|within|for) )?(?:the )?(?:last|past|previous) (?P<span>{_SPAN}|{_ONE_UNIT})", _last),
+    (rf"(?:between|from) (?P<first>{_MOMENT}) (?:and|to|until|till) (?P<second>{_LOOSE_MOMENT})", _between),
     (rf"(?:since|after) {_CLAUSE}(?P<moment>{_MOMENT}|{_DAY})", _since),
-    (rf"(?:until|till|before) {_CLAUSE}(?P<moment>{_MOMENT}|{_DAY})", _until),
-    (rf"(?:(?:at|around|about|near) )?(?P<moment>{_MOMENT})", _around),
+    (rf"since {_CLAUSE}(?P<moment>{_LOOSE_MOMENT})", _since),
+    (rf"(?:until|till|before) {_CLAUSE}(?P<moment>{_LOOSE_MOMENT}|{_DAY})", _until),
+    (rf"(?:at|around|about|near) (?P<moment>{_LOOSE_MOMENT})", _around),
+    (rf"{_WHOLE_NUMBER}(?P<moment>{_MOMENT})", _around),
     (rf"(?:(?:on|during) )?(?P<day>{_DAY})", _during),
 )
 # A word belongs to the first form that takes it: the longer forms come first.

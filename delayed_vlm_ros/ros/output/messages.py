@@ -192,7 +192,10 @@ def fill_answer(response: Any, answer: Answer, *, include_frames: bool) -> None:
 
 
 def _fill_evidence(response: Any, answer: Answer) -> None:
-    """Fill the evidence of an ``AskScene`` response, with its span in time and the pose of the best pair."""
+    """Fill the evidence of an ``AskScene`` response, with its span in time and the pose of the best pair.
+
+    With several cameras there is no such pose: the cameras may have different answers. Each key frame has its own.
+    """
     frames = [key_frame(one.kept, camera, one.relevance) for one, camera in answer.evidence]
     response.evidence = frames
     if not frames:
@@ -200,7 +203,8 @@ def _fill_evidence(response: Any, answer: Answer) -> None:
     first = min(frames, key=lambda frame: nanoseconds_of(frame.header.stamp))
     last = max(frames, key=lambda frame: nanoseconds_of(frame.end_stamp))
     response.evidence_span = [first.header.stamp, last.end_stamp]
-    response.evidence_pose_valid, response.evidence_pose = frames[0].pose_valid, frames[0].pose
+    if len(answer.parts) == 1:
+        response.evidence_pose_valid, response.evidence_pose = frames[0].pose_valid, frames[0].pose
 
 
 def camera_answers(answer: Answer) -> list[msg.CameraAnswer]:

@@ -89,10 +89,15 @@ class Answer:
     def evidence(self) -> tuple[tuple[Evidence, CameraMemory], ...]:
         """The pairs that the answer rests on most with their cameras, best first, at most ``MAX_EVIDENCE``.
 
-        The relevance of a pair is its share of its own camera's answer.
+        The relevance of a pair is its share of its own camera's answer. With several cameras, a pair is the better the
+        more often its share is that of an average pair of its camera: one of few pairs has a large share anyway.
         """
-        found = [(one, part.camera) for part in self.parts for one in part.result.evidence]
-        return tuple(sorted(found, key=lambda one: -one[0].relevance)[:MAX_EVIDENCE])
+        found = [
+            (one.relevance * len(part.result.frames_used), one, part.camera)
+            for part in self.parts
+            for one in part.result.evidence
+        ]
+        return tuple((one, camera) for _, one, camera in sorted(found, key=lambda one: -one[0])[:MAX_EVIDENCE])
 
     @property
     def newest_header(self) -> FrameHeader:

@@ -79,7 +79,12 @@ def test_answer_without_evidence_leaves_the_fields_empty():
     assert list(response.evidence_span) == list(empty.evidence_span)
 
 
-def test_evidence_of_all_cameras_has_the_most_relevant_pairs_of_any():
+def test_only_pair_of_a_camera_is_no_better_than_an_average_one_of_others():
+    response = filled(part("rear", p4=1.0), part("front", p1=0.5, p2=0.2, p3=0.1))
+    assert [frame.id for frame in response.evidence] == [1, 4, 2, 3]
+
+
+def test_evidence_of_all_cameras_has_the_most_relevant_pairs_of_any_and_no_single_pose():
     response = filled(part("front", p1=0.5, p2=0.2, p3=0.1), part("rear", p4=0.9, p5=0.05, p6=0.01))
     assert [(frame.camera, frame.id) for frame in response.evidence] == [
         ("rear", 4),
@@ -89,4 +94,5 @@ def test_evidence_of_all_cameras_has_the_most_relevant_pairs_of_any():
         ("rear", 5),
     ]
     assert len(response.evidence) == MAX_EVIDENCE
-    assert response.evidence_pose.pose.position.x == 4.0
+    assert not response.evidence_pose_valid
+    assert [frame.pose.pose.position.x for frame in response.evidence] == [4.0, 1.0, 2.0, 3.0, 5.0]

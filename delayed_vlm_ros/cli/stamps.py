@@ -20,8 +20,8 @@ def parse_stamp(option: str, text: str, now: datetime | None = None) -> int:
 
     Args:
         option: Name of the option, for the error message.
-        text: ``10:30`` (today), a date with a time such as ``2026-11-30 10:30`` in local time or with a time zone, or
-            seconds since 1970.
+        text: ``10:30`` (the last one), a date with a time such as ``2026-11-30 10:30`` in local time or with a time
+            zone, or seconds since 1970.
         now: Present local time; None: that of this machine.
 
     Raises:
@@ -43,10 +43,13 @@ def _from_seconds(text: str) -> int:
 
 def _from_words(option: str, text: str, now: datetime | None) -> int:
     now = now or datetime.now().astimezone()
-    if _CLOCK.fullmatch(text):
+    is_clock = _CLOCK.fullmatch(text) is not None
+    if is_clock:
         text = f"{now.date()} {text.zfill(5) if text.count(':') == 1 else text.zfill(8)}"
     try:
         moment = datetime.fromisoformat(re.sub("[Zz]$", "+00:00", text))
+        if is_clock and moment.astimezone() > now:  # at half past midnight, 23:50 is a time of the day before
+            moment -= timedelta(days=1)
         moment = moment if moment.tzinfo is not None else moment.astimezone()
     except (ValueError, OverflowError):
         raise BadRequestError(

@@ -206,8 +206,9 @@ class MultiCameraSearch:
     @property
     def rest(self) -> str:
         """What is not searched yet, with the remedy, as text."""
-        left = [f"{search.pairs_left} older key frames of {name}" for name, search in self._searches.items()]
-        left += [f"camera {camera.name}" for camera in self._cameras if camera.name not in self._searches]
+        searches = dict(self._searches)  # the worker may add one meanwhile
+        left = [f"{search.pairs_left} older key frames of {name}" for name, search in searches.items()]
+        left += [f"camera {camera.name}" for camera in self._cameras if camera.name not in searches]
         return f"not searched: {', '.join(left)}. Allow more time, or limit the search with since and until"
 
     def found(self, *warnings: str) -> FoundInCameras:
@@ -314,6 +315,15 @@ class FindHandler:
         return self._worker.status.waiting > 0
 
     def _on_done(self, job: _Job, part: Future[bool]) -> None:
+        """End or continue a search; any failure reaches the client, which would wait forever otherwise."""
+        try:
+            self._proceed(job, part)
+        except Exception as error:  # noqa: BLE001  the client receives any error
+            job.outcome.set_exception(error)
+        finally:
+            del part  # an error's traceback holds this frame; the future would close the cycle
+
+    def _proceed(self, job: _Job, part: Future[bool]) -> None:
         """End a search, or queue its continuation after the questions that wait."""
         try:
             if not part.result():
@@ -324,12 +334,10 @@ class FindHandler:
             job.end_early(error, f"the deadline of {job.timeout_sec:g} s passed")
         except BusyError as error:
             job.end_early(error, "the queue is full")
-        except Exception as error:  # noqa: BLE001  the client receives any error
-            job.outcome.set_exception(error)
         else:
             job.outcome.set_result(found)
         finally:
-            del part  # an error's traceback holds this frame; the future would close the cycle
+            del part  # as above
 
 
 def _with_thumbnail(moment: JournalMoment, store: JournalStore) -> JournalMoment:

@@ -89,7 +89,8 @@ def _records(client: SceneMemoryClient, camera: str, limits_ns: tuple[int, int],
     try:
         if not client.wait_until(journal.is_ready, _OTHERS_SEC):
             raise NodeNotFoundError("no service scene_memory/get_journal: update the node")
-        lines = read_lines(journal, camera or ALL_CAMERAS, limits_ns)
+        lines, limitations = read_lines(journal, camera or ALL_CAMERAS, limits_ns)
+        warnings += limitations
     except DelayedVlmError as error:
         warnings.append(f"the journal is missing: {error}")
     client.wait_until(lambda: False, _ALERTS_SEC)

@@ -20,6 +20,7 @@ from delayed_vlm_ros.export.contents import (
 from delayed_vlm_ros.msg import Alert, KeyFrame, Moment
 from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.journal_client import JournalClient
+from delayed_vlm_ros.ros.services.journal_services import OFF
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
 
@@ -71,8 +72,10 @@ def read_pairs(
         response = client.get_frames(waiting[:_MAX_IDS], camera=ALL_CAMERAS, timeout_sec=_TIMEOUT_SEC)
 
 
-def read_lines(journal: JournalClient, camera: str, limits_ns: tuple[int, int]) -> tuple[ExportedLine, ...]:
-    """Return the lines of the journal, oldest first; none without a journal.
+def read_lines(
+    journal: JournalClient, camera: str, limits_ns: tuple[int, int]
+) -> tuple[tuple[ExportedLine, ...], tuple[str, ...]]:
+    """Return the newest lines of the journal, oldest first, and what limits them; nothing without a journal.
 
     Args:
         journal: Client of the journal.
@@ -84,11 +87,17 @@ def read_lines(journal: JournalClient, camera: str, limits_ns: tuple[int, int]) 
         NodeNotFoundError: The node is unreachable.
     """
     lines: list[ExportedLine] = []
+    warnings: dict[str, None] = {}
+    lines_left = 0
     for response in journal.pages(MAX_LINES, camera=camera, since_ns=limits_ns[0], until_ns=limits_ns[1]):
         if not response.success:
             raise ExportError(f"cannot read the journal: {response.error_msg}")
         lines += map(_to_line, response.lines)
-    return tuple(sorted(lines, key=lambda line: (line.stamp_ns, line.id)))
+        warnings.update(dict.fromkeys(warning for warning in response.warnings if warning != OFF))
+        lines_left = response.lines_left
+    if lines_left:
+        warnings[f"{lines_left} older lines of the journal are missing: export a shorter time"] = None
+    return tuple(sorted(lines, key=lambda line: (line.stamp_ns, line.id))), tuple(warnings)
 
 
 def read_answers(

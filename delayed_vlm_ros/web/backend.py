@@ -494,11 +494,13 @@ class Backend(Protocol):
             DelayedVlmError: The search is not possible.
         """
 
-    def journal(self, after_id: int) -> tuple[JournalLine, ...]:
+    def journal(self, after_id: int, *, since_ns: int = 0, until_ns: int = 0) -> tuple[JournalLine, ...]:
         """Return the newest lines of the journal, at most ``MAX_JOURNAL_LINES``; none without a journal.
 
         Args:
             after_id: Return only lines with a larger number.
+            since_ns: Stamp of the oldest frames, in nanoseconds; 0 for no limit.
+            until_ns: Stamp of the newest frames, in nanoseconds; 0 for no limit.
 
         Raises:
             DelayedVlmError: The journal cannot be read.

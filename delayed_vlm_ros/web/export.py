@@ -28,7 +28,7 @@ from delayed_vlm_ros.export.contents import (
 )
 from delayed_vlm_ros.export.targets import ZipTarget
 from delayed_vlm_ros.export.writer import write_export
-from delayed_vlm_ros.web.backend import Backend, KeptFrame, SceneState
+from delayed_vlm_ros.web.backend import MAX_JOURNAL_LINES, Backend, KeptFrame, SceneState
 from delayed_vlm_ros.web.formatting import sentence
 from delayed_vlm_ros.web.responses import Message, Receive, Scope, Send
 
@@ -233,7 +233,12 @@ def _records(backend: Backend, state: SceneState, since_ns: int, until_ns: int) 
     if not state.connected:
         warnings.append("The memory was not reachable: its images are missing.")
     try:
-        lines = backend.journal(0)
+        lines = backend.journal(0, since_ns=since_ns, until_ns=until_ns)
+        if len(lines) == MAX_JOURNAL_LINES:
+            warnings.append(
+                f"Lines of the journal may be missing: a ZIP file has the newest {MAX_JOURNAL_LINES}. Export a shorter "
+                "time, or use delayed-vlm export."
+            )
     except DelayedVlmError as error:
         lines = ()
         warnings.append(f"The journal is missing: {sentence(error)}")

@@ -160,8 +160,12 @@ class MadeUpMemory:
         frames = [frame for name in self._names for frame in self._current(name) if frame.id in wanted]
         return {frame.key: KeptFrameImages(image, image) for frame in frames}
 
-    def journal(self, after_id: int):
-        return tuple(line for line in self._lines if line.id > after_id)
+    def journal(self, after_id: int, *, since_ns: int = 0, until_ns: int = 0):
+        return tuple(
+            line
+            for line in self._lines
+            if line.id > after_id and since_ns <= line.stamp_ns <= (until_ns or line.stamp_ns)
+        )
 
     def journal_image(self, line_id: int) -> bytes:
         return IMAGE if any(line.id == line_id for line in self._lines) else b""

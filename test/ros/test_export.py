@@ -10,15 +10,15 @@ import time
 
 import pytest
 from delayed_vlm_ros.action import AskScene
-from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, NodeStats
-from delayed_vlm_ros.srv import GetFrames
+from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, Moment, NodeStats
+from delayed_vlm_ros.srv import GetFrames, GetJournal
 from geometry_msgs.msg import PoseStamped
 from harness import nanoseconds
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ExportError
 from delayed_vlm_ros.export.contents import LeftPair, PairImages
-from delayed_vlm_ros.ros.memory_export import goal_of, read_answers, read_pairs, to_answer
+from delayed_vlm_ros.ros.memory_export import MAX_LINES, goal_of, read_answers, read_lines, read_pairs, to_answer
 from delayed_vlm_ros.ros.time import time_message
 
 IMAGES = 8
@@ -133,6 +133,26 @@ class Robot:
 def test_answers_have_stamps_on_the_clock_of_the_cameras(now_sec, stamp_sec):
     (answer,) = read_answers(Robot(now_sec), ["What?"], "", (0, 0), 5.0)
     assert (answer.answer, answer.stamp_ns) == ("about What?", stamp_sec * 10**9)
+
+
+# Journal -------------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """A client of a journal that has more lines than one may read."""
+
+    def pages(self, max_lines, *, camera, since_ns, until_ns):
+        assert (max_lines, camera, since_ns, until_ns) == (MAX_LINES, "*", 5, 9)
+        for number, left in ((4, 9), (3, 8)):
+            response = GetJournal.Response(success=True, lines=[Moment(journal_id=number)], lines_left=left)
+            response.warnings = ["the disk is full"]
+            yield response
+
+
+def test_lines_that_an_export_leaves_out_and_faults_of_the_journal_are_reported():
+    lines, warnings = read_lines(Journal(), "*", (5, 9))
+    assert [line.id for line in lines] == [3, 4]
+    assert warnings == ("the disk is full", "8 older lines of the journal are missing: export a shorter time")
 
 
 # Frames that leave meanwhile -----------------------------------------------------------------------------------------

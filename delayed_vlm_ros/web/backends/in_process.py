@@ -322,7 +322,13 @@ class InProcessBackend:
         jpeg = encode_thumbnail(moment.best.pair.first.image)
         return FoundMoment(moment.score, first.stamp_ns, last.end_stamp_ns, best, None, jpeg)
 
-    def journal(self, after_id: int) -> tuple[JournalLine, ...]:  # noqa: ARG002
+    def journal(
+        self,
+        after_id: int,  # noqa: ARG002
+        *,
+        since_ns: int = 0,  # noqa: ARG002
+        until_ns: int = 0,  # noqa: ARG002
+    ) -> tuple[JournalLine, ...]:
         """Return no lines: this backend has no journal."""
         return ()
 

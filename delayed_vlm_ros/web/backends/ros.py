@@ -290,12 +290,12 @@ class RosBackend:
         kept = {frame.id: frame for frames in self._frames.values() for frame in frames}
         return to_search_outcome(response, kept)
 
-    def journal(self, after_id: int) -> tuple[JournalLine, ...]:
+    def journal(self, after_id: int, *, since_ns: int = 0, until_ns: int = 0) -> tuple[JournalLine, ...]:
         """See ``Backend``."""
         if not self._journal.is_ready():
             return ()  # no node, or one without this service: the status says so
         lines: list[JournalLine] = []
-        for response in self._journal.pages(MAX_JOURNAL_LINES):
+        for response in self._journal.pages(MAX_JOURNAL_LINES, since_ns=since_ns, until_ns=until_ns):
             if not response.success:
                 raise AskError(response.error_msg)
             new = [to_journal_line(moment) for moment in response.lines if moment.journal_id > after_id]

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from delayed_vlm_ros.errors import NodeNotFoundError
 from delayed_vlm_ros.web.backend import (
+    MAX_JOURNAL_LINES,
     AnsweredQuestion,
     CameraState,
     EvidenceFrame,
@@ -42,6 +43,7 @@ class Memory:
     def __init__(self) -> None:
         self.frames = tuple(map(frame, range(10)))
         self.left: set[int] = set()
+        self.lines = [JournalLine(1, "front", START_NS, START_NS, "eine Tür")]
         self.size = 100
         self.fails_from = 10**6
         self.ready = threading.Event()
@@ -66,9 +68,11 @@ class Memory:
         image = bytes(self.size)
         return {frame(number).key: KeptFrameImages(image, b"2") for number in ids if number not in self.left}
 
-    def journal(self, after_id):
+    def journal(self, after_id, *, since_ns, until_ns):
+        """Return the newest lines within the limits."""
         assert after_id == 0
-        return (JournalLine(1, "front", START_NS, START_NS, "eine Tür"),)
+        lines = [line for line in self.lines if since_ns <= line.stamp_ns <= (until_ns or line.stamp_ns)]
+        return tuple(lines[-MAX_JOURNAL_LINES:])
 
 
 class Visitor:
@@ -164,6 +168,24 @@ def test_limits_select_frames_and_records(app):
     data = data_of(requested(app, f"since={milliseconds + 2000}&until={milliseconds + 5000}"))
     assert [pair["id"] for pair in data["pairs"]] == [2, 3, 4, 5]
     assert data["counts"]["alerts"] == data["counts"]["answers"] == data["counts"]["lines"] == 0
+
+
+def test_journal_that_is_cut_is_reported_and_a_shorter_time_of_it_is_complete(app, memory):
+    # given
+    memory.lines = [
+        JournalLine(number, "front", START_NS + number * 10**6, START_NS, "a door")
+        for number in range(MAX_JOURNAL_LINES + 10)
+    ]
+
+    # when
+    data = data_of(requested(app))
+    oldest = data_of(requested(app, f"until={START_NS // 10**6 + 4}"))
+
+    # then
+    assert len(data["journal"]) == MAX_JOURNAL_LINES
+    assert any("Lines of the journal may be missing" in warning for warning in data["warnings"])
+    assert [line["id"] for line in oldest["journal"]] == [0, 1, 2, 3, 4]
+    assert oldest["warnings"] == []
 
 
 @pytest.mark.parametrize("query", ["since=-1", "since=x", "until=1e9", "until=" + "9" * 30, "since="])

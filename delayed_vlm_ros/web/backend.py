@@ -232,7 +232,7 @@ class AnsweredQuestion:
     """A question of any client, with its answer or error.
 
     Attributes:
-        id: Identifier of the question.
+        id: Identifier of the question, which a client may choose.
         stamp_ns: Time of the answer on the cameras' clock, in nanoseconds.
         camera: Camera of the question; empty for the first one, ``*`` for all.
         question: Text of the question.
@@ -252,6 +252,11 @@ class AnsweredQuestion:
     frame_ids: tuple[int, ...] = ()
     evidence: tuple[EvidenceFrame, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Identifier that stays unique if clients use the same one for several questions."""
+        return f"{self.id}-{self.stamp_ns}"
 
 
 @dataclass(frozen=True, slots=True)

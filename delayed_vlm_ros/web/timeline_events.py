@@ -72,7 +72,7 @@ def moments_of(
     return {
         **{f"f{frame.key}": frame for frame in camera.frames},
         **{f"a{alert.key}": alert for alert in alerts if alert.camera == camera.name},
-        **{f"q{answer.id}": answer for answer in answers if answer.camera in names},
+        **{f"q{answer.key}": answer for answer in answers if answer.camera in names},
         **{f"j{line.id}": line for line in lines if line.camera == camera.name},
     }
 

@@ -47,6 +47,12 @@ def test_moments_are_those_of_the_camera_and_of_questions_to_all():
     assert ANSWER not in front_moments(is_first=False).values()
 
 
+def test_answers_to_questions_with_the_same_id_are_all_moments():
+    answers = [ANSWER, AnsweredQuestion(ANSWER.id, 20, "", "And now?", "Nothing.")]
+    moments = moments_of(CameraState("front"), (), answers, (), is_first=True)
+    assert list(moments.values()) == answers
+
+
 @pytest.mark.parametrize(
     ("moment", "lane", "kind", "words"),
     [

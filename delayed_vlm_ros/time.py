@@ -10,6 +10,9 @@ from delayed_vlm_ros.errors import ImageError
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
+FIRST_DATE_SEC = 1_000_000_000
+"""September 2001. A smaller stamp counts from the start of a simulation or a device."""
+
 MAX_AHEAD_SEC = 5.0
 """Lead of a stamp over the node's clock that is no fault: the clocks of two machines may differ a little."""
 

@@ -6,13 +6,12 @@ import re
 from datetime import datetime, timedelta, timezone
 
 from delayed_vlm_ros.errors import BadRequestError
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
+from delayed_vlm_ros.time import FIRST_DATE_SEC, NANOSECONDS_PER_SECOND, seconds_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 _SECONDS = re.compile(r"\d+(\.\d{1,9})?")
 _END_SEC = 2**31  # of builtin_interfaces/Time
-_FIRST_DATE_SEC = 86_400 * 365  # a stamp below counts from the start of a simulation
 
 
 def parse_stamp(option: str, text: str, now: datetime | None = None) -> int:
@@ -66,7 +65,7 @@ def stamp_text(nanoseconds: int, now: datetime | None = None) -> str:
         nanoseconds: The time in nanoseconds.
         now: Present local time; None: that of this machine.
     """
-    if nanoseconds < _FIRST_DATE_SEC * NANOSECONDS_PER_SECOND:
+    if nanoseconds < FIRST_DATE_SEC * NANOSECONDS_PER_SECOND:
         return f"{seconds_of(nanoseconds):.1f} s"
     local = (_EPOCH + timedelta(microseconds=nanoseconds // 1000)).astimezone()
     today = (now or datetime.now().astimezone()).date()

@@ -8,9 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
 from delayed_vlm_ros.export.contents import Evidence, ExportCounts, ExportedAnswer, ExportedPair, Records
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
+from delayed_vlm_ros.time import FIRST_DATE_SEC, NANOSECONDS_PER_SECOND, seconds_of
 
-_FIRST_CALENDAR_NS = 1_000_000_000 * NANOSECONDS_PER_SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _STYLE = """
 :root { color-scheme: light dark; --line: light-dark(#d9dde3, #323a45); --quiet: light-dark(#5d6673, #98a3b1); }
@@ -36,7 +35,7 @@ td:last-child { width: 100%; }
 
 def time_text(stamp_ns: int) -> str:
     """Return a stamp as local time with its date; in seconds if it does not count from 1970."""
-    if stamp_ns < _FIRST_CALENDAR_NS:
+    if stamp_ns < FIRST_DATE_SEC * NANOSECONDS_PER_SECOND:
         return f"{seconds_of(stamp_ns):.3f} s"
     local = (_EPOCH + timedelta(microseconds=stamp_ns // 1000)).astimezone()
     return local.strftime("%Y-%m-%d %H:%M:%S %z")

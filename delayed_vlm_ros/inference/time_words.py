@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.time import FIRST_DATE_SEC
 
 NO_WORDS = "no time limit: the question has no words about time that are understood: all kept frames are used"
 
-_FIRST_DATE = 10**9  # [s] September 2001: an earlier time of the clock is that of a simulation
 _AROUND_CLOCK = timedelta(minutes=5)
 _AROUND_SHARE = 0.25  # of the time since the moment
 _MIN_AROUND = timedelta(seconds=5)
@@ -126,7 +126,7 @@ def read_time_words(question: str, now: float) -> TimeWords:
 
 def _combined(phrases: Sequence[_Phrase], unread: tuple[str, ...], now: float) -> TimeWords:
     for phrase in phrases:
-        if phrase.needs_date and now < _FIRST_DATE:
+        if phrase.needs_date and now < FIRST_DATE_SEC:
             raise BadRequestError(
                 f"'{phrase.words}' needs a date, but the clock of the stamps shows {now:.1f} s: set last_sec, since or "
                 "until"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta, timezone
 
-from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND, seconds_of
+from delayed_vlm_ros.time import FIRST_DATE_SEC, NANOSECONDS_PER_SECOND, seconds_of
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 _OFFSET_STEP_SEC = 6 * _HOUR
 _MAX_OFFSET_STEPS = 1000
 
-_FIRST_CALENDAR_NS = 1_000_000_000 * NANOSECONDS_PER_SECOND
 """Later stamps are Unix times; earlier ones count from the start of a recording or a simulation."""
 
 
@@ -65,7 +64,7 @@ def quantity(number: int, noun: str) -> str:
 
 def clock(stamp_ns: int) -> str:
     """Return a stamp as local time, or in seconds if it does not count from the Unix epoch."""
-    if stamp_ns < _FIRST_CALENDAR_NS:
+    if stamp_ns < FIRST_DATE_SEC * NANOSECONDS_PER_SECOND:
         return f"{seconds_of(stamp_ns):.1f} s"
     local = _local(stamp_ns)
     is_today = local.date() == datetime.now(tz=timezone.utc).astimezone().date()
@@ -91,7 +90,7 @@ def utc_offsets(since_ns: int, until_ns: int) -> list[tuple[int, int]]:
         Stamps in seconds from which an offset in seconds is valid, oldest first; none if the stamps do not count from
         the Unix epoch.
     """
-    if since_ns < _FIRST_CALENDAR_NS:
+    if since_ns < FIRST_DATE_SEC * NANOSECONDS_PER_SECOND:
         return []
     since, until = since_ns // NANOSECONDS_PER_SECOND, until_ns // NANOSECONDS_PER_SECOND
     offsets = [(since, _utc_offset_sec(since_ns))]

@@ -182,7 +182,9 @@ def test_folder_in_use_by_another_node_is_reported_and_its_journal_untouched(sta
     assert not response.success
     assert "in use by another node" in response.error_msg
     show_novel(second, SHOWN)
-    status_when(second, lambda values: int(values["dropped"]) > 0)
+    time.sleep(2.5)  # captions would begin
+    values = values_of(status_when(second, lambda values: values["lines"] == "0"))
+    assert (values["waiting"], values["dropped"], values["device time"]) == ("0", "0", "0.0 s")  # no caption is made
     show_novel(first, SHOWN, seed=100)
     assert wait_for_lines(first, 2)
     assert process.alive

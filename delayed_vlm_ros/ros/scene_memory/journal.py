@@ -65,6 +65,7 @@ class Journal:
             ),
             logger.warning,
         )
+        self._cameras = cameras
         for name, camera in cameras.items():
             camera.frame_manager.set_eviction_listener(partial(self._on_evicted, name))
 
@@ -73,12 +74,15 @@ class Journal:
         self._wake = wake
 
     def start(self, folder_error: str) -> None:
-        """Open the file and begin to write.
+        """Open the file and begin to write; without a folder, evicted pairs get neither a caption nor a line.
 
         Args:
             folder_error: Why this node may not use the folder; empty if it may.
         """
         if folder_error:
+            for camera in self._cameras.values():
+                camera.frame_manager.set_eviction_listener(None)
+            self._captioner.clear()  # pairs that the start has evicted
             self._writer.refuse(f"the journal is not written: {folder_error}")
         else:
             self._logger.info(f"the journal is on: lines about evicted frames are written to {self._path}")

@@ -14,7 +14,7 @@ from rclpy.serialization import serialize_message
 from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.journal import JournalEntry, Pose, store
 from delayed_vlm_ros.journal.captioner import Captioned
-from delayed_vlm_ros.memory import Frame, FramePair, KeptPair
+from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader, TimedPose
 from delayed_vlm_ros.ros.output.diagnostics import Level, journal_status
 from delayed_vlm_ros.ros.output.journal_messages import journal_moment
@@ -139,3 +139,33 @@ def test_library_without_full_text_search_is_refused_at_configure(monkeypatch):
     parameters = SceneMemoryParameters(journal_enabled=True, persistence_folder="/somewhere")
     with pytest.raises(ConfigurationError, match="FTS5"):
         Journal(parameters, {}, SimpleNamespace(warning=print))
+
+
+def test_refused_journal_asks_for_no_captions(tmp_path):
+    # given a pair that the start evicts, before the folder is known to be in use
+    memory = SmartFrameManager(4, 2)
+    parameters = SceneMemoryParameters(journal_enabled=True, persistence_folder=str(tmp_path))
+    warnings, wakes = [], []
+    journal = Journal(
+        parameters, {"camera": SimpleNamespace(frame_manager=memory)}, SimpleNamespace(warning=warnings.append)
+    )
+    journal.set_wake(lambda: wakes.append(1))
+
+    def evict(begin):
+        for number in range(begin, begin + 100):
+            memory.add(np.random.default_rng(number).integers(0, 255, (28, 28, 3), np.uint8), float(number + 1))
+
+    evict(0)
+    assert journal.report().waiting > 0
+    wakes.clear()
+
+    # when
+    journal.start("the folder is in use by another node")
+    evict(100)
+
+    # then
+    report = journal.report()
+    assert (report.waiting, report.dropped, wakes) == (0, 0, [])
+    assert not journal.idle_task.needs_model()
+    assert "in use by another node" in report.error
+    assert warnings == [report.error]

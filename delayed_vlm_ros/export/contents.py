@@ -203,3 +203,9 @@ class ExportCounts:
     answers: int
     alerts: int
     lines: int
+
+
+def is_within(stamp_ns: int, limits_ns: tuple[int, int]) -> bool:
+    """Return whether a stamp is within limits; 0 is no limit."""
+    since_ns, until_ns = limits_ns
+    return since_ns <= stamp_ns and (not until_ns or stamp_ns <= until_ns)

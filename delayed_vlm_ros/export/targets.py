@@ -67,7 +67,7 @@ class FolderTarget:
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def add(self, name: str, data: bytes) -> None:
-        """See ``Target``."""
+        """Write a file into the folder."""
         file = self._partial / name
         try:
             file.parent.mkdir(_FOLDER_MODE, exist_ok=True)
@@ -98,7 +98,7 @@ class ZipTarget:
         self._time = time.localtime()[:6]
 
     def add(self, name: str, data: bytes) -> None:
-        """See ``Target``."""
+        """Write a file into the ZIP file."""
         entry = zipfile.ZipInfo(f"{self._folder}/{name}", self._time)
         entry.external_attr = _FILE_MODE << 16
         entry.compress_type = zipfile.ZIP_DEFLATED if name.endswith(_COMPRESSED) else zipfile.ZIP_STORED

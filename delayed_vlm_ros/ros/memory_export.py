@@ -16,6 +16,7 @@ from delayed_vlm_ros.export.contents import (
     LeftPair,
     PairImages,
     Pose,
+    is_within,
 )
 from delayed_vlm_ros.msg import Alert, KeyFrame, Moment
 from delayed_vlm_ros.ros.client import SceneMemoryClient
@@ -190,12 +191,6 @@ def to_alerts(alerts: Sequence[Alert], camera: str, limits_ns: tuple[int, int]) 
         if camera in (ALL_CAMERAS, alert.camera)
     ]
     return tuple(sorted((one for one in found if is_within(one.stamp_ns, limits_ns)), key=lambda one: one.stamp_ns))
-
-
-def is_within(stamp_ns: int, limits_ns: tuple[int, int]) -> bool:
-    """Return whether a stamp is within limits; 0 is no limit."""
-    since_ns, until_ns = limits_ns
-    return since_ns <= stamp_ns and (not until_ns or stamp_ns <= until_ns)
 
 
 def to_pair(frame: KeyFrame) -> ExportedPair:

@@ -25,6 +25,7 @@ from delayed_vlm_ros.export.contents import (
     LeftPair,
     PairImages,
     Records,
+    is_within,
 )
 from delayed_vlm_ros.export.targets import ZipTarget
 from delayed_vlm_ros.export.writer import write_export
@@ -113,7 +114,7 @@ class _ExportResponse(Response):
             stream = io.BufferedWriter(self._pipe, _CHUNK_BYTES)
             target = ZipTarget(stream, folder)
             state = backend.state()
-            write_export(_records(backend, state, *limits_ns), _pairs(backend, state, *limits_ns), target)
+            write_export(_records(backend, state, limits_ns), _pairs(backend, state, limits_ns), target)
             target.close()
             stream.flush()
         except DelayedVlmError as error:
@@ -191,15 +192,9 @@ class _Pipe(io.RawIOBase):
         self.is_closed = True
 
 
-def _is_within(stamp_ns: int, since_ns: int, until_ns: int) -> bool:
-    return since_ns <= stamp_ns and (not until_ns or stamp_ns <= until_ns)
-
-
-def _pairs(backend: Backend, state: SceneState, since_ns: int, until_ns: int) -> Iterator[PairImages | LeftPair]:
+def _pairs(backend: Backend, state: SceneState, limits_ns: tuple[int, int]) -> Iterator[PairImages | LeftPair]:
     """Yield the kept pairs of all cameras with their images."""
-    frames = [
-        frame for camera in state.cameras for frame in camera.frames if _is_within(frame.stamp_ns, since_ns, until_ns)
-    ]
+    frames = [frame for camera in state.cameras for frame in camera.frames if is_within(frame.stamp_ns, limits_ns)]
     for start in range(0, len(frames), _BATCH):
         batch = frames[start : start + _BATCH]
         found = backend.images([frame.id for frame in batch], "png")
@@ -223,12 +218,11 @@ def _pair(frame: KeptFrame) -> ExportedPair:
     )
 
 
-def _records(backend: Backend, state: SceneState, since_ns: int, until_ns: int) -> Records:
+def _records(backend: Backend, state: SceneState, limits_ns: tuple[int, int]) -> Records:
     def within(entries: Iterable[Any]) -> list[Any]:
-        return sorted(
-            (one for one in entries if _is_within(one.stamp_ns, since_ns, until_ns)), key=lambda one: one.stamp_ns
-        )
+        return sorted((one for one in entries if is_within(one.stamp_ns, limits_ns)), key=lambda one: one.stamp_ns)
 
+    since_ns, until_ns = limits_ns
     warnings = list(state.warnings)
     if not state.connected:
         warnings.append("The memory was not reachable: its images are missing.")

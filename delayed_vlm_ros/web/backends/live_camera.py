@@ -85,7 +85,7 @@ class LiveCamera:
 
     @property
     def silent_sec(self) -> float:
-        """See ``CameraState``; 0 while not subscribed."""
+        """Time since the last image, in seconds, if that is unusually long; 0 otherwise and while not subscribed."""
         silence = self._silence
         return silence.silent_sec(time.monotonic()) if silence is not None else 0.0
 

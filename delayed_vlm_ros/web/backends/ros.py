@@ -84,7 +84,9 @@ class _RunningQuestion:
 
 
 class RosBackend:
-    """See ``Backend``. Messages arrive in the executor's thread; the page calls from other threads.
+    """The ``Backend`` of a ``scene_memory`` node.
+
+    Messages arrive in the executor's thread; the page calls from other threads.
 
     Statistics and diagnostics are always subscribed to: one message a second. Key frames and images are subscribed to
     only while a page is open.
@@ -205,7 +207,7 @@ class RosBackend:
         return bool(self._received_at) and time.monotonic() - self._received_at < _SILENT_AFTER_SEC
 
     def state(self) -> SceneState:
-        """See ``Backend``."""
+        """Return the current state, and keep the costly topics subscribed for a few seconds."""
         self._watched_until = time.monotonic() + _WATCHED_SEC
         connected = self._is_connected
         statistics, cameras, frames = self._statistics, self._cameras, self._frames
@@ -259,12 +261,12 @@ class RosBackend:
         return (Diagnostic("scene_memory", Level.ERROR, "silent; the page shows its last messages"), *received)
 
     def live_image(self, camera: str) -> LiveImage | None:
-        """See ``Backend``."""
+        """Return the newest image of a camera; None before its first image."""
         live = self._cameras.get(camera)
         return live.image() if live is not None else None
 
     def images(self, ids: Sequence[int], image_format: str = "jpeg") -> Mapping[str, KeptFrameImages]:
-        """See ``Backend``."""
+        """Return the images of kept pairs by ``KeptFrame.key``, without the pairs that left the memory."""
         found: dict[str, KeptFrameImages] = {}
         wanted = list(ids)
         for _ in range(_MAX_CALLS):
@@ -281,7 +283,7 @@ class RosBackend:
         return found
 
     def find(self, description: str, camera: str) -> SearchOutcome:
-        """See ``Backend``."""
+        """Return the moments that fit a description, and lines of the journal."""
         response = self._client.find_moments(
             description, camera=camera, include_thumbnails=True, timeout_sec=_SEARCH_TIMEOUT_SEC
         )
@@ -291,7 +293,7 @@ class RosBackend:
         return to_search_outcome(response, kept)
 
     def journal(self, after_id: int, *, since_ns: int = 0, until_ns: int = 0) -> tuple[JournalLine, ...]:
-        """See ``Backend``."""
+        """Return the newest lines of the journal; none without a node that has one."""
         if not self._journal.is_ready():
             return ()  # no node, or one without this service: the status says so
         lines: list[JournalLine] = []
@@ -305,7 +307,7 @@ class RosBackend:
         return tuple(reversed(lines))
 
     def journal_image(self, line_id: int) -> bytes:
-        """See ``Backend``."""
+        """Return the small JPEG image of a line of the journal; empty if there is none."""
         response = self._journal.get_journal(before_id=line_id + 1, max_lines=1, include_thumbnails=True)
         (image,) = [moment.thumbnail for moment in response.lines if moment.journal_id == line_id] or [None]
         return to_kept_images(image, image).first if image is not None else b""
@@ -313,25 +315,25 @@ class RosBackend:
     # Requests -------------------------------------------------------------------------------------------------------
 
     def mark(self, frame: KeptFrame, label: str) -> None:
-        """See ``Backend``."""
+        """Protect a pair from eviction, or change its label."""
         _check(self._client.mark(pair_id=frame.id, label=label))
 
     def unmark(self, frame: KeptFrame) -> None:
-        """See ``Backend``."""
+        """Remove the protection of a pair."""
         _check(self._client.mark(pair_id=frame.id, unmark=True))
 
     def watch(self, watch: Watch) -> None:
-        """See ``Backend``."""
+        """Add a standing question."""
         _check_watch(self._watches.watch(watch_settings(watch)))
 
     def unwatch(self, name: str) -> None:
-        """See ``Backend``."""
+        """Remove a standing question."""
         _check_watch(self._watches.unwatch(name))
 
     def ask(
         self, question: Question, on_progress: Callable[[Progress], None], on_done: Callable[[AskOutcome], None]
     ) -> _RunningQuestion:
-        """See ``Backend``."""
+        """Start answering a question."""
 
         def on_feedback(feedback: Any) -> None:
             on_progress(Progress(Stage(feedback.stage), feedback.text, feedback.answer_tokens))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from delayed_vlm_ros.errors import BadRequestError
 from delayed_vlm_ros.inference.control import AskControl
@@ -50,8 +50,8 @@ class Moment:
 
     Attributes:
         pairs: The pairs, oldest first.
-        best: The pair with the highest score.
-        score: Probability of yes for the best pair, 0..1. Comparable within one search only.
+        best: The pair that fits best alone; if none fits alone, the last one of the window that fits best.
+        score: Largest probability of yes for a pair or a window, 0..1. Comparable within one search only.
     """
 
     pairs: Snapshot
@@ -211,7 +211,7 @@ class MomentSearch:
             *further_warnings: Further limitations of the result.
         """
         outcomes = dict(self._outcomes)
-        scores = {index: score for index, asked in outcomes.items() if (score := _score(asked)) is not None}
+        scores = {index: scored for index, asked in outcomes.items() if (scored := _scores(asked)) is not None}
         ranked = sorted(_moments(self._pairs, scores), key=lambda moment: -moment.score)
         return FoundMoments(
             tuple(ranked[: self._max_moments]),
@@ -267,17 +267,35 @@ def windows(pairs: Snapshot, index: int) -> Iterator[Snapshot]:
         yield pairs[first : index + 1]
 
 
-def _score(outcomes: Sequence[YesNo]) -> float | None:
-    """Return the largest probability of yes in the windows that end with a pair; None if the model says neither."""
+class _Scores(NamedTuple):
+    """Scores of a pair; the order is that of how well the pair shows what was described.
+
+    Attributes:
+        alone: Probability of yes for the pair alone; 0 if it does not fit.
+        score: Largest probability of yes in the windows that end with the pair.
+    """
+
+    alone: float
+    score: float
+
+
+def _scores(outcomes: Sequence[YesNo]) -> _Scores | None:
+    """Return the scores of a pair, from the windows that end with it; None if the model says neither yes nor no.
+
+    The last pair of a window that fits may no longer show what the window shows.
+    """
     clear = [outcome.p_yes for outcome in outcomes if outcome.is_clear]
-    return max(clear) if clear else None
+    if not clear:
+        return None
+    alone = outcomes[0].p_yes if outcomes[0].is_clear else 0.0
+    return _Scores(alone if alone >= FITS else 0.0, max(clear))
 
 
-def _moments(pairs: Snapshot, scores: Mapping[int, float]) -> Iterator[Moment]:
+def _moments(pairs: Snapshot, scores: Mapping[int, _Scores]) -> Iterator[Moment]:
     """Yield all moments, oldest first: pairs that fit and follow each other are one, each other pair is its own."""
     group: list[int] = []
     for index in sorted(scores):
-        joins = group and index == group[-1] + 1 and min(scores[group[-1]], scores[index]) >= FITS
+        joins = group and index == group[-1] + 1 and min(scores[group[-1]].score, scores[index].score) >= FITS
         if group and not (joins and _gap_sec(pairs[group[-1]], pairs[index]) <= _MOMENT_GAP_SEC):
             yield _moment(pairs, scores, group)
             group = []
@@ -286,9 +304,9 @@ def _moments(pairs: Snapshot, scores: Mapping[int, float]) -> Iterator[Moment]:
         yield _moment(pairs, scores, group)
 
 
-def _moment(pairs: Snapshot, scores: Mapping[int, float], group: Sequence[int]) -> Moment:
+def _moment(pairs: Snapshot, scores: Mapping[int, _Scores], group: Sequence[int]) -> Moment:
     best = max(group, key=lambda index: scores[index])
-    return Moment(pairs[group[0] : group[-1] + 1], pairs[best], scores[best])
+    return Moment(pairs[group[0] : group[-1] + 1], pairs[best], max(scores[index].score for index in group))
 
 
 def _gap_sec(before: KeptPair, after: KeptPair) -> float:
@@ -302,7 +320,7 @@ def _outcome_warnings(outcomes: Sequence[Sequence[YesNo]]) -> Iterator[str]:
         outcomes: Outcomes of the windows that end with each pair.
     """
     unasked = sum(all(outcome is UNKNOWN for outcome in asked) for asked in outcomes)
-    unclear = sum(_score(asked) is None for asked in outcomes) - unasked
+    unclear = sum(_scores(asked) is None for asked in outcomes) - unasked
     if unclear:
         yield (
             f"the model does not answer yes or no about {unclear} of {len(outcomes)} key frames, which are left out: "

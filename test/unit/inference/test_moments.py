@@ -121,6 +121,25 @@ def test_event_that_only_a_longer_window_shows_is_found():
     assert found.moments[0].score == YES.p_yes
 
 
+@pytest.mark.parametrize("alone", [NO, YesNo(0.99, 0.1, 4.0, "A")])  # clearly no; or neither yes nor no
+def test_best_pair_shows_the_event_alone_and_is_not_the_last_one_of_a_window(alone):
+    # given a thing in pairs 2 and 3, and windows that show it and end later
+    outcomes = {(2,): YesNo(0.8, 0.99, 1.4, "Yes"), (3,): YesNo(0.9, 0.99, 2.2, "Yes"), (4,): alone, (5,): alone}
+    engine = ScriptedEngine(lambda _question, ids: outcomes.get(ids, YES if {2, 3} & {*ids} else NO))
+    found = find_moments(engine, pairs_at(0, 1, 2, 3, 4, 5), "is it there?")
+    assert found_ids(found)[0] == ((2, 3, 4, 5), 3)
+    assert found.moments[0].score == YES.p_yes
+
+
+def test_window_decides_about_the_best_pair_if_no_pair_shows_the_event_alone():
+    likely = {(1, 2, 3): 0.8, (2, 3, 4): 0.9}
+    alone = {(3,): 0.4, (4,): 0.1}
+    engine = ScriptedEngine(lambda _question, ids: YesNo({**likely, **alone}.get(ids, 0.0), 1.0, 0.0, ""))
+    found = find_moments(engine, pairs_at(0, 1, 2, 3), "did it move?")
+    assert found_ids(found)[0] == ((3, 4), 4)
+    assert found.moments[0].score == 0.9
+
+
 def test_moments_are_ranked_by_the_probability_of_yes():
     likely = {1: 0.3, 2: 0.9, 3: 0.1, 4: 0.95}
     engine = ScriptedEngine(lambda _question, ids: YesNo(likely[ids[-1]], 1.0, 0.0, ""))

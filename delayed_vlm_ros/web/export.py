@@ -39,6 +39,7 @@ _BATCH = 4  # pairs in one call of the backend
 _CHUNKS = 16  # that wait for the browser
 _CHUNK_BYTES = 65_536
 _POLL_SEC = 0.1
+_SEND_SEC = 60.0  # without progress of the browser, such as a paused download
 _NANOSECONDS_PER_MS = 1_000_000
 _MILLISECONDS = re.compile(r"[0-9]{1,15}")
 _BUSY = "Another export is running: try again when it is complete."
@@ -58,8 +59,6 @@ def add_export_route(outer: FastAPI, backend: Backend) -> None:
     async def export(since: str = "0", until: str = "0") -> Response:
         if not (_MILLISECONDS.fullmatch(since) and _MILLISECONDS.fullmatch(until)):
             return PlainTextResponse(_BAD_TIME, status_code=400)
-        if not running.acquire(blocking=False):
-            return PlainTextResponse(_BUSY, status_code=503)
         limits = int(since) * _NANOSECONDS_PER_MS, int(until) * _NANOSECONDS_PER_MS
         return _ExportResponse(backend, limits, running)
 
@@ -67,10 +66,12 @@ def add_export_route(outer: FastAPI, backend: Backend) -> None:
 class _ExportResponse(Response):
     """A response without a known length. If the export fails, it ends early, which a browser reports.
 
+    It also ends early if the browser receives nothing for a minute.
+
     Args:
         backend: Scene memory to export.
         limits_ns: Earliest and latest stamp in nanoseconds; 0 for no limit.
-        running: Lock of the running export, to release at the end.
+        running: Lock that is held while an export runs.
     """
 
     def __init__(self, backend: Backend, limits_ns: tuple[int, int], running: threading.Lock) -> None:
@@ -80,14 +81,28 @@ class _ExportResponse(Response):
             headers={"content-disposition": f'attachment; filename="{folder}.zip"', "cache-control": "no-store"},
         )
         del self.headers["content-length"]
+        self._running = running
         self._pipe = _Pipe()
         self._thread = threading.Thread(
-            target=self._write, args=(backend, limits_ns, folder, running), name="export", daemon=True
+            target=self._write, args=(backend, limits_ns, folder), name="export", daemon=True
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file."""
-        self._thread.start()
+        """Send the file, or why there is none."""
+        if not self._running.acquire(blocking=False):
+            await PlainTextResponse(_BUSY, status_code=503)(dict(scope), receive, send)
+            return
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system has too many threads
+            self._running.release()
+            raise
+        try:
+            await self._send(scope, receive, send)
+        except asyncio.TimeoutError:
+            _LOGGER.warning("export ended: the browser received nothing for %.0f s", _SEND_SEC)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         left = asyncio.ensure_future(_wait_for_disconnect(receive))
         is_started = False
         try:
@@ -102,14 +117,15 @@ class _ExportResponse(Response):
                 if not is_started:
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     is_started = True
-                await send({"type": "http.response.body", "body": chunk, "more_body": bool(chunk)})
+                message = {"type": "http.response.body", "body": chunk, "more_body": bool(chunk)}
+                await asyncio.wait_for(send(message), _SEND_SEC)
                 if not chunk:
                     return
         finally:
             left.cancel()
             self._pipe.close()
 
-    def _write(self, backend: Backend, limits_ns: tuple[int, int], folder: str, running: threading.Lock) -> None:
+    def _write(self, backend: Backend, limits_ns: tuple[int, int], folder: str) -> None:
         try:
             stream = io.BufferedWriter(self._pipe, _CHUNK_BYTES)
             target = ZipTarget(stream, folder)
@@ -125,7 +141,7 @@ class _ExportResponse(Response):
             self._pipe.failure = "The export failed: see the log of the page's process."
             _LOGGER.exception("export failed")
         finally:
-            running.release()
+            self._running.release()
             self._pipe.end()
 
 

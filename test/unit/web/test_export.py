@@ -15,6 +15,7 @@ pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
 from fastapi import FastAPI
 
 from delayed_vlm_ros.errors import NodeNotFoundError
+from delayed_vlm_ros.web import export
 from delayed_vlm_ros.web.backend import (
     MAX_JOURNAL_LINES,
     AnsweredQuestion,
@@ -84,6 +85,7 @@ class Visitor:
         self.body = b""
         self.is_complete = False
         self.leaves = asyncio.Event()
+        self.pauses = False
         self._app, self._query = app, query
 
     async def run(self) -> None:
@@ -114,6 +116,8 @@ class Visitor:
             if message["type"] == "http.response.start":
                 self.status, self.headers = message["status"], dict(message["headers"])
             else:
+                if self.pauses:
+                    await asyncio.Event().wait()
                 self.body += message["body"]
                 self.is_complete = not message.get("more_body", False)
 
@@ -136,6 +140,13 @@ def requested(app, query: str = "") -> Visitor:
     visitor = Visitor(app, query)
     asyncio.run(asyncio.wait_for(visitor.run(), 20))
     return visitor
+
+
+def join_exports() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "export":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def data_of(visitor: Visitor) -> dict:
@@ -250,9 +261,35 @@ def test_browser_that_leaves_ends_the_export(app, memory):
         return visitor
 
     assert not asyncio.run(asyncio.wait_for(leave(), 20)).is_complete
-    for thread in threading.enumerate():
-        if thread.name == "export":
-            thread.join(10)
-            assert not thread.is_alive()
+    join_exports()
     memory.size = 100
+    assert data_of(requested(app))
+
+
+def test_paused_download_ends_after_a_while_and_the_next_export_can_begin(app, memory, monkeypatch, caplog):
+    # given
+    monkeypatch.setattr(export, "_SEND_SEC", 0.2)
+    memory.size = BIG
+    visitor = Visitor(app)
+    visitor.pauses = True
+
+    # when
+    asyncio.run(asyncio.wait_for(visitor.run(), 20))
+
+    # then
+    assert not visitor.is_complete
+    assert "the browser received nothing" in caplog.text
+    join_exports()
+    memory.size = 100
+    assert data_of(requested(app))
+
+
+def test_export_whose_thread_cannot_start_does_not_prevent_the_next(app, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export.threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            requested(app)
     assert data_of(requested(app))

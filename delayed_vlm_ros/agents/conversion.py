@@ -24,6 +24,7 @@ from delayed_vlm_ros.agents.results import (
     WatchInfo,
 )
 from delayed_vlm_ros.agents.times import format_time
+from delayed_vlm_ros.inference.moments import does_fit
 from delayed_vlm_ros.ros.services.watch_requests import as_decimal
 from delayed_vlm_ros.time import nanoseconds_of
 from delayed_vlm_ros.watches import Level
@@ -63,6 +64,7 @@ def to_found_moments(response: Any) -> FoundMoments:
 def _to_found_moment(moment: Any) -> FoundMoment:
     return FoundMoment(
         score=as_decimal(moment.score),
+        fits=does_fit(moment.score, is_journal_line=bool(moment.journal_id)),
         camera=moment.camera,
         time=format_time(nanoseconds_of(moment.header.stamp)),
         end_time=format_time(nanoseconds_of(moment.end_stamp)),

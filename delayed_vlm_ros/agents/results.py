@@ -131,6 +131,10 @@ class FoundMoment(Result):
             "model's probability of yes. Of journal lines: the share of the words found."
         ),
     ]
+    fits: Annotated[
+        bool,
+        Field(description="Whether it fits: key frames with a score of 0.5 or more, a journal line with all words."),
+    ]
     camera: str
     time: _UtcTime
     end_time: _UtcTime
@@ -148,7 +152,7 @@ class FoundMoments(Result):
 
     moments: Annotated[
         list[FoundMoment],
-        Field(description="Key frames first, then journal lines; each best first. A score below 0.5 is no hit."),
+        Field(description="Key frames first, then journal lines; each best first. Not all fit: see 'fits'."),
     ]
     question: Annotated[str, Field(description="The yes/no question that the model was asked.")]
     key_frames_searched: int

@@ -15,7 +15,7 @@ from delayed_vlm_ros.cli.interrupts import deferred_interrupt
 from delayed_vlm_ros.cli.stamps import parse_stamp, stamp_text
 from delayed_vlm_ros.cli.terminal import literal
 from delayed_vlm_ros.errors import AskError, NodeNotFoundError
-from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, FITS, MAX_MOMENTS
+from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, MAX_MOMENTS, does_fit
 from delayed_vlm_ros.time import nanoseconds_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _show(response: FindMoments.Response) -> None:
         console.print(f"[bold]Q:[/] {literal(response.question)}", highlight=False, soft_wrap=True)
     if response.moments:
         console.print(_table(response.moments), highlight=False)
-    fitting = sum(moment.score >= FITS for moment in response.moments)
+    fitting = sum(map(_fits, response.moments))
     journal = f" and {response.journal_lines_searched} lines of the journal" if response.journal_lines_searched else ""
     console.print(
         f"{fitting} {'moment fits' if fitting == 1 else 'moments fit'}; {response.pairs_searched} key frames{journal} "
@@ -133,8 +133,12 @@ def _table(moments: list[Moment]) -> Table:
         frame = str(moment.id) if moment.id else "journal"
         texts = literal("; ".join(filter(None, (moment.label, moment.caption or moment.reason))))
         cells = (f"{moment.score:.2f}", _time(moment), *camera, frame, literal(_position(moment)), texts)
-        table.add_row(*cells, style="" if moment.score >= FITS else "dim")
+        table.add_row(*cells, style="" if _fits(moment) else "dim")
     return table
+
+
+def _fits(moment: Moment) -> bool:
+    return does_fit(moment.score, is_journal_line=bool(moment.journal_id))
 
 
 def _time(moment: Moment) -> str:

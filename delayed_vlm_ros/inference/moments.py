@@ -25,7 +25,7 @@ MAX_MOMENTS = 100
 """Largest number of moments that a search returns."""
 
 FITS = 0.5
-"""Score from which a moment fits; such pairs that follow each other are one moment."""
+"""Score from which a moment of key frames fits; such pairs that follow each other are one moment."""
 
 WINDOW_PAIRS = 3
 """Largest number of pairs in a window."""
@@ -220,6 +220,17 @@ class MomentSearch:
             self._search_sec,
             (*further_warnings, *_outcome_warnings([*outcomes.values()]), *self._warnings),
         )
+
+
+def does_fit(score: float, *, is_journal_line: bool) -> bool:
+    """Return whether a found moment fits the description.
+
+    Args:
+        score: Its score, 0..1.
+        is_journal_line: Whether it is a line of the journal: such a line fits if it has all words of the description.
+            One of two words says little: "a red box" shares "red" with every red thing.
+    """
+    return score >= (1.0 if is_journal_line else FITS)
 
 
 def check_search(description: str, since: float | None, until: float | None, max_moments: int) -> None:

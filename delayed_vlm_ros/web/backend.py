@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from delayed_vlm_ros.inference.moments import does_fit
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.watches import Level as WatchLevel
 from delayed_vlm_ros.watches import Watch
@@ -301,6 +302,11 @@ class FoundMoment:
     frame: KeptFrame | None
     line: JournalLine | None
     jpeg: bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits the description."""
+        return does_fit(self.score, is_journal_line=self.line is not None)
 
 
 @dataclass(frozen=True, slots=True)

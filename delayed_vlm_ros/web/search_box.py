@@ -9,7 +9,7 @@ from collections.abc import Callable
 from nicegui import ui
 
 from delayed_vlm_ros.errors import BusyError, DelayedVlmError
-from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, FITS, check_search
+from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, check_search
 from delayed_vlm_ros.web.backend import Backend, CameraState, FoundMoment, JournalLine, KeptFrame, SearchOutcome
 from delayed_vlm_ros.web.components import block, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import check_text
@@ -84,7 +84,7 @@ class SearchBox:
         self._warnings.clear()
 
     def _show(self, outcome: SearchOutcome) -> None:
-        fitting = [moment for moment in outcome.moments if moment.score >= FITS]
+        fitting = [moment for moment in outcome.moments if moment.fits]
         self._show_state(_summary(len(fitting), outcome))
         with self._found:
             for moment in fitting:

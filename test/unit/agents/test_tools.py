@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from delayed_vlm_ros.agents.arguments import MarkArguments, WatchArguments, parse_arguments
-from delayed_vlm_ros.agents.conversion import watch_alerts_uri, watch_of_uri, within
+from delayed_vlm_ros.agents.conversion import to_found_moments, watch_alerts_uri, watch_of_uri, within
 from delayed_vlm_ros.agents.server import INSTRUCTIONS, _listed
 from delayed_vlm_ros.agents.tools import TOOLS
 from delayed_vlm_ros.errors import BadRequestError
@@ -105,3 +105,15 @@ def test_frames_within_the_limits_are_listed(limits, ids):
     frames = [frame(1, 10), frame(2, 20), frame(3, 30)]
     assert [one.id for one in within(frames, *limits)] == ids
     assert within([], *limits) == []
+
+
+def test_line_of_the_journal_fits_only_with_all_words():
+    """An agent would report a red ball for a red box."""
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    from delayed_vlm_ros.msg import Moment  # noqa: PLC0415
+    from delayed_vlm_ros.srv import FindMoments  # noqa: PLC0415
+
+    moments = [Moment(id=4, score=0.5), Moment(id=5, score=0.4), Moment(journal_id=7, score=1.0)]
+    moments.append(Moment(journal_id=8, score=0.5))
+    found = to_found_moments(FindMoments.Response(moments=moments))
+    assert [moment.fits for moment in found.moments] == [True, False, True, False]

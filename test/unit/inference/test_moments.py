@@ -20,6 +20,7 @@ from delayed_vlm_ros.inference.moments import (
     MAX_MOMENTS,
     WINDOW_PAIRS,
     MomentSearch,
+    does_fit,
     find_moments,
     questions_of,
     windows,
@@ -155,6 +156,15 @@ def test_successive_pairs_that_fit_are_one_moment_with_its_times():
     found = find_moments(engine, pairs_at(0, 4, 8, 12, 72, 76), "is it there?")
     assert found_ids(found)[:2] == [((2, 3, 4), 3), ((5,), 5)]
     assert found.moments[0].stamps == (4.0, 12.5)
+
+
+@pytest.mark.parametrize(
+    ("score", "of_key_frames", "of_a_line"),
+    [(0.49, False, False), (0.5, True, False), (0.97, True, False), (1, True, True)],
+)
+def test_line_of_the_journal_fits_only_with_all_words(score, of_key_frames, of_a_line):
+    assert does_fit(score, is_journal_line=False) is of_key_frames
+    assert does_fit(score, is_journal_line=True) is of_a_line
 
 
 def test_pairs_that_do_not_fit_are_moments_of_their_own():

@@ -109,6 +109,7 @@ def test_found_moments_have_their_frame_if_it_is_still_kept_or_their_line():
         FoundMoment(pytest.approx(0.8), 3, 4, None, None, b""),
         FoundMoment(0.5, 3, 4, None, JournalLine(7, "front", 3, 4, "eine Tür"), b""),
     )
+    assert [moment.fits for moment in outcome.moments] == [True, True, False]  # a line needs all words
     assert (outcome.pairs_searched, outcome.journal_lines_searched, outcome.warnings) == (9, 2, ("stopped early",))
     kept.thumbnail.data = b"GIF89a"
     with pytest.raises(ImageError):

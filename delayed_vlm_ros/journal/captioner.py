@@ -10,7 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, DeviceMemoryError, ModelError
+from delayed_vlm_ros.errors import (
+    AskCancelledError,
+    AskTimeoutError,
+    DelayedVlmError,
+    DeviceMemoryError,
+    ModelError,
+)
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.duty import DutyLimit
 from delayed_vlm_ros.inference.finish import STOP
@@ -81,7 +87,8 @@ class CaptionCounts:
         waiting: Pairs that wait for their caption now.
         captioned: Pairs with a caption.
         dropped: Pairs that got none, because too many waited or the model failed repeatedly.
-        device_sec: Time that captions have taken, failed and interrupted ones included, in seconds.
+        device_sec: Time that captions have taken, failed and interrupted ones included, in seconds; without the
+            timeouts of a server that hangs.
         error: Why the last caption failed; empty if it did not.
         warnings: Limitations of the last caption, one sentence each.
     """
@@ -147,12 +154,14 @@ class Captioner:
             self._times_cleared += 1
             return dropped
 
-    def work(self, engines: Mapping[str, AnsweringEngine], control: AskControl) -> bool:
+    def work(self, engines: Mapping[str, AnsweringEngine], control: AskControl, *, uses_server: bool = False) -> bool:
         """Ask for the caption of the next pair, if the limit of device time allows it.
 
         Args:
             engines: Engine of each camera.
             control: Control of the work, which a question cancels.
+            uses_server: Whether the model is on a server. A server that hangs is away, and does not work: its timeouts
+                are no device time, and no failure of the pair.
 
         Returns:
             Whether the model was asked.
@@ -171,6 +180,7 @@ class Captioner:
             pair = self._waiting.popleft()
             times_cleared = self._times_cleared
         control.deadline = time.monotonic() + MAX_CAPTION_SEC
+        is_away = False
         try:
             result = engines[pair.camera].answer(self._request, control, frames=(pair.kept,))
         except AskCancelledError:
@@ -181,7 +191,8 @@ class Captioner:
             self._count(error=str(error) or type(error).__name__)
             raise
         except DelayedVlmError as error:
-            self._retry(pair, times_cleared, error, is_due_to_pair=not isinstance(error, ModelError))
+            is_away = uses_server and isinstance(error, AskTimeoutError)
+            self._retry(pair, times_cleared, error, is_due_to_pair=not (is_away or isinstance(error, ModelError)))
         except Exception as error:
             _LOGGER.exception("a caption of the journal failed")
             self._retry(pair, times_cleared, error, is_due_to_pair=True)
@@ -190,9 +201,10 @@ class Captioner:
             if times_cleared == self._times_cleared:
                 self._on_caption(Captioned(pair.camera, pair.kept, _caption(result)))
         finally:
-            ended = self._steady()
-            self._duty.add(ended - began, ended)
-            self._count(device_sec=self._counts.device_sec + ended - began)
+            if not is_away:
+                ended = self._steady()
+                self._duty.add(ended - began, ended)
+                self._count(device_sec=self._counts.device_sec + ended - began)
         return True
 
     def _count(self, **values: object) -> None:

@@ -105,7 +105,7 @@ class Journal:
 
         def caption(loaded: Engines, control: AskControl) -> None:
             with logged(self._logger, "captions of the journal have stopped"):
-                self._captioner.work(loaded.by_camera, control)
+                self._captioner.work(loaded.by_camera, control, uses_server=loaded.server is not None)
 
         return IdleTask(JOURNAL, caption, _QUIET_SEC, _PERIOD_SEC, needs_model=lambda: self._captioner.needs_model)
 

@@ -188,6 +188,31 @@ def test_pair_waits_while_the_model_server_is_away(captioner, engine, captioned,
     assert ([one.kept for one in captioned], captioner.counts.dropped) == ([kept], 0)
 
 
+def test_pair_waits_while_the_model_server_hangs_and_the_timeouts_are_no_device_time(captioner, engine, captioned):
+    # given a server that hangs for the longest time of a caption, again and again
+    (kept,) = offer(captioner, 1)
+    engine.failures, engine.seconds = [AskTimeoutError("hangs")] * 5, MAX_CAPTION_SEC
+    for _ in range(5):
+        engine.now += 11.0  # no rest of nine times as long
+        assert captioner.work({"front": engine}, AskControl(), uses_server=True)
+        assert captioner.counts.error == "hangs"
+    assert (captioner.counts.waiting, captioner.counts.dropped, captioner.counts.device_sec) == (1, 0, 0.0)
+
+    # when it is back
+    engine.seconds = 0.5
+    engine.now += 11.0
+    assert captioner.work({"front": engine}, AskControl(), uses_server=True)
+    assert ([one.kept for one in captioned], captioner.counts.device_sec) == ([kept], 0.5)
+
+
+def test_timeouts_of_a_model_on_this_machine_are_device_time(captioner, engine):
+    offer(captioner, 1)
+    engine.failures, engine.seconds = [AskTimeoutError("slow")], MAX_CAPTION_SEC
+    assert work(captioner, engine)
+    assert captioner.counts.device_sec == MAX_CAPTION_SEC
+    assert not work(captioner, engine, after=MAX_CAPTION_SEC * 8)
+
+
 @pytest.mark.parametrize("error", [NonFiniteError("NaN"), KeyError("defect"), AskTimeoutError("hangs")])
 def test_pair_that_the_model_cannot_read_is_dropped_after_three_attempts(captioner, engine, captioned, error):
     _, second = offer(captioner, 2)

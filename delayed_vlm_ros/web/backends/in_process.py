@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from delayed_vlm_ros.errors import AskCancelledError, DelayedVlmError, UnknownCameraError
+from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BusyError, DelayedVlmError, UnknownCameraError
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg, encode_png, encode_thumbnail
 from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.moments import Moment, find_moments
+from delayed_vlm_ros.inference.moments import FoundMoments, Moment, MomentSearch
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.inference.remote.model import server_check
 from delayed_vlm_ros.inference.remote.settings import RemoteSettings
@@ -92,6 +92,39 @@ def _camera_name(player: VideoPlayer, video: str) -> str:
 def _log_failure(error: Exception | None) -> None:
     if error is not None:
         _LOGGER.error("video playback stopped", exc_info=error)
+
+
+def search_in_parts(worker: ModelWorker[LoadedModel], search: MomentSearch, timeout_sec: float) -> FoundMoments:
+    """Run a search, which pauses after a pair while a question waits, and return what was found until the deadline.
+
+    Args:
+        worker: Owner of the model.
+        search: The search.
+        timeout_sec: Deadline in seconds from now.
+
+    Raises:
+        AskTimeoutError: The deadline passed before a pair was searched.
+        BusyError: The queue is full, and no pair was searched.
+        DelayedVlmError: As for ``ModelWorker.run`` and ``MomentSearch.step``.
+    """
+    deadline = time.monotonic() + timeout_sec
+
+    def search_until_awaited(loaded: LoadedModel, control: AskControl) -> None:
+        search.step(loaded.engine, control)
+        while not search.is_complete and not worker.status.waiting:
+            search.step(loaded.engine, control)
+
+    try:
+        while not search.is_complete:
+            worker.run(search_until_awaited, max(0.0, deadline - time.monotonic()))
+    except (AskTimeoutError, BusyError) as error:
+        found = search.found(
+            f"stopped early ({error}), not searched: {search.pairs_left} older key frames. Search again later"
+        )
+        if not found.pairs_searched:
+            raise
+        return found
+    return search.found()
 
 
 class InProcessBackend:
@@ -311,10 +344,7 @@ class InProcessBackend:
         """Return the moments that fit a description."""
         if camera not in ("", self._camera_name):
             raise UnknownCameraError(f"no camera '{camera}': the only camera is '{self._camera_name}'")
-        found = self._worker.run(
-            lambda loaded, control: find_moments(loaded.engine, self._memory.snapshot(), description, control=control),
-            _TIMEOUT_SEC,
-        )
+        found = search_in_parts(self._worker, MomentSearch(self._memory.snapshot(), description), _TIMEOUT_SEC)
         return SearchOutcome(tuple(map(self._found_moment, found.moments)), found.pairs_searched, 0, found.warnings)
 
     def _found_moment(self, moment: Moment) -> FoundMoment:

@@ -106,7 +106,7 @@ class Captioner:
 
     Args:
         question: Question whose answer is the caption.
-        on_caption: Called with each caption, in the thread that calls ``work``. Must not block.
+        on_caption: Called with each caption, in the thread that calls ``work``. Must neither block nor use the captioner.
         steady: Steady clock, in seconds.
     """
 
@@ -198,8 +198,9 @@ class Captioner:
             self._retry(pair, times_cleared, error, is_due_to_pair=True)
         else:
             self._count(error="", warnings=result.metrics.warnings, captioned=self._counts.captioned + 1)
-            if times_cleared == self._times_cleared:
-                self._on_caption(Captioned(pair.camera, pair.kept, _caption(result)))
+            with self._lock:  # after ``clear`` has returned, no earlier caption follows
+                if times_cleared == self._times_cleared:
+                    self._on_caption(Captioned(pair.camera, pair.kept, _caption(result)))
         finally:
             if not is_away:
                 ended = self._steady()

@@ -254,6 +254,28 @@ def test_clear_also_drops_the_pair_at_work(captioner, engine, captioned, failure
     assert len(captioned) == 1
 
 
+def test_no_caption_follows_a_clear_that_has_returned(engine):
+    # given a clear while a caption is handed over
+    events = []
+
+    def clear():
+        captioner.clear()
+        events.append("cleared")
+
+    clearing = threading.Thread(target=clear)
+
+    def hand_over(_):
+        clearing.start()
+        clearing.join(0.2)
+        events.append("handed over")
+
+    captioner = Captioner(QUESTION, hand_over, steady=lambda: engine.now)
+    offer(captioner, 1)
+    assert work(captioner, engine)
+    clearing.join(10.0)
+    assert events == ["handed over", "cleared"]
+
+
 def test_pairs_may_leave_the_memory_while_the_model_works(captioner, engine):
     offered = pairs(MAX_WAITING)
 

@@ -54,7 +54,7 @@ def export(
     target = FolderTarget(folder)
     # Requires ROS.
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
-    from delayed_vlm_ros.ros.memory_export import ALL_CAMERAS, read_answers, read_pairs  # noqa: PLC0415
+    from delayed_vlm_ros.ros.memory_export import ALL_CAMERAS, read_answers, read_pairs, read_stamps  # noqa: PLC0415
     from delayed_vlm_ros.ros.watch_client import WatchClient  # noqa: PLC0415
 
     alerts: list[Alert] = []
@@ -71,7 +71,8 @@ def export(
                 records = _records(client, camera, limits_ns, alerts)
                 answers = read_answers(client, questions or [], camera, limits_ns, timeout, interrupted)
                 records = replace(records, answers=answers)
-                pairs = read_pairs(client, camera or ALL_CAMERAS, limits_ns, interrupted)
+                stamps_ns = read_stamps(client) if any(limits_ns) else {}
+                pairs = read_pairs(client, camera or ALL_CAMERAS, limits_ns, stamps_ns, interrupted)
                 counts = write_export(records, _reported(pairs, status.update), target)
         finally:
             watches.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.errors import ExportError
@@ -18,7 +20,7 @@ from delayed_vlm_ros.export.contents import (
     Pose,
     is_within,
 )
-from delayed_vlm_ros.msg import Alert, KeyFrame, Moment
+from delayed_vlm_ros.msg import Alert, KeyFrame, KeyFrameArray, Moment
 from delayed_vlm_ros.ros.client import SceneMemoryClient
 from delayed_vlm_ros.ros.journal_client import JournalClient
 from delayed_vlm_ros.ros.services.journal_services import OFF
@@ -31,13 +33,41 @@ MAX_LINES = 100_000
 """Largest number of lines of the journal in an export, the newest ones."""
 
 _MAX_IDS = 4096  # in one request
+_STAMPS_SEC = 2.0  # for messages that the node keeps for new subscribers
+_LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _TIMEOUT_SEC = 30.0  # for 32 MB of images
+
+
+def read_stamps(client: SceneMemoryClient) -> Mapping[int, int]:
+    """Return the stamps of the kept pairs of all known cameras by id, in nanoseconds; what arrives within 2 s.
+
+    Args:
+        client: Client of the node.
+    """
+    cameras = list(client.statistics_by_camera)
+    topics = [f"scene_memory/{camera}/key_frames" for camera in cameras if len(cameras) > 1]
+    received: dict[str, KeyFrameArray] = {}
+    subscriptions = [
+        client.node.create_subscription(
+            KeyFrameArray, topic, lambda message: received.update({message.camera: message}), _LATCHED
+        )
+        for topic in topics or ["scene_memory/key_frames"]
+    ]
+    client.wait_until(lambda: len(received) == len(subscriptions), _STAMPS_SEC)
+    for subscription in subscriptions:
+        client.node.destroy_subscription(subscription)
+    return {
+        int(frame.id): nanoseconds_of(frame.header.stamp)
+        for message in received.values()
+        for frame in message.key_frames
+    }
 
 
 def read_pairs(
     client: SceneMemoryClient,
     camera: str,
     limits_ns: tuple[int, int],
+    stamps_ns: Mapping[int, int],
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[PairImages | LeftPair]:
     """Yield all kept pairs with their images, a few at a time.
@@ -46,12 +76,18 @@ def read_pairs(
         client: Client of the node.
         camera: Camera of the pairs; ``*``: all cameras.
         limits_ns: Earliest and latest stamp in nanoseconds; 0 for no limit.
+        stamps_ns: Stamps of pairs by id, in nanoseconds. Pairs outside the limits are not read, and are not reported
+            when they leave; a pair without a stamp may be within.
         interrupted: Returns whether to stop.
 
     Raises:
         ExportError: The node refuses the request, or the export was interrupted.
         NodeNotFoundError: The node is unreachable.
     """
+
+    def may_be_within(pair_id: int) -> bool:
+        return pair_id not in stamps_ns or is_within(stamps_ns[pair_id], limits_ns)
+
     response = client.get_frames(camera=camera, image_format="png", timeout_sec=_TIMEOUT_SEC)
     waiting: list[int] = []
     while True:
@@ -62,8 +98,8 @@ def read_pairs(
                 raise ExportError("interrupted: nothing was written: start the export again")
             if is_within(nanoseconds_of(images[0].header.stamp), limits_ns):
                 yield PairImages(to_pair(images[0]), bytes(images[1].data), bytes(images[2].data))
-        yield from map(LeftPair, response.missing)
-        asked, waiting = waiting[:_MAX_IDS], [*response.left_out, *waiting[_MAX_IDS:]]
+        yield from map(LeftPair, filter(may_be_within, response.missing))
+        asked, waiting = waiting[:_MAX_IDS], [*filter(may_be_within, response.left_out), *waiting[_MAX_IDS:]]
         if not waiting:
             return
         if asked and not (response.key_frames or response.missing):

@@ -18,7 +18,16 @@ from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ExportError
 from delayed_vlm_ros.export.contents import LeftPair, PairImages
-from delayed_vlm_ros.ros.memory_export import MAX_LINES, goal_of, read_answers, read_lines, read_pairs, to_answer
+from delayed_vlm_ros.ros.client import SceneMemoryClient
+from delayed_vlm_ros.ros.memory_export import (
+    MAX_LINES,
+    goal_of,
+    read_answers,
+    read_lines,
+    read_pairs,
+    read_stamps,
+    to_answer,
+)
 from delayed_vlm_ros.ros.time import time_message
 
 IMAGES = 8
@@ -191,13 +200,13 @@ class Node:
 
 
 def test_all_pairs_of_several_responses_are_read_and_those_that_left_are_reported():
-    found = list(read_pairs(Node(7, left=(4, 5)), "*", (0, 0)))
+    found = list(read_pairs(Node(7, left=(4, 5)), "*", (0, 0), {}))
     assert [one.pair.id for one in found if isinstance(one, PairImages)] == [1, 2, 3, 6, 7]
     assert [one.id for one in found if isinstance(one, LeftPair)] == [4, 5]
 
 
 def test_more_pairs_than_one_request_may_name_are_read():
-    found = list(read_pairs(Node(4500, pairs_per_call=1000), "*", (0, 0)))
+    found = list(read_pairs(Node(4500, pairs_per_call=1000), "*", (0, 0), {}))
     assert [one.pair.id for one in found] == list(range(1, 4501))
 
 
@@ -205,9 +214,30 @@ def test_node_that_returns_no_frames_is_an_error():
     node = Node(7)
     node.is_silent = True
     with pytest.raises(ExportError, match="returned none of"):
-        list(read_pairs(node, "*", (0, 0)))
+        list(read_pairs(node, "*", (0, 0), {}))
 
 
 def test_interrupted_export_stops():
     with pytest.raises(ExportError, match="interrupted"):
-        list(read_pairs(Node(7), "*", (0, 0), lambda: True))
+        list(read_pairs(Node(7), "*", (0, 0), {}, lambda: True))
+
+
+def test_pairs_outside_the_exported_time_are_not_reported_when_they_leave():
+    # given pairs 2 to 9 that have not been read when some of them leave
+    node = Node(9, left=(3, 5, 9), pairs_per_call=1)
+    limits_ns = 4 * 10**9, 6 * 10**9
+
+    # when
+    found = list(read_pairs(node, "*", limits_ns, {number: number * 10**9 for number in range(1, 10)}))
+    without_stamps = list(read_pairs(node, "*", limits_ns, {}))
+
+    # then
+    assert [one.pair.id for one in found if isinstance(one, PairImages)] == [4, 6]
+    assert [one.id for one in found if isinstance(one, LeftPair)] == [5]
+    assert [one.id for one in without_stamps if isinstance(one, LeftPair)] == [3, 5, 9]
+
+
+def test_stamps_of_the_kept_pairs_are_those_of_their_first_images(room):
+    with SceneMemoryClient.connect(room[1].namespace) as client:
+        assert client.wait_until(lambda: client.statistics is not None, 20.0)
+        assert sorted(read_stamps(client).values()) == room[2][::2]

@@ -78,12 +78,14 @@ class AskResult:
         frames_used: Encoded pairs, oldest first.
         evidence: The pairs that the answer rests on most, best first, at most 5; empty if the request does not ask for
             them, or the engine cannot rank pairs.
+        is_refused: Whether the model was not asked, because it does not know such images; ``answer`` says so.
     """
 
     answer: str
     metrics: AskMetrics
     frames_used: Snapshot
     evidence: tuple[Evidence, ...] = ()
+    is_refused: bool = False
 
 
 def check_request(request: AskRequest) -> None:

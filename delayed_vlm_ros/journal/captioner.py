@@ -86,7 +86,8 @@ class CaptionCounts:
     Attributes:
         waiting: Pairs that wait for their caption now.
         captioned: Pairs with a caption.
-        dropped: Pairs that got none, because too many waited or the model failed repeatedly.
+        dropped: Pairs that got none, because too many waited, the model failed repeatedly, or it does not know such
+            images.
         device_sec: Time that captions have taken, failed and interrupted ones included, in seconds; without the
             timeouts of a server that hangs.
         error: Why the last caption failed; empty if it did not.
@@ -106,7 +107,7 @@ class Captioner:
 
     Args:
         question: Question whose answer is the caption.
-        on_caption: Called with each caption, in the thread that calls ``work``. Must neither block nor use the captioner.
+        on_caption: Called with each caption, in the thread of ``work``. Must neither block nor call this object.
         steady: Steady clock, in seconds.
     """
 
@@ -197,16 +198,24 @@ class Captioner:
             _LOGGER.exception("a caption of the journal failed")
             self._retry(pair, times_cleared, error, is_due_to_pair=True)
         else:
-            self._count(error="", warnings=result.metrics.warnings, captioned=self._counts.captioned + 1)
-            with self._lock:  # after ``clear`` has returned, no earlier caption follows
-                if times_cleared == self._times_cleared:
-                    self._on_caption(Captioned(pair.camera, pair.kept, _caption(result)))
+            self._take(pair, times_cleared, result)
         finally:
             if not is_away:
                 ended = self._steady()
                 self._duty.add(ended - began, ended)
                 self._count(device_sec=self._counts.device_sec + ended - began)
         return True
+
+    def _take(self, pair: WaitingPair, times_cleared: int, result: AskResult) -> None:
+        """Pass a caption on, unless the pairs were cleared meanwhile, or the model does not know such images."""
+        if result.is_refused:
+            dropped = self._counts.dropped + 1
+            self._count(error=f"no caption: {result.answer}", warnings=result.metrics.warnings, dropped=dropped)
+            return
+        self._count(error="", warnings=result.metrics.warnings, captioned=self._counts.captioned + 1)
+        with self._lock:  # after ``clear`` has returned, no earlier caption follows
+            if times_cleared == self._times_cleared:
+                self._on_caption(Captioned(pair.camera, pair.kept, _caption(result)))
 
     def _count(self, **values: object) -> None:
         with self._lock:

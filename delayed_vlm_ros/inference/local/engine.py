@@ -512,7 +512,7 @@ class DelayedBatchInferenceEngine:
             ),
             finish_reason=generated.finish_reason,
         )
-        return AskResult(text, metrics, snapshot, ranking.evidence)
+        return AskResult(text, metrics, snapshot, ranking.evidence, is_refused)
 
     def _score(
         self,

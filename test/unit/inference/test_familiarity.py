@@ -13,6 +13,7 @@ from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.familiarity import UNFAMILIAR_ANSWER, fit_familiar_images, load_familiar_images
 from delayed_vlm_ros.inference.local.models.checkpoint import resolve_checkpoint
 from delayed_vlm_ros.inference.local.models.loading import load_model
+from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.scenes import HELD_OUT_SEEDS
 from lab.training.familiar_images import KINDS, features_of, render_pairs
 
@@ -124,6 +125,7 @@ def test_unfamiliar_images_are_answered_with_a_sentence(make_engine, loaded, mon
         assert answer == UNFAMILIAR_ANSWER
         assert (metrics.answer_tokens, metrics.exact, metrics.finish_reason) == (0, False, "stop")
         assert "2 of 2 pairs" in metrics.warnings[-1]
+    assert engine.answer(AskRequest(QUESTION)).is_refused
     assert not generated
     assert answers[1][1].frames_encoded == 0
 
@@ -138,6 +140,7 @@ def test_synthetic_images_are_answered_as_without_the_check(make_engine):
 
     # then
     assert (answer, metrics.warnings, metrics.exact) == (plain[0], plain[1].warnings, True)
+    assert not make_engine(images).answer(AskRequest(QUESTION)).is_refused
 
 
 def test_some_unfamiliar_images_are_a_warning_and_may_be_left_out_by_time(make_engine):

@@ -43,6 +43,7 @@ class FakeEngine:
         self.answer_text = "a red box"
         self.metrics = metrics_of_scores()
         self.meanwhile = lambda: None
+        self.is_refused = False
 
     def answer(self, request, control=None, *, frames=None):
         self.asked.append((request, control, frames))
@@ -50,7 +51,7 @@ class FakeEngine:
         self.meanwhile()
         if self.failures:
             raise self.failures.pop(0)
-        return AskResult(self.answer_text, self.metrics, frames)
+        return AskResult(self.answer_text, self.metrics, frames, is_refused=self.is_refused)
 
 
 @pytest.fixture
@@ -237,6 +238,19 @@ def test_warnings_of_the_model_are_reported(captioner, engine):
     offer(captioner, 1)
     work(captioner, engine)
     assert captioner.counts.warnings == ("demo model, synthetic scenes only",)
+
+
+def test_refusal_of_unknown_images_is_no_caption_but_an_error(captioner, engine, captioned):
+    offer(captioner, 2)
+    engine.is_refused, engine.answer_text = True, "I know only synthetic scenes."
+    assert work(captioner, engine)
+    assert captioned == []
+    counts = captioner.counts
+    assert (counts.captioned, counts.dropped, counts.waiting) == (0, 1, 1)
+    assert counts.error == "no caption: I know only synthetic scenes."
+    engine.is_refused = False
+    assert work(captioner, engine)
+    assert (len(captioned), captioner.counts.error) == (1, "")
 
 
 @pytest.mark.parametrize("failure", [None, AskCancelledError("cancelled"), NonFiniteError("NaN")])

@@ -55,6 +55,7 @@ class JournalWriter:
         self._writing = threading.Lock()  # held while a line is written and while all are removed
         self._changed = threading.Condition()  # guards the attributes below
         self._unwritten: deque[Callable[[], JournalEntry]] = deque()
+        self._is_at_work = False  # on the first of these
         self._store: JournalStore | None = None
         self._closing = False
         self._error = "the journal is not open yet"
@@ -79,7 +80,7 @@ class JournalWriter:
         self._warn(error)
 
     def put(self, make_entry: Callable[[], JournalEntry]) -> None:
-        """Write a line soon. While too many wait, the oldest one is lost.
+        """Write a line soon. While too many wait, the oldest one is lost that is not being written.
 
         Args:
             make_entry: Makes the line; called in the writer's thread.
@@ -90,7 +91,7 @@ class JournalWriter:
                 return
             self._unwritten.append(make_entry)
             if len(self._unwritten) > MAX_UNWRITTEN:
-                self._unwritten.popleft()
+                del self._unwritten[int(self._is_at_work)]
                 self._lost += 1
             self._changed.notify()
 
@@ -191,9 +192,12 @@ class JournalWriter:
                 if not self._unwritten:  # cleared meanwhile
                     return True
                 make_entry = self._unwritten[0]
+                self._is_at_work = True
             try:
                 store.add(make_entry())
             except MemoryFileError as error:
+                with self._changed:
+                    self._is_at_work = False
                 self._set_error(str(error))
                 return False
             except Exception:
@@ -202,8 +206,8 @@ class JournalWriter:
             else:
                 is_written = True
             with self._changed:
-                if self._unwritten and self._unwritten[0] is make_entry:
-                    self._unwritten.popleft()
+                self._is_at_work = False
+                self._unwritten.popleft()
                 self._written += is_written
                 self._lost += not is_written
         self._set_error("")

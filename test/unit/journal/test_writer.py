@@ -216,3 +216,30 @@ def test_hanging_disk_delays_neither_new_lines_nor_the_end(journal):
     journal.writer.close(0.1)
     assert time.monotonic() - began < 1.0
     hangs.set()
+
+
+def test_line_at_work_is_not_lost_when_too_many_wait(journal):
+    # given a disk that hangs while it writes a line
+    hangs, goes_on = threading.Event(), threading.Event()
+    journal.writer.start()
+    journal.wait_for(lambda report: not report.error)
+    add = journal.writer.store.add
+
+    def add_slowly(line):
+        hangs.set()
+        goes_on.wait(30.0)
+        return add(line)
+
+    journal.writer.store.add = add_slowly
+    journal.put("at work")
+    assert hangs.wait(10.0)
+
+    # when more lines come than may wait
+    journal.put(*(f"line {number}" for number in range(MAX_UNWRITTEN + 9)))
+    goes_on.set()
+
+    # then each line is either written or lost
+    journal.wait_for(lambda report: report.unwritten == 0)
+    report = journal.writer.report()
+    assert (report.written, report.lost) == (MAX_UNWRITTEN, 10)
+    assert journal.written() == ["at work", *(f"line {number}" for number in range(10, MAX_UNWRITTEN + 9))]

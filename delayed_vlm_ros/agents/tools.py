@@ -279,8 +279,8 @@ TOOLS = (
         "Search the memory for moments that fit a description, best first, with time, position and key frame: the "
         "model is asked about each key frame, and captions of older frames are searched if the node keeps a journal. "
         "Use it for when, where or how often; use ask_scene for anything else. A search takes as long as many "
-        'questions. Example: {"description": "a red box", "max_moments": 5}. Moments without \'fits\' are no '
-        "hits. Then show_frame shows a moment's key frame. " + _UNTRUSTED.format(what="captions"),
+        'questions. Example: {"description": "a red box", "max_moments": 5}. A moment whose \'fits\' is false '
+        "is no hit. Then show_frame shows a moment's key frame. " + _UNTRUSTED.format(what="captions"),
         given.FindArguments,
         results.FoundMoments,
         _reads(of_images=True),

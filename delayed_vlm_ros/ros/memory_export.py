@@ -98,7 +98,7 @@ def read_pairs(
                 raise ExportError("interrupted: nothing was written: start the export again")
             if is_within(nanoseconds_of(images[0].header.stamp), limits_ns):
                 yield PairImages(to_pair(images[0]), bytes(images[1].data), bytes(images[2].data))
-        yield from map(LeftPair, filter(may_be_within, response.missing))
+        yield from map(LeftPair, response.missing)
         asked, waiting = waiting[:_MAX_IDS], [*filter(may_be_within, response.left_out), *waiting[_MAX_IDS:]]
         if not waiting:
             return

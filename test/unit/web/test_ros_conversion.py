@@ -1,6 +1,7 @@
 """Messages of a node become objects of the page; images are checked before a browser decodes them."""
 
 import math
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from delayed_vlm_ros.errors import ImageError
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.watches import Level
 from delayed_vlm_ros.web.backend import FoundMoment, JournalLine, KeptFrame, KeptFrameImages
+from delayed_vlm_ros.web.backends import ros
 from delayed_vlm_ros.web.backends.ros_conversion import (
     to_answered_question,
     to_journal_line,
@@ -114,3 +116,20 @@ def test_found_moments_have_their_frame_if_it_is_still_kept_or_their_line():
     kept.thumbnail.data = b"GIF89a"
     with pytest.raises(ImageError):
         to_search_outcome(response, {})
+
+
+@pytest.mark.parametrize(("now_sec", "stamp_sec"), [(30, 30), (19, 20)])
+def test_answer_is_not_older_than_its_newest_frame_on_a_camera_whose_clock_is_ahead(monkeypatch, now_sec, stamp_sec):
+    # given
+    monkeypatch.setattr(ros, "SceneMemoryClient", MagicMock())
+    monkeypatch.setattr(ros, "WatchClient", MagicMock())
+    backend = ros.RosBackend(MagicMock())
+    monkeypatch.setattr(backend, "_now_ns", lambda: now_sec * 10**9)
+    message = SceneAnswer(success=True)
+    message.header.stamp.sec = 20
+
+    # when
+    backend._on_answer(message)
+
+    # then
+    assert backend.state().answers[0].stamp_ns == stamp_sec * 10**9

@@ -115,7 +115,7 @@ const timeline = (() => {
   }
 
   function repaint() {
-    Object.assign(state, { colours: null, changed: true });
+    Object.assign(state, { colours: colours(), changed: true }); // the chart may draw at any time
     schedule(0);
   }
 

@@ -29,7 +29,7 @@ setup(
         "delayed_vlm_ros.demo": ["tiny_scene/*"],
         "delayed_vlm_ros.web": ["assets/*"],
     },
-    data_files=[("share/delayed_vlm_ros/config", sorted(str(p) for p in Path("config").glob("*.*ml")))],
+    data_files=[("share/delayed_vlm_ros/config", sorted(map(str, Path("config").iterdir())))],
     install_requires=[
         "numpy",
         "opencv-python-headless",

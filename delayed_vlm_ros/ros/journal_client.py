@@ -20,8 +20,7 @@ _LINES_PER_CALL = 1000
 class JournalClient:
     """Reads and clears the journal of one ``scene_memory`` node.
 
-    Make it where the client was made: in the same thread, or in the thread of the node's executor. Like those of the
-    client, all calls block.
+    Like those of the client, all calls block.
 
     Args:
         client: Client of the node.
@@ -31,11 +30,11 @@ class JournalClient:
         self._client = client
         node = client.node
         self._get: Client[Any, Any] = node.create_client(GetJournal, "scene_memory/get_journal", qos_profile=REPLIES)
-        self._clear: Client[Any, Any] = node.create_client(Trigger, "scene_memory/clear_journal", qos_profile=REPLIES)
+        self._clear: Client[Any, Any] | None = None  # made when it is used: the page must not be able to clear
 
     def is_ready(self) -> bool:
-        """Return whether the services are available."""
-        return bool(self._get.service_is_ready() and self._clear.service_is_ready())
+        """Return whether the node has the services of a journal."""
+        return bool(self._get.service_is_ready())
 
     def get_journal(
         self,
@@ -101,4 +100,6 @@ class JournalClient:
         Raises:
             NodeNotFoundError: The node is unreachable, or does not respond.
         """
+        if self._clear is None:
+            self._clear = self._client.node.create_client(Trigger, "scene_memory/clear_journal", qos_profile=REPLIES)
         return self._client.call(self._clear, Trigger.Request(), timeout_sec)

@@ -59,6 +59,7 @@ def test_page_has_no_client_that_resets_the_memory_or_sets_parameters(graph):
     wait_until(lambda: f"{NAMESPACE}/scene_memory/mark" in clients(), "the clients of the page")
     assert clients() == {
         *(f"{NAMESPACE}/{name}" for name in ("ask_scene", "scene_memory/mark", "scene_memory/get_frames")),
+        *(f"{NAMESPACE}/scene_memory/{name}" for name in ("find_moments", "get_journal")),
         *(f"{NAMESPACE}/scene_memory/{name}" for name in ("watch", "unwatch", "list_watches")),
         *(
             f"{NAMESPACE}/{action}/_action/{name}"

@@ -337,5 +337,5 @@ def test_tap_on_a_phone_opens_the_nearest_moment(phone):
     phone.locator(".timeline-range", has_text="now").wait_for()
     select(phone, "End")
     ring = phone.locator(".timeline-ring").bounding_box()
-    phone.touchscreen.tap(ring["x"] + ring["width"] / 2 + 8, ring["y"] + ring["height"] / 2)
+    phone.touchscreen.tap(ring["x"] + ring["width"] / 2 - 8, ring["y"] + ring["height"] / 2)
     phone.locator(".frame-dialog img").first.wait_for()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,35 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
+from served_page import SERVER
 from waiting import PATIENCE_SEC
 
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SERVER = Path(__file__).parents[1] / "helpers" / "page_server.py"
+pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
+
 TOKEN = "a+token&of=the#tests%2B"  # a link must carry any character
 MAX_SILENT_SEC = 3.0
 DAY_SEC = 24 * 3600
 RECORD_LOSS = """() => new MutationObserver(() => {
   if (document.documentElement.dataset.connection === 'lost') window.lostAt ||= Date.now() / 1000;
 }).observe(document.documentElement, { attributes: true })"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 class Server:

@@ -7,7 +7,6 @@ import csv
 import io
 import itertools
 import re
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -20,7 +19,6 @@ from delayed_vlm_ros.replay.report.summary import make_table, methods_of, summar
 from delayed_vlm_ros.replay.report.timeline import lay_out, spread
 from delayed_vlm_ros.scenes import Scene, render
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 EVIL = '<script>alert("1")</script> & <b>"bold"</b>'
 METHODS = ("delayed", "delayed_uncached", "native_kept", "native_all", "newest_4", "an unknown method <i>")
 MATCH = {"exact_match": True, "contains": True, "token_f1": 1.0, "chrf": 0.98, "length_ratio": 1.0}
@@ -459,17 +457,6 @@ def test_crowded_thumbnails_do_not_overlap_in_the_layout(pairs):
 
 
 # --- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,61 +3,26 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from waiting import PATIENCE_SEC
+from served_page import PHONE, WIDE, open_memory, served
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
+
 ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "test" / "helpers" / "page_server.py"
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def url():
-    command = [sys.executable, str(SERVER), "0", "1", "40", "3600", "journal=3"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    yield process.stdout.readline().strip()
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def opened(browser, url, width, height, **options):
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce", **options)
-    context.set_default_timeout(PATIENCE_SEC * 1000)
-    page = context.new_page()
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.on(
-        "console", lambda message: page.faults.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.goto(url, wait_until="commit")
-    page.locator(".status.level-ok", has_text="Live").wait_for()
-    if width < 800:
-        page.locator(".tabs .tab", has_text="Memory").click()
-    return page
+    with served("1", "40", "3600", "journal=3") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def page(browser, url):
-    shown = opened(browser, url, 1440, 1100)
+    shown = open_memory(browser, url, WIDE)
     yield shown
     assert shown.faults == []
     shown.context.close()
@@ -103,7 +68,7 @@ def test_error_and_empty_description_replace_the_moments(page):
 
 
 def test_one_browser_searches_at_a_time(browser, url, page):
-    other = opened(browser, url, 390, 844, has_touch=True, is_mobile=True)
+    other = open_memory(browser, url, PHONE, has_touch=True, is_mobile=True)
     search(page, "slow")
     page.get_by_text("Searching…").wait_for()
     assert page.locator(".search .primary").is_disabled()

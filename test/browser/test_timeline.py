@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import statistics
-import subprocess
-import sys
 import zipfile
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from served_page import PHONE, WIDE, open_memory, served
 from waiting import PATIENCE_SEC
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
+
 ROOT = Path(__file__).parents[2]
-SERVER = ROOT / "test" / "helpers" / "page_server.py"
 SCREENSHOTS = ROOT / "build" / "screenshots"
 DAY = ["1024", "86400", "journal=2000", "alerts=200", "answers=100", "gaps=5", "new=2"]
 MOMENTS = 1024 + 2000 + 200 + 100
@@ -46,54 +44,27 @@ STOP = """() => {
 
 
 @pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def url():
-    command = [sys.executable, str(SERVER), "0", "1", *DAY]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    yield process.stdout.readline().strip()
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with served("1", *DAY) as address:
+        yield address
 
 
-def opened(browser, url, width, height, **options):
-    context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce", **options)
-    context.set_default_timeout(PATIENCE_SEC * 1000)
-    page = context.new_page()
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.on(
-        "console", lambda message: page.faults.append(message.text) if message.type in ("error", "warning") else None
-    )
-    page.goto(url, wait_until="commit")
-    page.locator(".status.level-ok", has_text="Live").wait_for()
-    if width < 800:
-        page.locator(".tabs .tab", has_text="Memory").click()
+def opened(browser, url, size, **options):
+    page = open_memory(browser, url, size, **options)
     page.wait_for_function(f"Number(document.querySelector('.timeline-plot').dataset.drawn) >= {MOMENTS}")
     return page
 
 
 @pytest.fixture(scope="module")
 def page(browser, url):
-    shown = opened(browser, url, 1440, 1100)
+    shown = opened(browser, url, WIDE)
     yield shown
     shown.context.close()
 
 
 @pytest.fixture(scope="module")
 def phone(browser, url):
-    shown = opened(browser, url, 390, 844, has_touch=True, is_mobile=True, device_scale_factor=2)
+    shown = opened(browser, url, PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
     yield shown
     shown.context.close()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +29,8 @@ from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.scenes.story import story_scene
 from delayed_vlm_ros.web.dashboard_node import URL_PREFIX
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
+
 COMMAND = Path(sys.executable).with_name("delayed-vlm")
 SCREENSHOTS = ROOT / "build" / "screenshots"
 NAMESPACE = "/page"
@@ -110,18 +110,6 @@ def scene_memory(hold: Path) -> NodeProcess:
 
 def demo_camera() -> NodeProcess:
     return node_process("demo_camera", story=True, rate=5.0)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: sudo apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -191,8 +191,8 @@ class ChatServer:
 
     @property
     def chats(self) -> list[Received]:
-        """Questions so far, oldest first."""
-        return [request for request in self.received if request.path == _CHAT]
+        """Questions so far, oldest first; without those of connections that ended before the body."""
+        return [request for request in self.received if request.path == _CHAT and request.body]
 
     def plan(self, *faults: Fault | None, everywhere: bool = False) -> None:
         """Misbehave in the next questions, or in all next requests, in this order; None: behave in this one."""

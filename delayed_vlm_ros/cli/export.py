@@ -21,7 +21,7 @@ from delayed_vlm_ros.export.targets import FolderTarget
 from delayed_vlm_ros.export.writer import PAGE, write_export
 
 if TYPE_CHECKING:
-    from delayed_vlm_ros.export.contents import ExportedLine
+    from delayed_vlm_ros.export.contents import JournalLine
     from delayed_vlm_ros.msg import Alert
     from delayed_vlm_ros.ros.client import SceneMemoryClient
 
@@ -54,7 +54,8 @@ def export(
     target = FolderTarget(folder)
     # Requires ROS.
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
-    from delayed_vlm_ros.ros.memory_export import ALL_CAMERAS, read_answers, read_pairs, read_stamps  # noqa: PLC0415
+    from delayed_vlm_ros.ros.memory_export import read_answers, read_pairs, read_stamps  # noqa: PLC0415
+    from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS  # noqa: PLC0415
     from delayed_vlm_ros.ros.watch_client import WatchClient  # noqa: PLC0415
 
     alerts: list[Alert] = []
@@ -82,11 +83,12 @@ def export(
 def _records(client: SceneMemoryClient, camera: str, limits_ns: tuple[int, int], alerts: list[Alert]) -> Records:
     """Return alerts and lines of the journal."""
     from delayed_vlm_ros.ros.journal_client import JournalClient  # noqa: PLC0415
-    from delayed_vlm_ros.ros.memory_export import ALL_CAMERAS, read_lines, to_alerts  # noqa: PLC0415
+    from delayed_vlm_ros.ros.memory_export import read_lines, to_alerts  # noqa: PLC0415
+    from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS  # noqa: PLC0415
 
     journal = JournalClient(client)
     warnings: list[str] = []
-    lines: tuple[ExportedLine, ...] = ()
+    lines: tuple[JournalLine, ...] = ()
     try:
         if not client.wait_until(journal.is_ready, _OTHERS_SEC):
             raise NodeNotFoundError("no service scene_memory/get_journal: update the node")

@@ -136,8 +136,8 @@ class ExportedAlert:
     pair_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ExportedLine:
+@dataclass(frozen=True, slots=True)
+class JournalLine:
     """A line of the journal, about a pair that is no longer kept.
 
     Attributes:
@@ -155,8 +155,8 @@ class ExportedLine:
     stamp_ns: int
     end_stamp_ns: int
     caption: str
-    reason: str
-    label: str
+    reason: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Records:
     until_ns: int = 0
     answers: tuple[ExportedAnswer, ...] = ()
     alerts: tuple[ExportedAlert, ...] = ()
-    lines: tuple[ExportedLine, ...] = ()
+    lines: tuple[JournalLine, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -32,7 +32,8 @@ class JournalEntry:
     """One line.
 
     Attributes:
-        id: Number of the line, from 1; 0 before it is stored. Later lines have larger numbers, whatever their stamps.
+        id: Number of the line, from 1; 0 before it is stored. Later lines have larger numbers, also if their stamps are
+            earlier.
         camera: Name of the camera.
         frame_id: frame_id of the images.
         stamp_ns: Stamp of the pair's first frame, in nanoseconds, as the camera published it.

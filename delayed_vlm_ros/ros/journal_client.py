@@ -8,10 +8,12 @@ from typing import Any
 from rclpy.client import Client
 from std_srvs.srv import Trigger
 
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.msg import Moment
 from delayed_vlm_ros.ros.client import REPLIES, SceneMemoryClient
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import GetJournal
+from delayed_vlm_ros.time import nanoseconds_of
 
 _CALL_TIMEOUT_SEC = 10.0
 _LINES_PER_CALL = 1000
@@ -103,3 +105,16 @@ class JournalClient:
         if self._clear is None:
             self._clear = self._client.node.create_client(Trigger, "scene_memory/clear_journal", qos_profile=REPLIES)
         return self._client.call(self._clear, Trigger.Request(), timeout_sec)
+
+
+def to_journal_line(moment: Moment) -> JournalLine:
+    """Return the line of a message."""
+    return JournalLine(
+        id=int(moment.journal_id),
+        camera=moment.camera,
+        stamp_ns=nanoseconds_of(moment.header.stamp),
+        end_stamp_ns=nanoseconds_of(moment.end_stamp),
+        caption=moment.caption,
+        reason=moment.reason,
+        label=moment.label,
+    )

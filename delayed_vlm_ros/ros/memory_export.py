@@ -13,21 +13,20 @@ from delayed_vlm_ros.export.contents import (
     Evidence,
     ExportedAlert,
     ExportedAnswer,
-    ExportedLine,
     ExportedPair,
+    JournalLine,
     LeftPair,
     PairImages,
     Pose,
     is_within,
 )
-from delayed_vlm_ros.msg import Alert, KeyFrame, KeyFrameArray, Moment
+from delayed_vlm_ros.msg import Alert, KeyFrame, KeyFrameArray
 from delayed_vlm_ros.ros.client import SceneMemoryClient
-from delayed_vlm_ros.ros.journal_client import JournalClient
+from delayed_vlm_ros.ros.journal_client import JournalClient, to_journal_line
 from delayed_vlm_ros.ros.services.journal_services import OFF
+from delayed_vlm_ros.ros.services.requests import ALL_CAMERAS
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.time import nanoseconds_of
-
-ALL_CAMERAS = "*"
 
 MAX_LINES = 100_000
 """Largest number of lines of the journal in an export, the newest ones."""
@@ -111,7 +110,7 @@ def read_pairs(
 
 def read_lines(
     journal: JournalClient, camera: str, limits_ns: tuple[int, int]
-) -> tuple[tuple[ExportedLine, ...], tuple[str, ...]]:
+) -> tuple[tuple[JournalLine, ...], tuple[str, ...]]:
     """Return the newest lines of the journal, oldest first, and what limits them; nothing without a journal.
 
     Args:
@@ -123,13 +122,13 @@ def read_lines(
         ExportError: The node refuses the request.
         NodeNotFoundError: The node is unreachable.
     """
-    lines: list[ExportedLine] = []
+    lines: list[JournalLine] = []
     warnings: dict[str, None] = {}
     lines_left = 0
     for response in journal.pages(MAX_LINES, camera=camera, since_ns=limits_ns[0], until_ns=limits_ns[1]):
         if not response.success:
             raise ExportError(f"cannot read the journal: {response.error_msg}")
-        lines += map(_to_line, response.lines)
+        lines += map(to_journal_line, response.lines)
         warnings.update(dict.fromkeys(warning for warning in response.warnings if warning != OFF))
         lines_left = response.lines_left
     if lines_left:
@@ -252,16 +251,4 @@ def _to_pose(stamped: Any) -> Pose:
         stamped.header.frame_id,
         (position.x, position.y, position.z),
         (orientation.x, orientation.y, orientation.z, orientation.w),
-    )
-
-
-def _to_line(moment: Moment) -> ExportedLine:
-    return ExportedLine(
-        id=int(moment.journal_id),
-        camera=moment.camera,
-        stamp_ns=nanoseconds_of(moment.header.stamp),
-        end_stamp_ns=nanoseconds_of(moment.end_stamp),
-        caption=moment.caption,
-        reason=moment.reason,
-        label=moment.label,
     )

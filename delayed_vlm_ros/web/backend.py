@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.inference.moments import does_fit
 from delayed_vlm_ros.inference.progress import Progress
 from delayed_vlm_ros.watches import Level as WatchLevel
@@ -258,29 +259,6 @@ class AnsweredQuestion:
     def key(self) -> str:
         """Identifier that stays unique if clients use the same one for several questions."""
         return f"{self.id}-{self.stamp_ns}"
-
-
-@dataclass(frozen=True, slots=True)
-class JournalLine:
-    """A line of the journal, about a pair that has left the memory.
-
-    Attributes:
-        id: Number of the line.
-        camera: Camera of the pair.
-        stamp_ns: Stamp of the first image, in nanoseconds.
-        end_stamp_ns: Stamp of the second image.
-        caption: Text of the line.
-        reason: Why the pair was a key frame.
-        label: Label of its mark; empty without one.
-    """
-
-    id: int
-    camera: str
-    stamp_ns: int
-    end_stamp_ns: int
-    caption: str
-    reason: str = ""
-    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from delayed_vlm_ros.export.contents import (
     Evidence,
     ExportedAlert,
     ExportedAnswer,
-    ExportedLine,
     ExportedPair,
     LeftPair,
     PairImages,
@@ -282,9 +281,6 @@ def _records(backend: Backend, state: SceneState, limits_ns: tuple[int, int]) ->
             )
             for one in within(state.alerts)
         ),
-        lines=tuple(
-            ExportedLine(one.id, one.camera, one.stamp_ns, one.end_stamp_ns, one.caption, one.reason, one.label)
-            for one in within(lines)
-        ),
+        lines=tuple(within(lines)),
         warnings=tuple(warnings),
     )

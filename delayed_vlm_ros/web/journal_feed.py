@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from delayed_vlm_ros.errors import DelayedVlmError
-from delayed_vlm_ros.web.backend import MAX_JOURNAL_LINES, Backend, JournalLine
+from delayed_vlm_ros.export.contents import JournalLine
+from delayed_vlm_ros.web.backend import MAX_JOURNAL_LINES, Backend
 from delayed_vlm_ros.web.formatting import sentence
 
 _PERIOD_SEC = 5.0

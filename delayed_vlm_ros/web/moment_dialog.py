@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from nicegui import ui
 
-from delayed_vlm_ros.web.backend import AnsweredQuestion, JournalLine, KeptFrame, WatchAlert
+from delayed_vlm_ros.export.contents import JournalLine
+from delayed_vlm_ros.web.backend import AnsweredQuestion, KeptFrame, WatchAlert
 from delayed_vlm_ros.web.components import block, button, set_text, text
 from delayed_vlm_ros.web.evidence import EvidenceStrip
 from delayed_vlm_ros.web.formatting import clock, sentence

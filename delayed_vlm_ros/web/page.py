@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from nicegui import ui
 
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.web.backend import (
     WATCH_DIAGNOSTIC,
     AnsweredQuestion,
     Backend,
     CameraState,
-    JournalLine,
     KeptFrame,
     Level,
     SceneState,

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from nicegui import ui
 
 from delayed_vlm_ros.errors import BusyError, DelayedVlmError
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, check_search
-from delayed_vlm_ros.web.backend import Backend, CameraState, FoundMoment, JournalLine, KeptFrame, SearchOutcome
+from delayed_vlm_ros.web.backend import Backend, CameraState, FoundMoment, KeptFrame, SearchOutcome
 from delayed_vlm_ros.web.components import block, set_text, set_visible, text
 from delayed_vlm_ros.web.conversation import check_text
 from delayed_vlm_ros.web.formatting import clock, quantity, sentence

@@ -9,7 +9,8 @@ from typing import Any
 
 from nicegui import ui
 
-from delayed_vlm_ros.web.backend import AnsweredQuestion, CameraState, JournalLine, KeptFrame, SceneState, WatchAlert
+from delayed_vlm_ros.export.contents import JournalLine
+from delayed_vlm_ros.web.backend import AnsweredQuestion, CameraState, KeptFrame, SceneState, WatchAlert
 from delayed_vlm_ros.web.components import block, set_text, set_visible, text
 from delayed_vlm_ros.web.formatting import clock, quantity, utc_offsets
 from delayed_vlm_ros.web.journal_feed import JournalFeed

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.web.backend import (
     ALL_CAMERAS,
     AnsweredQuestion,
     CameraSpan,
     CameraState,
-    JournalLine,
     KeptFrame,
     WatchAlert,
 )

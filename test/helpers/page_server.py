@@ -18,6 +18,7 @@ import numpy as np
 from nicegui import Client
 
 from delayed_vlm_ros.errors import AskError
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_png
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 from delayed_vlm_ros.web.access import TOKEN_VARIABLE, make_access
@@ -27,7 +28,6 @@ from delayed_vlm_ros.web.backend import (
     CameraSpan,
     CameraState,
     FoundMoment,
-    JournalLine,
     KeptFrame,
     KeptFrameImages,
     LiveImage,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delayed_vlm_ros.errors import AskCancelledError, AskTimeoutError, BusyError, DelayedVlmError, UnknownCameraError
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.images.encoding import encode_jpeg, encode_live_jpeg, encode_png, encode_thumbnail
 from delayed_vlm_ros.images.video import is_stream
 from delayed_vlm_ros.images.video_player import RETRY_SEC, VideoPlayer
@@ -38,7 +39,6 @@ from delayed_vlm_ros.web.backend import (
     Diagnostic,
     EvidenceFrame,
     FoundMoment,
-    JournalLine,
     KeptFrame,
     KeptFrameImages,
     Latency,

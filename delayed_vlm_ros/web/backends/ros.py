@@ -17,11 +17,12 @@ from rclpy.subscription import Subscription
 
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.errors import AskError, DelayedVlmError, ImageError, MarkError
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.images.conversion import make_converter
 from delayed_vlm_ros.inference.progress import Progress, Stage
 from delayed_vlm_ros.msg import Alert, KeyFrameArray, MemoryStats, SceneAnswer
 from delayed_vlm_ros.ros.client import SceneMemoryClient, StreamedQuestion
-from delayed_vlm_ros.ros.journal_client import JournalClient
+from delayed_vlm_ros.ros.journal_client import JournalClient, to_journal_line
 from delayed_vlm_ros.ros.output.messages import watch_settings
 from delayed_vlm_ros.ros.watch_client import WatchClient
 from delayed_vlm_ros.srv import Mark
@@ -35,7 +36,6 @@ from delayed_vlm_ros.web.backend import (
     AnsweredQuestion,
     AskOutcome,
     Diagnostic,
-    JournalLine,
     KeptFrame,
     KeptFrameImages,
     Latency,
@@ -53,7 +53,6 @@ from delayed_vlm_ros.web.backends.ros_conversion import (
     to_camera_state,
     to_diagnostic,
     to_goal,
-    to_journal_line,
     to_kept_frame,
     to_kept_images,
     to_outcome,

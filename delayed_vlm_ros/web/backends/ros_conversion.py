@@ -12,6 +12,7 @@ from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.images.messages import CompressedMessage
 from delayed_vlm_ros.images.validation import validate_compressed
 from delayed_vlm_ros.msg import Alert, KeyFrame, MemoryStats, Moment, SceneAnswer, WatchState
+from delayed_vlm_ros.ros.journal_client import to_journal_line
 from delayed_vlm_ros.ros.services.watch_requests import as_decimal
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.srv import FindMoments
@@ -26,7 +27,6 @@ from delayed_vlm_ros.web.backend import (
     Diagnostic,
     EvidenceFrame,
     FoundMoment,
-    JournalLine,
     KeptFrame,
     KeptFrameImages,
     Level,
@@ -100,19 +100,6 @@ def to_answered_question(message: SceneAnswer, stamp_ns: int) -> AnsweredQuestio
         frame_ids=tuple(int(frame_id) for frame_id in message.frame_ids),
         evidence=tuple(EvidenceFrame(to_kept_frame(frame), float(frame.relevance)) for frame in message.evidence),
         warnings=tuple(message.metrics.warnings),
-    )
-
-
-def to_journal_line(moment: Moment) -> JournalLine:
-    """Return the journal's line of a message."""
-    return JournalLine(
-        id=int(moment.journal_id),
-        camera=moment.camera,
-        stamp_ns=nanoseconds_of(moment.header.stamp),
-        end_stamp_ns=nanoseconds_of(moment.end_stamp),
-        caption=moment.caption,
-        reason=moment.reason,
-        label=moment.label,
     )
 
 

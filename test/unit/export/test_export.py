@@ -22,8 +22,8 @@ from delayed_vlm_ros.export.contents import (
     ExportCounts,
     ExportedAlert,
     ExportedAnswer,
-    ExportedLine,
     ExportedPair,
+    JournalLine,
     LeftPair,
     PairImages,
     Pose,
@@ -68,7 +68,7 @@ ALL = records(
         ExportedAnswer(NOON_NS, "*", "What?", "", "no frames", (), (), ()),
     ),
     alerts=(ExportedAlert(NOON_NS, "front", "door", MARKUP, is_rising=True, p_yes=0.9, pair_ids=(1,)),),
-    lines=(ExportedLine(5, "front", NOON_NS, NOON_NS, MARKUP, "new place", ""),),
+    lines=(JournalLine(5, "front", NOON_NS, NOON_NS, MARKUP, "new place", ""),),
     warnings=(MARKUP,),
 )
 PAIRS = [

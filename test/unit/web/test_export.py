@@ -15,13 +15,13 @@ pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
 from fastapi import FastAPI
 
 from delayed_vlm_ros.errors import NodeNotFoundError
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.web import export
 from delayed_vlm_ros.web.backend import (
     MAX_JOURNAL_LINES,
     AnsweredQuestion,
     CameraState,
     EvidenceFrame,
-    JournalLine,
     KeptFrame,
     KeptFrameImages,
     SceneState,

@@ -15,13 +15,14 @@ from delayed_vlm_ros.srv import FindMoments
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ImageError
+from delayed_vlm_ros.export.contents import JournalLine
+from delayed_vlm_ros.ros.journal_client import to_journal_line
 from delayed_vlm_ros.ros.time import time_message
 from delayed_vlm_ros.watches import Level
-from delayed_vlm_ros.web.backend import FoundMoment, JournalLine, KeptFrame, KeptFrameImages
+from delayed_vlm_ros.web.backend import FoundMoment, KeptFrame, KeptFrameImages
 from delayed_vlm_ros.web.backends import ros
 from delayed_vlm_ros.web.backends.ros_conversion import (
     to_answered_question,
-    to_journal_line,
     to_kept_images,
     to_search_outcome,
     to_watch_alert,

@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("nicegui", reason="NiceGUI is not installed: make setup")
 
 from delayed_vlm_ros.errors import NodeNotFoundError
+from delayed_vlm_ros.export.contents import JournalLine
 from delayed_vlm_ros.web.backend import (
     MAX_JOURNAL_LINES,
     AnsweredQuestion,
     CameraSpan,
     CameraState,
-    JournalLine,
     KeptFrame,
     WatchAlert,
 )

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.msg import Alert, MemoryStats, NodeStats, SceneAnswer, WatchSettings, WatchState, WatchStateArray
 from delayed_vlm_ros.srv import AskScene, Unwatch, Watch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
@@ -403,6 +404,32 @@ class Client:
         for _ in range(count):
             self._show_image()
         self._wait_for_last_image()
+
+    def show_with_poses(self, shades: Sequence[int]) -> list[int]:
+        """Replace the memory by grey images with poses: x is the number of the image. Return their stamps.
+
+        Waits until all of them are in the memory. Poses are best effort: the first ones may be lost.
+        """
+
+        def publish(number: int, shade: int) -> int:
+            image, pose = self.image(shade=shade), PoseStamped()
+            pose.header.stamp, pose.header.frame_id = image.header.stamp, "map"
+            pose.pose.position.x = float(number)
+            self.publish(pose, "pose")
+            time.sleep(0.02)
+            self.publish(image)
+            return nanoseconds(image.header.stamp)
+
+        def arrived() -> bool:
+            publish(0, shades[0])
+            return any(frame.pose_valid for frame in self.ask().frames_used)
+
+        self.connect_images()
+        wait_until(arrived, "a frame with a pose")
+        self.reset()
+        stamps = [publish(number, shade) for number, shade in enumerate(shades)]
+        self.wait_for_stats(lambda stats: stats.unique_frames == len(stamps))
+        return stamps
 
     def _show_image(self) -> None:
         self._shown += 1

@@ -6,14 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, Moment, NodeStats
 from delayed_vlm_ros.srv import GetFrames, GetJournal
-from geometry_msgs.msg import PoseStamped
-from harness import nanoseconds
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ExportError
@@ -38,20 +35,7 @@ def room(start_for_module):
     """A node with four pairs and their poses; and the stamps of their images."""
     process, client = start_for_module(memory__sample_fps=50.0, pose__source="PoseStamped")
     client.wait_until_ready()
-    client.connect_images()
-    client.reset()
-    stamps = []
-    for number in range(IMAGES):
-        image = client.image(shade=20 + 25 * number, frame_id="lens")
-        pose = PoseStamped()
-        pose.header.stamp, pose.header.frame_id = image.header.stamp, "map"
-        pose.pose.position.x = float(number)
-        client.publish(pose, "pose")
-        time.sleep(0.02)
-        client.publish(image)
-        stamps.append(nanoseconds(image.header.stamp))
-    client.wait_for_stats(lambda stats: stats.unique_frames == IMAGES)
-    return process, client, stamps
+    return process, client, client.show_with_poses([20 + 25 * number for number in range(IMAGES)])
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from delayed_vlm_ros.srv import AskScene, FindMoments, GetJournal
-from geometry_msgs.msg import PoseStamped
 from harness import nanoseconds, values_of
 from PIL import Image
 from waiting import PATIENCE_SEC, wait_until
@@ -33,20 +32,7 @@ def room(start_for_module):
         memory__sample_fps=50.0, pose__source="PoseStamped", ask__max_question_characters=2000
     )
     client.wait_until_ready()
-    client.connect_images()
-    client.reset()
-    stamps = []
-    for number, shade in enumerate([DARK] * 6 + [BRIGHT] * 4 + [DARK] * 6):
-        image = client.image(shade=shade, frame_id="lens")
-        pose = PoseStamped()
-        pose.header.stamp, pose.header.frame_id = image.header.stamp, "map"
-        pose.pose.position.x = float(number)
-        client.publish(pose, "pose")
-        time.sleep(0.02)
-        client.publish(image)
-        stamps.append(nanoseconds(image.header.stamp))
-    client.wait_for_stats(lambda stats: stats.unique_frames == len(stamps))
-    return process, client, stamps
+    return process, client, client.show_with_poses([DARK] * 6 + [BRIGHT] * 4 + [DARK] * 6)
 
 
 @pytest.fixture

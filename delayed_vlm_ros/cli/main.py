@@ -23,6 +23,7 @@ from delayed_vlm_ros.cli.export import export
 from delayed_vlm_ros.cli.find import find
 from delayed_vlm_ros.cli.journal import journal
 from delayed_vlm_ros.cli.mcp import mcp
+from delayed_vlm_ros.cli.plan import plan
 from delayed_vlm_ros.cli.record_scene import record_scene
 from delayed_vlm_ros.cli.replay import replay
 from delayed_vlm_ros.cli.server_check import server_check
@@ -51,6 +52,7 @@ for command in (
     status,
     doctor,
     server_check,
+    plan,
     mcp,
     basic,
     compare,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from delayed_vlm_ros.dependencies import explained_imports
 from delayed_vlm_ros.doctor.finding import Finding, error, ok, warn
 from delayed_vlm_ros.errors import UnsupportedModelError
 from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan
 from delayed_vlm_ros.inference.local.models.checkpoint import Checkpoint, resolve_checkpoint
-from delayed_vlm_ros.inference.local.models.files import weight_bytes, weight_files
+from delayed_vlm_ros.inference.local.models.files import weight_bytes
 from delayed_vlm_ros.inference.local.models.gpu_memory import MEMINFO, system_memory
-from delayed_vlm_ros.inference.local.models.quantization import EXPANDED_METHODS, packed_weights, quantized_dtype
+from delayed_vlm_ros.inference.local.models.quantization import EXPANDED_METHODS, quantized_dtype
+from delayed_vlm_ros.inference.local.models.weights import stored_tensors
 from delayed_vlm_ros.inference.remote.address import is_remote
 from delayed_vlm_ros.inference.remote.settings import RemoteSettings
 from delayed_vlm_ros.memory import MemoryConfig
@@ -120,22 +119,8 @@ def _parameter_count(checkpoint: Checkpoint) -> int:
     Raises:
         UnsupportedModelError: A file is missing or damaged.
     """
-    with explained_imports():
-        from safetensors import SafetensorError, safe_open  # noqa: PLC0415  part of an extra
-
     _check_tokenizer(checkpoint)
-    count = 0
-    for file in weight_files(checkpoint.name, checkpoint.path):
-        try:
-            with safe_open(file, framework="np") as weights:
-                for name in weights.keys():  # noqa: SIM118
-                    stored = weights.get_slice(name)
-                    count += math.prod(stored.get_shape()) * packed_weights(name, stored.get_dtype(), checkpoint.config)
-        except (OSError, SafetensorError) as failure:
-            raise UnsupportedModelError(
-                f"{file.name} of {checkpoint.name} in {checkpoint.path} is damaged ({failure}): download it again"
-            ) from failure
-    return count
+    return sum(tensor.weights for tensor in stored_tensors(checkpoint))
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
@@ -180,7 +165,7 @@ def _memory(plan: MemoryPlan, settings: ModelSettings, torch: Mapping[str, Any] 
     needed = plan.peak if gpu is not None else plan.peak + plan.images
     parts = (
         f"weights {_megabytes(plan.weights)}, vision features {_megabytes(plan.features)}, KV cache "
-        f"{_megabytes(plan.kv)}, images {_megabytes(plan.images)} for {settings.frames} frames and "
+        f"{_megabytes(plan.kv + plan.states)}, images {_megabytes(plan.images)} for {settings.frames} frames and "
         f"{settings.cameras} {'camera' if settings.cameras == 1 else 'cameras'}"
     )
     text = f"{_megabytes(needed)} {where} at most ({parts}), {_megabytes(free)} free"

@@ -17,7 +17,9 @@ from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 _SCORE_BYTES = 2 + 4 + 4  # an attention score, and input and output of its softmax in float32
 _PATCH_BYTES = 4  # of a patch element from the processor; in the model's dtype it is copied once
-_OTHER_BYTES = 10**9  # CUDA context and libraries, and fragmentation of the allocator
+
+OTHER_BYTES = 10**9
+"""Estimate of the CUDA context and libraries, and of the fragmentation of the allocator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,9 @@ class MemoryPlan:
         pair_tokens: Merged visual tokens of a pair of frames.
         images: Kept frames, in host memory.
         features: Their vision features.
-        kv: KV caches at their allocated capacity, and saved recurrent states.
-        spare_kv: KV cache of a question that is limited in time, which is computed apart.
+        kv: KV caches at their allocated capacity.
+        states: Saved recurrent states.
+        spare_kv: KV cache and states of a question that is limited in time, which are computed apart.
         working: The larger of one pair's vision encoding and one step of the prefill.
     """
 
@@ -39,13 +42,19 @@ class MemoryPlan:
     images: int
     features: int
     kv: int
+    states: int
     spare_kv: int
     working: int
 
     @property
+    def kept(self) -> int:
+        """Bytes of device memory that stay between questions, without the weights."""
+        return self.features + self.kv + self.states
+
+    @property
     def peak(self) -> int:
         """Largest use of device memory in bytes."""
-        return self.weights + self.features + self.kv + self.spare_kv + self.working + _OTHER_BYTES
+        return self.weights + self.kept + self.spare_kv + self.working + OTHER_BYTES
 
 
 def plan_memory(
@@ -78,14 +87,15 @@ def plan_memory(
     visual_tokens = frames // FRAMES_PER_PAIR * pair_tokens
     pair_texts = frames // FRAMES_PER_PAIR * token.pair_text_tokens
     kv_tokens = round_up_capacity(visual_tokens + pair_texts + PROMPT_TOKENS)
-    kv = kv_tokens * token.kv + SAVED_STATES * token.state
+    kv, states = kv_tokens * token.kv, SAVED_STATES * token.state
     return MemoryPlan(
         weights=parameters * element_bytes,
         pair_tokens=pair_tokens,
         images=cameras * frames * frame_pixels * 3,
         features=cameras * visual_tokens * token.features,
         kv=cameras * kv,
-        spare_kv=kv + token.state,  # a running question works on a copy of the state
+        states=cameras * states,
+        spare_kv=kv + states + token.state,  # a running question works on a copy of the state
         working=max(
             _vision_bytes(config.get("vision_config") or {}, pair_tokens, element_bytes),
             _prefill_bytes(text, pair_tokens, kv_tokens, element_bytes),

@@ -40,20 +40,20 @@ def test_preset_is_valid(preset):
 @pytest.mark.parametrize("preset", presets.DEVICE_GB)
 def test_full_memory_fits_the_budget_of_a_preset(preset):
     # given
-    chosen, need = presets.parameters(preset), presets.need(preset).plan
+    chosen, need = presets.parameters(preset), presets.need(preset)
     frames = chosen.star_size + chosen.stream_size
-    token = cache_bytes(presets.model_config(preset), HALF_PRECISION)
+    token = cache_bytes(presets.published(preset).config, HALF_PRECISION)
 
     # when
     budget = plan_budget(
-        chosen.budget_mb, frames, FrameGeometry(presets.factor(preset), max_pixels=chosen.max_pixels), token
+        chosen.budget_mb, frames, FrameGeometry(presets.published(preset).factor, max_pixels=chosen.max_pixels), token
     )
 
     # then
     pairs = frames // 2 * need.pair_tokens * (token.features + token.kv)
-    assert pairs < need.features + need.kv <= budget.caches
+    assert pairs < need.kept <= budget.caches
 
 
 @pytest.mark.parametrize(("preset", "device_gb"), presets.DEVICE_GB.items())
 def test_peak_of_a_preset_leaves_a_tenth_of_the_device(preset, device_gb):
-    assert presets.need(preset).plan.peak <= 0.9 * device_gb * 10**9
+    assert presets.need(preset).peak <= 0.9 * device_gb * 10**9

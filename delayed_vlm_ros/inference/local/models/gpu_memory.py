@@ -9,7 +9,10 @@ from pathlib import Path
 
 _DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/dxg")
 MEMINFO = Path("/proc/meminfo")
-_SYSTEM_SHARE = 0.25  # of a memory that GPU and system share, for the system and other nodes
+
+SYSTEM_SHARE = 0.25
+"""Part of a memory that GPU and system share, for the system and other nodes."""
+
 _SHARED = ("[N/A]", "[Not Supported]")  # the driver's answer where GPU and system share their memory
 _QUERY_TIMEOUT_SEC = 10.0
 _MEBIBYTE = 2**20
@@ -33,7 +36,7 @@ def usable_gpu_memory(device: str) -> int | None:
     """
     answer = _ask_driver(_driver_index(device))
     if answer in _SHARED:
-        return int(system_memory("MemTotal") * (1 - _SYSTEM_SHARE))
+        return int(system_memory("MemTotal") * (1 - SYSTEM_SHARE))
     return int(answer) * _MEBIBYTE if answer.isdecimal() else None
 
 

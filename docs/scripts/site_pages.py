@@ -20,6 +20,7 @@ INTERFACES, PYTHON = "reference/interfaces.md", "reference/python.md"
 _OUTSIDE = re.compile(r"(?<=\]\()\.\./(?=[\w.])")
 _LINK = re.compile(r"\]\(\.\./([\w./-]+)")
 _HOME_LINK = re.compile(r"(?<=\]\()(?!docs/|https?:|#)([\w./-]+)")
+_EXAMPLE = re.compile(r"\]\(([\w.]+)\)")
 _KINDS = (("msg", "Messages"), ("srv", "Services"), ("action", "Actions"))
 
 # Section -> objects of the Python interface, in the order of the page.
@@ -46,7 +47,8 @@ _OBJECTS = {
 def on_files(files: Files, *, config: Any) -> Files:
     """Add the linked files outside ``docs`` and the generated pages to the site."""
     linked = {name for page in Path(config.docs_dir).glob("*.md") for name in _LINK.findall(page.read_text("utf-8"))}
-    for name in sorted(linked | set(_HOME_LINK.findall(_readme()))):
+    examples = {f"examples/{name}" for name in _EXAMPLE.findall((ROOT / "examples/README.md").read_text("utf-8"))}
+    for name in sorted(linked | examples | set(_HOME_LINK.findall(_readme()))):
         files.append(File.generated(config, f"files/{name}", abs_src_path=str(ROOT / name)))
     files.append(File.generated(config, "index.md", content=_home()))
     files.append(File.generated(config, "changelog.md", content=_changelog()))

@@ -31,7 +31,7 @@ def test_generated_page_matches_its_script(name):
 
 
 def pages():
-    return [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("lab/bench/*.md")]
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("lab/bench/*.md"), *ROOT.glob("examples/*.md")]
 
 
 def anchors(page):

@@ -12,7 +12,8 @@ demo: setup      ## a synthetic camera, the memory and six questions, through RO
 
 # Two workers; nodes of one file share a worker, and each worker has a ROS domain of its own.
 # A crashed worker ends the tests: pytest-xdist waits for ever after it has replaced one.
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+# Compiled modules are kept, also where the environment forbids it: hundreds of processes import the package.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 test: setup      ## all tests but the slow ones
 	@$(PYTEST) -m "not slow"

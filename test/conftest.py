@@ -120,6 +120,7 @@ def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
         namespace: str = "",
         remap: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
+        new_interpreter: bool = False,
         **parameters: Any,
     ) -> tuple[NodeProcess, Client]:
         namespace = namespace or f"/test_{next(_numbers)}"
@@ -127,7 +128,10 @@ def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
         command = command or (FAKE_SCENE_MEMORY if fake else SCENE_MEMORY)
         client = Client(namespace)
         opened.append(client)
-        process = NodeProcess(namespace, command, {"model.name": "demo", **named}, remap or {}, environment or {})
+        named = {"model.name": "demo", **named}
+        process = NodeProcess(
+            namespace, command, named, remap or {}, environment or {}, new_interpreter=new_interpreter
+        )
         opened.append(process)
         return process, client
 

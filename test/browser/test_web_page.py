@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import cv2
 import pytest
-from harness import ROOT, Client, NodeProcess
+from harness import ROOT, SLOW_SCENE_MEMORY, Client, NodeProcess
 from waiting import PATIENCE_SEC, end_process, wait_until
 
 from delayed_vlm_ros.ros.process_group import NODE_MODULES
@@ -35,7 +35,6 @@ COMMAND = Path(sys.executable).with_name("delayed-vlm")
 SCREENSHOTS = ROOT / "build" / "screenshots"
 NAMESPACE = "/page"
 IMAGE, KEY_FRAMES = f"{NAMESPACE}/image", f"{NAMESPACE}/scene_memory/key_frames"
-SLOW_SCENE_MEMORY = [str(Path(__file__).parents[1] / "helpers" / "slow_scene_memory.py")]
 TOKEN = "a-token-of-the-tests"
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> {{1+1}} What is there?"
 PATIENCE_MS = PATIENCE_SEC * 1000

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.msg import Alert, MemoryStats, NodeStats, SceneAnswer, WatchSettings, WatchState, WatchStateArray
 from delayed_vlm_ros.srv import AskScene, Unwatch, Watch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from fork_server import ForkedProcess, ForkServer
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -41,10 +42,30 @@ from waiting import PATIENCE_SEC, end_process, wait_until
 from delayed_vlm_ros.ros.action_client import SpunActionClient
 
 ROOT = Path(__file__).resolve().parents[2]
+HELPERS = Path(__file__).parent
 SCENE_MEMORY = ["-m", "delayed_vlm_ros.ros.scene_memory.node"]
-FAKE_SCENE_MEMORY = [str(Path(__file__).with_name("fake_scene_memory.py"))]
-FAULTY_SCENE_MEMORY = [str(Path(__file__).with_name("faulty_scene_memory.py"))]
-HELD_SCENE_MEMORY = [str(Path(__file__).with_name("held_scene_memory.py"))]
+FAKE_SCENE_MEMORY = [str(HELPERS / "fake_scene_memory.py")]
+FAULTY_SCENE_MEMORY = [str(HELPERS / "faulty_scene_memory.py")]
+HELD_SCENE_MEMORY = [str(HELPERS / "held_scene_memory.py")]
+SLOW_SCENE_MEMORY = [str(HELPERS / "slow_scene_memory.py")]
+ROOM_CAMERA = [str(HELPERS / "room_camera.py")]
+BAG_CAMERA = ["-m", "delayed_vlm_ros.cameras.bag_camera"]
+
+# What these nodes import at their start, and what they import to load the embedded model.
+_NODE_MODULES = (
+    "delayed_vlm_ros.ros.scene_memory.node",
+    "delayed_vlm_ros.scenes",
+    "delayed_vlm_ros.cameras.bag_camera",
+)
+_MODEL_MODULES = (
+    "delayed_vlm_ros.inference.local.engine",
+    "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl",
+    "transformers.models.qwen2_5_vl.processing_qwen2_5_vl",
+    "transformers.models.qwen2_vl.image_processing_qwen2_vl",
+    "transformers.models.qwen2_vl.video_processing_qwen2_vl",
+)
+_WITHOUT_MODEL = (FAKE_SCENE_MEMORY, ROOM_CAMERA, BAG_CAMERA)
+_WITH_MODEL = (SCENE_MEMORY, FAULTY_SCENE_MEMORY, HELD_SCENE_MEMORY, SLOW_SCENE_MEMORY)
 
 # Separate from the default context, which other tests use.
 CONTEXT = Context()
@@ -76,8 +97,26 @@ def free_domain() -> tuple[int, socket.socket]:
     raise RuntimeError("all ROS domains are in use on this machine")
 
 
+@cache
+def _fork_server(*modules: str) -> ForkServer:
+    """Return the server of this process that has imported these modules. It ends with this process."""
+    return ForkServer(*modules)
+
+
 class NodeProcess:
-    """A node in a child process, with its output in ``log``."""
+    """A node in a child process, with its output in ``log``.
+
+    The nodes of this module are forked from a process that has imported what they need.
+
+    Args:
+        namespace: Namespace of the node.
+        command: Arguments of the interpreter.
+        parameters: Parameters by name.
+        remap: Remapped names.
+        environment: Environment variables that are added to those of this process. With PYTHONPATH, the node is started
+            in a new interpreter.
+        new_interpreter: Whether to start the node in a new interpreter, as a user does.
+    """
 
     def __init__(
         self,
@@ -86,16 +125,25 @@ class NodeProcess:
         parameters: dict[str, Any],
         remap: dict[str, str],
         environment: dict[str, str],
+        *,
+        new_interpreter: bool = False,
     ) -> None:
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
         settings = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         remappings = [item for old, new in remap.items() for item in ("-r", f"{old}:={new}")]
-        self.process = subprocess.Popen(
-            [sys.executable, *command, "--ros-args", "-r", f"__ns:={namespace}", *settings, *remappings],
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+        self.process = self._start(
+            [*command, "--ros-args", "-r", f"__ns:={namespace}", *settings, *remappings],
+            {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+            () if new_interpreter or "PYTHONPATH" in environment else _modules_of(command),
+        )
+
+    def _start(
+        self, command: list[str], environment: dict[str, str], modules: tuple[str, ...]
+    ) -> ForkedProcess | subprocess.Popen[bytes]:
+        if modules:
+            return _fork_server(*modules).start(command, environment, self._output)
+        return subprocess.Popen(
+            [sys.executable, *command], stdout=self._output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
         )
 
     @property
@@ -116,6 +164,13 @@ class NodeProcess:
             self.process.kill()
             self.process.wait()
         self._output.close()
+
+
+def _modules_of(command: list[str]) -> tuple[str, ...]:
+    """Return the modules to import before a node is forked; none: it must be started."""
+    if command in _WITH_MODEL:
+        return (*_NODE_MODULES, *_MODEL_MODULES)
+    return _NODE_MODULES if command in _WITHOUT_MODEL else ()
 
 
 @dataclass(frozen=True)

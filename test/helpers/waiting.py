@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fork_server import ForkedProcess
+
 # Limit for conditions that come true unless something is broken.
 PATIENCE_SEC = 120.0
 
@@ -82,7 +84,7 @@ class Stopwatch:
 
 
 def end_process(
-    process: subprocess.Popen, number: int, *, times: int = 1, pause_sec: float = 0.02
+    process: subprocess.Popen[Any] | ForkedProcess, number: int, *, times: int = 1, pause_sec: float = 0.02
 ) -> tuple[int, float]:
     """Send a signal to a process and wait for its end.
 

@@ -26,7 +26,11 @@ def home(tmp_path_factory):
 def running(start_for_module, home):
     environment = {"HOME": str(home), "TMPDIR": str(home), "ROS_LOG_DIR": str(home / "log")}
     process, client = start_for_module(
-        fake=False, memory__sample_fps=20.0, memory__stream__size=6, environment=environment
+        fake=False,
+        memory__sample_fps=20.0,
+        memory__stream__size=6,
+        environment=environment,
+        new_interpreter=True,  # imports may write files
     )
     client.wait_until_active()
     return process, client

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from delayed_vlm_ros.srv import GetFrames
-from harness import NodeProcess, nanoseconds, values_of
+from harness import BAG_CAMERA, NodeProcess, nanoseconds, values_of
 from recorded_bag import SECOND, START_NS, TOPIC, regular_stamps, write_bag
 from waiting import wait_until
 
@@ -20,7 +20,6 @@ from delayed_vlm_ros.replay.runner import Replay, ReplaySettings
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters, memory_config
 from delayed_vlm_ros.time import seconds_of
 
-BAG_CAMERA = ["-m", "delayed_vlm_ros.cameras.bag_camera"]
 # Small sizes: frames are evicted from Stream, and some are kept in Star.
 SIZES = {"star_size": 8, "stream_size": 6, "sample_fps": 2.0}
 QUEUE_DEPTH = 1000  # messages that may wait while a busy machine starves a node

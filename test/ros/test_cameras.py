@@ -1,14 +1,12 @@
 """Two cameras and one model: questions about each and about both while a camera dies and returns, over DDS."""
 
 import signal
-from pathlib import Path
 
 import pytest
 from delayed_vlm_ros.srv import AskScene
-from harness import NodeProcess
+from harness import ROOM_CAMERA, NodeProcess
 from waiting import wait_until
 
-ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 LEFT = "What is on the left?"
 RIGHT = "What is on the right?"
 

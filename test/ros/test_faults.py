@@ -9,19 +9,17 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 import rclpy
 from delayed_vlm_ros.srv import AskScene, GetFrames
-from harness import CONTEXT, FAULTY_SCENE_MEMORY, ROOT, NodeProcess, Spinning
+from harness import CONTEXT, FAULTY_SCENE_MEMORY, ROOM_CAMERA, ROOT, NodeProcess, Spinning
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.qos import QoSProfile
 from room_camera import room_images
 from waiting import PATIENCE_SEC, Stopwatch, wait_until
 
 RESPONSE = AskScene.Response
-ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 ROOM = {"colour": "red", "shape": "box", "home": 0.12, "width": 320, "height": 240}
 QUESTION, ANSWER = "What is on the left?", "a red box"
 

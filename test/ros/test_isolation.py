@@ -9,7 +9,7 @@ import pytest
 import rclpy
 from delayed_vlm_ros.msg import MemoryStats
 from delayed_vlm_ros.srv import AskScene
-from harness import CONTEXT, FAKE_SCENE_MEMORY, NodeProcess
+from harness import CONTEXT, FAKE_SCENE_MEMORY, ROOM_CAMERA, NodeProcess
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
@@ -19,7 +19,6 @@ from waiting import PATIENCE_SEC, wait_until
 from delayed_vlm_ros.ros.isolation import free_domain, isolated_environment
 
 NAMESPACE = "/robot"
-ROOM_CAMERA = [str(Path(__file__).parents[1] / "helpers" / "room_camera.py")]
 
 
 class Other:

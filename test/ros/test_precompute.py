@@ -35,7 +35,7 @@ def test_question_after_precompute_encodes_nothing(start):
 def test_idle_model_is_unloaded_and_loaded_again_for_the_next_question(start):
     # given
     _, client = start(fake=False, memory__sample_fps=20.0, model__unload_after_idle_sec=1.0)
-    client.wait_until_ready()
+    client.wait_until_active()  # the model may be loaded and unloaded before the first report arrives
     client.show_images(4)
     assert client.ask(max_new_tokens=4).success
     # when

@@ -35,6 +35,7 @@ class Robot:
             diagnostics__stale_after_sec=300.0,
             watches__max_duty=1.0,
             environment={KEY_ENV: KEY},
+            new_interpreter=True,  # what it imports is tested
         )
         self.client.wait_until_ready()
         self.client.show_images(8)

@@ -45,7 +45,7 @@ class ShortMemory:
 @pytest.mark.parametrize("spare_bytes", [0, 2_000_000])
 def test_question_after_a_shortage_before_the_first_one_is_answered(start, spare_bytes):
     # given a loaded model that has not been asked yet
-    process, client = start(fake=False, memory__sample_fps=20.0)
+    process, client = start(fake=False, new_interpreter=True, memory__sample_fps=20.0)
     client.wait_until_ready()
     show_room(client)
     short = ShortMemory(process, spare_bytes)
@@ -61,7 +61,7 @@ def test_question_after_a_shortage_before_the_first_one_is_answered(start, spare
 
 def test_process_whose_import_of_torch_ran_short_ends_and_a_new_one_answers(start, tmp_path):
     # given
-    options = {"fake": False, "memory__sample_fps": 20.0}
+    options = {"fake": False, "new_interpreter": True, "memory__sample_fps": 20.0}
     options |= {"persistence__folder": str(tmp_path), "persistence__period_sec": 3600.0}
     process, client = start(**options, autostart="false")
     assert client.state() == "unconfigured"

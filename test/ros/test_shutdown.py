@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM, once or twice, in every state of the node: exit code 0 within 2 s and no error in the log.
 
-The limit is in seconds of an idle machine: see ``end_process``.
+The nodes run in interpreters of their own, as those of users. The limit is in seconds of an idle machine: see
+``end_process``.
 """
 
 import re
@@ -32,7 +33,7 @@ def check_end(process, number, times):
 
 def start_all(start, signals, **options):
     """Start one node for each signal; return them with their clients."""
-    started = [start(**options) for _ in signals]
+    started = [start(**options, new_interpreter=True) for _ in signals]
     for _, client in started:
         client.wait_until_active()
     return started
@@ -87,7 +88,7 @@ def test_shutdown_during_a_question_with_others_waiting(start):
 
 
 def test_shutdown_inside_the_model(start, tmp_path):
-    process, client = start(memory__sample_fps=50.0)
+    process, client = start(new_interpreter=True, memory__sample_fps=50.0)
     client.wait_until_active()
     client.show_images(2)
     client.start_ask(f"hold {tmp_path / 'never'}")
@@ -102,13 +103,13 @@ def test_shutdown_while_the_model_loads(start, tmp_path):
 
 
 def test_shutdown_while_the_real_model_loads(start):
-    process, client = start(fake=False)
+    process, client = start(fake=False, new_interpreter=True)
     client.wait_until_active()
     check_end(process, signal.SIGINT, 2)
 
 
 def test_shutdown_while_the_real_model_answers(start):
-    process, client = start(fake=False, memory__sample_fps=20.0)
+    process, client = start(fake=False, new_interpreter=True, memory__sample_fps=20.0)
     client.wait_until_ready()
     client.show_images(4)
     # A small model may answer briefly, so several questions are sent.
@@ -129,7 +130,7 @@ def test_shutdown_leaves_no_shared_memory(start):
     client_of_first = start(autostart="false")[1]
     client_of_first.wait_for_status("lifecycle")
     before = segments()
-    process, client = start(memory__sample_fps=50.0)
+    process, client = start(new_interpreter=True, memory__sample_fps=50.0)
     client.wait_until_active()
     client.show_images(2)
     client.start_ask("work 600")

@@ -2,6 +2,7 @@
 
 import array
 import contextlib
+import gzip
 import os
 import random
 import resource
@@ -14,7 +15,7 @@ import time
 import numpy as np
 import pytest
 from delayed_vlm_ros.srv import AskScene, GetFrames, Mark
-from harness import values_of
+from harness import ROOT, values_of
 from waiting import Stopwatch, wait_until
 
 HEIGHT, WIDTH = 112, 140  # frame size of the embedded model
@@ -115,6 +116,24 @@ def test_key_frames_survive_a_restart_and_are_used_in_answers(start, tmp_path):
     # and a reset also empties the file
     assert client.reset().success
     wait_until(lambda: (tmp_path / "camera.star").stat().st_size < FRAME_BYTES, "an empty file")
+
+
+def test_key_frames_of_version_0_1_0_are_restored_with_marks_and_poses(start, tmp_path):
+    # given a file that 0.1.0 wrote
+    content = gzip.decompress((ROOT / "test" / "unit" / "storage" / "camera_0_1_0.star.gz").read_bytes())
+    (tmp_path / "camera.star").write_bytes(content)
+    # when
+    _, client = start(persistence__folder=str(tmp_path))
+    client.wait_until_ready()
+    # then
+    kept = [frame for frame, _, _ in key_frames(client).values()]
+    assert [(frame.id, frame.label, frame.header.frame_id) for frame in kept] == [
+        (1, "my bag", "lens"),
+        (3, "", "lens"),
+        (5, "", "lens"),
+    ]
+    assert [(frame.pose_valid, frame.pose.pose.position.x) for frame in kept] == [(True, 0.0), (True, 4.0), (True, 8.0)]
+    assert persistence(client).level == OK
 
 
 class Publishing(threading.Thread):

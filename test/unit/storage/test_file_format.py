@@ -1,9 +1,11 @@
 """Key-frame files: round trips, damage and invalid headers."""
 
+import gzip
 import hashlib
 import io
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ from delayed_vlm_ros.storage.file_format import (
     read_memory,
     write_memory,
 )
+
+FILE_OF_0_1_0 = Path(__file__).with_name("camera_0_1_0.star.gz")
 
 
 def written(memory):
@@ -55,6 +59,20 @@ def test_header_keys_match_files_of_earlier_versions():
     assert set(GOOD["geometry"]) == {"factor", "min_pixels", "max_pixels", "only_size"}
     assert set(pair) == {"id", "content_key", "marked", "label", "late_score", "late_reason", "frames"}
     assert set(pair["frames"][0]) == {"stamp", "number", "importance", "reason", "source"}
+
+
+def test_file_that_version_0_1_0_wrote_is_read():
+    # when
+    memory = read(gzip.decompress(FILE_OF_0_1_0.read_bytes()))
+    # then
+    assert (memory.camera, memory.geometry.only_size) == ("camera", Grid(112, 140))
+    assert [(kept.id, kept.reason, kept.marked, kept.label) for kept in memory.pairs] == [
+        (1, "first frame", True, "my bag"),
+        (3, "scene change", False, ""),
+        (5, "scene change", False, ""),
+    ]
+    assert [kept.stamps for kept in memory.pairs] == [(1.7e9 + at, 1.7e9 + at + 0.5) for at in (0.0, 2.0, 4.0)]
+    assert {frame.source["frame_id"] for kept in memory.pairs for frame in kept.pair.present_frames} == {"lens"}
 
 
 def test_stamps_are_read_back_bit_for_bit():

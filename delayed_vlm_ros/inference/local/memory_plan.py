@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from delayed_vlm_ros.errors import UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import (
     PROMPT_TOKENS,
     SAVED_STATES,
@@ -116,6 +117,8 @@ def _vision_bytes(vision: Mapping[str, Any], pair_tokens: int, element_bytes: in
 def _prefill_bytes(text: Mapping[str, Any], pair_tokens: int, kv_tokens: int, element_bytes: int) -> int:
     """Return the working memory of a step of the prefill: activations, keys, values, scores and logits, in bytes."""
     hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+    if "vocab_size" not in text:
+        raise UnsupportedModelError("the model's config lacks 'vocab_size': download its files again")
     head = int(text.get("head_dim") or hidden // heads)
     step = chunk_pairs(pair_tokens) * pair_tokens
     activations = step * (8 * hidden + 4 * int(text.get("intermediate_size", 4 * hidden))) * element_bytes

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from delayed_vlm_ros.errors import UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import CacheBytes, cache_bytes, chunk_pairs
 from delayed_vlm_ros.inference.local.gpus import Gpu
 from delayed_vlm_ros.inference.local.models.layer_types import RECURRENT_LAYER, layer_types
@@ -82,6 +83,9 @@ def plan_times(
         element_bytes: Bytes of one number in the model's dtype.
         pairs: Pairs of frames in a full memory.
         pair_tokens: Merged visual tokens of a pair.
+
+    Raises:
+        UnsupportedModelError: The config lacks the sizes of the model.
     """
     token = cache_bytes(config, element_bytes)
     reader = _LanguageModel(weights, token, _attention_width(config), gpu, element_bytes)
@@ -139,11 +143,14 @@ def _encoding_seconds(config: Mapping[str, Any], weights: WeightBytes, gpu: Gpu,
     """Return the time of encoding a pair, of which the products in the layers count."""
     vision = config.get("vision_config") or {}
     patches = pair_tokens * int(vision.get("spatial_merge_size", 2)) ** 2
-    width = int(vision.get("embed_dim") or vision["hidden_size"])  # in Qwen2-VL, hidden_size is the output
-    inner = int(vision.get("intermediate_size") or width * vision["mlp_ratio"])
+    try:
+        depth = int(vision["depth"])
+        width = int(vision.get("embed_dim") or vision["hidden_size"])  # in Qwen2-VL, hidden_size is the output
+        inner = int(vision.get("intermediate_size") or width * vision["mlp_ratio"])
+    except KeyError as error:
+        raise UnsupportedModelError(f"the model's vision_config lacks {error}: download its files again") from None
     matrices = 3 if config.get("model_type") == _GATED else 2
     layer = 4 * width**2 + matrices * width * inner
-    depth = int(vision["depth"])
     full = len(vision.get("fullatt_block_indexes") or range(depth))  # other layers attend to windows
     operations = 2 * patches * depth * layer + 4 * full * width * patches**2
     return max(operations / gpu.arithmetic, weights.vision / gpu.bandwidth)

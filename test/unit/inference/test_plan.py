@@ -1,10 +1,12 @@
 """What ``delayed-vlm plan`` computes: memory by kind, the largest memory, lower bounds of times."""
 
+import json
 import shutil
+from functools import partial
 
 import pytest
 
-from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError
+from delayed_vlm_ros.errors import ConfigurationError, ModelNotFoundError, UnsupportedModelError
 from delayed_vlm_ros.inference.local.budget import cache_bytes
 from delayed_vlm_ros.inference.local.fit import plan_fit
 from delayed_vlm_ros.inference.local.gpus import GPUS, find_gpu
@@ -82,6 +84,30 @@ def test_folder_without_a_config_is_refused(tmp_path):
     with pytest.raises(ModelNotFoundError, match=r"has no config\.json") as refused:
         sizes_of(str(tmp_path))
     assert "known without files" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        ("vision_config", "depth"),
+        ("vision_config", "hidden_size"),
+        ("vision_config", "intermediate_size"),
+        ("text_config", "hidden_size"),
+        ("text_config", "num_attention_heads"),
+        ("text_config", "vocab_size"),
+    ],
+)
+def test_config_without_a_size_is_refused(tmp_path, section, field):
+    # given
+    folder = tmp_path / "model"
+    shutil.copytree(data_folder("demo", "tiny_scene"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config[section][field]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    # then
+    plan = fit if section == "text_config" else partial(times, gpu="l4")
+    with pytest.raises(UnsupportedModelError, match="lacks"):
+        plan(str(folder))
 
 
 def test_peak_is_the_sum_of_its_kinds():

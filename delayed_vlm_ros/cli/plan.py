@@ -66,7 +66,7 @@ def plan(
     else:
         console = terminal.console()
         _show_memory(console, sizes, fit, cameras)
-        _show_fit(console, fit, star, stream, is_shared=is_shared)
+        _show_fit(console, fit, star, stream, each=" per camera" if cameras > 1 else "", is_shared=is_shared)
         if named is not None and times is not None:
             _show_times(console, named, times)
     if not fit.fits:
@@ -124,10 +124,10 @@ def _show_memory(console: Console, sizes: ModelSizes, fit: Fit, cameras: int) ->
         console.print(f"[yellow]warning:[/] {literal(warning)}", highlight=False, soft_wrap=True)
 
 
-def _show_fit(console: Console, fit: Fit, star: int, stream: int, *, is_shared: bool) -> None:
+def _show_fit(console: Console, fit: Fit, star: int, stream: int, *, each: str, is_shared: bool) -> None:
     verdict = "[green]fits[/]" if fit.fits else "[bold red]does not fit[/]"
     shared = ", images included; a quarter is left to the system" if is_shared else ""
-    lines = [f"{verdict}: {_size(fit.needed)} of {_size(fit.available)}{shared}", _largest(fit, star, stream)]
+    lines = [f"{verdict}: {_size(fit.needed)} of {_size(fit.available)}{shared}", _largest(fit, star, stream, each)]
     if fit.fits:
         lines.append(f"memory.budget_mb: {fit.budget_mb} keeps everything between questions")
     if fit.exceeds_context:
@@ -139,11 +139,11 @@ def _show_fit(console: Console, fit: Fit, star: int, stream: int, *, is_shared: 
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _largest(fit: Fit, star: int, stream: int) -> str:
+def _largest(fit: Fit, star: int, stream: int, each: str) -> str:
     if not fit.largest_frames:
         return "not even one pair of frames fits: choose a smaller model, a larger GPU, or lower --max-pixels"
     if fit.largest_frames == MAX_FRAMES:
-        return f"memories of {MAX_FRAMES} frames and more fit"
+        return f"memories of {MAX_FRAMES} frames{each} and more fit"
     star_size = (fit.largest_frames - stream) // FRAMES_PER_PAIR * FRAMES_PER_PAIR
     stream_size = (fit.largest_frames - star) // FRAMES_PER_PAIR * FRAMES_PER_PAIR
     examples = [f"--star {star_size} --stream {stream}"] if star_size >= 0 else []
@@ -151,7 +151,7 @@ def _largest(fit: Fit, star: int, stream: int) -> str:
         examples.append(f"--star {star} --stream {stream_size}")
     such = f"such as {' or '.join(examples)}" if examples else "Star and Stream together"
     limit = f"; the context of {fit.context_tokens} tokens limits it" if fit.is_context_limit else ""
-    return f"largest memory that fits: {fit.largest_frames} frames, {such}{limit}"
+    return f"largest memory that fits: {fit.largest_frames} frames{each}, {such}{limit}"
 
 
 def _show_times(console: Console, gpu: Gpu, times: TimePlan) -> None:

@@ -1,6 +1,7 @@
 """``delayed-vlm plan``: what it prints, and which input it refuses."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -52,6 +53,17 @@ def test_json_has_bytes_by_kind_and_times(tmp_path):
     assert printed["fits"] is True
     assert set(printed["lower_bounds_sec"]) == {"first_question", "new_pair", "next_question", "token"}
     assert "lower bounds" in printed["note"]
+
+
+def test_largest_memory_is_that_of_each_camera(tmp_path):
+    # when
+    one, two = (
+        run_plan("--gpu-gb", 24, "--model", QWEN, "--cameras", cameras, cwd=tmp_path).stdout for cameras in (1, 2)
+    )
+    # then
+    (largest,) = re.findall(r"largest memory that fits: (\d+) frames, such", one)
+    (each,) = re.findall(r"largest memory that fits: (\d+) frames per camera, such", two)
+    assert int(each) < int(largest)
 
 
 def test_embedded_model_is_planned_from_its_files(tmp_path):

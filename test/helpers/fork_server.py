@@ -21,6 +21,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -101,19 +102,28 @@ class ForkServer:
                 env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
             )
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str], output: IO[str]) -> ForkedProcess:
-        """Start a program in the repository's folder.
+    def start(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdout: IO[str],
+        stderr: IO[str],
+        cwd: str | Path = ROOT,
+    ) -> ForkedProcess:
+        """Start a program.
 
         Args:
             command: The path of a file, or ``-m`` and the name of a module; then the arguments.
             environment: All environment variables.
-            output: File for standard output and standard error.
+            stdout: File for standard output.
+            stderr: File for standard error.
+            cwd: Working folder.
         """
-        request = json.dumps([list(command), dict(environment)]).encode()
+        request = json.dumps([list(command), dict(environment), str(cwd)]).encode()
         reader, writer = os.pipe()
         try:
             with self._lock:
-                socket.send_fds(self._socket, [request], [output.fileno(), writer])
+                socket.send_fds(self._socket, [request], [stdout.fileno(), stderr.fileno(), writer])
         finally:
             os.close(writer)
         return ForkedProcess(command, os.fdopen(reader, "rb", buffering=0))
@@ -122,6 +132,12 @@ class ForkServer:
         """End the server. Its programs continue."""
         self._socket.close()
         self._process.wait()
+
+
+@cache
+def fork_server(*modules: str) -> ForkServer:
+    """Return the server of this process that has imported these modules."""
+    return ForkServer(*modules)
 
 
 # The server's process -----------------------------------------------------------------------------------------------
@@ -141,16 +157,17 @@ def _serve(connection: socket.socket) -> list[str]:
                     _report(statuses[key.data], os.waitstatus_to_exitcode(ended))
                     os.close(statuses.pop(key.data))
                     continue
-                request, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, 2)
+                request, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, 3)
                 if not request:
                     sys.exit()
-                output, status = descriptors
+                *streams, status = descriptors
                 pid = os.fork()
                 if pid == 0:
                     for descriptor in (status, *statuses.values()):
                         os.close(descriptor)
-                    return _begin(request, output)
-                os.close(output)
+                    return _begin(request, streams)
+                for descriptor in streams:
+                    os.close(descriptor)
                 statuses[pid] = status
                 _report(status, pid)
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, data=pid)
@@ -161,12 +178,13 @@ def _report(status: int, number: int) -> None:
         os.write(status, b"%d\n" % number)
 
 
-def _begin(request: bytes, output: int) -> list[str]:
+def _begin(request: bytes, streams: list[int]) -> list[str]:
     """Give the forked process the environment and output of its program, and return the command."""
-    command, environment = json.loads(request)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    os.close(output)
+    command, environment, cwd = json.loads(request)
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from delayed_vlm_ros.action import AskScene as AskSceneAction
 from delayed_vlm_ros.msg import Alert, MemoryStats, NodeStats, SceneAnswer, WatchSettings, WatchState, WatchStateArray
 from delayed_vlm_ros.srv import AskScene, Unwatch, Watch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from fork_server import ForkedProcess, ForkServer
+from fork_server import ForkedProcess, fork_server
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -97,12 +97,6 @@ def free_domain() -> tuple[int, socket.socket]:
     raise RuntimeError("all ROS domains are in use on this machine")
 
 
-@cache
-def _fork_server(*modules: str) -> ForkServer:
-    """Return the server of this process that has imported these modules. It ends with this process."""
-    return ForkServer(*modules)
-
-
 class NodeProcess:
     """A node in a child process, with its output in ``log``.
 
@@ -128,7 +122,8 @@ class NodeProcess:
         *,
         new_interpreter: bool = False,
     ) -> None:
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the process
+        # Append: reading the log moves the position that the node shares.
+        self._output = tempfile.TemporaryFile("a+")  # noqa: SIM115  closed with the process
         settings = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         remappings = [item for old, new in remap.items() for item in ("-r", f"{old}:={new}")]
         self.process = self._start(
@@ -141,7 +136,7 @@ class NodeProcess:
         self, command: list[str], environment: dict[str, str], modules: tuple[str, ...]
     ) -> ForkedProcess | subprocess.Popen[bytes]:
         if modules:
-            return _fork_server(*modules).start(command, environment, self._output)
+            return fork_server(*modules).start(command, environment, self._output, self._output)
         return subprocess.Popen(
             [sys.executable, *command], stdout=self._output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
         )

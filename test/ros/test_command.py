@@ -1,55 +1,32 @@
 """The commands ``delayed-vlm ask`` and ``delayed-vlm status`` against a running node."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
+from command_line import ForkedCommand, run_forked
 from delayed_vlm_ros.srv import AskScene
-from harness import ROOT, Client
+from harness import Client
 from waiting import wait_until
-
-
-def start_command(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "delayed_vlm_ros.cli.main", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def command(*arguments):
-    return wait_for(start_command(*arguments))
-
-
-def wait_for(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def status_of_nowhere(ros):
     """A command that takes ten seconds, during the first tests."""
-    process = start_command("status", "--namespace", "/nowhere")
-    yield process
-    process.kill()
-    process.communicate()
+    started = ForkedCommand("status", "--namespace", "/nowhere")
+    yield started
+    started.close()
 
 
 def test_ask_prints_the_answer(with_images):
-    done = command("ask", "What is [bold]there[/]?", "--namespace", with_images.namespace, "--last", "60")
+    done = run_forked("ask", "What is [bold]there[/]?", "--namespace", with_images.namespace, "--last", "60")
     assert done.returncode == 0, done.stderr
     assert "Q: What is [bold]there[/]?" in done.stdout
     assert "\nA: " in done.stdout
 
 
 def test_ask_with_json_prints_one_object(with_images):
-    done = command("ask", "What is there?", "--namespace", with_images.namespace, "--json")
+    done = run_forked("ask", "What is there?", "--namespace", with_images.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["success"]
@@ -58,24 +35,25 @@ def test_ask_with_json_prints_one_object(with_images):
 
 
 def test_ask_shows_what_it_understood_about_time(with_images):
-    done = command("ask", "Who came today?", "--parse-time", "--now", "--namespace", with_images.namespace)
+    done = run_forked("ask", "Who came today?", "--parse-time", "--now", "--namespace", with_images.namespace)
     assert done.returncode == 0, done.stderr
     assert "T: 'today': from 00:00:00 to now" in done.stdout
-    done = command("ask", "Who came yesterday?", "--parse-time", "--namespace", with_images.namespace)
+    done = run_forked("ask", "Who came yesterday?", "--parse-time", "--namespace", with_images.namespace)
     assert done.returncode == 1
     assert "'yesterday': from " in done.stderr
 
 
 def test_ctrl_c_cancels_the_question(with_images):
     # given
-    process = start_command("ask", "say", "--namespace", with_images.namespace)
+    command = ForkedCommand("ask", "say", "--namespace", with_images.namespace)
     with_images.wait_for_node_stats(lambda stats: stats.questions_running == 1)
     # when
-    process.send_signal(signal.SIGINT)
+    command.process.send_signal(signal.SIGINT)
     # then
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "Traceback" not in stderr
+    done = command.wait()
+    command.close()
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
     with_images.wait_for_node_stats(lambda stats: stats.questions_running == 0)
     found = wait_until(lambda: [answer for answer in with_images.answers if answer.question == "say"], "the answer")
     assert found[0].error_code == AskScene.Response.CANCELLED
@@ -91,7 +69,7 @@ def test_node_without_the_action_is_asked_through_the_service(ros):
 
     client.node.create_service(AskScene, "ask_scene", answer)
     # when
-    done = command("ask", "What?", "--namespace", "/older")
+    done = run_forked("ask", "What?", "--namespace", "/older")
     client.close()
     # then
     assert done.returncode == 0, done.stderr
@@ -100,7 +78,7 @@ def test_node_without_the_action_is_asked_through_the_service(ros):
 
 
 def test_rejected_question_prints_one_sentence_and_fails(with_images):
-    done = command("ask", "What is there?", "--namespace", with_images.namespace, "--camera", "attic")
+    done = run_forked("ask", "What is there?", "--namespace", with_images.namespace, "--camera", "attic")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "attic" in done.stderr
@@ -108,7 +86,7 @@ def test_rejected_question_prints_one_sentence_and_fails(with_images):
 
 
 def test_status_prints_diagnostics_and_statistics(with_images):
-    done = command("status", "--namespace", with_images.namespace)
+    done = run_forked("status", "--namespace", with_images.namespace)
     assert done.returncode == 0, done.stderr
     for part in (
         "lifecycle: active",
@@ -122,7 +100,7 @@ def test_status_prints_diagnostics_and_statistics(with_images):
 
 
 def test_status_with_json_prints_one_object(with_images):
-    done = command("status", "--namespace", with_images.namespace, "--json")
+    done = run_forked("status", "--namespace", with_images.namespace, "--json")
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["statistics"]["camera"]["unique_frames"] >= 4
@@ -134,8 +112,8 @@ def test_status_has_statistics_of_every_camera(start):
     _, client = start(cameras="[front, rear]")
     client.wait_until_ready()
     # when
-    printed = command("status", "--namespace", client.namespace).stdout
-    statistics = json.loads(command("status", "--namespace", client.namespace, "--json").stdout)["statistics"]
+    printed = run_forked("status", "--namespace", client.namespace).stdout
+    statistics = json.loads(run_forked("status", "--namespace", client.namespace, "--json").stdout)["statistics"]
     # then
     assert printed.index("memory of camera front: total_frames_added 0") < printed.index("memory of camera rear: ")
     assert list(statistics) == ["front", "rear"]
@@ -145,14 +123,14 @@ def test_status_has_statistics_of_every_camera(start):
 def test_status_of_a_node_that_is_not_configured(start):
     _, client = start(autostart="false")
     client.wait_for_status("lifecycle")
-    done = command("status", "--namespace", client.namespace, "--json")
+    done = run_forked("status", "--namespace", client.namespace, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["statistics"] == {}
 
 
 @pytest.mark.parametrize(("words", "seconds"), [(("ask", "Who?", "--timeout", "1"), 1), (("status",), 10)])
 def test_missing_node_prints_one_sentence_with_the_remedy(status_of_nowhere, words, seconds):
-    done = wait_for(status_of_nowhere) if words == ("status",) else command(*words, "--namespace", "/nowhere")
+    done = status_of_nowhere.wait() if words == ("status",) else run_forked(*words, "--namespace", "/nowhere")
     assert done.returncode == 1
     assert "/nowhere" in done.stderr or "nowhere/scene_memory" in done.stderr
     assert f"within {seconds} s in ROS domain" in done.stderr
@@ -161,7 +139,7 @@ def test_missing_node_prints_one_sentence_with_the_remedy(status_of_nowhere, wor
 
 
 def test_invalid_namespace_is_rejected(ros):
-    done = command("status", "--namespace", "/robot one")
+    done = run_forked("status", "--namespace", "/robot one")
     assert done.returncode == 1
     assert "'/robot one'" in done.stderr
     assert "Traceback" not in done.stderr

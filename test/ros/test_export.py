@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from command_line import run_forked
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, Moment, NodeStats
 from delayed_vlm_ros.srv import GetFrames, GetJournal
@@ -44,18 +42,7 @@ def export(room, tmp_path):
     _, client, _ = room
 
     def run(*arguments, folder="out"):
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "delayed_vlm_ros.cli.main", "export", folder),
-                *("--namespace", client.namespace, *arguments),
-            ],
-            env={**os.environ, "COLUMNS": "200"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=170,
-            check=False,
-        )
+        done = run_forked("export", folder, "--namespace", client.namespace, *arguments, cwd=tmp_path)
         file = tmp_path / folder / "export.json"
         return done, json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 

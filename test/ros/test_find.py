@@ -6,14 +6,12 @@ import array
 import io
 import itertools
 import json
-import os
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from command_line import run_forked
 from delayed_vlm_ros.srv import AskScene, FindMoments, GetJournal
 from harness import nanoseconds, values_of
 from PIL import Image
@@ -177,14 +175,7 @@ def test_empty_memory_and_unconfigured_node_are_reported(start):
 
 
 def command(*arguments, namespace):
-    return subprocess.run(
-        [sys.executable, "-m", "delayed_vlm_ros.cli.main", "find", *arguments, "--namespace", namespace],
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run_forked("find", *arguments, "--namespace", namespace)
 
 
 def test_command_prints_the_moments(room):

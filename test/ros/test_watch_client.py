@@ -1,13 +1,10 @@
 """``WatchClient`` and ``delayed-vlm watch`` against a node with a fake engine."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
-from command_line import run_here
+from command_line import ForkedCommand, run_here
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.msg import Alert, WatchSettings, WatchState
 from harness import FAKE_SCENE_MEMORY, NodeProcess, showing
@@ -166,34 +163,18 @@ def test_missing_node_is_reported(ros):
 # Command --------------------------------------------------------------------------------------------------------------
 
 
-class Command:
+class Command(ForkedCommand):
     """``delayed-vlm watch`` in a process."""
 
     def __init__(self, node, folder, *arguments):
-        self._out, self._errors = (folder / name for name in ("out", "errors"))
-        with self._out.open("w") as out, self._errors.open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "delayed_vlm_ros.cli.main", "watch", "--namespace", node.namespace, *arguments],
-                cwd=folder,
-                env={**os.environ, "COLUMNS": "200"},
-                stdout=out,
-                stderr=errors,
-            )
-
-    @property
-    def out(self):
-        return self._out.read_text()
-
-    @property
-    def errors(self):
-        return self._errors.read_text()
+        super().__init__("watch", "--namespace", node.namespace, *arguments, cwd=folder)
 
     def wait_for(self, text):
         def found():
-            assert text in self.out or self.process.poll() is None, f"ended: {self.out}{self.errors}"
-            return text in self.out
+            assert text in self.stdout or self.process.poll() is None, f"ended: {self.stdout}{self.stderr}"
+            return text in self.stdout
 
-        wait_until(found, lambda: f"{text}: {self.out}{self.errors}")
+        wait_until(found, lambda: f"{text}: {self.stdout}{self.stderr}")
 
     def end(self, number=None):
         if number is not None:
@@ -211,8 +192,7 @@ def command(node, tmp_path):
 
     yield start_command
     for one in started:
-        one.process.kill()
-        one.process.wait()
+        one.close()
 
 
 def names(connected):
@@ -233,8 +213,8 @@ def test_command_shows_changes_with_evidence_and_removes_its_watch_at_the_end(co
     # then
     assert running.end(signal.SIGINT) == 0
     assert names(connected) == []
-    assert running.out.count("YES ") == 1
-    assert "Traceback" not in running.errors
+    assert running.stdout.count("YES ") == 1
+    assert "Traceback" not in running.stderr
 
 
 def test_command_shows_a_question_without_yes_or_no_as_unknown(command, connected):
@@ -242,7 +222,7 @@ def test_command_shows_a_question_without_yes_or_no_as_unknown(command, connecte
     running.wait_for("the answer starts with 'perhaps'")
     assert running.end(signal.SIGTERM) == 0
     assert names(connected) == []
-    levels = {json.loads(line)["level"] for line in running.out.splitlines()}
+    levels = {json.loads(line)["level"] for line in running.stdout.splitlines()}
     assert levels == {"unknown"}
 
 
@@ -259,12 +239,12 @@ def test_command_with_once_ends_with_the_first_yes_and_leaves_out_earlier_alerts
     (added,) = connected.watches.list_watches().watches
     assert (added.settings.yes_checks, added.settings.of_checks, added.settings.once) == (2, 3, True)
     running.wait_for("NO        p(yes) 0.10")
-    assert "YES" not in running.out
+    assert "YES" not in running.stdout
     # when
     file.touch()
     # then
     assert running.end() == 0
-    assert running.out.count("YES ") == 1
+    assert running.stdout.count("YES ") == 1
     assert names(connected) == []
 
 
@@ -292,7 +272,7 @@ def test_command_fails_when_somebody_else_removes_its_watch(command, connected):
     running.wait_for("Ctrl-C removes the watch")
     connected.watches.unwatch("light")
     assert running.end() == 1
-    assert running.errors.startswith("error: the node no longer has the watch")
+    assert running.stderr.startswith("error: the node no longer has the watch")
 
 
 @pytest.mark.parametrize(

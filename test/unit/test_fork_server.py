@@ -8,7 +8,7 @@ import tempfile
 import textwrap
 
 import pytest
-from fork_server import ForkServer
+from fork_server import ROOT, ForkServer
 from waiting import PATIENCE_SEC, wait_until
 
 
@@ -34,9 +34,9 @@ def program(tmp_path):
 class Forked:
     """A forked program and its output."""
 
-    def __init__(self, server, command, environment=None):
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with this object
-        self.process = server.start(command, {**os.environ, **(environment or {})}, self._output)
+    def __init__(self, server, command, environment=None, cwd=ROOT):
+        self._output = tempfile.TemporaryFile("a+")  # noqa: SIM115  closed with this object
+        self.process = server.start(command, {**os.environ, **(environment or {})}, self._output, self._output, cwd)
 
     @property
     def output(self):
@@ -84,6 +84,15 @@ def test_module_has_its_arguments_and_environment(server, tmp_path):
     code, output = Forked(server, command, {"MINE": "value"}).end()
     assert code == 0
     assert output.startswith("value ['-n', '1']\n")
+
+
+def test_streams_are_separate_and_the_working_folder_is_set(server, program, tmp_path):
+    command = program("import os, sys; print(os.getcwd()); sys.stderr.write('error')")
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        assert server.start(command, os.environ, stdout, stderr, tmp_path).wait(PATIENCE_SEC) == 0
+        stdout.seek(0)
+        stderr.seek(0)
+        assert (stdout.read(), stderr.read()) == (f"{tmp_path}\n", "error")
 
 
 def test_interrupt_reaches_the_program_and_others_run_on(server, program):

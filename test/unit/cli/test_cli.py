@@ -90,7 +90,7 @@ def test_basic_prints_questions_answers_and_stages_on_separate_lines(video):
 def test_compare_of_a_complete_memory_reports_identical_answers(video):
     # when
     options = ("-q", "What moves?", "--stream", "40", "--json")
-    done = run_process("compare", "--video", str(video), *options, cwd=video.parent)
+    done = run_here("compare", "--video", str(video), *options, cwd=video.parent)
     # then
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)

@@ -14,6 +14,11 @@ class DutyLimit:
         self._max_duty = max_duty
         self._rests_until = 0.0
 
+    @property
+    def rests_until(self) -> float:
+        """Time at which the work may start again, in seconds on the same clock."""
+        return self._rests_until
+
     def allows(self, now: float) -> bool:
         """Return whether the work may start now."""
         return now >= self._rests_until

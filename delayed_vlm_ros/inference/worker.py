@@ -31,6 +31,7 @@ from delayed_vlm_ros.errors import (
     ModelNotReadyError,
 )
 from delayed_vlm_ros.inference.control import CANCELLED, AskControl
+from delayed_vlm_ros.inference.duty import DutyLimit
 from delayed_vlm_ros.inference.progress import (
     TEXT_PERIOD_SEC,
     Progress,
@@ -94,6 +95,8 @@ class IdleTask(Generic[Model]):
         retry_sec: Time before the first call after a shortage of memory, in seconds.
         needs_model: Whether the model must be loaded for the work, and stay loaded; None: never. Call
             ``ModelWorker.wake`` when it has changed.
+        max_duty: Largest share of the time that the work may take, above 0 and up to 1: after each call the task rests
+            for the remaining share.
     """
 
     name: str
@@ -102,6 +105,7 @@ class IdleTask(Generic[Model]):
     period_sec: float = 0.1
     retry_sec: float = 60.0
     needs_model: Callable[[], bool] | None = None
+    max_duty: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -113,6 +117,10 @@ class _IdleState(Generic[Model]):
     waits: bool = False  # for memory
     shortages: int = 0  # in succession
     error: str = ""
+    duty: DutyLimit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.duty = DutyLimit(self.task.max_duty)
 
     @property
     def has_ended(self) -> bool:
@@ -502,7 +510,7 @@ class ModelWorker(Generic[Model]):
         return min((state for state in self._idle_states if not state.has_ended), key=self._due)
 
     def _due(self, state: _IdleState[Model]) -> float:
-        return max(self._quiet_since + state.task.quiet_sec, state.at)
+        return max(self._quiet_since + state.task.quiet_sec, state.at, state.duty.rests_until)
 
     def _load_for_idle_task(self) -> None:
         if not self._try_load():
@@ -576,6 +584,7 @@ class ModelWorker(Generic[Model]):
         assert self._idle is not None  # noqa: S101
         state, control = self._idle
         pause_sec = state.task.period_sec
+        began = time.monotonic()
         try:
             state.task.work(model, control)
         except AskCancelledError:
@@ -592,7 +601,9 @@ class ModelWorker(Generic[Model]):
             self._ran_out_of_memory = self._ran_out_of_memory or control.ran_out_of_memory
             with self._changed:
                 self._idle = None
-            state.at = time.monotonic() + pause_sec
+            ended = time.monotonic()
+            state.duty.add(ended - began, ended)
+            state.at = ended + pause_sec
 
     def _refuse_all(self, state: ModelState) -> None:
         with self._changed:

@@ -34,6 +34,7 @@ def page() -> str:
         "questions": _questions(canonical, plain),
         "models": _models(_read("ask_models")["models"]),
         "trace": _traces(trace),
+        "duty": _duties(_read("trace_duty")),
         "growth": _growth(trace),
         "real": _real(trace),
         "camera": _cameras(_read("camera_load")),
@@ -99,6 +100,23 @@ def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
         for device, found in trace["devices"].items()
         for one in found
     )
+    return _table(heading, rows)
+
+
+def _duties(trace: Mapping[str, Any]) -> Iterator[str]:
+    traces = [one for found in trace["devices"].values() for one in found]
+    intervals = sorted({one["question_every_sec"] for one in traces})
+    shown = {(one["max_duty"], one["question_every_sec"]): one for one in traces}
+    duties = sorted({one["max_duty"] for one in traces})
+    rows = (
+        (
+            f"{duty:g}",
+            *(f"{shown[duty, every]['p50']:.2f} (at most {shown[duty, every]['max']:.2f})" for every in intervals),
+            ", ".join(f"{shown[duty, every]['busy']:.0%}" for every in intervals),
+        )
+        for duty in duties
+    )
+    heading = ("`precompute.max_duty`", *(f"every {every:g} s" for every in intervals), "device busy")
     return _table(heading, rows)
 
 

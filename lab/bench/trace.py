@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup
 from delayed_vlm_ros.errors import AskCancelledError
 from delayed_vlm_ros.inference.control import AskControl
+from delayed_vlm_ros.inference.duty import DutyLimit
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
 from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.metrics import AskMetrics
@@ -92,6 +93,7 @@ class Scenario:
             or by up to half of this time where that is less.
         questions: Number of questions.
         quiet_sec: Time without questions before anything is encoded ahead, in seconds.
+        max_duty: Largest share of the device's time for encoding ahead.
     """
 
     mode: str
@@ -99,6 +101,7 @@ class Scenario:
     question_every_sec: float
     questions: int
     quiet_sec: float = 0.2
+    max_duty: float = 1.0
 
 
 @dataclass
@@ -188,6 +191,7 @@ class Trace:
         return {
             "mode": self.scenario.mode,
             "eviction_chunk": self.scenario.eviction_chunk,
+            "max_duty": self.scenario.max_duty,
             "question_every_sec": self.scenario.question_every_sec,
             "questions": len(ratios),
             "p50": round(float(np.quantile(ratios, 0.5)), 4),
@@ -263,10 +267,11 @@ def _simulate(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, scenario
     worked = 0.0
     free_at = quiet_from = FILLING_SEC
     random = np.random.default_rng(0)
+    duty = DutyLimit(scenario.max_duty)
     longest_delay = min(LONGEST_DELAY_SEC, scenario.question_every_sec / 2)  # people do not ask in step with a camera
     for number in range(1, scenario.questions + 1):
         asked_at = FILLING_SEC + scenario.question_every_sec * number + longest_delay * random.random()
-        now = max(free_at, quiet_from) if scenario.mode != "off" else asked_at
+        now = max(free_at, quiet_from, duty.rests_until) if scenario.mode != "off" else asked_at
         while now < asked_at:
             arrivals.add_until(now)
             meter.reset()
@@ -274,7 +279,9 @@ def _simulate(engine: DelayedBatchInferenceEngine, arrivals: _Arrivals, scenario
             worked += meter.seconds
             if meter.seconds:
                 free_at = now + meter.seconds
-            now += meter.seconds + IdleTask.period_sec
+            now += meter.seconds
+            duty.add(meter.seconds, now)
+            now = max(now + IdleTask.period_sec, duty.rests_until)
         begin = max(free_at, asked_at)
         arrivals.add_until(begin)
         meter.reset()

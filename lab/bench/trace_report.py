@@ -34,6 +34,8 @@ class TracePlan:
         turns: Turns of the calibration.
         real_time_sec: Length of the real-time run of each mode in seconds; 0 disables it.
         seed: Seed of the images.
+        modes: What is encoded ahead.
+        duties: Largest shares of the device's time for encoding ahead; without effect on the mode ``off``.
     """
 
     devices: tuple[float, ...]
@@ -43,6 +45,8 @@ class TracePlan:
     turns: int
     real_time_sec: float
     seed: int
+    modes: tuple[str, ...] = MODES
+    duties: tuple[float, ...] = (1.0,)
 
 
 def measure_trace(
@@ -62,23 +66,40 @@ def measure_trace(
     random = np.random.default_rng(plan.seed)
     on_progress("calibration")
     costs = _calibrate(measured, plan.turns, random)
-    text_tokens = sum(_text_tokens(measured))
-    traces: dict[str, list[dict[str, Any]]] = {}
-    for device, chunk, mode, every in product(plan.devices, plan.chunks, MODES, plan.intervals):
-        on_progress(f"device {device:g} s, chunk {chunk}, {mode}, a question every {every:g} s")
-        questions = round(min(_MOST_QUESTIONS, max(_FEWEST_QUESTIONS, plan.traced_sec / every)))
-        scaled = costs.scaled_to(device, measured.pairs, text_tokens)
-        trace = simulate(traced, Scenario(mode, chunk, every, questions), scaled, plan.seed)
-        traces.setdefault(f"{device:g}", []).append(trace.summary())
+    devices = simulate_devices(measured, traced, plan, costs, on_progress)
     on_progress("growth")
     whole_chunk = chunk_pairs(measured.tokens_per_pair)
     growth = [measure_growth(measured, chunks * whole_chunk, random) for chunks in _GROWTH_CHUNKS]
     return {
         "costs": {name: round(value, 7) for name, value in asdict(costs).items()},
-        "devices": traces,
+        "devices": devices,
         "growth": [asdict(one) for one in growth],
         "real_time": _run_in_real_time(measured, plan, on_progress),
     }
+
+
+def simulate_devices(
+    measured: BenchmarkSetup, traced: BenchmarkSetup, plan: TracePlan, costs: Costs, on_progress: OnProgress
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the traces of every scenario by the device's seconds for 20 pairs; virtual time alone.
+
+    Args:
+        measured: Model with which the costs were measured.
+        traced: Small model with images of the same size.
+        plan: Devices and scenarios.
+        costs: Costs of the measured model.
+        on_progress: Called with the name of each scenario before it begins.
+    """
+    text_tokens = sum(_text_tokens(measured))
+    traces: dict[str, list[dict[str, Any]]] = {}
+    scenarios = product(plan.devices, plan.chunks, plan.modes, plan.duties, plan.intervals)
+    for device, chunk, mode, duty, every in scenarios:
+        on_progress(f"device {device:g} s, chunk {chunk}, {mode}, duty {duty:g}, a question every {every:g} s")
+        questions = round(min(_MOST_QUESTIONS, max(_FEWEST_QUESTIONS, plan.traced_sec / every)))
+        scaled = costs.scaled_to(device, measured.pairs, text_tokens)
+        trace = simulate(traced, Scenario(mode, chunk, every, questions, max_duty=duty), scaled, plan.seed)
+        traces.setdefault(f"{device:g}", []).append(trace.summary())
+    return traces
 
 
 def _run_in_real_time(measured: BenchmarkSetup, plan: TracePlan, on_progress: OnProgress) -> list[dict[str, Any]]:

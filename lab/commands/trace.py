@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +13,14 @@ from rich.table import Table
 
 from delayed_vlm_ros.cli.bench import random_model_setup
 from lab.commands.output import AsJson, print_json
+
+
+class Mode(str, Enum):
+    """What is encoded ahead."""
+
+    OFF = "off"
+    VISION = "vision"
+    FULL = "full"
 
 
 def trace(
@@ -33,10 +44,24 @@ def trace(
         bool, typer.Option(help="Answer warm questions in the same steps as cold ones, for bitwise equal answers.")
     ] = True,
     seed: Annotated[int, typer.Option(help="Seed of weights and images.", min=0)] = 3,
+    mode: Annotated[list[Mode] | None, typer.Option(help="What is encoded ahead; repeatable.")] = None,
+    duty: Annotated[
+        list[float] | None,
+        typer.Option(help="Largest share of the device's time for encoding ahead; repeatable.", min=0.01, max=1.0),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Earlier result of this command, whose costs are used; then only virtual time is simulated.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a camera's day: cost of questions while frames keep arriving, by what is encoded ahead."""
-    from lab.bench.trace_report import TracePlan, measure_trace  # noqa: PLC0415  imports torch
+    from lab.bench.trace import Costs  # noqa: PLC0415  imports torch
+    from lab.bench.trace_report import TracePlan, measure_trace, simulate_devices  # noqa: PLC0415  the same
 
     measured, traced = (
         random_model_setup(shape, tokens_per_pair, 20, seed, canonical=canonical) for shape in ("small", "tiny")
@@ -49,10 +74,17 @@ def trace(
         turns=turns,
         real_time_sec=real_time_sec,
         seed=seed,
+        modes=tuple(one.value for one in mode or Mode),
+        duties=tuple(duty or (1.0,)),
     )
     console = Console(stderr=as_json)
     with console.status("") as status:
-        result = measure_trace(measured, traced, plan, status.update)
+        if costs is None:
+            result = measure_trace(measured, traced, plan, status.update)
+        else:
+            known = json.loads(costs.read_text())["costs"]
+            devices = simulate_devices(measured, traced, plan, Costs(**known), status.update)
+            result = {"costs": known, "devices": devices}
     result["shape"] = {"tokens_per_pair": tokens_per_pair, "turns": turns, "canonical": canonical, "seed": seed}
     if as_json:
         print_json(result)

@@ -85,7 +85,14 @@ class LocalModel:
             with logged(self.context.logger, "precompute has stopped"):
                 loaded.precompute(control, prefill=parameters.precompute == FULL)
 
-        return (IdleTask("precompute", precompute, parameters.precompute_quiet_sec),)
+        return (
+            IdleTask(
+                "precompute",
+                precompute,
+                parameters.precompute_quiet_sec,
+                max_duty=parameters.precompute_max_duty,
+            ),
+        )
 
     def load(self, memories: Mapping[str, SmartFrameManager], worker: ModelWorker[engines.Engines]) -> engines.Engines:
         """Load the model, once more if a new process can; end this process if it cannot since a shortage.

@@ -248,6 +248,13 @@ class SceneMemoryParameters:
         minimum=0.0,
         maximum=3600.0,
     )
+    precompute_max_duty: float = _at_configure(
+        1.0,
+        "maximum share of the device's time for precompute; after each run it rests for the remaining share",
+        name="precompute.max_duty",
+        minimum=0.01,
+        maximum=1.0,
+    )
 
     model: str = _at_configure(
         "auto",

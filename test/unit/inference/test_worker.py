@@ -781,6 +781,45 @@ def test_idle_task_waits_for_the_quiet_time(make_worker):
     assert seen[0] >= last + 0.19
 
 
+def test_idle_task_rests_for_the_remaining_share(make_worker):
+    # given a task that may take a quarter of the time
+    began, ended = [], []
+
+    def task(*_):
+        began.append(time.monotonic())
+        time.sleep(0.05)
+        ended.append(time.monotonic())
+
+    worker = make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0, period_sec=0.0, max_duty=0.25)])
+    # when jobs, which do not count, come between
+    eventually(lambda: len(began) == 2)
+    assert worker.run(return_model, PATIENCE) == "model"
+    eventually(lambda: len(began) == 3)
+    # then
+    for start, end, following in zip(began, ended, began[1:], strict=False):
+        assert following - end >= 3 * (end - start)
+
+
+def test_idle_task_rests_after_it_was_interrupted(make_worker):
+    # given a task that works until a job comes
+    entered = threading.Event()
+    calls = []
+
+    def task(_, control):
+        calls.append((time.monotonic(), entered.set()))
+        until_cancelled(_, control)
+
+    worker = make_worker(idle_tasks=[IdleTask("work", task, quiet_sec=0.0, period_sec=0.0, max_duty=0.5)])
+    assert entered.wait(PATIENCE)
+    time.sleep(0.1)
+    # when
+    assert worker.run(return_model, PATIENCE) == "model"
+    answered = time.monotonic()
+    eventually(lambda: len(calls) == 2)
+    # then
+    assert calls[1][0] >= answered + 0.05
+
+
 def test_job_interrupts_the_idle_task(make_worker):
     # given a task that returns only when it is cancelled
     entered = threading.Event()

@@ -14,7 +14,7 @@ from delayed_vlm_ros.benchmark.random_model import SHAPES, make_random_model
 from lab.bench import trace_report
 from lab.bench.trace import Costs, Scenario, costs_from, simulate, stream
 from lab.bench.trace_real_time import run_in_real_time
-from lab.bench.trace_report import TracePlan, measure_trace
+from lab.bench.trace_report import TracePlan, measure_trace, simulate_devices
 
 SIDE = 56
 HALF = Costs(pair=0.01, run=0.004, token=0.003, native_pair=0.0225)  # about 0.5 s for 20 pairs
@@ -70,6 +70,18 @@ def test_encoding_ahead_makes_questions_cheaper(tiny):
     assert full.busy > vision.busy > 0.0
 
 
+def test_smaller_share_for_encoding_ahead_is_kept_and_leaves_more_to_the_question(tiny):
+    # when
+    shares = (0.02, 0.1, 1.0)
+    found = [trace(tiny, mode="full", questions=6, question_every_sec=20.0, max_duty=share) for share in shares]
+    off = trace(tiny, questions=6, question_every_sec=20.0)
+    # then
+    assert [one.busy - off.busy <= share for one, share in zip(found, shares, strict=True)] == [True] * 3
+    prefilled = [np.mean([one.prefilled_share for one in trace.questions]) for trace in found]
+    assert prefilled == sorted(prefilled, reverse=True)
+    assert prefilled[0] > prefilled[-1]
+
+
 def test_question_waits_for_chunk_being_encoded(tiny):
     # given a device so slow that a chunk takes many seconds and encoding ahead never catches up
     slow = Costs(pair=5.0, run=0.004, token=0.003, native_pair=5.0)
@@ -96,6 +108,15 @@ def test_measure_trace_runs_every_scenario(tiny, monkeypatch):
     assert found["growth"][1]["operations"] > found["growth"][0]["operations"]
     assert found["real_time"] == []
     assert "growth" in steps
+
+
+def test_known_costs_are_simulated_for_each_share(tiny):
+    # given
+    plan = TracePlan((0.5,), (5.0,), (0,), 15.0, 1, 0.0, 3, modes=("full",), duties=(0.1, 1.0))
+    # when
+    found = simulate_devices(tiny, tiny, plan, HALF, lambda _: None)["0.5"]
+    # then
+    assert [(one["mode"], one["max_duty"]) for one in found] == [("full", 0.1), ("full", 1.0)]
 
 
 @pytest.mark.parametrize("mode", ["off", "full"])

@@ -183,6 +183,11 @@ def test_precompute_runs_when_idle(start_with, mode, prefill):
     assert session.model_report().warnings == session.model.checkpoint.warnings
 
 
+def test_precompute_has_a_share_of_the_device(start_with):
+    session, _ = start_with(precompute="full", precompute_max_duty=0.25)
+    assert [task.max_duty for task in session.model.idle_tasks] == [0.25]
+
+
 def test_precompute_is_off_by_default(started):
     _, engine = started
     time.sleep(0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,10 +134,13 @@ class SmartFrameManager:
         self._scorer = ImportanceScorer()
         self._activity = ActivityMonitor()
         stream_pairs = self._stream_window_size // FRAMES_PER_PAIR - self._extra_evictions
-        self._event_detector = EventDetector(stream_pairs if self._star_memory_size else 0)
+        self._event_detector = EventDetector(stream_pairs)
+        # Pairs that may still enter Star memory, although a small Stream memory has evicted them.
+        self._unjudged: deque[FramePair] = deque(maxlen=self._event_detector.pairs_at_hand)
         self._frames_added = 0
         self._newest_features: FrameFeatures | None = None
-        self._seen_in_star: set[int] = set()  # ids of kept pairs that are or were in Star memory
+        self._seen_in_star: set[int] = set()  # ids of pairs at hand or kept that are or were in Star memory
+        self._left: dict[int, KeptPair] = {}  # those of them that are not kept, as they were kept last
 
     @property
     def capacity(self) -> int:
@@ -208,7 +212,8 @@ class SmartFrameManager:
             star_before = {kept.id for kept in self._star.pairs}
             # Nothing above changes the memory, and nothing below can fail.
             pair = self._keep(frame, features, is_notable=is_notable)
-            if pair.is_complete and self._newest_features is not None:
+            if pair.is_complete and self._newest_features is not None and self._star_memory_size:
+                self._unjudged.append(pair)
                 self._add_deferred_score(PendingPair(pair.id, (self._newest_features, features)))
             self._scorer.remember(features.descriptor, importance)
             has_entered_star = any(kept.id not in star_before for kept in self._star.pairs)
@@ -234,16 +239,20 @@ class SmartFrameManager:
         return self._snapshot() if self._on_evicted is not None else ()
 
     def _evicted(self, before: Snapshot) -> Snapshot:
-        """Return the pairs that were in Star memory at some time and have left both memories.
+        """Return the pairs that were in Star memory at some time, have left both memories and cannot return.
 
         Args:
             before: Pairs kept before the change.
         """
         in_star = {pair.id for pair in self._star.pairs}
         kept_ids = in_star | {pair.id for pair in self._stream.pairs}
+        unjudged_ids = {pair.id for pair in self._unjudged}
         seen = self._seen_in_star
-        self._seen_in_star = (seen | in_star) & kept_ids
-        return tuple(kept for kept in before if kept.id in seen and kept.id not in kept_ids)
+        self._seen_in_star = (seen | in_star) & (kept_ids | unjudged_ids)
+        left = self._left | {kept.id: kept for kept in before if kept.id in seen}
+        left = {pair_id: left[pair_id] for pair_id in sorted(left.keys() - kept_ids)}
+        self._left = {pair_id: kept for pair_id, kept in left.items() if pair_id in unjudged_ids}
+        return tuple(kept for pair_id, kept in left.items() if pair_id not in unjudged_ids)
 
     def _report_evicted(self, evicted: Snapshot) -> None:
         if self._on_evicted is not None:
@@ -296,10 +305,10 @@ class SmartFrameManager:
         if score is None:
             return
         pair_ids = {score.pair.pair_id, *(track.pair_id for track in score.tracks)}
-        for pair in self._stream.pairs:
-            if pair.id in pair_ids:
-                self._apply_deferred_score(pair, score)
-        self._star.drop_scores(before=self._stream.pairs[0].id)
+        at_hand = {pair.id: pair for pair in (*self._unjudged, *self._stream.pairs)}
+        for pair_id in sorted(pair_ids & at_hand.keys()):
+            self._apply_deferred_score(at_hand[pair_id], score)
+        self._star.drop_scores(before=min(at_hand))
 
     def _apply_deferred_score(self, pair: FramePair, score: DeferredScore) -> None:
         is_due = pair.id == score.pair.pair_id

@@ -2,7 +2,7 @@
 
 An object that appears for a second among hours of the same view, or a place where the camera has stayed, is easy to
 distinguish from people passing, jolts and the path between two places once later images are known. Each pair is
-therefore scored again shortly before it leaves Stream memory.
+therefore scored again some seconds after its arrival.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from delayed_vlm_ros.memory.scoring.tracks import Track, Tracker
 
 # Distances in pairs to the pairs compared with: objects that stay longer are not foreground.
 _NEAREST, _BETWEEN, _FARTHEST = 4, 6, 8
-_MIN_LAG = 5
 # Smallest contrast (standard deviation of log luma) of a view; below it the image is dark or shows a plain wall.
 _MIN_CONTRAST = 0.08
 _SHARP_FROM = 0.75  # relative sharpness
@@ -68,23 +67,24 @@ class EventDetector:
     """Computes the deferred score of each pair a few seconds after its arrival.
 
     Args:
-        stream_pairs: Number of pairs that a Stream memory holds at any time once it has been full. With too few, no
-            pair gets a deferred score.
+        stream_pairs: Number of pairs that a Stream memory holds at any time once it has been full. While it still holds
+            a pair, its score waits for up to two more pairs after it.
     """
 
     def __init__(self, stream_pairs: int) -> None:
-        # A pair whose second image decides must still be in Stream memory.
-        self._lag = min(_FARTHEST, stream_pairs - 2)
-        self._is_on = self._lag >= _MIN_LAG
-        self._seen: deque[PendingPair] = deque(maxlen=_FARTHEST + max(self._lag, 0) + 1)
+        self._lag = min(_FARTHEST, max(_BETWEEN, stream_pairs - 2))
+        self._seen: deque[PendingPair] = deque(maxlen=_FARTHEST + self._lag + 1)
         self._count = 0
         self._tracker = Tracker()
         self._is_quiet = True
 
+    @property
+    def pairs_at_hand(self) -> int:
+        """Newest complete pairs that a score may be about: the one that is due, and one whose object is still seen."""
+        return self._lag + 2
+
     def add(self, pair: PendingPair) -> DeferredScore | None:
         """Add the next pair; return the deferred score of the pair that is due, or None if none is due."""
-        if not self._is_on:
-            return None
         self._seen.append(pair)
         self._count += 1
         index = len(self._seen) - 1 - self._lag

@@ -26,6 +26,12 @@ def kept(memory: SmartFrameManager) -> tuple[list[int], list[int]]:
     return [pair.id for pair in snapshot if pair.in_star], [pair.id for pair in snapshot if pair.in_stream]
 
 
+def without_deferred_scores(memory: SmartFrameManager) -> SmartFrameManager:
+    """Let pairs enter Star on arrival only."""
+    memory._event_detector.add = lambda _: None
+    return memory
+
+
 def show(memory: SmartFrameManager, views: list[int], interval: float = 0.5) -> list[AddedFrame]:
     """Add a frame of each view."""
     start = (memory.newest_stamp or 0.0) + interval
@@ -217,7 +223,7 @@ thresholds = st.sampled_from([0.0, 0.3, 0.6])
 )
 def test_chunk_of_at_most_one_pair_evicts_one_by_one(shots, threshold, chunk, star, window):
     # given
-    memory = SmartFrameManager(star, window, threshold, eviction_chunk=chunk)
+    memory = without_deferred_scores(SmartFrameManager(star, window, threshold, eviction_chunk=chunk))
     expected = OneByOne(star, window, threshold)
 
     for view, interval in ((view, interval) for view, count, interval in shots for _ in range(count)):
@@ -238,7 +244,8 @@ def test_whole_chunks_are_evicted_from_full_memories_only(shots, threshold, data
     chunk_pairs = data.draw(st.integers(1, min(stream_pairs, star_pairs or stream_pairs) - 1), "pairs in a chunk")
     star_odd, stream_odd, chunk_odd = data.draw(st.tuples(*[st.integers(0, 1)] * 3), "odd frames")
     star_size, window = 2 * star_pairs + (star_odd if star_pairs else 0), 2 * stream_pairs + stream_odd
-    memory = SmartFrameManager(star_size, window, threshold, eviction_chunk=2 * chunk_pairs + chunk_odd)
+    chunk = 2 * chunk_pairs + chunk_odd
+    memory = without_deferred_scores(SmartFrameManager(star_size, window, threshold, eviction_chunk=chunk))
     star_before: set[int] = set()
     stream_before: set[int] = set()
     stream_frames_before = 0

@@ -241,16 +241,35 @@ def test_scores_of_evicted_pairs_are_dropped():
         assert len(set(known) - held) <= 10  # those in Stream
 
 
-@pytest.mark.parametrize(("window", "chunk"), [(8, 0), (20, 16)])
-def test_small_stream_gives_no_deferred_scores(window, chunk):
+@pytest.mark.parametrize(("window", "chunk"), [(2, 0), (8, 0), (10, 6)])
+def test_brief_event_returns_from_a_small_stream_that_has_evicted_it(window, chunk):
     # given
-    memory = SmartFrameManager(20, window, eviction_chunk=chunk)
+    memory = SmartFrameManager(20, window, importance_threshold=1.0, eviction_chunk=chunk)
+    objects = dict.fromkeys((80, 81), (90, 60, 16))
+    kept_ids = []
+
+    # when
+    for number in range(160):
+        memory.add(view(number, square=objects.get(number)), number / 2)
+        kept_ids.append({kept.id for kept in memory.snapshot()})
+
+    # then it was kept as one of the newest, then not, then as an event
+    (event,) = [kept for kept in memory.snapshot() if kept.reason == "brief event"]
+    assert event.pair.first.number == 81
+    is_kept = [event.id in ids for ids in kept_ids[80:]]
+    assert (is_kept[0], False in is_kept, is_kept[-1]) == (True, True, True)
+
+
+def test_memory_without_star_keeps_no_pairs_for_deferred_scores():
+    # given
+    memory = SmartFrameManager(0, 2)
 
     # when
     show(memory, 60, dict.fromkeys((30, 31), (90, 60, 19)))
 
     # then
-    assert not any(kept.deferred_score for kept in memory.snapshot())
+    assert [kept.in_stream for kept in memory.snapshot()] == [True]
+    assert not memory._unjudged
 
 
 def test_pair_enters_star_late_only_from_stream():

@@ -1,28 +1,56 @@
 """Write the tables of answers in docs/memory.md from the output of ``python -m lab bench answers --json``.
 
-Run it after ``lab/bench/results/answers.json`` has changed; a test compares page and file.
+Run it after ``lab/bench/results/answers*.json`` have changed; a test compares page and files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "memory.md"
-RESULT = Path(__file__).parents[2] / "lab" / "bench" / "results" / "answers.json"
+RESULTS = Path(__file__).parents[2] / "lab" / "bench" / "results"
 
 _GROUPS = ("live", "backward", "order")
 _BEGIN, _END = "<!-- made by docs/scripts/make_answers.py -->\n", "<!-- end of answers -->\n"
+_BEGIN_SIZES, _END_SIZES = "<!-- sizes, made by docs/scripts/make_answers.py -->\n", "<!-- end of sizes -->\n"
+_SIZES = ("answers_20_20", "answers_30_10")
+_SHOWN = ("this memory", "newest", "uniform", "reservoir")
 
 
 def page() -> str:
     """Return the page with its tables generated."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(_BEGIN)
-    result = json.loads(RESULT.read_text(encoding="utf-8"))
-    tables = "".join(f"{line}\n" for room in result["rooms"].items() for line in _tables(*room))
-    return before + _BEGIN + tables + _END + rest.split(_END)[1]
+    text = PAGE.read_text(encoding="utf-8")
+    tables = (line for room in _read("answers")["rooms"].items() for line in _tables(*room))
+    sizes = _table_of_sizes([_read(name) for name in _SIZES])
+    for begin, end, lines in ((_BEGIN, _END, tables), (_BEGIN_SIZES, _END_SIZES, sizes)):
+        before, rest = text.split(begin)
+        text = before + begin + "".join(f"{line}\n" for line in lines) + end + rest.split(end)[1]
+    return text
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _table_of_sizes(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a table of one memory with several sizes and the others with as many pairs."""
+    yield "| rooms | Star + Stream | | " + " | ".join(_GROUPS) + " |"
+    yield "| --- | --- | --- |" + " ---: |" * len(_GROUPS)
+    for room in results[0]["rooms"]:
+        for result in results:
+            sizes = f"{result['shape']['star_memory_size']} + {result['shape']['stream_window_size']}"
+            for name in _SHOWN:
+                groups = result["rooms"][room]["strategies"][name]["groups"]
+                cells = " | ".join(_accuracy_with_interval(groups[group]["accuracy"]) for group in _GROUPS)
+                yield f"| {room} | {sizes} | {name} | {cells} |"
+
+
+def _accuracy_with_interval(accuracy: Mapping[str, float]) -> str:
+    return "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * accuracy[key] for key in ("mean", "low", "high")))
 
 
 def _tables(room: str, figures: Mapping[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ python3 examples/ask_cameras.py "Is a person there?"
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 import rclpy
@@ -20,7 +21,9 @@ TIMEOUT_SEC = 60.0  # for all cameras, which are asked one after the other
 
 def main() -> None:
     """Ask, and print a line for each camera."""
-    (question,) = remove_ros_args(sys.argv)[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("question")
+    question = parser.parse_args(remove_ros_args(sys.argv)[1:]).question
     rclpy.init(args=sys.argv)
     node = Node("ask_cameras")
     client = node.create_client(AskScene, "ask_scene")

@@ -31,6 +31,8 @@ def main() -> None:
         for frame in video.frames(rate=rate):
             engine.add_frame(frame.image, timestamp=frame.stamp)
     kept = engine.snapshot()
+    if not kept:
+        sys.exit(f"error: no image in {arguments.video}")
     print(f"{len(kept)} pairs of frames kept, from {kept[0].stamps[0]:.1f} to {kept[-1].stamps[1]:.1f} s")
 
     # The second question finds everything encoded.

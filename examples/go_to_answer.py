@@ -49,7 +49,8 @@ def main() -> None:
     if not goals.get_subscription_count():  # by now, all subscribers are known
         sys.exit(f"nobody subscribes to {goals.topic_name}: is nav2 active?")
     goals.publish(goal)
-    goals.wait_for_all_acked(Duration(seconds=WAIT_SEC))
+    if not goals.wait_for_all_acked(Duration(seconds=WAIT_SEC)):
+        sys.exit(f"no subscriber of {goals.topic_name} acknowledged the goal within {WAIT_SEC:g} s")
     print(f"goal: x {goal.pose.position.x:.2f}, y {goal.pose.position.y:.2f} m in {goal.header.frame_id}")
 
 

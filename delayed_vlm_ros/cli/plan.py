@@ -55,6 +55,8 @@ def plan(
     frames = star + stream
     if frames > MAX_FRAMES:
         raise ConfigurationError(f"--star and --stream must be at most {MAX_FRAMES} frames together, got {frames}")
+    if model == "auto":
+        raise ConfigurationError("--model must name a model: auto depends on the GPU of this machine")
     sizes = sizes_of(model)
     is_shared = named is not None and named.is_shared
     fit = plan_fit(
@@ -78,9 +80,10 @@ def _gpu_bytes(gpu: Gpu | None, gpu_gb: float | None) -> int:
         if gpu is None:
             raise ConfigurationError("the GPU is missing: give its name (--gpu) or its memory (--gpu-gb)")
         return int(gpu.memory_gb * 10**9)
-    if not (math.isfinite(gpu_gb) and gpu_gb > 0):
+    gpu_bytes = gpu_gb * 10**9
+    if not (math.isfinite(gpu_bytes) and gpu_bytes >= 1):
         raise ConfigurationError(f"--gpu-gb must be a positive number, got {gpu_gb:g}")
-    return int(gpu_gb * 10**9)
+    return int(gpu_bytes)
 
 
 def _times(sizes: ModelSizes, gpu: Gpu, pairs: int, pair_tokens: int) -> TimePlan:

@@ -136,11 +136,11 @@ class SmartFrameManager:
         stream_pairs = self._stream_window_size // FRAMES_PER_PAIR - self._extra_evictions
         self._event_detector = EventDetector(stream_pairs)
         # Pairs that may still enter Star memory, although a small Stream memory has evicted them.
-        self._unjudged: deque[FramePair] = deque(maxlen=self._event_detector.pairs_at_hand)
+        self._awaiting_score: deque[FramePair] = deque(maxlen=self._event_detector.max_waiting_pairs)
         self._frames_added = 0
         self._newest_features: FrameFeatures | None = None
-        self._seen_in_star: set[int] = set()  # ids of pairs at hand or kept that are or were in Star memory
-        self._left: dict[int, KeptPair] = {}  # those of them that are not kept, as they were kept last
+        self._seen_in_star: set[int] = set()  # ids of pairs, kept or awaiting a score, that are or were in Star memory
+        self._may_return: dict[int, KeptPair] = {}  # those of them that are not kept, as they were kept last
 
     @property
     def capacity(self) -> int:
@@ -165,8 +165,9 @@ class SmartFrameManager:
     def set_eviction_listener(self, listener: Callable[[KeptPair], None] | None) -> None:
         """Set the function to call with each pair that was in Star memory and is no longer kept; set it at the start.
 
-        A pair that leaves Star memory and is still in Stream memory is reported when it leaves that too. A reset
-        reports nothing. Called in the thread that changes the memory, after the change. Must neither block nor raise.
+        A pair is reported once it has left both memories and can no longer return with a deferred score, at most ten
+        pairs later. A reset reports nothing, nor does the end of the process. Called in the thread that changes the
+        memory, after the change. Must neither block nor raise.
 
         Args:
             listener: Called with the pair as it was kept last; None: nothing is called.
@@ -213,7 +214,7 @@ class SmartFrameManager:
             # Nothing above changes the memory, and nothing below can fail.
             pair = self._keep(frame, features, is_notable=is_notable)
             if pair.is_complete and self._newest_features is not None and self._star_memory_size:
-                self._unjudged.append(pair)
+                self._awaiting_score.append(pair)
                 self._add_deferred_score(PendingPair(pair.id, (self._newest_features, features)))
             self._scorer.remember(features.descriptor, importance)
             has_entered_star = any(kept.id not in star_before for kept in self._star.pairs)
@@ -246,13 +247,13 @@ class SmartFrameManager:
         """
         in_star = {pair.id for pair in self._star.pairs}
         kept_ids = in_star | {pair.id for pair in self._stream.pairs}
-        unjudged_ids = {pair.id for pair in self._unjudged}
+        awaiting_ids = {pair.id for pair in self._awaiting_score}
         seen = self._seen_in_star
-        self._seen_in_star = (seen | in_star) & (kept_ids | unjudged_ids)
-        left = self._left | {kept.id: kept for kept in before if kept.id in seen}
-        left = {pair_id: left[pair_id] for pair_id in sorted(left.keys() - kept_ids)}
-        self._left = {pair_id: kept for pair_id, kept in left.items() if pair_id in unjudged_ids}
-        return tuple(kept for pair_id, kept in left.items() if pair_id not in unjudged_ids)
+        self._seen_in_star = (seen | in_star) & (kept_ids | awaiting_ids)
+        known = self._may_return | {kept.id: kept for kept in before if kept.id in seen}
+        gone = {pair_id: known[pair_id] for pair_id in sorted(known.keys() - kept_ids)}
+        self._may_return = {pair_id: kept for pair_id, kept in gone.items() if pair_id in awaiting_ids}
+        return tuple(kept for pair_id, kept in gone.items() if pair_id not in awaiting_ids)
 
     def _report_evicted(self, evicted: Snapshot) -> None:
         if self._on_evicted is not None:
@@ -305,10 +306,10 @@ class SmartFrameManager:
         if score is None:
             return
         pair_ids = {score.pair.pair_id, *(track.pair_id for track in score.tracks)}
-        at_hand = {pair.id: pair for pair in (*self._unjudged, *self._stream.pairs)}
-        for pair_id in sorted(pair_ids & at_hand.keys()):
-            self._apply_deferred_score(at_hand[pair_id], score)
-        self._star.drop_scores(before=min(at_hand))
+        candidates = {pair.id: pair for pair in (*self._awaiting_score, *self._stream.pairs)}
+        for pair_id in sorted(pair_ids & candidates.keys()):
+            self._apply_deferred_score(candidates[pair_id], score)
+        self._star.drop_scores(before=min(candidates))
 
     def _apply_deferred_score(self, pair: FramePair, score: DeferredScore) -> None:
         is_due = pair.id == score.pair.pair_id

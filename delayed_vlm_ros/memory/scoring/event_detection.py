@@ -67,11 +67,12 @@ class EventDetector:
     """Computes the deferred score of each pair a few seconds after its arrival.
 
     Args:
-        stream_pairs: Number of pairs that a Stream memory holds at any time once it has been full. While it still holds
-            a pair, its score waits for up to two more pairs after it.
+        stream_pairs: Smallest number of pairs in a Stream memory that has been full. A score waits for six later pairs,
+            or for up to eight where Stream memory holds the pair that long.
     """
 
     def __init__(self, stream_pairs: int) -> None:
+        # The pair whose score is due, and one more before it, are still in a larger Stream memory.
         self._lag = min(_FARTHEST, max(_BETWEEN, stream_pairs - 2))
         self._seen: deque[PendingPair] = deque(maxlen=_FARTHEST + self._lag + 1)
         self._count = 0
@@ -79,8 +80,8 @@ class EventDetector:
         self._is_quiet = True
 
     @property
-    def pairs_at_hand(self) -> int:
-        """Newest complete pairs that a score may be about: the one that is due, and one whose object is still seen."""
+    def max_waiting_pairs(self) -> int:
+        """Newest complete pairs that a score may be about: down to the one that is due, and one more before it."""
         return self._lag + 2
 
     def add(self, pair: PendingPair) -> DeferredScore | None:

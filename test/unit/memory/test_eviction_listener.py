@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from delayed_vlm_ros.errors import PairNotKeptError, StampOrderError
 from delayed_vlm_ros.memory import SmartFrameManager
 
-PAIRS_AT_HAND = 8  # newest complete pairs that may return with a deferred score, with these Stream sizes
+WAITING_PAIRS = 8  # newest complete pairs that may return with a deferred score, with these Stream sizes
 IMAGES = [
     np.random.default_rng(seed).integers(20, 220, (3, 3, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
     for seed in range(10)
@@ -52,7 +52,7 @@ def test_pairs_that_were_in_star_and_left_both_memories_are_reported_once(views,
         after = {kept.id: kept for kept in memory.snapshot()}
         seen.update((pair_id, kept) for pair_id, kept in after.items() if pair_id in seen or kept.in_star)
         complete = memory.get_statistics()["total_frames_added"] // 2
-        gone = [pair_id for pair_id in sorted(seen) if pair_id not in after and pair_id <= complete - PAIRS_AT_HAND]
+        gone = [pair_id for pair_id in sorted(seen) if pair_id not in after and pair_id <= complete - WAITING_PAIRS]
         expected.extend((pair_id, seen[pair_id].content_key, seen.pop(pair_id).reason) for pair_id in gone)
 
     # when

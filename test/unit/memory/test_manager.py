@@ -19,7 +19,7 @@ from delayed_vlm_ros.errors import ConfigurationError, ImageError, StampOrderErr
 from delayed_vlm_ros.memory import AddedFrame, SmartFrameManager
 
 SIZE = (24, 24)
-PAIRS_AT_HAND = 8  # newest complete pairs that may return with a deferred score, with these Stream sizes
+WAITING_PAIRS = 8  # newest complete pairs that may return with a deferred score, with these Stream sizes
 
 
 def make_image(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -354,7 +354,7 @@ class MemoryMachine(RuleBasedStateMachine):
         # Only a notable frame, or a deferred score of one of the newest pairs, adds a pair, and only that evicts one
         # pair or a chunk.
         came, left = star - self.star_before, self.star_before - star
-        newest = {one.pair_id for one, _, _ in self.frames[-2 * PAIRS_AT_HAND :] if one.pair_id != added.pair_id}
+        newest = {one.pair_id for one, _, _ in self.frames[-2 * WAITING_PAIRS :] if one.pair_id != added.pair_id}
         assert came <= newest | ({added.pair_id} if added.reason else set())
         assert len(left) <= max(len(came), self.chunk // 2)
         if added.reason and len(self.star_before) < self.star_size // 2:

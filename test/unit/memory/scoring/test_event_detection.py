@@ -269,7 +269,7 @@ def test_memory_without_star_keeps_no_pairs_for_deferred_scores():
 
     # then
     assert [kept.in_stream for kept in memory.snapshot()] == [True]
-    assert not memory._unjudged
+    assert not memory._awaiting_score
 
 
 def test_pair_enters_star_late_only_from_stream():

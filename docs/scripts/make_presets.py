@@ -12,6 +12,7 @@ import yaml
 from delayed_vlm_ros.inference.local.gpus import GPUS
 from delayed_vlm_ros.inference.local.memory_plan import MemoryPlan, plan_memory
 from delayed_vlm_ros.inference.local.models.published import PUBLISHED_MODELS, PublishedModel
+from delayed_vlm_ros.inference.local.models.sizes import ELEMENT_BYTES
 from delayed_vlm_ros.ros.parameters import specifications
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
 
@@ -45,8 +46,6 @@ _COLUMNS = (
 _GPU_COLUMNS = ("`--gpu`", "GPU", "memory", "bandwidth", "bfloat16, dense")
 _BEGIN, _END = "<!-- made by docs/scripts/make_presets.py -->\n", "<!-- end -->\n"
 
-_ELEMENT_BYTES = 2  # bfloat16, the dtype "auto" on CUDA
-
 
 def settings(preset: str) -> dict[str, Any]:
     """Return the parameters in a preset's file by ROS name."""
@@ -74,7 +73,7 @@ def need(preset: str) -> MemoryPlan:
     return plan_memory(
         model.config,
         parameters=model.parameters,
-        element_bytes=_ELEMENT_BYTES,
+        element_bytes=ELEMENT_BYTES,
         frames=chosen.star_size + chosen.stream_size,
         frame_pixels=chosen.max_pixels,
         factor=model.factor,

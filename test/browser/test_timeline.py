@@ -183,8 +183,8 @@ def test_frame_is_opened_by_a_click_and_a_question_asked_about_it(whole_day):
     page.get_by_role("button", name="Ask about this", exact=True).click()
 
     # then
-    assert re.match(r"from .* up to .*✕", page.locator(".limit").inner_text())
-    assert page.evaluate("document.activeElement.id") == "question"
+    page.locator(".limit", has_text=re.compile(r"from .* up to .*✕")).wait_for()
+    page.wait_for_function("document.activeElement.id === 'question'")
     page.locator(".limit").click()
 
 

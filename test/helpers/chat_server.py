@@ -333,9 +333,13 @@ class _HttpServer(ThreadingHTTPServer):
         pass  # clients leave; connections are reset
 
     def reset_connections(self) -> None:
+        """Reset all connections; return when the thread of each has closed it, or after 5 s."""
         self.is_closing = True
         for connection in self._connections.copy():
             _reset(connection)
+        end = time.monotonic() + 5
+        while self._connections and time.monotonic() < end:  # a file object of a thread keeps its socket open
+            time.sleep(0.001)
 
 
 def _reset(connection: socket.socket) -> None:

@@ -48,12 +48,16 @@ class WatchPlan:
         room: One of ``watched_rooms.ROOMS``.
         minutes: Length of a stream in minutes.
         max_duty: Largest share of the device's time that checks may take.
+        star: Capacity of Star memory, in frames.
+        stream: Length of the Stream window, in frames.
     """
 
     settings: Watch = field(default_factory=lambda: Watch("", ""))
     room: str = "lively"
     minutes: float = 3.0
     max_duty: float = 1.0
+    star: int = MemoryConfig.star_memory_size
+    stream: int = MemoryConfig.stream_window_size
 
     @property
     def delay_sec(self) -> float:
@@ -203,7 +207,8 @@ def watch_room(engine: DelayedBatchInferenceEngine, seed: int, plan: WatchPlan, 
         method: One of ``METHODS``.
     """
     room = draw_room(seed, plan.room, plan.minutes)
-    memory = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=MemoryConfig().build())
+    frames = MemoryConfig(plan.star, plan.stream).build()
+    memory = DelayedBatchInferenceEngine(engine.model, engine.processor, frame_manager=frames)
     checked = memory if method == WATCHES else _AnsweringEngine(memory, keeps_encodings=method == ANSWERS)
     recorder, clock = _Recorder(checked), _StreamClock()
     clock.advance(room.stamps[0])

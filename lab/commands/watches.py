@@ -18,6 +18,7 @@ from rich.table import Table
 from delayed_vlm_ros.cli.bench import random_model_setup
 from delayed_vlm_ros.cli.progress import elapsed_time, remaining_time
 from delayed_vlm_ros.errors import BadRequestError
+from delayed_vlm_ros.memory import MemoryConfig
 from delayed_vlm_ros.watches import Watch, check_watch
 from lab.commands.output import AsJson, Device, Model, print_json
 from lab.commands.room_streams import chosen_rooms, seeds_of
@@ -53,6 +54,8 @@ def watches(
         Watch.last_sec
     ),
     every: Annotated[float, typer.Option(help="Seconds between two checks.")] = Watch.period_sec,
+    star: Annotated[int, typer.Option(help="Frames in Star memory.", min=2)] = MemoryConfig.star_memory_size,
+    stream: Annotated[int, typer.Option(help="Frames in Stream memory.", min=2)] = MemoryConfig.stream_window_size,
     worlds: Annotated[str, typer.Option(help="Seeds of the scenes: held-out or tuning.")] = "held-out",
     work: Annotated[
         Path | None, typer.Option(help="Folder for the result of each stream; a further run makes the missing ones.")
@@ -84,7 +87,7 @@ def watches(
     torch.set_num_threads(1)  # processor time and duration of a check are equal
     with console.status("loading the model"):
         engine = DelayedBatchInferenceEngine.from_pretrained(model, device=device)
-    plans = [WatchPlan(settings, one, minutes) for one in rooms]
+    plans = [WatchPlan(settings, one, minutes, star=star, stream=stream) for one in rooms]
     shown = {WATCHES: streams, ANSWERS: min(compared, streams), CLIPS: min(compared, streams)}
     grades = {
         (method, plan.room): _graded(console, engine, model, pool[: shown[method]], plan, method, work)
@@ -97,6 +100,8 @@ def watches(
             "model": model,
             "worlds": worlds,
             "minutes": minutes,
+            "star_frames": star,
+            "stream_frames": stream,
             "load": [round(load, 1) for load in os.getloadavg()],
             **{name: getattr(settings, name) for name in _SETTINGS},
         },

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,13 +42,13 @@ def freeze(image: RgbArray) -> RgbArray:
 
 
 def _digest(parts: Sequence[bytes | memoryview]) -> bytes:
-    hasher = hashlib.sha256()  # hardware-accelerated on most processors; hashing dominates the cost of a frame
+    hasher = hashlib.sha256()  # hardware-accelerated on most processors
     for part in parts:
         hasher.update(part)
     return hasher.digest()[:_KEY_BYTES]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One camera image in the memory.
 
@@ -58,7 +59,6 @@ class Frame:
         importance: Score of the frame, 0..1.
         reason: Short reason why the frame is notable; empty if it is not.
         source: Object that the caller keeps with the frame; the memory does not use it.
-        content_key: 16-byte hash of the pixels and their shape.
     """
 
     image: RgbArray
@@ -67,15 +67,18 @@ class Frame:
     importance: float
     reason: str
     source: Any = None
-    content_key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        image = freeze(self.image)
-        object.__setattr__(self, "image", image)
-        object.__setattr__(self, "content_key", _digest([repr(image.shape).encode(), image.data]))
+        object.__setattr__(self, "image", freeze(self.image))
+
+    # A hash takes as long as all other work on a new frame: only frames that are used are hashed, once.
+    @cached_property
+    def content_key(self) -> bytes:
+        """16-byte hash of the pixels and their shape."""
+        return _digest([repr(self.image.shape).encode(), self.image.data])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FramePair:
     """Two consecutive frames of one camera: one temporal patch.
 
@@ -83,18 +86,20 @@ class FramePair:
         id: Permanent id of the pair; the same manager never reuses it, even after a reset.
         first: Earlier frame.
         second: Later frame, or None before it arrives (the pair is provisional).
-        content_key: 16-byte hash of the pixels and shapes of both frames. A provisional pair and the completed one have
-            different keys, even if both images are equal.
     """
 
     id: int
     first: Frame
     second: Frame | None
-    content_key: bytes = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def content_key(self) -> bytes:
+        """16-byte hash of the pixels and shapes of both frames.
+
+        A provisional pair and the completed one have different keys, even if both images are equal.
+        """
         # Hashing the fixed-length keys of the frames reads each image once, also when the pair is completed.
-        object.__setattr__(self, "content_key", _digest([frame.content_key for frame in self.present_frames]))
+        return _digest([frame.content_key for frame in self.present_frames])
 
     @property
     def present_frames(self) -> tuple[Frame, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 
-from delayed_vlm_ros.memory import Frame, FramePair, KeptPair
+from delayed_vlm_ros.memory import Frame, FramePair, KeptPair, SmartFrameManager
 from delayed_vlm_ros.memory.frame import freeze
 
 
@@ -102,6 +103,27 @@ def test_content_key_depends_on_pixels_order_shape_and_completeness_only():
     assert {len(key) for key in keys.values()} == {16}
     later = FramePair(9, frame(1, number=8, importance=0.9, reason="scene change"), frame(2, number=9))
     assert later.content_key == keys["two images"]
+
+
+def test_images_are_hashed_once_when_a_key_is_used(monkeypatch):
+    # given
+    hashed = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda: hashed.append(1) or sha256())
+    memory = SmartFrameManager(4, 4)
+    for number in range(3):
+        memory.add(image(number), number / 2)
+    assert not hashed
+
+    # when
+    provisional = [kept.content_key for kept in memory.snapshot()]
+    memory.add(image(3), 1.5)
+    complete = [kept.content_key for kept in memory.snapshot()]
+
+    # then
+    assert (complete[0], complete[1] != provisional[1]) == (provisional[0], True)
+    images, pairs = 4, 3  # one pair was provisional, and is another one now
+    assert len(hashed) == images + pairs
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from delayed_vlm_ros.journal.entry import JournalEntry, JournalMatch
@@ -11,7 +11,9 @@ from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 LINES_PER_MOMENT = 20
 """Lines to search for each moment that is wanted: an event may have several lines."""
 
-_GAP_NS = 10 * NANOSECONDS_PER_SECOND  # between two lines of a moment, at most
+# Between two lines of a moment, at most. Few pairs of an event enter Star memory, so its lines are farther apart than
+# key frames: with 10 s, an event was often two moments.
+_GAP_NS = 20 * NANOSECONDS_PER_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,33 @@ class JournalMoment:
     share: float
     stamp_ns: int
     end_stamp_ns: int
+
+    def is_near(self, stamp_ns: int, end_stamp_ns: int) -> bool:
+        """Return whether the lines and a span of time are so close that they are one moment."""
+        return stamp_ns - self.end_stamp_ns <= _GAP_NS and self.stamp_ns - end_stamp_ns <= _GAP_NS
+
+
+@dataclass(frozen=True, slots=True)
+class ShownSpan:
+    """A span of time that found key frames show.
+
+    Attributes:
+        camera: Name of the camera.
+        stamps: Stamps of the first and the last frame, in seconds.
+    """
+
+    camera: str
+    stamps: tuple[float, float]
+
+    def shows(self, moment: JournalMoment) -> bool:
+        """Return whether the lines are about this span or a time close to it."""
+        first_ns, last_ns = (round(stamp * NANOSECONDS_PER_SECOND) for stamp in self.stamps)
+        return self.camera == moment.entry.camera and moment.is_near(first_ns, last_ns)
+
+
+def without_shown(moments: Iterable[JournalMoment], shown: Sequence[ShownSpan]) -> tuple[JournalMoment, ...]:
+    """Return the moments without those that key frames show already."""
+    return tuple(moment for moment in moments if not any(span.shows(moment) for span in shown))
 
 
 def group_lines(matches: Iterable[JournalMatch], max_moments: int) -> tuple[JournalMoment, ...]:
@@ -59,6 +88,5 @@ def _belongs(match: JournalMatch, moment: JournalMoment) -> bool:
     return (
         entry.camera == moment.entry.camera
         and match.share == moment.share
-        and entry.stamp_ns - moment.end_stamp_ns <= _GAP_NS
-        and moment.stamp_ns - entry.end_stamp_ns <= _GAP_NS
+        and moment.is_near(entry.stamp_ns, entry.end_stamp_ns)
     )

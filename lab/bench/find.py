@@ -17,11 +17,18 @@ import numpy as np
 
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
-from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, FITS, FoundMoments, find_moments, questions_of
+from delayed_vlm_ros.inference.moments import (
+    DEFAULT_MAX_MOMENTS,
+    FITS,
+    FoundMoments,
+    Moment,
+    find_moments,
+    questions_of,
+)
 from delayed_vlm_ros.inference.request import AskRequest
 from delayed_vlm_ros.inference.yes_no import ScoreResult
 from delayed_vlm_ros.journal import JournalEntry, JournalStore
-from delayed_vlm_ros.journal.grouping import LINES_PER_MOMENT, group_lines
+from delayed_vlm_ros.journal.grouping import LINES_PER_MOMENT, ShownSpan, group_lines, without_shown
 from delayed_vlm_ros.memory import KeptPair, Snapshot
 from delayed_vlm_ros.scenes import render
 from delayed_vlm_ros.scenes.sprites import COLOURS, PERSON
@@ -166,9 +173,12 @@ class _Journal:
     def shows(self, watched: WatchedObject, visit: Visit) -> bool:
         return any(_shows(watched, visit, stamps) for stamps in self._stamps)
 
-    def search(self, description: str) -> list[tuple[float, float]]:
-        lines = self._store.search(description, limit=LINES_PER_MOMENT * DEFAULT_MAX_MOMENTS)
-        moments = group_lines(lines, DEFAULT_MAX_MOMENTS)
+    def search(self, description: str, shown: Sequence[Moment]) -> list[tuple[float, float]]:
+        """Return the spans of the first moments that the found key frames do not show, as ``~/find_moments`` does."""
+        most = 2 * DEFAULT_MAX_MOMENTS
+        lines = self._store.search(description, limit=LINES_PER_MOMENT * most)
+        spans = [ShownSpan(_CAMERA, one.stamps) for one in shown]
+        moments = without_shown(group_lines(lines, most), spans)[:DEFAULT_MAX_MOMENTS]
         return [(seconds_of(one.stamp_ns), seconds_of(one.end_stamp_ns)) for one in moments]
 
 
@@ -235,10 +245,10 @@ def _grade(
     first = {SEARCH: [pair.stamps for moment in result.moments for pair in moment.pairs]}
     first |= {name: [pair.stamps for pair in order[:DEFAULT_MAX_MOMENTS]] for name, order in orders.items()}
     found = {name: _found(kept, stamps) for name, stamps in first.items()}
+    fitting = [moment for moment in result.moments if moment.score >= FITS]
     if journal is not None:
-        found[JOURNAL] = _found(gone, journal.search(_words(watched.wanted)))
-    fitting = [moment.best for moment in result.moments if moment.score >= FITS]
-    right = sum(any(watched.truths[stamp] is not False for stamp in best.stamps) for best in fitting)
+        found[JOURNAL] = _found(gone, journal.search(_words(watched.wanted), fitting))
+    right = sum(any(watched.truths[stamp] is not False for stamp in moment.best.stamps) for moment in fitting)
     return DescriptionGrade(_kind(watched.wanted), _countable(kept), _countable(gone), found, len(fitting), right)
 
 

@@ -22,10 +22,16 @@ from delayed_vlm_ros.errors import (
     NoFramesError,
 )
 from delayed_vlm_ros.inference.control import AskControl
-from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, Moment, MomentSearch, check_search
+from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, Moment, MomentSearch, check_search, does_fit
 from delayed_vlm_ros.inference.worker import ModelWorker
 from delayed_vlm_ros.journal import JournalStore
-from delayed_vlm_ros.journal.grouping import LINES_PER_MOMENT, JournalMoment, group_lines
+from delayed_vlm_ros.journal.grouping import (
+    LINES_PER_MOMENT,
+    JournalMoment,
+    ShownSpan,
+    group_lines,
+    without_shown,
+)
 from delayed_vlm_ros.ros.scene_memory.camera_memory import CameraMemory
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.journal import Journal
@@ -68,7 +74,8 @@ class FoundLines:
     """Lines of the journal that a search found.
 
     Attributes:
-        moments: Lines about the same time together, best first.
+        moments: Lines about the same time together, best first: twice as many as requested, because key frames may show
+            some of them.
         searched: Lines within the limits.
         warnings: Limitations of the journal, one sentence each.
     """
@@ -84,7 +91,7 @@ class FoundInCameras:
 
     Attributes:
         moments: Moments of all cameras, best first.
-        lines: Lines of the journal about pairs that are no longer kept.
+        lines: Lines of the journal about moments that ``moments`` do not show.
         question: Yes/no question that the model was asked; empty if it was not asked.
         pairs_searched: Pairs that the model was asked about.
         warnings: Limitations of the result, one sentence each.
@@ -220,7 +227,13 @@ class MultiCameraSearch:
         searches = dict(self._searches)
         by_camera = [(camera, searches[camera.name].found()) for camera in self._cameras if camera.name in searches]
         moments = [CameraMoment(camera, moment) for camera, found in by_camera for moment in found.moments]
-        moments.sort(key=lambda one: -one.moment.score)
+        moments = sorted(moments, key=lambda one: -one.moment.score)[: self._request.max_moments]
+        shown = [
+            ShownSpan(one.camera.name, one.moment.stamps)
+            for one in moments
+            if does_fit(one.moment.score, is_journal_line=False)
+        ]
+        lines = without_shown(self._lines.moments, shown)[: self._request.max_moments]
         missing = (f"camera {one.camera.name} was not searched: {one.error}" for one in [*self._failures.values()])
         own = (
             f"camera {camera.name}: {warning}" if self._is_of_all else warning
@@ -228,8 +241,8 @@ class MultiCameraSearch:
             for warning in (*found.warnings, *camera.warnings)
         )
         return FoundInCameras(
-            tuple(moments[: self._request.max_moments]),
-            self._lines,
+            tuple(moments),
+            replace(self._lines, moments=lines),
             next((found.question for _, found in by_camera), ""),
             sum(found.pairs_searched for _, found in by_camera),
             tuple(dict.fromkeys((*warnings, *missing, *own, *self._lines.warnings))),
@@ -291,10 +304,9 @@ class FindHandler:
         limits = {"since": request.since, "until": request.until}
         try:
             store = self._journal.store
-            limit = LINES_PER_MOMENT * request.max_moments
-            moments = group_lines(
-                store.search(request.description, camera=camera, limit=limit, **limits), request.max_moments
-            )
+            most = 2 * request.max_moments
+            lines = store.search(request.description, camera=camera, limit=LINES_PER_MOMENT * most, **limits)
+            moments = group_lines(lines, most)
             if request.include_thumbnails:
                 moments = tuple(_with_thumbnail(moment, store) for moment in moments)
             searched = store.count(camera=camera, **limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from journal_entries import SECOND, entry
 
 from delayed_vlm_ros.journal import JournalMatch
-from delayed_vlm_ros.journal.grouping import group_lines
+from delayed_vlm_ros.journal.grouping import ShownSpan, group_lines, without_shown
 
 
 def match(at, share=1.0, *, camera="front"):
@@ -17,8 +17,8 @@ def times(moments):
 
 
 def test_lines_close_in_time_are_one_moment_with_the_best_line():
-    moments = group_lines([match(100), match(108), match(92), match(200)], 10)
-    assert times(moments) == [(92.0, 108.5), (200.0, 200.5)]
+    moments = group_lines([match(100), match(120), match(80), match(200), match(221)], 10)
+    assert times(moments) == [(80.0, 120.5), (200.0, 200.5), (221.0, 221.5)]
     assert moments[0].entry.caption == "line 100"
 
 
@@ -36,3 +36,17 @@ def test_number_of_moments_is_limited_and_later_lines_still_extend_them():
     moments = group_lines([match(100), match(300), match(500), match(104)], 2)
     assert times(moments) == [(100.0, 104.5), (300.0, 300.5)]
     assert group_lines([], 2) == ()
+
+
+def test_moments_that_key_frames_show_are_left_out():
+    moments = group_lines([match(100), match(200), match(300), match(100, camera="rear")], 10)
+    shown = [ShownSpan("front", (120.0, 122.0)), ShownSpan("front", (270.0, 280.0))]
+    left = without_shown(moments, shown)
+    assert [(moment.entry.camera, moment.stamp_ns // SECOND) for moment in left] == [("front", 200), ("rear", 100)]
+    assert without_shown(moments, []) == moments
+
+
+def test_moment_of_key_frames_far_away_hides_no_line():
+    moments = group_lines([match(100)], 10)
+    before, after = ShownSpan("front", (70.0, 79.0)), ShownSpan("front", (121.0, 130.0))
+    assert without_shown(moments, [before, after]) == moments

@@ -14,10 +14,13 @@ from fake_metrics import metrics_of_scores
 from delayed_vlm_ros.errors import AskTimeoutError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
+from delayed_vlm_ros.journal import JournalEntry
+from delayed_vlm_ros.journal.grouping import JournalMoment
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
-from delayed_vlm_ros.ros.services.find_handler import FindHandler, MultiCameraSearch
+from delayed_vlm_ros.ros.services.find_handler import FindHandler, FindRequest, FoundLines, MultiCameraSearch
+from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 PARAMETERS = SceneMemoryParameters()
 
@@ -33,10 +36,13 @@ class Camera:
 
 
 class Engine:
-    """Answers yes to everything."""
+    """Gives the same answer to everything."""
+
+    def __init__(self, p_yes=0.9):
+        self._p_yes = p_yes
 
     def score(self, questions, *, frames, control):
-        return ScoreResult(tuple(YesNo(0.9, 1.0, 2.0, "Yes") for _ in questions), frames, metrics_of_scores())
+        return ScoreResult(tuple(YesNo(self._p_yes, 1.0, 2.0, "?") for _ in questions), frames, metrics_of_scores())
 
 
 class Worker:
@@ -109,3 +115,32 @@ def test_failure_at_the_end_of_a_search_reaches_the_client(outcome, worker, monk
     worker.end(error)
     with pytest.raises(RuntimeError, match=r"planted by the test|defect"):
         outcome.result(0)
+
+
+def line(camera, stamp):
+    """Return a line of the journal that has all words."""
+    stamp_ns = stamp * NANOSECONDS_PER_SECOND
+    entry = JournalEntry(1, camera, "lens", stamp_ns, stamp_ns, 7, "a box")
+    return JournalMoment(entry, 1.0, stamp_ns, stamp_ns)
+
+
+@pytest.mark.parametrize(
+    ("p_yes", "max_moments", "expected"),
+    [
+        (0.9, 2, [("front", 100), ("rear", 5)]),  # key frames of the front camera show the time around 5 s
+        (0.2, 10, [("front", 5), ("front", 100), ("rear", 5), ("front", 200)]),  # no key frame fits
+    ],
+)
+def test_lines_about_moments_that_fitting_key_frames_show_are_left_out(cameras, p_yes, max_moments, expected):
+    # given
+    lines = FoundLines((line("front", 5), line("front", 100), line("rear", 5), line("front", 200)), 4)
+    request = FindRequest("a box?", None, None, max_moments, False)
+    search = MultiCameraSearch(request, cameras[:1], lines, is_of_all=False)
+
+    # when
+    assert search.run(lambda: False, Engines("cpu", {"front": Engine(p_yes)}), AskControl())
+    found = search.found().lines
+
+    # then
+    assert [(one.entry.camera, one.stamp_ns // NANOSECONDS_PER_SECOND) for one in found.moments] == expected
+    assert found.searched == 4

@@ -1,5 +1,5 @@
 # Entry points. `make demo` and `make test` set up what they need.
-.PHONY: help setup demo test test-fast test-slow test-exact fuzz soak lint format docs bench train clean
+.PHONY: help setup demo test test-fast test-jazzy test-slow test-exact fuzz soak lint format docs bench train clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -13,13 +13,19 @@ demo: setup      ## a synthetic camera, the memory and six questions, through RO
 # Two workers; nodes of one file share a worker, and each worker has a ROS domain of its own.
 # A crashed worker ends the tests: pytest-xdist waits for ever after it has replaced one.
 # Compiled modules are kept, also where the environment forbids it: hundreds of processes import the package.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
+VENV = .venv
 
 test: setup      ## all tests but the slow ones
 	@$(PYTEST) -m "not slow"
 
 test-fast: setup ## quick unit tests: no DDS, browser, model or fuzzing
 	@$(PYTEST) -m "not slow and not ros and not browser and not fuzz and not heavy"
+
+test-jazzy: VENV = .venv-jazzy
+test-jazzy:      ## the node and DDS tests on ROS 2 Jazzy, in .venv-jazzy: six more GB on disk, not part of make test
+	@tools/setup jazzy
+	@$(PYTEST) -m "not slow" test/ros test/unit/ros
 
 test-slow: setup ## the slow ones: training, many random histories of the caches
 	@OMP_NUM_THREADS=1 EXACT_HISTORIES=$${EXACT_HISTORIES:-60} .venv/bin/python -m pytest -n 2 --dist load --timeout 900 \
@@ -52,4 +58,4 @@ train: setup     ## train the embedded model (hours; resumes)
 	@.venv/bin/python -m lab train --resume
 
 clean:           ## remove everything that set-up and builds created
-	rm -rf .venv build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-jazzy build install log *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

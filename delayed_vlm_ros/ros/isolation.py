@@ -11,9 +11,8 @@ from delayed_vlm_ros.resources import config_file
 _FIRST_PORT = 7400  # of DDS in domain 0
 _PORTS_PER_DOMAIN = 250
 _DOMAINS = range(1, 101)  # above 101 the ports reach into Linux's ephemeral range; 0 is the default domain
-_PROFILES_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"  # of Fast DDS 3
-_OLD_PROFILES_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"  # of Fast DDS 2
-_DISTRIBUTIONS_WITH_FAST_DDS_2 = ("iron", "jazzy")
+# Of Fast DDS 3 and 2; each version ignores the other's. Both are set, since wheels leave ROS_DISTRO unset.
+_PROFILES_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def isolated_environment() -> dict[str, str]:
@@ -24,15 +23,13 @@ def isolated_environment() -> dict[str, str]:
     environment = dict(os.environ)
     environment["ROS_DOMAIN_ID"] = str(free_domain())
     environment.pop("ROS_STATIC_PEERS", None)  # static peers are contacted in any discovery range
-    distribution = environment.get("ROS_DISTRO")
-    if distribution == "humble":
+    if environment.get("ROS_DISTRO") == "humble":
         # Without the profile: in Humble a profile that lists transports overrides this variable.
         environment["ROS_LOCALHOST_ONLY"] = "1"
         return environment
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if _PROFILES_VARIABLE not in environment and _OLD_PROFILES_VARIABLE not in environment:
-        name = _OLD_PROFILES_VARIABLE if distribution in _DISTRIBUTIONS_WITH_FAST_DDS_2 else _PROFILES_VARIABLE
-        environment[name] = str(config_file("fastdds_large_images.xml"))
+    if environment.keys().isdisjoint(_PROFILES_VARIABLES):
+        environment |= dict.fromkeys(_PROFILES_VARIABLES, str(config_file("fastdds_large_images.xml")))
     return environment
 
 

@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-FILES = {"tools/constraints.txt": None, "docker/constraints.txt": ["vlm"]}  # the extras that each installs; None: all
+# The extras that each file installs; None: all.
+FILES = {"tools/constraints.txt": None, "tools/constraints-jazzy.txt": None, "docker/constraints.txt": ["vlm"]}
 NOT_PINNED = {"pip"}  # comes with Python
 NOT_INSTALLED = {"docs", "scenes"}  # extras that tools/setup leaves out
 
@@ -80,10 +81,17 @@ def test_every_pin_has_a_hash_and_no_file_names_a_registry(name):
 
 
 def test_docker_and_set_up_install_what_is_pinned():
-    assert "--require-hashes --requirement tools/constraints.txt" in (ROOT / "tools/setup").read_text("utf-8")
+    assert '--require-hashes --requirement "$PINS"' in (ROOT / "tools/setup").read_text("utf-8")
     dockerfile = (ROOT / "docker/Dockerfile").read_text("utf-8")
     assert "--require-hashes --requirement src/delayed_vlm_ros/docker/constraints.txt" in dockerfile
     assert "--no-deps" in dockerfile
+
+
+def test_jazzy_differs_from_the_default_set_up_in_ros_packages_only():
+    default, jazzy = pins("tools/constraints.txt"), pins("tools/constraints-jazzy.txt")
+    others = {name: version for name, version in jazzy.items() if not name.startswith("ros-")}
+    assert others == {name: version for name, version in default.items() if not name.startswith("ros-")}
+    assert {jazzy[name].split(".")[0] for name in ("ros-rclpy", "ros-fastrtps")} == {"7", "2"}
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

@@ -92,6 +92,7 @@ def test_environment_is_isolated_and_the_process_environment_unchanged(monkeypat
         "ROS_AUTOMATIC_DISCOVERY_RANGE",
         "ROS_STATIC_PEERS",
         "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
     }
     assert "ROS_STATIC_PEERS" not in environment
     assert dict(os.environ) == before
@@ -107,15 +108,18 @@ def test_environment_of_humble_is_localhost_only_without_profile(monkeypatch):
     assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment
 
 
-@pytest.mark.parametrize(
-    ("distribution", "name"),
-    [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")],
-)
-def test_profile_variable_depends_on_the_distribution(monkeypatch, distribution, name):
-    monkeypatch.setenv("ROS_DISTRO", distribution)
+@pytest.mark.parametrize("distribution", [None, "jazzy", "kilted"])
+def test_profile_is_set_for_both_versions_of_fast_dds(monkeypatch, distribution):
+    # wheels set no ROS_DISTRO, so the version is unknown before the nodes start
+    monkeypatch.delenv("ROS_DISTRO", raising=False)
+    if distribution:
+        monkeypatch.setenv("ROS_DISTRO", distribution)
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
-    assert [key for key in isolation.isolated_environment() if "PROFILES_FILE" in key] == [name]
+    assert [key for key in isolation.isolated_environment() if "PROFILES_FILE" in key] == [
+        "FASTDDS_DEFAULT_PROFILES_FILE",
+        "FASTRTPS_DEFAULT_PROFILES_FILE",
+    ]
 
 
 @pytest.mark.parametrize("name", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"])

@@ -18,7 +18,7 @@ from delayed_vlm_ros.cli.terminal import literal
 from delayed_vlm_ros.errors import DelayedVlmError, ExportError, NodeNotFoundError
 from delayed_vlm_ros.export.contents import ExportCounts, LeftPair, PairImages, Records
 from delayed_vlm_ros.export.targets import FolderTarget
-from delayed_vlm_ros.export.writer import PAGE, write_export
+from delayed_vlm_ros.export.writer import PAGE, SESSION_FILE, write_export
 
 if TYPE_CHECKING:
     from delayed_vlm_ros.export.contents import JournalLine
@@ -38,6 +38,9 @@ def export(
         str, typer.Option(help="Only frames from this time on: 10:30 or '2026-11-30 10:30'.", metavar="TIME")
     ] = "",
     until: Annotated[str, typer.Option(help="Only frames up to this time.", metavar="TIME")] = "",
+    mcap: Annotated[
+        bool, typer.Option("--mcap", help="Write session.mcap too, for Foxglove and ros2 bag.", show_default=False)
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Deadline of each question, in s.", min=_MIN_TIMEOUT_SEC)] = 60.0,
     namespace: options.Namespace = "/",
     as_json: options.Json = False,
@@ -52,6 +55,9 @@ def export(
         raise ExportError(f"--since ({since}) is after --until ({until}): swap them")
     options.check_questions(questions or [])
     target = FolderTarget(folder)
+    write = _write_with_mcap if mcap else write_export
+    if mcap:
+        from delayed_vlm_ros.export import session_file  # noqa: F401, PLC0415  reports a missing package early
     # Requires ROS.
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
     from delayed_vlm_ros.ros.memory_export import read_answers, read_pairs, read_stamps  # noqa: PLC0415
@@ -74,10 +80,10 @@ def export(
                 records = replace(records, answers=answers)
                 stamps_ns = read_stamps(client) if any(limits_ns) else {}
                 pairs = read_pairs(client, camera or ALL_CAMERAS, limits_ns, stamps_ns, interrupted)
-                counts = write_export(records, _reported(pairs, status.update), target)
+                counts = write(records, _reported(pairs, status.update), target)
         finally:
             watches.close()
-    _show(folder, records, counts, as_json=as_json)
+    _show(folder, records, counts, mcap=mcap, as_json=as_json)
 
 
 def _records(client: SceneMemoryClient, camera: str, limits_ns: tuple[int, int], alerts: list[Alert]) -> Records:
@@ -108,18 +114,30 @@ def _records(client: SceneMemoryClient, camera: str, limits_ns: tuple[int, int],
     )
 
 
+def _write_with_mcap(records: Records, pairs: Iterable[PairImages | LeftPair], target: FolderTarget) -> ExportCounts:
+    """Write an export with an MCAP file."""
+    from delayed_vlm_ros.export.session_file import SessionFile  # noqa: PLC0415
+
+    with target.open(SESSION_FILE) as stream:
+        session = SessionFile(stream)
+        counts = write_export(records, session.recorded(pairs), target)
+        session.finish(records, counts)
+    return counts
+
+
 def _reported(pairs: Iterable[PairImages | LeftPair], report: Callable[[str], None]) -> Iterator[PairImages | LeftPair]:
     for number, pair in enumerate(pairs, 1):
         report(f"exporting: {number} pairs of frames")
         yield pair
 
 
-def _show(folder: Path, records: Records, counts: ExportCounts, *, as_json: bool) -> None:
+def _show(folder: Path, records: Records, counts: ExportCounts, *, mcap: bool, as_json: bool) -> None:
     failed = [f"no answer to '{one.question}': {one.error}" for one in records.answers if one.error]
     left = f"{counts.pairs_left} pairs left the memory during the export and are missing"
     warnings = [*records.warnings, *failed, *([left] if counts.pairs_left else [])]
+    session = str(folder / SESSION_FILE) if mcap else ""
     if as_json:
-        terminal.write_json({"folder": str(folder), **asdict(counts), "warnings": warnings})
+        terminal.write_json({"folder": str(folder), "mcap": session, **asdict(counts), "warnings": warnings})
         return
     console = terminal.console()
     console.print(
@@ -128,5 +146,7 @@ def _show(folder: Path, records: Records, counts: ExportCounts, *, as_json: bool
         highlight=False,
         soft_wrap=True,
     )
+    if session:
+        console.print(f"for Foxglove and ros2 bag: {literal(session)}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {literal(warning)}", highlight=False, soft_wrap=True)

@@ -6,6 +6,8 @@ import os
 import shutil
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol
@@ -68,12 +70,22 @@ class FolderTarget:
 
     def add(self, name: str, data: bytes) -> None:
         """Write a file into the folder."""
+        with self.open(name) as opened:
+            opened.write(data)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a new file in the folder for writing.
+
+        Raises:
+            ExportError: It cannot be written; also for an ``OSError`` in the block.
+        """
         file = self._partial / name
         try:
             file.parent.mkdir(_FOLDER_MODE, exist_ok=True)
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
             with open(descriptor, "wb") as opened:  # noqa: PTH123  a descriptor
-                opened.write(data)
+                yield opened
         except OSError as error:
             raise self._error(error) from error
 

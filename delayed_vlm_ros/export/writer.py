@@ -19,8 +19,8 @@ from delayed_vlm_ros.images.encoding import encode_thumbnail
 VERSION = 1
 """Version of ``export.json``."""
 
-PAGE, DATA, FRAMES = "index.html", "export.json", "frames"
-"""Names of the page, of the JSON file, and of the folder with the images."""
+PAGE, DATA, FRAMES, SESSION_FILE = "index.html", "export.json", "frames", "session.mcap"
+"""Names of the page, of the JSON file, of the folder with the images, and of the MCAP file (``session_file.py``)."""
 
 _NOT_IN_NAMES = re.compile(r"[^\w-]")
 

@@ -9,6 +9,7 @@ from command_line import run_forked
 from delayed_vlm_ros.action import AskScene
 from delayed_vlm_ros.msg import CameraAnswer, KeyFrame, Moment, NodeStats
 from delayed_vlm_ros.srv import GetFrames, GetJournal
+from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CompressedImage
 
 from delayed_vlm_ros.errors import ExportError
@@ -66,13 +67,27 @@ def test_command_writes_frames_with_poses_and_answers(room, export, tmp_path):
     assert "Wo ist die Tür 門?" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
+def test_session_file_has_images_poses_and_answers_that_rosbags_reads(room, export, tmp_path):
+    done, data = export("--mcap", "-q", "Wo ist die Tür 門?")
+    assert done.returncode == 0, done.stderr
+    assert "for Foxglove and ros2 bag: out/session.mcap" in done.stdout
+    with AnyReader([tmp_path / "out" / "session.mcap"]) as reader:
+        found = [(one.topic, stamp, reader.deserialize(raw, one.msgtype)) for one, stamp, raw in reader.messages()]
+    images = [stamp for topic, stamp, _ in found if topic == "/scene_memory/camera/kept_images"]
+    assert images == room[2]
+    poses = [message for topic, _, message in found if topic == "/scene_memory/camera/pose"]
+    assert [one.pose.position.x for one in poses] == [0.0, 2.0, 4.0, 6.0]
+    (answer,) = [message for topic, _, message in found if topic == "/scene_memory/answers"]
+    assert (answer.answer, answer.pair_ids.tolist()) == ("about Wo ist die Tür 門?", data["answers"][0]["pair_ids"])
+
+
 def test_limits_and_json(room, export):
     since, until = (f"{room[2][number] / 1e9:.9f}" for number in (1, 5))
     done, data = export("--since", since, "--until", until, "--camera", "camera", "--json")
     assert done.returncode == 0, done.stderr
     assert [pair["stamp_ns"] for pair in data["pairs"]] == room[2][2:6:2]
     shown = json.loads(done.stdout)
-    assert (shown["folder"], shown["pairs"], shown["warnings"]) == ("out", 2, [])
+    assert (shown["folder"], shown["mcap"], shown["pairs"], shown["warnings"]) == ("out", "", 2, [])
 
 
 def test_refused_export_leaves_nothing(export, tmp_path):

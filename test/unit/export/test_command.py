@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from command_line import run_here
 
@@ -29,3 +32,19 @@ def test_existing_folder_is_refused_and_unchanged(tmp_path):
     assert done.returncode == 1
     assert "cannot export to 'out': it exists: choose a new folder" in done.stderr
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_missing_package_of_the_session_file_is_named_with_its_remedy(tmp_path):
+    hidden = "import sys; sys.modules['mcap'] = None; from delayed_vlm_ros.__main__ import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, "export", "out", "--mcap"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "mcap" in done.stderr
+    assert "[evaluation]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

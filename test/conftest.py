@@ -53,6 +53,8 @@ HEAVY_FILES = frozenset(
 # A test with many processes may take long on a busy machine; single waits have their own limits.
 _PROCESSES_TIMEOUT_SEC = 600
 
+# Of the memories of fake nodes, in frames: tests count frames, and must not depend on the defaults.
+_SIZES = {"memory__star__size": 20, "memory__stream__size": 20}
 _numbers = itertools.count(1)
 
 
@@ -124,6 +126,8 @@ def _starter() -> Iterator[Callable[..., tuple[NodeProcess, Client]]]:
         **parameters: Any,
     ) -> tuple[NodeProcess, Client]:
         namespace = namespace or f"/test_{next(_numbers)}"
+        if fake and command is None:
+            parameters = _SIZES | parameters
         named = {name.replace("__", "."): value for name, value in parameters.items()}
         command = command or (FAKE_SCENE_MEMORY if fake else SCENE_MEMORY)
         client = Client(namespace)

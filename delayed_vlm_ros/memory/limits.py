@@ -6,8 +6,8 @@ from delayed_vlm_ros.errors import ConfigurationError
 from delayed_vlm_ros.memory.frame import FRAMES_PER_PAIR
 
 # Defaults, sizes in frames, shared by ``MemoryConfig`` and ``SmartFrameManager``.
-STAR_MEMORY_SIZE = 20
-STREAM_WINDOW_SIZE = 20
+STAR_MEMORY_SIZE = 30
+STREAM_WINDOW_SIZE = 10
 IMPORTANCE_THRESHOLD = 0.6
 
 MAX_STAMP_SEC = 1e11
@@ -17,9 +17,9 @@ _MARKED_DIVISOR = 4  # by default a quarter of Star memory may be marked; the re
 
 
 def default_eviction_chunk(star_memory_size: int, stream_window_size: int) -> int:
-    """Return the node's default chunk, in frames: a third of the smaller enabled memory."""
+    """Return the node's default chunk, in frames: a third of the smaller enabled memory, in whole pairs."""
     smaller = min(size for size in (star_memory_size, stream_window_size) if size)
-    return smaller // 3 // FRAMES_PER_PAIR * FRAMES_PER_PAIR
+    return round(smaller / 3 / FRAMES_PER_PAIR) * FRAMES_PER_PAIR
 
 
 def check_eviction_chunk(eviction_chunk: int, **sizes: int) -> None:

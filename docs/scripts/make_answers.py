@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[2] / "lab" / "bench" / "results"
 _GROUPS = ("live", "backward", "order")
 _BEGIN, _END = "<!-- made by docs/scripts/make_answers.py -->\n", "<!-- end of answers -->\n"
 _BEGIN_SIZES, _END_SIZES = "<!-- sizes, made by docs/scripts/make_answers.py -->\n", "<!-- end of sizes -->\n"
-_SIZES = ("answers_20_20", "answers_30_10")
+_SIZES = ("answers_20_20", "answers")
 _SHOWN = ("this memory", "newest", "uniform", "reservoir")
 
 

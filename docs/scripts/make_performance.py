@@ -34,6 +34,7 @@ def page() -> str:
         "questions": _questions(canonical, plain),
         "models": _models(_read("ask_models")["models"]),
         "trace": _traces(trace),
+        "sizes": _sizes([_read("trace_sizes_20_20"), _read("trace_sizes_30_10")]),
         "duty": _duties(_read("trace_duty")),
         "growth": _growth(trace),
         "real": _real(trace),
@@ -101,6 +102,27 @@ def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
         for one in found
     )
     return _table(heading, rows)
+
+
+def _sizes(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    rows = (
+        (
+            f"{result['shape']['star_frames']} + {result['shape']['stream_frames']}",
+            f"{one['eviction_chunk']}",
+            one["mode"],
+            f"{one['question_every_sec']:g} s",
+            f"{one['questions']}",
+            f"{one['p50']:.2f}",
+            f"{one['p95']:.2f}" if one["p95"] is not None else "",
+            f"{one['max']:.2f}",
+            f"{one['busy']:.0%}",
+        )
+        for result in results
+        for found in result["devices"].values()
+        for one in found
+    )
+    heading = ("Star + Stream", "chunk", "encoded ahead", "question every", "questions", "p50", "p95", "largest")
+    return _table((*heading, "device busy"), rows)
 
 
 def _duties(trace: Mapping[str, Any]) -> Iterator[str]:

@@ -48,8 +48,8 @@ class AnswerPlan:
 
     room: str = LIVELY
     minutes: float = 3.0
-    star_memory_size: int = 20
-    stream_window_size: int = 20
+    star_memory_size: int = MemoryConfig.star_memory_size
+    stream_window_size: int = MemoryConfig.stream_window_size
     importance_threshold: float = 0.6
     per_kind: int = 2
 

@@ -33,7 +33,7 @@ from delayed_vlm_ros.storage.folder import MemoryFolder
 from lab.bench.process_stats import resident_bytes
 
 _FPS = 2.0
-_SIZE = 20  # frames in Star, and in Stream: the node's defaults
+_SIZE = 20  # frames in Star, and in Stream
 _CHUNK = 6
 _HEIGHT, _WIDTH = 112, 140  # the embedded model's training size
 _FRAMES_PER_ROOM = 120

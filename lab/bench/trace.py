@@ -27,6 +27,7 @@ from delayed_vlm_ros.inference.local.prompt import build_prompt
 from delayed_vlm_ros.inference.metrics import AskMetrics
 from delayed_vlm_ros.inference.worker import IdleTask
 from delayed_vlm_ros.ingest.sampling import FrameSampler
+from delayed_vlm_ros.memory import MemoryConfig
 
 MODES = ("off", "vision", "full")
 CAMERA_HZ, SAMPLE_FPS = 30.0, 2.0
@@ -94,6 +95,8 @@ class Scenario:
         questions: Number of questions.
         quiet_sec: Time without questions before anything is encoded ahead, in seconds.
         max_duty: Largest share of the device's time for encoding ahead.
+        star: Capacity of Star memory, in frames.
+        stream: Length of the Stream window, in frames.
     """
 
     mode: str
@@ -102,6 +105,14 @@ class Scenario:
     questions: int
     quiet_sec: float = 0.2
     max_duty: float = 1.0
+    star: int = MemoryConfig.star_memory_size
+    stream: int = MemoryConfig.stream_window_size
+
+    def engine(self, setup: BenchmarkSetup) -> DelayedBatchInferenceEngine:
+        """Return an engine with an empty memory of these sizes."""
+        return setup.engine(
+            star_memory_size=self.star, stream_window_size=self.stream, eviction_chunk=self.eviction_chunk
+        )
 
 
 @dataclass
@@ -230,7 +241,7 @@ def _scene(side: int, random: np.random.Generator) -> NDArray[np.int16]:
 
 
 def simulate(setup: BenchmarkSetup, scenario: Scenario, costs: Costs, seed: int) -> Trace:
-    """Simulate the stream of one camera, with a memory of 20 + 20 frames.
+    """Simulate the stream of one camera.
 
     Args:
         setup: A small model, with square images; its number of pairs is ignored.
@@ -238,7 +249,7 @@ def simulate(setup: BenchmarkSetup, scenario: Scenario, costs: Costs, seed: int)
         costs: Costs of the device.
         seed: Seed of the stream.
     """
-    engine = setup.engine(eviction_chunk=scenario.eviction_chunk)
+    engine = scenario.engine(setup)
     arrivals = _Arrivals(engine, stream(setup.image[0], np.random.default_rng(seed)))
     meter = _Meter(costs, setup.tokens_per_pair)
     meter.attach(setup.model)

@@ -24,7 +24,7 @@ def run_in_real_time(setup: BenchmarkSetup, scenario: Scenario, seed: int) -> di
         The scenario, and the median and largest time to the first token, waiting included, divided by the time of
         native inference for as many pairs.
     """
-    engine = setup.engine(eviction_chunk=scenario.eviction_chunk)
+    engine = scenario.engine(setup)
     frames = stream(setup.image[0], np.random.default_rng(seed))
     for _ in range(int(FILLING_SEC * SAMPLE_FPS)):
         stamp, image = next(frames)

@@ -12,6 +12,7 @@ import numpy as np
 from delayed_vlm_ros.benchmark.ask_cost import QUESTION, BenchmarkSetup, measure_growth, measure_parts
 from delayed_vlm_ros.inference.local.budget import chunk_pairs
 from delayed_vlm_ros.inference.local.prompt import build_prompt
+from delayed_vlm_ros.memory import MemoryConfig
 from lab.bench.trace import MODES, Costs, Scenario, costs_from, simulate
 from lab.bench.trace_real_time import run_in_real_time
 
@@ -36,6 +37,8 @@ class TracePlan:
         seed: Seed of the images.
         modes: What is encoded ahead.
         duties: Largest shares of the device's time for encoding ahead; without effect on the mode ``off``.
+        star: Capacity of Star memory, in frames.
+        stream: Length of the Stream window, in frames.
     """
 
     devices: tuple[float, ...]
@@ -47,6 +50,8 @@ class TracePlan:
     seed: int
     modes: tuple[str, ...] = MODES
     duties: tuple[float, ...] = (1.0,)
+    star: int = MemoryConfig.star_memory_size
+    stream: int = MemoryConfig.stream_window_size
 
 
 def measure_trace(
@@ -97,7 +102,8 @@ def simulate_devices(
         on_progress(f"device {device:g} s, chunk {chunk}, {mode}, duty {duty:g}, a question every {every:g} s")
         questions = round(min(_MOST_QUESTIONS, max(_FEWEST_QUESTIONS, plan.traced_sec / every)))
         scaled = costs.scaled_to(device, measured.pairs, text_tokens)
-        trace = simulate(traced, Scenario(mode, chunk, every, questions, max_duty=duty), scaled, plan.seed)
+        scenario = Scenario(mode, chunk, every, questions, max_duty=duty, star=plan.star, stream=plan.stream)
+        trace = simulate(traced, scenario, scaled, plan.seed)
         traces.setdefault(f"{device:g}", []).append(trace.summary())
     return traces
 
@@ -107,7 +113,7 @@ def _run_in_real_time(measured: BenchmarkSetup, plan: TracePlan, on_progress: On
     questions = int(plan.real_time_sec / _REAL_TIME_EVERY_SEC)
     for mode in MODES if questions else ():
         on_progress(f"real time, {mode}")
-        scenario = Scenario(mode, plan.chunks[-1], _REAL_TIME_EVERY_SEC, questions)
+        scenario = Scenario(mode, plan.chunks[-1], _REAL_TIME_EVERY_SEC, questions, star=plan.star, stream=plan.stream)
         runs.append(run_in_real_time(measured, scenario, plan.seed))
     return runs
 

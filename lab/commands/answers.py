@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from delayed_vlm_ros.cli.progress import remaining_time
+from delayed_vlm_ros.memory import MemoryConfig
 from lab.commands.output import AsJson, Device, Model, print_json
 from lab.commands.room_streams import chosen_rooms, seeds_of
 
@@ -32,8 +33,10 @@ def answers(
     minutes: Annotated[
         float, typer.Option(help="Length of each stream; gaps above 28 s are compressed.", min=0.5)
     ] = 3.0,
-    star: Annotated[int, typer.Option(help="Key frames over the whole past, in frames.", min=0)] = 20,
-    stream: Annotated[int, typer.Option(help="Newest frames, in frames.", min=2)] = 20,
+    star: Annotated[int, typer.Option(help="Key frames over the whole past, in frames.", min=0)] = (
+        MemoryConfig.star_memory_size
+    ),
+    stream: Annotated[int, typer.Option(help="Newest frames, in frames.", min=2)] = MemoryConfig.stream_window_size,
     importance_threshold: Annotated[
         float, typer.Option(help="Importance from which a frame is a key frame.", min=0.0, max=1.0)
     ] = 0.6,

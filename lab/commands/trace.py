@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from delayed_vlm_ros.cli.bench import random_model_setup
+from delayed_vlm_ros.memory import MemoryConfig
+from delayed_vlm_ros.memory.limits import default_eviction_chunk
 from lab.commands.output import AsJson, print_json
 
 
@@ -33,6 +35,8 @@ def trace(
     chunk: Annotated[
         list[int] | None, typer.Option(help="Frames that leave the memory together; repeatable.", min=0)
     ] = None,
+    star: Annotated[int, typer.Option(help="Frames in Star memory.", min=2)] = MemoryConfig.star_memory_size,
+    stream: Annotated[int, typer.Option(help="Frames in Stream memory.", min=2)] = MemoryConfig.stream_window_size,
     traced_sec: Annotated[
         float, typer.Option(help="Approximate length of each simulation in seconds of virtual time.", min=1)
     ] = 450.0,
@@ -69,13 +73,15 @@ def trace(
     plan = TracePlan(
         devices=tuple(device_sec or (0.5, 3.0)),
         intervals=tuple(every or (1.0, 5.0, 10.0, 30.0, 60.0, 600.0)),
-        chunks=tuple(chunk or (0, 6, 10)),
+        chunks=tuple(chunk or (0, default_eviction_chunk(star, stream))),
         traced_sec=traced_sec,
         turns=turns,
         real_time_sec=real_time_sec,
         seed=seed,
         modes=tuple(one.value for one in mode or Mode),
         duties=tuple(duty or (1.0,)),
+        star=star,
+        stream=stream,
     )
     console = Console(stderr=as_json)
     with console.status("") as status:
@@ -85,7 +91,14 @@ def trace(
             known = json.loads(costs.read_text())["costs"]
             devices = simulate_devices(measured, traced, plan, Costs(**known), status.update)
             result = {"costs": known, "devices": devices}
-    result["shape"] = {"tokens_per_pair": tokens_per_pair, "turns": turns, "canonical": canonical, "seed": seed}
+    result["shape"] = {
+        "tokens_per_pair": tokens_per_pair,
+        "star_frames": star,
+        "stream_frames": stream,
+        "turns": turns,
+        "canonical": canonical,
+        "seed": seed,
+    }
     if as_json:
         print_json(result)
         return

@@ -9,7 +9,7 @@ from PIL import ImageFont
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
-from delayed_vlm_ros.memory import SmartFrameManager
+from delayed_vlm_ros.memory import MemoryConfig, SmartFrameManager
 from delayed_vlm_ros.ros.input.frame_headers import FrameHeader
 from delayed_vlm_ros.ros.output import mosaic
 from delayed_vlm_ros.ros.output.memory_publisher import MemoryPublisher, topic_names
@@ -252,8 +252,8 @@ def test_mosaic_has_the_pairs_of_the_memory(setup, monkeypatch):
 
     # then
     ((title, detail, tiles, slots),) = mosaics
-    assert (title, slots) == ("Star memory", 10)
-    assert detail == f"camera, {len(tiles)} of 10 pairs"
+    assert (title, slots) == ("Star memory", MemoryConfig.star_memory_size // 2)
+    assert detail == f"camera, {len(tiles)} of {slots} pairs"
     last = tiles[-1]
     assert (last.id, last.age_sec, last.marked, last.label) == (3, 6.0, True, "door")
     assert (tiles[0].reason, tiles[0].importance, tiles[0].age_sec) == ("first frame", 1.0, 10.0)

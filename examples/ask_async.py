@@ -7,11 +7,13 @@ python3 examples/ask_async.py "What is the person doing?" --ros-args -p period_s
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 from typing import Any
 
 import rclpy
 from delayed_vlm_ros.srv import AskScene
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.utilities import remove_ros_args
@@ -31,8 +33,11 @@ class Asker(Node):
         self._client = self.create_client(AskScene, "ask_scene")
         self._pending: Any = None
         self._asked_at = self.get_clock().now()
-        period_sec = self.declare_parameter("period_sec", 10.0).value
-        self.create_timer(period_sec, self._ask)
+        dynamic = ParameterDescriptor(dynamic_typing=True)  # accepts 10 as well as 10.0
+        period_sec = self.declare_parameter("period_sec", 10.0, dynamic).value
+        if isinstance(period_sec, bool) or not isinstance(period_sec, (int, float)) or not 0 < period_sec < math.inf:
+            raise ValueError(f"'period_sec' must be a number above 0, got {period_sec!r}")
+        self.create_timer(float(period_sec), self._ask)
 
     def _ask(self) -> None:
         age_sec = (self.get_clock().now() - self._asked_at).nanoseconds / 1e9
@@ -55,4 +60,8 @@ class Asker(Node):
 if __name__ == "__main__":
     rclpy.init(args=sys.argv)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(Asker(*remove_ros_args(sys.argv)[1:]))
+        try:
+            node = Asker(*remove_ros_args(sys.argv)[1:])
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        rclpy.spin(node)

@@ -37,19 +37,28 @@ def test_example_prints_an_error_in_one_line(start):
     assert "Traceback" not in done.stderr
 
 
-def test_asynchronous_node_asks_again_and_again(start):
+@pytest.mark.parametrize("period_sec", [0.2, 1])
+def test_asynchronous_node_asks_again_and_again(start, period_sec):
     # given
     _, client = start(memory__sample_fps=50.0)
     client.wait_until_ready()
     client.show_images(4)
     # when
     command = ["examples/ask_async.py", "What is it?"]
-    process, _ = start(command=command, namespace=client.namespace, period_sec=0.2)
+    process, _ = start(command=command, namespace=client.namespace, period_sec=period_sec)
     # then
     wait_until(lambda: process.log.count("about What is it?") >= 3, lambda: process.log)
     code, _ = process.end(signal.SIGINT)
     assert code == 0, process.log
     assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize("period", ["0", "0.0", "-1", ".nan", "often", "true"])
+def test_asynchronous_node_refuses_a_period_in_one_line(period):
+    done = run_example("ask_async.py", "/nobody", "What is it?", "--ros-args", "-p", f"period_sec:={period}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: 'period_sec' must be a number above 0")
+    assert done.stderr.count("\n") == 1
 
 
 def test_every_camera_has_a_line(start):

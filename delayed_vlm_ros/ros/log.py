@@ -31,9 +31,9 @@ _log_places_of_callers()
 class EscapingLogger(RcutilsLogger):
     """A logger that escapes control characters, in the terminal, the log file and ``/rosout``."""
 
-    def log(self, message: str, severity: Any, name: str | None = None, **filters: Any) -> bool:
-        """Log a message; the arguments are those of ``RcutilsLogger``."""
-        return super().log(escaped_lines(message, _INDENT), severity, name, **filters)
+    def log(self, message: str, severity: Any, *name: Any, **filters: Any) -> bool:
+        """Log a message; the arguments are those of ``RcutilsLogger``, which takes no ``name`` before Kilted."""
+        return super().log(escaped_lines(message, _INDENT), severity, *name, **filters)
 
 
 class LoggingNode(Node):

@@ -95,3 +95,11 @@ def test_launch_arguments_have_the_prefix():
     assert len(arguments) == 13
     assert [name for name in arguments if f'"scene_memory_{name}"' not in launch] == []
     assert (ROOT / "config" / "fastdds_large_images.xml").is_file()
+
+
+def test_modules_that_examples_import_are_named():
+    imported = re.compile(r"^from delayed_vlm_ros\.(\w+\.[\w.]+) import", re.MULTILINE)
+    sources = [example.read_text(encoding="utf-8") for example in (ROOT / "examples").glob("*.py")]
+    modules = {module for source in sources for module in imported.findall(source)}
+    assert modules
+    assert {module for module in modules if f"`{module}" not in PAGE} == set()

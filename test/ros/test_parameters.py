@@ -9,6 +9,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import parameter_dict_from_yaml_file
 
+from delayed_vlm_ros.memory import MemoryConfig
+
 CONFIG = Path(__file__).parents[2] / "config" / "scene_memory.yaml"
 
 
@@ -45,7 +47,11 @@ runpy.run_path(str(Path("test/helpers/fake_scene_memory.py").resolve()), run_nam
 
 
 def test_shipped_file_can_be_loaded_into_a_running_node(start, tmp_path):
-    _, client = start(model__name="demo")
+    sizes = {
+        "memory__star__size": MemoryConfig.star_memory_size,
+        "memory__stream__size": MemoryConfig.stream_window_size,
+    }
+    _, client = start(model__name="demo", memory__star__size=star, memory__stream__size=stream)
     client.wait_until_active()
     edited = tmp_path / "my.yaml"
     text = CONFIG.read_text(encoding="utf-8").replace("name: auto", "name: demo")

@@ -47,10 +47,7 @@ runpy.run_path(str(Path("test/helpers/fake_scene_memory.py").resolve()), run_nam
 
 
 def test_shipped_file_can_be_loaded_into_a_running_node(start, tmp_path):
-    sizes = {
-        "memory__star__size": MemoryConfig.star_memory_size,
-        "memory__stream__size": MemoryConfig.stream_window_size,
-    }
+    star, stream = MemoryConfig.star_memory_size, MemoryConfig.stream_window_size
     _, client = start(model__name="demo", memory__star__size=star, memory__stream__size=stream)
     client.wait_until_active()
     edited = tmp_path / "my.yaml"

@@ -35,7 +35,7 @@ def page() -> str:
         "models": _models(_read("ask_models")["models"]),
         "trace": _traces(trace),
         "sizes": _sizes([_read("trace_sizes_20_20"), _read("trace_sizes_30_10")]),
-        "duty": _duties(_read("trace_duty")),
+        "duty": _duties(_read("trace_duty_off"), _read("trace_duty")),
         "growth": _growth(trace),
         "real": _real(trace),
         "camera": _cameras(_read("camera_load")),
@@ -125,14 +125,14 @@ def _sizes(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     return _table((*heading, "device busy"), rows)
 
 
-def _duties(trace: Mapping[str, Any]) -> Iterator[str]:
-    traces = [one for found in trace["devices"].values() for one in found]
+def _duties(off: Mapping[str, Any], ahead: Mapping[str, Any]) -> Iterator[str]:
+    traces = [one for trace in (off, ahead) for found in trace["devices"].values() for one in found]
     intervals = sorted({one["question_every_sec"] for one in traces})
-    shown = {(one["max_duty"], one["question_every_sec"]): one for one in traces}
-    duties = sorted({one["max_duty"] for one in traces})
+    shown = {(one["max_duty"] * (one["mode"] != "off"), one["question_every_sec"]): one for one in traces}
+    duties = sorted({duty for duty, _ in shown})
     rows = (
         (
-            f"{duty:g}",
+            f"{duty:g}" if duty else "nothing ahead",
             *(f"{shown[duty, every]['p50']:.2f} (at most {shown[duty, every]['max']:.2f})" for every in intervals),
             ", ".join(f"{shown[duty, every]['busy']:.0%}" for every in intervals),
         )

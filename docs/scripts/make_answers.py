@@ -74,7 +74,7 @@ def _tables(room: str, figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cell(group: Mapping[str, Any]) -> str:
-    accuracy, over = f"{100 * group['accuracy']['mean']:.1f} %", group.get("over_newest")
+    accuracy, over = f"{100 * group['accuracy']['mean']:.1f} %", group["over"].get("newest")
     if over is None:
         return accuracy
     mean, low, high = (f"{100 * over[key]:+.1f}".replace("-", "−") for key in ("mean", "low", "high"))

@@ -210,9 +210,12 @@ def _memory_json(name: str, streams: Sequence[Mapping[str, StreamAnswers]], weig
             "accuracy": _resampled(correct, questions, weights),
             "answerable": round(float(answerable.sum() / questions.sum()), 4),
         }
-        if NEWEST in streams[0] and name != NEWEST:
-            baseline = _counts([stream[NEWEST] for stream in streams], group)[1]
-            groups[group]["over_newest"] = _resampled(correct - baseline, questions, weights)
+        others = {
+            other: _counts([stream[other] for stream in streams], group)[1] for other in streams[0] if other != name
+        }
+        groups[group]["over"] = {
+            other: _resampled(correct - theirs, questions, weights) for other, theirs in others.items()
+        }
     by_kind: dict[str, list[GradedAnswer]] = {}
     for answer in (one for stream in mine for one in stream.answers):
         by_kind.setdefault(answer.kind, []).append(answer)

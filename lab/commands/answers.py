@@ -121,7 +121,7 @@ def _show_room(console: Console, room: str, figures: Mapping[str, Any]) -> None:
 
 
 def _accuracy(group: Mapping[str, Any]) -> str:
-    accuracy, over = group["accuracy"]["mean"], group.get("over_newest")
+    accuracy, over = group["accuracy"]["mean"], group["over"].get("newest")
     if over is None:
         return f"{100 * accuracy:.1f} %"
     mean, low, high = (100 * over[key] for key in ("mean", "low", "high"))

@@ -87,7 +87,7 @@ def test_kept_frames_of_a_bag_are_drawn_without_ros_and_torch(tmp_path):
 
 def test_every_example_is_listed_with_its_own_command():
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    programs = sorted(file.name for file in EXAMPLES.iterdir() if file.suffix in (".py", ".xml"))
+    programs = sorted(file.name for file in EXAMPLES.iterdir() if file.suffix in (".ipynb", ".py", ".xml"))
     assert sorted(set(re.findall(r"^\| \[\w+\.\w+\]\((\w+\.\w+)\)", listed, re.MULTILINE))) == programs
     for name in programs:
         if name.endswith(".py"):

@@ -82,8 +82,8 @@ def test_differences_are_paired_by_stream():
     mine = figures["this memory"]["groups"][LIVE]
     assert mine["accuracy"]["mean"] == 0.75
     assert mine["accuracy"]["high"] - mine["accuracy"]["low"] > 0.1
-    assert mine["over_newest"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
-    assert "over_newest" not in figures["newest"]["groups"][LIVE]
+    assert mine["over"]["newest"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert figures["newest"]["groups"][LIVE]["over"]["this memory"]["mean"] == -0.5
     assert BACKWARD not in figures["newest"]["groups"]
 
 

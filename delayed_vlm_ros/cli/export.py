@@ -39,7 +39,7 @@ def export(
     ] = "",
     until: Annotated[str, typer.Option(help="Only frames up to this time.", metavar="TIME")] = "",
     mcap: Annotated[
-        bool, typer.Option("--mcap", help="Write session.mcap too, for Foxglove and ros2 bag.", show_default=False)
+        bool, typer.Option("--mcap", help="Write session.mcap too, for Foxglove and rosbags.", show_default=False)
     ] = False,
     timeout: Annotated[float, typer.Option(help="Deadline of each question, in s.", min=_MIN_TIMEOUT_SEC)] = 60.0,
     namespace: options.Namespace = "/",
@@ -147,6 +147,6 @@ def _show(folder: Path, records: Records, counts: ExportCounts, *, mcap: bool, a
         soft_wrap=True,
     )
     if session:
-        console.print(f"for Foxglove and ros2 bag: {literal(session)}", highlight=False, soft_wrap=True)
+        console.print(f"for Foxglove and rosbags: {literal(session)}", highlight=False, soft_wrap=True)
     for warning in warnings:
         console.print(f"[yellow]warning:[/] {literal(warning)}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""An export as one MCAP file of ROS 2 messages at their stamps, for Foxglove, ``ros2 bag`` and rosbags."""
+"""An export as one MCAP file of ROS 2 messages at their stamps, for Foxglove and rosbags."""
 
 from __future__ import annotations
 

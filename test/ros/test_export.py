@@ -70,7 +70,7 @@ def test_command_writes_frames_with_poses_and_answers(room, export, tmp_path):
 def test_session_file_has_images_poses_and_answers_that_rosbags_reads(room, export, tmp_path):
     done, data = export("--mcap", "-q", "Wo ist die Tür 門?")
     assert done.returncode == 0, done.stderr
-    assert "for Foxglove and ros2 bag: out/session.mcap" in done.stdout
+    assert "for Foxglove and rosbags: out/session.mcap" in done.stdout
     with AnyReader([tmp_path / "out" / "session.mcap"]) as reader:
         found = [(one.topic, stamp, reader.deserialize(raw, one.msgtype)) for one, stamp, raw in reader.messages()]
     images = [stamp for topic, stamp, _ in found if topic == "/scene_memory/camera/kept_images"]

@@ -42,11 +42,10 @@ def licence_of(name: str) -> str:
         about = metadata(name)
     except PackageNotFoundError:
         return "not installed here"
-    return (
-        about.get("License-Expression")
-        or " and ".join(_classified(about.get_all("Classifier") or []))
-        or (about.get("License") or "not stated").splitlines()[0]
-    )
+    if "License-Expression" in about:
+        return about["License-Expression"]
+    classified = " and ".join(_classified(about.get_all("Classifier") or []))
+    return classified or (about["License"] if "License" in about else "not stated").splitlines()[0]
 
 
 def _classified(classifiers: list[str]) -> Iterator[str]:

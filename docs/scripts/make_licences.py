@@ -45,7 +45,8 @@ def licence_of(name: str) -> str:
     if "License-Expression" in about:
         return about["License-Expression"]
     classified = " and ".join(_classified(about.get_all("Classifier") or []))
-    return classified or (about["License"] if "License" in about else "not stated").splitlines()[0]
+    stated = (about.get_all("License") or ["not stated"])[0]
+    return classified or stated.splitlines()[0]
 
 
 def _classified(classifiers: list[str]) -> Iterator[str]:

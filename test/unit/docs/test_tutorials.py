@@ -1,6 +1,7 @@
 """The tutorials: what they show is what a newcomer sees."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from tutorial import commands, missing_lines
 
 ROOT = Path(__file__).parents[3]
+SCORE = re.compile(r"(\w+) +(\d+% exact of \d+)")  # does not depend on the machine, unlike the times
 
 
 @pytest.mark.heavy
@@ -28,6 +30,7 @@ def test_tutorial_of_a_bag_runs_in_an_empty_folder(tmp_path):
         # then
         assert done.returncode == 0, f"{block.text}\n{done.stderr}"
         assert missing_lines(block.shown, done.stdout) == [], done.stdout
+        assert SCORE.findall("\n".join(block.shown)) in ([], SCORE.findall(done.stdout))
     assert (tmp_path / "mine" / "report.html").is_file()
 
 

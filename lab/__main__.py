@@ -10,6 +10,7 @@ from lab.commands.evidence import evidence, evidence_heads
 from lab.commands.familiar_images import familiar_images
 from lab.commands.find import find
 from lab.commands.fleet import fleet
+from lab.commands.gpu import gpu
 from lab.commands.journal_cost import journal_cost
 from lab.commands.load import load
 from lab.commands.memory import memory
@@ -56,6 +57,7 @@ for command in (
     fleet,
     find,
     journal_cost,
+    gpu,
 ):
     bench.command()(command)
 app.add_typer(bench, name="bench")

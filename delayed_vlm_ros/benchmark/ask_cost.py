@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from delayed_vlm_ros.errors import DeviceMemoryError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.local.cache.vision import VisionFeatureCache, encode_snapshot
 from delayed_vlm_ros.inference.local.engine import DelayedBatchInferenceEngine
@@ -63,39 +64,58 @@ class BenchmarkSetup:
         )
 
 
-def _filled(setup: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
-    # The memory has spare capacity, so that a new pair evicts none.
-    engine = setup.engine(stream_window_size=4 * setup.pairs + 64, star_memory_size=0)
-    _add(engine, setup, random, setup.pairs)
+def filled_engine(setup: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
+    """Return an engine whose memory holds the pairs of the set-up, with random images and nothing encoded."""
+    # The memory has spare capacity, so that a new pair evicts none. Random weights may repeat a token for ever.
+    engine = setup.engine(
+        stream_window_size=4 * setup.pairs + 64, star_memory_size=0, stop_repetition=False, on_oom=_refuse_fewer_pairs
+    )
+    add_pairs(engine, setup, random, setup.pairs)
     return engine
 
 
-def _add(engine: DelayedBatchInferenceEngine, setup: BenchmarkSetup, random: np.random.Generator, pairs: int) -> None:
+def _refuse_fewer_pairs() -> None:
+    raise DeviceMemoryError("out of device memory: the time of fewer pairs is not measured instead")
+
+
+def add_pairs(
+    engine: DelayedBatchInferenceEngine, setup: BenchmarkSetup, random: np.random.Generator, pairs: int
+) -> None:
+    """Add pairs of random images to the memory of an engine."""
     for _ in range(2 * pairs):
         engine.add_frame(random.integers(0, 256, (*setup.image, 3), dtype=np.uint8))
 
 
-def _ask(engine: DelayedBatchInferenceEngine) -> float:
-    return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=1), engine.model)
+def _ask(engine: DelayedBatchInferenceEngine, tokens: int = 1) -> float:
+    return _seconds(lambda: engine.ask(QUESTION, max_new_tokens=tokens), engine.model)
 
 
-def measure_round(setup: BenchmarkSetup, random: np.random.Generator) -> dict[str, float]:
+def measure_round(setup: BenchmarkSetup, random: np.random.Generator, tokens: int = 1) -> dict[str, float]:
     """Fill one memory and time each kind of question once.
+
+    Args:
+        setup: Model and memory.
+        random: Random generator of the images.
+        tokens: Length of the answers; 1 measures the time to first token.
 
     Returns:
         Times in seconds: ``native_…`` and ``native_later_…`` (with one more pair) for both native set-ups,
         ``first_ask``, ``second_ask``, ``after_1_pair``, ``precomputed``, and ``bare_forward`` (one forward pass of the
         question over a complete KV cache).
     """
-    engine = _filled(setup, random)
-    times = {f"native_{name}": seconds for name, seconds in _native_times(engine).items()}
-    times |= {"first_ask": _ask(engine), "second_ask": _ask(engine), "bare_forward": _bare_forward(engine)}
-    _add(engine, setup, random, 1)
-    times |= {f"native_later_{name}": seconds for name, seconds in _native_times(engine).items()}
-    times["after_1_pair"] = _ask(engine)
-    _add(engine, setup, random, 1)
+    engine = filled_engine(setup, random)
+    times = {f"native_{name}": seconds for name, seconds in _native_times(engine, tokens).items()}
+    times |= {
+        "first_ask": _ask(engine, tokens),
+        "second_ask": _ask(engine, tokens),
+        "bare_forward": _bare_forward(engine),
+    }
+    add_pairs(engine, setup, random, 1)
+    times |= {f"native_later_{name}": seconds for name, seconds in _native_times(engine, tokens).items()}
+    times["after_1_pair"] = _ask(engine, tokens)
+    add_pairs(engine, setup, random, 1)
     engine.precompute(prefill=True)
-    times["precomputed"] = _ask(engine)
+    times["precomputed"] = _ask(engine, tokens)
     return times
 
 
@@ -106,7 +126,7 @@ def measure_parts(setup: BenchmarkSetup, random: np.random.Generator) -> dict[st
         Times in seconds: ``native``, ``vision`` (vision encoder on all pairs), ``prefill`` (all pairs) and ``question``
         (time to first token with everything else cached).
     """
-    engine = _filled(setup, random)
+    engine = filled_engine(setup, random)
     return {
         "native": native_seconds(engine),
         "vision": _seconds(lambda: engine.precompute(prefill=False), engine.model),
@@ -156,9 +176,9 @@ def measure_growth(setup: BenchmarkSetup, pairs: int, random: np.random.Generato
 
 def _grown(setup: BenchmarkSetup, random: np.random.Generator) -> DelayedBatchInferenceEngine:
     """Return an engine that has answered a question and then received one new pair."""
-    engine = _filled(setup, random)
+    engine = filled_engine(setup, random)
     _ask(engine)
-    _add(engine, setup, random, 1)
+    add_pairs(engine, setup, random, 1)
     return engine
 
 
@@ -167,8 +187,8 @@ def native_seconds(engine: DelayedBatchInferenceEngine) -> float:
     return min(_native_times(engine).values())
 
 
-def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
-    """Return the time to first token of each of ``NATIVE_SETUPS`` on the kept frames, in seconds."""
+def _native_times(engine: DelayedBatchInferenceEngine, tokens: int = 1) -> dict[str, float]:
+    """Return the time of an answer of ``tokens`` tokens by each of ``NATIVE_SETUPS`` on the kept frames, in seconds."""
     model, processor, snapshot = engine.model, engine.processor, engine.snapshot()
 
     def batched() -> None:
@@ -184,11 +204,11 @@ def _native_times(engine: DelayedBatchInferenceEngine) -> dict[str, float]:
                 attention_mask=torch.ones_like(ids),
                 position_ids=layout.positions(prompt).to(model.device),
                 mm_encoder_outputs={"video": encoded},
-                max_new_tokens=1,
+                max_new_tokens=tokens,
             )
 
     def stock() -> None:
-        native_generate(model, processor, snapshot, QUESTION, max_new_tokens=1)
+        native_generate(model, processor, snapshot, QUESTION, max_new_tokens=tokens)
 
     return {"stock": _seconds(stock, model), "batched": _seconds(batched, model)}
 
@@ -207,11 +227,16 @@ def _bare_forward(engine: DelayedBatchInferenceEngine) -> float:
 
 
 def _seconds(work: Callable[[], Any], model: Any) -> float:
+    _wait_for(model.device)
     started = time.perf_counter()
     work()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    _wait_for(model.device)
     return time.perf_counter() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 RATIOS: Mapping[str, tuple[str, str]] = {
@@ -243,12 +268,17 @@ def ratios(rounds: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]
     rounds = [{**times, **{name: times[f"{name}_{setup}"] for name in ("native", "native_later")}} for times in rounds]
     found = {}
     for name, (part, whole) in RATIOS.items():
-        values = np.array([times[part] / times[whole] for times in rounds])
-        medians = np.median(random.choice(values, (4000, len(values))), axis=1)
-        low, high = np.quantile(medians, (0.025, 0.975))
-        found[name] = {
-            "median": round(float(np.median(values)), 4),
-            "low": round(float(low), 4),
-            "high": round(float(high), 4),
-        }
+        values = [times[part] / times[whole] for times in rounds]
+        found[name] = median_interval(values, random)
     return found
+
+
+def median_interval(values: Sequence[float], random: np.random.Generator) -> dict[str, float]:
+    """Return the median of values and its 95 % bootstrap interval: ``median``, ``low`` and ``high``."""
+    medians = np.median(random.choice(np.array(values), (4000, len(values))), axis=1)
+    low, high = np.quantile(medians, (0.025, 0.975))
+    return {
+        "median": round(float(np.median(values)), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+    }

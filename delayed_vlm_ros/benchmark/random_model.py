@@ -11,6 +11,7 @@ from typing import Any
 from delayed_vlm_ros.benchmark.random_checkpoint import save_random_checkpoint
 from delayed_vlm_ros.inference.local.models.adapters.registry import MODEL_FACTS
 from delayed_vlm_ros.inference.local.models.layer_types import layer_types
+from delayed_vlm_ros.inference.local.models.published import PUBLISHED_MODELS
 
 _MERGE_SIZE = 2  # of all supported model types, as the random checkpoint writes it
 _WHOLE_VIDEO_FRAMES = 10_000  # more than a benchmark keeps
@@ -33,12 +34,14 @@ class ModelShape:
         vision: Config fields of the vision encoder.
         mrope_section: Rotary frequencies per head for time, rows and columns.
         model_type: Architecture, one of ``SUPPORTED_MODEL_TYPES``.
+        is_tied: Whether one matrix embeds tokens and computes logits.
     """
 
     text: Mapping[str, int]
     vision: Mapping[str, Any]
     mrope_section: tuple[int, int, int]
     model_type: str = "qwen2_5_vl"
+    is_tied: bool = True
 
     @property
     def factor(self) -> int:
@@ -122,6 +125,31 @@ SHAPES: Mapping[str, ModelShape] = MappingProxyType(
 )
 
 
+_PUBLISHED_SECTIONS = {
+    "qwen2_vl": (16, 24, 24),
+    "qwen2_5_vl": (16, 24, 24),
+    "qwen3_vl": (24, 20, 20),
+    "qwen3_5": (11, 11, 10),
+}
+
+
+def published_shape(name: str) -> ModelShape:
+    """Return the shape of a published model, its whole vocabulary included.
+
+    Args:
+        name: Key of ``PUBLISHED_MODELS``.
+    """
+    config = PUBLISHED_MODELS[name].config
+    model_type = config["model_type"]
+    return ModelShape(
+        text=config["text_config"],
+        vision=config["vision_config"],
+        mrope_section=_PUBLISHED_SECTIONS[model_type],
+        model_type=model_type,
+        is_tied=config["tie_word_embeddings"],
+    )
+
+
 def make_random_model(
     shape: ModelShape, folder: Path, max_pixels: int, seed: int, dtype: Any, device: str
 ) -> tuple[Any, Any]:
@@ -143,6 +171,7 @@ def make_random_model(
     frames = _WHOLE_VIDEO_FRAMES if MODEL_FACTS[shape.model_type].limits_whole_video else 1
     processor.video_processor.size["longest_edge"] = frames * max_pixels
     config = AutoConfig.from_pretrained(folder).to_dict()
+    config["tie_word_embeddings"] = shape.is_tied
     text, vision = config["text_config"], config["vision_config"]
     text.pop("layer_types", None)
     text.update(shape.text, initializer_range=0.02)

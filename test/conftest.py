@@ -82,7 +82,9 @@ def ros() -> Iterator[None]:
     # killed one.
     os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ["ROS_LOCALHOST_ONLY"] = "1" if os.environ.get("ROS_DISTRO") == "humble" else "0"
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)  # Jazzy warns about it on the standard error of each process
+    if os.environ.get("ROS_DISTRO") == "humble":
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
     rclpy.init(context=CONTEXT)
     yield
     rclpy.try_shutdown(context=CONTEXT)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from delayed_vlm_ros.journal.entry import JournalEntry, JournalMatch
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
-LINES_PER_MOMENT = 20
-"""Lines to search for each moment that is wanted: an event may have several lines."""
+LINES_PER_MOMENT = 40
+"""Lines to search for each moment that is wanted: an event may have several lines, and key frames may show it."""
 
 # Between two lines of a moment, at most. Few pairs of an event enter Star memory, so its lines are farther apart than
 # key frames: with 10 s, an event was often two moments.
@@ -32,10 +32,6 @@ class JournalMoment:
     stamp_ns: int
     end_stamp_ns: int
 
-    def is_near(self, stamp_ns: int, end_stamp_ns: int) -> bool:
-        """Return whether the lines and a span of time are so close that they are one moment."""
-        return stamp_ns - self.end_stamp_ns <= _GAP_NS and self.stamp_ns - end_stamp_ns <= _GAP_NS
-
 
 @dataclass(frozen=True, slots=True)
 class ShownSpan:
@@ -43,21 +39,22 @@ class ShownSpan:
 
     Attributes:
         camera: Name of the camera.
-        stamps: Stamps of the first and the last frame, in seconds.
+        stamp_ns: Stamp of the first frame in its message, in nanoseconds.
+        end_stamp_ns: Stamp of the last frame in its message, in nanoseconds.
     """
 
     camera: str
-    stamps: tuple[float, float]
-
-    def shows(self, moment: JournalMoment) -> bool:
-        """Return whether the lines are about this span or a time close to it."""
-        first_ns, last_ns = (round(stamp * NANOSECONDS_PER_SECOND) for stamp in self.stamps)
-        return self.camera == moment.entry.camera and moment.is_near(first_ns, last_ns)
+    stamp_ns: int
+    end_stamp_ns: int
 
 
-def without_shown(moments: Iterable[JournalMoment], shown: Sequence[ShownSpan]) -> tuple[JournalMoment, ...]:
-    """Return the moments without those that key frames show already."""
-    return tuple(moment for moment in moments if not any(span.shows(moment) for span in shown))
+def without_shown(matches: Iterable[JournalMatch], shown: Sequence[ShownSpan]) -> Iterator[JournalMatch]:
+    """Yield the lines without those about a moment that key frames show already."""
+    return (
+        match
+        for match in matches
+        if not any(span.camera == match.entry.camera and _is_near(match.entry, span) for span in shown)
+    )
 
 
 def group_lines(matches: Iterable[JournalMatch], max_moments: int) -> tuple[JournalMoment, ...]:
@@ -85,8 +82,8 @@ def group_lines(matches: Iterable[JournalMatch], max_moments: int) -> tuple[Jour
 
 def _belongs(match: JournalMatch, moment: JournalMoment) -> bool:
     entry = match.entry
-    return (
-        entry.camera == moment.entry.camera
-        and match.share == moment.share
-        and moment.is_near(entry.stamp_ns, entry.end_stamp_ns)
-    )
+    return entry.camera == moment.entry.camera and match.share == moment.share and _is_near(entry, moment)
+
+
+def _is_near(entry: JournalEntry, span: JournalMoment | ShownSpan) -> bool:
+    return entry.stamp_ns - span.end_stamp_ns <= _GAP_NS and span.stamp_ns - entry.end_stamp_ns <= _GAP_NS

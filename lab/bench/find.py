@@ -175,10 +175,9 @@ class _Journal:
 
     def search(self, description: str, shown: Sequence[Moment]) -> list[tuple[float, float]]:
         """Return the spans of the first moments that the found key frames do not show, as ``~/find_moments`` does."""
-        most = 2 * DEFAULT_MAX_MOMENTS
-        lines = self._store.search(description, limit=LINES_PER_MOMENT * most)
-        spans = [ShownSpan(_CAMERA, one.stamps) for one in shown]
-        moments = without_shown(group_lines(lines, most), spans)[:DEFAULT_MAX_MOMENTS]
+        lines = self._store.search(description, limit=LINES_PER_MOMENT * DEFAULT_MAX_MOMENTS)
+        spans = [ShownSpan(_CAMERA, *(round(at * NANOSECONDS_PER_SECOND) for at in one.stamps)) for one in shown]
+        moments = group_lines(without_shown(lines, spans), DEFAULT_MAX_MOMENTS)
         return [(seconds_of(one.stamp_ns), seconds_of(one.end_stamp_ns)) for one in moments]
 
 

@@ -24,7 +24,7 @@ from delayed_vlm_ros.errors import (
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.moments import DEFAULT_MAX_MOMENTS, Moment, MomentSearch, check_search, does_fit
 from delayed_vlm_ros.inference.worker import ModelWorker
-from delayed_vlm_ros.journal import JournalStore
+from delayed_vlm_ros.journal import JournalMatch
 from delayed_vlm_ros.journal.grouping import (
     LINES_PER_MOMENT,
     JournalMoment,
@@ -74,15 +74,16 @@ class FoundLines:
     """Lines of the journal that a search found.
 
     Attributes:
-        moments: Lines about the same time together, best first: twice as many as requested, because key frames may show
-            some of them.
+        matches: The lines, best first.
         searched: Lines within the limits.
         warnings: Limitations of the journal, one sentence each.
+        thumbnail_of: Returns the thumbnail of a line by its id; None: thumbnails are not requested.
     """
 
-    moments: tuple[JournalMoment, ...] = ()
+    matches: tuple[JournalMatch, ...] = ()
     searched: int = 0
     warnings: tuple[str, ...] = ()
+    thumbnail_of: Callable[[int], bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,16 @@ class FoundInCameras:
 
     Attributes:
         moments: Moments of all cameras, best first.
-        lines: Lines of the journal about moments that ``moments`` do not show.
+        lines: Lines of the journal about moments that ``moments`` do not show, best first.
+        lines_searched: Lines of the journal within the limits.
         question: Yes/no question that the model was asked; empty if it was not asked.
         pairs_searched: Pairs that the model was asked about.
         warnings: Limitations of the result, one sentence each.
     """
 
     moments: tuple[CameraMoment, ...]
-    lines: FoundLines
+    lines: tuple[JournalMoment, ...]
+    lines_searched: int
     question: str
     pairs_searched: int
     warnings: tuple[str, ...]
@@ -228,12 +231,9 @@ class MultiCameraSearch:
         by_camera = [(camera, searches[camera.name].found()) for camera in self._cameras if camera.name in searches]
         moments = [CameraMoment(camera, moment) for camera, found in by_camera for moment in found.moments]
         moments = sorted(moments, key=lambda one: -one.moment.score)[: self._request.max_moments]
-        shown = [
-            ShownSpan(one.camera.name, one.moment.stamps)
-            for one in moments
-            if does_fit(one.moment.score, is_journal_line=False)
-        ]
-        lines = without_shown(self._lines.moments, shown)[: self._request.max_moments]
+        shown = [_shown_span(one) for one in moments if does_fit(one.moment.score, is_journal_line=False)]
+        lines = group_lines(without_shown(self._lines.matches, shown), self._request.max_moments)
+        lines, thumbnail_warnings = _with_thumbnails(lines, self._lines.thumbnail_of)
         missing = (f"camera {one.camera.name} was not searched: {one.error}" for one in [*self._failures.values()])
         own = (
             f"camera {camera.name}: {warning}" if self._is_of_all else warning
@@ -242,10 +242,11 @@ class MultiCameraSearch:
         )
         return FoundInCameras(
             tuple(moments),
-            replace(self._lines, moments=lines),
+            lines,
+            self._lines.searched,
             next((found.question for _, found in by_camera), ""),
             sum(found.pairs_searched for _, found in by_camera),
-            tuple(dict.fromkeys((*warnings, *missing, *own, *self._lines.warnings))),
+            tuple(dict.fromkeys((*warnings, *missing, *own, *self._lines.warnings, *thumbnail_warnings))),
         )
 
 
@@ -304,15 +305,13 @@ class FindHandler:
         limits = {"since": request.since, "until": request.until}
         try:
             store = self._journal.store
-            most = 2 * request.max_moments
-            lines = store.search(request.description, camera=camera, limit=LINES_PER_MOMENT * most, **limits)
-            moments = group_lines(lines, most)
-            if request.include_thumbnails:
-                moments = tuple(_with_thumbnail(moment, store) for moment in moments)
+            limit = LINES_PER_MOMENT * request.max_moments
+            matches = store.search(request.description, camera=camera, limit=limit, **limits)
             searched = store.count(camera=camera, **limits)
         except MemoryFileError as error:
             return FoundLines(warnings=(f"the journal was not searched: {error}",))
-        return FoundLines(moments, searched, tuple(journal_warnings(self._journal)))
+        thumbnail_of = store.thumbnail if request.include_thumbnails else None
+        return FoundLines(tuple(matches), searched, tuple(journal_warnings(self._journal)), thumbnail_of)
 
     def _continue(self, job: _Job, timeout_sec: float) -> None:
         self._worker.submit(
@@ -352,8 +351,24 @@ class FindHandler:
             del part  # as above
 
 
-def _with_thumbnail(moment: JournalMoment, store: JournalStore) -> JournalMoment:
-    return replace(moment, entry=replace(moment.entry, thumbnail=store.thumbnail(moment.entry.id)))
+def _shown_span(found: CameraMoment) -> ShownSpan:
+    """Return the span of a moment in the stamps of the messages, as in the journal."""
+    first, last = found.moment.pairs[0].pair.first, found.moment.pairs[-1].pair.last
+    camera = found.camera
+    return ShownSpan(camera.name, camera.header_of(first).stamp_ns, camera.header_of(last).stamp_ns)
+
+
+def _with_thumbnails(
+    moments: tuple[JournalMoment, ...], thumbnail_of: Callable[[int], bytes] | None
+) -> tuple[tuple[JournalMoment, ...], tuple[str, ...]]:
+    """Return the moments with their thumbnails, and a warning if these cannot be read."""
+    if thumbnail_of is None:
+        return moments, ()
+    try:
+        entries = [replace(one.entry, thumbnail=thumbnail_of(one.entry.id)) for one in moments]
+    except MemoryFileError as error:
+        return moments, (f"images of the journal are missing: {error}",)
+    return tuple(replace(one, entry=entry) for one, entry in zip(moments, entries, strict=True)), ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -71,9 +71,9 @@ class FindServices:
 def _fill(response: FindMoments.Response, found: FoundInCameras, *, include_thumbnails: bool) -> None:
     response.success, response.error_code = True, int(ErrorCode.NONE)
     kept = [moment_message(one, include_thumbnail=include_thumbnails) for one in found.moments]
-    lines = [_line_message(one) for one in found.lines.moments]
+    lines = [_line_message(one) for one in found.lines]
     response.moments = [*kept, *lines]
-    response.journal_lines_searched = found.lines.searched
+    response.journal_lines_searched = found.lines_searched
     response.question = escaped(found.question)
     response.pairs_searched = found.pairs_searched
     response.warnings = [escaped(warning) for warning in found.warnings]

@@ -38,15 +38,17 @@ def test_number_of_moments_is_limited_and_later_lines_still_extend_them():
     assert group_lines([], 2) == ()
 
 
-def test_moments_that_key_frames_show_are_left_out():
-    moments = group_lines([match(100), match(200), match(300), match(100, camera="rear")], 10)
-    shown = [ShownSpan("front", (120.0, 122.0)), ShownSpan("front", (270.0, 280.0))]
-    left = without_shown(moments, shown)
-    assert [(moment.entry.camera, moment.stamp_ns // SECOND) for moment in left] == [("front", 200), ("rear", 100)]
-    assert without_shown(moments, []) == moments
+def test_lines_about_moments_that_key_frames_show_are_left_out():
+    matches = [match(100), match(200), match(300), match(100, camera="rear")]
+    shown = [ShownSpan("front", 120 * SECOND, 122 * SECOND), ShownSpan("front", 270 * SECOND, 280 * SECOND)]
+    left = list(without_shown(matches, shown))
+    assert [(one.entry.camera, one.entry.stamp_ns // SECOND) for one in left] == [("front", 200), ("rear", 100)]
+    assert list(without_shown(matches, [])) == matches
 
 
-def test_moment_of_key_frames_far_away_hides_no_line():
-    moments = group_lines([match(100)], 10)
-    before, after = ShownSpan("front", (70.0, 79.0)), ShownSpan("front", (121.0, 130.0))
-    assert without_shown(moments, [before, after]) == moments
+def test_key_frame_hides_no_line_of_the_same_hour_that_is_far_from_it():
+    # given lines that follow each other closely, which are one moment
+    matches = [match(15 * number) for number in range(240)]
+    shown = [ShownSpan("front", 3585 * SECOND, 3590 * SECOND)]
+    (moment,) = group_lines(without_shown(matches, shown), 10)
+    assert times([moment]) == [(0.0, 3555.5)]

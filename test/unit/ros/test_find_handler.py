@@ -14,8 +14,7 @@ from fake_metrics import metrics_of_scores
 from delayed_vlm_ros.errors import AskTimeoutError
 from delayed_vlm_ros.inference.control import AskControl
 from delayed_vlm_ros.inference.yes_no import ScoreResult, YesNo
-from delayed_vlm_ros.journal import JournalEntry
-from delayed_vlm_ros.journal.grouping import JournalMoment
+from delayed_vlm_ros.journal import JournalEntry, JournalMatch
 from delayed_vlm_ros.memory import SmartFrameManager
 from delayed_vlm_ros.ros.scene_memory.engines import Engines
 from delayed_vlm_ros.ros.scene_memory.parameters import SceneMemoryParameters
@@ -23,6 +22,7 @@ from delayed_vlm_ros.ros.services.find_handler import FindHandler, FindRequest, 
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 PARAMETERS = SceneMemoryParameters()
+HOUR_SEC = 3600
 
 
 class Camera:
@@ -31,8 +31,12 @@ class Camera:
     def __init__(self, name):
         self.name, self.warnings = name, ()
         self.frame_manager = SmartFrameManager(0, 4)
-        for number in range(4):
-            self.frame_manager.add(np.full((28, 28, 3), 50 * number, np.uint8), float(number + 1))
+        for number in range(4):  # the messages are an hour ahead of the memory's own time
+            header = SimpleNamespace(stamp_ns=(number + HOUR_SEC + 1) * NANOSECONDS_PER_SECOND)
+            self.frame_manager.add(np.full((28, 28, 3), 50 * number, np.uint8), float(number + 1), header)
+
+    def header_of(self, frame):
+        return frame.source
 
 
 class Engine:
@@ -120,27 +124,28 @@ def test_failure_at_the_end_of_a_search_reaches_the_client(outcome, worker, monk
 def line(camera, stamp):
     """Return a line of the journal that has all words."""
     stamp_ns = stamp * NANOSECONDS_PER_SECOND
-    entry = JournalEntry(1, camera, "lens", stamp_ns, stamp_ns, 7, "a box")
-    return JournalMoment(entry, 1.0, stamp_ns, stamp_ns)
+    return JournalMatch(JournalEntry(1, camera, "lens", stamp_ns, stamp_ns, 7, "a box"), 1.0)
 
 
 @pytest.mark.parametrize(
     ("p_yes", "max_moments", "expected"),
     [
-        (0.9, 2, [("front", 100), ("rear", 5)]),  # key frames of the front camera show the time around 5 s
-        (0.2, 10, [("front", 5), ("front", 100), ("rear", 5), ("front", 200)]),  # no key frame fits
+        (0.9, 2, [("front", 5), ("rear", HOUR_SEC + 5)]),  # key frames of the front camera show the first line
+        (0.2, 10, [("front", HOUR_SEC + 5), ("front", 5), ("rear", HOUR_SEC + 5), ("front", 200)]),  # no key frame fits
     ],
 )
 def test_lines_about_moments_that_fitting_key_frames_show_are_left_out(cameras, p_yes, max_moments, expected):
     # given
-    lines = FoundLines((line("front", 5), line("front", 100), line("rear", 5), line("front", 200)), 4)
+    lines = FoundLines(
+        (line("front", HOUR_SEC + 5), line("front", 5), line("rear", HOUR_SEC + 5), line("front", 200)), 4
+    )
     request = FindRequest("a box?", None, None, max_moments, False)
     search = MultiCameraSearch(request, cameras[:1], lines, is_of_all=False)
 
     # when
     assert search.run(lambda: False, Engines("cpu", {"front": Engine(p_yes)}), AskControl())
-    found = search.found().lines
+    found = search.found()
 
     # then
-    assert [(one.entry.camera, one.stamp_ns // NANOSECONDS_PER_SECOND) for one in found.moments] == expected
-    assert found.searched == 4
+    assert [(one.entry.camera, one.stamp_ns // NANOSECONDS_PER_SECOND) for one in found.lines] == expected
+    assert found.lines_searched == 4

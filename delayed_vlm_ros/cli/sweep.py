@@ -30,7 +30,7 @@ _SHAPES = ("tiny", "small", "qwen2.5-vl-3b")
 def sweep(
     star: Annotated[
         list[int] | None,
-        typer.Option(help="Size of Star memory, in frames; repeat for several.", show_default="10, 20, 40"),
+        typer.Option(help="Size of Star memory, in frames; repeat for several.", show_default="10, 20, 30"),
     ] = None,
     stream: Annotated[
         list[int] | None,
@@ -79,7 +79,7 @@ def sweep(
     cells = [
         benchmark.Cell(*values)
         for values in product(
-            sorted(set(star or [10, 20, 40])),
+            sorted(set(star or [10, 20, 30])),
             sorted(set(stream or [10, 20])),
             sorted(set(importance_threshold or [0.5, 0.7])),
             sorted(set(max_pixels or [12544, 50176])),

@@ -10,7 +10,6 @@ import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ RgbArray: TypeAlias = NDArray[np.uint8]
 FRAMES_PER_PAIR = 2
 
 _KEY_BYTES = 16
+_KEY = "_content_key"
 
 
 def freeze(image: RgbArray) -> RgbArray:
@@ -71,11 +71,15 @@ class Frame:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", freeze(self.image))
 
-    # A hash takes as long as all other work on a new frame: only frames that are used are hashed, once.
-    @cached_property
+    # A hash takes as long as all other work on a new frame: only frames that are used are hashed, once. Before Python
+    # 3.12, cached_property would have one lock for all frames.
+    @property
     def content_key(self) -> bytes:
         """16-byte hash of the pixels and their shape."""
-        return _digest([repr(self.image.shape).encode(), self.image.data])
+        known: bytes | None = self.__dict__.get(_KEY)
+        if known is None:
+            known = self.__dict__[_KEY] = _digest([repr(self.image.shape).encode(), self.image.data])
+        return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +96,17 @@ class FramePair:
     first: Frame
     second: Frame | None
 
-    @cached_property
+    @property
     def content_key(self) -> bytes:
         """16-byte hash of the pixels and shapes of both frames.
 
         A provisional pair and the completed one have different keys, even if both images are equal.
         """
-        # Hashing the fixed-length keys of the frames reads each image once, also when the pair is completed.
-        return _digest([frame.content_key for frame in self.present_frames])
+        known: bytes | None = self.__dict__.get(_KEY)
+        if known is None:
+            # Hashing the fixed-length keys of the frames reads each image once, also when the pair is completed.
+            known = self.__dict__[_KEY] = _digest([frame.content_key for frame in self.present_frames])
+        return known
 
     @property
     def present_frames(self) -> tuple[Frame, ...]:

@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "licences.md"
 
 _BEGIN, _END = "<!-- made by docs/scripts/make_licences.py -->\n", "<!-- end of packages -->\n"
 _ALWAYS = "always"
-_NOT_INSTALLED = ("docs", "test", "lint")  # extras of developers
+_NOT_INSTALLED = ("docs", "test", "lint", "scenes")  # extras of developers
 
 
 def page() -> str:

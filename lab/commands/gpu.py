@@ -54,5 +54,5 @@ def gpu(
     plan = GpuPlan(pairs, tokens_per_pair, answer_tokens, rounds)
     result = measure_gpu(found, plan, target, work, minutes, report=lambda line: typer.echo(line, err=True))
     print_result(result, as_json=as_json)
-    if result["failed"] or result["is_exact"] is False:
+    if result["failed"] or not result["is_exact"]:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ SCRIPTS = ROOT / "docs" / "scripts"
 GENERATORS = [
     "make_answers",
     "make_encodings",
+    "make_licences",
     "make_memory",
     "make_parameters",
     "make_performance",

@@ -122,14 +122,31 @@ def test_stamps_that_do_not_count_from_1970_are_kept(tmp_path):
 
 
 class FullDisk(io.BytesIO):
+    """A disk with space for some writes."""
+
+    def __init__(self, writes):
+        super().__init__()
+        self.left = writes
+
     def write(self, data):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
 
 
-@pytest.mark.parametrize("pairs", [PAIRS, []])
-def test_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch, pairs):
+@pytest.mark.parametrize("missing", ["all", "half", "one"])
+def test_full_disk_is_reported_and_leaves_nothing(tmp_path, monkeypatch, missing):
+    # given a disk that fills up at the first write, half-way, or at the last one
+    needed = FullDisk(10**9)
     real = SessionFile.__init__
-    monkeypatch.setattr(SessionFile, "__init__", lambda self, _stream: real(self, FullDisk()))
+    monkeypatch.setattr(SessionFile, "__init__", lambda self, _stream: real(self, needed))
+    exported(tmp_path / "counted", ALL, PAIRS)
+    writes = 10**9 - needed.left
+    disk = FullDisk({"all": 0, "half": writes // 2, "one": writes - 1}[missing])
+    monkeypatch.setattr(SessionFile, "__init__", lambda self, _stream: real(self, disk))
+
+    # then
     with pytest.raises(ExportError, match=r"No space left on device.*choose a new folder"):
-        exported(tmp_path / "out", ALL, pairs)
-    assert list(tmp_path.iterdir()) == []
+        exported(tmp_path / "out", ALL, PAIRS)
+    assert [one.name for one in tmp_path.iterdir()] == ["counted"]

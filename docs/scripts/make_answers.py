@@ -64,6 +64,8 @@ def _tables(room: str, figures: Mapping[str, Any]) -> Iterator[str]:
     for name, one in memories.items():
         yield f"| {name} | {one['pairs']:.1f} | " + " | ".join(_cell(one["groups"][group]) for group in _GROUPS) + " |"
     yield ""
+    yield f"The difference of this memory from others on the same questions, in points: {_differences(groups)}."
+    yield ""
     yield "| kind | questions | " + " | ".join(memories) + " | most frequent |"
     yield "| --- |" + " ---: |" * (2 + len(memories))
     for kind, frequent in figures["most_frequent"].items():
@@ -77,8 +79,19 @@ def _cell(group: Mapping[str, Any]) -> str:
     accuracy, over = f"{100 * group['accuracy']['mean']:.1f} %", group["over"].get("newest")
     if over is None:
         return accuracy
+    return f"{accuracy} ({_difference(over)})"
+
+
+def _differences(groups: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{other} " + ", ".join(f"{group} {_difference(groups[group]['over'][other])}" for group in _GROUPS)
+        for other in ("uniform", "reservoir")
+    )
+
+
+def _difference(over: Mapping[str, float]) -> str:
     mean, low, high = (f"{100 * over[key]:+.1f}".replace("-", "−") for key in ("mean", "low", "high"))
-    return f"{accuracy} ({mean}: {low} to {high})"
+    return f"{mean}: {low} to {high}"
 
 
 if __name__ == "__main__":

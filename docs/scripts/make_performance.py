@@ -74,27 +74,23 @@ def _interval(found: Mapping[str, Any]) -> str:
     return f"{found['median']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
 
 
+_TRACE_HEADING = ("chunk", "encoded ahead", "question every", "questions", "p50", "p95", "largest")
+
+
+def _trace_cells(one: Mapping[str, Any]) -> Iterator[str]:
+    yield str(one["eviction_chunk"])
+    yield one["mode"]
+    yield f"{one['question_every_sec']:g} s"
+    yield str(one["questions"])
+    yield from ("" if one[name] is None else f"{one[name]:.2f}" for name in ("p50", "p95", "max"))
+
+
 def _traces(trace: Mapping[str, Any]) -> Iterator[str]:
-    heading = (
-        "device",
-        "chunk",
-        "encoded ahead",
-        "question every",
-        "questions",
-        "p50",
-        "p95",
-        "largest",
-        "prefilled",
-        "device busy",
-    )
+    heading = ("device", *_TRACE_HEADING, "prefilled", "device busy")
     rows = (
         (
             f"{device} s",
-            str(one["eviction_chunk"]),
-            one["mode"],
-            f"{one['question_every_sec']:g} s",
-            str(one["questions"]),
-            *("" if one[name] is None else f"{one[name]:.2f}" for name in ("p50", "p95", "max")),
+            *_trace_cells(one),
             f"{one['prefilled_share']:.0%}",
             f"{one['busy']:.0%}" + (", saturated" if one["saturated"] else ""),
         )
@@ -108,21 +104,14 @@ def _sizes(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = (
         (
             f"{result['shape']['star_frames']} + {result['shape']['stream_frames']}",
-            f"{one['eviction_chunk']}",
-            one["mode"],
-            f"{one['question_every_sec']:g} s",
-            f"{one['questions']}",
-            f"{one['p50']:.2f}",
-            f"{one['p95']:.2f}" if one["p95"] is not None else "",
-            f"{one['max']:.2f}",
+            *_trace_cells(one),
             f"{one['busy']:.0%}",
         )
         for result in results
         for found in result["devices"].values()
         for one in found
     )
-    heading = ("Star + Stream", "chunk", "encoded ahead", "question every", "questions", "p50", "p95", "largest")
-    return _table((*heading, "device busy"), rows)
+    return _table(("Star + Stream", *_TRACE_HEADING, "device busy"), rows)
 
 
 def _duties(off: Mapping[str, Any], ahead: Mapping[str, Any]) -> Iterator[str]:

@@ -55,9 +55,9 @@ def export(
         raise ExportError(f"--since ({since}) is after --until ({until}): swap them")
     options.check_questions(questions or [])
     target = FolderTarget(folder)
-    write = _write_with_mcap if mcap else write_export
-    if mcap:
-        from delayed_vlm_ros.export import session_file  # noqa: F401, PLC0415  reports a missing package early
+    write: Callable[[Records, Iterable[PairImages | LeftPair], FolderTarget], ExportCounts] = write_export
+    if mcap:  # a missing package is reported before anything is exported
+        from delayed_vlm_ros.export.session_file import write_with_session_file as write  # noqa: PLC0415  optional
     # Requires ROS.
     from delayed_vlm_ros.ros.client import SceneMemoryClient  # noqa: PLC0415
     from delayed_vlm_ros.ros.memory_export import read_answers, read_pairs, read_stamps  # noqa: PLC0415
@@ -112,17 +112,6 @@ def _records(client: SceneMemoryClient, camera: str, limits_ns: tuple[int, int],
         lines=lines,
         warnings=tuple(warnings),
     )
-
-
-def _write_with_mcap(records: Records, pairs: Iterable[PairImages | LeftPair], target: FolderTarget) -> ExportCounts:
-    """Write an export with an MCAP file."""
-    from delayed_vlm_ros.export.session_file import SessionFile  # noqa: PLC0415
-
-    with target.open(SESSION_FILE) as stream:
-        session = SessionFile(stream)
-        counts = write_export(records, session.recorded(pairs), target)
-        session.finish(records, counts)
-    return counts
 
 
 def _reported(pairs: Iterable[PairImages | LeftPair], report: Callable[[str], None]) -> Iterator[PairImages | LeftPair]:

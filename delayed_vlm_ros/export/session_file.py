@@ -24,6 +24,8 @@ from delayed_vlm_ros.export.contents import (
     Pose,
     Records,
 )
+from delayed_vlm_ros.export.targets import FolderTarget
+from delayed_vlm_ros.export.writer import SESSION_FILE, write_export
 from delayed_vlm_ros.time import NANOSECONDS_PER_SECOND
 
 METADATA = "delayed_vlm_ros"
@@ -84,6 +86,21 @@ _DEFINITIONS = {
         string reason
         string label""",
 }
+
+
+def write_with_session_file(
+    records: Records, pairs: Iterable[PairImages | LeftPair], target: FolderTarget
+) -> ExportCounts:
+    """Write an export as ``write_export`` does, and its MCAP file.
+
+    Raises:
+        ExportError: A file cannot be written.
+    """
+    with target.open(SESSION_FILE) as stream:
+        session = SessionFile(stream)
+        counts = write_export(records, session.recorded(pairs), target)
+        session.finish(records, counts)
+    return counts
 
 
 class SessionFile:

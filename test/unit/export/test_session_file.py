@@ -12,10 +12,9 @@ from export_contents import ALL, MARKUP, NOON_NS, PAIRS, PNG, POSE, SECOND_NS, p
 from mcap.reader import make_reader
 from rosbags.highlevel import AnyReader
 
-from delayed_vlm_ros.cli.export import _write_with_mcap
 from delayed_vlm_ros.errors import ExportError
 from delayed_vlm_ros.export.contents import Evidence, ExportedAnswer, PairImages
-from delayed_vlm_ros.export.session_file import METADATA, SessionFile
+from delayed_vlm_ros.export.session_file import METADATA, SessionFile, write_with_session_file
 from delayed_vlm_ros.export.targets import FolderTarget
 from delayed_vlm_ros.export.writer import SESSION_FILE
 
@@ -24,7 +23,7 @@ TEXT = MARKUP.replace("\ud800", "?")
 
 def exported(folder, what, pairs):
     with FolderTarget(folder) as target:
-        counts = _write_with_mcap(what, iter(pairs), target)
+        counts = write_with_session_file(what, iter(pairs), target)
     return counts, folder / SESSION_FILE
 
 
